@@ -3,11 +3,11 @@
 Two uses:
 
 * the layers, in anybody's network: ``from gbn.nn import GeneralizedBatchNorm2d``; needs only torch;
-* the laboratory: ``python train.py norm=gbn_cvar model=resnet dataset=cifar10`` and the scripts that turn runs
-  into speed-up tables; needs the extra ``lab``.
+* the laboratory: ``python train.py norm=gbn_cvar model=resnet dataset=cifar10`` and the scripts that turn
+  runs into speed-up tables; needs the extra ``lab``.
 
-"GBN" here always means *Generalized Batch Normalization* (Yuan, Feng, Norton, Li, AAAI 2019), never ghost batch
-normalization or cuDNN's group batch normalization, which share the abbreviation elsewhere.
+"GBN" here always means *Generalized Batch Normalization* (Yuan, Feng, Norton, Li, AAAI 2019), never ghost
+batch normalization or cuDNN's group batch normalization, which share the abbreviation elsewhere.
 
 Importing this package imports nothing heavy: subpackages load when they are first used, and ``gbn.store``,
 ``gbn.analysis`` and ``gbn.config`` never import torch.
@@ -18,7 +18,7 @@ from types import ModuleType
 
 __version__ = "0.1.0"
 
-_SUBPACKAGES = ("analysis", "config", "data", "engine", "kernels", "models", "nn", "optim", "risk", "store", "tasks")
+_SUBPACKAGES = tuple("analysis config data engine kernels models nn optim risk store tasks".split())
 
 __all__ = ["__version__", *_SUBPACKAGES]
 
@@ -26,4 +26,5 @@ __all__ = ["__version__", *_SUBPACKAGES]
 def __getattr__(name: str) -> ModuleType:
     if name in _SUBPACKAGES:
         return import_module(f"gbn.{name}")
-    raise AttributeError(f"module 'gbn' has no attribute {name!r}; its subpackages are {', '.join(_SUBPACKAGES)}")
+    known = ", ".join(_SUBPACKAGES)
+    raise AttributeError(f"module 'gbn' has no attribute {name!r}; its subpackages are {known}")
