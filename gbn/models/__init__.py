@@ -1,0 +1,56 @@
+"""Networks that take ``norm_layer`` and nothing else about normalization: one file a network.
+
+``build("resnet", norm_layer, in_channels=3, num_classes=10, image_size=32, depth=20)`` makes one,
+:func:`initialise` gives it the initial values of a seed.
+"""
+
+import inspect
+from difflib import get_close_matches
+from typing import Any
+
+from torch import nn
+
+from gbn.models.cnn import CNN
+from gbn.models.initialise import initialise
+from gbn.models.interface import NormLayer, Role
+from gbn.models.lenet import LeNet
+from gbn.models.mlp import MLP
+from gbn.models.resnet import ResNet
+
+__all__ = ["MODELS", "NormLayer", "Role", "build", "initialise"]
+
+MODELS: dict[str, type[nn.Module]] = {
+    "cnn": CNN,
+    "lenet": LeNet,
+    "mlp": MLP,
+    "resnet": ResNet,
+}
+"""Name in the configuration -> class. Add a network here, and the shared tests of the models run on it."""
+
+
+def build(name: str, norm_layer: NormLayer, **options: Any) -> nn.Module:
+    """The network ``name`` with the given norms.
+
+    Args:
+        name: a key of :data:`MODELS`.
+        norm_layer: makes the norm at each place, see :mod:`gbn.models.interface`.
+        **options: ``in_channels``, ``num_classes``, ``image_size`` and the network's own options
+            (``width``, ``depth``, ...).
+
+    Raises:
+        ValueError: an unknown name or option, or a value that the network refuses.
+    """
+    if name not in MODELS:
+        raise ValueError(f"unknown model {name!r}{_near(name, MODELS)}; allowed: {', '.join(sorted(MODELS))}")
+    allowed = [option for option in inspect.signature(MODELS[name]).parameters if option != "norm_layer"]
+    for option in options:
+        if option not in allowed:
+            raise ValueError(
+                f"model {name!r} has no option {option!r}{_near(option, allowed)}; allowed: {', '.join(allowed)}"
+            )
+    return MODELS[name](norm_layer, **options)
+
+
+def _near(given: str, allowed: Any) -> str:
+    near = get_close_matches(given, list(allowed), n=1, cutoff=0.55)
+    return f" (did you mean {near[0]!r}?)" if near else ""

@@ -1,0 +1,91 @@
+"""Initial values that depend on the seed and a parameter's own name, and on nothing else.
+
+PyTorch draws initial values in the order in which modules are built, so one more parameter anywhere changes all
+that follow. Here each tensor has its own stream, named by its qualified name: two arms that differ only in their
+norms start from the same convolutions, and their difference is paired.
+"""
+
+import copy
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from gbn.seeding import derive
+
+
+@torch.no_grad()
+def initialise(model: nn.Module, seed: int) -> nn.Module:
+    """Set the initial values of ``model`` in place and return it; the global random state is left alone.
+
+    * Weights of convolutions and linear layers: He normal, fan in, gain for ReLU (He et al. 2015).
+    * The classifier, the linear layer that is the model's attribute ``head``: uniform within
+      +-1/sqrt(fan in), PyTorch's default, since no ReLU follows it. Its bias and all others: zero.
+    * Other modules with parameters of their own and a ``reset_parameters``: whatever that draws, under the
+      module's own stream. A parameter that comes out the same under two streams is not random (the gain and bias
+      of a norm): it keeps the value that its constructor gave it, and so do buffers.
+    * Other modules without ``reset_parameters`` keep what their constructor gave them.
+
+    Values are drawn on the CPU in float32 and copied, so every device and precision starts from the same ones.
+
+    Args:
+        model: the network; a tensor shared by two modules takes the first one's name.
+        seed: the run's seed.
+    """
+    head = getattr(model, "head", None)
+    for name, module in _with_own_parameters(model):
+        if isinstance(module, nn.modules.conv._ConvNd | nn.Linear) and "weight" in module._parameters:
+            _dense(name, module, seed, is_head=module is head)
+        else:
+            _foreign(name, module, seed)
+    return model
+
+
+def _with_own_parameters(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """Modules that own parameters which no earlier module owns, with their qualified names."""
+    seen: set[Tensor] = set()
+    for name, module in model.named_modules():
+        own = {parameter for parameter in module._parameters.values() if parameter is not None}
+        if own - seen:
+            yield name, module
+        seen |= own
+
+
+def _qualified(module_name: str, parameter_name: str) -> str:
+    return f"{module_name}.{parameter_name}" if module_name else parameter_name
+
+
+def _dense(name: str, module: nn.Module, seed: int, is_head: bool) -> None:
+    weight, bias = module._parameters["weight"], module._parameters["bias"]
+    assert weight is not None
+    generator = torch.Generator().manual_seed(derive(seed, "init", _qualified(name, "weight")))
+    value = torch.empty(weight.shape)
+    if is_head:
+        bound = weight[0].numel() ** -0.5
+        value.uniform_(-bound, bound, generator=generator)
+    else:
+        nn.init.kaiming_normal_(value, mode="fan_in", nonlinearity="relu", generator=generator)
+    weight.copy_(value)
+    if bias is not None:
+        bias.zero_()
+
+
+def _foreign(name: str, module: nn.Module, seed: int) -> None:
+    if not callable(getattr(module, "reset_parameters", None)):
+        return
+    first = _reset_values(module, derive(seed, "init", name))
+    second = _reset_values(module, derive(seed, "init", name, "again"))
+    for key, value in first.items():
+        if not torch.equal(value, second[key]):
+            parameter = module._parameters[key]
+            assert parameter is not None
+            parameter.copy_(value)
+
+
+def _reset_values(module: nn.Module, seed: int) -> dict[str, Tensor]:
+    """What ``reset_parameters`` gives under ``seed``, on a CPU twin, so that buffers and random state stay."""
+    twin = copy.deepcopy(module).cpu()
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        twin.reset_parameters()  # type: ignore[operator]
+    return {key: value for key, value in twin._parameters.items() if value is not None}
