@@ -1,0 +1,94 @@
+"""What a data set is here: uint8 images and labels in memory, with what is needed to normalize them."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+class DataError(Exception):
+    """A data set that cannot be had; the message is one line: what, where it looked, what to put where."""
+
+
+@dataclass(frozen=True, eq=False)
+class ImageSet:
+    """A labelled set of square images, on the CPU.
+
+    Attributes:
+        name: its name in the configuration.
+        train_images: uint8 (N, C, H, W).
+        train_labels: int64 (N,), 0 to the number of classes - 1.
+        test_images: uint8 (M, C, H, W).
+        test_labels: int64 (M,).
+        classes: the classes' names.
+        mean: per channel, of all training pixels / 255.
+        std: per channel, of all training pixels / 255 (population form).
+        digest: identifies the bytes that it was read from (hexadecimal).
+    """
+
+    name: str
+    train_images: Tensor
+    train_labels: Tensor
+    test_images: Tensor
+    test_labels: Tensor
+    classes: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    digest: str
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes."""
+        return len(self.classes)
+
+    @property
+    def in_channels(self) -> int:
+        """Channels of an image."""
+        return self.train_images.shape[1]
+
+    @property
+    def image_size(self) -> int:
+        """Side of an image in pixels."""
+        return self.train_images.shape[2]
+
+
+def image_set(
+    name: str,
+    train: tuple[Tensor, Tensor],
+    test: tuple[Tensor, Tensor],
+    classes: tuple[str, ...],
+    digest: str,
+) -> ImageSet:
+    """An :class:`ImageSet` from (images, labels) of both parts, checked, with mean and std computed.
+
+    Raises:
+        DataError: shapes, types or labels are not what the class says.
+    """
+    for part, (images, labels) in {"train": train, "test": test}.items():
+        square = images.dim() == 4 and images.shape[2] == images.shape[3]
+        if images.dtype != torch.uint8 or not square or labels.shape != images.shape[:1] or not len(labels):
+            raise DataError(
+                f"{name}: {part} images are {images.dtype} {tuple(images.shape)} with labels "
+                f"{tuple(labels.shape)}; needed: at least one uint8 square image (N, C, H, H), labels (N,)"
+            )
+        low, high = int(labels.min()), int(labels.max())
+        if low < 0 or high >= len(classes):
+            raise DataError(f"{name}: {part} labels go from {low} to {high}; allowed: 0 to {len(classes) - 1}")
+    mean, std = channel_statistics(train[0])
+    return ImageSet(name, *train, *test, classes, mean, std, digest)
+
+
+def channel_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and population standard deviation of pixel / 255 per channel of uint8 (N, C, H, W) images.
+
+    From the histogram of the 256 values, hence exact to double rounding at any size, and fast.
+    """
+    values = torch.arange(256, dtype=torch.float64) / 255
+    mean, std = [], []
+    for channel in range(images.shape[1]):
+        counts = torch.bincount(images[:, channel].flatten(), minlength=256)
+        share = counts.double() / counts.sum()
+        centre = (share * values).sum()
+        mean.append(float(centre))
+        std.append(float((share * (values - centre) ** 2).sum().sqrt()))
+    return tuple(mean), tuple(std)

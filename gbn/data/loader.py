@@ -1,0 +1,117 @@
+"""Batches from a set that lies in memory on the training device: no workers, no copies, no state.
+
+Which images a step trains on and how they are augmented follows from (seed, step) alone, so a run that is
+resumed at step s sees what the uninterrupted run saw.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from gbn.data.augment import Augmentation, augment
+from gbn.seeding import derive
+
+
+class DeviceSet:
+    """Images as uint8 and labels on one device, given out as normalized batches.
+
+    Args:
+        images: uint8 (N, C, H, W); moved to ``device``.
+        labels: int64 (N,); moved to ``device``.
+        mean: per channel, of pixel / 255.
+        std: per channel, of pixel / 255.
+        device: where the set lies and the batches come out.
+        dtype: of the images of a batch; they are normalized in float32 and then rounded.
+        channels_last: memory format of the images of a batch.
+        augmentation: what ``batch`` does when it is given a seed.
+    """
+
+    def __init__(
+        self,
+        images: Tensor,
+        labels: Tensor,
+        mean: Sequence[float],
+        std: Sequence[float],
+        *,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+        channels_last: bool = False,
+        augmentation: Augmentation = "none",
+    ) -> None:
+        self.images = images.to(device)
+        self.labels = labels.to(device)
+        self.dtype = dtype
+        self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
+        self.augmentation: Augmentation = augmentation
+        # (pixel / 255 - mean) / std = pixel * scale + shift; a channel that never varies is only centred.
+        spread = torch.tensor([value or 1.0 for value in std], dtype=torch.float64)
+        centre = torch.tensor(list(mean), dtype=torch.float64)
+        self._scale = (1 / (255 * spread)).float().view(1, -1, 1, 1).to(device)
+        self._shift = (-centre / spread).float().view(1, -1, 1, 1).to(device)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def batch(self, indices: Tensor, augment_seed: int | None = None) -> tuple[Tensor, Tensor]:
+        """Images (B, C, H, W), normalized, and labels (B,) at ``indices``; augmented if a seed is given."""
+        indices = indices.to(self.images.device, non_blocking=True)
+        images = self.images[indices]
+        if augment_seed is not None:
+            images = augment(images, self.augmentation, augment_seed)
+        x = images.float().mul_(self._scale).add_(self._shift)
+        return x.to(self.dtype).contiguous(memory_format=self.memory_format), self.labels[indices]
+
+    def batches(self, indices: Tensor, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """All of ``indices`` in order, not augmented, in batches; the last one may be smaller: for evaluation."""
+        for part in indices.split(batch_size):
+            yield self.batch(part)
+
+
+def epoch_order(seed: int, epoch: int, count: int) -> Tensor:
+    """The order of ``count`` training images in an epoch: a permutation of their positions, int64 (count,)."""
+    return torch.randperm(count, generator=torch.Generator().manual_seed(derive(seed, "order", epoch)))
+
+
+class TrainLoader:
+    """The training batches of a run by step number.
+
+    Every epoch visits the images in a new order and drops what does not fill its last batch.
+
+    Args:
+        data: the set.
+        indices: which of its images are trained on, int64 (n,).
+        batch_size: images a batch, at most n.
+        seed: the run's seed.
+
+    Raises:
+        ValueError: a batch larger than the training set, or no image in it.
+    """
+
+    def __init__(self, data: DeviceSet, indices: Tensor, batch_size: int, seed: int) -> None:
+        if not 1 <= batch_size <= len(indices):
+            raise ValueError(
+                f"batch_size={batch_size} with {len(indices)} training images: no batch would ever be full; "
+                f"allowed are 1 to {len(indices)}"
+            )
+        self.data = data
+        self.indices = indices
+        self.batch_size = batch_size
+        self.seed = seed
+        self.steps_per_epoch = len(indices) // batch_size
+        self._epoch: int | None = None
+        self._order: Tensor
+
+    def order(self, epoch: int) -> Tensor:
+        """Indices of the images of an epoch in their order, on the set's device; kept until another is asked for."""
+        if epoch != self._epoch:
+            order = epoch_order(self.seed, epoch, len(self.indices)).to(self.indices.device)
+            self._order = self.indices[order].to(self.data.images.device)
+            self._epoch = epoch
+        return self._order
+
+    def batch(self, step: int) -> tuple[Tensor, Tensor]:
+        """Images and labels of one step, counted from 0 over all epochs."""
+        epoch, place = divmod(step, self.steps_per_epoch)
+        indices = self.order(epoch)[place * self.batch_size : (place + 1) * self.batch_size]
+        return self.data.batch(indices, derive(self.seed, "augment", step))
