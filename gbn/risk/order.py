@@ -1,0 +1,197 @@
+"""Selection: exact order statistics of each row, and the moments of the samples between two ranks.
+
+On the CPU numpy's vectorised quickselect does it when numpy is there (it is no dependency of the layers):
+about a third of a sort's time for one rank, half of it for a rank with its window, since the samples of a
+window lie side by side in the partitioned copy. Elsewhere torch selects or sorts. The whole is one custom
+operator, so ``torch.compile(fullgraph=True)`` traces through it.
+
+Ranks are 1-based: rank 1 is the minimum and rank n the maximum. A row with a NaN gives NaN everywhere, as
+batch normalization would.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+try:
+    import numpy as np
+except ImportError:  # pragma: no cover - the layers need only torch
+    np = None  # type: ignore[assignment]
+
+Window = tuple[int, int]
+
+
+class NeedsRanks(Protocol):
+    """What :class:`OrderStatistics` asks of a functional."""
+
+    def needs(self, n: int) -> tuple[tuple[int, ...], tuple[Window, ...]]:
+        """Return the ranks and the rank windows that the functional will ask for on rows of n samples."""
+
+
+def rank(n: int, alpha: float) -> int:
+    """Return the rank of the lower alpha-quantile of n samples: ceil(n alpha), at least 1.
+
+    n alpha is taken to be an integer when it is one up to rounding: 100 * 0.07 is 7.000000000000001.
+    """
+    return max(1, min(n, math.ceil(n * alpha - 1e-9 * n)))
+
+
+def _partition(block: Any, offset: int, ranks: Sequence[int]) -> None:
+    """Put, in place, each rank's order statistic at its sorted place of ``block`` (rows, length).
+
+    The rank that leaves the least to search goes first; after it each side is searched on its own. One rank
+    a call: numpy's vectorised path takes no list of them.
+    """
+    if not ranks:
+        return
+    end = offset + block.shape[1]
+
+    def left_over(i: int) -> int:
+        left = ranks[i] - 1 - offset if i > 0 else 0
+        right = end - ranks[i] if i < len(ranks) - 1 else 0
+        return left + right
+
+    first = min(range(len(ranks)), key=left_over)
+    k = ranks[first] - 1 - offset
+    block.partition(k, axis=1)
+    _partition(block[:, :k], offset, ranks[:first])
+    _partition(block[:, k + 1 :], offset + k + 1, ranks[first + 1 :])
+
+
+def _moments(segment: Any, anchor: Any) -> tuple[Any, Any]:
+    """Mean and centred second moment of a sorted-in segment; exact on constants thanks to the anchor."""
+    centred = segment - anchor
+    shift = centred.mean(-1)[..., None]
+    centred -= shift
+    centred *= centred
+    return anchor + shift, centred.mean(-1)[..., None]
+
+
+def _select_numpy(
+    rows: Tensor, ranks: Sequence[int], pivots: Sequence[int], windows: Sequence[Window]
+) -> list[Any]:
+    block = np.array(rows.numpy(), order="C")
+    n = block.shape[1]
+    inner = [k for k in pivots if 1 < k < n]
+    columns: dict[int, Any] = {}
+    if 1 in pivots:
+        columns[1] = block.min(-1, keepdims=True)
+    if n in pivots and n > 1:
+        columns[n] = block.max(-1, keepdims=True)
+    _partition(block, 0, inner)
+    columns.update({k: block[:, k - 1 : k].copy() for k in inner})
+    # minimum and maximum pass a NaN on; quickselect puts it last, so the samples from the last pivot tell
+    nan = np.isnan(
+        next(iter(columns.values()))
+        if len(columns) > len(inner)
+        else block[:, inner[-1] - 1 :].max(-1)[:, None]
+    )
+    out = [columns[k] for k in ranks]
+    with np.errstate(invalid="ignore", over="ignore"):  # infinite samples
+        for lo, hi in windows:
+            out += _moments(block[:, lo - 1 : hi], columns[lo])
+    if nan.any():
+        out = [np.where(nan, np.nan, column).astype(block.dtype) for column in out]
+    return [torch.from_numpy(column) for column in out]
+
+
+def _select_torch(
+    rows: Tensor, ranks: Sequence[int], pivots: Sequence[int], windows: Sequence[Window]
+) -> list[Tensor]:
+    n = rows.shape[1]
+    inner = [k for k in pivots if 1 < k < n]
+    # kthvalue on CUDA is refused where deterministic algorithms are asked for; its values are deterministic
+    selectable = not (rows.is_cuda and torch.are_deterministic_algorithms_enabled())
+    if not windows and (not inner or (len(inner) == 1 and selectable)):
+        nan = rows.amax(-1, keepdim=True).isnan()
+        by_rank = {1: lambda: rows.amin(-1, keepdim=True), n: lambda: rows.amax(-1, keepdim=True)}
+        out = [by_rank[k]() if k in by_rank else rows.kthvalue(k, -1, keepdim=True)[0] for k in ranks]
+    else:
+        ordered = rows.sort(-1)[0]  # NaN last
+        nan = ordered[:, -1:].isnan()
+        out = [ordered[:, k - 1 : k].clone() for k in ranks]
+        for lo, hi in windows:
+            out += _moments(ordered[:, lo - 1 : hi], ordered[:, lo - 1 : lo])
+    return [column.masked_fill(nan, math.nan) for column in out]
+
+
+@torch.library.custom_op("gbn::select", mutates_args=())
+def _select(rows: Tensor, ranks: Sequence[int], edges: Sequence[int]) -> Tensor:
+    """Order statistics, then mean and variance of each window: (..., n) -> (..., ranks + 2 windows)."""
+    windows = list(zip(edges[::2], edges[1::2], strict=True))
+    columns = len(ranks) + 2 * len(windows)
+    flat = rows.detach().reshape(-1, rows.shape[-1])
+    if flat.shape[0] == 0 or columns == 0:
+        return rows.new_empty((*rows.shape[:-1], columns))
+    pivots = sorted({*ranks, *edges})
+    numpy_can = np is not None and flat.device.type == "cpu" and flat.dtype in (torch.float32, torch.float64)
+    select = _select_numpy if numpy_can else _select_torch
+    return torch.cat(select(flat, ranks, pivots, windows), -1).reshape(*rows.shape[:-1], columns)
+
+
+@_select.register_fake
+def _(rows: Tensor, ranks: Sequence[int], edges: Sequence[int]) -> Tensor:
+    return rows.new_empty((*rows.shape[:-1], len(ranks) + len(edges)))
+
+
+class OrderStatistics:
+    """The order statistics, window moments and mean of ``rows`` (..., n), each computed once.
+
+    Give the functionals that will be evaluated, and one selection serves them all; what they did not announce
+    is selected when asked for. All results have shape (..., 1) and carry no autograd history.
+
+    Raises:
+        ValueError: rows of no samples, or a rank outside 1 ... n.
+    """
+
+    def __init__(self, rows: Tensor, *functionals: NeedsRanks) -> None:
+        self.rows = rows
+        self.n = rows.shape[-1]
+        if self.n < 1:
+            raise ValueError(f"no samples: rows of shape {tuple(rows.shape)}; give at least one sample a row")
+        self._kth: dict[int, Tensor] = {}
+        self._moments: dict[Window, tuple[Tensor, Tensor]] = {}
+        self._mean: Tensor | None = None
+        ranks: set[int] = set()
+        windows: set[Window] = set()
+        for functional in functionals:
+            its_ranks, its_windows = functional.needs(self.n)
+            ranks.update(its_ranks)
+            windows.update(its_windows)
+        self._fetch(sorted(ranks), sorted(windows))
+
+    def _fetch(self, ranks: list[int], windows: list[Window]) -> None:
+        if not ranks and not windows:
+            return
+        edges = [edge for window in windows for edge in window]
+        for k in (*ranks, *edges):
+            if not 1 <= k <= self.n:
+                raise ValueError(f"rank {k} of {self.n} samples; ranks go from 1 to {self.n}")
+        columns = _select(self.rows, ranks, edges).split(1, -1)
+        self._kth.update(zip(ranks, columns, strict=False))
+        for i, window in enumerate(windows):
+            mean, variance = columns[len(ranks) + 2 * i : len(ranks) + 2 * i + 2]
+            self._moments[window] = (mean, variance)
+
+    def kth(self, k: int) -> Tensor:
+        """Return the k-th smallest sample of each row (..., 1), 1 <= k <= n."""
+        if k not in self._kth:
+            self._fetch([k], [])
+        return self._kth[k]
+
+    def moments(self, lo: int, hi: int) -> tuple[Tensor, Tensor]:
+        """Return mean and variance (divided by the count) of the samples of rank lo ... hi."""
+        if (lo, hi) not in self._moments:
+            self._fetch([], [(lo, hi)])
+        return self._moments[lo, hi]
+
+    def mean(self) -> Tensor:
+        """Return the mean of each row."""
+        if self._mean is None:
+            self._mean = self.rows.mean(-1, keepdim=True)
+        return self._mean

@@ -1,0 +1,53 @@
+"""Step functions of the samples about a level, and the weights made of them.
+
+Signs of differences are used rather than comparisons: eager torch's boolean comparisons, masks and ``where``
+cost three to ten times a float pass on the CPU, and NaN samples pass through a sign.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+@dataclass
+class Steps:
+    """The samples' side of a level: ``sign`` is -1 below, 0 at, 1 above it; ``away`` is its magnitude.
+
+    ``n_above``, ``n_at`` and ``n_below`` count them, each (..., 1).
+    """
+
+    sign: Tensor
+    away: Tensor
+    n_above: Tensor
+    n_at: Tensor
+    n_below: Tensor
+
+    def weights(self, below: Tensor | float, at: Tensor, above: Tensor | float) -> Tensor:
+        """Return the tensor like the samples with these weights by side; consumes ``sign`` and ``away``."""
+        slope = 0.5 * (above - below) + at * 0.0
+        bend = 0.5 * (above + below) - at
+        return self.away.mul_(bend).addcmul_(self.sign, slope).add_(at)
+
+
+def steps(rows: Tensor, level: Tensor) -> Steps:
+    """Compare rows (..., n) with a level (..., 1). A difference is 0 at equal samples only: no rounding to it."""
+    sign = (rows - level).sign_()
+    away = sign.abs()
+    n_away = away.sum(-1, keepdim=True)
+    balance = sign.sum(-1, keepdim=True)
+    n_above = 0.5 * (n_away + balance)
+    return Steps(sign, away, n_above, rows.shape[-1] - n_away, n_away - n_above)
+
+
+def tail_weights(rows: Tensor, level: Tensor, alpha: float, shift: float = 0.0) -> Tensor:
+    """Return the superquantile's subgradient + shift: 1 / (n (1 - alpha)) above the level, 0 below it.
+
+    The level is the order statistic of rank ceil(n alpha); the samples at it share what is missing to a sum
+    of 1, which is the rank-wise rule made independent of the order of tied samples.
+    """
+    above = 1.0 / (rows.shape[-1] * (1.0 - alpha))
+    side = steps(rows, level)
+    at = (1.0 - side.n_above * above) / side.n_at
+    return side.weights(shift, at + shift, above + shift)
