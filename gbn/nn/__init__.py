@@ -1,0 +1,63 @@
+"""Norm layers: generalized batch normalization, its controls, its neighbours, and the factory that places them.
+
+``GeneralizedBatchNorm2d(64, quadrangle="cvar", alpha=0.75)`` stands wherever ``torch.nn.BatchNorm2d(64)`` does;
+``norm_layer("gbn", quadrangle="cvar", alpha=0.75)`` makes the layers of a whole network.
+"""
+
+from gbn.nn.batchnorm import BatchNormAct1d, BatchNormAct2d, BatchNormAct3d
+from gbn.nn.controls import (
+    MatchedBatchNorm1d,
+    MatchedBatchNorm2d,
+    MatchedBatchNorm3d,
+    ReparametrizedBatchNorm1d,
+    ReparametrizedBatchNorm2d,
+    ReparametrizedBatchNorm3d,
+)
+from gbn.nn.factory import NormFactory, norm_layer
+from gbn.nn.functional import generalized_batch_norm
+from gbn.nn.generalized import GeneralizedBatchNorm1d, GeneralizedBatchNorm2d, GeneralizedBatchNorm3d
+from gbn.nn.methods import METHODS, Method, register
+from gbn.nn.placement import ROLES, Placement
+from gbn.nn.simple import (
+    Activation,
+    GroupNormAct,
+    InstanceNormAct1d,
+    InstanceNormAct2d,
+    InstanceNormAct3d,
+    LayerNormAct,
+)
+from gbn.nn.statistics import calibrate, precise_statistics, tracking_layers
+from gbn.nn.timm import as_timm
+
+__all__ = [
+    "METHODS",
+    "ROLES",
+    "Activation",
+    "BatchNormAct1d",
+    "BatchNormAct2d",
+    "BatchNormAct3d",
+    "GeneralizedBatchNorm1d",
+    "GeneralizedBatchNorm2d",
+    "GeneralizedBatchNorm3d",
+    "GroupNormAct",
+    "InstanceNormAct1d",
+    "InstanceNormAct2d",
+    "InstanceNormAct3d",
+    "LayerNormAct",
+    "MatchedBatchNorm1d",
+    "MatchedBatchNorm2d",
+    "MatchedBatchNorm3d",
+    "Method",
+    "NormFactory",
+    "Placement",
+    "ReparametrizedBatchNorm1d",
+    "ReparametrizedBatchNorm2d",
+    "ReparametrizedBatchNorm3d",
+    "as_timm",
+    "calibrate",
+    "generalized_batch_norm",
+    "norm_layer",
+    "precise_statistics",
+    "register",
+    "tracking_layers",
+]

@@ -1,0 +1,137 @@
+"""The two controls that belong to a generalized pair.
+
+On Gaussian pre-activations S = mu + k sigma and D = c sigma for every positively homogeneous pair, so generalized
+batch normalization is there BatchNorm with another initial gain 1/c and bias -k/c. A claim about a pair is a claim
+about what it does beyond these:
+
+* ``MatchedBatchNorm``: BatchNorm *started* at gain 1/c and bias -k/c: the pair's function at step 0, on a Gaussian;
+* ``ReparametrizedBatchNorm``: ``weight * (x_hat - k)/c + bias`` started at gain 1 and bias 0: the pair's function and
+  its gradients to gain and bias at every step, on a Gaussian; only the gradient to x is BatchNorm's.
+
+BN -> matched is an effect of the initial point, matched -> reparametrized one of the parametrisation (learning rates
+and weight decay of gain and bias), and only the rest is the deviation's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gbn.nn.batchnorm import _BatchNormAct
+from gbn.nn.pairs import Pair, pair_from_options
+
+__all__ = [
+    "MatchedBatchNorm1d",
+    "MatchedBatchNorm2d",
+    "MatchedBatchNorm3d",
+    "ReparametrizedBatchNorm1d",
+    "ReparametrizedBatchNorm2d",
+    "ReparametrizedBatchNorm3d",
+]
+
+
+class _Control(_BatchNormAct):
+    """BatchNorm started at the gain and bias that give a pair's function on a Gaussian.
+
+    Args:
+        num_features: C, the size of dimension 1.
+        matched_to: the pair: a mapping such as ``{"quadrangle": "cvar", "alpha": 0.75}`` or
+            ``{"statistic": ..., "deviation": ...}``, the arguments of ``GeneralizedBatchNorm``; with
+            ``rescaled=True`` in it, the pair's Gaussian-rescaled form.
+        samples: values per channel n; needed for the pairs made of extremes only, whose k and c depend on it.
+        Others: as in BatchNorm, and ``act``.
+
+    Raises:
+        ValueError: for an unknown pair, extremes without ``samples``, and ``affine=False`` in ``MatchedBatchNorm``.
+    """
+
+    def __init__(
+        self,
+        num_features: int,
+        matched_to: Mapping[str, Any] | Pair,
+        *,
+        samples: int | None = None,
+        eps: float = 1e-5,
+        momentum: float | None = 0.1,
+        affine: bool = True,
+        track_running_stats: bool = True,
+        device: Any = None,
+        dtype: torch.dtype | None = None,
+        act: str | None = None,
+    ) -> None:
+        options = {} if isinstance(matched_to, Pair) else dict(matched_to)
+        rescaled = bool(options.pop("rescaled", False))
+        self.pair = matched_to if isinstance(matched_to, Pair) else pair_from_options(options)
+        k, c = self.pair.gaussian(samples)
+        # S = mu + shift sigma and D = scale sigma; with D rescaled to sigma the shift stays.
+        self._shift, self._scale = k, 1.0 if rescaled else c
+        self._start_bias = self.pair.initial_bias * (c if rescaled else 1.0)
+        super().__init__(num_features, eps, momentum, affine, track_running_stats, device, dtype, act)
+
+    def extra_repr(self) -> str:
+        """BatchNorm's text and the pair."""
+        return f"{super().extra_repr()}, matched_to={self.pair}"
+
+
+class _MatchedBatchNorm(_Control):
+    __doc__ = _Control.__doc__
+
+    def initial_affine(self) -> tuple[float, float]:
+        """Gain 1/c and bias -k/c (beside what the pair's own bias starts from)."""
+        if not self.affine:
+            raise ValueError("bn_matched lives in the starting gain and bias: it needs affine=True")
+        return 1.0 / self._scale, self._start_bias - self._shift / self._scale
+
+
+class _ReparametrizedBatchNorm(_Control):
+    __doc__ = (_Control.__doc__ or "").replace(
+        "BatchNorm started at the gain and bias that give a pair's function on a Gaussian.",
+        "The pair (mean + k sigma, c sigma): a pair's function and gain and bias gradients on a Gaussian.",
+    )
+
+    def initial_affine(self) -> tuple[float, float]:
+        """Gain 1 and the pair's own starting bias."""
+        return 1.0, self._start_bias
+
+    def _gain_and_bias(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        # weight ((x_hat - k)/c) + bias = (weight/c) x_hat + (bias - k weight/c)
+        if self.weight is not None and self.bias is not None:
+            gain = self.weight / self._scale
+            return gain, self.bias - self._shift * gain
+        location, _ = self.running()
+        like = x if location is None else location
+        gain = torch.full((self.num_features,), 1.0 / self._scale, dtype=like.dtype, device=like.device)
+        return gain, -self._shift * gain
+
+
+class MatchedBatchNorm1d(_MatchedBatchNorm):
+    __doc__ = _MatchedBatchNorm.__doc__
+    _input_dims = (2, 3)
+
+
+class MatchedBatchNorm2d(_MatchedBatchNorm):
+    __doc__ = _MatchedBatchNorm.__doc__
+    _input_dims = (4,)
+
+
+class MatchedBatchNorm3d(_MatchedBatchNorm):
+    __doc__ = _MatchedBatchNorm.__doc__
+    _input_dims = (5,)
+
+
+class ReparametrizedBatchNorm1d(_ReparametrizedBatchNorm):
+    __doc__ = _ReparametrizedBatchNorm.__doc__
+    _input_dims = (2, 3)
+
+
+class ReparametrizedBatchNorm2d(_ReparametrizedBatchNorm):
+    __doc__ = _ReparametrizedBatchNorm.__doc__
+    _input_dims = (4,)
+
+
+class ReparametrizedBatchNorm3d(_ReparametrizedBatchNorm):
+    __doc__ = _ReparametrizedBatchNorm.__doc__
+    _input_dims = (5,)

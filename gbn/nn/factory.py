@@ -1,0 +1,158 @@
+"""From a method and its options to the norm layers of a network: ``norm_layer("gbn", quadrangle="cvar", alpha=0.75)``.
+
+A model calls the factory, ``norm(num_features, act="relu", dim=2, role="body")``, once for each place where a norm
+stands, and knows nothing else about normalisation. The same options are the configuration group ``norm``.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from gbn.kernels.activation import check_activation
+from gbn.nn.methods import COMMON_DEFAULTS, METHODS, Method
+from gbn.nn.placement import ROLES, Placement, Site, mark, place
+
+__all__ = ["WITHOUT_ACT", "NormFactory", "norm_layer"]
+
+WITHOUT_ACT = ("same", "bn", "mean")
+
+
+class NormFactory:
+    """Makes the norm layers of one arm; see :func:`norm_layer`. Immutable, picklable."""
+
+    def __init__(
+        self,
+        method: str,
+        *,
+        without_act: str = "same",
+        placement: Mapping[str, Any] | Placement | None = None,
+        **options: Any,
+    ) -> None:
+        if method not in METHODS:
+            raise ValueError(_unknown("method", method, METHODS))
+        self.method = method
+        self.options = _checked_options(METHODS[method], options)
+        if without_act not in WITHOUT_ACT:
+            raise ValueError(_unknown("without_act", without_act, WITHOUT_ACT))
+        if without_act == "mean" and not (METHODS[method].has_pair or method == "bn"):
+            raise ValueError(f"without_act='mean' keeps a pair's deviation; method {method!r} has no pair")
+        self.without_act = without_act
+        self.placement = placement if isinstance(placement, Placement) else Placement.from_mapping(placement)
+        METHODS[method].validate(self.options)
+
+    @property
+    def needs_bias(self) -> bool:
+        """Whether the convolutions before these layers need a bias of their own (nothing else adds one)."""
+        return self.method == "none"
+
+    def __call__(
+        self,
+        num_features: int,
+        act: str | None = "relu",
+        dim: int = 2,
+        role: str = "body",
+        *,
+        device: Any = None,
+        dtype: torch.dtype | None = None,
+    ) -> nn.Module:
+        """The layer for one place of a network.
+
+        Args:
+            num_features: channels.
+            act: activation that belongs to this place, applied by the layer; None where none follows.
+            dim: 1 for ``(N, C)`` and ``(N, C, L)``, 2 for images, 3 for volumes.
+            role: stem, body, branch_end (the last norm of a residual branch) or shortcut.
+            device, dtype: of its parameters and buffers.
+
+        Raises:
+            ValueError: for a value that is not allowed.
+        """
+        check_activation(act)
+        if dim not in (1, 2, 3):
+            raise ValueError(f"dim={dim!r}: allowed are 1, 2, 3")
+        if role not in ROLES:
+            raise ValueError(_unknown("role", role, ROLES))
+        site = Site(num_features, act, dim, role)
+        return self._build(site, self.placement.takes_role(role), device, dtype)
+
+    def place(self, model: nn.Module) -> nn.Module:
+        """Apply the placement's module-path patterns to a model built with this factory.
+
+        Norms of this factory whose path matches no pattern are replaced by ``placement.otherwise``; without patterns
+        nothing happens. Returns the model (another object only when the model is itself a single norm layer).
+
+        Raises:
+            ValueError: when a pattern matches no norm, naming the paths that there are.
+        """
+        return place(
+            model, self.placement, lambda site, device, dtype: self._build(site, False, device, dtype)
+        )
+
+    def _build(self, site: Site, inside: bool, device: Any, dtype: torch.dtype | None) -> nn.Module:
+        method, options = METHODS[self.method], self.options
+        if not inside:
+            method, options = METHODS[self.placement.otherwise], self._shared_with(self.placement.otherwise)
+        elif site.act is None and self.without_act == "bn":
+            method, options = METHODS["bn"], self._shared_with("bn")
+        elif site.act is None and self.without_act == "mean" and method.has_pair:
+            options = method.with_mean(options)
+        return mark(method.build(site, {**options, "device": device, "dtype": dtype}), site)
+
+    def _shared_with(self, method: str) -> dict[str, Any]:
+        """This arm's eps, momentum, ... for a place that another method takes."""
+        accepted = METHODS[method].options
+        return {key: value for key, value in self.options.items() if key in accepted & COMMON_DEFAULTS.keys()}
+
+    def __repr__(self) -> str:
+        parts = [repr(self.method), *(f"{key}={value!r}" for key, value in self.options.items())]
+        if self.without_act != "same":
+            parts.append(f"without_act={self.without_act!r}")
+        if self.placement != Placement():
+            parts.append(f"placement={self.placement}")
+        return f"norm_layer({', '.join(parts)})"
+
+
+def norm_layer(method: str, **options: Any) -> NormFactory:
+    """The factory for a method of :data:`gbn.nn.METHODS`.
+
+    Args:
+        method: bn, gbn, bn_matched, bn_reparam, layer, group, instance, none, custom.
+        **options: of the method (``METHODS[method].options``; an option that another method has may be given at its
+            default), and for all of them
+
+            * ``without_act``: what stands where no activation follows: ``same`` (the method), ``bn``, or ``mean``
+              (the pair's deviation about the mean);
+            * ``placement``: ``{"roles": [...] or None, "pattern": [...] or None, "otherwise": "bn" or "none"}``: the
+              method stands in these roles, and after :meth:`NormFactory.place` at these module paths (fnmatch) only.
+
+    Raises:
+        ValueError: for an unknown method or option and for values out of range, naming what is allowed.
+
+    Example:
+        >>> norm = norm_layer("gbn", quadrangle="cvar", alpha=0.75, without_act="bn")
+        >>> norm(16, act="relu", dim=2, role="stem")  # doctest: +SKIP
+    """
+    return NormFactory(method, **options)
+
+
+def _checked_options(method: Method, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that ``method`` uses; any other must be None or at its default."""
+    kept = {}
+    for key, value in given.items():
+        if method.accepts(key):
+            if value is not None or key in COMMON_DEFAULTS:
+                kept[key] = value
+        elif value is not None and not (key in COMMON_DEFAULTS and value == COMMON_DEFAULTS[key]):
+            raise ValueError(f"method {method.name!r}: {_unknown('option', key, sorted(method.options))}")
+    return kept
+
+
+def _unknown(what: str, given: Any, allowed: Any) -> str:
+    close = difflib.get_close_matches(str(given), list(allowed), n=1)
+    hint = f" Did you mean {close[0]!r}?" if close else ""
+    return f"unknown {what} {given!r}: allowed are {', '.join(allowed)}.{hint}"

@@ -1,0 +1,72 @@
+"""Generalized batch normalization as a function, in the manner of ``torch.nn.functional.batch_norm``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gbn import kernels
+from gbn.kernels.activation import check_activation
+from gbn.nn.pairs import build_pair
+from gbn.risk.base import Deviation, Statistic
+
+__all__ = ["generalized_batch_norm"]
+
+
+def generalized_batch_norm(
+    x: Tensor,
+    running_statistic: Tensor | None = None,
+    running_deviation: Tensor | None = None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+    *,
+    quadrangle: str | None = "cvar",
+    statistic: str | Mapping[str, Any] | Statistic | None = None,
+    deviation: str | Mapping[str, Any] | Deviation | None = None,
+    act: str | None = None,
+    **parameters: Any,
+) -> Tensor:
+    """``act(weight * (x - S) / D + bias)`` per channel; see :class:`gbn.nn.GeneralizedBatchNorm2d`.
+
+    Args:
+        x: ``(N, C, *spatial)``.
+        running_statistic, running_deviation: ``(C,)`` running averages of S and D; updated in place in training
+            when given, used otherwise (both must be given then). D itself is averaged, for the pair (mean, std) too.
+        weight, bias: ``(C,)`` or None.
+        training: normalise with the batch's own S and D.
+        momentum: share of this batch in the running averages.
+        eps: see :mod:`gbn.kernels.epsilon`.
+        quadrangle, statistic, deviation, **parameters: the pair, as in the layer.
+        act: None or a name in :data:`gbn.kernels.ACTIVATIONS`.
+
+    Returns:
+        a tensor with the shape, dtype and memory format of ``x``.
+
+    Raises:
+        ValueError: for an unknown pair or parameter, evaluation without running averages, and training with one
+            value per channel.
+    """
+    pair = build_pair(quadrangle, statistic, deviation, **parameters)
+    check_activation(act)
+    if not training:
+        if running_statistic is None or running_deviation is None:
+            raise ValueError(
+                "training=False needs running_statistic and running_deviation; give both, or training=True"
+            )
+        return kernels.normalize_with(
+            x, running_statistic, running_deviation, weight, bias, pair.deviation, eps, act
+        )
+    if x.numel() <= x.shape[1]:
+        raise ValueError(f"Expected more than 1 value per channel when training, got input size {x.size()}")
+    y, s, d = kernels.normalize(x, weight, bias, pair.statistic, pair.deviation, eps, act)
+    with torch.no_grad():
+        for kept, new in ((running_statistic, s), (running_deviation, d)):
+            if kept is not None:
+                kept.lerp_(new.to(kept.dtype), momentum)
+    return y

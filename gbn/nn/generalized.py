@@ -1,0 +1,204 @@
+"""Generalized batch normalization: any statistic and any deviation in the place of mean and standard deviation.
+
+    y = act(weight * (x - S(x)) / D(x) + bias)        per channel, over the batch and the spatial dimensions
+
+(Yuan, Feng, Norton, Li: Generalized Batch Normalization, AAAI 2019, arXiv 1812.03271; S and D from one risk
+quadrangle of Rockafellar and Uryasev, 2013.) :mod:`gbn.kernels` computes it, :mod:`gbn.risk` holds the pairs.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gbn import kernels
+from gbn.kernels.activation import keeps_upper_tail_only
+from gbn.nn.base import BatchStatisticsNorm
+from gbn.nn.pairs import build_pair
+from gbn.risk.base import Deviation, Statistic
+
+__all__ = ["GeneralizedBatchNorm1d", "GeneralizedBatchNorm2d", "GeneralizedBatchNorm3d"]
+
+
+class _GeneralizedBatchNorm(BatchStatisticsNorm):
+    """Batch normalization with a statistic S and a deviation D of one's choice.
+
+    Args:
+        num_features: C, the size of dimension 1.
+        quadrangle: name in :data:`gbn.risk.QUADRANGLES`; ``"std"`` is BatchNorm.
+        statistic, deviation: each a name, a mapping ``{"name": ..., parameter: value}`` or an object of
+            :mod:`gbn.risk`; replaces the quadrangle's own. With both given, ``quadrangle`` plays no part.
+        eps, momentum, affine, track_running_stats, device, dtype: as in BatchNorm; ``eps`` stands where
+            :mod:`gbn.kernels.epsilon` says.
+        act: activation applied to the result, None or a name in :data:`gbn.kernels.ACTIVATIONS`.
+        rescaled: divide D by its value on a standard Gaussian, so that it estimates sigma there.
+        samples: values per channel n; needed with ``rescaled`` for the pairs made of extremes only.
+        **parameters: of the quadrangle: ``alpha``, ``tau``, ``b``, ``weights``, ``alphas``, and for order
+            statistics ``quantile_gradient`` and ``window``.
+
+    Shapes:
+        input and output ``(N, C)`` or ``(N, C, L)`` (1d), ``(N, C, H, W)`` (2d), ``(N, C, D, H, W)`` (3d).
+
+    Running averages: the pair (mean, std) keeps ``running_mean`` and the unbiased ``running_var`` as BatchNorm does,
+    so checkpoints go both ways; every other pair keeps ``running_statistic`` and ``running_deviation``. Loading a
+    checkpoint of BatchNorm, or of another pair, takes gain and bias only and warns that the running averages need
+    calibration (:func:`gbn.nn.precise_statistics`, or training).
+
+    The statistic ``maximum`` leaves no value above 0, so a ReLU after it would kill the layer at bias 0: where S - D
+    is the mean (``worst_case``) the bias starts at 1, which is the mean's place; elsewhere a warning is given.
+
+    Raises:
+        ValueError: for parameters outside their range (saying what is allowed), an input of the wrong shape, and in
+            training a batch with one value per channel.
+    """
+
+    def __init__(
+        self,
+        num_features: int,
+        quadrangle: str | None = "cvar",
+        *,
+        statistic: str | Mapping[str, Any] | Statistic | None = None,
+        deviation: str | Mapping[str, Any] | Deviation | None = None,
+        eps: float = 1e-5,
+        momentum: float | None = 0.1,
+        affine: bool = True,
+        track_running_stats: bool = True,
+        device: Any = None,
+        dtype: torch.dtype | None = None,
+        act: str | None = None,
+        rescaled: bool = False,
+        samples: int | None = None,
+        **parameters: Any,
+    ) -> None:
+        pair = build_pair(quadrangle, statistic, deviation, **parameters)
+        # The base class's constructor needs the pair: it names the buffers and says where the bias starts.
+        self.pair = pair
+        if not pair.is_mean_and_std:
+            self._buffer_names = ("running_statistic", "running_deviation")
+        self.rescaled = rescaled
+        # D/c + eps = (D + c eps)/c, so the rescaled pair is the raw one with gain and eps times c.
+        self._scale = pair.gaussian(samples)[1] if rescaled else 1.0
+        super().__init__(num_features, eps, momentum, affine, track_running_stats, device, dtype, act)
+        if (
+            pair.dead_below_relu
+            and keeps_upper_tail_only(act)
+            and (self.initial_affine()[1] <= 0 or not affine)
+        ):
+            warnings.warn(
+                f"{pair} leaves no value above 0: {act} after it passes nothing until the bias has grown; "
+                "use the deviation worst_case with an affine layer, another activation, or set the bias",
+                stacklevel=2,
+            )
+
+    def initial_affine(self) -> tuple[float, float]:
+        """Gain 1 and bias 0, or 1 for ``worst_case`` (see the class)."""
+        return 1.0, self.pair.initial_bias * self._scale
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise ``x``; in training with its own statistics, which are added to the running averages."""
+        self._check_input(x)
+        weight, eps = self._scaled(x)
+        if not self._uses_batch():
+            location, spread = self._running_values()
+            return kernels.normalize_with(
+                x, location, spread, weight, self.bias, self.pair.deviation, eps, self.act
+            )
+        self._check_batch(x)
+        share = self._count_batch()
+        if x.numel() == 0:
+            # As BatchNorm: an empty result, zero gradients, running averages untouched.
+            return (
+                x * 1 if weight is None or self.bias is None else (x * weight[0] + self.bias[0]).to(x.dtype)
+            )
+        y, s, d = kernels.normalize(
+            x, weight, self.bias, self.pair.statistic, self.pair.deviation, eps, self.act
+        )
+        if share is not None:
+            self._average(s, d, share, x.numel() // self.num_features)
+        return y
+
+    def _scaled(self, x: Tensor) -> tuple[Tensor | None, float]:
+        """Gain and eps for the kernel, which divides by the raw D."""
+        if self._scale == 1.0:
+            return self.weight, self.eps
+        if self.weight is not None:
+            return self.weight * self._scale, self.eps * self._scale
+        wide = torch.promote_types(x.dtype, torch.float32)
+        return torch.full(
+            (self.num_features,), self._scale, device=x.device, dtype=wide
+        ), self.eps * self._scale
+
+    def _running_values(self) -> tuple[Tensor, Tensor]:
+        """S and D to use in evaluation mode."""
+        location, spread = self.running()
+        assert location is not None and spread is not None
+        return (location, spread.sqrt()) if self.pair.is_mean_and_std else (location, spread)
+
+    @torch.no_grad()
+    def _average(self, s: Tensor, d: Tensor, share: float | Tensor, n: int) -> None:
+        """Add this batch's S and D, or its unbiased variance, to the running averages."""
+        location, spread = self.running()
+        assert location is not None and spread is not None
+        if self.pair.is_mean_and_std:
+            d = d.square() * (n / (n - 1))
+        for kept, new in ((location, s), (spread, d)):
+            kept.lerp_(new.to(kept.dtype), share.to(kept.dtype) if isinstance(share, Tensor) else share)
+
+    def extra_repr(self) -> str:
+        """BatchNorm's text and the pair."""
+        text = f"{super().extra_repr()}, {self.pair}"
+        return f"{text}, rescaled=True" if self.rescaled else text
+
+    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        # Says whose statistics these are; travels beside the version and adds no key, so BatchNorm can load the rest.
+        metadata = getattr(destination, "_metadata", {}).get(prefix[:-1])
+        if metadata is not None:
+            metadata["pair"] = self.pair.value_name
+
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, local_metadata: dict[str, Any], *rest: Any
+    ) -> None:
+        if self.track_running_stats:
+            self._refuse_foreign_statistics(state_dict, prefix, local_metadata)
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, *rest)
+
+    def _refuse_foreign_statistics(
+        self, state_dict: dict[str, Any], prefix: str, local_metadata: dict[str, Any]
+    ) -> None:
+        """Keep this layer's running averages when the checkpoint's belong to another pair, and say so."""
+        both = ("running_mean", "running_var"), ("running_statistic", "running_deviation")
+        theirs = [names for names in both if any(prefix + name in state_dict for name in names)]
+        origin = local_metadata.get("pair")
+        if not theirs or (theirs == [self._buffer_names] and origin in (None, self.pair.value_name)):
+            return
+        for name in (*both[0], *both[1], "num_batches_tracked"):
+            state_dict.pop(prefix + name, None)
+        for name in (*self._buffer_names, "num_batches_tracked"):
+            state_dict[prefix + name] = getattr(self, name).clone()
+        where = f"layer {prefix[:-1]!r}" if prefix else "this layer"
+        warnings.warn(
+            f"{where} is {self.pair}, its checkpoint holds running statistics of "
+            f"{origin or 'mean and variance (BatchNorm)'}: gain and bias are loaded, running statistics are not and "
+            "need calibration (gbn.nn.precise_statistics, or training) before evaluation mode",
+            stacklevel=2,
+        )
+
+
+class GeneralizedBatchNorm1d(_GeneralizedBatchNorm):
+    __doc__ = _GeneralizedBatchNorm.__doc__
+    _input_dims = (2, 3)
+
+
+class GeneralizedBatchNorm2d(_GeneralizedBatchNorm):
+    __doc__ = _GeneralizedBatchNorm.__doc__
+    _input_dims = (4,)
+
+
+class GeneralizedBatchNorm3d(_GeneralizedBatchNorm):
+    __doc__ = _GeneralizedBatchNorm.__doc__
+    _input_dims = (5,)

@@ -1,0 +1,180 @@
+"""The registry of normalisation methods: a name, its options, and how a layer is built.
+
+A new method is one file with its layer and one :func:`register` call; it then goes through every shared test.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import nn
+
+from gbn.nn import batchnorm, controls, generalized, simple
+from gbn.nn.custom import build_custom
+from gbn.nn.pairs import Pair, pair_from_options
+from gbn.nn.placement import Site
+from gbn.risk.parameters import QUADRANGLE_PARAMETERS
+
+__all__ = ["COMMON_DEFAULTS", "METHODS", "Method", "register"]
+
+# Options of the configuration group that always stand there, with their defaults; a method that has no use for one
+# accepts it at its default only.
+COMMON_DEFAULTS: dict[str, Any] = {
+    "eps": 1e-5,
+    "momentum": 0.1,
+    "affine": True,
+    "track_running_stats": True,
+    "rescaled": False,
+}
+_BATCH = frozenset({"eps", "momentum", "affine", "track_running_stats"})
+_PAIR = frozenset(
+    {"quadrangle", "statistic", "deviation"}.union(*(row.keys() for row in QUADRANGLE_PARAMETERS.values()))
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Method:
+    """One row of :data:`METHODS`."""
+
+    name: str
+    summary: str
+    options: frozenset[str]
+    build: Callable[[Site, Mapping[str, Any]], nn.Module]
+    batch_statistics: bool  # whether training mode normalises with statistics of the batch
+    has_pair: bool = False
+    open_ended: bool = False  # options are those of a foreign layer
+
+    def accepts(self, option: str) -> bool:
+        """Whether the method has this option."""
+        return option in self.options
+
+    def validate(self, options: Mapping[str, Any]) -> None:
+        """Raise ValueError for options that no layer can be built with."""
+        if not self.open_ended:
+            self.build(Site(4, None, 2, "body"), options)
+
+    def with_mean(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        """The options of the pair (mean, D) in the place of (S, D)."""
+        if self.name == "gbn":
+            pair = _pair(options).with_mean()
+            rest = {key: value for key, value in options.items() if key not in _PAIR}
+            return {**rest, "statistic": pair.statistic, "deviation": pair.deviation}
+        matched = dict(options["matched_to"])
+        pair = pair_from_options({key: value for key, value in matched.items() if key in _PAIR}).with_mean()
+        rest = {key: value for key, value in matched.items() if key not in _PAIR}
+        return {**options, "matched_to": {**rest, "statistic": pair.statistic, "deviation": pair.deviation}}
+
+
+METHODS: dict[str, Method] = {}
+
+
+def register(method: Method) -> Method:
+    """Add a method to :data:`METHODS`; ValueError when the name is taken."""
+    if method.name in METHODS:
+        raise ValueError(f"norm method {method.name!r} is registered already")
+    METHODS[method.name] = method
+    return method
+
+
+def _pair(options: Mapping[str, Any]) -> Pair:
+    return pair_from_options({key: options[key] for key in _PAIR & options.keys()}, default_quadrangle="cvar")
+
+
+def _by_dim(prefix: str, module: Any) -> dict[int, Callable[..., nn.Module]]:
+    return {dim: getattr(module, f"{prefix}{dim}d") for dim in (1, 2, 3)}
+
+
+_TORCH_BN = _by_dim("BatchNorm", nn)
+_BN = _by_dim("BatchNormAct", batchnorm)
+_GBN = _by_dim("GeneralizedBatchNorm", generalized)
+_MATCHED = _by_dim("MatchedBatchNorm", controls)
+_REPARAM = _by_dim("ReparametrizedBatchNorm", controls)
+_INSTANCE = _by_dim("InstanceNormAct", simple)
+
+
+def _build_bn(site: Site, options: Mapping[str, Any]) -> nn.Module:
+    if site.act is None:
+        return _TORCH_BN[site.dim](site.num_features, **options)
+    return _BN[site.dim](site.num_features, act=site.act, **options)
+
+
+def _build_gbn(site: Site, options: Mapping[str, Any]) -> nn.Module:
+    return _GBN[site.dim](site.num_features, act=site.act, **options)
+
+
+def _build_matched(site: Site, options: Mapping[str, Any]) -> nn.Module:
+    return _MATCHED[site.dim](site.num_features, act=site.act, **_control_options("bn_matched", options))
+
+
+def _build_reparam(site: Site, options: Mapping[str, Any]) -> nn.Module:
+    return _REPARAM[site.dim](site.num_features, act=site.act, **_control_options("bn_reparam", options))
+
+
+def _control_options(method: str, options: Mapping[str, Any]) -> Mapping[str, Any]:
+    if options.get("matched_to") is None:
+        raise ValueError(
+            f"method {method!r} is the control of a pair and needs matched_to, for example "
+            "matched_to={'quadrangle': 'cvar', 'alpha': 0.75}"
+        )
+    return options
+
+
+def _build_layer(site: Site, options: Mapping[str, Any]) -> nn.Module:
+    return simple.LayerNormAct(site.num_features, act=site.act, **options)
+
+
+def _build_group(site: Site, options: Mapping[str, Any]) -> nn.Module:
+    return simple.GroupNormAct(site.num_features, act=site.act, **options)
+
+
+def _build_instance(site: Site, options: Mapping[str, Any]) -> nn.Module:
+    return _INSTANCE[site.dim](site.num_features, act=site.act, **options)
+
+
+def _build_none(site: Site, options: Mapping[str, Any]) -> nn.Module:
+    return simple.Activation(site.act)
+
+
+_PER_IMAGE = frozenset({"eps", "affine"})
+for _row in (
+    Method("bn", "batch normalization, torch's own", _BATCH, _build_bn, True),
+    Method(
+        "gbn",
+        "generalized batch normalization with a (statistic, deviation) pair",
+        _BATCH | _PAIR | {"rescaled", "samples"},
+        _build_gbn,
+        True,
+        has_pair=True,
+    ),
+    Method(
+        "bn_matched",
+        "BN started at the gain and bias that match a pair on a Gaussian",
+        _BATCH | {"matched_to", "samples"},
+        _build_matched,
+        True,
+        has_pair=True,
+    ),
+    Method(
+        "bn_reparam",
+        "BN parametrised as (mean + k sigma, c sigma) of a pair",
+        _BATCH | {"matched_to", "samples"},
+        _build_reparam,
+        True,
+        has_pair=True,
+    ),
+    Method("layer", "layer normalization over channels and space", _PER_IMAGE, _build_layer, False),
+    Method("group", "group normalization", _PER_IMAGE | {"groups"}, _build_group, False),
+    Method("instance", "instance normalization with gain and bias", _PER_IMAGE, _build_instance, False),
+    Method("none", "no normalization, the activation only", frozenset(), _build_none, False),
+    Method(
+        "custom",
+        "a layer of somebody else's package",
+        frozenset({"target", "kwargs"}),
+        build_custom,
+        True,
+        open_ended=True,
+    ),
+):
+    register(_row)

@@ -1,0 +1,101 @@
+"""Where in a network a method stands: by the role of the place, or by the module's path."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from fnmatch import fnmatchcase
+from itertools import chain
+from typing import Any
+
+import torch
+from torch import nn
+
+__all__ = ["ROLES", "Placement", "Site", "mark", "place"]
+
+ROLES = ("stem", "body", "branch_end", "shortcut")
+_OTHERWISE = ("bn", "none")
+_MARK = "norm_site"
+
+
+@dataclasses.dataclass(frozen=True)
+class Site:
+    """A place of a network where a norm stands: the arguments of the model's call."""
+
+    num_features: int
+    act: str | None
+    dim: int
+    role: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Placement:
+    """Roles and module-path patterns that a method takes (None: all), and what stands elsewhere."""
+
+    roles: tuple[str, ...] | None = None
+    pattern: tuple[str, ...] | None = None
+    otherwise: str = "bn"
+
+    def __post_init__(self) -> None:
+        for role in self.roles or ():
+            if role not in ROLES:
+                raise ValueError(f"placement.roles: unknown role {role!r}: allowed are {', '.join(ROLES)}")
+        if self.otherwise not in _OTHERWISE:
+            raise ValueError(f"placement.otherwise={self.otherwise!r}: allowed are {', '.join(_OTHERWISE)}")
+
+    @classmethod
+    def from_mapping(cls, given: Mapping[str, Any] | None) -> Placement:
+        """From ``{"roles": ..., "pattern": ..., "otherwise": ...}``; a single string counts as a list of one."""
+        mapping = dict(given or {})
+        allowed = [field.name for field in dataclasses.fields(cls)]
+        for key in mapping:
+            if key not in allowed:
+                raise ValueError(f"placement: unknown key {key!r}: allowed are {', '.join(allowed)}")
+        for key in ("roles", "pattern"):
+            value = mapping.get(key)
+            if value is not None:
+                mapping[key] = (value,) if isinstance(value, str) else tuple(value)
+        return cls(**mapping)
+
+    def takes_role(self, role: str) -> bool:
+        """Whether the method stands in this role."""
+        return self.roles is None or role in self.roles
+
+    def takes_path(self, path: str) -> bool:
+        """Whether the method stands at this module path."""
+        return self.pattern is None or any(fnmatchcase(path, pattern) for pattern in self.pattern)
+
+
+def mark(layer: nn.Module, site: Site) -> nn.Module:
+    """Write onto a layer where it stands, for :func:`place`; survives copying and pickling."""
+    setattr(layer, _MARK, site)
+    return layer
+
+
+def place(
+    model: nn.Module,
+    placement: Placement,
+    build: Callable[[Site, Any, torch.dtype | None], nn.Module],
+) -> nn.Module:
+    """Replace the marked layers of ``model`` whose path matches no pattern by ``build(site, device, dtype)``.
+
+    Raises:
+        ValueError: when a pattern matches none of the model's norms.
+    """
+    if placement.pattern is None:
+        return model
+    found = {path: layer for path, layer in model.named_modules() if hasattr(layer, _MARK)}
+    for pattern in placement.pattern:
+        if not any(fnmatchcase(path, pattern) for path in found):
+            raise ValueError(f"placement.pattern {pattern!r} matches no norm; they are {', '.join(found)}")
+    for path, layer in found.items():
+        if placement.takes_path(path):
+            continue
+        tensor = next(chain(layer.parameters(), layer.buffers()), None)
+        device, dtype = (None, None) if tensor is None else (tensor.device, tensor.dtype)
+        new = build(getattr(layer, _MARK), device, dtype).train(layer.training)
+        if not path:
+            return new
+        parent, _, name = path.rpartition(".")
+        setattr(model.get_submodule(parent), name, new)
+    return model

@@ -1,0 +1,162 @@
+"""Layer, group and instance normalization and no normalization, each with its activation.
+
+Parameter names and arguments are those of torch's layers; statistics are taken per image, so these layers behave
+alike in training and evaluation mode.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gbn.kernels.activation import ACTIVATIONS, activate, check_activation
+
+__all__ = [
+    "Activation",
+    "GroupNormAct",
+    "InstanceNormAct1d",
+    "InstanceNormAct2d",
+    "InstanceNormAct3d",
+    "LayerNormAct",
+    "largest_divisor",
+]
+
+
+def largest_divisor(number: int, at_most: int) -> int:
+    """The largest divisor of ``number`` that is not above ``at_most``."""
+    return next(k for k in range(min(number, at_most), 0, -1) if number % k == 0)
+
+
+class Activation(nn.Module):
+    """An activation and nothing else: ``act`` is None (identity) or a name in :data:`gbn.kernels.ACTIVATIONS`."""
+
+    def __init__(self, act: str | None = None) -> None:
+        super().__init__()
+        self.act = check_activation(act)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``act(x)``, any shape; ``x`` is left as it is."""
+        # Not activate(): it may write into its argument, which is the caller's here.
+        return x if self.act is None else ACTIVATIONS[self.act](x)
+
+    def extra_repr(self) -> str:
+        """The activation."""
+        return repr(self.act)
+
+
+class GroupNormAct(nn.GroupNorm):
+    """torch's GroupNorm over ``groups`` groups of channels and the spatial dimensions, then ``act``.
+
+    Args:
+        num_features: C.
+        groups: wanted number of groups; the largest divisor of C not above it is taken, so that one setting serves
+            networks of any width.
+        eps, affine, device, dtype: as in ``torch.nn.GroupNorm``.
+        act: None or a name in :data:`gbn.kernels.ACTIVATIONS`.
+    """
+
+    def __init__(
+        self,
+        num_features: int,
+        groups: int = 32,
+        eps: float = 1e-5,
+        affine: bool = True,
+        device: Any = None,
+        dtype: torch.dtype | None = None,
+        act: str | None = None,
+    ) -> None:
+        if groups < 1:
+            raise ValueError(f"groups={groups}: at least 1 is needed")
+        super().__init__(largest_divisor(num_features, groups), num_features, eps, affine, device, dtype)
+        self.act = check_activation(act)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(N, C, *spatial)`` -> the same shape."""
+        return activate(super().forward(x), self.act)
+
+    def extra_repr(self) -> str:
+        """GroupNorm's text and the activation."""
+        return super().extra_repr() if self.act is None else f"{super().extra_repr()}, act={self.act!r}"
+
+
+class LayerNormAct(GroupNormAct):
+    """Layer normalization: one mean and variance per image over channels and space, gain and bias per channel.
+
+    One group of GroupNorm, since ``torch.nn.LayerNorm`` would need the spatial size in advance; on ``(N, C)`` both
+    are the same function.
+    """
+
+    def __init__(
+        self,
+        num_features: int,
+        eps: float = 1e-5,
+        affine: bool = True,
+        device: Any = None,
+        dtype: torch.dtype | None = None,
+        act: str | None = None,
+    ) -> None:
+        super().__init__(num_features, 1, eps, affine, device, dtype, act)
+
+
+class _InstanceNormAct(nn.modules.instancenorm._InstanceNorm):
+    """torch's InstanceNorm (one mean and variance per image and channel), then ``act``.
+
+    Gain and bias are learnt by default, unlike in torch; arguments otherwise as there.
+
+    Raises:
+        ValueError: for an input without a batch dimension or with one value per image and channel, such as
+            ``(N, C)``: there is nothing to normalise over.
+    """
+
+    _dims: int
+
+    def __init__(
+        self,
+        num_features: int,
+        eps: float = 1e-5,
+        momentum: float = 0.1,
+        affine: bool = True,
+        track_running_stats: bool = False,
+        device: Any = None,
+        dtype: torch.dtype | None = None,
+        act: str | None = None,
+    ) -> None:
+        super().__init__(num_features, eps, momentum, affine, track_running_stats, device, dtype)
+        self.act = check_activation(act)
+
+    def _get_no_batch_dim(self) -> int:
+        return (
+            self._dims - 1
+        )  # refused below: torch would take (N, C) for a (C, L) without its batch dimension
+
+    def _check_input_dim(self, input: Tensor) -> None:
+        if input.dim() != self._dims:
+            raise ValueError(
+                f"{type(self).__name__} expects {self._dims}D input (N, C, spatial), got {input.dim()}D "
+                f"{tuple(input.shape)}; instance normalization needs several values per image and channel"
+            )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(N, C, *spatial)`` -> the same shape."""
+        return activate(super().forward(x), self.act)
+
+    def extra_repr(self) -> str:
+        """InstanceNorm's text and the activation."""
+        return super().extra_repr() if self.act is None else f"{super().extra_repr()}, act={self.act!r}"
+
+
+class InstanceNormAct1d(_InstanceNormAct):
+    __doc__ = _InstanceNormAct.__doc__
+    _dims = 3
+
+
+class InstanceNormAct2d(_InstanceNormAct):
+    __doc__ = _InstanceNormAct.__doc__
+    _dims = 4
+
+
+class InstanceNormAct3d(_InstanceNormAct):
+    __doc__ = _InstanceNormAct.__doc__
+    _dims = 5

@@ -1,0 +1,36 @@
+"""What all tests share: one thread, a small hypothesis profile, and foreign norm layers by command line."""
+
+from __future__ import annotations
+
+import os
+
+# Before torch is imported: OpenMP's busy waiting makes parallel test processes tenfold slower.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import pytest
+import torch
+from hypothesis import settings
+
+settings.register_profile("ci", max_examples=25, deadline=None)
+settings.register_profile("thorough", max_examples=500, deadline=None)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
+torch.set_num_threads(1)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--gbn-norm",
+        action="append",
+        default=[],
+        metavar="MODULE:LAYER",
+        help="put this norm layer through the shared suite as well (tests/nn/test_shared.py); may be repeated",
+    )
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if torch.cuda.is_available():
+        return
+    skip = pytest.mark.skip(reason="needs a CUDA device")
+    for item in items:
+        if "gpu" in item.keywords:
+            item.add_marker(skip)
