@@ -1,8 +1,8 @@
 """Random streams derived from a run's seed and a purpose.
 
-Every use of randomness has its own stream, named by what it is for, so none can shift another: an arm with more
-parameters or a deeper network still sees the same batches and the same augmentations at the same seed. Pure
-Python, no torch: ``torch.Generator().manual_seed(derive(seed, "order", epoch))`` is the usual way in.
+Every use of randomness has its own stream, named by what it is for, so none can shift another: an arm with
+more parameters or a deeper network still sees the same batches and the same augmentations at the same seed.
+Pure Python, no torch: ``torch.Generator().manual_seed(derive(seed, "order", epoch))`` is the usual way in.
 """
 
 import hashlib

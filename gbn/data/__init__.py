@@ -1,4 +1,4 @@
-"""Data sets in memory: ``load("cifar10")`` gives uint8 tensors, :class:`DeviceSet` and :class:`TrainLoader` batches.
+"""Data sets in memory: :func:`load` gives uint8 tensors, :class:`DeviceSet` and :class:`TrainLoader` batches.
 
 One file a data set family; torchvision reads and verifies, and is imported only when a set needs it.
 """
@@ -14,7 +14,9 @@ from gbn.data.digits import digits
 from gbn.data.files import data_root
 from gbn.data.image_set import DataError, ImageSet
 from gbn.data.loader import DeviceSet, TrainLoader, epoch_order
+from gbn.data.mnist import fashion_mnist, mnist
 from gbn.data.splits import split, subset
+from gbn.data.svhn import svhn
 
 __all__ = [
     "DATASETS",
@@ -33,8 +35,11 @@ __all__ = [
 
 DATASETS: dict[str, Callable[[Path, bool], ImageSet]] = {
     "digits": digits,
+    "mnist": mnist,
+    "fashion_mnist": fashion_mnist,
     "cifar10": cifar10,
     "cifar100": cifar100,
+    "svhn": svhn,
 }
 """Name in the configuration -> function of (root, download)."""
 
@@ -44,13 +49,15 @@ def load(name: str, root: str | PathLike[str] | None = None, download: bool = Tr
 
     Args:
         name: a key of :data:`DATASETS`.
-        root: the folder that holds the data sets as torchvision lays them out; if None, the environment variable
+        root: the folder that holds the data sets as torchvision lays them out; if None, the environment
+            variable
             GBN_DATA, and if that is not set, ``data`` under the working directory.
         download: whether missing or broken files may be fetched from the internet.
 
     Raises:
         ValueError: an unknown name.
-        DataError: the set is missing, truncated or corrupted and could not be had: one line that says what to do.
+        DataError: the set is missing, truncated or corrupted and could not be had: one line that says what
+            to do.
     """
     if name not in DATASETS:
         near = get_close_matches(name, DATASETS, n=1, cutoff=0.55)

@@ -1,7 +1,7 @@
 """Random crops and flips of a whole batch at once, in uint8, on the images' device.
 
-Each batch's draws come from its own seed and from a CPU generator, whatever the device: the same seed gives the
-same crops on CPU and GPU, and a resumed run needs no generator's state.
+Each batch's draws come from its own seed and from a CPU generator, whatever the device: the same seed gives
+the same crops on CPU and GPU, and a resumed run needs no generator's state.
 """
 
 from typing import Literal, get_args
@@ -17,9 +17,9 @@ Augmentation = Literal["none", "flip", "crop", "crop_flip"]
 def augment(images: Tensor, kind: Augmentation, seed: int) -> Tensor:
     """Augmented copies of a batch, one draw an image.
 
-    The crop pads an eighth of the side with black on each side (4 at 32x32, as is usual on CIFAR; 3 at 28x28; 1
-    at 8x8) and cuts a window of the original size. All kinds draw the same numbers from a seed, so ``flip`` flips
-    exactly the images that ``crop_flip`` does.
+    The crop pads an eighth of the side with black on each side (4 at 32x32, as is usual on CIFAR; 3 at
+    28x28; 1 at 8x8) and cuts a window of the original size. All kinds draw the same numbers from a seed, so
+    ``flip`` flips exactly the images that ``crop_flip`` does.
 
     Args:
         images: uint8 (B, C, H, W), on any device.

@@ -22,15 +22,13 @@ def cifar100(root: Path, download: bool) -> ImageSet:
 
 
 def _cifar(name: str, source: Any, root: Path, download: bool) -> ImageSet:
-    checksums = {file: md5 for file, md5 in source.train_list + source.test_list}
+    checksums = dict(source.train_list + source.test_list)
     checksums[source.meta["filename"]] = source.meta["md5"]
     archive = Archive((source.url,), "", source.filename, source.tgz_md5)
-    obtain(
-        name, root, lambda root: wrong_files(root / source.base_folder, checksums), (archive,), download
-    )
+    obtain(name, root, lambda root: wrong_files(root / source.base_folder, checksums), (archive,), download)
 
     # torchvision would hash all files again for each half, more than a second in all.
-    class Verified(source):  # type: ignore[misc]
+    class Verified(source):
         def _check_integrity(self) -> bool:
             return True
 

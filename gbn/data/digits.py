@@ -1,4 +1,4 @@
-"""The 8x8 digits that come inside scikit-learn: 1,797 images, no download (UCI optical digits, the test part)."""
+"""The 8x8 digits inside scikit-learn: 1,797 images, no download (UCI optical digits, its test part)."""
 
 import hashlib
 import importlib.util

@@ -1,7 +1,7 @@
 """The files behind a data set: where they lie, whether they are whole, how to get them.
 
-torchvision supplies addresses, checksums and the readers. What it lacks is here: each file is hashed once (its
-own classes hash everything for each half of a set), a broken file is named, and no download can hang.
+torchvision supplies addresses, checksums and the readers. What it lacks is here: each file is hashed once
+(its own classes hash everything for each half of a set), a broken file is named, and no download can hang.
 """
 
 import fcntl
@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
 
 from gbn.data.image_set import DataError
@@ -74,8 +75,8 @@ def obtain(name: str, root: Path, check: Check, archives: tuple[Archive, ...], d
                 if problems:
                     _fetch(archives, root)
                     problems = check(root)
-        # torchvision reports a wrong checksum as RuntimeError; everything about network and disk is an OSError.
-        except (OSError, RuntimeError) as error:
+        # torchvision reports a wrong checksum as RuntimeError.
+        except (OSError, RuntimeError, HTTPException) as error:
             failure = f"getting it failed: {_one_line(error)}"
         else:
             failure = "the files were fetched again, to no avail"
@@ -83,15 +84,15 @@ def obtain(name: str, root: Path, check: Check, archives: tuple[Archive, ...], d
         raise DataError(_message(name, root, problems, failure, archives))
 
 
-def _message(
-    name: str, root: Path, problems: list[str], failure: str, archives: tuple[Archive, ...]
-) -> str:
+def _message(name: str, root: Path, problems: list[str], failure: str, archives: tuple[Archive, ...]) -> str:
     shown = "; ".join(problems[:3]) + (f"; and {len(problems) - 3} more" if len(problems) > 3 else "")
-    wanted = ", ".join(f"{archive.urls[0]} (md5 {archive.md5})" for archive in archives)
+    wanted = ", ".join(archive.name for archive in archives)
+    origin = archives[0].urls[0].rpartition("/")[0]
     folder = root / archives[0].folder
     return (
-        f"{name}: {shown} (looked in {root}); {failure}. Put {wanted} into {folder}, where it is unpacked by "
-        "itself, or name the folder that holds the data sets with dataset.root=... or the variable GBN_DATA"
+        f"{name}: {shown} (looked in {root}); {failure}. Put {wanted} from {origin}/ into {folder}"
+        f"{' (unpacked or not)' if archives[0].unpack else ''}, or name the folder that holds the data sets "
+        "with dataset.root=... or the environment variable GBN_DATA"
     )
 
 
@@ -102,7 +103,7 @@ def md5(path: Path) -> str:
 
 
 def wrong_files(folder: Path, expected: dict[str, str]) -> list[str]:
-    """Phrases for the files of ``expected`` (name -> md5) that are missing from ``folder`` or do not match."""
+    """Phrases for the files of ``expected`` (name -> md5) that ``folder`` lacks or that do not match."""
     present = {name: folder / name for name in expected if (folder / name).is_file()}
     if not present:
         return [f"no files in {folder}"]
@@ -143,7 +144,7 @@ def _fetch(archives: tuple[Archive, ...], root: Path) -> None:
                 with _silence_limited():
                     get(url, folder, filename=archive.name, md5=archive.md5)
                 break
-            except (OSError, RuntimeError) as error:
+            except (OSError, RuntimeError, HTTPException) as error:
                 errors.append(f"{url}: {_one_line(error)}")
         else:
             raise OSError("; ".join(errors))
@@ -152,8 +153,8 @@ def _fetch(archives: tuple[Archive, ...], root: Path) -> None:
 def _reach(archive: Archive) -> None:
     """Return when a server of ``archive`` has answered at all.
 
-    In a thread of its own with a deadline: looking up a name has no time limit of its own, and without a network
-    it can take minutes.
+    In a thread of its own with a deadline: looking up a name has no time limit of its own, and without a
+    network it can take minutes.
 
     Raises:
         OSError: none did in REACH_SECONDS.
@@ -169,7 +170,7 @@ def _reach(archive: Archive) -> None:
                     pass
             except urllib.error.HTTPError:
                 pass  # an answer, even if it is no: the download itself will say what is wrong
-            except (OSError, ValueError) as error:
+            except (OSError, ValueError, HTTPException) as error:
                 reasons.append(f"{url}: {_one_line(error)}")
                 continue
             outcome.append("")
@@ -206,5 +207,6 @@ def _alone(root: Path) -> Iterator[None]:
 
 
 def _one_line(error: BaseException) -> str:
+    """The message of an error in one line; of a URLError, the reason inside."""
     reason = getattr(error, "reason", None) or error
-    return " ".join(f"{type(error).__name__}: {reason}".split())
+    return " ".join(str(reason).split()) or type(error).__name__

@@ -73,7 +73,9 @@ def image_set(
             )
         low, high = int(labels.min()), int(labels.max())
         if low < 0 or high >= len(classes):
-            raise DataError(f"{name}: {part} labels go from {low} to {high}; allowed: 0 to {len(classes) - 1}")
+            raise DataError(
+                f"{name}: {part} labels go from {low} to {high}; allowed: 0 to {len(classes) - 1}"
+            )
     mean, std = channel_statistics(train[0])
     return ImageSet(name, *train, *test, classes, mean, std, digest)
 
@@ -84,11 +86,11 @@ def channel_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, 
     From the histogram of the 256 values, hence exact to double rounding at any size, and fast.
     """
     values = torch.arange(256, dtype=torch.float64) / 255
-    mean, std = [], []
-    for channel in range(images.shape[1]):
-        counts = torch.bincount(images[:, channel].flatten(), minlength=256)
-        share = counts.double() / counts.sum()
-        centre = (share * values).sum()
-        mean.append(float(centre))
-        std.append(float((share * (values - centre) ** 2).sum().sqrt()))
-    return tuple(mean), tuple(std)
+    counts = torch.zeros(images.shape[1], 256, dtype=torch.int64)
+    for part in images.split(1000):  # parts that fit a cache
+        for channel, pixels in enumerate(part.unbind(1)):
+            counts[channel] += torch.bincount(pixels.flatten(), minlength=256)
+    share = counts.double() / counts.sum(1, keepdim=True)
+    mean = (share * values).sum(1, keepdim=True)
+    variance = (share * (values - mean) ** 2).sum(1)
+    return tuple(mean.flatten().tolist()), tuple(variance.sqrt().tolist())

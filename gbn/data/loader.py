@@ -63,13 +63,13 @@ class DeviceSet:
         return x.to(self.dtype).contiguous(memory_format=self.memory_format), self.labels[indices]
 
     def batches(self, indices: Tensor, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """All of ``indices`` in order, not augmented, in batches; the last one may be smaller: for evaluation."""
+        """All of ``indices`` in order, not augmented; the last batch may be smaller: for evaluation."""
         for part in indices.split(batch_size):
             yield self.batch(part)
 
 
 def epoch_order(seed: int, epoch: int, count: int) -> Tensor:
-    """The order of ``count`` training images in an epoch: a permutation of their positions, int64 (count,)."""
+    """The order of ``count`` training images in an epoch: a permutation of 0..count-1, int64 (count,)."""
     return torch.randperm(count, generator=torch.Generator().manual_seed(derive(seed, "order", epoch)))
 
 
@@ -103,7 +103,7 @@ class TrainLoader:
         self._order: Tensor
 
     def order(self, epoch: int) -> Tensor:
-        """Indices of the images of an epoch in their order, on the set's device; kept until another is asked for."""
+        """Indices of an epoch's images in order, on the set's device; kept until another is asked for."""
         if epoch != self._epoch:
             order = epoch_order(self.seed, epoch, len(self.indices)).to(self.indices.device)
             self._order = self.indices[order].to(self.data.images.device)

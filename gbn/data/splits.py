@@ -9,7 +9,8 @@ from gbn.seeding import derive
 def split(labels: Tensor, validation: int, seed: int) -> tuple[Tensor, Tensor]:
     """Cut ``validation`` images from a set: (training indices, validation indices), both sorted.
 
-    Each class gives its share, to within one image; which of its images go is drawn from the seed's own stream.
+    Each class gives its share, to within one image; which of its images go is drawn from the seed's own
+    stream.
 
     Args:
         labels: int64 (N,).
@@ -33,9 +34,9 @@ def split(labels: Tensor, validation: int, seed: int) -> tuple[Tensor, Tensor]:
 def subset(labels: Tensor, count: int, among: Tensor | None = None) -> Tensor:
     """Sorted indices of ``count`` images in the classes' proportions, the same for every seed.
 
-    Images stand in one fixed random order per class, and the first of each are taken: a larger subset contains
-    a smaller one, to within one image a class. With ``among`` (the training part of a split), only those indices
-    are candidates.
+    Images stand in one fixed random order per class, and the first of each are taken: a larger subset
+    contains a smaller one, to within one image a class. With ``among`` (the training part of a split), only
+    those indices are candidates.
 
     Raises:
         ValueError: more images than there are, or none.
@@ -57,7 +58,7 @@ def _stratified(labels: Tensor, count: int, seed: int) -> Tensor:
 
 
 def _shares(labels: Tensor, count: int) -> list[tuple[Tensor, int]]:
-    """Per class, its positions in ``labels`` and how many of ``count`` it gives (largest remainders, then order)."""
+    """Per class, its positions in ``labels`` and how many of ``count`` it gives (largest remainders)."""
     classes, sizes = labels.unique(return_counts=True)
     # In integers, so that no rounding of a quotient can differ between machines.
     whole = [count * int(size) // len(labels) for size in sizes]

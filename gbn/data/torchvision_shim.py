@@ -2,8 +2,8 @@
 
 A torchvision built for CUDA beside a torch built for the CPU cannot load its compiled library, and its import
 then stops with ``operator torchvision::nms does not exist``: the Python part registers fake kernels for two
-operators without asking whether they exist. Declaring their schemas first is enough. Data sets, transforms and
-models then work; nms, roi_align and read_image raise torchvision's own error.
+operators without asking whether they exist. Declaring their schemas first is enough. Data sets, transforms
+and models then work; nms, roi_align and read_image raise torchvision's own error.
 
 gbn imports torchvision only through here, and so should any import of timm that comes first.
 """

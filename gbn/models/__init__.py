@@ -15,7 +15,10 @@ from gbn.models.initialise import initialise
 from gbn.models.interface import NormLayer, Role
 from gbn.models.lenet import LeNet
 from gbn.models.mlp import MLP
+from gbn.models.preact_resnet import PreActResNet
 from gbn.models.resnet import ResNet
+from gbn.models.resnet18 import ResNet18
+from gbn.models.vgg import VGG
 
 __all__ = ["MODELS", "NormLayer", "Role", "build", "initialise"]
 
@@ -23,7 +26,10 @@ MODELS: dict[str, type[nn.Module]] = {
     "cnn": CNN,
     "lenet": LeNet,
     "mlp": MLP,
+    "preact_resnet": PreActResNet,
     "resnet": ResNet,
+    "resnet18": ResNet18,
+    "vgg": VGG,
 }
 """Name in the configuration -> class. Add a network here, and the shared tests of the models run on it."""
 
@@ -46,7 +52,8 @@ def build(name: str, norm_layer: NormLayer, **options: Any) -> nn.Module:
     for option in options:
         if option not in allowed:
             raise ValueError(
-                f"model {name!r} has no option {option!r}{_near(option, allowed)}; allowed: {', '.join(allowed)}"
+                f"model {name!r} has no option {option!r}{_near(option, allowed)}; "
+                f"allowed: {', '.join(allowed)}"
             )
     return MODELS[name](norm_layer, **options)
 

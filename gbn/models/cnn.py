@@ -1,8 +1,8 @@
 """The 5-layer CNN of Mixture Normalization (Kalayeh, Shah, TPAMI 2019, arXiv 1806.02892).
 
-conv 5x5 x64, norm, ReLU, max-pool 3x3/2; conv 5x5 x128, norm, ReLU, max-pool 3x3/2; conv 5x5 x128, norm, ReLU,
-max-pool 3x3/2; conv 3x3 or 5x5 x256, norm, ReLU, average-pool; linear. The pools are padded by 1, so 32 becomes
-16, 8, 4. The last kernel is not known for sure, so it is an option.
+conv 5x5 x64, norm, ReLU, max-pool 3x3/2; conv 5x5 x128, norm, ReLU, max-pool 3x3/2; conv 5x5 x128, norm,
+ReLU, max-pool 3x3/2; conv 3x3 or 5x5 x256, norm, ReLU, average-pool; linear. The pools are padded by 1, so
+32 becomes 16, 8, 4. The last kernel is not known for sure, so it is an option.
 """
 
 from typing import Literal

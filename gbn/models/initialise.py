@@ -1,8 +1,8 @@
 """Initial values that depend on the seed and a parameter's own name, and on nothing else.
 
-PyTorch draws initial values in the order in which modules are built, so one more parameter anywhere changes all
-that follow. Here each tensor has its own stream, named by its qualified name: two arms that differ only in their
-norms start from the same convolutions, and their difference is paired.
+PyTorch draws initial values in the order in which modules are built, so one more parameter anywhere changes
+all that follow. Here each tensor has its own stream, named by its qualified name: two arms that differ only
+in their norms start from the same convolutions, and their difference is paired.
 """
 
 import copy
@@ -22,11 +22,12 @@ def initialise(model: nn.Module, seed: int) -> nn.Module:
     * The classifier, the linear layer that is the model's attribute ``head``: uniform within
       +-1/sqrt(fan in), PyTorch's default, since no ReLU follows it. Its bias and all others: zero.
     * Other modules with parameters of their own and a ``reset_parameters``: whatever that draws, under the
-      module's own stream. A parameter that comes out the same under two streams is not random (the gain and bias
-      of a norm): it keeps the value that its constructor gave it, and so do buffers.
+      module's own stream. A parameter that comes out the same under two streams is not random (the gain and
+      bias of a norm): it keeps the value that its constructor gave it, and so do buffers.
     * Other modules without ``reset_parameters`` keep what their constructor gave them.
 
-    Values are drawn on the CPU in float32 and copied, so every device and precision starts from the same ones.
+    Values are drawn on the CPU in float32 and copied, so every device and precision starts from the same
+    ones.
 
     Args:
         model: the network; a tensor shared by two modules takes the first one's name.
@@ -83,7 +84,7 @@ def _foreign(name: str, module: nn.Module, seed: int) -> None:
 
 
 def _reset_values(module: nn.Module, seed: int) -> dict[str, Tensor]:
-    """What ``reset_parameters`` gives under ``seed``, on a CPU twin, so that buffers and random state stay."""
+    """What ``reset_parameters`` gives under ``seed``: on a CPU twin, so that buffers and the RNG stay."""
     twin = copy.deepcopy(module).cpu()
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)

@@ -1,10 +1,10 @@
 """What every network here shares: how it asks for a normalizer, how its width scales, convolution + norm.
 
 A network takes ``norm_layer`` and knows nothing else about normalization: it calls
-``norm_layer(num_features, act=..., dim=..., role=...)`` at each place and uses what it gets. ``act`` names the
-activation that follows (the layer applies it, so that norm and activation can be one kernel) or is None where
-none follows; ``dim`` is 1 for (N, C) features and 2 for (N, C, H, W); ``role`` says where in the network the
-place is, for methods that are not used everywhere.
+``norm_layer(num_features, act=..., dim=..., role=...)`` at each place and uses what it gets. ``act`` names
+the activation that follows (the layer applies it, so that norm and activation can be one kernel) or is None
+where none follows; ``dim`` is 1 for (N, C) features and 2 for (N, C, H, W); ``role`` says where in the
+network the place is, for methods that are not used everywhere.
 """
 
 from typing import Literal, Protocol
@@ -12,11 +12,11 @@ from typing import Literal, Protocol
 from torch import Tensor, nn
 
 Role = Literal["stem", "body", "branch_end", "shortcut"]
-"""stem: first layer; body: anywhere inside; branch_end: last norm of a residual branch; shortcut: on a projection."""
+"""stem: first layer; body: inside; branch_end: last norm of a residual branch; shortcut: on a projection."""
 
 
 class NormLayer(Protocol):
-    """Makes the module for one place of the network: normalization, then the activation ``act`` if there is one."""
+    """Makes the module for one place of the network: normalization, then the activation, if there is one."""
 
     def __call__(
         self, num_features: int, act: str | None = "relu", dim: int = 2, role: Role = "body"

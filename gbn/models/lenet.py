@@ -1,8 +1,8 @@
 """LeNet-5 with a norm and a ReLU after each hidden layer (LeCun, Bottou, Bengio, Haffner 1998).
 
 The usual modern reading: max-pooling for the trainable subsampling, ReLU for tanh, a full third layer for the
-partly connected one, a linear layer for the Gaussian connections. At 28x28 and width 1 it has the 61,706 weights
-and biases that this reading is known for, when its layers keep their biases.
+partly connected one, a linear layer for the Gaussian connections. At 28x28 and width 1 it has the 61,706
+weights and biases that this reading is known for, when its layers keep their biases.
 """
 
 from typing import Literal
@@ -43,7 +43,8 @@ class LeNet(nn.Module):
         super().__init__()
         if image_size < 16:
             raise ValueError(
-                f"LeNet needs images of at least 16x16, {image_size}x{image_size} was given: use cnn, resnet or mlp"
+                f"LeNet needs images of at least 16x16, {image_size}x{image_size} was given: "
+                "use cnn, resnet or mlp"
             )
         bias = needs_bias(norm_layer, bias)
         channels1, channels2, hidden1, hidden2 = (scaled(units, width) for units in (6, 16, 120, 84))

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from gbn.models.interface import ConvNorm, NormLayer
 
 Shortcut = Literal["A", "B"]
-"""A: subsample and pad with zero channels, no parameters; B: a 1x1 convolution (He et al. 2016a, section 3.3)."""
+"""A: subsample, pad with zero channels, no parameters; B: 1x1 convolution (He et al. 2016a, section 3.3)."""
 
 
 def check_shortcut(shortcut: str) -> None:
