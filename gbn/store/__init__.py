@@ -1,0 +1,14 @@
+"""Runs on disk: what a run is called, its files, its lock, and the committed archive. Never imports torch.
+
+* :mod:`gbn.store.identity`: a configuration's run id;
+* :mod:`gbn.store.records`: ``results/runs/<run_id>/`` read and written;
+* :mod:`gbn.store.locks`: one process a run;
+* :mod:`gbn.store.archive`: finished records in ``results/archive/`` (needs pyarrow, loaded when used).
+"""
+
+from gbn.store.files import StoreError
+from gbn.store.identity import identity, run_id
+from gbn.store.locks import LockedError, RunLock
+from gbn.store.records import Record, RunStore, RunWriter
+
+__all__ = ["LockedError", "Record", "RunLock", "RunStore", "RunWriter", "StoreError", "identity", "run_id"]

@@ -1,0 +1,154 @@
+"""A run's identity: the part of its configuration that can change a number, and the id made from it.
+
+Left out are values equal to the schema's default, so that a key added later (with a default that keeps the
+old behaviour) changes no existing id, and whatever only says where, how visibly or on what a run is made
+(:data:`NOT_IDENTITY`). Always kept are the names and the ``revision`` of each part: a part whose definition
+or default changes raises its revision, and its runs get new ids. Which device, kernel and versions ran is
+provenance, not identity.
+"""
+
+import hashlib
+import json
+import math
+import re
+from collections.abc import Mapping
+from typing import Any
+
+#: Dotted keys that never change a number: they are no part of the identity.
+NOT_IDENTITY = frozenset(
+    {
+        "tracker",
+        "launcher",
+        "results_dir",
+        "experiment",
+        "dataset.root",
+        "dataset.download",
+        "trainer.device",
+        "trainer.threads",
+        "trainer.workers",
+        "trainer.clock",
+        "trainer.checkpoint_seconds",
+        "trainer.progress",
+    }
+)
+
+#: Keys kept even where they equal a default: they carry the readable part of the id and its revisions.
+ALWAYS_KEPT = frozenset({"name", "method", "revision", "seed"})
+
+#: Hexadecimal digits of the hash in a run id (40 bits: a clash among 10,000 runs has odds of 5 in 100,000).
+DIGITS = 10
+
+_ABSENT = object()
+
+
+def identity(config: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of a configuration that names the run.
+
+    Args:
+        config: the complete configuration, plain containers (mappings, lists, numbers, strings, None).
+        defaults: the schema's defaults in the same nesting; a key without a default is absent.
+
+    Returns:
+        A new nested dict: no key of :data:`NOT_IDENTITY`, no value equal to its default (keys of
+        :data:`ALWAYS_KEPT` excepted), no empty section.
+
+    Raises:
+        ValueError: a value that has no canonical form (NaN, infinity, an object that is not plain data).
+    """
+    return _kept(config, defaults, prefix="")
+
+
+def _kept(config: Mapping[str, Any], defaults: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    kept: dict[str, Any] = {}
+    for key, value in config.items():
+        path = f"{prefix}{key}"
+        if path in NOT_IDENTITY:
+            continue
+        default = defaults.get(key, _ABSENT)
+        if isinstance(value, Mapping):
+            inner = _kept(value, default if isinstance(default, Mapping) else {}, f"{path}.")
+            if inner or (not value and default is not _ABSENT and default != {}):
+                kept[key] = inner
+        elif key in ALWAYS_KEPT or default is _ABSENT or canonical(value, path) != canonical(default):
+            kept[key] = _plain(value, path)
+    return kept
+
+
+def canonical(value: Any, path: str = "value") -> str:
+    """Canonical JSON: sorted keys, no spaces, 1.0 written as 1 (YAML and JSON don't keep them apart).
+
+    Raises:
+        ValueError: a value without a canonical form; the message calls it `path`.
+    """
+    return json.dumps(_plain(value, path), sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+
+
+def _plain(value: Any, path: str) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(inner, f"{path}.{key}") for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(inner, path) for inner in value]
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise ValueError(f"{path}={value!r} cannot name a run: numbers in a configuration must be finite")
+        return int(value) if value.is_integer() else value
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    raise ValueError(
+        f"{path} is a {type(value).__name__}; a configuration holds mappings, lists, numbers, text and null"
+    )
+
+
+def digest(kept: Mapping[str, Any]) -> str:
+    """The first :data:`DIGITS` hexadecimal digits of the SHA-256 of an identity's canonical JSON."""
+    return hashlib.sha256(canonical(kept).encode()).hexdigest()[:DIGITS]
+
+
+def run_id(config: Mapping[str, Any], defaults: Mapping[str, Any]) -> str:
+    """The id of a configuration's run, for example ``cifar10-cnn-gbn_cvar-s0-1a2b3c4d5e``."""
+    return run_id_of(identity(config, defaults))
+
+
+def run_id_of(kept: Mapping[str, Any]) -> str:
+    """The id that belongs to an identity (as stored in a summary): slug, seed, hash.
+
+    Raises:
+        ValueError: the identity lacks the data set, the model, the norm or the seed.
+    """
+    try:
+        parts = [kept["dataset"]["name"], kept["model"]["name"], norm_label(kept["norm"]), f"s{kept['seed']}"]
+    except KeyError as missing:
+        raise ValueError(
+            f"an identity needs dataset.name, model.name, norm.method and seed; {missing} is missing "
+            f"(it has {', '.join(kept) or 'nothing'})"
+        ) from None
+    return "-".join([*(_slug(part) for part in parts), digest(kept)])
+
+
+def norm_label(norm: Mapping[str, Any]) -> str:
+    """A short readable name of a norm section: ``bn``, ``gbn_cvar``, ``bn_matched_cvar_0.75``.
+
+    A parameter shows where the section holds it, that is, in an identity, where it differs from its default.
+    """
+    parts = [str(norm["method"])]
+    matched = norm.get("matched_to")
+    if norm.get("target"):
+        parts.append(str(norm["target"]).replace(":", ".").rsplit(".", 1)[-1])
+    for section in (norm, matched if isinstance(matched, Mapping) else {}):
+        if section.get("quadrangle"):
+            parts.append(str(section["quadrangle"]))
+        for part in ("statistic", "deviation"):
+            chosen = section.get(part)
+            if isinstance(chosen, Mapping) and chosen.get("name"):
+                parts += [str(chosen["name"]), *_parameters(chosen)]
+        parts += _parameters(section)
+    return "_".join(parts)
+
+
+def _parameters(section: Mapping[str, Any]) -> list[str]:
+    found = (section.get(key) for key in ("alpha", "tau", "b"))
+    return [f"{value:g}" for value in found if isinstance(value, int | float)]
+
+
+def _slug(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9_.]+", "_", text).strip("_") or "x"

@@ -1,0 +1,271 @@
+"""The run store: ``<results_dir>/runs/<run_id>/``, one folder a run, flat.
+
+Files of a run: ``config.yaml`` (resolved), ``metrics.jsonl`` (append-only, a line a point of the curve),
+``checkpoint.pt`` (the trainer's), ``provenance.json`` (a list, one entry a segment), ``summary.json``
+(written last, atomically: its presence means done), ``error.txt`` of a failed run, ``lock``.
+A kill at any moment loses at most the points since the checkpoint: a torn last line is dropped.
+"""
+
+import json
+import traceback
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal
+
+import yaml
+
+from gbn.store.files import StoreError, all_finite, finite, read_curve, read_json, write_atomically
+from gbn.store.locks import RunLock, is_locked
+
+Status = Literal["finished", "diverged", "failed", "not_applicable", "running", "interrupted", "missing"]
+
+#: The statuses a summary may carry: such a run is done and is skipped when started again.
+DONE = ("finished", "diverged", "not_applicable")
+
+CONFIG, METRICS, CHECKPOINT = "config.yaml", "metrics.jsonl", "checkpoint.pt"
+SUMMARY, PROVENANCE, ERROR = "summary.json", "provenance.json", "error.txt"
+
+_YAML = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml's parser is ten times as fast
+
+
+@dataclass(frozen=True)
+class Record:
+    """One run as read from disk.
+
+    Attributes:
+        run_id: its id, the name of its folder.
+        status: see :data:`Status`.
+        config: the resolved configuration ({} where the run was killed before it was written).
+        summary: what the finished run left; None before.
+        curve: the points of the curve in order of `update`.
+        provenance: one mapping a segment (a run resumed elsewhere has several).
+        error: the traceback of a failed run.
+        source: "store" or "archive".
+    """
+
+    run_id: str
+    status: Status
+    config: dict[str, Any]
+    summary: dict[str, Any] | None = None
+    curve: list[dict[str, Any]] = field(default_factory=list)
+    provenance: list[dict[str, Any]] = field(default_factory=list)
+    error: str | None = None
+    source: Literal["store", "archive"] = "store"
+
+
+class RunStore:
+    """The runs under a results directory. Reading takes no lock; of a live run it sees a whole prefix."""
+
+    def __init__(self, results_dir: str | Path) -> None:
+        self.results_dir = Path(results_dir)
+        self.runs_dir = self.results_dir / "runs"
+
+    def path(self, run_id: str) -> Path:
+        """The folder of a run, whether it exists or not.
+
+        Raises:
+            StoreError: an id that is no plain folder name.
+        """
+        if not run_id or Path(run_id).name != run_id or run_id.startswith("."):
+            raise StoreError(f"{run_id!r} is no run id: an id is a folder name under {self.runs_dir}")
+        return self.runs_dir / run_id
+
+    def run_ids(self) -> list[str]:
+        """The ids of all runs on disk, sorted."""
+        if not self.runs_dir.is_dir():
+            return []
+        return sorted(
+            entry.name for entry in self.runs_dir.iterdir() if entry.is_dir() and entry.name[0] != "."
+        )
+
+    def status(self, run_id: str) -> Status:
+        """What became of a run; "missing" where nothing was ever written."""
+        folder = self.path(run_id)
+        if (folder / SUMMARY).exists():
+            return _done_status(read_json(folder / SUMMARY, dict), folder)
+        if not folder.is_dir():
+            return "missing"
+        if is_locked(folder):
+            return "running"
+        if (folder / ERROR).exists():
+            return "failed"
+        begun = any((folder / name).exists() for name in (CONFIG, METRICS, CHECKPOINT, PROVENANCE))
+        return "interrupted" if begun else "missing"
+
+    def load(self, run_id: str) -> Record:
+        """Read one run.
+
+        Raises:
+            StoreError: the run is missing, or one of its files is corrupt (the message names it).
+        """
+        folder = self.path(run_id)
+        status = self.status(run_id)
+        if status == "missing":
+            raise StoreError(f"no run {run_id} under {self.runs_dir} ({len(self.run_ids())} runs there)")
+        summary = read_json(folder / SUMMARY, dict) if (folder / SUMMARY).exists() else None
+        provenance = folder / PROVENANCE
+        error = folder / ERROR
+        return Record(
+            run_id=run_id,
+            status=status,
+            config=_read_config(folder, summary),
+            summary=summary,
+            curve=read_curve(folder / METRICS),
+            provenance=read_json(provenance, list) if provenance.exists() else [],
+            error=error.read_text() if error.exists() else None,
+        )
+
+    def __iter__(self) -> Iterator[Record]:
+        """Every run that left anything, in order of id."""
+        for run_id in self.run_ids():
+            if self.status(run_id) != "missing":
+                yield self.load(run_id)
+
+    def __len__(self) -> int:
+        return len(self.run_ids())
+
+    def __contains__(self, run_id: str) -> bool:
+        return self.status(run_id) != "missing"
+
+    def writer(self, run_id: str) -> "RunWriter":
+        """A locked writer of this run, to be entered with ``with``."""
+        return RunWriter(self, run_id)
+
+
+class RunWriter:
+    """The one process that writes a run; a context manager that holds the run's lock.
+
+    On entering, a torn last line is cut off and the error of a failed attempt is cleared. When the block
+    ends in an Exception, its traceback becomes ``error.txt`` unless :meth:`write_error` was called (an
+    interrupt from the keyboard is no failure: the run stays "interrupted").
+
+    Raises (on entering):
+        LockedError: another process writes this run.
+        StoreError: the run is done already; its files are never touched again.
+    """
+
+    def __init__(self, store: RunStore, run_id: str) -> None:
+        self.store = store
+        self.run_id = run_id
+        self.folder = store.path(run_id)
+        self._lock = RunLock(self.folder)
+
+    @property
+    def checkpoint_path(self) -> Path:
+        """Where the trainer keeps the checkpoint."""
+        return self.folder / CHECKPOINT
+
+    def __enter__(self) -> "RunWriter":
+        self._lock.acquire()
+        if (self.folder / SUMMARY).exists():
+            self._lock.release()
+            raise StoreError(
+                f"run {self.run_id} is done ({self.store.status(self.run_id)}) and is not written again; "
+                f"remove {self.folder} to train it anew"
+            )
+        (self.folder / ERROR).unlink(missing_ok=True)
+        if (self.folder / METRICS).exists():
+            self._rewrite_curve(read_curve(self.folder / METRICS))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if isinstance(error, Exception) and not (self.folder / ERROR).exists():
+                self.write_error("".join(traceback.format_exception(error)))
+        finally:
+            self._lock.release()
+
+    def write_config(self, config: Mapping[str, Any]) -> None:
+        """Store the resolved configuration (plain containers)."""
+        self._locked()
+        write_atomically(self.folder / CONFIG, yaml.safe_dump(finite(config), sort_keys=False))
+
+    def append(self, point: Mapping[str, Any]) -> None:
+        """Add a point to the curve and hand it to the system at once.
+
+        NaN and infinity, which JSON lacks, become null, and the point is marked ``"diverged": true``.
+        """
+        self._locked()
+        clean = finite(point)
+        if not all_finite(point):
+            clean["diverged"] = True
+        with open(self.folder / METRICS, "a", encoding="utf-8") as file:
+            file.write(json.dumps(clean, allow_nan=False) + "\n")
+
+    def curve(self) -> list[dict[str, Any]]:
+        """The points on disk."""
+        return read_curve(self.folder / METRICS)
+
+    def truncate(self, n_points: int) -> None:
+        """Drop the points after the first `n_points`: those behind the checkpoint a run resumes from.
+
+        Raises:
+            StoreError: the curve has fewer points than that.
+        """
+        self._locked()
+        points = self.curve()
+        if not 0 <= n_points <= len(points):
+            raise StoreError(
+                f"run {self.run_id}: cannot keep {n_points} points of a curve that has {len(points)}; the "
+                f"checkpoint and {METRICS} do not belong together: remove {self.folder} to start anew"
+            )
+        self._rewrite_curve(points[:n_points])
+
+    def add_provenance(self, segment: Mapping[str, Any]) -> None:
+        """Add the entry of this segment (one a start or resume)."""
+        self._locked()
+        path = self.folder / PROVENANCE
+        segments = read_json(path, list) if path.exists() else []
+        write_atomically(path, json.dumps([*segments, finite(segment)], indent=2) + "\n")
+
+    def write_summary(self, summary: Mapping[str, Any]) -> None:
+        """Finish the run. NaN and infinity become null.
+
+        Raises:
+            StoreError: the summary's status is none of :data:`DONE`, or its run id is another's.
+        """
+        self._locked()
+        if summary.get("status") not in DONE or summary.get("run_id", self.run_id) != self.run_id:
+            raise StoreError(
+                f"a summary of {self.run_id} needs this run_id and a status of {', '.join(DONE)}; got "
+                f"run_id={summary.get('run_id')!r}, status={summary.get('status')!r}"
+            )
+        write_atomically(self.folder / SUMMARY, json.dumps(finite(summary), indent=2, allow_nan=False) + "\n")
+
+    def write_error(self, text: str) -> None:
+        """Mark the run as failed; started again, it is retried."""
+        self._locked()
+        write_atomically(self.folder / ERROR, text if text.endswith("\n") else text + "\n")
+
+    def _rewrite_curve(self, points: list[dict[str, Any]]) -> None:
+        write_atomically(self.folder / METRICS, "".join(json.dumps(point) + "\n" for point in points))
+
+    def _locked(self) -> None:
+        if not self._lock.held:
+            raise StoreError(f"enter the writer of {self.run_id} (with ...) before writing to it")
+
+
+def _done_status(summary: dict[str, Any], folder: Path) -> Status:
+    status = summary.get("status")
+    if status not in DONE:
+        raise StoreError(f"{folder / SUMMARY} has status {status!r}; allowed: {', '.join(DONE)}")
+    return status
+
+
+def _read_config(folder: Path, summary: dict[str, Any] | None) -> dict[str, Any]:
+    path = folder / CONFIG
+    if not path.exists():
+        return dict(summary.get("config") or {}) if summary else {}
+    try:
+        config = yaml.load(
+            path.read_text(encoding="utf-8"), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+        )
+    except yaml.YAMLError as error:
+        raise StoreError(f"{path} is damaged: {str(error).splitlines()[0]}") from None
+    if not isinstance(config, dict):
+        raise StoreError(f"{path} holds a {type(config).__name__}, expected a mapping")
+    return config

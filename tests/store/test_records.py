@@ -1,0 +1,251 @@
+"""The files of a run, and what is left of them after every kind of end."""
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+from gbn.store import LockedError, RunStore, StoreError
+
+RUN = "digits-mlp-bn-s0-0123456789"
+SUMMARY = {"run_id": RUN, "status": "finished", "config": {"seed": 0}, "updates": 3, "seconds": 1.5}
+
+
+@pytest.fixture
+def store(tmp_path):
+    return RunStore(tmp_path / "results")
+
+
+def point(update, **more):
+    return {"update": update, "val_accuracy": 0.1 * update, **more}
+
+
+def end_in(error, store, text=None):
+    with store.writer(RUN) as writer:
+        writer.append(point(2, betas=(0.9, 0.99)))
+        if text:
+            writer.write_error(text)
+        raise error
+
+
+def test_a_run_comes_back_as_written(store):
+    with store.writer(RUN) as writer:
+        writer.write_config({"seed": 0, "optimizer": {"lr": 1e-5, "milestones": [0.5]}, "x": None})
+        writer.add_provenance({"device": "cpu", "updates": [0, 2]})
+        writer.add_provenance({"device": "cuda", "updates": [2, 3]})
+        for update in (1, 2, 3):
+            writer.append(point(update))
+        assert store.status(RUN) == "running"
+        writer.write_summary(SUMMARY)
+    record = store.load(RUN)
+    assert record.run_id == RUN
+    assert record.status == "finished"
+    assert record.config == {"seed": 0, "optimizer": {"lr": 1e-5, "milestones": [0.5]}, "x": None}
+    assert record.summary == SUMMARY
+    assert record.curve == [point(1), point(2), point(3)]
+    assert [segment["device"] for segment in record.provenance] == ["cpu", "cuda"]
+    assert record.error is None
+    assert record.source == "store"
+
+
+def test_statuses(store):
+    assert store.status(RUN) == "missing"
+    with store.writer(RUN):
+        assert store.status(RUN) == "running"
+    assert store.status(RUN) == "missing"  # nothing but a lock file was ever written
+    with store.writer(RUN) as writer:
+        writer.append(point(1))
+    assert store.status(RUN) == "interrupted"
+    with pytest.raises(ZeroDivisionError, match="boom"):
+        end_in(ZeroDivisionError("boom"), store)
+    assert store.status(RUN) == "failed"
+    assert "ZeroDivisionError: boom" in store.load(RUN).error
+    with store.writer(RUN):  # the retry starts with a clean slate
+        assert store.load(RUN).error is None
+    assert store.status(RUN) == "interrupted"
+    for status in ("finished", "diverged", "not_applicable"):
+        other = f"{RUN}-{status}"
+        with store.writer(other) as writer:
+            writer.write_summary({"run_id": other, "status": status})
+        assert store.status(other) == status
+        assert other in store
+
+
+def test_the_trainers_own_error_text_is_kept(store):
+    with pytest.raises(MemoryError):
+        end_in(MemoryError(), store, "out of memory at batch 512: lower trainer.batch_size")
+    assert store.load(RUN).error == "out of memory at batch 512: lower trainer.batch_size\n"
+
+
+def test_an_interrupt_is_no_failure(store):
+    with pytest.raises(KeyboardInterrupt):
+        end_in(KeyboardInterrupt(), store)
+    assert store.status(RUN) == "interrupted"
+    assert store.load(RUN).error is None
+
+
+def test_a_done_run_is_never_written_again(store):
+    with store.writer(RUN) as writer:
+        writer.write_summary(SUMMARY)
+    with pytest.raises(StoreError, match=r"is done \(finished\)"):
+        store.writer(RUN).__enter__()
+    assert store.load(RUN).summary == SUMMARY
+    assert store.status(RUN) == "finished"  # and its lock was given back
+
+
+def test_a_torn_last_line_is_dropped_and_the_next_point_stands_on_its_own_line(store):
+    with store.writer(RUN) as writer:
+        writer.append(point(1))
+        writer.append(point(2))
+    metrics = store.path(RUN) / "metrics.jsonl"
+    whole = metrics.read_bytes()
+    first = whole.index(b"\n") + 1
+    for length in range(first + 1, len(whole) - 1):
+        metrics.write_bytes(whole[:length])
+        assert store.load(RUN).curve == [point(1)], length
+    with store.writer(RUN) as writer:
+        writer.append(point(3))
+        assert writer.curve() == [point(1), point(3)]
+    metrics.write_bytes(whole[:-1])  # only the newline is lost: the point is whole
+    with store.writer(RUN) as writer:
+        writer.append(point(3))
+    assert store.load(RUN).curve == [point(1), point(2), point(3)]
+
+
+def test_damage_inside_a_curve_is_an_error_that_names_the_line(store):
+    with store.writer(RUN) as writer:
+        writer.append(point(1))
+    metrics = store.path(RUN) / "metrics.jsonl"
+    metrics.write_text('{"update": 1}\n{"upd\n{"update": 3}\n')
+    with pytest.raises(StoreError, match=r"metrics\.jsonl line 2 is damaged"):
+        store.load(RUN)
+
+
+def test_nan_and_infinity_become_null_and_mark_the_point(store):
+    with store.writer(RUN) as writer:
+        writer.append(point(1, val_loss=math.nan, lr=0.1))
+        writer.append(point(2, val_loss=-math.inf))
+        writer.append(point(3, val_loss=0.5))
+        writer.append(point(4, betas=(0.9, 0.99)))
+    first, second, third, fourth = store.load(RUN).curve
+    assert first["val_loss"] is None
+    assert first["diverged"] is True
+    assert first["lr"] == 0.1
+    assert second["val_loss"] is None
+    assert second["diverged"] is True
+    assert "diverged" not in third
+    assert "diverged" not in fourth
+    for line in (store.path(RUN) / "metrics.jsonl").read_text().splitlines():
+        json.loads(line, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+
+
+def test_truncate_goes_back_to_the_checkpoint(store):
+    with store.writer(RUN) as writer:
+        for update in range(1, 6):
+            writer.append(point(update))
+        writer.truncate(2)
+        assert writer.curve() == [point(1), point(2)]
+        writer.append(point(3))
+        with pytest.raises(StoreError, match=r"cannot keep 4 points of a curve that has 3"):
+            writer.truncate(4)
+        writer.truncate(0)
+    assert store.load(RUN).curve == []
+
+
+def test_a_summary_of_another_run_or_status_is_refused(store):
+    with store.writer(RUN) as writer:
+        with pytest.raises(StoreError, match="status='running'"):
+            writer.write_summary({"run_id": RUN, "status": "running"})
+        with pytest.raises(StoreError, match="run_id='other'"):
+            writer.write_summary({"run_id": "other", "status": "finished"})
+        writer.write_summary(SUMMARY | {"final": {"val_loss": math.nan}})
+    assert store.load(RUN).summary["final"] == {"val_loss": None}
+
+
+def test_writing_needs_the_lock(store):
+    writer = store.writer(RUN)
+    with pytest.raises(StoreError, match="enter the writer"):
+        writer.append(point(1))
+    assert store.status(RUN) == "missing"
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("summary.json", '{"status": "fin', "summary.json is damaged"),
+        ("summary.json", '{"status": "nearly"}', "status 'nearly'"),
+        ("summary.json", "[]", "holds a list"),
+        ("provenance.json", "{}", "holds a dict"),
+        ("config.yaml", "a: [", "config.yaml is damaged"),
+        ("config.yaml", "- a", "holds a list"),
+    ],
+)
+def test_a_corrupt_file_is_named(store, name, text, message):
+    with store.writer(RUN) as writer:
+        writer.append(point(1))
+    (store.path(RUN) / name).write_text(text)
+    with pytest.raises(StoreError, match=message):
+        store.load(RUN)
+
+
+@pytest.mark.parametrize("run_id", ["", "../x", "a/b", ".hidden"])
+def test_an_id_is_a_folder_name(store, run_id):
+    with pytest.raises(StoreError, match="no run id"):
+        store.path(run_id)
+
+
+def test_a_missing_run_says_where_it_was_sought(store):
+    with pytest.raises(StoreError, match=r"no run digits.* \(0 runs there\)"):
+        store.load(RUN)
+    assert list(store) == []
+
+
+def test_iteration_is_sorted_and_skips_empty_folders(store):
+    for name in ("b", "a"):
+        with store.writer(name) as writer:
+            writer.append(point(1))
+    store.path("c").mkdir()
+    (store.runs_dir / "stray.txt").write_text("")
+    assert [record.run_id for record in store] == ["a", "b"]
+    assert store.run_ids() == ["a", "b", "c"]
+
+
+WRITER = textwrap.dedent(
+    """
+    import sys
+    from gbn.store import RunStore
+    with RunStore(sys.argv[1]).writer(sys.argv[2]) as writer:
+        writer.write_config({"seed": 0})
+        update = 0
+        while True:
+            update += 1
+            writer.append({"update": update, "text": "x" * 2000})
+            if update == 50:
+                print("going", flush=True)
+    """
+)
+
+
+def test_kill_9_in_mid_write_loses_at_most_the_last_line(store):
+    process = subprocess.Popen(
+        [sys.executable, "-c", WRITER, str(store.results_dir), RUN], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout.readline() == "going\n"
+    assert store.status(RUN) == "running"
+    with pytest.raises(LockedError, match=f"process {process.pid}"):
+        store.writer(RUN).__enter__()
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    process.stdout.close()
+    assert store.status(RUN) == "interrupted"
+    updates = [entry["update"] for entry in store.load(RUN).curve]
+    assert len(updates) >= 50
+    assert updates == list(range(1, len(updates) + 1))
+    with store.writer(RUN) as writer:
+        writer.append({"update": updates[-1] + 1})
+        assert len(writer.curve()) == len(updates) + 1
