@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from gbn.risk.base import Deviation
@@ -21,8 +22,8 @@ def denominator(deviation: Deviation, value: Tensor, eps: float) -> Tensor:
     return value + eps
 
 
-def denominator_slope(deviation: Deviation, value: Tensor, divisor: Tensor) -> Tensor | float:
+def denominator_slope(deviation: Deviation, value: Tensor, divisor: Tensor) -> Tensor:
     """Derivative of :func:`denominator` by ``value``, given its result ``divisor``."""
     if deviation.name == "std":
         return value / divisor
-    return 1.0
+    return torch.ones_like(value)

@@ -6,9 +6,8 @@ D_k the derivatives of S and D by sample k (Yuan et al., AAAI 2019, arXiv 1812.0
     dL/dweight = sum_i g_i x_hat_i          dL/dbias = sum_i g_i
     dL/dx_k    = weight / D' * [ g_k - S_k * sum_i g_i - D'_k * sum_i g_i x_hat_i ]
 
-The sums and the first term of the bracket are what BatchNorm's evaluation mode computes in one pass over x and g;
-torch's kernel for it is used. Order statistics need each channel's samples side by side ("rows", ``(C, n)``);
-that copy is made in the forward pass and again in the backward pass rather than kept in between.
+Order statistics need each channel's samples side by side ("rows", ``(C, n)``); these copies are made in both passes
+rather than kept in between, and on a CPU for a few channels at a time, which then stay in its cache.
 """
 
 from __future__ import annotations
@@ -26,6 +25,9 @@ from gbn.risk.base import Deviation, Statistic
 from gbn.risk.order import OrderStatistics
 
 __all__ = ["normalize", "normalize_with"]
+
+# Values of one block of channels: the dozen temporaries of the backward pass then stay in a core's level-2 cache.
+_BLOCK_VALUES = 1 << 17
 
 
 def normalize(
@@ -74,14 +76,30 @@ def _affine(x: Tensor, shift: Tensor, divisor: Tensor, weight: Tensor | None, bi
     return F.batch_norm(x, shift, divisor.square(), weight, bias, training=False, eps=0.0)
 
 
-def _rows(x: Tensor) -> Tensor:
-    """``(N, C, *spatial)`` -> ``(C, n)``, contiguous, each channel's samples side by side."""
-    return x.transpose(0, 1).flatten(1).contiguous()
+def _channels_slow(x: Tensor) -> bool:
+    """Whether a channel's values lie apart from the other channels' (NCHW, and not channels_last or (N, C))."""
+    return x.stride(1) != 1 or x.shape[1] == 1
 
 
-def _from_rows(rows: Tensor, shape: torch.Size) -> Tensor:
-    """The inverse of :func:`_rows`, as a strided view."""
-    return rows.view(shape[1], shape[0], *shape[2:]).transpose(0, 1)
+def _by_channel(x: Tensor) -> Tensor:
+    """``(N, C, *spatial)`` -> ``(C, N, *spatial)``, a view where slices along C can be read at full speed."""
+    view = x.transpose(0, 1)
+    return view if _channels_slow(x) else view.contiguous()
+
+
+def _rows(part: Tensor) -> Tensor:
+    """``(c, N, *spatial)`` -> ``(c, n)`` in the wide dtype, each channel's samples side by side; may be a view."""
+    return part.flatten(1).to(_wide(part.dtype)).contiguous()
+
+
+def _blocks(x: Tensor) -> list[slice]:
+    """Ranges of channels to work on one after another: all at once, but on a CPU as many as its cache holds."""
+    channels = x.shape[1]
+    if x.device.type != "cpu" or torch.compiler.is_compiling():
+        return [slice(0, channels)]
+    samples = max(1, x.numel() // channels)
+    step = max(1, _BLOCK_VALUES // samples)
+    return [slice(first, min(first + step, channels)) for first in range(0, channels, step)]
 
 
 class _Normalize(torch.autograd.Function):
@@ -98,11 +116,8 @@ class _Normalize(torch.autograd.Function):
         eps: float,
     ) -> tuple[Tensor, Tensor, Tensor]:
         wide = _wide(x.dtype)
-        rows = _rows(x.to(wide))
-        orders = OrderStatistics(rows, statistic, deviation)
-        s, saved_s = statistic.evaluate(rows, orders)
-        d, saved_d = deviation.evaluate(rows, orders)
-        s, d = s.squeeze(-1), d.squeeze(-1)
+        channels = _by_channel(x)
+        s, d, saved_s, saved_d = _gather([_measure(channels[c], statistic, deviation) for c in _blocks(x)])
         y = _affine(x, s, denominator(deviation, d, eps), _to(weight, wide), _to(bias, wide))
         ctx.save_for_backward(x, weight, s, d, *saved_s, *saved_d)
         ctx.saved_by_statistic = len(saved_s)
@@ -115,22 +130,28 @@ class _Normalize(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, s, d, *saved = ctx.saved_tensors
-        saved_s, saved_d = tuple(saved[: ctx.saved_by_statistic]), tuple(saved[ctx.saved_by_statistic :])
-        wide = _wide(x.dtype)
-        xw, gw = x.to(wide), cotangents[0].to(wide)
-        gain = torch.ones_like(s) if weight is None else weight.to(wide)
         divisor = denominator(ctx.deviation, d, ctx.eps)
-        # One pass over x and g: weight/D' * g, sum g x_hat, sum g.
-        dx, sum_gx, sum_g = torch.ops.aten.native_batch_norm_backward(
-            gw, xw, gain, s, divisor.square(), None, None, False, 0.0, [ctx.needs_input_grad[0], True, True]
-        )
-        if ctx.needs_input_grad[0]:
-            scale = gain / divisor
-            slope = denominator_slope(ctx.deviation, d, divisor)
-            rows = _rows(xw)
-            part = ctx.statistic.gradient(rows, saved_s) * (scale * sum_g).unsqueeze(-1)
-            part.addcmul_(ctx.deviation.gradient(rows, saved_d), (scale * slope * sum_gx).unsqueeze(-1))
-            dx = (dx - _from_rows(part, x.shape)).to(x.dtype)
+        slope = denominator_slope(ctx.deviation, d, divisor)
+        scale = (1.0 if weight is None else weight.to(s.dtype)) / divisor
+        x_by_c, g_by_c = _by_channel(x), _by_channel(cotangents[0])
+        dx = torch.empty_like(x)
+        # Written block by block, straight into dx where its channels lie apart, else side by side first.
+        out = dx.transpose(0, 1) if _channels_slow(x) else torch.empty_like(x_by_c)
+        sums = []
+        for c in _blocks(x):
+            rows, g = _rows(x_by_c[c]), _rows(g_by_c[c])
+            x_hat = (rows - s[c, None]).div_(divisor[c, None])
+            sum_g, sum_gx = g.sum(-1, keepdim=True), x_hat.mul_(g).sum(-1, keepdim=True)
+            sums.append((sum_g, sum_gx))
+            if ctx.needs_input_grad[0]:
+                block_saved = [value[c] for value in saved]
+                s_k = ctx.statistic.gradient(rows, tuple(block_saved[: ctx.saved_by_statistic]))
+                d_k = ctx.deviation.gradient(rows, tuple(block_saved[ctx.saved_by_statistic :]))
+                dx_rows = torch.addcmul(g, s_k, -sum_g).addcmul_(d_k, -slope[c, None] * sum_gx)
+                out[c].copy_(dx_rows.mul_(scale[c, None]).view(out[c].shape))
+        if not _channels_slow(x):
+            dx.transpose(0, 1).copy_(out)
+        sum_g, sum_gx = (torch.cat(parts).squeeze(-1) for parts in zip(*sums, strict=True))
         return (
             dx if ctx.needs_input_grad[0] else None,
             sum_gx.to(weight.dtype) if ctx.needs_input_grad[1] else None,
@@ -139,3 +160,26 @@ class _Normalize(torch.autograd.Function):
             None,
             None,
         )
+
+
+_Measured = tuple[Tensor, Tensor, tuple[Tensor, ...], tuple[Tensor, ...]]
+
+
+def _measure(part: Tensor, statistic: Statistic, deviation: Deviation) -> _Measured:
+    """S and D of a block of channels, and what their subgradients need beside the samples; all ``(c, 1)``."""
+    rows = _rows(part)
+    orders = OrderStatistics(rows, statistic, deviation)
+    s, saved_s = statistic.evaluate(rows, orders)
+    d, saved_d = deviation.evaluate(rows, orders)
+    return s, d, saved_s, saved_d
+
+
+def _gather(blocks: list[_Measured]) -> _Measured:
+    """All channels from their blocks; S and D as ``(C,)``."""
+    s, d, saved_s, saved_d = zip(*blocks, strict=True)
+    return (
+        torch.cat(s).squeeze(-1),
+        torch.cat(d).squeeze(-1),
+        tuple(torch.cat(parts) for parts in zip(*saved_s, strict=True)),
+        tuple(torch.cat(parts) for parts in zip(*saved_d, strict=True)),
+    )
