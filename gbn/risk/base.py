@@ -70,7 +70,7 @@ def from_rows(value: Tensor, x: Tensor, dims: tuple[int, ...], keepdim: bool) ->
 
 
 class _Evaluation(torch.autograd.Function):
-    """A functional's value, with cotangent * its own subgradient as the backward pass (once differentiable)."""
+    """A functional's value; backward is cotangent * its own subgradient (once differentiable)."""
 
     @staticmethod
     def forward(ctx: Any, rows: Tensor, functional: Functional) -> Tensor:
@@ -112,7 +112,7 @@ class Functional(ABC):
 
     @abstractmethod
     def evaluate(self, rows: Tensor, orders: OrderStatistics) -> tuple[Tensor, Saved]:
-        """Return the value (..., 1) of rows (..., n), and what ``gradient`` needs beside rows, each (..., 1)."""
+        """Return the value (..., 1) of rows (..., n), and what ``gradient`` needs, each (..., 1)."""
 
     @abstractmethod
     def gradient(self, rows: Tensor, saved: Saved) -> Tensor:
@@ -123,7 +123,7 @@ class Functional(ABC):
         """Return the value of the standard normal law: k of a statistic, c of a deviation.
 
         Args:
-            n: samples a row; only exact extremes depend on it, and they need it (expected value at n samples).
+            n: samples a row; exact extremes depend on it (their expected value), nothing else does.
 
         Raises:
             ValueError: an exact extreme without n.
@@ -156,6 +156,18 @@ class Deviation(Functional):
     def about(self) -> Statistic:
         """The statistic that this deviation is naturally paired with."""
 
+    def error(self, rows: Tensor) -> Tensor | None:
+        """Return the error E (..., 1) that makes (``about``, this) a pair, or None if none is known.
+
+        Deviations about the mean need not name one: |mean| + D, the elementary error, serves them all.
+        """
+        return None
+
+    @property
+    def has_error(self) -> bool:
+        """Whether ``error`` gives one."""
+        return type(self).error is not Deviation.error
+
 
 Error = Callable[[Tensor], Tensor]
 
@@ -164,7 +176,8 @@ Error = Callable[[Tensor], Tensor]
 class Quadrangle:
     """A statistic, a deviation and, where one is known, the error that makes them a pair.
 
-    The error E decides the pair: D(X) = min_c E(X - c) and S(X) = argmin_c E(X - c) (Rockafellar, Uryasev 2013).
+    The error E decides the pair: D(X) = min_c E(X - c), S(X) = argmin_c E(X - c) (Rockafellar, Uryasev
+    2013, "The fundamental risk quadrangle in risk management, optimization and statistical estimation").
 
     Attributes:
         name: the registered name, or "statistic+deviation" of a free composition.
@@ -177,7 +190,7 @@ class Quadrangle:
     S: Statistic
     D: Deviation
     parameters: Mapping[str, Any] = dataclasses.field(hash=False, default_factory=dict)
-    error_of_rows: Error | None = dataclasses.field(repr=False, default=None)
+    error_of_rows: Error | None = dataclasses.field(repr=False, compare=False, default=None)
 
     def statistic(self, x: Tensor, dim: Dim = None, keepdim: bool = False) -> Tensor:
         """Return S over ``dim`` of x, differentiable."""

@@ -12,7 +12,7 @@ batch normalization would.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -75,9 +75,11 @@ def _moments(segment: Any, anchor: Any) -> tuple[Any, Any]:
 def _select_numpy(
     rows: Tensor, ranks: Sequence[int], pivots: Sequence[int], windows: Sequence[Window]
 ) -> list[Any]:
-    block = np.array(rows.numpy(), order="C")
+    block = rows.numpy()
     n = block.shape[1]
     inner = [k for k in pivots if 1 < k < n]
+    if inner or windows:
+        block = np.array(block, order="C")
     columns: dict[int, Any] = {}
     if 1 in pivots:
         columns[1] = block.min(-1, keepdims=True)
@@ -156,7 +158,7 @@ class OrderStatistics:
             raise ValueError(f"no samples: rows of shape {tuple(rows.shape)}; give at least one sample a row")
         self._kth: dict[int, Tensor] = {}
         self._moments: dict[Window, tuple[Tensor, Tensor]] = {}
-        self._mean: Tensor | None = None
+        self._once: dict[Hashable, Any] = {}
         ranks: set[int] = set()
         windows: set[Window] = set()
         for functional in functionals:
@@ -190,8 +192,12 @@ class OrderStatistics:
             self._fetch([], [(lo, hi)])
         return self._moments[lo, hi]
 
+    def once(self, key: Hashable, compute: Callable[[], Any]) -> Any:
+        """Return ``compute()``, computed at the first call with this key: what S and D of a pair share."""
+        if key not in self._once:
+            self._once[key] = compute()
+        return self._once[key]
+
     def mean(self) -> Tensor:
         """Return the mean of each row."""
-        if self._mean is None:
-            self._mean = self.rows.mean(-1, keepdim=True)
-        return self._mean
+        return self.once("mean", lambda: self.rows.mean(-1, keepdim=True))

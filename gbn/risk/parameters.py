@@ -231,9 +231,8 @@ def validate(kind: Kind, name: str, parameters: Mapping[str, Any] | None = None)
     for key in given:
         if key not in known:
             allowed = ", ".join(known) if known else "none, it has no parameters"
-            raise ValueError(
-                f"unknown parameter {key!r} of the {kind} {name!r}{_suggestion(key, known)}; allowed: {allowed}"
-            )
+            hint = _suggestion(key, known)
+            raise ValueError(f"unknown parameter {key!r} of the {kind} {name!r}{hint}; allowed: {allowed}")
     complete = {}
     for key, parameter in known.items():
         value = given.get(key, parameter.default)
@@ -244,8 +243,6 @@ def validate(kind: Kind, name: str, parameters: Mapping[str, Any] | None = None)
                 f"{key}={value!r} of the {kind} {name!r} is not allowed: {key} must be {parameter.allowed}"
             ) from None
     if "weights" in complete and len(complete["weights"]) != len(complete["alphas"]):
-        raise ValueError(
-            f"the {kind} {name!r} was given {len(complete['weights'])} weights and {len(complete['alphas'])} alphas; "
-            "give as many weights as alphas"
-        )
+        counts = f"{len(complete['weights'])} weights and {len(complete['alphas'])} alphas"
+        raise ValueError(f"the {kind} {name!r} was given {counts}; give as many weights as alphas")
     return complete

@@ -2,43 +2,102 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
+
+from torch import Tensor
 
 from .base import Deviation, Error, Quadrangle, Statistic
 from .deviations import DEVIATIONS
+from .moments import Mean
 from .parameters import DEVIATION_PARAMETERS, STATISTIC_PARAMETERS, validate
 from .statistics import STATISTICS
 
 
 def statistic(name: str, **parameters: Any) -> Statistic:
-    """Return a statistic by name; raises ``ValueError`` for what ``gbn.risk.parameters`` does not allow."""
-    return STATISTICS[name](**validate("statistic", name, parameters))
+    """Return a statistic by name, for example ``statistic("quantile", alpha=0.75)``.
+
+    Raises:
+        ValueError: unknown name or parameter, or a value that is not allowed, in one line with what is.
+    """
+    complete = validate("statistic", name, parameters)
+    return STATISTICS[name](**complete)
 
 
 def deviation(name: str, **parameters: Any) -> Deviation:
-    """Return a deviation by name; raises ``ValueError`` for what ``gbn.risk.parameters`` does not allow."""
-    return DEVIATIONS[name](**validate("deviation", name, parameters))
+    """Return a deviation by name, for example ``deviation("cvar", alpha=0.75)``.
+
+    Raises:
+        ValueError: unknown name or parameter, or a value that is not allowed, in one line with what is.
+    """
+    complete = validate("deviation", name, parameters)
+    return DEVIATIONS[name](**complete)
 
 
-def _builder(
-    name: str, statistic_name: str, deviation_name: str, error: Callable[[Quadrangle], Error] | None
-) -> Callable[..., Quadrangle]:
+def _elementary(D: Deviation, rows: Tensor) -> Tensor:
+    """|mean(X)| + D(X): makes (mean, D) a pair whatever D."""
+    return rows.mean(-1, keepdim=True).abs() + D(rows, -1, keepdim=True)
+
+
+def _same_value(one: Statistic, other: Statistic) -> bool:
+    """Whether two statistics differ at most in how their gradient passes."""
+
+    def essence(given: Statistic) -> dict[str, Any]:
+        return {k: v for k, v in given.parameters.items() if k not in ("quantile_gradient", "window")}
+
+    return type(one) is type(other) and essence(one) == essence(other)
+
+
+def _error(S: Statistic, D: Deviation) -> Error | None:
+    """Return the error that makes (S, D) a pair, or None.
+
+    ``smoothed`` changes the value of an order statistic, which then minimises no longer exactly.
+    """
+    smoothed = "smoothed" in (
+        S.parameters.get("quantile_gradient"),
+        D.parameters.get("quantile_gradient"),
+    )
+    if D.has_error and _same_value(S, D.about) and not smoothed:
+        return D.error  # type: ignore[return-value]
+    if isinstance(S, Mean):
+        return partial(_elementary, D)
+    return None
+
+
+def _builder(name: str, statistic_name: str, deviation_name: str) -> Callable[..., Quadrangle]:
     def build(**parameters: Any) -> Quadrangle:
         complete = validate("quadrangle", name, parameters)
-        own = {key: complete[key] for key in STATISTIC_PARAMETERS[statistic_name] if key in complete}
-        other = {key: complete[key] for key in DEVIATION_PARAMETERS[deviation_name] if key in complete}
-        S, D = statistic(statistic_name, **own), deviation(deviation_name, **other)
-        bare = Quadrangle(name, S, D, complete)
-        return Quadrangle(name, S, D, complete, error(bare)) if error else bare
+        of_s = {key: complete[key] for key in STATISTIC_PARAMETERS[statistic_name]}
+        of_d = {key: complete[key] for key in DEVIATION_PARAMETERS[deviation_name]}
+        S, D = statistic(statistic_name, **of_s), deviation(deviation_name, **of_d)
+        return Quadrangle(name, S, D, complete, _error(S, D))
 
+    build.__doc__ = f"Return the {name!r} quadrangle; its parameters are in ``QUADRANGLE_PARAMETERS``."
     return build
 
 
+#: name -> function of the quadrangle's parameters; the table of Rockafellar and Uryasev's pairs.
 QUADRANGLES: dict[str, Callable[..., Quadrangle]] = {
-    "std": _builder("std", "mean", "std", None),
-    "mad": _builder("mad", "median", "mad", None),
-    "cvar": _builder("cvar", "quantile", "cvar", None),
+    name: _builder(name, statistic_name, deviation_name)
+    for name, statistic_name, deviation_name in (
+        ("std", "mean", "std"),
+        ("mad", "median", "mad"),
+        ("cvar", "quantile", "cvar"),
+        ("mixed_cvar", "mixed_quantile", "mixed_cvar"),
+        ("quantile_radius", "quantile_midpoint", "quantile_radius"),
+        ("range", "midrange", "range"),
+        ("worst_case", "maximum", "worst_case"),
+        ("upper_range", "mean", "upper_range"),
+        ("lower_range", "mean", "lower_range"),
+        ("upper_semideviation", "mean", "upper_semideviation"),
+        ("lower_semideviation", "mean", "lower_semideviation"),
+        ("mean_mad", "mean", "mean_mad"),
+        ("expectile", "expectile", "expectile"),
+        ("expectile_risk", "expectile", "expectile_risk"),
+        ("huber", "huber", "huber"),
+        ("entropic", "entropic", "entropic"),
+    )
 }
 
 
@@ -48,37 +107,46 @@ def quadrangle(name: str, **parameters: Any) -> Quadrangle:
     Raises:
         ValueError: unknown name or parameter, or a value that is not allowed, in one line with what is.
     """
-    validate("quadrangle", name, parameters)
-    return QUADRANGLES[name](**parameters)
+    complete = validate("quadrangle", name, parameters)
+    return QUADRANGLES[name](**complete)
 
 
-def _functional(given: Any, make: Callable[..., Any], kind: type, word: str) -> Any:
+def _made(given: Any, kind: type, make: Callable[..., Any]) -> Any:
     if isinstance(given, kind):
         return given
     if isinstance(given, str):
         return make(given)
-    if isinstance(given, dict) and isinstance(given.get("name"), str):
-        return make(given["name"], **{key: value for key, value in given.items() if key != "name"})
+    if isinstance(given, Mapping) and isinstance(given.get("name"), str):
+        return make(**given)
+    word = kind.__name__.lower()
     raise TypeError(
-        f"{given!r} was given as the {word}; give its name, a dict with 'name', or the {word} itself"
+        f"{given!r} was given as the {word}; give a name, a mapping with 'name', or a {word} itself"
     )
 
 
-def compose(
-    statistic: Statistic | str | dict[str, Any], deviation: Deviation | str | dict[str, Any]
-) -> Quadrangle:
-    """Return the pair of any statistic with any deviation, each a name, a dict (name and parameters) or an object.
+_statistic, _deviation = statistic, deviation
 
-    Whatever the deviation, its pair with the mean has the elementary error |mean| + D; no other composition
-    has one.
+
+def compose(
+    statistic: Statistic | str | Mapping[str, Any], deviation: Deviation | str | Mapping[str, Any]
+) -> Quadrangle:
+    """Return the pair of any statistic with any deviation, each with its own parameters.
+
+    Args:
+        statistic: a statistic, its name, or a mapping of "name" and parameters.
+        deviation: a deviation, its name, or a mapping of "name" and parameters.
+
+    The pair has an error where one is known: its quadrangle's for a natural pair, |mean| + D for the mean
+    with any deviation.
 
     Raises:
-        TypeError: neither of these forms.
+        TypeError: none of these forms.
         ValueError: a name or parameter that is not allowed.
     """
-    S = _functional(statistic, _statistic, Statistic, "statistic")
-    D = _functional(deviation, _deviation, Deviation, "deviation")
-    return Quadrangle(f"{S.name}+{D.name}", S, D, {"statistic": S.parameters, "deviation": D.parameters})
-
-
-_statistic, _deviation = statistic, deviation
+    S: Statistic = _made(statistic, Statistic, _statistic)
+    D: Deviation = _made(deviation, Deviation, _deviation)
+    parameters = {
+        "statistic": {"name": S.name, **S.parameters},
+        "deviation": {"name": D.name, **D.parameters},
+    }
+    return Quadrangle(f"{S.name}+{D.name}", S, D, parameters, _error(S, D))

@@ -33,7 +33,7 @@ from torch import Tensor
 
 from . import gaussian
 from .base import Functional, Saved
-from .order import OrderStatistics, Window
+from .order import OrderStatistics, Window, rank
 from .parameters import DEFAULT_QUANTILE_GRADIENT
 from .steps import steps
 
@@ -50,14 +50,17 @@ class Term(NamedTuple):
 
     def rank(self, n: int) -> int:
         """Return the 1-based rank among n samples."""
-        from .order import rank
-
         m = rank(n, self.level)
         return n + 1 - m if self.mirrored else m
 
+    @property
+    def gaussian_level(self) -> float:
+        """The level in a continuous law."""
+        return 1.0 - self.level if self.mirrored else self.level
+
 
 def window_weights(rows: Tensor, lower: Tensor, upper: Tensor, lo: int, hi: int) -> Tensor:
-    """Return even weights, summing to 1, on the samples of rank lo ... hi, whose extremes are lower and upper."""
+    """Return even weights, summing to 1, on the samples of rank lo ... hi, from lower to upper."""
     width = hi - lo + 1
     at_lower, at_upper = steps(rows, lower), steps(rows, upper)
     open_window = (lower < upper).to(rows.dtype)
@@ -94,8 +97,9 @@ class RankSum(Functional):
 
     @property
     def _mode(self) -> str:
-        """The mode in force."""
-        return self.quantile_gradient
+        """The mode in force: a deviation has no use for ``mean`` and ``detached`` and stays exact there."""
+        inert = self.kind == "deviation" and self.quantile_gradient in ("mean", "detached")
+        return "exact" if inert else self.quantile_gradient
 
     def _windows(self, n: int) -> list[Window]:
         reach = math.floor(self.window * n + 1e-9 * n)
@@ -140,7 +144,7 @@ class RankSum(Functional):
             return total
         # the mean of differences, so that a constant row gives 0 whatever its rounding
         anchor = total / -self.mean_weight
-        return self.mean_weight * (rows - anchor).mean(-1, keepdim=True)
+        return (self.mean_weight * (rows - anchor).mean(-1, keepdim=True)).clamp_min_(0.0)
 
     def gradient(self, rows: Tensor, saved: Saved) -> Tensor:
         """See :meth:`Functional.gradient`."""
@@ -168,17 +172,23 @@ class RankSum(Functional):
 
     def gaussian(self, n: int | None = None) -> float:
         """See :meth:`Functional.gaussian`; the mean's value is 0."""
-        return math.fsum(term.weight * self._gaussian_term(term, n) for term in self.terms)
+        # opposite extremes of equal weight cancel (midrange), and then the sample size does not matter
+        terms = self.terms
+        if math.fsum(term.weight * (2.0 * term.gaussian_level - 1.0) for term in terms) == 0.0 and all(
+            term.gaussian_level in (0.0, 1.0) for term in terms
+        ):
+            return 0.0
+        return math.fsum(term.weight * self._gaussian_term(term, n) for term in terms)
 
     def _gaussian_term(self, term: Term, n: int | None) -> float:
-        level = 1.0 - term.level if term.mirrored else term.level
+        level = term.gaussian_level
         if self._mode == "smoothed":
             return gaussian.window_mean(max(0.0, level - self.window), min(1.0, level + self.window))
         if 0.0 < level < 1.0:
             return gaussian.quantile(level)
         if n is None:
             raise ValueError(
-                f"the {self.kind} {self.name!r} takes an extreme, whose expected value on a Gaussian depends on "
-                "the sample size; give n, the samples a row"
+                f"the {self.kind} {self.name!r} takes an extreme, whose expected value on a Gaussian "
+                "depends on the sample size; give n, the samples a row"
             )
         return gaussian.expected_maximum(n) * (1.0 if level == 1.0 else -1.0)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 
@@ -26,13 +27,12 @@ class Steps:
 
     def weights(self, below: Tensor | float, at: Tensor, above: Tensor | float) -> Tensor:
         """Return the tensor like the samples with these weights by side; consumes ``sign`` and ``away``."""
-        slope = 0.5 * (above - below) + at * 0.0
         bend = 0.5 * (above + below) - at
-        return self.away.mul_(bend).addcmul_(self.sign, slope).add_(at)
+        return self.away.mul_(bend).add_(self.sign.mul_(0.5 * (above - below))).add_(at)
 
 
 def steps(rows: Tensor, level: Tensor) -> Steps:
-    """Compare rows (..., n) with a level (..., 1). A difference is 0 at equal samples only: no rounding to it."""
+    """Compare rows (..., n) with a level (..., 1); a float difference is 0 at equal numbers only."""
     sign = (rows - level).sign_()
     away = sign.abs()
     n_away = away.sum(-1, keepdim=True)
@@ -51,3 +51,11 @@ def tail_weights(rows: Tensor, level: Tensor, alpha: float, shift: float = 0.0) 
     side = steps(rows, level)
     at = (1.0 - side.n_above * above) / side.n_at
     return side.weights(shift, at + shift, above + shift)
+
+
+def over(numerator: Tensor, denominator: Tensor) -> Tensor:
+    """Return numerator / denominator in place, and 0 where the denominator is 0.
+
+    For gradients that read x / D: 0 is a subgradient of any deviation at a constant.
+    """
+    return numerator.mul_(torch.where(denominator == 0, 0.0, 1.0 / denominator))

@@ -1,0 +1,187 @@
+"""Huber's location and the mean Huber loss about it.
+
+The loss is z^2 / (2 b) up to b and abs(z) - b / 2 beyond (Huber 1964, divided by b, so that b -> 0 gives the
+mean absolute deviation about the median). With ``scaled`` the threshold is b standard deviations of the row:
+positively homogeneous, but then only nearly subadditive. With a fixed threshold it is convex and not
+homogeneous.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from . import gaussian
+from .base import Deviation, Saved, Statistic
+from .order import OrderStatistics
+from .steps import over
+
+#: Safeguarded Newton steps; about 5 are taken, bisection alone would need one a bit.
+_MOST_STEPS = 100
+
+
+@torch.library.custom_op("gbn::huber_location", mutates_args=())
+def _location(rows: Tensor, start: Tensor, threshold: Tensor) -> tuple[Tensor, Tensor]:
+    """Solve sum clip(x - S, -t, t) = 0; return S and the reach within which samples move it.
+
+    The reach is the threshold, unless no sample lies within it: then every S between two samples is a
+    minimiser, S is their midpoint, and the reach is the distance to both.
+    """
+    n = rows.shape[-1]
+    low, high = rows.amin(-1, keepdim=True), rows.amax(-1, keepdim=True)
+    eps = torch.finfo(rows.dtype).eps
+    location = start.clone()
+    for _ in range(_MOST_STEPS):
+        centred = rows - location
+        clipped = torch.maximum(torch.minimum(centred, threshold), -threshold)
+        force = clipped.sum(-1, keepdim=True)
+        low, high = torch.where(force >= 0, location, low), torch.where(force <= 0, location, high)
+        n_inside = n - centred.sub_(clipped).sign_().abs_().sum(-1, keepdim=True)
+        newton = location + force / n_inside
+        inside = (newton > low) & (newton < high) & (n_inside > 0)
+        proposal = torch.where(inside, newton, 0.5 * (low + high))
+        small = force.abs() <= 4 * eps * n * threshold
+        if bool((small | (proposal == location) | force.isnan()).all()):
+            break
+        location = torch.where(small, location, proposal)
+    centred = rows - location
+    gap = centred.abs().amin(-1, keepdim=True)
+    flat = (gap >= threshold) & (threshold > 0)
+    if not bool(flat.any()):
+        return location, threshold.clone()
+    below = rows.masked_fill(centred > 0, -torch.inf).amax(-1, keepdim=True)
+    above = rows.masked_fill(centred < 0, torch.inf).amin(-1, keepdim=True)
+    reach = (0.5 * (above - below)) * (1.0 + 16 * eps)
+    return torch.where(flat, 0.5 * (below + above), location), torch.where(flat, reach, threshold)
+
+
+@_location.register_fake
+def _(rows: Tensor, start: Tensor, threshold: Tensor) -> tuple[Tensor, Tensor]:
+    return torch.empty_like(start), torch.empty_like(threshold)
+
+
+def _scale(rows: Tensor, orders: OrderStatistics) -> Tensor:
+    """Return the standard deviation of each row."""
+    return orders.once("std", lambda: (rows - orders.mean()).square_().mean(-1, keepdim=True).sqrt_())
+
+
+def _solve(rows: Tensor, orders: OrderStatistics, b: float, scaled: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """Return location, reach and threshold, computed once for a statistic and its deviation."""
+
+    def compute() -> tuple[Tensor, Tensor, Tensor]:
+        threshold = b * _scale(rows, orders) if scaled else torch.full_like(rows[..., :1], b)
+        location, reach = _location(rows, orders.mean(), threshold)
+        return location, reach, threshold
+
+    return orders.once(("huber", b, scaled), compute)
+
+
+@dataclass(frozen=True)
+class Huber(Statistic):
+    """Huber's location: the minimiser of the mean Huber loss."""
+
+    name: ClassVar[str] = "huber"
+    b: float = 1.0
+    scaled: bool = True
+
+    @property
+    def homogeneous(self) -> bool:
+        """Only where the threshold follows the data."""
+        return self.scaled
+
+    def evaluate(self, rows: Tensor, orders: OrderStatistics) -> tuple[Tensor, Saved]:
+        """See :meth:`Functional.evaluate`."""
+        location, reach, threshold = _solve(rows, orders, self.b, self.scaled)
+        saved = (location, reach, threshold)
+        return location, (*saved, orders.mean(), _scale(rows, orders)) if self.scaled else saved
+
+    def gradient(self, rows: Tensor, saved: Saved) -> Tensor:
+        """1 / count for the samples within the threshold, minus what the threshold's own change moves.
+
+        On a constant row every sample has 1 / n.
+        """
+        location, reach, threshold = saved[:3]
+        centred = rows - location
+        inside = (reach - centred.abs()).sign_().add_(torch.where(reach == 0, 2.0, 0.0)).clamp_(0.0, 1.0)
+        count = inside.sum(-1, keepdim=True)
+        signed = centred.sign().mul_(inside)
+        balance = signed.sum(-1, keepdim=True)
+        # two samples (and those tied with them) on either side of a flat minimum: each side has half
+        flat = reach > threshold
+        n_above, n_below = 0.5 * (count + balance), 0.5 * (count - balance)
+        level = torch.where(flat, 0.25 / n_below + 0.25 / n_above, 1.0 / count)
+        slope = torch.where(flat, 0.25 / n_above - 0.25 / n_below, 0.0)
+        if not self.scaled:
+            return inside.mul_(level).add_(signed.mul_(slope))
+        mean, std = saved[3:]
+        pull = centred.mul_(inside).sum(-1, keepdim=True) / count
+        pull = torch.where(flat | (std == 0), 0.0, pull / (rows.shape[-1] * std.square()))
+        return inside.mul_(level).add_(signed.mul_(slope)).sub_((rows - mean).mul_(pull))
+
+    def gaussian(self, n: int | None = None) -> float:
+        """0."""
+        return 0.0
+
+
+@dataclass(frozen=True)
+class HuberDeviation(Deviation):
+    """The mean Huber loss about Huber's location."""
+
+    name: ClassVar[str] = "huber"
+    b: float = 1.0
+    scaled: bool = True
+
+    @property
+    def homogeneous(self) -> bool:
+        """Only where the threshold follows the data."""
+        return self.scaled
+
+    @property
+    def about(self) -> Statistic:
+        """Huber's location with the same threshold."""
+        return Huber(b=self.b, scaled=self.scaled)
+
+    def evaluate(self, rows: Tensor, orders: OrderStatistics) -> tuple[Tensor, Saved]:
+        """See :meth:`Functional.evaluate`."""
+        location, _, threshold = _solve(rows, orders, self.b, self.scaled)
+        centred = rows - location
+        clipped = torch.maximum(torch.minimum(centred, threshold), -threshold)
+        value = over(clipped.mul(centred.sub_(clipped, alpha=0.5)).mean(-1, keepdim=True), threshold)
+        if not self.scaled:
+            return value, (location, threshold)
+        spread = clipped.square_().mean(-1, keepdim=True)
+        return value, (location, threshold, spread, orders.mean(), _scale(rows, orders))
+
+    def gradient(self, rows: Tensor, saved: Saved) -> Tensor:
+        """clip((x_k - S) / b, -1, 1) / n, and through the threshold where it follows the data."""
+        n = rows.shape[-1]
+        location, threshold = saved[:2]
+        centred = rows - location
+        clipped = torch.maximum(torch.minimum(centred, threshold), -threshold)
+        gradient = over(clipped, threshold * n)
+        if not self.scaled:
+            return gradient
+        spread, mean, std = saved[2:]
+        # the loss falls by (min(abs(z), b) / b)^2 / 2 a unit of b, and b by b / s a unit of s
+        fall = torch.where(std == 0, 0.0, 0.5 * spread / (threshold * std.square() * n))
+        return gradient.sub_((rows - mean).mul_(fall))
+
+    def gaussian(self, n: int | None = None) -> float:
+        """The mean Huber loss of the standard normal law."""
+        return gaussian.huber(self.b)
+
+    def error(self, rows: Tensor) -> Tensor:
+        """The mean Huber loss of x itself; a scaled threshold follows the deviation of x from its mean."""
+        if self.scaled:
+            centred = rows - rows.mean(-1, keepdim=True)
+            norm = torch.linalg.vector_norm(centred, dim=-1, keepdim=True)
+            # a constant row: the loss tends to abs(x)
+            threshold = (self.b * norm / rows.shape[-1] ** 0.5).clamp_min(torch.finfo(rows.dtype).tiny)
+        else:
+            threshold = torch.full_like(rows[..., :1], self.b)
+        size = rows.abs()
+        clipped = torch.minimum(size, threshold)
+        return (clipped / threshold * (size - 0.5 * clipped)).mean(-1, keepdim=True)
