@@ -1,0 +1,262 @@
+"""From overrides to a checked configuration.
+
+Hydra composes; this module makes its use strict and its errors one line: overrides are checked against the
+groups on disk before Hydra sees them, and the composed values against the schema before torch is imported.
+"""
+
+import functools
+import itertools
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any, get_args
+
+import yaml
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from pydantic import BaseModel, ValidationError
+
+from gbn.config.errors import ConfigError, did_you_mean, unknown
+from gbn.config.norms import CONTROLS
+from gbn.config.schema import Config
+
+ENTRY_POINTS = "gbn.norms"
+
+
+def config_dir() -> Path:
+    """The folder of YAML groups: GBN_CONF, or `conf/` beside the package (the repository's layout).
+
+    Raises:
+        ConfigError: there is no such folder.
+    """
+    given = os.environ.get("GBN_CONF")
+    path = Path(given) if given else Path(__file__).resolve().parents[2] / "conf"
+    if not (path / "config.yaml").is_file():
+        raise ConfigError(
+            f"no configuration at {path}: run from a checkout, or set GBN_CONF to its conf/ folder"
+        )
+    return path
+
+
+def compose(overrides: Sequence[str] = ()) -> Config:
+    """The checked configuration of one run.
+
+    Args:
+        overrides: in Hydra's grammar, without sweeps: ``["norm=gbn_cvar", "norm.alpha=0.6", "seed=3"]``.
+
+    Raises:
+        ConfigError: one line saying what is wrong, what is allowed, and what was probably meant.
+    """
+    strict = [one.input_line for one in rewrite(overrides)]
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(str(config_dir()), version_base="1.3"):
+            composed = hydra_compose("config", overrides=strict)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(_one_line(error)) from error
+    return resolve(composed)
+
+
+def resolve(composed: DictConfig | Mapping[str, Any]) -> Config:
+    """Check a composed configuration (as Hydra gives it, or as stored with a run).
+
+    Raises:
+        ConfigError: see :func:`compose`.
+    """
+    if isinstance(composed, DictConfig):
+        try:
+            plain = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
+        except OmegaConfBaseException as error:
+            raise ConfigError(_one_line(error)) from error
+    else:
+        plain = dict(composed)
+    assert isinstance(plain, dict)
+    plain = {key: value for key, value in plain.items() if key != "hydra"}
+    if isinstance(plain.get("norm"), dict):
+        plain["norm"] = _with_pair(plain["norm"])
+    try:
+        return Config.model_validate(plain)
+    except ValidationError as error:
+        raise ConfigError(_explain(error, plain)) from error
+
+
+def rewrite(overrides: Sequence[str]) -> list[Override]:
+    """Parse overrides, check groups and their choices, and let keys through to the schema's own check.
+
+    A value override ``a.b=c`` becomes ``++a.b=c``: Hydra would refuse keys that the YAML files don't spell
+    out (a quadrangle's parameters, a default of the schema) with a message about its own internals; the schema
+    knows what is allowed.
+
+    Raises:
+        ConfigError: a malformed override, an unknown group, choice or top-level key.
+    """
+    groups = _groups()
+    parser = OverridesParser.create()
+    result = []
+    for text in overrides:
+        try:
+            one = parser.parse_override(text)
+        except HydraException as error:
+            raise ConfigError(f"cannot read the override {text!r}: {_one_line(error)}") from error
+        key = one.key_or_group
+        if key.startswith("hydra") or one.is_delete():
+            result.append(one)
+        elif key in groups and not isinstance(one.value(), dict):
+            result.append(parser.parse_override(_checked_choice(one, groups[key])))
+        else:
+            top = key.split(".")[0].split("/")[0]
+            if top not in Config.model_fields or ("/" in key and key not in groups):
+                raise unknown("key", key, groups if "/" in key else Config.model_fields)
+            result.append(parser.parse_override("++" + text.lstrip("+")))
+    return result
+
+
+def expand(overrides: Sequence[str]) -> list[list[str]]:
+    """The runs of a sweep: every combination, the last override varying fastest (as Hydra's own sweeper)."""
+    return [list(combination) for combination in itertools.product(*map(_choices, rewrite(overrides)))]
+
+
+def check_sweep(overrides: Sequence[str]) -> int:
+    """Check each value of each swept override (with the others at their first) and return the number of runs.
+
+    Checking the sum of the values rather than their product keeps a sweep of thousands of runs quick to start;
+    a combination that is impossible only together still fails alone, as one failed run, when it is reached.
+    """
+    choices = [_choices(one) for one in rewrite(overrides)]
+    first = [values[0] for values in choices]
+    compose(first)
+    for place, values in enumerate(choices):
+        if values[0].split("=")[0].lstrip("+") == "seed":
+            continue
+        for value in values[1:]:
+            compose([*first[:place], value, *first[place + 1 :]])
+    count = 1
+    for values in choices:
+        count *= len(values)
+    return count
+
+
+def _choices(one: Override) -> list[str]:
+    if not one.is_sweep_override():
+        return [one.input_line or ""]
+    key = one.get_key_element()
+    return [f"{key}={value}" for value in one.sweep_string_iterator()]
+
+
+@functools.cache
+def _groups() -> dict[str, tuple[str, ...]]:
+    root = config_dir()
+    found = {}
+    for folder in sorted(path for path in root.rglob("*") if path.is_dir()):
+        found[folder.relative_to(root).as_posix()] = tuple(
+            sorted(file.stem for file in folder.glob("*.yaml"))
+        )
+    return {group: choices for group, choices in found.items() if choices}
+
+
+def _checked_choice(one: Override, allowed: tuple[str, ...]) -> str:
+    text = one.input_line or ""
+    group = one.key_or_group
+    values = (
+        [value.strip() for value in one.sweep_string_iterator()] if one.is_sweep_override() else [one.value()]
+    )
+    for value in values:
+        if str(value) in allowed:
+            continue
+        foreign = (
+            {point.name: point.value for point in entry_points(group=ENTRY_POINTS)} if group == "norm" else {}
+        )
+        if str(value) in foreign and len(values) == 1:
+            return f"norm={value}"
+        raise unknown(f"choice of {group}:", str(value), (*allowed, *foreign))
+    return text
+
+
+def _with_pair(norm: dict[str, Any]) -> dict[str, Any]:
+    """Fill in, for a control, the quadrangle and parameters of the norm it is matched to."""
+    name = norm.get("matched_to")
+    if name is None or norm.get("method") not in CONTROLS:
+        return norm
+    pairs = {
+        file.stem: entry
+        for file in (config_dir() / "norm").glob("gbn*.yaml")
+        if (entry := yaml.safe_load(file.read_text())).get("method") == "gbn"
+    }
+    if name not in pairs:
+        raise unknown("norm.matched_to", str(name), pairs)
+    pair = {
+        key: value
+        for key, value in pairs[name].items()
+        if key not in ("name", "method", "revision", "defaults")
+    }
+    return {**pair, **norm}
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())
+
+
+def _explain(error: ValidationError, plain: Mapping[str, Any]) -> str:
+    """Pydantic's findings as one line, each naming the key as the user would write it."""
+    return "; ".join(_explain_one(one, plain) for one in error.errors(include_url=False))
+
+
+def _explain_one(one: Any, plain: Mapping[str, Any]) -> str:
+    # A discriminated union puts the chosen name into the location; the user's key has no such part.
+    path = [str(part) for part in one["loc"]]
+    if len(path) > 1 and isinstance(plain.get(path[0]), dict) and path[1] == plain[path[0]].get("name"):
+        path.pop(1)
+    key, given, kind = ".".join(path), one.get("input"), one["type"]
+    context = one.get("ctx", {})
+    if kind == "extra_forbidden":
+        allowed = _keys_beside(path, plain)
+        return (
+            f"unknown key {key!r}{did_you_mean(path[-1], allowed)} Allowed in "
+            f"{'.'.join(path[:-1]) or 'the configuration'}: {', '.join(sorted(allowed))}"
+        )
+    if kind == "missing":
+        return f"{key} is missing: give {key}=..."
+    if kind == "value_error":
+        message = str(context.get("error", one["msg"]))
+        return (
+            message
+            if not path or path[-1] in message.split("=")[0]
+            else f"{key}={given!r}: {message}"
+            if (not isinstance(given, dict))
+            else message
+        )
+    if kind in ("literal_error", "union_tag_invalid"):
+        expected = str(context.get("expected") or context.get("expected_tags"))
+        return (
+            f"{key}={given!r} is not allowed{did_you_mean(str(given), _quoted(expected))} Allowed: {expected}"
+        )
+    return f"{key}={given!r} is not allowed: {one['msg'][0].lower()}{one['msg'][1:]}"
+
+
+def _quoted(expected: str) -> list[str]:
+    return [part.strip(" '") for part in expected.replace(" or ", ",").split(",")]
+
+
+def _keys_beside(path: Sequence[str], plain: Mapping[str, Any]) -> Iterable[str]:
+    """The keys that the schema knows in the section that `path` ends in."""
+    section: Any = Config
+    values: Any = plain
+    for part in path[:-1]:
+        values = values.get(part, {}) if isinstance(values, Mapping) else {}
+        annotation = section.model_fields[part].annotation
+        options = [o for o in (get_args(annotation) or (annotation,)) if isinstance(o, type)]
+        models = [option for option in options if issubclass(option, BaseModel)]
+        named = [
+            m
+            for m in models
+            if "name" in m.model_fields and values.get("name") in get_args(m.model_fields["name"].annotation)
+        ]
+        section = (named or models)[0]
+    return section.model_fields

@@ -1,0 +1,149 @@
+"""The schema of the group ``norm``: one method and its options.
+
+The parameters of a quadrangle (alpha, tau, quantile_gradient, ...) stand flat beside the common keys, since
+``norm.alpha=0.75`` is what a user writes; which of them exist depends on the quadrangle, and
+:mod:`gbn.risk.parameters` knows that. A control (``bn_matched``, ``bn_reparam``) takes the parameters of the
+pair it is matched to in the same place, so that one override reaches an arm and its controls alike.
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from gbn.config.errors import did_you_mean
+from gbn.risk.parameters import DEVIATION_PARAMETERS, QUADRANGLE_PARAMETERS, STATISTIC_PARAMETERS, validate
+
+METHODS = ("bn", "gbn", "bn_matched", "bn_reparam", "layer", "group", "instance", "none", "custom")
+CONTROLS = ("bn_matched", "bn_reparam")
+_TABLES = {"statistic": STATISTIC_PARAMETERS, "deviation": DEVIATION_PARAMETERS}
+
+
+class PlacementConfig(BaseModel):
+    """Where the method stands; elsewhere `otherwise` does. Nothing given: everywhere."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    roles: list[Literal["stem", "body", "branch_end", "shortcut"]] | None = None
+    pattern: list[str] | None = None
+    otherwise: Literal["bn", "none"] = "bn"
+
+
+class NormConfig(BaseModel):
+    """A normalizer. `extra` holds the flat parameters of the quadrangle."""
+
+    model_config = ConfigDict(extra="allow", strict=True, populate_by_name=True)
+
+    name: str
+    method: Literal["bn", "gbn", "bn_matched", "bn_reparam", "layer", "group", "instance", "none", "custom"]
+    revision: Annotated[int, Field(ge=1)]
+    quadrangle: str | None = None
+    statistic: dict[str, Any] | None = None
+    deviation: dict[str, Any] | None = None
+    matched_to: str | None = None
+    eps: Annotated[float, Field(gt=0)] = 1e-5
+    momentum: Annotated[float, Field(gt=0, le=1)] | None = 0.1
+    affine: bool = True
+    track_running_stats: bool = True
+    rescaled: bool = False
+    without_act: Literal["same", "bn", "mean"] = "same"
+    placement: PlacementConfig = PlacementConfig()
+    groups: Annotated[int, Field(ge=1)] | None = None
+    samples: Annotated[int, Field(ge=2)] | None = None
+    target: str | None = Field(default=None, alias="_target_")
+    kwargs: dict[str, Any] | None = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "NormConfig":
+        given = dict(self.__pydantic_extra__ or {})
+        if self.method in ("gbn", *CONTROLS):
+            self._check_pair(given)
+        elif given:
+            self._refuse(given, [])
+        if self.method in CONTROLS and self.matched_to is None:
+            raise ValueError(f"norm={self.method} is the control of a pair: add norm.matched_to=gbn_cvar")
+        if self.method == "custom" and not self.target:
+            raise ValueError("norm=custom needs norm._target_=their.module.Layer")
+        if self.method == "group" and self.groups is None:
+            raise ValueError("norm=group needs norm.groups, a number that divides the channels of each layer")
+        if self.groups is not None and self.method != "group":
+            raise ValueError(f"norm.groups belongs to norm=group, not to {self.method}")
+        return self
+
+    def _check_pair(self, given: dict[str, Any]) -> None:
+        if self.quadrangle is not None:
+            if self.statistic or self.deviation:
+                raise ValueError(
+                    f"norm.quadrangle={self.quadrangle} already fixes statistic and deviation: "
+                    "use norm=gbn to choose them separately"
+                )
+            if self.quadrangle in QUADRANGLE_PARAMETERS:
+                self._refuse(given, list(QUADRANGLE_PARAMETERS[self.quadrangle]))
+            complete = validate("quadrangle", self.quadrangle, given)
+            assert self.__pydantic_extra__ is not None
+            self.__pydantic_extra__.update(_plain(complete))
+            return
+        self._refuse(given, [])
+        if self.statistic is None or self.deviation is None:
+            raise ValueError("norm needs a quadrangle, or norm/statistic=... and norm/deviation=... together")
+        self.statistic = _functional("statistic", self.statistic)
+        self.deviation = _functional("deviation", self.deviation)
+
+    def _refuse(self, given: dict[str, Any], parameters: list[str]) -> None:
+        known = [*parameters, *(field.alias or name for name, field in type(self).model_fields.items())]
+        for key in given:
+            if key not in parameters:
+                listed = ", ".join(parameters) or "none"
+                raise ValueError(
+                    f"unknown key 'norm.{key}'{did_you_mean(key, known)} Allowed for {self.name}: parameters "
+                    f"{listed}; common keys {', '.join(k for k in known if k not in parameters)}"
+                )
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """The quadrangle's flat parameters (alpha, quantile_gradient, ...)."""
+        return dict(self.__pydantic_extra__ or {})
+
+    @property
+    def label(self) -> str:
+        """Short name for slugs and legends: the chosen YAML file's."""
+        return self.name
+
+    def options(self) -> dict[str, Any]:
+        """Keyword arguments of :func:`gbn.nn.norm_layer` beside the method."""
+        options: dict[str, Any] = {
+            key: getattr(self, key)
+            for key in ("eps", "momentum", "affine", "track_running_stats", "rescaled", "without_act")
+        }
+        options["placement"] = self.placement.model_dump()
+        if self.method == "gbn":
+            options |= self._pair()
+        elif self.method in CONTROLS:
+            options["matched_to"] = self._pair()
+        if self.method == "custom":
+            options |= {"target": self.target, "kwargs": self.kwargs or {}}
+        for key in ("groups", "samples"):
+            if getattr(self, key) is not None:
+                options[key] = getattr(self, key)
+        return options
+
+    def _pair(self) -> dict[str, Any]:
+        if self.quadrangle is not None:
+            return {"quadrangle": self.quadrangle, **self.parameters}
+        return {"statistic": self.statistic, "deviation": self.deviation}
+
+
+def _functional(kind: Literal["statistic", "deviation"], given: dict[str, Any]) -> dict[str, Any]:
+    parameters = {key: value for key, value in given.items() if key != "name"}
+    name = given.get("name", "")
+    for key in parameters if name in _TABLES[kind] else ():
+        allowed = _TABLES[kind][name]
+        if key not in allowed:
+            raise ValueError(
+                f"unknown key 'norm.{kind}.{key}'{did_you_mean(key, allowed)} Allowed for {name}: "
+                f"{', '.join(allowed) or 'none'}"
+            )
+    return {"name": name, **_plain(validate(kind, name, parameters))}
+
+
+def _plain(parameters: dict[str, Any]) -> dict[str, Any]:
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in parameters.items()}

@@ -1,0 +1,311 @@
+"""The schema of a run: every key, its type, its range and its default.
+
+A value equal to its default here is left out of the run's identity (:mod:`gbn.store.identity`), so a key added
+later with a default that keeps the old behaviour changes no existing run's id. A *changed* default needs the
+part's ``revision`` raised in its YAML file.
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+
+from gbn.config.norms import NormConfig
+
+Positive = Annotated[float, Field(gt=0)]
+NonNegative = Annotated[float, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, lt=1)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class Section(BaseModel):
+    """A group of keys: unknown keys are errors, types are never coerced across kinds."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, validate_default=False, protected_namespaces=())
+
+
+class TaskConfig(Section):
+    """The kind of problem: loss, metrics, evaluation."""
+
+    name: Literal["classification"]
+    revision: Count
+    label_smoothing: Share = 0.0
+
+
+class DatasetConfig(Section):
+    """A data set, the validation images cut from its training part, and the augmentation of batches."""
+
+    name: Literal["digits", "mnist", "fashion_mnist", "cifar10", "cifar100", "svhn"]
+    revision: Count
+    root: str | None = None
+    download: bool = True
+    validation: Count
+    subset: Count | None = None
+    augment: Literal["none", "flip", "crop", "crop_flip"] = "none"
+
+
+class _Model(Section):
+    revision: Count
+    width: Positive = 1.0
+
+
+class LeNetConfig(_Model):
+    """LeNet-5 with a normalizer after each hidden layer."""
+
+    name: Literal["lenet"]
+
+
+class MLPConfig(_Model):
+    """Fully connected network."""
+
+    name: Literal["mlp"]
+    depth: Count = 3
+
+
+class CNNConfig(_Model):
+    """The five-layer CNN of Mixture Normalization."""
+
+    name: Literal["cnn"]
+    last_kernel: Literal[3, 5] = 3
+
+
+class _SixNPlusTwo(_Model):
+    depth: Count = 20
+
+    @field_validator("depth")
+    @classmethod
+    def _whole_blocks(cls, depth: int) -> int:
+        if depth < 8 or (depth - 2) % 6:
+            raise ValueError("depth must be 6n+2 with n >= 1: 8, 14, 20, 26, 32, 44, 56, 110, ...")
+        return depth
+
+
+class ResNetConfig(_SixNPlusTwo):
+    """CIFAR ResNet (He et al. 2016a), depth 6n+2."""
+
+    name: Literal["resnet"]
+    shortcut: Literal["A", "B"] = "A"
+
+
+class PreActResNetConfig(_SixNPlusTwo):
+    """Pre-activation CIFAR ResNet (He et al. 2016b), depth 6n+2."""
+
+    name: Literal["preact_resnet"]
+
+
+class ResNet18Config(_Model):
+    """ResNet-18 with the CIFAR stem."""
+
+    name: Literal["resnet18"]
+
+
+class VGGConfig(_Model):
+    """VGG-16 for 32x32 images."""
+
+    name: Literal["vgg"]
+
+
+class _Optimizer(Section):
+    revision: Count
+    lr: Positive
+    weight_decay: NonNegative = 0.0
+    decay: Literal["all", "weights"] = "all"
+
+
+class SGDConfig(_Optimizer):
+    """Stochastic gradient descent with (Nesterov) momentum."""
+
+    name: Literal["sgd"]
+    momentum: Share = 0.9
+    nesterov: bool = False
+
+    @model_validator(mode="after")
+    def _nesterov_needs_momentum(self) -> "SGDConfig":
+        if self.nesterov and self.momentum == 0:
+            raise ValueError("nesterov=true needs momentum > 0, momentum=0 was given")
+        return self
+
+
+class _AdamLike(_Optimizer):
+    beta1: Share = 0.9
+    beta2: Share = 0.999
+    eps: Positive = 1e-8
+
+
+class AdamConfig(_AdamLike):
+    """Adam."""
+
+    name: Literal["adam"]
+
+
+class AdamWConfig(_AdamLike):
+    """Adam with decoupled weight decay."""
+
+    name: Literal["adamw"]
+
+
+class NAdamConfig(_AdamLike):
+    """Adam with Nesterov momentum."""
+
+    name: Literal["nadam"]
+
+
+class RMSpropConfig(_Optimizer):
+    """RMSprop."""
+
+    name: Literal["rmsprop"]
+    alpha: Share = 0.99
+    momentum: Share = 0.0
+    eps: Positive = 1e-8
+
+
+class _Schedule(Section):
+    revision: Count
+    warmup_epochs: NonNegative = 0.0
+
+
+class ConstantConfig(_Schedule):
+    """A constant learning rate (after the warm-up, if any)."""
+
+    name: Literal["constant"]
+
+
+class StepConfig(_Schedule):
+    """Multiply the rate by `gamma` at each milestone (a share of all updates)."""
+
+    name: Literal["step"]
+    milestones: list[Annotated[float, Field(gt=0, lt=1)]] = [0.5, 0.75]
+    gamma: Annotated[float, Field(gt=0, lt=1)] = 0.1
+
+
+class CosineConfig(_Schedule):
+    """Half a cosine from the rate to `final` times the rate."""
+
+    name: Literal["cosine"]
+    final: Share = 0.0
+
+
+class OneCycleConfig(_Schedule):
+    """Linear up from `start` times the rate to the rate at share `peak` of the updates, linear down to `final`."""
+
+    name: Literal["one_cycle"]
+    peak: Annotated[float, Field(gt=0, lt=1)] = 0.3
+    start: Annotated[float, Field(gt=0, le=1)] = 0.04
+    final: Share = 0.0
+
+
+class EvaluationConfig(Section):
+    """The points of a curve: a fixed slice of the validation images on a geometric grid of updates."""
+
+    images: Count = 2000
+    points: Count = 40
+    first: Count = 5
+    exact: bool = True
+    calibration_images: Count = 1024
+    test: Literal["epochs", "last"] = "epochs"
+
+
+class TrainerConfig(Section):
+    """The training loop."""
+
+    revision: Count
+    epochs: Positive
+    batch_size: Annotated[int, Field(ge=1)]
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    channels_last: bool = False
+    compile: bool = False
+    clip_norm: Positive | None = None
+    evaluation: EvaluationConfig = EvaluationConfig()
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    threads: Count | Literal["auto"] = "auto"
+    clock: Literal["auto", "exclusive", "shared"] = "auto"
+    checkpoint_seconds: NonNegative = 60.0
+    progress: Literal["auto", "bar", "plain", "quiet"] = "auto"
+
+
+class TrackerConfig(Section):
+    """The mirror of a run in Weights & Biases; never part of a run's identity."""
+
+    mode: Literal["auto", "online", "offline", "disabled"] = "auto"
+    project: str = "gbn"
+    entity: str | None = None
+    tags: list[str] = []
+    timeout: Positive = 20.0
+
+
+class LauncherConfig(Section):
+    """How the runs of a sweep are spread over processes; never part of a run's identity."""
+
+    name: Literal["local", "parallel"] = "local"
+    jobs: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
+
+
+ModelConfig = (
+    LeNetConfig | MLPConfig | CNNConfig | ResNetConfig | PreActResNetConfig | ResNet18Config | VGGConfig
+)
+OptimizerConfig = SGDConfig | AdamConfig | AdamWConfig | NAdamConfig | RMSpropConfig
+ScheduleConfig = ConstantConfig | StepConfig | CosineConfig | OneCycleConfig
+
+
+class Config(Section):
+    """One run. `seed=0` is a seed like any other."""
+
+    task: TaskConfig
+    dataset: DatasetConfig
+    model: Annotated[ModelConfig, Field(discriminator="name")]
+    norm: NormConfig
+    optimizer: Annotated[OptimizerConfig, Field(discriminator="name")]
+    schedule: Annotated[ScheduleConfig, Field(discriminator="name")]
+    trainer: TrainerConfig
+    tracker: TrackerConfig = TrackerConfig()
+    launcher: LauncherConfig = LauncherConfig()
+    seed: Annotated[int, Field(ge=0)] = 0
+    results_dir: str = "results"
+    experiment: str | None = None
+
+    @model_validator(mode="after")
+    def _possible(self, info: ValidationInfo) -> "Config":
+        for problem in _impossible(self):
+            raise ValueError(problem)
+        return self
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain containers, complete, defaults included: what is stored with the run."""
+        return self.model_dump(mode="json")
+
+    def defaults(self) -> dict[str, Any]:
+        """The schema's default of every key of this configuration that has one (nested plain containers)."""
+        return _defaults(self)
+
+
+def _defaults(section: BaseModel) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, field in type(section).model_fields.items():
+        value = getattr(section, name)
+        if isinstance(value, BaseModel):
+            found[name] = _defaults(value)
+        elif not field.is_required():
+            default = field.get_default(call_default_factory=True)
+            found[name] = default.model_dump(mode="json") if isinstance(default, BaseModel) else default
+    return found
+
+
+def _impossible(config: Config) -> list[str]:
+    """Combinations that are each valid alone and cannot work together."""
+    problems = []
+    size = {"digits": 8, "mnist": 28, "fashion_mnist": 28}.get(config.dataset.name, 32)
+    smallest = {"lenet": 16, "vgg": 32}.get(config.model.name, 8)
+    if size < smallest:
+        problems.append(
+            f"model={config.model.name} needs images of at least {smallest}x{smallest}, dataset="
+            f"{config.dataset.name} has {size}x{size}: use model=cnn, resnet or mlp, or another data set"
+        )
+    if config.trainer.device == "cpu" and config.trainer.precision == "fp16":
+        problems.append("trainer.precision=fp16 needs a GPU (gradient scaling): use bf16 or fp32 on the CPU")
+    if config.dataset.subset is not None and config.trainer.batch_size > config.dataset.subset:
+        problems.append(
+            f"trainer.batch_size={config.trainer.batch_size} is more than dataset.subset="
+            f"{config.dataset.subset}: no batch would ever be full"
+        )
+    if config.norm.matched_to is not None and config.norm.method not in ("bn_matched", "bn_reparam"):
+        problems.append(f"norm.matched_to belongs to bn_matched and bn_reparam, not to {config.norm.method}")
+    return problems
