@@ -126,17 +126,22 @@ def run_id_of(kept: Mapping[str, Any]) -> str:
 
 
 def norm_label(norm: Mapping[str, Any]) -> str:
-    """A short readable name of a norm section: ``bn``, ``gbn_cvar``, ``bn_matched_cvar_0.75``.
+    """A short readable name of a norm section: ``bn``, ``gbn_cvar_0.9``, ``bn_matched_gbn_cvar_0.75``.
 
     A parameter shows where the section holds it, that is, in an identity, where it differs from its default.
     """
-    parts = [str(norm["method"])]
+    named = norm.get("name") or norm["method"]
+    parts = [str(named)]
+    target = norm.get("_target_") or norm.get("target")
+    if target:
+        parts.append(str(target).replace(":", ".").rsplit(".", 1)[-1])
     matched = norm.get("matched_to")
-    if norm.get("target"):
-        parts.append(str(norm["target"]).replace(":", ".").rsplit(".", 1)[-1])
+    if isinstance(matched, str):
+        parts.append(matched)
     for section in (norm, matched if isinstance(matched, Mapping) else {}):
-        if section.get("quadrangle"):
-            parts.append(str(section["quadrangle"]))
+        quadrangle = section.get("quadrangle")
+        if quadrangle and not any(quadrangle in part for part in parts):
+            parts.append(str(quadrangle))
         for part in ("statistic", "deviation"):
             chosen = section.get(part)
             if isinstance(chosen, Mapping) and chosen.get("name"):

@@ -43,6 +43,7 @@ class Record:
         provenance: one mapping a segment (a run resumed elsewhere has several).
         error: the traceback of a failed run.
         source: "store" or "archive".
+        shard: the archive's file that holds the record.
     """
 
     run_id: str
@@ -53,6 +54,18 @@ class Record:
     provenance: list[dict[str, Any]] = field(default_factory=list)
     error: str | None = None
     source: Literal["store", "archive"] = "store"
+    shard: str | None = None
+
+    @property
+    def environment(self) -> dict[str, Any]:
+        """Device, versions and date as the summary has them ({} before there is one)."""
+        return (self.summary or {}).get("environment") or {}
+
+    @property
+    def machine(self) -> str:
+        """Device kind, torch version and kernels: runs that differ in it are never one pair."""
+        named = (("", "device_kind"), ("torch ", "torch"), ("kernels ", "kernels"))
+        return ", ".join(f"{word}{self.environment.get(key, 'unknown')}" for word, key in named)
 
 
 class RunStore:

@@ -153,6 +153,13 @@ def test_the_id_is_a_portable_folder_name():
             {"method": "gbn", "statistic": {"name": "quantile", "alpha": 0.6}, "deviation": {"name": "std"}},
             "gbn_quantile_0.6_std",
         ),
+        ({"name": "gbn_cvar", "method": "gbn", "quadrangle": "cvar", "alpha": 0.9}, "gbn_cvar_0.9"),
+        ({"name": "gbn_mine", "method": "gbn", "quadrangle": "mad"}, "gbn_mine_mad"),
+        (
+            {"name": "bn_matched", "method": "bn_matched", "matched_to": "gbn_cvar", "quadrangle": "cvar"},
+            "bn_matched_gbn_cvar",
+        ),
+        ({"name": "custom", "method": "custom", "_target_": "their.Layer"}, "custom_Layer"),
         ({"method": "custom", "target": "their.module:Layer"}, "custom_Layer"),
     ],
 )

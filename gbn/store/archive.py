@@ -1,0 +1,234 @@
+"""The archive: records of finished runs in ``<results_dir>/archive/``, written once and committed.
+
+A record is filed under its run id *and* its setting (device kind, versions, kernels, threads): the same run
+on another machine is another piece of evidence, since rounding differs there. The same run in the same
+setting with other numbers is a contradiction and is refused: something that the identity does not name has
+changed the result, and which of the two is right is for a person to say, by a retraction with a reason.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from gbn.store import shards
+from gbn.store.files import StoreError, write_atomically
+from gbn.store.identity import canonical, run_id_of
+from gbn.store.records import DONE, Record
+
+RETRACTIONS = "retractions.yaml"
+Key = tuple[str, ...]
+
+
+@dataclass
+class Added:
+    """What one call of :meth:`Archive.add` did.
+
+    Attributes:
+        shard: the new file; None where there was nothing new.
+        added: ids of the records now in it.
+        known: ids whose record the archive had already, number by number.
+        unfinished: (id, status) of the runs that are not done.
+        refused: (id, reason) of the records that contradict the archive or themselves.
+    """
+
+    shard: Path | None = None
+    added: list[str] = field(default_factory=list)
+    known: list[str] = field(default_factory=list)
+    unfinished: list[tuple[str, str]] = field(default_factory=list)
+    refused: list[tuple[str, str]] = field(default_factory=list)
+
+
+class Archive:
+    """The committed records under a results directory; iterating gives those not retracted.
+
+    Raises (when read):
+        StoreError: a damaged shard, two shards that contradict each other (after a merge, say), or a
+            retraction without a reason or of a record that is not there.
+    """
+
+    def __init__(self, results_dir: str | Path) -> None:
+        self.folder = Path(results_dir) / "archive"
+        self._records: dict[Key, Record] | None = None
+
+    def shards(self) -> list[Path]:
+        """The shard files, sorted by name."""
+        return sorted(self.folder.glob("*.parquet"))
+
+    def __iter__(self) -> Iterator[Record]:
+        return iter(self._load().values())
+
+    def __len__(self) -> int:
+        return len(self._load())
+
+    def find(self, run_id: str) -> list[Record]:
+        """The records of a run, one a setting (none: an empty list)."""
+        return [record for record in self if record.run_id == run_id]
+
+    def add(self, records: Iterable[Record], experiment: str, date: str | None = None) -> Added:
+        """Pack what is new into one new shard ``<experiment>-<date>-<hash>.parquet``.
+
+        Args:
+            records: runs from the store; those not done are reported, not packed.
+            experiment: names the shard; a label for people, no run belongs to one experiment.
+            date: YYYY-MM-DD; today (UTC) by default.
+        """
+        result = Added()
+        fresh: dict[Key, Record] = {}
+        known = dict(self._load())
+        for record in records:
+            if record.status not in DONE:
+                result.unfinished.append((record.run_id, record.status))
+                continue
+            problem = _inconsistent(record)
+            other = known.get(key(record)) or fresh.get(key(record))
+            if problem is None and other is not None:
+                problem = contradiction(other, record)
+            if problem is not None:
+                result.refused.append((record.run_id, problem))
+            elif other is not None:
+                result.known.append(record.run_id)
+            else:
+                fresh[key(record)] = record
+        if fresh:
+            result.added = sorted(record.run_id for record in fresh.values())
+            result.shard = self._write(list(fresh.values()), experiment, date)
+        return result
+
+    def retract(
+        self, run_id: str, reason: str, shard: str | None = None, date: str | None = None
+    ) -> list[str]:
+        """Take a run's records back, in all shards or in one; the shards stay as they are.
+
+        Returns:
+            The names of the shards whose record is retracted.
+
+        Raises:
+            StoreError: no reason, or no such record.
+        """
+        if not reason.strip():
+            raise StoreError(f"a retraction needs a reason: say why {run_id} is taken back")
+        found = [record.shard for record in self.find(run_id) if shard in (None, record.shard)]
+        if not found:
+            where = f"shard {shard}" if shard else f"{self.folder}"
+            raise StoreError(f"{where} holds no record of {run_id} to retract")
+        day = date or _today()
+        entries = self._retractions() + [
+            {"run_id": run_id, "shard": name, "date": day, "reason": reason.strip()} for name in found
+        ]
+        text = "# Records taken back, each with its reason; the shards themselves never change.\n"
+        write_atomically(self.folder / RETRACTIONS, text + yaml.safe_dump(entries, sort_keys=False))
+        self._records = None
+        return [str(name) for name in found]
+
+    def _write(self, records: list[Record], experiment: str, date: str | None) -> Path:
+        records.sort(key=key)
+        content = "\n".join(_content(shards.public(record)) for record in records)
+        digest = hashlib.sha256(content.encode()).hexdigest()[:8]
+        self.folder.mkdir(parents=True, exist_ok=True)
+        name = experiment.strip("/").removeprefix("experiments/").replace("/", "_") or "runs"
+        path = self.folder / f"{name}-{date or _today()}-{digest}.parquet"
+        if path.exists():
+            raise StoreError(
+                f"{path} exists already: a shard is written once (was it retracted? see {RETRACTIONS})"
+            )
+        shards.write(path, records, experiment)
+        self._records = None
+        return path
+
+    def _load(self) -> dict[Key, Record]:
+        if self._records is None:
+            retracted = {(entry["run_id"], entry["shard"]) for entry in self._retractions()}
+            kept: dict[Key, Record] = {}
+            seen = set()
+            for path in self.shards():
+                for record in shards.read(path):
+                    seen.add((record.run_id, record.shard))
+                    if (record.run_id, record.shard) in retracted:
+                        continue
+                    other = kept.setdefault(key(record), record)
+                    problem = contradiction(other, record)
+                    if problem:
+                        raise StoreError(
+                            f"{path.name} and {other.shard} disagree on {record.run_id}: {problem}; "
+                            f"take one back in {self.folder / RETRACTIONS}"
+                        )
+            for run_id, shard in sorted(retracted - seen):
+                raise StoreError(
+                    f"{self.folder / RETRACTIONS} takes back {run_id} of {shard}, which is not there"
+                )
+            self._records = kept
+        return self._records
+
+    def _retractions(self) -> list[dict[str, Any]]:
+        path = self.folder / RETRACTIONS
+        entries = yaml.safe_load(path.read_text(encoding="utf-8")) if path.exists() else []
+        for entry in entries or []:
+            if not isinstance(entry, dict) or not all(
+                entry.get(name) for name in ("run_id", "shard", "reason")
+            ):
+                raise StoreError(f"{path}: an entry needs run_id, shard and reason; got {entry!r}")
+        return list(entries or [])
+
+
+def key(record: Record) -> Key:
+    """What a record is filed under: run id, machine, threads."""
+    return (record.run_id, record.machine, str(record.environment.get("threads", "")))
+
+
+def contradiction(archived: Record, other: Record) -> str | None:
+    """The first number in which two records of one run and setting differ; None when they agree.
+
+    Times may differ (they are measurements of the machine); everything else is a function of the run.
+    """
+    if archived is other:
+        return None
+    for name in ("status", "identity", "updates", "diverged_at", "parameters"):
+        old, new = ((record.summary or {}).get(name) for record in (archived, other))
+        if canonical(old) != canonical(new):
+            return f"{name} was {old!r}, is {new!r}"
+    old_points, new_points = _numbers(archived), _numbers(other)
+    if len(old_points) != len(new_points):
+        return f"the curve had {len(old_points)} points, has {len(new_points)}"
+    for old_point, new_point in zip(old_points, new_points, strict=True):
+        for name in sorted(old_point.keys() | new_point.keys()):
+            if old_point.get(name) != new_point.get(name):
+                return (
+                    f"{name} at update {old_point.get('update')} was {old_point.get(name)!r}, "
+                    f"is {new_point.get(name)!r}"
+                )
+    return None
+
+
+def _numbers(record: Record) -> list[dict[str, Any]]:
+    """The curve without times and without what was not measured."""
+    return [
+        {name: value for name, value in point.items() if value is not None and "second" not in name}
+        for point in record.curve
+    ]
+
+
+def _inconsistent(record: Record) -> str | None:
+    summary = record.summary or {}
+    if not isinstance(summary.get("identity"), dict):
+        return "its summary has no identity"
+    belongs = run_id_of(summary["identity"])
+    if belongs != record.run_id:
+        return f"its identity is that of {belongs}: the folder was renamed or the summary edited"
+    if record.status == "finished" and not record.curve:
+        return "it is finished without a single point in its curve"
+    return None
+
+
+def _content(record: Record) -> str:
+    parts: Sequence[Any] = (record.run_id, record.summary, record.curve, record.provenance)
+    return json.dumps(parts, sort_keys=True)
+
+
+def _today() -> str:
+    return datetime.now(UTC).strftime("%Y-%m-%d")
