@@ -23,7 +23,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="append",
         default=[],
         metavar="MODULE:LAYER",
-        help="put this norm layer through the shared suite as well (tests/nn/test_shared.py); may be repeated",
+        help="put this norm layer through tests/nn/test_shared.py as well; may be repeated",
     )
 
 

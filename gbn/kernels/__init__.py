@@ -57,8 +57,8 @@ def normalize(
         act: None or a name in :data:`ACTIVATIONS`.
 
     Returns:
-        ``(y, S, D)``: ``y`` with the shape, dtype and memory format of ``x``; ``S`` and ``D`` of shape ``(C,)``
-        in float32 (float64 for a float64 input), outside the graph, for the running averages.
+        ``(y, S, D)``: ``y`` with the shape, dtype and memory format of ``x``; ``S`` and ``D`` of shape
+        ``(C,)`` in float32 (float64 for a float64 input), outside the graph, for the running averages.
     """
     return reference.normalize(x, weight, bias, statistic, deviation, eps, act)
 

@@ -1,13 +1,14 @@
 """The reference kernel: eager torch, the truth that every fused kernel is tested against.
 
-With ``x_hat = (x - S) / D'``, ``D' = D + eps`` (see :mod:`gbn.kernels.epsilon`), ``g = dL/dy``, and with S_k and
-D_k the derivatives of S and D by sample k (Yuan et al., AAAI 2019, arXiv 1812.03271; derivatives in :mod:`gbn.risk`):
+With ``x_hat = (x - S) / D'``, ``D' = D + eps`` (see :mod:`gbn.kernels.epsilon`), ``g = dL/dy``, and with S_k
+and D_k the derivatives of S and D by sample k (Yuan et al., AAAI 2019, arXiv 1812.03271; derivatives in
+:mod:`gbn.risk`):
 
     dL/dweight = sum_i g_i x_hat_i          dL/dbias = sum_i g_i
     dL/dx_k    = weight / D' * [ g_k - S_k * sum_i g_i - D'_k * sum_i g_i x_hat_i ]
 
-Order statistics need each channel's samples side by side ("rows", ``(C, n)``); these copies are made in both passes
-rather than kept in between, and on a CPU for a few channels at a time, which then stay in its cache.
+Order statistics need each channel's samples side by side ("rows", ``(C, n)``); these copies are made in both
+passes rather than kept in between, and on a CPU for a few channels at a time, which then stay in its cache.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from gbn.risk.order import OrderStatistics
 
 __all__ = ["normalize", "normalize_with"]
 
-# Values of one block of channels: the dozen temporaries of the backward pass then stay in a core's level-2 cache.
+# Values of one block of channels: the backward pass's temporaries then stay in a core's level-2 cache.
 _BLOCK_VALUES = 1 << 17
 
 
@@ -77,7 +78,7 @@ def _affine(x: Tensor, shift: Tensor, divisor: Tensor, weight: Tensor | None, bi
 
 
 def _channels_slow(x: Tensor) -> bool:
-    """Whether a channel's values lie apart from the other channels' (NCHW, and not channels_last or (N, C))."""
+    """Whether a channel's values lie apart from other channels' (NCHW; not channels_last, not (N, C))."""
     return x.stride(1) != 1 or x.shape[1] == 1
 
 
@@ -88,12 +89,12 @@ def _by_channel(x: Tensor) -> Tensor:
 
 
 def _rows(part: Tensor) -> Tensor:
-    """``(c, N, *spatial)`` -> ``(c, n)`` in the wide dtype, each channel's samples side by side; may be a view."""
+    """``(c, N, *spatial)`` -> ``(c, n)`` in the wide dtype, samples side by side; may be a view."""
     return part.flatten(1).to(_wide(part.dtype)).contiguous()
 
 
 def _blocks(x: Tensor) -> list[slice]:
-    """Ranges of channels to work on one after another: all at once, but on a CPU as many as its cache holds."""
+    """Ranges of channels to work on in turn: all at once, but on a CPU as many as its cache holds."""
     channels = x.shape[1]
     if x.device.type != "cpu" or torch.compiler.is_compiling():
         return [slice(0, channels)]
@@ -140,8 +141,8 @@ class _Normalize(torch.autograd.Function):
         sums = []
         for c in _blocks(x):
             rows, g = _rows(x_by_c[c]), _rows(g_by_c[c])
-            x_hat = (rows - s[c, None]).div_(divisor[c, None])
-            sum_g, sum_gx = g.sum(-1, keepdim=True), x_hat.mul_(g).sum(-1, keepdim=True)
+            sum_g = g.sum(-1, keepdim=True)
+            sum_gx = (rows - s[c, None]).mul_(g).sum(-1, keepdim=True).div_(divisor[c, None])  # sum g x_hat
             sums.append((sum_g, sum_gx))
             if ctx.needs_input_grad[0]:
                 block_saved = [value[c] for value in saved]

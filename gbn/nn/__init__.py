@@ -1,7 +1,7 @@
-"""Norm layers: generalized batch normalization, its controls, its neighbours, and the factory that places them.
+"""Norm layers: generalized batch normalization, its controls and neighbours, and the factory for them.
 
-``GeneralizedBatchNorm2d(64, quadrangle="cvar", alpha=0.75)`` stands wherever ``torch.nn.BatchNorm2d(64)`` does;
-``norm_layer("gbn", quadrangle="cvar", alpha=0.75)`` makes the layers of a whole network.
+``GeneralizedBatchNorm2d(64, quadrangle="cvar", alpha=0.75)`` stands wherever ``torch.nn.BatchNorm2d(64)``
+does; ``norm_layer("gbn", quadrangle="cvar", alpha=0.75)`` makes the layers of a whole network.
 """
 
 from gbn.nn.batchnorm import BatchNormAct1d, BatchNormAct2d, BatchNormAct3d

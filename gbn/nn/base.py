@@ -1,8 +1,8 @@
 """What every norm layer over a batch shares with torch's BatchNorm: arguments, parameters, buffers, averages.
 
 Written out instead of inherited: ``torch.nn.SyncBatchNorm.convert_sync_batchnorm`` turns every subclass of
-``_BatchNorm`` into plain BatchNorm and says nothing (https://github.com/pytorch/pytorch/issues/187298), which would
-drop the activation of one layer and the deviation of another.
+``_BatchNorm`` into plain BatchNorm and says nothing (https://github.com/pytorch/pytorch/issues/187298),
+which would drop the activation of one layer and the deviation of another.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ __all__ = ["BatchStatisticsNorm"]
 
 
 class BatchStatisticsNorm(nn.Module):
-    """Base of the layers whose statistics are taken per channel over the batch; the arguments are BatchNorm's.
+    """Base of the layers that take statistics per channel over the batch; its arguments are BatchNorm's.
 
     Args:
         num_features: C, the size of dimension 1.
         eps: see :mod:`gbn.kernels.epsilon`.
         momentum: share of the new batch in the running averages; None for the plain average over all batches.
         affine: learn a gain ``weight`` (from 1) and a ``bias`` (from 0).
-        track_running_stats: keep running averages and use them in evaluation mode; without them, evaluation uses
-            the statistics of its own batch, as BatchNorm does.
+        track_running_stats: keep running averages and use them in evaluation mode; without them, evaluation
+            uses the statistics of its own batch, as BatchNorm does.
         device, dtype: of parameters and buffers.
         act: activation applied to the result, None or a name in :data:`gbn.kernels.ACTIVATIONS`.
 
     Raises:
-        ValueError: for an input of the wrong number of dimensions or channels, and in training for a batch with
-            one value per channel.
+        ValueError: for an input of the wrong number of dimensions or channels, and in training for a batch
+            with one value per channel.
     """
 
     _version = 2  # of the state dict: that of BatchNorm with num_batches_tracked
@@ -123,7 +123,7 @@ class BatchStatisticsNorm(nn.Module):
             )
 
     def _count_batch(self) -> float | Tensor | None:
-        """Count this batch and return its share in the running averages; None when nothing is to be averaged."""
+        """Count this batch and return its share in the running averages; None: nothing to average."""
         if not self.training or not self.track_running_stats or self.num_batches_tracked is None:
             return None
         self.num_batches_tracked.add_(1)

@@ -14,8 +14,8 @@ __all__ = ["BatchNormAct1d", "BatchNormAct2d", "BatchNormAct3d"]
 class _BatchNormAct(BatchStatisticsNorm):
     """torch's batch normalization (its kernels, its state dict) followed by an activation.
 
-    The arguments, shapes and errors are BatchNorm's; ``act`` is None or a name in :data:`gbn.kernels.ACTIVATIONS`.
-    Not a subclass of ``torch.nn.BatchNorm2d``: see :mod:`gbn.nn.base`.
+    The arguments, shapes and errors are BatchNorm's; ``act`` is None or a name in
+    :data:`gbn.kernels.ACTIVATIONS`. Not a subclass of ``torch.nn.BatchNorm2d``: see :mod:`gbn.nn.base`.
     """
 
     def _gain_and_bias(self, x: Tensor) -> tuple[Tensor | None, Tensor | None]:
@@ -35,16 +35,16 @@ class _BatchNormAct(BatchStatisticsNorm):
         return activate(y, self.act)
 
 
-class BatchNormAct1d(_BatchNormAct):
+class BatchNormAct1d(_BatchNormAct):  # noqa: D101 - its docstring is its base's
     __doc__ = _BatchNormAct.__doc__
     _input_dims = (2, 3)
 
 
-class BatchNormAct2d(_BatchNormAct):
+class BatchNormAct2d(_BatchNormAct):  # noqa: D101 - its docstring is its base's
     __doc__ = _BatchNormAct.__doc__
     _input_dims = (4,)
 
 
-class BatchNormAct3d(_BatchNormAct):
+class BatchNormAct3d(_BatchNormAct):  # noqa: D101 - its docstring is its base's
     __doc__ = _BatchNormAct.__doc__
     _input_dims = (5,)

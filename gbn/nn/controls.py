@@ -1,15 +1,17 @@
 """The two controls that belong to a generalized pair.
 
-On Gaussian pre-activations S = mu + k sigma and D = c sigma for every positively homogeneous pair, so generalized
-batch normalization is there BatchNorm with another initial gain 1/c and bias -k/c. A claim about a pair is a claim
-about what it does beyond these:
+On Gaussian pre-activations S = mu + k sigma and D = c sigma for every positively homogeneous pair, so
+generalized batch normalization is there BatchNorm with another initial gain 1/c and bias -k/c. A claim about
+a pair is a claim about what it does beyond these:
 
-* ``MatchedBatchNorm``: BatchNorm *started* at gain 1/c and bias -k/c: the pair's function at step 0, on a Gaussian;
-* ``ReparametrizedBatchNorm``: ``weight * (x_hat - k)/c + bias`` started at gain 1 and bias 0: the pair's function and
-  its gradients to gain and bias at every step, on a Gaussian; only the gradient to x is BatchNorm's.
+* ``MatchedBatchNorm``: BatchNorm *started* at gain 1/c and bias -k/c: the pair's function at step 0, on a
+  Gaussian;
+* ``ReparametrizedBatchNorm``: ``weight * (x_hat - k)/c + bias`` started at gain 1 and bias 0: the pair's
+  function and its gradients to gain and bias at every step, on a Gaussian; only the gradient to x is
+  BatchNorm's.
 
-BN -> matched is an effect of the initial point, matched -> reparametrized one of the parametrisation (learning rates
-and weight decay of gain and bias), and only the rest is the deviation's own.
+BN -> matched is an effect of the initial point, matched -> reparametrized one of the parametrisation
+(learning rates and weight decay of gain and bias), and only the rest is the deviation's own.
 """
 
 from __future__ import annotations
@@ -45,7 +47,7 @@ class _Control(_BatchNormAct):
         Others: as in BatchNorm, and ``act``.
 
     Raises:
-        ValueError: for an unknown pair, extremes without ``samples``, and ``affine=False`` in ``MatchedBatchNorm``.
+        ValueError: for an unknown pair, for extremes without ``samples``, and for ``affine=False``.
     """
 
     def __init__(
@@ -87,10 +89,19 @@ class _MatchedBatchNorm(_Control):
 
 
 class _ReparametrizedBatchNorm(_Control):
-    __doc__ = (_Control.__doc__ or "").replace(
-        "BatchNorm started at the gain and bias that give a pair's function on a Gaussian.",
-        "The pair (mean + k sigma, c sigma): a pair's function and gain and bias gradients on a Gaussian.",
-    )
+    """The pair (mean + k sigma, c sigma) of BatchNorm's statistics, with the k and c of another pair.
+
+    Args:
+        num_features: C, the size of dimension 1.
+        matched_to: the pair: a mapping such as ``{"quadrangle": "cvar", "alpha": 0.75}`` or
+            ``{"statistic": ..., "deviation": ...}``, the arguments of ``GeneralizedBatchNorm``; with
+            ``rescaled=True`` in it, the pair's Gaussian-rescaled form.
+        samples: values per channel n; needed for the pairs made of extremes only, whose k and c depend on it.
+        Others: as in BatchNorm, and ``act``.
+
+    Raises:
+        ValueError: for an unknown pair and for extremes without ``samples``.
+    """
 
     def initial_affine(self) -> tuple[float, float]:
         """Gain 1 and the pair's own starting bias."""
@@ -107,31 +118,31 @@ class _ReparametrizedBatchNorm(_Control):
         return gain, -self._shift * gain
 
 
-class MatchedBatchNorm1d(_MatchedBatchNorm):
+class MatchedBatchNorm1d(_MatchedBatchNorm):  # noqa: D101 - its docstring is its base's
     __doc__ = _MatchedBatchNorm.__doc__
     _input_dims = (2, 3)
 
 
-class MatchedBatchNorm2d(_MatchedBatchNorm):
+class MatchedBatchNorm2d(_MatchedBatchNorm):  # noqa: D101 - its docstring is its base's
     __doc__ = _MatchedBatchNorm.__doc__
     _input_dims = (4,)
 
 
-class MatchedBatchNorm3d(_MatchedBatchNorm):
+class MatchedBatchNorm3d(_MatchedBatchNorm):  # noqa: D101 - its docstring is its base's
     __doc__ = _MatchedBatchNorm.__doc__
     _input_dims = (5,)
 
 
-class ReparametrizedBatchNorm1d(_ReparametrizedBatchNorm):
+class ReparametrizedBatchNorm1d(_ReparametrizedBatchNorm):  # noqa: D101 - its docstring is its base's
     __doc__ = _ReparametrizedBatchNorm.__doc__
     _input_dims = (2, 3)
 
 
-class ReparametrizedBatchNorm2d(_ReparametrizedBatchNorm):
+class ReparametrizedBatchNorm2d(_ReparametrizedBatchNorm):  # noqa: D101 - its docstring is its base's
     __doc__ = _ReparametrizedBatchNorm.__doc__
     _input_dims = (4,)
 
 
-class ReparametrizedBatchNorm3d(_ReparametrizedBatchNorm):
+class ReparametrizedBatchNorm3d(_ReparametrizedBatchNorm):  # noqa: D101 - its docstring is its base's
     __doc__ = _ReparametrizedBatchNorm.__doc__
     _input_dims = (5,)

@@ -63,8 +63,8 @@ def resolve(target: str | Callable[..., nn.Module]) -> Callable[..., nn.Module]:
         except (ImportError, AttributeError, ValueError) as error:
             names = ", ".join(sorted(offered.names)) or "none installed"
             raise ValueError(
-                f"target {target!r} cannot be loaded ({error}): give their.module:Layer, their.module.Layer or an "
-                f"entry point of group {ENTRY_POINTS} ({names})"
+                f"target {target!r} cannot be loaded ({error}): give their.module:Layer, their.module.Layer "
+                f"or an entry point of group {ENTRY_POINTS} ({names})"
             ) from error
     if not callable(found):
         raise ValueError(f"target {target!r} is a {type(found).__name__}, not a layer class or a function")

@@ -1,7 +1,8 @@
-"""From a method and its options to the norm layers of a network: ``norm_layer("gbn", quadrangle="cvar", alpha=0.75)``.
+"""From a method and its options to the norm layers of a network.
 
-A model calls the factory, ``norm(num_features, act="relu", dim=2, role="body")``, once for each place where a norm
-stands, and knows nothing else about normalisation. The same options are the configuration group ``norm``.
+A model calls the factory, ``norm(num_features, act="relu", dim=2, role="body")``, once for each place where
+a norm stands, and knows nothing else about normalisation. The same options are the configuration group
+``norm``.
 """
 
 from __future__ import annotations
@@ -83,8 +84,9 @@ class NormFactory:
     def place(self, model: nn.Module) -> nn.Module:
         """Apply the placement's module-path patterns to a model built with this factory.
 
-        Norms of this factory whose path matches no pattern are replaced by ``placement.otherwise``; without patterns
-        nothing happens. Returns the model (another object only when the model is itself a single norm layer).
+        Norms of this factory whose path matches no pattern are replaced by ``placement.otherwise``; without
+        patterns nothing happens. Returns the model (another object only when the model is itself a single
+        norm layer).
 
         Raises:
             ValueError: when a pattern matches no norm, naming the paths that there are.
@@ -122,13 +124,14 @@ def norm_layer(method: str, **options: Any) -> NormFactory:
 
     Args:
         method: bn, gbn, bn_matched, bn_reparam, layer, group, instance, none, custom.
-        **options: of the method (``METHODS[method].options``; an option that another method has may be given at its
-            default), and for all of them
+        **options: of the method (``METHODS[method].options``; an option that another method has may be given
+            at its default), and for all of them
 
-            * ``without_act``: what stands where no activation follows: ``same`` (the method), ``bn``, or ``mean``
-              (the pair's deviation about the mean);
-            * ``placement``: ``{"roles": [...] or None, "pattern": [...] or None, "otherwise": "bn" or "none"}``: the
-              method stands in these roles, and after :meth:`NormFactory.place` at these module paths (fnmatch) only.
+            * ``without_act``: what stands where no activation follows: ``same`` (the method), ``bn``, or
+              ``mean`` (the pair's deviation about the mean);
+            * ``placement``: ``{"roles": [...] or None, "pattern": [...] or None, "otherwise": "bn" or
+              "none"}``: the method stands in these roles, and after :meth:`NormFactory.place` at these
+              module paths (fnmatch) only.
 
     Raises:
         ValueError: for an unknown method or option and for values out of range, naming what is allowed.

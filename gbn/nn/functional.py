@@ -36,8 +36,9 @@ def generalized_batch_norm(
 
     Args:
         x: ``(N, C, *spatial)``.
-        running_statistic, running_deviation: ``(C,)`` running averages of S and D; updated in place in training
-            when given, used otherwise (both must be given then). D itself is averaged, for the pair (mean, std) too.
+        running_statistic, running_deviation: ``(C,)`` running averages of S and D; updated in place in
+            training when given, used otherwise (both must be given then). D itself is averaged, for the pair
+            (mean, std) too.
         weight, bias: ``(C,)`` or None.
         training: normalise with the batch's own S and D.
         momentum: share of this batch in the running averages.
@@ -49,8 +50,8 @@ def generalized_batch_norm(
         a tensor with the shape, dtype and memory format of ``x``.
 
     Raises:
-        ValueError: for an unknown pair or parameter, evaluation without running averages, and training with one
-            value per channel.
+        ValueError: for an unknown pair or parameter, evaluation without running averages, and training with
+            one value per channel.
     """
     pair = build_pair(quadrangle, statistic, deviation, **parameters)
     check_activation(act)

@@ -1,4 +1,4 @@
-"""Generalized batch normalization: any statistic and any deviation in the place of mean and standard deviation.
+"""Generalized batch normalization: a statistic and a deviation of choice, not mean and standard deviation.
 
     y = act(weight * (x - S(x)) / D(x) + bias)        per channel, over the batch and the spatial dimensions
 
@@ -43,17 +43,18 @@ class _GeneralizedBatchNorm(BatchStatisticsNorm):
     Shapes:
         input and output ``(N, C)`` or ``(N, C, L)`` (1d), ``(N, C, H, W)`` (2d), ``(N, C, D, H, W)`` (3d).
 
-    Running averages: the pair (mean, std) keeps ``running_mean`` and the unbiased ``running_var`` as BatchNorm does,
-    so checkpoints go both ways; every other pair keeps ``running_statistic`` and ``running_deviation``. Loading a
-    checkpoint of BatchNorm, or of another pair, takes gain and bias only and warns that the running averages need
-    calibration (:func:`gbn.nn.precise_statistics`, or training).
+    Running averages: the pair (mean, std) keeps ``running_mean`` and the unbiased ``running_var`` as
+    BatchNorm does, so checkpoints go both ways; every other pair keeps ``running_statistic`` and
+    ``running_deviation``. Loading a checkpoint of BatchNorm, or of another pair, takes gain and bias only
+    and warns that the running averages need calibration (:func:`gbn.nn.precise_statistics`, or training).
 
-    The statistic ``maximum`` leaves no value above 0, so a ReLU after it would kill the layer at bias 0: where S - D
-    is the mean (``worst_case``) the bias starts at 1, which is the mean's place; elsewhere a warning is given.
+    The statistic ``maximum`` leaves no value above 0, so a ReLU after it would kill the layer at bias 0:
+    where S - D is the mean (``worst_case``) the bias starts at 1, which is the mean's place; elsewhere a
+    warning is given.
 
     Raises:
-        ValueError: for parameters outside their range (saying what is allowed), an input of the wrong shape, and in
-            training a batch with one value per channel.
+        ValueError: for parameters outside their range (saying what is allowed), an input of the wrong shape,
+            and in training a batch with one value per channel.
     """
 
     def __init__(
@@ -135,14 +136,16 @@ class _GeneralizedBatchNorm(BatchStatisticsNorm):
     def _running_values(self) -> tuple[Tensor, Tensor]:
         """S and D to use in evaluation mode."""
         location, spread = self.running()
-        assert location is not None and spread is not None
+        assert location is not None
+        assert spread is not None
         return (location, spread.sqrt()) if self.pair.is_mean_and_std else (location, spread)
 
     @torch.no_grad()
     def _average(self, s: Tensor, d: Tensor, share: float | Tensor, n: int) -> None:
         """Add this batch's S and D, or its unbiased variance, to the running averages."""
         location, spread = self.running()
-        assert location is not None and spread is not None
+        assert location is not None
+        assert spread is not None
         if self.pair.is_mean_and_std:
             d = d.square() * (n / (n - 1))
         for kept, new in ((location, s), (spread, d)):
@@ -155,7 +158,8 @@ class _GeneralizedBatchNorm(BatchStatisticsNorm):
 
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)
-        # Says whose statistics these are; travels beside the version and adds no key, so BatchNorm can load the rest.
+        # Says whose statistics these are; travels beside the version and adds no key, so BatchNorm can load
+        # the rest.
         metadata = getattr(destination, "_metadata", {}).get(prefix[:-1])
         if metadata is not None:
             metadata["pair"] = self.pair.value_name
@@ -183,22 +187,22 @@ class _GeneralizedBatchNorm(BatchStatisticsNorm):
         where = f"layer {prefix[:-1]!r}" if prefix else "this layer"
         warnings.warn(
             f"{where} is {self.pair}, its checkpoint holds running statistics of "
-            f"{origin or 'mean and variance (BatchNorm)'}: gain and bias are loaded, running statistics are not and "
-            "need calibration (gbn.nn.precise_statistics, or training) before evaluation mode",
+            f"{origin or 'mean and variance (BatchNorm)'}: gain and bias are loaded, running statistics "
+            "are not and need calibration (gbn.nn.precise_statistics, or training) before evaluation mode",
             stacklevel=2,
         )
 
 
-class GeneralizedBatchNorm1d(_GeneralizedBatchNorm):
+class GeneralizedBatchNorm1d(_GeneralizedBatchNorm):  # noqa: D101 - its docstring is its base's
     __doc__ = _GeneralizedBatchNorm.__doc__
     _input_dims = (2, 3)
 
 
-class GeneralizedBatchNorm2d(_GeneralizedBatchNorm):
+class GeneralizedBatchNorm2d(_GeneralizedBatchNorm):  # noqa: D101 - its docstring is its base's
     __doc__ = _GeneralizedBatchNorm.__doc__
     _input_dims = (4,)
 
 
-class GeneralizedBatchNorm3d(_GeneralizedBatchNorm):
+class GeneralizedBatchNorm3d(_GeneralizedBatchNorm):  # noqa: D101 - its docstring is its base's
     __doc__ = _GeneralizedBatchNorm.__doc__
     _input_dims = (5,)

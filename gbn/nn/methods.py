@@ -19,8 +19,8 @@ from gbn.risk.parameters import QUADRANGLE_PARAMETERS
 
 __all__ = ["COMMON_DEFAULTS", "METHODS", "Method", "register"]
 
-# Options of the configuration group that always stand there, with their defaults; a method that has no use for one
-# accepts it at its default only.
+# Options of the configuration group that always stand there, with their defaults; a method that has no use
+# for one accepts it at its default only.
 COMMON_DEFAULTS: dict[str, Any] = {
     "eps": 1e-5,
     "momentum": 0.1,

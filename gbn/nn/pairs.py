@@ -40,7 +40,7 @@ class Pair:
 
     @property
     def initial_bias(self) -> float:
-        """Where the bias starts: 1 for worst_case, since (x - max)/(max - mean) + 1 is 0 at the mean; else 0."""
+        """Where the bias starts: 1 for worst_case, as (x - max)/(max - mean) + 1 is 0 at the mean; else 0."""
         return 1.0 if self.dead_below_relu and self.deviation.name == "worst_case" else 0.0
 
     def gaussian(self, samples: int | None = None) -> tuple[float, float]:
@@ -52,8 +52,8 @@ class Pair:
         for part in (self.statistic, self.deviation):
             if not part.homogeneous:
                 raise ValueError(
-                    f"{part.name} is not positively homogeneous: its value on a Gaussian is no multiple of sigma, "
-                    "so it has neither a Gaussian-rescaled form nor a matched control"
+                    f"{part.name} is not positively homogeneous: its value on a Gaussian is no multiple "
+                    "of sigma, so it has neither a Gaussian-rescaled form nor a matched control"
                 )
         return self.statistic.gaussian(samples), self.deviation.gaussian(samples)
 

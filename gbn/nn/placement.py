@@ -45,7 +45,7 @@ class Placement:
 
     @classmethod
     def from_mapping(cls, given: Mapping[str, Any] | None) -> Placement:
-        """From ``{"roles": ..., "pattern": ..., "otherwise": ...}``; a single string counts as a list of one."""
+        """From ``{"roles": ..., "pattern": ..., "otherwise": ...}``; a string counts as a list."""
         mapping = dict(given or {})
         allowed = [field.name for field in dataclasses.fields(cls)]
         for key in mapping:

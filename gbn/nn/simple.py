@@ -1,7 +1,7 @@
 """Layer, group and instance normalization and no normalization, each with its activation.
 
-Parameter names and arguments are those of torch's layers; statistics are taken per image, so these layers behave
-alike in training and evaluation mode.
+Parameter names and arguments are those of torch's layers; statistics are taken per image, so these layers
+behave alike in training and evaluation mode.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def largest_divisor(number: int, at_most: int) -> int:
 
 
 class Activation(nn.Module):
-    """An activation and nothing else: ``act`` is None (identity) or a name in :data:`gbn.kernels.ACTIVATIONS`."""
+    """An activation and nothing else; None is the identity. Names: :data:`gbn.kernels.ACTIVATIONS`."""
 
     def __init__(self, act: str | None = None) -> None:
         super().__init__()
@@ -51,8 +51,8 @@ class GroupNormAct(nn.GroupNorm):
 
     Args:
         num_features: C.
-        groups: wanted number of groups; the largest divisor of C not above it is taken, so that one setting serves
-            networks of any width.
+        groups: wanted number of groups; the largest divisor of C not above it is taken, so that one setting
+            serves networks of any width.
         eps, affine, device, dtype: as in ``torch.nn.GroupNorm``.
         act: None or a name in :data:`gbn.kernels.ACTIVATIONS`.
     """
@@ -82,10 +82,10 @@ class GroupNormAct(nn.GroupNorm):
 
 
 class LayerNormAct(GroupNormAct):
-    """Layer normalization: one mean and variance per image over channels and space, gain and bias per channel.
+    """Layer normalization: one mean and variance per image over channels and space.
 
-    One group of GroupNorm, since ``torch.nn.LayerNorm`` would need the spatial size in advance; on ``(N, C)`` both
-    are the same function.
+    Gain and bias are per channel. One group of GroupNorm, since ``torch.nn.LayerNorm`` would need the spatial
+    size in advance; on ``(N, C)`` both are the same function.
     """
 
     def __init__(
@@ -147,16 +147,16 @@ class _InstanceNormAct(nn.modules.instancenorm._InstanceNorm):
         return super().extra_repr() if self.act is None else f"{super().extra_repr()}, act={self.act!r}"
 
 
-class InstanceNormAct1d(_InstanceNormAct):
+class InstanceNormAct1d(_InstanceNormAct):  # noqa: D101 - its docstring is its base's
     __doc__ = _InstanceNormAct.__doc__
     _dims = 3
 
 
-class InstanceNormAct2d(_InstanceNormAct):
+class InstanceNormAct2d(_InstanceNormAct):  # noqa: D101 - its docstring is its base's
     __doc__ = _InstanceNormAct.__doc__
     _dims = 4
 
 
-class InstanceNormAct3d(_InstanceNormAct):
+class InstanceNormAct3d(_InstanceNormAct):  # noqa: D101 - its docstring is its base's
     __doc__ = _InstanceNormAct.__doc__
     _dims = 5

@@ -1,8 +1,9 @@
 """Precise statistics: running statistics recomputed over given batches, for evaluation.
 
-The running averages of a norm layer lag behind the weights, most of all early in training, where an evaluation then
-measures the lag. "Precise" statistics (Wu and Johnson, Rethinking "Batch" in BatchNorm, arXiv 2105.07576) are the
-averages of the batch statistics over a fixed set of batches at the present weights.
+The running averages of a norm layer lag behind the weights, most of all early in training, where an
+evaluation then measures the lag. "Precise" statistics (Wu and Johnson, Rethinking "Batch" in BatchNorm,
+arXiv 2105.07576) are the averages of the batch statistics over a fixed set of batches at the present
+weights.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ __all__ = ["calibrate", "precise_statistics", "tracking_layers"]
 def tracking_layers(model: nn.Module) -> list[nn.Module]:
     """The layers of ``model`` that keep running statistics: torch's, ours, and any that work the same way.
 
-    A layer counts when it has ``reset_running_stats()``, ``momentum`` and at least one buffer; layers that do not
-    track (``track_running_stats=False``) don't.
+    A layer counts when it has ``reset_running_stats()``, ``momentum`` and at least one buffer; layers that
+    do not track (``track_running_stats=False``) don't.
     """
     return [
         layer
@@ -33,16 +34,20 @@ def tracking_layers(model: nn.Module) -> list[nn.Module]:
     ]
 
 
+def _set_momentum(layer: nn.Module, momentum: Any) -> None:
+    layer.momentum = momentum
+
+
 def calibrate(
     model: nn.Module,
     batches: Iterable[Any],
     forward: Callable[[Any], object] | None = None,
 ) -> int:
-    """Replace running statistics by their averages over ``batches``, each batch weighted by its number of images.
+    """Replace running statistics by their averages over ``batches``, weighted by the batches' sizes.
 
     With one batch these are the exact statistics of that set of images, at every depth. Only the layers of
-    :func:`tracking_layers` are in training mode meanwhile, so dropout and the like stay off; parameters, modes and
-    momenta are left as they were.
+    :func:`tracking_layers` are in training mode meanwhile, so dropout and the like stay off; parameters,
+    modes and momenta are left as they were.
 
     Args:
         model: any module.
@@ -73,11 +78,11 @@ def calibrate(
                 seen += count
                 for layer in layers:
                     # The running average with this share is the plain average over all images so far.
-                    layer.momentum = count / seen
+                    _set_momentum(layer, count / seen)
                 model(images) if forward is None else forward(batch)
     finally:
         for layer, momentum in zip(layers, momenta, strict=True):
-            layer.momentum = momentum
+            _set_momentum(layer, momentum)
         for module, mode in modes.items():
             module.training = mode
     if layers and seen == 0:
@@ -91,7 +96,7 @@ def precise_statistics(
     batches: Iterable[Any],
     forward: Callable[[Any], object] | None = None,
 ) -> Iterator[nn.Module]:
-    """Within this context ``model`` has the statistics of :func:`calibrate`; afterwards its own again, bit for bit.
+    """Within this context ``model`` has the statistics of :func:`calibrate`; afterwards its own again.
 
     Example:
         >>> with precise_statistics(model, calibration_batches):  # doctest: +SKIP

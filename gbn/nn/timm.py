@@ -1,8 +1,9 @@
 """Norm layers of this package in timm's models.
 
-timm asks for norms in two ways. Most models (ResNet, ConvNeXt, ...) call ``norm_layer(num_features)`` and apply the
-activation themselves; others (EfficientNet, ResNetV2, RegNet, ...) call a norm that applies it,
-``norm_layer(num_features, apply_act=True)``. One cannot be told from the other by the call, so the caller says which.
+timm asks for norms in two ways. Most models (ResNet, ConvNeXt, ...) call ``norm_layer(num_features)`` and
+apply the activation themselves; others (EfficientNet, ResNetV2, RegNet, ...) call a norm that applies it,
+``norm_layer(num_features, apply_act=True)``. One cannot be told from the other by the call, so the caller
+says which.
 """
 
 from __future__ import annotations
@@ -34,10 +35,11 @@ def as_timm(
     """A ``norm_layer`` for timm's models.
 
     Args:
-        factory: made by :func:`gbn.nn.norm_layer`; every norm gets the role "body" (place by module path instead).
+        factory: made by :func:`gbn.nn.norm_layer`; every norm gets the role "body" (place by module path
+        instead).
         applies_act: whether the model leaves the activation to its norms, as timm's ``BatchNormAct2d`` does.
-        act: activation of such norms when the call names none: timm does not hand its ``act_layer`` on to a foreign
-            norm in every model.
+        act: activation of such norms when the call names none: timm does not hand its ``act_layer`` on to a
+            foreign norm in every model.
 
     Returns:
         a plain function, which timm takes for a norm as well as for a norm with activation.
