@@ -91,14 +91,16 @@ def rewrite(overrides: Sequence[str]) -> list[Override]:
     """Parse overrides, check groups and their choices, and let keys through to the schema's own check.
 
     A value override ``a.b=c`` becomes ``++a.b=c``: Hydra would refuse keys that the YAML files don't spell
-    out (a quadrangle's parameters, a default of the schema) with a message about its own internals; the schema
-    knows what is allowed.
+    out (a quadrangle's parameters, a default of the schema) with a message about its own internals; the
+    schema knows what is allowed.
 
     Raises:
         ConfigError: a malformed override, an unknown group, choice or top-level key.
     """
     groups = _groups()
     parser = OverridesParser.create()
+    # Only norm=gbn lists a statistic and a deviation; a control that is given them needs them added.
+    adds_functionals = any(text.startswith("norm=") and text != "norm=gbn" for text in overrides)
     result = []
     for text in overrides:
         try:
@@ -109,7 +111,9 @@ def rewrite(overrides: Sequence[str]) -> list[Override]:
         if key.startswith("hydra") or one.is_delete():
             result.append(one)
         elif key in groups and not isinstance(one.value(), dict):
-            result.append(parser.parse_override(_checked_choice(one, groups[key])))
+            choice = _checked_choice(one, groups[key])
+            added = adds_functionals and key in ("norm/statistic", "norm/deviation")
+            result.append(parser.parse_override("+" + choice.lstrip("+") if added else choice))
         else:
             top = key.split(".")[0].split("/")[0]
             if top not in Config.model_fields or ("/" in key and key not in groups):
@@ -124,10 +128,10 @@ def expand(overrides: Sequence[str]) -> list[list[str]]:
 
 
 def check_sweep(overrides: Sequence[str]) -> int:
-    """Check each value of each swept override (with the others at their first) and return the number of runs.
+    """Check each value of each swept override, the others at their first, and return the number of runs.
 
-    Checking the sum of the values rather than their product keeps a sweep of thousands of runs quick to start;
-    a combination that is impossible only together still fails alone, as one failed run, when it is reached.
+    Checking the sum of the values rather than their product keeps a sweep of thousands of runs quick to
+    start; a combination that is impossible only together fails alone, as one failed run, when reached.
     """
     choices = [_choices(one) for one in rewrite(overrides)]
     first = [values[0] for values in choices]

@@ -15,6 +15,7 @@ from gbn.risk.parameters import DEVIATION_PARAMETERS, QUADRANGLE_PARAMETERS, STA
 
 METHODS = ("bn", "gbn", "bn_matched", "bn_reparam", "layer", "group", "instance", "none", "custom")
 CONTROLS = ("bn_matched", "bn_reparam")
+_GRADIENT = ("quantile_gradient", "window")
 _TABLES = {"statistic": STATISTIC_PARAMETERS, "deviation": DEVIATION_PARAMETERS}
 
 
@@ -79,7 +80,12 @@ class NormConfig(BaseModel):
             if self.quadrangle in QUADRANGLE_PARAMETERS:
                 self._refuse(given, list(QUADRANGLE_PARAMETERS[self.quadrangle]))
             complete = validate("quadrangle", self.quadrangle, given)
+            if self.method in CONTROLS and complete.get("quantile_gradient") not in (None, "smoothed"):
+                # A control knows its pair by k and c alone, and only `smoothed` changes those: one run serves
+                # as the control of every way of the gradient.
+                complete = {key: value for key, value in complete.items() if key not in _GRADIENT}
             assert self.__pydantic_extra__ is not None
+            self.__pydantic_extra__.clear()
             self.__pydantic_extra__.update(_plain(complete))
             return
         self._refuse(given, [])

@@ -1,7 +1,7 @@
 """The schema of a run: every key, its type, its range and its default.
 
-A value equal to its default here is left out of the run's identity (:mod:`gbn.store.identity`), so a key added
-later with a default that keeps the old behaviour changes no existing run's id. A *changed* default needs the
+A value equal to its default here is left out of the run's identity (:mod:`gbn.store.identity`), so a key
+added later with a default that keeps the old behaviour changes no existing run's id. A *changed* default needs the
 part's ``revision`` raised in its YAML file.
 """
 
@@ -185,7 +185,7 @@ class CosineConfig(_Schedule):
 
 
 class OneCycleConfig(_Schedule):
-    """Linear up from `start` times the rate to the rate at share `peak` of the updates, linear down to `final`."""
+    """Linear from `start` times the rate up to the rate at share `peak` of the updates, down to `final`."""
 
     name: Literal["one_cycle"]
     peak: Annotated[float, Field(gt=0, lt=1)] = 0.3

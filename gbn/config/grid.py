@@ -1,0 +1,194 @@
+"""An experiment's grid: ``experiments/<name>/sweep.yaml`` as cells (setting, arm) and their run ids.
+
+The file, every value an override list in Hydra's grammar::
+
+    title: GBN on CIFAR-10
+    base: [dataset=cifar10, trainer.epochs=8]     # every run
+    settings:                                     # optional: arms are compared within a setting
+      cnn: [model=cnn, model.width=0.25]
+    arms:
+      bn: [norm=bn]
+      gbn_cvar_75: [norm=gbn_cvar, norm.alpha=0.75]
+    controls: [gbn_cvar_75]                       # arms that get bn_matched[arm] and bn_reparam[arm]
+    reference: bn
+    seeds: 8                                      # 0 to 7, or a list
+    targets: [0.8, 0.9]                           # validation accuracies, or {setting: [...]}
+    scales:                                       # optional: named presets that replace or extend the above
+      small: {base: [dataset.subset=12000], seeds: 8, settings: [cnn]}
+
+An experiment owns no runs: the grid names them, and a run that two experiments name is trained once.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from gbn.config.compose import compose
+from gbn.config.errors import ConfigError, unknown
+from gbn.config.schema import Config
+from gbn.store.identity import run_id
+
+_KEYS = (
+    "title",
+    "base",
+    "settings",
+    "arms",
+    "controls",
+    "reference",
+    "seeds",
+    "targets",
+    "scales",
+    "default_scale",
+)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One arm in one setting: a configuration and, for each seed, the id of its run."""
+
+    setting: str
+    label: str
+    config: dict[str, Any]
+    run_ids: dict[int, str]
+    overrides: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The runs of an experiment at one scale.
+
+    Attributes:
+        controls: for each arm that has them, its control arms, BN-started first.
+        targets: for each setting, the fixed validation accuracies of the time-to-target columns.
+    """
+
+    name: str
+    title: str
+    scale: str | None
+    cells: list[Cell]
+    seeds: list[int]
+    reference: str
+    targets: dict[str, list[float]]
+    controls: dict[str, list[str]] = field(default_factory=dict)
+
+    @property
+    def settings(self) -> list[str]:
+        """Settings in the file's order."""
+        return list(dict.fromkeys(cell.setting for cell in self.cells))
+
+    def run_ids(self) -> list[str]:
+        """All run ids, seed-major: whenever a sweep is stopped, its pairs are whole."""
+        return [cell.run_ids[seed] for seed in self.seeds for cell in self.cells]
+
+    def configs(self) -> Iterator[tuple[str, Config]]:
+        """(run id, configuration) of every run, seed-major."""
+        checked = [Config.model_validate(cell.config) for cell in self.cells]
+        for seed in self.seeds:
+            for cell, config in zip(self.cells, checked, strict=True):
+                yield cell.run_ids[seed], config.model_copy(update={"seed": seed})
+
+
+def load_grid(path: str | Path, scale: str | None = None, extra: Sequence[str] = ()) -> Grid:
+    """The grid of ``experiments/<name>`` (or of its sweep.yaml).
+
+    Args:
+        path: the experiment's folder or its sweep.yaml.
+        scale: one of the file's ``scales``; None takes its ``default_scale``, or the grid as it stands.
+        extra: overrides added to every run's (``results_dir=...``, ``tracker.mode=offline``).
+
+    Raises:
+        ConfigError: no such file, an unknown key or scale, or a run whose configuration is refused.
+    """
+    folder = Path(path)
+    file = folder if folder.suffix == ".yaml" else folder / "sweep.yaml"
+    if not file.is_file():
+        beside = folder.parent.glob("*/sweep.yaml") if folder.parent.is_dir() else ()
+        raise unknown("experiment", str(path), [str(other.parent) for other in beside])
+    spec = yaml.safe_load(file.read_text())
+    for key in spec:
+        if key not in _KEYS:
+            raise unknown(f"key in {file}:", key, _KEYS)
+    name = file.parent.name
+    scale = scale or spec.get("default_scale")
+    spec = _scaled(spec, scale, file)
+    seeds = spec["seeds"]
+    seeds = list(range(seeds)) if isinstance(seeds, int) else [int(seed) for seed in seeds]
+    arms, controls = _with_controls(spec, file)
+    settings: dict[str, list[str]] = spec.get("settings") or {"": []}
+    cells = [
+        _cell(setting, label, [*spec.get("base", []), *settings[setting], *arms[label], *extra], seeds)
+        for setting in settings
+        for label in arms
+    ]
+    if spec["reference"] not in arms:
+        raise unknown(f"reference in {file}:", spec["reference"], arms)
+    targets = spec.get("targets", [])
+    by_setting = targets if isinstance(targets, Mapping) else dict.fromkeys(settings, targets)
+    return Grid(
+        name=name,
+        title=spec.get("title", name),
+        scale=scale,
+        cells=cells,
+        seeds=seeds,
+        reference=spec["reference"],
+        targets={setting: [float(value) for value in by_setting.get(setting, [])] for setting in settings},
+        controls=controls,
+    )
+
+
+def _scaled(spec: dict[str, Any], scale: str | None, file: Path) -> dict[str, Any]:
+    """Apply a preset: lists of overrides are appended to, `settings` and `arms` select, the rest replaces."""
+    if scale is None:
+        return spec
+    presets = spec.get("scales", {})
+    if scale not in presets:
+        raise unknown(f"scale of {file}:", scale, presets)
+    result = dict(spec)
+    for key, value in presets[scale].items():
+        if key == "base":
+            result["base"] = [*spec.get("base", []), *value]
+        elif key in ("settings", "arms") and isinstance(value, list):
+            result[key] = {choice: spec[key][choice] for choice in value}
+        elif key in _KEYS:
+            result[key] = value
+        else:
+            raise unknown(f"key in scale {scale} of {file}:", key, _KEYS)
+    if "arms" in presets[scale]:
+        result["controls"] = [arm for arm in result.get("controls", []) if arm in result["arms"]]
+    return result
+
+
+def _with_controls(spec: Mapping[str, Any], file: Path) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
+    arms: dict[str, list[str]] = {}
+    controls: dict[str, list[str]] = {}
+    wanted = spec.get("controls", [])
+    for arm in wanted:
+        if arm not in spec["arms"]:
+            raise unknown(f"arm under controls in {file}:", arm, spec["arms"])
+    for label, overrides in spec["arms"].items():
+        arms[label] = list(overrides)
+        if label in wanted:
+            controls[label] = []
+            for kind in ("bn_matched", "bn_reparam"):
+                control = f"{kind}[{label}]"
+                arms[control] = _control(kind, overrides, label, file)
+                controls[label].append(control)
+    return arms, controls
+
+
+def _control(kind: str, overrides: Sequence[str], label: str, file: Path) -> list[str]:
+    pair = next((one.removeprefix("norm=") for one in overrides if one.startswith("norm=")), None)
+    if pair is None or not pair.startswith("gbn"):
+        raise ConfigError(f"arm {label!r} in {file} has no norm=gbn_...: only a pair has controls")
+    rest = [one for one in overrides if not one.startswith("norm=")]
+    return [f"norm={kind}", f"norm.matched_to={pair}", *rest]
+
+
+def _cell(setting: str, label: str, overrides: Sequence[str], seeds: Sequence[int]) -> Cell:
+    config = compose([*overrides, "seed=0"])
+    defaults = config.defaults()
+    ids = {seed: run_id(config.model_copy(update={"seed": seed}).as_dict(), defaults) for seed in seeds}
+    return Cell(setting, label, config.as_dict(), ids, tuple(overrides))
