@@ -8,15 +8,12 @@ from difflib import get_close_matches
 from os import PathLike
 from pathlib import Path
 
+from gbn.data import cifar, digits, mnist, svhn
 from gbn.data.augment import Augmentation, augment
-from gbn.data.cifar import cifar10, cifar100
-from gbn.data.digits import digits
 from gbn.data.files import data_root
 from gbn.data.image_set import DataError, ImageSet
 from gbn.data.loader import DeviceSet, TrainLoader, epoch_order
-from gbn.data.mnist import fashion_mnist, mnist
 from gbn.data.splits import split, subset
-from gbn.data.svhn import svhn
 
 __all__ = [
     "DATASETS",
@@ -34,12 +31,12 @@ __all__ = [
 ]
 
 DATASETS: dict[str, Callable[[Path, bool], ImageSet]] = {
-    "digits": digits,
-    "mnist": mnist,
-    "fashion_mnist": fashion_mnist,
-    "cifar10": cifar10,
-    "cifar100": cifar100,
-    "svhn": svhn,
+    "digits": digits.digits,
+    "mnist": mnist.mnist,
+    "fashion_mnist": mnist.fashion_mnist,
+    "cifar10": cifar.cifar10,
+    "cifar100": cifar.cifar100,
+    "svhn": svhn.svhn,
 }
 """Name in the configuration -> function of (root, download)."""
 
