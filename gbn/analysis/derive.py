@@ -1,0 +1,139 @@
+"""A plan for any set of runs: arms and settings read off their identities.
+
+What differs in the norm section makes another arm; what differs elsewhere (the seed apart) makes another
+setting, and only arms of one setting are compared.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from gbn.analysis.plan import Entry, Plan
+from gbn.store.identity import canonical, norm_label
+from gbn.store.records import Record
+
+_CONTROL_METHODS = ("bn_matched", "bn_reparam")
+_NOT_OF_THE_PAIR = ("name", "method", "matched_to", "revision")
+
+
+def derive_plan(
+    records: Iterable[Record],
+    *,
+    name: str = "runs",
+    reference: str | None = None,
+    targets: Sequence[float] = (),
+    selection: Mapping[str, Any] | None = None,
+) -> Plan:
+    """The plan in which the given runs are all there is.
+
+    Args:
+        records: runs; those without a summary (unfinished) have no identity yet and are left out.
+        name: names the files that come of it.
+        reference: an arm's label; by default the arm ``bn``, or the only arm.
+        targets: accuracies (fractions); empty: chosen later from the curves, which a note says.
+        selection: how the runs were chosen.
+
+    Raises:
+        ValueError: no finished run, or no such reference among the arms.
+    """
+    identities = {r.run_id: r.summary["identity"] for r in records if r.summary and "identity" in r.summary}
+    if not identities:
+        raise ValueError("none of these runs is finished: there is nothing to compare yet")
+    norms = {run_id: kept["norm"] for run_id, kept in identities.items()}
+    rests = {
+        run_id: {key: part for key, part in kept.items() if key not in ("norm", "seed")}
+        for run_id, kept in identities.items()
+    }
+    arms, settings = _labels(norms, norm_label), _labels(rests, lambda _: "")
+    entries = tuple(
+        sorted(
+            (
+                Entry(settings[run_id], arms[run_id], kept["seed"], run_id)
+                for run_id, kept in identities.items()
+            ),
+            key=lambda entry: (entry.setting, entry.arm, entry.seed),
+        )
+    )
+    controls = _controls({arms[run_id]: norm for run_id, norm in norms.items()})
+    return Plan(
+        name=name,
+        title="A set of runs",
+        entries=entries,
+        reference=_reference(reference, arms, norms),
+        targets={setting: tuple(sorted(targets)) for setting in settings.values()},
+        controls=controls,
+        selection=dict(selection or {}),
+        notes=(
+            "Arms and settings were derived from the runs' configurations; no grid fixed them in advance.",
+        ),
+    )
+
+
+def _labels(parts: Mapping[str, Mapping[str, Any]], label: Any) -> dict[str, str]:
+    """A label for each run: the same for equal parts, different for different ones."""
+    distinct = {canonical(part): part for part in parts.values()}
+    flat = {key: flatten(part) for key, part in distinct.items()}
+    named: dict[str, str] = {}
+    for key, part in distinct.items():
+        same = [other for other, inner in distinct.items() if label(inner) == label(part)]
+        words = [label(part)] if label(part) else []
+        if len(same) > 1:
+            words += _differences(flat[key], [flat[other] for other in same])
+        named[key] = " ".join(words)
+    return {run_id: named[canonical(part)] for run_id, part in parts.items()}
+
+
+def _differences(flat: Mapping[str, Any], group: Sequence[Mapping[str, Any]]) -> list[str]:
+    keys = sorted({key for other in group for key in other})
+    differing = [key for key in keys if len({canonical(other.get(key)) for other in group}) > 1]
+    return [
+        str(flat[key]) if key.endswith(".name") and key in flat else f"{key}={flat.get(key, 'default')}"
+        for key in differing
+    ]
+
+
+def flatten(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one mapping with dotted keys."""
+    flat: dict[str, Any] = {}
+    for key, value in nested.items():
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def _controls(norms: Mapping[str, Mapping[str, Any]]) -> dict[str, tuple[str, ...]]:
+    """arm -> controls: those matched to a pair of the same name with the same parameters."""
+    found = {}
+    for arm, norm in norms.items():
+        if norm["method"] in _CONTROL_METHODS:
+            continue
+        matching = [
+            other
+            for other, control in norms.items()
+            if control["method"] in _CONTROL_METHODS and _pair(control) == _pair(norm)
+        ]
+        if matching and norm["method"] == "gbn":
+            found[arm] = tuple(sorted(matching))
+    return found
+
+
+def _pair(norm: Mapping[str, Any]) -> str:
+    matched = norm.get("matched_to")
+    inner = matched if isinstance(matched, Mapping) else {}
+    return canonical({key: part for key, part in norm.items() if key not in _NOT_OF_THE_PAIR} | dict(inner))
+
+
+def _reference(asked: str | None, arms: Mapping[str, str], norms: Mapping[str, Mapping[str, Any]]) -> str:
+    labels = sorted(set(arms.values()))
+    if asked is not None:
+        if asked not in labels:
+            raise ValueError(f"--reference {asked}: no such arm among these runs; arms: {', '.join(labels)}")
+        return asked
+    plain = sorted({arms[run_id] for run_id, norm in norms.items() if norm["method"] == "bn"})
+    if len(plain) == 1:
+        return plain[0]
+    if len(labels) == 1:
+        return labels[0]
+    why = f"{len(plain)} arms use bn" if plain else "no arm uses bn"
+    raise ValueError(f"{why}: choose the arm to compare with by --reference; arms: {', '.join(labels)}")

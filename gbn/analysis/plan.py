@@ -1,0 +1,117 @@
+"""What is compared with what: the arms, seeds, reference, targets and controls of a table or a figure.
+
+A plan comes from an experiment's grid (:func:`plan_of_grid`), where all of it was fixed before the runs, or
+is derived from the configurations of any set of runs (:mod:`gbn.analysis.derive`).
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+
+class CellLike(Protocol):
+    """One arm in one setting of a grid, over all seeds."""
+
+    label: str
+    setting: str
+    run_ids: Mapping[int, str]
+
+
+class GridLike(Protocol):
+    """What the analysis needs of an experiment's grid (:class:`gbn.config.grid.Grid`)."""
+
+    name: str
+    title: str
+    seeds: Sequence[int]
+    reference: str
+    scale: str | None
+    targets: Mapping[str, Sequence[float]]
+    controls: Mapping[str, Sequence[str]]
+
+    @property
+    def cells(self) -> Sequence[Any]:
+        """The cells, each a :class:`CellLike`."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One run that belongs to the comparison, whether it exists yet or not."""
+
+    setting: str
+    arm: str
+    seed: int
+    run_id: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A comparison.
+
+    Attributes:
+        name: names the files that come of it.
+        title: one line for people.
+        entries: every run that should be there.
+        reference: the arm that the others are compared with.
+        targets: for each setting the fixed accuracies (fractions), ascending.
+        controls: arm -> the arms that control for it.
+        selection: how to make this plan again: goes into each table's header.
+        notes: what a reader must know about how the plan was made.
+    """
+
+    name: str
+    title: str
+    entries: tuple[Entry, ...]
+    reference: str
+    targets: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    controls: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    selection: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    @property
+    def settings(self) -> list[str]:
+        """The settings in order of appearance."""
+        return list(dict.fromkeys(entry.setting for entry in self.entries))
+
+    def arms(self, setting: str) -> list[str]:
+        """The arms of a setting: the reference, then each arm followed by its controls, then the rest."""
+        present = dict.fromkeys(entry.arm for entry in self.entries if entry.setting == setting)
+        of_others = {
+            control for arm, controls in self.controls.items() if arm in present for control in controls
+        }
+        ordered = [self.reference]
+        for arm in present:
+            if arm not in of_others:
+                ordered += [arm, *self.controls.get(arm, ())]
+        ordered += present
+        return [arm for arm in dict.fromkeys(ordered) if arm in present]
+
+    def seeds(self, setting: str, arm: str) -> list[int]:
+        """The seeds planned for an arm, sorted."""
+        return sorted({e.seed for e in self.entries if e.setting == setting and e.arm == arm})
+
+
+def plan_of_grid(grid: GridLike) -> Plan:
+    """The plan of an experiment's grid.
+
+    Raises:
+        ValueError: the reference is none of the grid's arms.
+    """
+    entries = tuple(
+        Entry(cell.setting, cell.label, seed, run_id)
+        for cell in grid.cells
+        for seed, run_id in cell.run_ids.items()
+    )
+    arms = list(dict.fromkeys(entry.arm for entry in entries))
+    if grid.reference not in arms:
+        raise ValueError(
+            f"experiment {grid.name}: reference {grid.reference!r} is none of its arms ({', '.join(arms)})"
+        )
+    return Plan(
+        name=grid.name + (f"-{grid.scale}" if grid.scale else ""),
+        title=grid.title,
+        entries=entries,
+        reference=grid.reference,
+        targets={setting: tuple(sorted(values)) for setting, values in grid.targets.items()},
+        controls={arm: tuple(controls) for arm, controls in grid.controls.items()},
+        selection={"experiment": f"experiments/{grid.name}", "scale": grid.scale},
+    )

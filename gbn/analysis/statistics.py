@@ -1,0 +1,203 @@
+"""Estimates from pairs, with their uncertainty and with misses treated as what they are.
+
+A speed-up is reference / candidate: greater than 1, the candidate is faster. Its estimate is the geometric
+mean over pairs (same seed) with a paired t interval on log ratios. As soon as one run of a pair misses the
+target, a mean does not exist any more: the median over pairs is taken, a miss standing for a time beyond the
+run's end, and what is only known to lie on one side of a number is printed so (">= 1.3").
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from gbn.analysis.targets import Time
+
+LEVEL = 0.95
+INFINITY = float("inf")
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """An estimate known to lie in [value_low, value_high], with a confidence interval [low, high].
+
+    Attributes:
+        value_low, value_high: equal where the estimate is a number; a miss can leave only bounds.
+        low, high: the interval; NaN where n is too small for one.
+        n: pairs (or runs) behind it.
+        method: "paired t", "median", "mean", or what else made it.
+        sd: standard deviation of the log ratios, differences or values; NaN where it does not exist.
+        arm_misses, reference_misses: how many of the n did not reach the target.
+    """
+
+    value_low: float
+    value_high: float
+    low: float
+    high: float
+    n: int
+    method: str
+    sd: float = float("nan")
+    arm_misses: int = 0
+    reference_misses: int = 0
+
+
+NOTHING = Estimate(float("nan"), float("nan"), float("nan"), float("nan"), 0, "none")
+
+
+def t_quantile(probability: float, degrees: int) -> float:
+    """Quantile of Student's t."""
+    from scipy.special import stdtrit  # imported here: a table of accuracies alone needs no scipy
+
+    return float(stdtrit(degrees, probability))
+
+
+def mean_interval(values: Sequence[float], method: str = "mean") -> Estimate:
+    """Mean with its t interval; one value has none."""
+    x = np.asarray(values, dtype=float)
+    n = len(x)
+    if n == 0:
+        return NOTHING
+    centre = float(x.mean())
+    if n == 1:
+        return Estimate(centre, centre, float("nan"), float("nan"), 1, method)
+    sd = float(x.std(ddof=1))
+    half = t_quantile(0.5 + LEVEL / 2, n - 1) * sd / math.sqrt(n)
+    return Estimate(centre, centre, centre - half, centre + half, n, method, sd)
+
+
+def paired_difference(arm: Sequence[float], reference: Sequence[float]) -> Estimate:
+    """Mean of arm - reference over pairs, paired t interval; pairs with a NaN are left out."""
+    differences = [a - r for a, r in zip(arm, reference, strict=True) if not math.isnan(a - r)]
+    return mean_interval(differences, "paired t")
+
+
+def speedup(arm: Sequence[Time], reference: Sequence[Time]) -> Estimate:
+    """reference / arm over pairs of times; see the module's docstring.
+
+    Args:
+        arm: times of the candidate, one a pair.
+        reference: times of the reference, in the same order.
+
+    Returns:
+        Where every run reached the target: geometric mean and paired t interval. Else the median over all
+        pairs with bounds, and the interval of the sign test (from six pairs on).
+    """
+    pairs = list(zip(arm, reference, strict=True))
+    misses = sum(not a.reached for a, _ in pairs), sum(not r.reached for _, r in pairs)
+    if not pairs:
+        return NOTHING
+    if misses == (0, 0):
+        logs = mean_interval([math.log(r.low / a.low) for a, r in pairs])
+        centre, low, high = (math.exp(x) for x in (logs.value_low, logs.low, logs.high))
+        return Estimate(centre, centre, low, high, logs.n, "paired t", logs.sd)
+    bounds = [_ratio(a, r) for a, r in pairs]
+    return median_of_bounds(bounds, arm_misses=misses[0], reference_misses=misses[1])
+
+
+def _ratio(arm: Time, reference: Time) -> tuple[float, float]:
+    """Bounds of reference / arm. Both missed: nothing is known."""
+    if not arm.reached and not reference.reached:
+        return 0.0, INFINITY
+    low = 0.0 if math.isinf(arm.high) else reference.low / arm.high
+    high = INFINITY if math.isinf(reference.high) else reference.high / arm.low
+    return low, high
+
+
+def median_of_bounds(
+    bounds: Sequence[tuple[float, float]], arm_misses: int = 0, reference_misses: int = 0
+) -> Estimate:
+    """The median of numbers of which only bounds are known, with the sign test's interval."""
+    lows, highs = sorted(low for low, _ in bounds), sorted(high for _, high in bounds)
+    n = len(bounds)
+    rank = sign_test_rank(n)
+    return Estimate(
+        value_low=_median(lows, 0.0),
+        value_high=_median(highs, INFINITY),
+        low=lows[rank - 1] if rank else float("nan"),
+        high=highs[n - rank] if rank else float("nan"),
+        n=n,
+        method="median",
+        arm_misses=arm_misses,
+        reference_misses=reference_misses,
+    )
+
+
+def _median(ordered: Sequence[float], unknown: float) -> float:
+    """The median of ratios; between two middle ones their geometric mean, so that it inverts with the ratio."""
+    n = len(ordered)
+    low, high = ordered[(n - 1) // 2], ordered[n // 2]
+    if low == high:
+        return low
+    return unknown if low == 0 and math.isinf(high) else math.sqrt(low * high)
+
+
+def sign_test_rank(n: int) -> int:
+    """The largest k for which [x_(k), x_(n-k+1)] covers the median with probability LEVEL; 0: none does."""
+    tail, rank = 0.0, 0
+    for k in range(n // 2):
+        tail += math.comb(n, k) / 2**n
+        if 2 * tail > 1 - LEVEL:
+            break
+        rank = k + 1
+    return rank
+
+
+def smallest_ratio(sd: float, n: int) -> float:
+    """The smallest speed-up that n pairs with this standard deviation of log ratios tell from 1.
+
+    That is the half-width of the interval as a factor: an arm's speed-up has to exceed it (or fall below its
+    inverse) to be distinguishable at all. NaN where it cannot be known.
+    """
+    if n < 2 or math.isnan(sd):
+        return float("nan")
+    return math.exp(t_quantile(0.5 + LEVEL / 2, n - 1) * sd / math.sqrt(n))
+
+
+def aa_fixed_target(times: Sequence[Time]) -> Estimate:
+    """A/A for a fixed target: runs of the reference against other runs of the reference.
+
+    All ordered pairs of different seeds enter. By symmetry their geometric mean is exactly 1, so what tells
+    is the interval: that of a comparison of n runs with n other runs of the same arm, unpaired. With a miss:
+    the median over the ordered pairs, without an interval (the pairs share runs).
+    """
+    n = len(times)
+    if n < 2:
+        return NOTHING
+    missed = sum(not time.reached for time in times)
+    if not missed:
+        sd = float(np.std([math.log(time.low) for time in times], ddof=1))
+        half = t_quantile(0.5 + LEVEL / 2, n - 1) * sd * math.sqrt(2 / n)
+        return Estimate(1.0, 1.0, math.exp(-half), math.exp(half), n, "A/A", sd)
+    median = median_of_bounds([_ratio(times[j], times[i]) for i in range(n) for j in range(n) if i != j])
+    return replace(
+        median, low=math.nan, high=math.nan, n=n, method="A/A", arm_misses=missed, reference_misses=missed
+    )
+
+
+def aa_maximum(pairs: dict[tuple[int, int], tuple[Time, Time]]) -> Estimate:
+    """A/A for the reference's own maximum: what an arm identical to the reference shows in that metric.
+
+    Args:
+        pairs: (i, j), i != j, of n runs of the reference -> times to run i's maximum of (run j, run i).
+
+    Returns:
+        The median over all ordered pairs. The interval is no confidence interval: it spans the medians of
+        the n - 1 ways to pair each run with the run k places on, so it shows where a row of n pairs of an
+        identical arm would have landed here. `arm_misses` counts among the n (n - 1) ordered pairs.
+    """
+    if not pairs:
+        return NOTHING
+    n = max(i for i, _ in pairs) + 1
+    bounds = {key: _ratio(*times) for key, times in pairs.items()}
+    shifts = [median_of_bounds([bounds[i, (i + k) % n] for i in range(n)]) for k in range(1, n)]
+    whole = median_of_bounds(list(bounds.values()))
+    return Estimate(
+        whole.value_low,
+        whole.value_high,
+        min(shift.value_low for shift in shifts),
+        max(shift.value_high for shift in shifts),
+        len(pairs),
+        "A/A",
+        arm_misses=sum(not arm.reached for arm, _ in pairs.values()),
+    )
