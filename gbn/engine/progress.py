@@ -1,0 +1,127 @@
+"""What a training run shows: a bar on a terminal, a plain line now and then elsewhere, nothing on request."""
+
+import sys
+import time
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+
+class Progress(Protocol):
+    """Shows a run's progress."""
+
+    def update(self, update: int, loss: float | None) -> None:
+        """Another update was made; `loss` where it is known without waiting for the device."""
+
+    def point(self, point: Mapping[str, Any]) -> None:
+        """A point of the curve was recorded."""
+
+    def close(self) -> None:
+        """The run ended."""
+
+
+class Quiet:
+    """Shows nothing."""
+
+    def update(self, update: int, loss: float | None) -> None:
+        """Nothing."""
+
+    def point(self, point: Mapping[str, Any]) -> None:
+        """Nothing."""
+
+    def close(self) -> None:
+        """Nothing."""
+
+
+def _rate(images: float) -> str:
+    return f"{images:,.0f} images/s"
+
+
+def _clock(seconds: float) -> str:
+    minutes, seconds = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
+
+
+class Plain:
+    """A line every `every` seconds, at a point of the curve: for logs and pipes."""
+
+    def __init__(self, run_id: str, start: int, total: int, batch_size: int, every: float = 5.0) -> None:
+        self.run_id, self.start, self.total, self.batch_size, self.every = (
+            run_id,
+            start,
+            total,
+            batch_size,
+            every,
+        )
+        self.began = self.last = time.monotonic()
+
+    def update(self, update: int, loss: float | None) -> None:
+        """Lines come at points only."""
+
+    def point(self, point: Mapping[str, Any]) -> None:
+        """Print where the run stands, unless it did a moment ago."""
+        now = time.monotonic()
+        if now - self.last < self.every and point["update"] < self.total:
+            return
+        self.last = now
+        done = point["update"] - self.start
+        per_update = (now - self.began) / max(1, done)
+        left = per_update * (self.total - point["update"])
+        print(
+            f"{self.run_id}  update {point['update']}/{self.total}  loss {point['train_loss']:.3f}  "
+            f"val {100 * point['val_accuracy']:.2f} %  {_rate(self.batch_size / max(per_update, 1e-9))}  "
+            f"{_clock(left)} left",
+            flush=True,
+        )
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+class Bar:
+    """A rich progress bar with loss, validation accuracy, images/s and time left."""
+
+    def __init__(self, run_id: str, start: int, total: int, batch_size: int) -> None:
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+        from rich.progress import Progress as RichProgress
+
+        self.batch_size = batch_size
+        self.bar = RichProgress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=None),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[state]}"),
+            TimeRemainingColumn(),
+            refresh_per_second=4,
+        )
+        self.task = self.bar.add_task(run_id, total=total, completed=start, state="")
+        self.loss, self.accuracy = "", ""
+        self.bar.start()
+
+    def update(self, update: int, loss: float | None) -> None:
+        """Move the bar."""
+        if loss is not None:
+            self.loss = f"loss {loss:.3f}"
+        speed = self.bar.tasks[0].speed
+        rate = _rate(speed * self.batch_size) if speed else ""
+        self.bar.update(
+            self.task, completed=update, state="  ".join(filter(None, (self.loss, self.accuracy, rate)))
+        )
+
+    def point(self, point: Mapping[str, Any]) -> None:
+        """Show the new validation accuracy."""
+        self.loss = f"loss {point['train_loss']:.3f}"
+        self.accuracy = f"val {100 * point['val_accuracy']:.2f} %"
+
+    def close(self) -> None:
+        """Leave the finished bar on the screen."""
+        self.bar.stop()
+
+
+def make_progress(style: str, run_id: str, start: int, total: int, batch_size: int) -> Progress:
+    """The display of a run; `auto` is a bar where standard output is a terminal, plain lines elsewhere."""
+    if style == "auto":
+        style = "bar" if sys.stdout.isatty() else "plain"
+    if style == "bar":
+        return Bar(run_id, start, total, batch_size)
+    return Plain(run_id, start, total, batch_size) if style == "plain" else Quiet()

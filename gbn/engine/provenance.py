@@ -1,0 +1,81 @@
+"""Where a segment of a run was made: commit, versions, device, threads, data. Never part of a run's identity."""
+
+import functools
+import hashlib
+import os
+import platform
+import subprocess
+import sys
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+_PACKAGES = ("gbn", "torch", "torchvision", "numpy", "triton", "numba", "hydra-core", "wandb")
+
+
+def device_kind(device: torch.device) -> str:
+    """The device's model name: the GPU's, or the CPU's as the system tells it."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+@functools.cache
+def git_state() -> dict[str, str | None]:
+    """The checkout's commit, and the hash of what differs from it (None where nothing does, or without git)."""
+    folder = Path(__file__).resolve().parent
+
+    def git(*arguments: str) -> bytes | None:
+        try:
+            done = subprocess.run(
+                ["git", *arguments], cwd=folder, capture_output=True, timeout=10, check=True
+            )
+        except (OSError, subprocess.SubprocessError):
+            return None
+        return done.stdout
+
+    commit, difference = git("rev-parse", "HEAD"), git("diff", "HEAD", "--", "*.py", "*.yaml", "*.toml")
+    return {
+        "commit": commit.decode().strip() if commit else None,
+        "dirty": hashlib.sha256(difference).hexdigest()[:12] if difference else None,
+    }
+
+
+@functools.cache
+def package_versions() -> dict[str, str]:
+    """Versions of the packages whose version can matter to a number."""
+    found = {"python": platform.python_version()}
+    for name in _PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    found["torch"] = torch.__version__  # with its build ("+cpu", "+cu130"), which the metadata may lack
+    return found
+
+
+def provenance(device: torch.device, *, start: int, kernels: str, data_digest: str) -> dict[str, Any]:
+    """The entry of one segment, beginning at update `start`."""
+    entry: dict[str, Any] = {
+        "start_update": start,
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "device": device.type,
+        "device_kind": device_kind(device),
+        "threads": torch.get_num_threads(),
+        "cores": os.cpu_count(),
+        "kernels": kernels,
+        "data_digest": data_digest,
+        "versions": package_versions(),
+        **git_state(),
+        "argv": [Path(sys.argv[0]).name, *sys.argv[1:]],
+    }
+    if device.type == "cuda":
+        entry |= {"cuda": torch.version.cuda, "cudnn": torch.backends.cudnn.version()}
+    return entry

@@ -1,0 +1,279 @@
+"""One run: skip it if it is done, resume it if it was begun, train it, and leave its files complete."""
+
+import contextlib
+import os
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gbn.config.schema import Config
+from gbn.store.identity import identity, run_id_of
+from gbn.store.locks import LockedError
+from gbn.store.records import DONE, RunStore, RunWriter
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from gbn.data import ImageSet
+
+_ONE_VALUE = "Expected more than 1 value per channel when training"  # torch's own words, and our layers'
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a request to run.
+
+    Attributes:
+        status: a status of the store, or ``locked``: another process is at it.
+        skipped: whether the run was done before.
+        message: one line for a person.
+    """
+
+    run_id: str
+    status: str
+    skipped: bool
+    message: str
+
+    @property
+    def ok(self) -> bool:
+        """Whether the run is done, whatever its result (a diverged run is a result)."""
+        return self.status in DONE
+
+
+def run(config: Config, *, stop: Callable[[], bool] = lambda: False, jobs: int = 1) -> Outcome:
+    """Make one run be done, if it is not.
+
+    Never raises for what happens in training: a failed run is an outcome, its traceback in ``error.txt``.
+
+    Args:
+        config: the run's configuration.
+        stop: asked before each update; True checkpoints the run and leaves it for later.
+        jobs: how many runs share this machine: threads and the clock follow from it.
+    """
+    complete = config.as_dict()
+    kept = identity(complete, config.defaults())
+    run_id = run_id_of(kept)
+    store = RunStore(config.results_dir)
+    status: str = store.status(run_id)
+    if status in DONE:
+        return Outcome(run_id, status, True, _describe(store, run_id))
+    try:
+        with store.writer(run_id) as writer:
+            writer.write_config(complete)
+            try:
+                status = _train(config, complete, kept, writer, stop, jobs)
+            except Exception as error:
+                writer.write_error(traceback.format_exc())
+                where = writer.folder / "error.txt"
+                first = (str(error).strip().splitlines() or [""])[0]
+                return Outcome(run_id, "failed", False, f"{type(error).__name__}: {first} (see {where})")
+    except LockedError as error:
+        return Outcome(run_id, "locked", False, str(error))
+    if status == "interrupted":
+        return Outcome(
+            run_id, status, False, "stopped with a checkpoint; the same command goes on from there"
+        )
+    return Outcome(run_id, status, False, _describe(store, run_id))
+
+
+def _describe(store: RunStore, run_id: str) -> str:
+    summary = store.load(run_id).summary or {}
+    if summary["status"] == "not_applicable":
+        return "not applicable: the normalizer needs more than one value a channel in training"
+    if summary["status"] == "diverged":
+        return f"diverged at update {summary['diverged_at']}"
+    final = summary["final"]
+    return (
+        f"test accuracy {100 * final['test_accuracy']:.2f} %, validation {100 * final['val_accuracy']:.2f} %, "
+        f"{summary['updates']} updates in {summary['seconds']:.1f} s of training"
+    )
+
+
+def _train(
+    config: Config,
+    complete: dict[str, Any],
+    kept: dict[str, Any],
+    writer: RunWriter,
+    stop: Callable[[], bool],
+    jobs: int,
+) -> str:
+    import torch
+
+    from gbn import kernels
+    from gbn.data import load
+    from gbn.engine.progress import make_progress
+    from gbn.engine.provenance import device_kind, git_state, package_versions, provenance
+    from gbn.engine.tracking import Tracker
+    from gbn.engine.trainer import Trainer
+
+    device = choose_device(config.trainer.device)
+    if config.trainer.precision == "fp16" and device.type == "cpu":
+        raise ValueError("trainer.precision=fp16 needs a GPU, and this machine has none: use bf16 or fp32")
+    set_threads(config.trainer.threads, jobs)
+    images = load(config.dataset.name, config.dataset.root, config.dataset.download)
+    model = build_model(config, images).to(device)
+    if config.trainer.channels_last:
+        model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    loader, evaluator, task = build_data(config, images, device)
+    tracker = Tracker(
+        complete["tracker"],
+        writer.run_id,
+        complete,
+        Path(config.results_dir),
+        group=config.experiment or writer.run_id.rsplit("-", 2)[0],
+        tags=tuple(
+            filter(None, (config.experiment, config.norm.label, config.model.name, config.dataset.name))
+        ),
+    )
+    trainer = Trainer(config, model, loader, evaluator, task, writer, tracker, device, stop)
+    start = _start_of(writer, device)
+    writer.add_provenance(
+        provenance(device, start=start, kernels=kernels.selected(), data_digest=images.digest)
+    )
+    clock = config.trainer.clock
+    summary: dict[str, Any] = {
+        "run_id": writer.run_id,
+        "status": "finished",
+        "config": complete,
+        "identity": kept,
+    }
+    failed = True
+    try:
+        try:
+            ending: str = trainer.train(
+                lambda begin, total: make_progress(
+                    config.trainer.progress, writer.run_id, begin, total, config.trainer.batch_size
+                )
+            )
+        except ValueError as error:
+            if _ONE_VALUE not in str(error):
+                raise
+            ending = "not_applicable"
+        failed = False
+        if ending == "interrupted":
+            return ending
+        curve = writer.curve()
+        summary |= {
+            "status": ending,
+            "updates": trainer.step,
+            "seconds": trainer.seconds,
+            "clock": ("shared" if jobs > 1 else "exclusive") if clock == "auto" else clock,
+            "diverged_at": int(trainer.diverged_at) if ending == "diverged" else None,
+            "parameters": sum(parameter.numel() for parameter in model.parameters()),
+            "final": curve[-1] if curve else None,
+            **_best(curve),
+            "environment": {
+                "device": device.type,
+                "device_kind": device_kind(device),
+                "threads": torch.get_num_threads(),
+                "kernels": kernels.selected(),
+                "torch": torch.__version__,
+                "python": package_versions()["python"],
+                "commit": git_state()["commit"],
+                "dirty": git_state()["dirty"],
+                "date": provenance(device, start=0, kernels="", data_digest="")["date"],
+            },
+        }
+        writer.write_summary(summary)
+        return ending
+    finally:
+        tracker.finish(None if failed else summary, failed=failed)
+
+
+def _best(curve: list[dict[str, Any]]) -> dict[str, Any]:
+    from gbn.engine.evaluation import best_points
+
+    return best_points(curve)
+
+
+def _start_of(writer: RunWriter, device: "torch.device") -> int:
+    from gbn.engine.checkpoint import load_checkpoint
+
+    if not writer.checkpoint_path.exists():
+        return 0
+    return int(load_checkpoint(writer.checkpoint_path, device)["step"])
+
+
+def choose_device(wanted: str) -> "torch.device":
+    """The device that a configuration asks for; `auto` takes a GPU if there is one.
+
+    Raises:
+        ValueError: cuda is asked for and there is none.
+    """
+    import torch
+
+    available = torch.cuda.is_available()
+    if wanted == "cuda" and not available:
+        raise ValueError("trainer.device=cuda, but torch sees no GPU: use trainer.device=auto or cpu")
+    return torch.device("cuda" if wanted != "cpu" and available else "cpu")
+
+
+def set_threads(wanted: int | str, jobs: int) -> None:
+    """Torch's threads: as configured, or this machine's cores divided among the parallel jobs."""
+    import torch
+
+    if wanted == "auto":
+        given = os.environ.get("OMP_NUM_THREADS", "")
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        wanted = int(given) if given.isdigit() and jobs == 1 else max(1, cores // jobs)
+    torch.set_num_threads(int(wanted))
+    with contextlib.suppress(RuntimeError):  # can be set once, before any parallel work
+        torch.set_num_interop_threads(1)
+
+
+def build_model(config: Config, images: "ImageSet") -> "nn.Module":
+    """The network with its normalizers and the seed's initial values, on the CPU."""
+    from gbn.models import build, initialise
+    from gbn.nn import norm_layer
+
+    norm = norm_layer(config.norm.method, **config.norm.options())
+    options = config.model.model_dump(exclude={"name", "revision"})
+    model = build(
+        config.model.name,
+        norm,
+        in_channels=images.in_channels,
+        num_classes=images.num_classes,
+        image_size=images.image_size,
+        **options,
+    )
+    return initialise(norm.place(model), config.seed)
+
+
+def build_data(config: Config, images: "ImageSet", device: "torch.device") -> tuple[Any, Any, Any]:
+    """(loader, evaluator, task) of a run, the images on the device."""
+    from gbn.data import DeviceSet, TrainLoader, split, subset
+    from gbn.engine.evaluation import Evaluator
+    from gbn.engine.trainer import precision_context
+    from gbn.tasks import Classification
+
+    channels_last = config.trainer.channels_last
+    shared: dict[str, Any] = {"device": device, "channels_last": channels_last}
+    train = DeviceSet(
+        images.train_images,
+        images.train_labels,
+        images.mean,
+        images.std,
+        augmentation=config.dataset.augment,
+        **shared,
+    )
+    test = DeviceSet(images.test_images, images.test_labels, images.mean, images.std, **shared)
+    training, validation = split(images.train_labels, config.dataset.validation, config.seed)
+    if config.dataset.subset is not None:
+        training = subset(images.train_labels, config.dataset.subset, training)
+    evaluation = config.trainer.evaluation
+    calibration = min(evaluation.calibration_images, len(training))
+    task = Classification(config.task.label_smoothing)
+    evaluator = Evaluator(
+        task,
+        train,
+        test,
+        validation=validation,
+        calibration=subset(images.train_labels, calibration, training),
+        slice_images=evaluation.images,
+        exact=evaluation.exact,
+        autocast=precision_context(config.trainer.precision, device),
+    )
+    return TrainLoader(train, training, config.trainer.batch_size, config.seed), evaluator, task

@@ -1,0 +1,50 @@
+"""Torch's optimizers, built from their configuration section."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+
+def build_optimizer(model: nn.Module, options: Mapping[str, Any]) -> torch.optim.Optimizer:
+    """The optimizer of a model.
+
+    Args:
+        model: its parameters that require a gradient are optimized.
+        options: the section ``optimizer``: name (sgd, adam, adamw, nadam, rmsprop), lr, weight_decay, decay
+            (``all``: every parameter decays, as in most published recipes; ``weights``: only tensors of two or
+            more dimensions, so neither biases nor the gain and bias of a normalizer), and its own keys.
+
+    Raises:
+        ValueError: an unknown optimizer, or a model without a trainable parameter.
+    """
+    groups = _parameter_groups(model, options["weight_decay"], options["decay"])
+    name, lr = options["name"], options["lr"]
+    if name == "sgd":
+        return torch.optim.SGD(groups, lr=lr, momentum=options["momentum"], nesterov=options["nesterov"])
+    if name == "rmsprop":
+        return torch.optim.RMSprop(
+            groups, lr=lr, alpha=options["alpha"], momentum=options["momentum"], eps=options["eps"]
+        )
+    betas = (options.get("beta1", 0.9), options.get("beta2", 0.999))
+    if name == "adam":
+        return torch.optim.Adam(groups, lr=lr, betas=betas, eps=options["eps"])
+    if name == "adamw":
+        return torch.optim.AdamW(groups, lr=lr, betas=betas, eps=options["eps"])
+    if name == "nadam":
+        return torch.optim.NAdam(groups, lr=lr, betas=betas, eps=options["eps"])
+    raise ValueError(f"unknown optimizer {name!r}; allowed: sgd, adam, adamw, nadam, rmsprop")
+
+
+def _parameter_groups(model: nn.Module, weight_decay: float, decay: str) -> list[dict[str, Any]]:
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    if not parameters:
+        raise ValueError("the model has no parameter that requires a gradient: nothing to optimize")
+    if decay == "all" or weight_decay == 0:
+        return [{"params": parameters, "weight_decay": weight_decay}]
+    groups = [
+        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": weight_decay},
+        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    return [group for group in groups if group["params"]]

@@ -1,0 +1,50 @@
+"""Learning-rate schedules as pure functions of the update.
+
+A rate that depends on the update alone needs no state in the checkpoint, and a resumed run has the same rates
+by construction.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+
+def learning_rate(options: Mapping[str, Any], base: float, update: int, total: int, per_epoch: int) -> float:
+    """The rate of one update, counted from 0; see :func:`schedule_factor`."""
+    return base * schedule_factor(options, update, total, per_epoch)
+
+
+def schedule_factor(options: Mapping[str, Any], update: int, total: int, per_epoch: int) -> float:
+    """What the base rate is multiplied with at an update.
+
+    Args:
+        options: the section ``schedule``: name (constant, step, cosine, one_cycle), warmup_epochs (linear from
+            1/w to 1 over the first w updates; the schedule proper runs over what remains), and its own keys.
+        update: 0 to total - 1.
+        total: updates of the whole run.
+        per_epoch: updates an epoch.
+
+    Raises:
+        ValueError: an unknown schedule, or a warm-up as long as the run.
+    """
+    warmup = round(options["warmup_epochs"] * per_epoch)
+    if warmup >= total > 0 and warmup > 0:
+        raise ValueError(
+            f"schedule.warmup_epochs={options['warmup_epochs']} is {warmup} updates, the whole run has {total}: "
+            "warm up for less"
+        )
+    if update < warmup:
+        return (update + 1) / warmup
+    done = (update - warmup) / max(1, total - warmup)
+    name = options["name"]
+    if name == "constant":
+        return 1.0
+    if name == "step":
+        return options["gamma"] ** sum(done >= milestone for milestone in options["milestones"])
+    if name == "cosine":
+        return options["final"] + (1 - options["final"]) * (1 + math.cos(math.pi * done)) / 2
+    if name == "one_cycle":
+        if done < options["peak"]:
+            return options["start"] + (1 - options["start"]) * done / options["peak"]
+        return 1 + (options["final"] - 1) * (done - options["peak"]) / (1 - options["peak"])
+    raise ValueError(f"unknown schedule {name!r}; allowed: constant, step, cosine, one_cycle")
