@@ -48,7 +48,7 @@ def test_every_network_trains_a_step_with_every_method(name, method):
     images = torch.randn(6, 3, size, size, generator=torch.Generator().manual_seed(0))
     if method == "instance" and name in ("lenet", "mlp"):
         # One value an image and channel cannot be normalized: refused, where zeros would train nothing.
-        with pytest.raises(ValueError, match="instance|more than 1 spatial"):
+        with pytest.raises(ValueError, match=r"instance|more than 1 spatial"):
             model(images)
         return
     logits = model(images)
