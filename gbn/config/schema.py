@@ -194,14 +194,17 @@ class OneCycleConfig(_Schedule):
 
 
 class EvaluationConfig(Section):
-    """The points of a curve: a fixed slice of the validation images on a geometric grid of updates."""
+    """The points of a curve: a fixed slice of the validation images on a geometric grid of updates.
+
+    The whole validation and test sets are seen every `test_every` epochs and at the end (0: at the end only).
+    """
 
     images: Count = 2000
     points: Count = 40
     first: Count = 5
     exact: bool = True
     calibration_images: Count = 1024
-    test: Literal["epochs", "last"] = "epochs"
+    test_every: NonNegative = 1.0
 
 
 class TrainerConfig(Section):

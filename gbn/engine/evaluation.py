@@ -1,8 +1,8 @@
 """When and on what a run is evaluated.
 
 The points of a curve lie on a geometric grid of updates, fine where curves rise, since a speed-up in updates is
-read off where a curve crosses a target. Each point uses one fixed slice of the validation images; epoch ends add
-the whole validation and test sets.
+read off where a curve crosses a target. Each point uses one fixed slice of the validation images; every few epochs
+and at the end the whole validation and test sets are seen as well.
 """
 
 from collections.abc import Callable
@@ -32,6 +32,18 @@ def evaluation_grid(first: int, total: int, points: int) -> list[int]:
         return [total]
     ratio = total / first
     return sorted({round(first * ratio ** (i / (points - 1))) for i in range(points)} | {total})
+
+
+def test_points(every: float, per_epoch: int, total: int) -> list[int]:
+    """Updates after which the whole validation and test sets are seen: every `every` epochs, and the last.
+
+    >>> test_points(1.0, 10, 25)
+    [10, 20, 25]
+    """
+    if every == 0:
+        return [total]
+    count = int(total / (every * per_epoch))
+    return sorted({max(1, round(i * every * per_epoch)) for i in range(1, count + 1)} | {total})
 
 
 class Evaluator:

@@ -35,13 +35,14 @@ def git_state() -> dict[str, str | None]:
     def git(*arguments: str) -> bytes | None:
         try:
             done = subprocess.run(
-                ["git", *arguments], cwd=folder, capture_output=True, timeout=10, check=True
+                ["git", *arguments], cwd=folder.parent, capture_output=True, timeout=10, check=True
             )
         except (OSError, subprocess.SubprocessError):
             return None
         return done.stdout
 
-    commit, difference = git("rev-parse", "HEAD"), git("diff", "HEAD", "--", "*.py", "*.yaml", "*.toml")
+    commit = git("rev-parse", "HEAD")
+    difference = git("diff", "HEAD", "--", ".", "../conf", "../train.py")
     return {
         "commit": commit.decode().strip() if commit else None,
         "dirty": hashlib.sha256(difference).hexdigest()[:12] if difference else None,

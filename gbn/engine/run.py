@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -100,6 +101,7 @@ def _train(
     stop: Callable[[], bool],
     jobs: int,
 ) -> str:
+    began = time.monotonic()
     import torch
 
     from gbn import kernels
@@ -160,6 +162,7 @@ def _train(
             "status": ending,
             "updates": trainer.step,
             "seconds": trainer.seconds,
+            "wall_seconds": time.monotonic() - began,
             "clock": ("shared" if jobs > 1 else "exclusive") if clock == "auto" else clock,
             "diverged_at": int(trainer.diverged_at) if ending == "diverged" else None,
             "parameters": sum(parameter.numel() for parameter in model.parameters()),

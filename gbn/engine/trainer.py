@@ -12,7 +12,7 @@ from torch import nn
 from gbn.config.schema import Config
 from gbn.data import TrainLoader
 from gbn.engine.checkpoint import load_checkpoint, save_checkpoint
-from gbn.engine.evaluation import Evaluator, evaluation_grid
+from gbn.engine.evaluation import Evaluator, evaluation_grid, test_points
 from gbn.engine.progress import Progress, Quiet
 from gbn.engine.tracking import Tracker
 from gbn.optim import build_optimizer, learning_rate
@@ -73,9 +73,8 @@ class Trainer:
         # Compiled for training only: evaluation and checkpoints see the plain module, whose parameters it shares.
         self.forward: Callable[..., Any] = torch.compile(model) if options.compile else model
         evaluation = options.evaluation
-        epochs = range(loader.steps_per_epoch, self.total + 1, loader.steps_per_epoch)
-        self.epoch_ends = {*epochs, self.total} if evaluation.test == "epochs" else {self.total}
-        self.grid = {*evaluation_grid(evaluation.first, self.total, evaluation.points), *self.epoch_ends}
+        self.whole_at = {*test_points(evaluation.test_every, loader.steps_per_epoch, self.total)}
+        self.grid = {*evaluation_grid(evaluation.first, self.total, evaluation.points), *self.whole_at}
         self.step, self.points, self.seconds = 0, 0, 0.0
         self._reset_sums()
         self.diverged_at = torch.full((), -1, dtype=torch.int64, device=device)
@@ -174,7 +173,7 @@ class Trainer:
         }
         if evaluate:
             point |= self.evaluator.point(self.model)
-            if self.step in self.epoch_ends:
+            if self.step in self.whole_at:
                 point |= self.evaluator.whole(self.model)
         self.writer.append(point)
         self.points += 1

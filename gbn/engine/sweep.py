@@ -1,0 +1,108 @@
+"""Many runs on one machine: a pool of processes that train what the store lacks, seed-major, until a deadline."""
+
+import os
+import signal
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import get_context
+from typing import Any
+
+from gbn.config.schema import Config
+from gbn.engine.run import Outcome, run
+
+_interrupted = False
+
+
+def default_jobs() -> int:
+    """One job a core where there is no GPU, one where there is: found without importing torch here."""
+    return 1 if has_gpu() else cores()
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def has_gpu() -> bool:
+    """Whether the NVIDIA driver shows a device; a look at the file system, since importing torch takes seconds."""
+    return os.environ.get("CUDA_VISIBLE_DEVICES") != "" and os.path.exists("/dev/nvidiactl")
+
+
+def _worker(threads: int) -> None:
+    # Before torch is imported in this process: idle OpenMP threads that spin slow every other job down.
+    os.environ["OMP_NUM_THREADS"] = str(threads)
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    signal.signal(signal.SIGINT, _interrupt)
+    signal.signal(signal.SIGTERM, _interrupt)
+
+
+def _interrupt(*_: Any) -> None:
+    global _interrupted
+    _interrupted = True
+
+
+def _one(config: Config, jobs: int, deadline: float) -> Outcome:
+    return run(config, jobs=jobs, stop=lambda: _interrupted or time.time() > deadline)
+
+
+def train_all(
+    configs: Sequence[tuple[str, Config]],
+    *,
+    jobs: int,
+    deadline: float = float("inf"),
+    report: Callable[[Outcome, int, int], None] = lambda outcome, done, total: None,
+) -> list[Outcome]:
+    """Train runs in `jobs` processes, in the given order, and report each as it ends.
+
+    A run that fails is an outcome; the others go on. Past the deadline no run is begun, and those at work stop with
+    a checkpoint. A worker that is killed (out of memory) fails the runs it held, and the rest go to a new pool.
+
+    Args:
+        configs: (run id, configuration) of each run.
+        jobs: processes; each gets cores / jobs threads.
+        deadline: as ``time.time()`` counts.
+        report: called with (outcome, how many have ended, how many there are).
+    """
+    outcomes: list[Outcome] = []
+    waiting = list(configs)
+
+    def ended(outcome: Outcome) -> None:
+        outcomes.append(outcome)
+        report(outcome, len(outcomes), len(configs))
+
+    while waiting:
+        before = len(waiting)
+        waiting = _one_pool(waiting, jobs, deadline, ended)
+        if len(waiting) == before:  # a pool that got nothing done will not do better again
+            for run_id, _ in waiting:
+                ended(Outcome(run_id, "failed", False, "its process was killed (out of memory?)"))
+            break
+    return outcomes
+
+
+def _one_pool(
+    configs: Sequence[tuple[str, Config]], jobs: int, deadline: float, ended: Callable[[Outcome], None]
+) -> list[tuple[str, Config]]:
+    """Run until all have ended (returns []) or the pool breaks (returns the runs that had not begun or died)."""
+    left = dict(configs)
+    pool = ProcessPoolExecutor(
+        jobs, mp_context=get_context("spawn"), initializer=_worker, initargs=(max(1, cores() // jobs),)
+    )
+    with pool:
+        futures: dict[Future[Outcome], str] = {
+            pool.submit(_one, config, jobs, deadline): run_id for run_id, config in configs
+        }
+        try:
+            for future in as_completed(futures):
+                ended(future.result())
+                del left[futures[future]]
+        except BrokenProcessPool:
+            return list(left.items())
+        except KeyboardInterrupt:
+            for future in futures:
+                future.cancel()
+            raise
+    return []
+

@@ -1,0 +1,172 @@
+"""Train what an experiment's grid lacks, seed-major, then write its table and figures.
+
+    python scripts/reproduce.py experiments/quick
+    python scripts/reproduce.py experiments/gbn_cifar10 --scale small --budget 60m
+    python scripts/reproduce.py experiments/gbn_mnist --dry-run
+
+Started again, it does only what is missing; stopped (Ctrl-C, --budget, kill), it goes on from the checkpoints.
+"""
+
+import argparse
+import re
+import sys
+import time
+from datetime import timedelta
+from pathlib import Path
+
+from gbn.config.errors import ConfigError
+from gbn.config.grid import Grid, load_grid
+from gbn.config.schema import Config
+from gbn.engine.run import Outcome
+from gbn.engine.sweep import default_jobs, train_all
+from gbn.store.archive import Archive
+from gbn.store.records import DONE, RunStore
+
+
+def main() -> int:
+    """Exit status: 0 all runs are done, 1 a run failed, 2 usage, 3 the budget ended first."""
+    arguments = parser().parse_args()
+    try:
+        extra = [f"results_dir={arguments.results}", "trainer.progress=quiet", *arguments.overrides]
+        if not arguments.track:
+            extra.append("tracker.mode=disabled")
+        grid = load_grid(arguments.experiment, arguments.scale, [*extra, f"experiment={name_of(arguments)}"])
+    except ConfigError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    store = RunStore(arguments.results)
+    jobs = arguments.jobs or default_jobs()
+    missing = [(run_id, config) for run_id, config in grid.configs() if store.status(run_id) not in DONE]
+    if arguments.use_archive:
+        missing = without_archived(missing, arguments.results)
+    print(f"{grid.title}: {len(grid.run_ids())} runs, {len(grid.run_ids()) - len(missing)} done", flush=True)
+    if arguments.dry_run:
+        dry_run(grid, missing, store, arguments.results, jobs)
+        return 0
+    deadline = time.time() + arguments.budget if arguments.budget else float("inf")
+    outcomes: list[Outcome] = []
+    try:
+        outcomes = train_all(missing, jobs=jobs, deadline=deadline, report=Reporter()) if missing else []
+    except KeyboardInterrupt:
+        print("\nstopped; the same command goes on from here", file=sys.stderr)
+        return 130
+    code = summarise(outcomes)
+    results(grid, arguments)
+    return code
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    result = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    result.add_argument("experiment", help="folder with a sweep.yaml, for example experiments/quick")
+    result.add_argument("overrides", nargs="*", help="overrides for every run, in Hydra's grammar")
+    result.add_argument("--scale", help="a preset of the experiment, for example small")
+    result.add_argument("--results", default="results", help="where runs, tables and figures go")
+    result.add_argument("--jobs", type=int, help="parallel runs (default: one a core, one on a GPU)")
+    result.add_argument("--budget", type=seconds, help="stop cleanly after this time: 90s, 20m, 2h")
+    result.add_argument(
+        "--dry-run", action="store_true", help="say what is missing and how long it will take"
+    )
+    result.add_argument(
+        "--use-archive",
+        action="store_true",
+        help="archived runs of this device kind and these versions count as done",
+    )
+    result.add_argument("--track", action="store_true", help="mirror the runs in W&B (tracker.mode=auto)")
+    return result
+
+
+def seconds(text: str) -> float:
+    """`90s`, `20m`, `1.5h` or plain seconds."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text)
+    if not match or float(match[1]) <= 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is no time: use 90s, 20m or 2h")
+    return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]]
+
+
+def name_of(arguments: argparse.Namespace) -> str:
+    """The experiment's folder name: the tracker's group."""
+    path = Path(arguments.experiment)
+    return path.parent.name if path.suffix == ".yaml" else path.name
+
+
+class Reporter:
+    """A line for each run that ends, with what is left."""
+
+    def __init__(self) -> None:
+        self.began = time.time()
+
+    def __call__(self, outcome: Outcome, done: int, total: int) -> None:
+        """Called by the pool."""
+        passed = time.time() - self.began
+        left = timedelta(seconds=round(passed / done * (total - done)))
+        print(
+            f"[{done}/{total}, {timedelta(seconds=round(passed))} passed, about {left} left] "
+            f"{outcome.run_id}: {outcome.message}",
+            flush=True,
+        )
+
+
+def summarise(outcomes: list[Outcome]) -> int:
+    """Say what failed and where its error is; the exit status."""
+    failed = [outcome for outcome in outcomes if outcome.status in ("failed", "locked")]
+    stopped = [outcome for outcome in outcomes if outcome.status == "interrupted"]
+    for outcome in failed:
+        print(f"{outcome.status}: {outcome.run_id}: {outcome.message}", file=sys.stderr)
+    if stopped:
+        print(f"the budget ended first: {len(stopped)} runs are left; the same command goes on from here")
+    return 1 if failed else 3 if stopped else 0
+
+
+def without_archived(missing: list[tuple[str, Config]], results_dir: str) -> list[tuple[str, Config]]:
+    """Drop the runs that the archive holds from this device kind with this torch."""
+    from gbn.engine.provenance import device_kind
+    from gbn.engine.run import choose_device
+
+    archived = {record.run_id: record for record in Archive(results_dir)}
+    import torch
+
+    def counts(run_id: str, config: Config) -> bool:
+        environment = archived[run_id].environment if run_id in archived else {}
+        here = device_kind(choose_device(config.trainer.device))
+        return environment.get("device_kind") == here and environment.get("torch") == torch.__version__
+
+    return [(run_id, config) for run_id, config in missing if not counts(run_id, config)]
+
+
+def dry_run(
+    grid: Grid, missing: list[tuple[str, Config]], store: RunStore, results_dir: str, jobs: int
+) -> None:
+    """Print the runs that are missing and an estimate from finished runs of the same arms."""
+    wanted = {run_id for run_id, _ in missing}
+    known = {record.run_id: record for record in Archive(results_dir)}
+    known |= {run_id: store.load(run_id) for run_id in grid.run_ids() if store.status(run_id) in DONE}
+    total, unknown = 0.0, 0
+    for cell in grid.cells:
+        ids = cell.run_ids.values()
+        times = [(known[one].summary or {}).get("wall_seconds") for one in ids if one in known]
+        times = [one for one in times if one]
+        needed = sum(one in wanted for one in ids)
+        total += needed * sum(times) / len(times) if times else 0.0
+        unknown += needed if not times else 0
+    for run_id, _ in missing:
+        print(f"  {run_id}")
+    if unknown:
+        print(
+            f"{unknown} of {len(missing)} missing runs belong to arms of which none is finished: no estimate"
+        )
+    print(f"estimate for the others: {timedelta(seconds=round(total / jobs))} with {jobs} jobs")
+
+
+def results(grid: Grid, arguments: argparse.Namespace) -> None:
+    """Write the table and the figures, print the table, compare with the archive."""
+    from gbn.analysis import compare_with_archive, write_results
+
+    print(write_results(grid, arguments.results))
+    print(compare_with_archive(grid, arguments.results))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
