@@ -100,6 +100,8 @@ class Reporter:
 
     def __call__(self, outcome: Outcome, done: int, total: int) -> None:
         """Called by the pool."""
+        if outcome.status == "waiting":
+            return
         passed = time.time() - self.began
         left = timedelta(seconds=round(passed / done * (total - done)))
         print(
@@ -112,7 +114,7 @@ class Reporter:
 def summarise(outcomes: list[Outcome]) -> int:
     """Say what failed and where its error is; the exit status."""
     failed = [outcome for outcome in outcomes if outcome.status in ("failed", "locked")]
-    stopped = [outcome for outcome in outcomes if outcome.status == "interrupted"]
+    stopped = [outcome for outcome in outcomes if outcome.status in ("interrupted", "waiting")]
     for outcome in failed:
         print(f"{outcome.status}: {outcome.run_id}: {outcome.message}", file=sys.stderr)
     if stopped:

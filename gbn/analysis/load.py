@@ -53,21 +53,19 @@ class Runs:
 
     def usable(self, setting: str, arm: str) -> pd.DataFrame:
         """The finished and diverged runs of an arm, sorted by seed."""
-        chosen = self.runs[(self.runs.setting == setting) & (self.runs.arm == arm)]
-        return chosen[chosen.status.isin(["finished", "diverged"])].sort_values("seed")
+        return self._usable.get((setting, arm), self.runs.iloc[:0])
 
     def curve(self, setting: str, arm: str, seed: int) -> pd.DataFrame:
         """The points of one run in order of update."""
-        try:
-            points = self._grouped[(setting, arm, seed)]
-        except KeyError:
-            return self.curves.iloc[:0]
-        return points.sort_values("update")
+        return self._curves.get((setting, arm, seed), self.curves.iloc[:0])
 
     def __post_init__(self) -> None:
-        self._grouped: dict[Any, pd.DataFrame] = {}
+        usable = self.runs[self.runs.status.isin(["finished", "diverged"])].sort_values("seed")
+        self._usable: dict[Any, pd.DataFrame] = dict(iter(usable.groupby(["setting", "arm"], sort=False)))
+        self._curves: dict[Any, pd.DataFrame] = {}
         if len(self.curves):
-            self._grouped = dict(iter(self.curves.groupby(["setting", "arm", "seed"], sort=False)))
+            ordered = self.curves.sort_values("update")
+            self._curves = dict(iter(ordered.groupby(["setting", "arm", "seed"], sort=False)))
 
 
 def load_grid_runs(grid: GridLike, results_dir: str | Path = "results", source: Source = "store") -> Runs:

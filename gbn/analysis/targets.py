@@ -6,6 +6,7 @@ is not known. A run that diverged never reaches it. Nothing is ever replaced by 
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -62,61 +63,63 @@ def first_update(
     return None
 
 
-def time_to_target(
-    curve: pd.DataFrame,
-    target: float,
-    *,
-    measure: str = "val_accuracy",
-    unit: Unit = "updates",
-    diverged: bool = False,
-    interpolation: Interpolation = "interpolated",
-) -> Time:
-    """The time to `target` of one run.
+@dataclass(frozen=True)
+class Curve:
+    """One run's curve of one measure, ready for many questions.
 
-    Args:
-        curve: the run's points in order (columns update, seconds and the measure).
-        target: an accuracy (fraction).
-        measure: the curve's key; points without it are passed over.
-        unit: "updates", or "seconds" on the training clock (linear in updates between two points).
+    Attributes:
+        updates, seconds: of all points, increasing (seconds are NaN where no clock was kept).
+        measured_at, values: the points at which the measure was taken and finite.
         diverged: the run diverged, so what it has not reached it never will.
-        interpolation: see :func:`first_update`.
     """
-    points = measured(curve, measure)
-    update = first_update(points["update"].tolist(), points[measure].tolist(), target, interpolation)
-    if update is None:
-        end = float("inf") if diverged or curve.empty else _at(curve, float(curve["update"].max()), unit)
-        return Time(end, float("inf"))
-    time = _at(curve, update, unit)
-    return Time(time, time)
 
+    updates: np.ndarray
+    seconds: np.ndarray
+    measured_at: np.ndarray
+    values: np.ndarray
+    diverged: bool = False
 
-def measured(curve: pd.DataFrame, measure: str) -> pd.DataFrame:
-    """The points at which `measure` was taken and finite."""
-    if measure not in curve or "update" not in curve:
-        return pd.DataFrame({"update": pd.Series(dtype=float), measure: pd.Series(dtype=float)})
-    return curve[curve[measure].notna()]
+    @classmethod
+    def of(cls, points: pd.DataFrame, measure: str = "val_accuracy", diverged: bool = False) -> "Curve":
+        """The curve of a frame of points (columns update, seconds and the measure, any of which may lack)."""
+        ordered = points.sort_values("update") if "update" in points else points.iloc[:0]
+        columns = [
+            ordered[name].to_numpy(float) if name in ordered else np.full(len(ordered), np.nan)
+            for name in ("update", "seconds", measure)
+        ]
+        updates, seconds, values = columns
+        known = np.isfinite(values)
+        return cls(updates, seconds, updates[known], values[known], diverged)
 
+    def time_to(
+        self, target: float, unit: Unit = "updates", interpolation: Interpolation = "interpolated"
+    ) -> Time:
+        """The time to `target` (a fraction), in updates or in seconds on the training clock.
 
-def _at(curve: pd.DataFrame, update: float, unit: Unit) -> float:
-    if unit == "updates":
-        return update
-    return float(np.interp(update, curve["update"].to_numpy(float), curve["seconds"].to_numpy(float)))
+        Between two points seconds are linear in updates.
+        """
+        update = first_update(self.measured_at.tolist(), self.values.tolist(), target, interpolation)
+        if update is not None:
+            time = self._at(update, unit)
+            return Time(time, time)
+        if self.diverged or not len(self.updates):
+            return Time(math.inf, math.inf)
+        return Time(self._at(float(self.updates[-1]), unit), math.inf)
 
+    def _at(self, update: float, unit: Unit) -> float:
+        return update if unit == "updates" else float(np.interp(update, self.updates, self.seconds))
 
-def maximum(curve: pd.DataFrame, measure: str = "val_accuracy") -> float | None:
-    """The maximum of a run's curve; None where the measure was never taken."""
-    points = measured(curve, measure)
-    return float(points[measure].max()) if len(points) else None
+    @property
+    def maximum(self) -> float | None:
+        """The highest value; None where the measure was never taken."""
+        return float(self.values.max()) if len(self.values) else None
 
+    @property
+    def area(self) -> float:
+        """The mean of the measure over log(update) between the first and the last point (trapezoids).
 
-def area(curve: pd.DataFrame, measure: str = "val_accuracy") -> float:
-    """The mean of the measure over log(update) between the first and the last point (trapezoids).
-
-    On the logarithmic axis early and late training weigh the same; NaN with fewer than two points.
-    """
-    points = measured(curve, measure)
-    points = points[points["update"] > 0]
-    if len(points) < 2:
-        return float("nan")
-    x = np.log(points["update"].to_numpy(float))
-    return float(np.trapezoid(points[measure].to_numpy(float), x) / (x[-1] - x[0]))
+        On the logarithmic axis early and late training weigh the same; NaN with fewer than two points.
+        """
+        positive = self.measured_at > 0
+        x, y = np.log(self.measured_at[positive]), self.values[positive]
+        return float(np.trapezoid(y, x) / (x[-1] - x[0])) if len(x) > 1 else math.nan

@@ -28,7 +28,8 @@ class Outcome:
     """What became of a request to run.
 
     Attributes:
-        status: a status of the store, or ``locked``: another process is at it.
+        status: a status of the store; or ``locked``: another process is at it; or ``waiting``: a sweep ended before
+            it was begun.
         skipped: whether the run was done before.
         message: one line for a person.
     """

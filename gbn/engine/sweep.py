@@ -43,8 +43,13 @@ def _interrupt(*_: Any) -> None:
     _interrupted = True
 
 
-def _one(config: Config, jobs: int, deadline: float) -> Outcome:
-    return run(config, jobs=jobs, stop=lambda: _interrupted or time.time() > deadline)
+def _one(run_id: str, config: Config, jobs: int, deadline: float) -> Outcome:
+    def stop() -> bool:
+        return _interrupted or time.time() > deadline
+
+    if stop():
+        return Outcome(run_id, "waiting", False, "not begun")
+    return run(config, jobs=jobs, stop=stop)
 
 
 def train_all(
@@ -92,7 +97,7 @@ def _one_pool(
     )
     with pool:
         futures: dict[Future[Outcome], str] = {
-            pool.submit(_one, config, jobs, deadline): run_id for run_id, config in configs
+            pool.submit(_one, run_id, config, jobs, deadline): run_id for run_id, config in configs
         }
         try:
             for future in as_completed(futures):
@@ -105,4 +110,3 @@ def _one_pool(
                 future.cancel()
             raise
     return []
-

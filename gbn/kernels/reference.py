@@ -18,7 +18,6 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from gbn.kernels.activation import activate
 from gbn.kernels.epsilon import denominator, denominator_slope
@@ -88,6 +87,20 @@ def _by_channel(x: Tensor) -> Tensor:
     return view if _channels_slow(x) else view.contiguous()
 
 
+def _new_by_channel(x: Tensor) -> tuple[Tensor, Tensor]:
+    """An uninitialised tensor like ``x``, and one like :func:`_by_channel` of it to write its values into."""
+    new = torch.empty_like(x)
+    view = new.transpose(0, 1)
+    return new, view if _channels_slow(new) else view.new_empty(view.shape)
+
+
+def _finish_by_channel(new: Tensor, by_channel: Tensor) -> Tensor:
+    """The first tensor of :func:`_new_by_channel`, after the second has been written."""
+    if not _channels_slow(new):
+        new.transpose(0, 1).copy_(by_channel)
+    return new
+
+
 def _rows(part: Tensor) -> Tensor:
     """``(c, N, *spatial)`` -> ``(c, n)`` in the wide dtype, samples side by side; may be a view."""
     return part.flatten(1).to(_wide(part.dtype)).contiguous()
@@ -116,10 +129,19 @@ class _Normalize(torch.autograd.Function):
         deviation: Deviation,
         eps: float,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        wide = _wide(x.dtype)
-        channels = _by_channel(x)
-        s, d, saved_s, saved_d = _gather([_measure(channels[c], statistic, deviation) for c in _blocks(x)])
-        y = _affine(x, s, denominator(deviation, d, eps), _to(weight, wide), _to(bias, wide))
+        x_by_c, (y, y_by_c) = _by_channel(x), _new_by_channel(x)
+        measured = []
+        for c in _blocks(x):
+            rows = _rows(x_by_c[c])
+            block = _measure(rows, statistic, deviation)
+            # First the difference: the sample that is S becomes the bias exactly, and ReLU's share is exact.
+            y_rows = rows - block[0]
+            scale = denominator(deviation, block[1], eps).reciprocal()
+            y_rows.mul_(scale if weight is None else scale * weight[c, None])
+            y_by_c[c].copy_((y_rows if bias is None else y_rows.add_(bias[c, None])).view(y_by_c[c].shape))
+            measured.append(block)
+        y = _finish_by_channel(y, y_by_c)
+        s, d, saved_s, saved_d = _gather(measured)
         ctx.save_for_backward(x, weight, s, d, *saved_s, *saved_d)
         ctx.saved_by_statistic = len(saved_s)
         ctx.statistic, ctx.deviation, ctx.eps = statistic, deviation, eps
@@ -128,16 +150,18 @@ class _Normalize(torch.autograd.Function):
         return y, s, d
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:
+        if torch.is_grad_enabled() and not torch.compiler.is_compiling():
+            # torch's own once_differentiable lets a constant cotangent pass and its second derivative be 0.
+            raise RuntimeError(
+                "generalized batch normalization is differentiable once: create_graph=True (a gradient "
+                "penalty, a Hessian) is not supported through it; use BatchNorm there"
+            )
         x, weight, s, d, *saved = ctx.saved_tensors
         divisor = denominator(ctx.deviation, d, ctx.eps)
         slope = denominator_slope(ctx.deviation, d, divisor)
         scale = (1.0 if weight is None else weight.to(s.dtype)) / divisor
-        x_by_c, g_by_c = _by_channel(x), _by_channel(cotangents[0])
-        dx = torch.empty_like(x)
-        # Written block by block, straight into dx where its channels lie apart, else side by side first.
-        out = dx.transpose(0, 1) if _channels_slow(x) else torch.empty_like(x_by_c)
+        x_by_c, g_by_c, (dx, dx_by_c) = _by_channel(x), _by_channel(cotangents[0]), _new_by_channel(x)
         sums = []
         for c in _blocks(x):
             rows, g = _rows(x_by_c[c]), _rows(g_by_c[c])
@@ -149,9 +173,8 @@ class _Normalize(torch.autograd.Function):
                 s_k = ctx.statistic.gradient(rows, tuple(block_saved[: ctx.saved_by_statistic]))
                 d_k = ctx.deviation.gradient(rows, tuple(block_saved[ctx.saved_by_statistic :]))
                 dx_rows = torch.addcmul(g, s_k, -sum_g).addcmul_(d_k, -slope[c, None] * sum_gx)
-                out[c].copy_(dx_rows.mul_(scale[c, None]).view(out[c].shape))
-        if not _channels_slow(x):
-            dx.transpose(0, 1).copy_(out)
+                dx_by_c[c].copy_(dx_rows.mul_(scale[c, None]).view(dx_by_c[c].shape))
+        dx = _finish_by_channel(dx, dx_by_c)
         sum_g, sum_gx = (torch.cat(parts).squeeze(-1) for parts in zip(*sums, strict=True))
         return (
             dx if ctx.needs_input_grad[0] else None,
@@ -166,9 +189,8 @@ class _Normalize(torch.autograd.Function):
 _Measured = tuple[Tensor, Tensor, tuple[Tensor, ...], tuple[Tensor, ...]]
 
 
-def _measure(part: Tensor, statistic: Statistic, deviation: Deviation) -> _Measured:
+def _measure(rows: Tensor, statistic: Statistic, deviation: Deviation) -> _Measured:
     """S and D of a block of channels, and what their subgradients need beside the samples; all ``(c, 1)``."""
-    rows = _rows(part)
     orders = OrderStatistics(rows, statistic, deviation)
     s, saved_s = statistic.evaluate(rows, orders)
     d, saved_d = deviation.evaluate(rows, orders)

@@ -127,7 +127,11 @@ class BatchStatisticsNorm(nn.Module):
         if not self.training or not self.track_running_stats or self.num_batches_tracked is None:
             return None
         self.num_batches_tracked.add_(1)
-        return 1.0 / self.num_batches_tracked if self.momentum is None else self.momentum
+        if self.momentum is not None:
+            return self.momentum
+        _, spread = self.running()
+        wide = torch.float32 if spread is None else torch.promote_types(spread.dtype, torch.float32)
+        return self.num_batches_tracked.to(wide).reciprocal()
 
     def extra_repr(self) -> str:
         """The arguments, as BatchNorm prints them, and the activation."""

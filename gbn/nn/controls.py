@@ -41,9 +41,9 @@ class _Control(_BatchNormAct):
     Args:
         num_features: C, the size of dimension 1.
         matched_to: the pair: a mapping such as ``{"quadrangle": "cvar", "alpha": 0.75}`` or
-            ``{"statistic": ..., "deviation": ...}``, the arguments of ``GeneralizedBatchNorm``; with
-            ``rescaled=True`` in it, the pair's Gaussian-rescaled form.
+            ``{"statistic": ..., "deviation": ...}``, the arguments of ``GeneralizedBatchNorm``.
         samples: values per channel n; needed for the pairs made of extremes only, whose k and c depend on it.
+        rescaled: match the pair's Gaussian-rescaled form.
         Others: as in BatchNorm, and ``act``.
 
     Raises:
@@ -56,6 +56,7 @@ class _Control(_BatchNormAct):
         matched_to: Mapping[str, Any] | Pair,
         *,
         samples: int | None = None,
+        rescaled: bool = False,
         eps: float = 1e-5,
         momentum: float | None = 0.1,
         affine: bool = True,
@@ -65,7 +66,7 @@ class _Control(_BatchNormAct):
         act: str | None = None,
     ) -> None:
         options = {} if isinstance(matched_to, Pair) else dict(matched_to)
-        rescaled = bool(options.pop("rescaled", False))
+        rescaled = bool(options.pop("rescaled", False)) or rescaled
         self.pair = matched_to if isinstance(matched_to, Pair) else pair_from_options(options)
         k, c = self.pair.gaussian(samples)
         # S = mu + shift sigma and D = scale sigma; with D rescaled to sigma the shift stays.
@@ -81,10 +82,13 @@ class _Control(_BatchNormAct):
 class _MatchedBatchNorm(_Control):
     __doc__ = _Control.__doc__
 
+    def __init__(self, *args: Any, affine: bool = True, **options: Any) -> None:
+        if not affine:
+            raise ValueError("bn_matched lives in the starting gain and bias: it needs affine=True")
+        super().__init__(*args, **options)
+
     def initial_affine(self) -> tuple[float, float]:
         """Gain 1/c and bias -k/c (beside what the pair's own bias starts from)."""
-        if not self.affine:
-            raise ValueError("bn_matched lives in the starting gain and bias: it needs affine=True")
         return 1.0 / self._scale, self._start_bias - self._shift / self._scale
 
 
@@ -94,9 +98,9 @@ class _ReparametrizedBatchNorm(_Control):
     Args:
         num_features: C, the size of dimension 1.
         matched_to: the pair: a mapping such as ``{"quadrangle": "cvar", "alpha": 0.75}`` or
-            ``{"statistic": ..., "deviation": ...}``, the arguments of ``GeneralizedBatchNorm``; with
-            ``rescaled=True`` in it, the pair's Gaussian-rescaled form.
+            ``{"statistic": ..., "deviation": ...}``, the arguments of ``GeneralizedBatchNorm``.
         samples: values per channel n; needed for the pairs made of extremes only, whose k and c depend on it.
+        rescaled: match the pair's Gaussian-rescaled form.
         Others: as in BatchNorm, and ``act``.
 
     Raises:

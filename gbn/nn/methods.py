@@ -151,7 +151,7 @@ for _row in (
     Method(
         "bn_matched",
         "BN started at the gain and bias that match a pair on a Gaussian",
-        _BATCH | {"matched_to", "samples"},
+        _BATCH | {"matched_to", "samples", "rescaled"},
         _build_matched,
         True,
         has_pair=True,
@@ -159,7 +159,7 @@ for _row in (
     Method(
         "bn_reparam",
         "BN parametrised as (mean + k sigma, c sigma) of a pair",
-        _BATCH | {"matched_to", "samples"},
+        _BATCH | {"matched_to", "samples", "rescaled"},
         _build_reparam,
         True,
         has_pair=True,
