@@ -25,7 +25,7 @@ from gbn.store.records import DONE, RunStore
 
 def main() -> int:
     """Exit status: 0 all runs are done, 1 a run failed, 2 usage, 3 the budget ended first."""
-    arguments = parser().parse_args()
+    arguments = parser().parse_intermixed_args()
     try:
         extra = [f"results_dir={arguments.results}", "trainer.progress=quiet", *arguments.overrides]
         if not arguments.track:
