@@ -1,0 +1,69 @@
+"""The layers that go through the shared suite: every registered method, every pair, both its controls."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from torch import nn
+
+from gbn import risk
+from gbn.nn import METHODS, NormFactory, norm_layer
+from gbn.risk.parameters import QUADRANGLE_PARAMETERS
+
+SAMPLES = 256  # values per channel that the matched controls of extremes are told of
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """One normalizer of the suite."""
+
+    name: str
+    factory: NormFactory
+
+    @property
+    def of_the_batch(self) -> bool:
+        """Whether it is ours and normalises with statistics of the batch."""
+        return METHODS[self.factory.method].batch_statistics and not self.foreign
+
+    @property
+    def foreign(self) -> bool:
+        """Whether it came by --gbn-norm or an entry point."""
+        return self.factory.method == "custom"
+
+    def layer(self, num_features: int, act: str | None = None, dim: int = 2, **options: Any) -> nn.Module:
+        return self.factory(num_features, act=act, dim=dim, **options)
+
+    def differentiable(self) -> Case:
+        """The same with the gradient that is the value's derivative, where there is a choice."""
+        options = dict(self.factory.options)
+        quadrangle = options.get("quadrangle", "cvar")
+        if self.factory.method == "gbn" and "quantile_gradient" in QUADRANGLE_PARAMETERS[quadrangle]:
+            options["quantile_gradient"] = "exact"
+        return Case(self.name, norm_layer(self.factory.method, **options))
+
+
+def registered() -> list[Case]:
+    """Each method at its defaults, generalized batch normalization with each pair, each pair's controls."""
+    cases = [
+        Case(name, norm_layer(name)) for name in METHODS if name not in ("custom", "bn_matched", "bn_reparam")
+    ]
+    for name in risk.QUADRANGLES:
+        cases.append(Case(f"gbn[{name}]", norm_layer("gbn", quadrangle=name)))
+        if risk.quadrangle(name).homogeneous:
+            matched_to = {"quadrangle": name}
+            cases += [
+                Case(f"{control}[{name}]", norm_layer(control, matched_to=matched_to, samples=SAMPLES))
+                for control in ("bn_matched", "bn_reparam")
+            ]
+    composed = {"statistic": {"name": "quantile", "alpha": 0.6}, "deviation": {"name": "cvar", "alpha": 0.8}}
+    cases.append(Case("gbn[quantile+cvar]", norm_layer("gbn", **composed)))
+    cases.append(Case("gbn[cvar rescaled]", norm_layer("gbn", quadrangle="cvar", rescaled=True)))
+    cases.append(Case("gbn[cvar, no affine]", norm_layer("gbn", quadrangle="cvar", affine=False)))
+    cases.append(Case("gbn[cvar, no tracking]", norm_layer("gbn", track_running_stats=False)))
+    return cases
+
+
+def foreign(targets: list[str]) -> list[Case]:
+    """Layers of other packages, by path or entry point."""
+    return [Case(f"custom[{target}]", norm_layer("custom", target=target)) for target in targets]
