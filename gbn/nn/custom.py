@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from gbn.kernels.activation import ACTIVATIONS
 from gbn.nn.placement import Site
 
-__all__ = ["ENTRY_POINTS", "NormThenActivation", "build_custom", "resolve"]
+__all__ = ["ENTRY_POINTS", "NormThenActivation", "build_custom", "check_custom", "resolve"]
 
 ENTRY_POINTS = "gbn.norms"
 
@@ -71,14 +71,19 @@ def resolve(target: str | Callable[..., nn.Module]) -> Callable[..., nn.Module]:
     return found
 
 
+def check_custom(options: Mapping[str, Any]) -> None:
+    """Raise ValueError unless ``options`` name a layer that can be loaded; nothing is built."""
+    if options.get("target") is None:
+        raise ValueError("method 'custom' needs target, for example target='their.module:Layer'")
+    resolve(options["target"])
+
+
 def build_custom(site: Site, options: Mapping[str, Any]) -> nn.Module:
     """``target(num_features, **kwargs)``, given ``act``, ``dim`` and ``role`` as well where it names them.
 
     A layer that does not take ``act`` is followed by the activation of its place.
     """
-    target = options.get("target")
-    if target is None:
-        raise ValueError("method 'custom' needs target, for example target='their.module:Layer'")
+    target = options["target"]
     build = resolve(target)
     accepted = inspect.signature(build).parameters
     call = {key: getattr(site, key) for key in ("act", "dim", "role") if key in accepted}

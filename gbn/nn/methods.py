@@ -12,7 +12,7 @@ from typing import Any
 from torch import nn
 
 from gbn.nn import batchnorm, controls, generalized, simple
-from gbn.nn.custom import build_custom
+from gbn.nn.custom import build_custom, check_custom
 from gbn.nn.pairs import Pair, pair_from_options
 from gbn.nn.placement import Site
 from gbn.risk.parameters import QUADRANGLE_PARAMETERS
@@ -52,7 +52,9 @@ class Method:
 
     def validate(self, options: Mapping[str, Any]) -> None:
         """Raise ValueError for options that no layer can be built with."""
-        if not self.open_ended:
+        if self.open_ended:
+            check_custom(options)
+        else:
             self.build(Site(4, None, 2, "body"), options)
 
     def with_mean(self, options: Mapping[str, Any]) -> dict[str, Any]:
