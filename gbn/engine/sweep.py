@@ -43,9 +43,10 @@ def _interrupt(*_: Any) -> None:
     _interrupted = True
 
 
-def _one(run_id: str, config: Config, jobs: int, deadline: float) -> Outcome:
+def _one(run_id: str, config: Config, jobs: int, deadline: float, parent: int) -> Outcome:
     def stop() -> bool:
-        return _interrupted or time.time() > deadline
+        # A parent that was killed leaves its workers behind: they checkpoint and end rather than go on unseen.
+        return _interrupted or time.time() > deadline or os.getppid() != parent
 
     if stop():
         return Outcome(run_id, "waiting", False, "not begun")
@@ -97,7 +98,8 @@ def _one_pool(
     )
     with pool:
         futures: dict[Future[Outcome], str] = {
-            pool.submit(_one, run_id, config, jobs, deadline): run_id for run_id, config in configs
+            pool.submit(_one, run_id, config, jobs, deadline, os.getpid()): run_id
+            for run_id, config in configs
         }
         try:
             for future in as_completed(futures):

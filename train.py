@@ -1,0 +1,96 @@
+"""Train one network with one normalizer, or with -m a sweep of them.
+
+    python train.py norm=gbn_cvar model=resnet dataset=cifar10
+    python train.py -m norm=bn,bn_matched,gbn_cvar 'seed=range(0,5)'
+    python train.py --help
+
+Overrides are checked before anything heavy is imported: a wrong one is one line and exit status 2.
+"""
+
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra._internal.utils import get_args_parser
+from omegaconf import DictConfig, OmegaConf
+
+from gbn.config.compose import check_sweep, compose, resolve, rewrite
+from gbn.config.errors import ConfigError
+from gbn.engine.journal import Journal
+from gbn.engine.run import Outcome, run
+from gbn.engine.sweep import default_jobs
+
+_signals: list[int] = []
+
+
+def _jobs(value: Any) -> int:
+    return default_jobs() if value == "auto" else int(value)
+
+
+def _stop(number: int, _: Any) -> None:
+    _signals.append(number)
+
+
+OmegaConf.register_new_resolver("gbn_jobs", _jobs, replace=True)
+
+
+@hydra.main(version_base="1.3", config_path="conf", config_name="config")
+def job(composed: DictConfig) -> None:
+    """One run, in this process; Hydra calls it for each run of a sweep."""
+    for name in (signal.SIGINT, signal.SIGTERM):  # a second signal while saving changes nothing
+        signal.signal(name, _stop)
+    journal = Journal.inherited()
+    assert journal is not None
+    if _signals:
+        return
+    try:
+        config = resolve(composed)
+    except ConfigError as error:
+        journal.record(Outcome("a combination of the sweep", "failed", False, str(error)))
+        return
+    parallel = config.launcher.name == "parallel"
+    journal.record(
+        run(config, jobs=_jobs(config.launcher.jobs) if parallel else 1, stop=lambda: bool(_signals))
+    )
+
+
+def main() -> int:
+    """Check the command line, hand it to Hydra, and sum up; the exit status."""
+    arguments, _ = get_args_parser().parse_known_args()
+    trains = not (arguments.help or arguments.hydra_help or arguments.cfg or arguments.info is not None)
+    trains = trains and not arguments.shell_completion
+    try:
+        overrides = rewrite(arguments.overrides)
+        strict = {given: one.input_line for given, one in zip(arguments.overrides, overrides, strict=True)}
+        sys.argv = [sys.argv[0], *(strict.get(argument, argument) or "" for argument in sys.argv[1:])]
+        if not trains:
+            job()
+            return 0
+        count = check_sweep(arguments.overrides) if arguments.multirun else 1
+        swept = [one.key_or_group for one in overrides if one.is_sweep_override()]
+        if swept and not arguments.multirun:
+            raise ConfigError(
+                f"{swept[0]} has several values: a sweep needs -m, as in train.py -m {swept[0]}=..."
+            )
+        plain = [
+            given
+            for given, one in zip(arguments.overrides, overrides, strict=True)
+            if not one.is_sweep_override()
+        ]
+        results_dir = Path(compose(plain).results_dir)
+    except ConfigError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    journal = Journal.begin(results_dir / "sweeps", count)
+    try:
+        job()
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from here", file=sys.stderr)
+        return 130
+    return journal.close()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
