@@ -5,15 +5,13 @@ full disk, a crash of its service) is said once and never stops or changes a run
 """
 
 import contextlib
-import logging
 import netrc
 import os
+import sys
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, cast
-
-log = logging.getLogger(__name__)
 
 
 def resolve_mode(mode: str) -> str:
@@ -77,7 +75,7 @@ class Tracker:
             if summary is not None:
                 for key in ("status", "updates", "seconds", "best_by_validation", "best_on_test"):
                     self._run.summary[key] = summary.get(key)
-            self._run.finish(exit_code=int(failed), quiet=True)
+            self._run.finish(exit_code=int(failed))
 
         self._guarded(close)
         self._run = None
@@ -108,6 +106,7 @@ class Tracker:
             config=dict(config),
             dir=str(results_dir),
             mode=cast(Any, self.mode),
+            reinit="create_new",  # never the run that another call in this process may have left open
             resume="allow" if self.mode == "online" else None,
             settings=wandb.Settings(
                 silent=True,
@@ -127,5 +126,8 @@ class Tracker:
                 action()
         except Exception as error:
             first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            log.warning("W&B is lost (%s): the run goes on, its files under results_dir are complete", first)
+            # Not through logging, which a launcher may have switched off.
+            print(
+                f"W&B is lost ({first}): the run goes on, its files are complete", file=sys.stderr, flush=True
+            )
             self._run = None
