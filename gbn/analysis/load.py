@@ -6,7 +6,7 @@ one that holds most of its arms, so that every pair is homogeneous; what is left
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Literal
@@ -14,6 +14,7 @@ from typing import Any, Literal
 import pandas as pd
 
 from gbn.analysis.derive import derive_plan
+from gbn.analysis.notes import absences, mixtures
 from gbn.analysis.plan import Entry, GridLike, Plan, plan_of_grid
 from gbn.store.archive import Archive
 from gbn.store.records import DONE, Record, RunStore
@@ -26,6 +27,10 @@ RUN_COLUMNS = [
     *("setting", "arm", "seed", "run_id", "status", "source", "machine", "threads", "clock"),
     *("updates", "seconds", "parameters", "last", "best_val", "best_test"),
 ]
+
+
+#: Accuracies offered as targets where none was fixed.
+ROUND_TARGETS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995)
 
 
 class NothingFound(LookupError):
@@ -68,14 +73,28 @@ class Runs:
             self._curves = dict(iter(ordered.groupby(["setting", "arm", "seed"], sort=False)))
 
 
-def load_grid_runs(grid: GridLike, results_dir: str | Path = "results", source: Source = "store") -> Runs:
+def load_grid_runs(
+    grid: GridLike,
+    results_dir: str | Path = "results",
+    source: Source = "store",
+    targets: Sequence[float] = (),
+) -> Runs:
     """The runs of an experiment.
+
+    Args:
+        grid: from :func:`gbn.config.grid.load_grid`.
+        results_dir: holds ``runs/`` and ``archive/``.
+        source: "store", "archive" or "both" (where both have a run, the store's record counts).
+        targets: accuracies (fractions) in the place of the grid's own, which a note then says.
 
     Raises:
         NothingFound: no run of the grid is finished there.
         StoreError: a damaged file.
     """
-    return load_plan(plan_of_grid(grid), results_dir, source)
+    plan = plan_of_grid(grid)
+    if targets:
+        plan = plan.with_targets(targets, "Targets were given by hand, in the place of the experiment's own.")
+    return load_plan(plan, results_dir, source)
 
 
 def load_any(
@@ -84,23 +103,48 @@ def load_any(
     source: Source = "store",
     reference: str | None = None,
     targets: Sequence[float] = (),
+    name: str = "runs",
 ) -> Runs:
     """Any set of runs, by id, by shell pattern on ids, or by the path of a run's folder.
+
+    Without `targets` the three highest of a fixed list that every run of the reference reached are taken, which
+    a note says: such targets were not fixed before the runs.
 
     Raises:
         NothingFound: a pattern that fits no run, or no finished run at all.
         ValueError: no arm to compare with (see :func:`gbn.analysis.derive.derive_plan`).
     """
     wanted = [Path(pattern).name for pattern in patterns]
+    every = list(_every(results_dir, source))
     records = []
     for pattern in wanted:
-        found = [r for r in _every(results_dir, source) if fnmatchcase(r.run_id, pattern)]
+        found = [record for record in every if fnmatchcase(record.run_id, pattern)]
         if not found:
             raise NothingFound(f"no run fits {pattern!r} in the {_place(results_dir, source)}")
         records += found
-    selection = {"runs": sorted(wanted), "reference": reference, "targets": list(targets)}
-    plan = derive_plan(records, reference=reference, targets=targets, selection=selection)
-    return load_plan(plan, results_dir, source)
+    selection = {"runs": sorted(wanted), "reference": reference, "targets": list(targets), "name": name}
+    plan = derive_plan(records, name=name, reference=reference, targets=targets, selection=selection)
+    runs = load_plan(plan, results_dir, source)
+    if targets:
+        return runs
+    note = "Targets were chosen from these runs (the highest that every run of the reference reached)."
+    return replace(
+        runs, plan=replace(plan, targets=_reached(runs), notes=(*plan.notes, note)), notes=[*runs.notes, note]
+    )
+
+
+def _reached(runs: Runs) -> dict[str, tuple[float, ...]]:
+    """For each setting up to three round accuracies that all runs of the reference reached."""
+    chosen = {}
+    for setting in runs.plan.settings:
+        seeds = runs.usable(setting, runs.plan.reference).seed
+        peaks = [
+            runs.curve(setting, runs.plan.reference, int(s)).get("val_accuracy", pd.Series([0.0])).max()
+            for s in seeds
+        ]
+        lowest = min(peaks, default=0.0)
+        chosen[setting] = tuple(target for target in ROUND_TARGETS if target <= lowest)[-3:]
+    return chosen
 
 
 def _every(results_dir: str | Path, source: Source) -> Iterable[Record]:
@@ -126,7 +170,7 @@ def load_plan(plan: Plan, results_dir: str | Path = "results", source: Source = 
         for point in record.curve
     ]
     runs = pd.DataFrame(rows, columns=RUN_COLUMNS)
-    notes += _absences(runs) + _mixtures(plan, runs)
+    notes += absences(runs) + mixtures(plan, runs)
     return Runs(plan=plan, runs=runs, curves=pd.DataFrame(points), source=source, notes=notes)
 
 
@@ -209,40 +253,6 @@ def _row(entry: Entry, record: Record | None, status: str) -> dict[str, Any]:
 
 def _number(value: Any) -> float:
     return float("nan") if value is None else float(value)
-
-
-def _absences(runs: pd.DataFrame) -> list[str]:
-    notes = []
-    for (setting, arm), rows in runs.groupby(["setting", "arm"], sort=False):
-        where = f"{setting}: {arm}" if setting else str(arm)
-        for status, group in rows[rows.status != "finished"].groupby("status", sort=True):
-            if status != "left out":  # said by the note on mixed devices
-                seeds = ", ".join(str(seed) for seed in sorted(group.seed))
-                notes.append(f"{where}: {str(status).replace('_', ' ')}: seeds {seeds}.")
-    return notes
-
-
-def _mixtures(plan: Plan, runs: pd.DataFrame) -> list[str]:
-    notes = []
-    done = runs[runs.status.isin(["finished", "diverged"])]
-    for setting in plan.settings:
-        inside = done[done.setting == setting]
-        where = f"{setting}: " if setting else ""
-        seeds = {str(arm): tuple(sorted(rows.seed)) for arm, rows in inside.groupby("arm", sort=False)}
-        if len(set(seeds.values())) > 1:
-            shared = sorted(set.intersection(*(set(own) for own in seeds.values())))
-            counts = ", ".join(f"{arm} {len(own)}" for arm, own in seeds.items())
-            notes.append(
-                f"{where}unequal seeds ({counts}; {len(shared)} shared by all): each comparison pairs the "
-                "seeds that both arms have, and its n is the number of those pairs."
-            )
-        machines = sorted(inside.machine.dropna().unique())
-        if len(machines) > 1:
-            notes.append(
-                f"{where}mixed devices: pairs pooled over {len(machines)} machines for updates, seconds not "
-                f"compared: {'; '.join(machines)}."
-            )
-    return notes
 
 
 def _place(results_dir: str | Path, source: Source) -> str:

@@ -5,7 +5,7 @@ is derived from the configurations of any set of runs (:mod:`gbn.analysis.derive
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 
@@ -88,6 +88,16 @@ class Plan:
     def seeds(self, setting: str, arm: str) -> list[int]:
         """The seeds planned for an arm, sorted."""
         return sorted({e.seed for e in self.entries if e.setting == setting and e.arm == arm})
+
+    def with_targets(self, targets: Sequence[float], note: str = "") -> "Plan":
+        """This plan with other targets, the same in every setting."""
+        ordered = tuple(sorted(targets))
+        return replace(
+            self,
+            targets=dict.fromkeys(self.settings, ordered),
+            selection={**self.selection, "targets": list(ordered)},
+            notes=(*self.notes, note) if note else self.notes,
+        )
 
 
 def plan_of_grid(grid: GridLike) -> Plan:

@@ -70,13 +70,16 @@ class Archive:
         """The records of a run, one a setting (none: an empty list)."""
         return [record for record in self if record.run_id == run_id]
 
-    def add(self, records: Iterable[Record], experiment: str, date: str | None = None) -> Added:
+    def add(
+        self, records: Iterable[Record], experiment: str, date: str | None = None, dry_run: bool = False
+    ) -> Added:
         """Pack what is new into one new shard ``<experiment>-<date>-<hash>.parquet``.
 
         Args:
             records: runs from the store; those not done are reported, not packed.
             experiment: names the shard; a label for people, no run belongs to one experiment.
             date: YYYY-MM-DD; today (UTC) by default.
+            dry_run: only say what would be added.
         """
         result = Added()
         fresh: dict[Key, Record] = {}
@@ -97,7 +100,8 @@ class Archive:
                 fresh[key(record)] = record
         if fresh:
             result.added = sorted(record.run_id for record in fresh.values())
-            result.shard = self._write(list(fresh.values()), experiment, date)
+            if not dry_run:
+                result.shard = self._write(list(fresh.values()), experiment, date)
         return result
 
     def retract(

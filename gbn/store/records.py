@@ -8,8 +8,9 @@ A kill at any moment loses at most the points since the checkpoint: a torn last 
 
 import json
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
@@ -92,6 +93,21 @@ class RunStore:
         return sorted(
             entry.name for entry in self.runs_dir.iterdir() if entry.is_dir() and entry.name[0] != "."
         )
+
+    def match(self, patterns: Sequence[str]) -> list[str]:
+        """The ids that fit any of these ids, shell patterns on ids, or paths of run folders.
+
+        Raises:
+            StoreError: a pattern that fits no run.
+        """
+        ids = self.run_ids()
+        found: dict[str, None] = {}
+        for pattern in patterns:
+            fitting = [run_id for run_id in ids if fnmatchcase(run_id, Path(pattern).name)]
+            if not fitting:
+                raise StoreError(f"no run fits {pattern!r} under {self.runs_dir} ({len(ids)} runs there)")
+            found |= dict.fromkeys(fitting)
+        return list(found)
 
     def status(self, run_id: str) -> Status:
         """What became of a run; "missing" where nothing was ever written."""

@@ -1,0 +1,108 @@
+"""The command line that the scripts share: which runs, from where, measured how.
+
+Nothing heavy is imported before the arguments are known to be right.
+"""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from gbn.analysis.compare import Options
+    from gbn.analysis.load import Runs
+    from gbn.analysis.plan import GridLike
+
+
+def parser(description: str, examples: Sequence[str]) -> argparse.ArgumentParser:
+    """A parser with the options that choose runs."""
+    result = argparse.ArgumentParser(
+        description=description,
+        epilog="examples:\n" + "\n".join(f"  {line}" for line in examples),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = result.add_argument
+    add("experiment", nargs="?", help="experiments/<name>: the runs of its grid")
+    add(
+        "--runs", nargs="+", metavar="GLOB", help="any set of runs instead: ids, patterns on ids, run folders"
+    )
+    add("--scale", help="one of the experiment's scales (default: its own)")
+    add("--results", default="results", metavar="DIR", help="where runs/ and archive/ are (default: results)")
+    add("--source", choices=("store", "archive", "both"), default="store", help="default: store")
+    return result
+
+
+def add_measures(result: argparse.ArgumentParser) -> None:
+    """The options that say what is compared and where it goes."""
+    add = result.add_argument
+    add("--out", metavar="DIR", help="gets tables/ and figures/ (default: the results folder with --source archive, "
+        "its scratch/ otherwise)")  # fmt: skip
+    add("--name", default="runs", help="name of the files made from --runs (default: runs)")
+    add("--reference", metavar="ARM", help="with --runs: the arm to compare with (default: bn)")
+    add("--targets", nargs="+", type=_fraction, default=[], metavar="ACC", help="accuracies between 0 and 1")
+    add("--measure", default="val_accuracy", help="curve key for targets (default: val_accuracy)")
+    add("--first-hit", action="store_true", help="take the first point at a target, without interpolation")
+
+
+def _fraction(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 < value < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no accuracy between 0 and 1 (0.9 means 90 %)")
+    return value
+
+
+def check(result: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    """Exactly one of experiment and --runs, and only what belongs to it."""
+    if bool(args.experiment) == bool(args.runs):
+        result.error("give an experiment (experiments/<name>) or --runs GLOB..., one of them")
+    if args.runs and args.scale:
+        result.error("--scale belongs to an experiment, not to --runs")
+    if args.experiment and getattr(args, "reference", None):
+        result.error("--reference belongs to --runs: an experiment's sweep.yaml names its own")
+
+
+def grid(args: argparse.Namespace) -> "GridLike | None":
+    """The experiment's grid; None for --runs."""
+    if not args.experiment:
+        return None
+    from gbn.config.grid import load_grid
+
+    return load_grid(args.experiment, args.scale)
+
+
+def load(args: argparse.Namespace, of: "GridLike | None") -> "Runs":
+    """The chosen runs."""
+    from gbn.analysis.load import load_any, load_grid_runs
+
+    if of is None:
+        return load_any(args.runs, args.results, args.source, args.reference, args.targets, args.name)
+    return load_grid_runs(of, args.results, args.source, args.targets)
+
+
+def options(args: argparse.Namespace) -> "Options":
+    """How targets are measured."""
+    from gbn.analysis.compare import Options
+
+    return Options(args.measure, "first" if args.first_hit else "interpolated")
+
+
+def out_dir(args: argparse.Namespace) -> Path:
+    """Where tables/ and figures/ go: only what the archive gives belongs among the committed results."""
+    if args.out:
+        return Path(args.out)
+    return Path(args.results) if args.source == "archive" else Path(args.results) / "scratch"
+
+
+def main(run: Callable[[], int]) -> None:
+    """Run a script; what the user can mend is one line and exit status 2, not a traceback."""
+    from gbn.store.files import StoreError
+
+    try:
+        sys.exit(run())
+    except (ValueError, LookupError, StoreError, FileNotFoundError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)

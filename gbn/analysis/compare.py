@@ -1,0 +1,280 @@
+"""All figures of a comparison: one :class:`Figure` a number that a table prints.
+
+Per setting: test accuracies; updates (and seconds, where they may be compared) to the fixed targets; the same to
+the reference's own maximum, Mixture Normalization's metric, with its A/A row; each arm against its controls.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import pandas as pd
+
+from gbn.analysis import statistics
+from gbn.analysis.load import Runs
+from gbn.analysis.statistics import Estimate
+from gbn.analysis.targets import INTERPOLATIONS, Curve, Interpolation, Time, Unit
+
+#: The curve keys that a target can be measured on.
+MEASURES = ("val_accuracy", "val_accuracy_exact", "val_full_accuracy", "test_accuracy")
+
+#: The name of the row that compares the reference with itself.
+AA = "A/A"
+
+#: Savings that count in the column "saved 31 %": the low end of Mixture Normalization's published 31 to 47 %.
+PUBLISHED_SAVING = 0.31
+
+
+@dataclass(frozen=True)
+class Options:
+    """How targets are measured.
+
+    Raises:
+        ValueError: an unknown measure or interpolation.
+    """
+
+    measure: str = "val_accuracy"
+    interpolation: Interpolation = "interpolated"
+
+    def __post_init__(self) -> None:
+        for value, allowed, name in (
+            (self.measure, MEASURES, "measure"),
+            (self.interpolation, INTERPOLATIONS, "interpolation"),
+        ):
+            if value not in allowed:
+                raise ValueError(f"{name}={value!r}: allowed are {', '.join(allowed)}")
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One number of a table.
+
+    Attributes:
+        quantity: "last", "best_val", "best_test", "area" (an arm's mean), "last_difference", "area_difference"
+            (arm - against), "time_to_target" (an arm's median), "speedup_to_target", "speedup_to_maximum"
+            (against / arm).
+        target: the accuracy, where it is a fixed one.
+        unit: "updates" or "seconds"; empty for accuracies.
+        arm, against: what is compared with what; A/A as the arm: the reference with itself.
+        saved: pairs that saved at least :data:`PUBLISHED_SAVING` (metric of the maximum only).
+    """
+
+    setting: str
+    quantity: str
+    arm: str
+    estimate: Estimate
+    against: str = ""
+    target: float = math.nan
+    unit: str = ""
+    saved: int = 0
+
+
+@dataclass
+class Comparison:
+    """The figures of a set of runs, made on first use."""
+
+    runs: Runs
+    options: Options = field(default_factory=Options)
+
+    def __post_init__(self) -> None:
+        self._curves: dict[tuple[str, str, int], Curve] = {}
+        self._values: dict[tuple[str, str], pd.DataFrame] = {}
+
+    @cached_property
+    def figures(self) -> list[Figure]:
+        """Every figure, in the order of the tables."""
+        return [figure for setting in self.runs.plan.settings for figure in self._setting(setting)]
+
+    @cached_property
+    def lookup(self) -> dict[tuple[str, str, str, str, str, float], Figure]:
+        """(setting, quantity, arm, against, unit, target or -1) -> figure."""
+        return {
+            (f.setting, f.quantity, f.arm, f.against, f.unit, -1.0 if math.isnan(f.target) else f.target): f
+            for f in self.figures
+        }
+
+    def seconds_reason(self, setting: str) -> str | None:
+        """Why seconds of this setting are not compared; None when they are."""
+        done = self.runs.runs
+        done = done[(done.setting == setting) & done.status.isin(["finished", "diverged"])]
+        if (done.clock != "exclusive").any():
+            shared = int((done.clock != "exclusive").sum())
+            return f"shared clock ({shared} of {len(done)} runs shared their machine with other work)"
+        if len(done.machine.unique()) > 1:
+            return f"mixed devices ({'; '.join(sorted(done.machine.unique()))})"
+        if len(done.threads.unique()) > 1:
+            return "different numbers of threads"
+        if "seconds" not in self.runs.curves or self.runs.curves.seconds.isna().any():
+            return "no training clock in the curves"
+        return None
+
+    def units(self, setting: str) -> list[Unit]:
+        """The units in which this setting is compared."""
+        return ["updates"] if self.seconds_reason(setting) else ["updates", "seconds"]
+
+    def targets(self, setting: str) -> tuple[float, ...]:
+        """The fixed targets of a setting."""
+        return self.runs.plan.targets.get(setting, ())
+
+    def arms(self, setting: str) -> list[str]:
+        """The arms of a setting that have a usable run, in the plan's order."""
+        return [arm for arm in self.runs.plan.arms(setting) if len(self.runs.usable(setting, arm))]
+
+    def curve(self, setting: str, arm: str, seed: int) -> Curve:
+        """The curve of a usable run in the chosen measure."""
+        key = (setting, arm, seed)
+        if key not in self._curves:
+            usable = self.runs.usable(setting, arm)
+            diverged = usable[usable.seed == seed].status.iloc[0] == "diverged"
+            self._curves[key] = Curve.of(self.runs.curve(*key), self.options.measure, diverged)
+        return self._curves[key]
+
+    def time(self, setting: str, arm: str, seed: int, target: float, unit: Unit) -> Time:
+        """Time to a target of one run."""
+        return self.curve(setting, arm, seed).time_to(target, unit, self.options.interpolation)
+
+    def pairs(self, setting: str, arm: str, against: str) -> list[int]:
+        """The seeds that both arms have, on one machine each (see :mod:`gbn.analysis.load`)."""
+        seeds = [set(self.runs.usable(setting, name).seed) for name in (arm, against)]
+        return sorted(int(seed) for seed in seeds[0] & seeds[1])
+
+    def _setting(self, setting: str) -> Iterator[Figure]:
+        reference = self.runs.plan.reference
+        arms = self.arms(setting)
+        for arm in arms:
+            yield from self._accuracies(setting, arm)
+            if arm != reference and reference in arms:
+                yield from self._differences(setting, arm, reference)
+        for unit in self.units(setting):
+            for target in self.targets(setting):
+                yield from self._fixed(setting, arms, target, unit)
+            if reference in arms:
+                yield from self._maximum(setting, arms, unit)
+        for arm, controls in self.runs.plan.controls.items():
+            for control in controls:
+                if arm in arms and control in arms:
+                    yield from self._differences(setting, arm, control)
+                    for unit in self.units(setting):
+                        for target in self.targets(setting):
+                            yield self._speedup(setting, arm, control, target, unit)
+
+    def values(self, setting: str, arm: str) -> pd.DataFrame:
+        """last, best_val, best_test (test accuracies) and area of each usable run of an arm, by seed."""
+        key = (setting, arm)
+        if key not in self._values:
+            usable = self.runs.usable(setting, arm).set_index("seed")[["last", "best_val", "best_test"]]
+            areas = [self.curve(setting, arm, int(seed)).area for seed in usable.index]
+            self._values[key] = usable.assign(area=areas)
+        return self._values[key]
+
+    def _accuracies(self, setting: str, arm: str) -> Iterator[Figure]:
+        values = self.values(setting, arm)
+        for quantity in ("last", "best_val", "best_test", "area"):
+            estimate = statistics.mean_interval(values[quantity].dropna().tolist())
+            yield Figure(setting, quantity, arm, estimate)
+
+    def _differences(self, setting: str, arm: str, against: str) -> Iterator[Figure]:
+        seeds = self.pairs(setting, arm, against)
+        ours, theirs = (self.values(setting, name).loc[seeds] for name in (arm, against))
+        for quantity in ("last", "area"):
+            estimate = statistics.paired_difference(ours[quantity].tolist(), theirs[quantity].tolist())
+            yield Figure(setting, f"{quantity}_difference", arm, estimate, against)
+
+    def _fixed(self, setting: str, arms: Sequence[str], target: float, unit: Unit) -> Iterator[Figure]:
+        reference = self.runs.plan.reference
+        for arm in arms:
+            times = self._all_times(setting, arm, target, unit)
+            missed = sum(not time.reached for time in times)
+            median = statistics.median_of_bounds(times, arm_misses=missed)
+            yield Figure(setting, "time_to_target", arm, median, target=target, unit=unit)
+            if arm == reference:
+                estimate = statistics.aa_fixed_target(times)
+                yield Figure(setting, "speedup_to_target", AA, estimate, reference, target, unit)
+            elif reference in arms:
+                yield self._speedup(setting, arm, reference, target, unit)
+
+    def _all_times(self, setting: str, arm: str, target: float, unit: Unit) -> list[Time]:
+        seeds = self.runs.usable(setting, arm).seed
+        return [self.time(setting, arm, int(seed), target, unit) for seed in seeds]
+
+    def _speedup(self, setting: str, arm: str, against: str, target: float, unit: Unit) -> Figure:
+        seeds = self.pairs(setting, arm, against)
+        ours, theirs = ([self.time(setting, name, s, target, unit) for s in seeds] for name in (arm, against))
+        return Figure(
+            setting, "speedup_to_target", arm, statistics.speedup(ours, theirs), against, target, unit
+        )
+
+    def _maximum(self, setting: str, arms: Sequence[str], unit: Unit) -> Iterator[Figure]:
+        """Mixture Normalization's metric, pair by pair: to the maximum that the reference reached at that seed."""
+        reference = self.runs.plan.reference
+        peaks = {
+            int(seed): self.curve(setting, reference, int(seed)).maximum
+            for seed in self.runs.usable(setting, reference).seed
+        }
+        seeds = [seed for seed, peak in peaks.items() if peak is not None]
+        for arm in arms:
+            if arm == reference:
+                ordered = {
+                    (i, j): self._to_peak(setting, reference, peaks, s, reference, t, unit)
+                    for i, s in enumerate(seeds)
+                    for j, t in enumerate(seeds)
+                    if i != j
+                }
+                times = list(ordered.values())
+                estimate, name = statistics.aa_maximum(ordered), AA
+            else:
+                own = set(self.runs.usable(setting, arm).seed)
+                times = [self._to_peak(setting, reference, peaks, s, arm, s, unit) for s in seeds if s in own]
+                estimate = statistics.speedup([a for a, _ in times], [r for _, r in times])
+                name = arm
+            saved = sum(a.reached and a.high <= (1 - PUBLISHED_SAVING) * r.low for a, r in times)
+            yield Figure(setting, "speedup_to_maximum", name, estimate, reference, unit=unit, saved=saved)
+
+    def _to_peak(
+        self,
+        setting: str,
+        reference: str,
+        peaks: dict[int, float | None],
+        reference_seed: int,
+        arm: str,
+        seed: int,
+        unit: Unit,
+    ) -> tuple[Time, Time]:
+        """(time of the arm's run, time of the reference's run) to the latter's maximum."""
+        peak = peaks[reference_seed]
+        assert peak is not None
+        return (
+            self.time(setting, arm, seed, peak, unit),
+            self.time(setting, reference, reference_seed, peak, unit),
+        )
+
+
+def frame(comparison: Comparison) -> pd.DataFrame:
+    """The figures as a long frame: one row a figure, numbers unrounded."""
+    rows = []
+    for figure in comparison.figures:
+        estimate = figure.estimate
+        log_sd = estimate.sd if figure.quantity.startswith("speedup") else math.nan
+        rows.append(
+            {
+                "setting": figure.setting,
+                "quantity": figure.quantity,
+                "target": figure.target,
+                "unit": figure.unit,
+                "arm": figure.arm,
+                "against": figure.against,
+                "n": estimate.n,
+                "value_low": estimate.value_low,
+                "value_high": estimate.value_high,
+                "interval_low": estimate.low,
+                "interval_high": estimate.high,
+                "sd": estimate.sd,
+                "method": estimate.method,
+                "arm_misses": estimate.arm_misses,
+                "against_misses": estimate.reference_misses,
+                "saved_31_percent": figure.saved if figure.quantity == "speedup_to_maximum" else None,
+                "smallest_ratio_told_from_1": statistics.smallest_ratio(log_sd, estimate.n),
+            }
+        )
+    return pd.DataFrame(rows)

@@ -1,0 +1,207 @@
+"""Convergence figures: accuracy and loss against updates and against seconds, a line an arm with a band.
+
+Each arm that has controls gets a row of its own with the reference and these controls, so a panel holds few
+lines; other arms share rows of at most six. Beside accuracy and loss stands the paired difference of accuracies,
+where arms can be told apart. Colours are Okabe and Ito's (told apart with any colour vision); line styles, and
+names at the ends of the last panel's lines, tell arms apart in grey print too. Sizes are a printed page's.
+"""
+
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+from gbn.analysis.compare import Comparison
+from gbn.analysis.labels import label_ends
+from gbn.analysis.lines import Line, difference_line, mean_line
+from gbn.analysis.targets import Unit
+
+#: Okabe and Ito's colours; black is the reference's.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+STYLES: tuple[Any, ...] = (
+    *("-", (0, (6, 1.5, 1, 1.5)), (0, (1.5, 1.2)), (0, (8, 2)), (0, (3, 1))),
+    (0, (4, 1, 1, 1, 1, 1)),
+)
+REFERENCE: tuple[str, Any] = ("#000000", (0, (4, 2)))
+WIDTH, ROW_HEIGHT, DPI = 7.2, 2.0, 200
+TOP, BOTTOM = 0.55, 0.85  # inches for title and caption
+LOSS = {"val_accuracy_exact": "val_loss_exact", "test_accuracy": "test_loss"}
+_RC = {
+    "font.size": 8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.6,
+    "pdf.fonttype": 42,  # text stays text
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of panels: a caption and (arm, its short name)."""
+
+    caption: str
+    arms: tuple[tuple[str, str], ...]
+
+
+def rows_of(comparison: Comparison, setting: str) -> list[Row]:
+    """How the arms of a setting are spread over rows."""
+    plan, arms = comparison.runs.plan, comparison.arms(setting)
+    reference = [(plan.reference, plan.reference)] if plan.reference in arms else []
+    rows, placed = [], {plan.reference}
+    for arm, controls in plan.controls.items():
+        inside = [control for control in controls if control in arms]
+        if arm in arms and inside:
+            short = [(control, control.removesuffix(f"[{arm}]")) for control in inside]
+            rows.append(Row(f"{arm} and its controls", (*reference, (arm, arm), *short)))
+            placed |= {arm, *inside}
+    rest = [(arm, arm) for arm in arms if arm not in placed]
+    for start in range(0, len(rest), len(COLOURS)):
+        caption = "other arms" if rows else ""
+        rows.append(Row(caption, (*reference, *rest[start : start + len(COLOURS)])))
+    return rows or [Row("", tuple(reference))]
+
+
+def draw(comparison: Comparison, setting: str, unit: Unit) -> Figure:
+    """The figure of one setting against `unit`."""
+    with mpl.rc_context(_RC):
+        rows = rows_of(comparison, setting)
+        compared = comparison.runs.plan.reference in comparison.arms(setting) and any(
+            len(row.arms) > 1 for row in rows
+        )
+        height = ROW_HEIGHT * len(rows) + TOP + BOTTOM
+        figure = Figure(figsize=(WIDTH, height), dpi=DPI)
+        grid = figure.subplots(len(rows), 3 if compared else 2, squeeze=False, sharex=True)
+        for index, (row, panels) in enumerate(zip(rows, grid, strict=True)):
+            if index:  # one bad arm would flatten a shared scale of differences
+                panels[0].sharey(grid[0][0])
+                panels[1].sharey(grid[0][1])
+            _row(comparison, setting, row, panels, unit)
+        _scales(grid)
+        names = [name for row in rows for _, name in row.arms]
+        figure.subplots_adjust(
+            left=0.062,
+            right=1 - (0.28 + 0.055 * max(map(len, names))) / WIDTH,
+            wspace=0.33,
+            hspace=0.3,
+            top=1 - TOP / height,
+            bottom=BOTTOM / height,
+        )
+        for panels in grid:
+            panels[0].set_ylim(bottom=max(panels[0].get_ylim()[0], 0))
+            label_ends(panels[-1])
+        for axes in grid[-1]:
+            axes.set_xlabel("updates" if unit == "updates" else "seconds of training")
+        title = comparison.runs.plan.title + (f": {setting}" if setting else "")
+        figure.text(0.02, 1 - 0.09 / height, title, fontsize=9.5, fontweight="bold", va="top")
+        caption = "\n".join(textwrap.wrap(_caption(comparison, setting, compared), 125))
+        figure.text(0.02, 0.07 / height, caption, fontsize=6.8, color="0.3", va="bottom")
+        return figure
+
+
+def save(comparison: Comparison, folder: Path) -> tuple[list[Path], list[str]]:
+    """Write every figure as PNG and PDF.
+
+    Returns:
+        The files, and a sentence for each figure that was not drawn.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    paths, notes = [], []
+    for setting in comparison.runs.plan.settings:
+        if not comparison.arms(setting):
+            notes.append(f"No figure of {setting}: no finished run.")
+            continue
+        units = comparison.units(setting)
+        if "seconds" not in units:
+            where = f" of {setting}" if setting else ""
+            notes.append(f"No figure{where} against seconds: {comparison.seconds_reason(setting)}.")
+        for unit in units:
+            figure = draw(comparison, setting, unit)
+            stem = "-".join(filter(None, (comparison.runs.plan.name, _slug(setting), unit)))
+            # Without dates and versions in it, an unchanged figure is an unchanged file.
+            with mpl.rc_context(_RC):
+                figure.savefig(folder / f"{stem}.png", metadata={"Software": None})
+                figure.savefig(folder / f"{stem}.pdf", metadata={"CreationDate": None})
+            paths += [folder / f"{stem}.png", folder / f"{stem}.pdf"]
+    return paths, notes
+
+
+def _row(comparison: Comparison, setting: str, row: Row, panels: Sequence[Axes], unit: Unit) -> None:
+    measure, reference = comparison.options.measure, comparison.runs.plan.reference
+    looks = iter(zip(COLOURS, STYLES, strict=True))
+    for arm, name in row.arms:
+        look = REFERENCE if arm == reference else next(looks)
+        _plot(panels[0], mean_line(comparison, setting, arm, measure, unit), name, look)
+        _plot(panels[1], mean_line(comparison, setting, arm, LOSS.get(measure, "val_loss"), unit), name, look)
+        if len(panels) > 2 and arm != reference:
+            line = difference_line(comparison, setting, arm, reference, measure, unit)
+            _plot(panels[2], line, name, look)
+    split = "test" if measure.startswith("test") else "validation"
+    for target in comparison.targets(setting):
+        panels[0].axhline(target, color="0.75", linewidth=0.5, zorder=0)
+    panels[0].set_ylabel(f"{split} accuracy (%)", labelpad=2)
+    panels[1].set_ylabel(f"{split} loss", labelpad=2)
+    if len(panels) > 2:
+        start, end = panels[0].dataLim.intervalx
+        panels[2].plot([start, end], [0, 0], color=REFERENCE[0], linestyle=REFERENCE[1], linewidth=0.9)
+        panels[2].get_lines()[-1].set_label(reference)
+        panels[2].set_ylabel(f"accuracy - {reference} (points)", labelpad=2)
+    panels[0].set_title(row.caption, loc="left", fontsize=8, fontweight="bold")
+
+
+def _plot(axes: Axes, line: Line | None, label: str, look: tuple[str, Any]) -> None:
+    if line is None:
+        return
+    colour, style = look
+    axes.plot(line.x, line.mean, color=colour, linestyle=style, linewidth=1.2, label=label)
+    if line.low is not None and line.high is not None:
+        axes.fill_between(line.x, line.low, line.high, color=colour, alpha=0.16, linewidth=0)
+    if line.cut_by_divergence:
+        axes.plot(line.x[-1:], line.mean[-1:], marker="x", color=colour, markersize=5, linestyle="none")
+
+
+def _scales(grid: Any) -> None:
+    for axes in grid.flat:
+        axes.set_xscale("log")
+        axes.grid(True, color="0.92", linewidth=0.5)
+        axes.tick_params(width=0.6, length=2.5, which="major", pad=2)
+        axes.tick_params(width=0.4, length=1.5, which="minor")
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:,g}"))
+        axes.xaxis.set_minor_formatter(NullFormatter())
+    for panels in grid:
+        panels[0].yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{100 * y:g}"))
+        panels[1].set_yscale("log")
+        panels[1].yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        panels[1].yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}"))
+        panels[1].yaxis.set_minor_formatter(NullFormatter())
+        for axes in panels[2:]:
+            axes.yaxis.set_major_formatter(
+                FuncFormatter(lambda y, _: f"{100 * y:+g}" if abs(y) > 1e-9 else "0")
+            )
+
+
+def _caption(comparison: Comparison, setting: str, compared: bool) -> str:
+    arms = comparison.arms(setting)
+    counts = sorted({len(comparison.runs.usable(setting, arm)) for arm in arms})
+    seeds = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+    text = f"Lines: mean over {seeds} seed{'s' if counts[-1] > 1 else ''}; "
+    text += "bands: pointwise 95 % t interval of that mean. " if counts[-1] > 1 else "one seed has no band. "
+    if compared:
+        text += (
+            "Right: paired difference, the same seed of both arms at the same place (own scale in each row). "
+        )
+    exact = comparison.options.measure.endswith("exact")
+    text += f"Normalizers with {'exact' if exact else 'running'} statistics. "
+    text += "Grey: fixed targets. " if comparison.targets(setting) else ""
+    if any((comparison.runs.usable(setting, arm).status == "diverged").any() for arm in arms):
+        text += "×: a seed diverged, the mean ends there. "
+    return text + "Horizontal axes are logarithmic, as is the loss."
+
+
+def _slug(text: str) -> str:
+    return "".join(character if character.isalnum() or character in "._=" else "_" for character in text)

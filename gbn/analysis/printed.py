@@ -1,0 +1,86 @@
+"""How an estimate is printed: never without its uncertainty, a bound never as a number.
+
+``>=`` and ``<=`` mark what misses leave known; ``?`` an estimate that misses leave open on both sides.
+"""
+
+import math
+from collections.abc import Callable
+
+from gbn.analysis.statistics import Estimate
+
+NONE = "-"
+
+
+def ratio(estimate: Estimate) -> str:
+    """A speed-up with its interval: ``1.23 [1.10, 1.37]``, ``>= 1.5``, ``<= 0.70 [<= 0.50, 0.90]``."""
+    if estimate.n == 0:
+        return NONE
+    return _with_interval(bounded(estimate, number), estimate, number)
+
+
+def difference(estimate: Estimate) -> str:
+    """A difference of accuracies in percentage points with its interval: ``+0.31 [-0.10, +0.72]``."""
+    if estimate.n == 0:
+        return NONE
+    return _with_interval(points(estimate.value_low), estimate, points)
+
+
+def accuracy(estimate: Estimate) -> str:
+    """Mean and standard deviation over runs in per cent: ``98.12 +- 0.21``; one run has no spread."""
+    if estimate.n == 0:
+        return NONE
+    mean = f"{100 * estimate.value_low:.2f}"
+    return mean if math.isnan(estimate.sd) else f"{mean} ± {100 * estimate.sd:.2f}"
+
+
+def duration(estimate: Estimate, unit: str) -> str:
+    """A median time: ``412`` updates, ``3.1 s``, ``> 2,000`` where the median run never reached the target."""
+    if estimate.n == 0:
+        return NONE
+    suffix = " s" if unit == "seconds" else ""
+    if math.isinf(estimate.value_low):
+        return "never"
+    text = f"{estimate.value_low:,.0f}" if unit == "updates" else f"{estimate.value_low:.3g}"
+    return f"{'> ' if math.isinf(estimate.value_high) else ''}{text}{suffix}"
+
+
+def saving(estimate: Estimate) -> str:
+    """The share of updates saved, 1 - 1/ratio, in per cent: ``+31 %``, ``<= -12 %``."""
+    if estimate.n == 0:
+        return NONE
+    if estimate.value_high == 0:
+        return "never reached"
+    return bounded(estimate, lambda value: f"{100 * (1 - 1 / value):+.0f} %")
+
+
+def bounded(estimate: Estimate, text: Callable[[float], str]) -> str:
+    """A number, or the side of a number that is known."""
+    low, high = estimate.value_low, estimate.value_high
+    if low == high:
+        return "0 (never reached)" if low == 0 else "inf" if math.isinf(low) else text(low)
+    if low == 0 and math.isinf(high):
+        return "?"
+    if math.isinf(high):
+        return f">= {text(low)}"
+    if low == 0:
+        return f"<= {text(high)}"
+    return f"{text(low)} to {text(high)}"
+
+
+def number(value: float) -> str:
+    """A ratio with two decimals, or three digits where it is large; 0 and inf are exactly that."""
+    if value == 0 or math.isinf(value):
+        return f"{value:g}"
+    return f"{value:.2f}" if value < 10 else f"{value:.3g}"
+
+
+def points(value: float) -> str:
+    """A fraction as signed percentage points."""
+    text = f"{100 * value:+.2f}"
+    return "+0.00" if text == "-0.00" else text
+
+
+def _with_interval(text: str, estimate: Estimate, formatted: Callable[[float], str]) -> str:
+    if math.isnan(estimate.low) or math.isnan(estimate.high):
+        return text
+    return f"{text} [{formatted(estimate.low)}, {formatted(estimate.high)}]"

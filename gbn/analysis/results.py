@@ -1,0 +1,139 @@
+"""What an experiment leaves: tables, figures, a summary in the terminal, and its place beside the archive."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from gbn.analysis import printed, tables
+from gbn.analysis.compare import Comparison, Options
+from gbn.analysis.load import NothingFound, Runs, load_grid_runs
+from gbn.analysis.plan import GridLike, plan_of_grid
+from gbn.analysis.sections import Section, summary
+from gbn.store.archive import Archive, contradiction
+from gbn.store.records import RunStore
+
+
+def write_results(
+    grid: GridLike | None,
+    runs: Runs,
+    out_dir: str | Path,
+    options: Options | None = None,
+    figures: bool = True,
+) -> str:
+    """Write the tables and figures of some runs.
+
+    Args:
+        grid: the experiment they belong to; the runs must be of its plan. None: any set of runs.
+        runs: from :func:`gbn.analysis.load.load_grid_runs` or :func:`gbn.analysis.load.load_any`.
+        out_dir: gets ``tables/<name>.{md,csv,tex,runs.txt}`` and ``figures/<name>-*.{png,pdf}``.
+        options: how targets are measured.
+        figures: False writes tables only.
+
+    Returns:
+        The text for the terminal: the summary table, the notes and the files written.
+
+    Raises:
+        ValueError: the runs are not the grid's.
+    """
+    if grid is not None and plan_of_grid(grid).entries != runs.plan.entries:
+        raise ValueError(
+            f"these runs are of {runs.plan.name}, not of {grid.name} at this scale: load them from it"
+        )
+    comparison = Comparison(runs, options or Options())
+    paths = tables.write(comparison, Path(out_dir) / "tables")
+    notes: list[str] = []
+    if figures:
+        from gbn.analysis import plots  # matplotlib is only loaded where something is drawn
+
+        drawn, notes = plots.save(comparison, Path(out_dir) / "figures")
+        paths += drawn
+    files = "\n".join(f"  {path}" for path in paths)
+    remarks = "".join(f"{note}\n" for note in notes)
+    return f"{summary_text(comparison)}{remarks}Written:\n{files}\n"
+
+
+def summary_text(comparison: Comparison) -> str:
+    """The short table for the terminal, with the notes."""
+    lines = [comparison.runs.plan.title, *tables.explanation(comparison), ""]
+    for setting in comparison.runs.plan.settings:
+        section = summary(comparison, setting)
+        lines += [f"[{setting}]"] if setting else []
+        lines += [*tables.grid_lines(section), *section.notes, ""]
+    lines += [f"- {note}" for note in tables.footnotes(comparison)]
+    return "\n".join(lines) + "\n"
+
+
+def compare_with_archive(
+    grid: GridLike, results_dir: str | Path = "results", options: Options | None = None
+) -> str:
+    """This machine's figures (run store) beside the archived ones, arm by arm.
+
+    Returns:
+        Text for the terminal. An empty archive, or a store without a finished run, is said in it.
+    """
+    try:
+        here = Comparison(load_grid_runs(grid, results_dir, "store"), options or Options())
+        there = Comparison(load_grid_runs(grid, results_dir, "archive"), options or Options())
+    except NothingFound as nothing:
+        return f"No comparison with the archive: {nothing}.\n"
+    lines = ["This machine beside the archive (same arms, same seeds; test accuracy in per cent).", ""]
+    for setting in here.runs.plan.settings:
+        lines += [f"[{setting}]"] if setting else []
+        lines += [*tables.grid_lines(_beside(here, there, setting)), ""]
+    return "\n".join([*lines, _agreement(grid, results_dir), _devices(here, there)]) + "\n"
+
+
+def _beside(here: Comparison, there: Comparison, setting: str) -> Section:
+    targets = here.targets(setting)
+    columns = ["arm", "n here", "n archived", "last here", "last archived", "here - archived"]
+    columns += [f"{where} to {100 * t:g} %" for t in targets for where in ("speed-up", "archived")]
+    rows = []
+    for arm in here.arms(setting):
+        ours, theirs = here.values(setting, arm)["last"], there.values(setting, arm)["last"]
+        both = pd.concat([ours, theirs], axis=1, join="inner").dropna()
+        change = (
+            printed.points(float((both.iloc[:, 0] - both.iloc[:, 1]).mean())) if len(both) else printed.NONE
+        )
+        row = [arm, str(len(ours)), str(len(theirs))]
+        row += [_last(here, setting, arm), _last(there, setting, arm), change]
+        for target in targets:
+            row += [_speedup(which, setting, arm, target) for which in (here, there)]
+        rows.append(tuple(row))
+    return Section("", tuple(columns), tuple(rows))
+
+
+def _last(comparison: Comparison, setting: str, arm: str) -> str:
+    figure = comparison.lookup.get((setting, "last", arm, "", "", -1.0))
+    return printed.accuracy(figure.estimate) if figure else printed.NONE
+
+
+def _speedup(comparison: Comparison, setting: str, arm: str, target: float) -> str:
+    reference = comparison.runs.plan.reference
+    if arm == reference:
+        return "1 (reference)"
+    figure = comparison.lookup.get((setting, "speedup_to_target", arm, reference, "updates", target))
+    return printed.ratio(figure.estimate) if figure else printed.NONE
+
+
+def _agreement(grid: GridLike, results_dir: str | Path) -> str:
+    """How many runs of both are equal number by number."""
+    store, shared, equal = RunStore(results_dir), 0, 0
+    archived: dict[str, list] = {}
+    for record in Archive(results_dir):
+        archived.setdefault(record.run_id, []).append(record)
+    for entry in plan_of_grid(grid).entries:
+        others = archived.get(entry.run_id, [])
+        if others and store.status(entry.run_id) in ("finished", "diverged"):
+            shared += 1
+            ours = store.load(entry.run_id)
+            equal += any(contradiction(other, ours) is None for other in others)
+    return (
+        f"{shared} runs are on both sides, {equal} of them equal in every number. Elsewhere rounding differs "
+        "(another processor, version or number of threads): then means and intervals are what to compare."
+    )
+
+
+def _devices(here: Comparison, there: Comparison) -> str:
+    named = (sorted(side.runs.runs.machine.dropna().unique()) for side in (here, there))
+    ours, theirs = ("; ".join(machines) for machines in named)
+    return f"Here: {ours}. Archived: {theirs}."

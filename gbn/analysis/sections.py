@@ -1,0 +1,263 @@
+"""The sub-tables of a speed-up table as plain rows of text, ready for any format."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from gbn.analysis import printed, statistics
+from gbn.analysis.compare import AA, Comparison, Figure
+from gbn.analysis.statistics import NOTHING, Estimate
+from gbn.analysis.targets import Unit
+
+
+@dataclass(frozen=True)
+class Section:
+    """A sub-table.
+
+    Attributes:
+        heading: what it shows, with the direction of its numbers.
+        columns: headings; the first column names the row.
+        rows: text.
+        notes: sentences below it.
+    """
+
+    heading: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    notes: tuple[str, ...] = ()
+
+
+def sections(comparison: Comparison, setting: str) -> Iterator[Section]:
+    """The sub-tables of one setting."""
+    yield _accuracy(comparison, setting)
+    for unit in comparison.units(setting):
+        if comparison.targets(setting):
+            yield _targets(comparison, setting, unit)
+        if comparison.runs.plan.reference in comparison.arms(setting):
+            yield _maximum(comparison, setting, unit)
+    controls = _controls(comparison, setting)
+    if controls.rows:
+        yield controls
+
+
+def summary(comparison: Comparison, setting: str) -> Section:
+    """The short table for a terminal: last accuracy, its difference, and the speed-ups in updates."""
+    reference, targets = comparison.runs.plan.reference, comparison.targets(setting)
+    rows = []
+    for arm in comparison.arms(setting):
+        last = _estimate(_get(comparison, setting, "last", arm))
+        against = _estimate(_get(comparison, setting, "last_difference", arm, reference))
+        row = [arm, str(len(comparison.runs.usable(setting, arm))), printed.accuracy(last)]
+        row.append(printed.difference(against))
+        for target in targets:
+            speed = _get(comparison, setting, "speedup_to_target", arm, reference, "updates", target)
+            row.append("1 (reference)" if arm == reference else printed.ratio(_estimate(speed)))
+        rows.append(tuple(row))
+        if arm == reference:
+            aa = [AA, "", "", ""]
+            for target in targets:
+                speed = _get(comparison, setting, "speedup_to_target", AA, reference, "updates", target)
+                aa.append(printed.ratio(_estimate(speed)))
+            rows.append(tuple(aa))
+    return Section(
+        "",
+        (
+            "arm",
+            "n",
+            "test acc. (%)",
+            f"- {reference} (points)",
+            *(f"speed-up to {_percent(t)}" for t in targets),
+        ),
+        tuple(rows),
+        (_resolution(comparison, setting, "updates"),) if targets else (),
+    )
+
+
+def _get(
+    comparison: Comparison,
+    setting: str,
+    quantity: str,
+    arm: str,
+    against: str = "",
+    unit: str = "",
+    target: float = -1.0,
+) -> Figure | None:
+    return comparison.lookup.get((setting, quantity, arm, against, unit, target))
+
+
+def _estimate(figure: Figure | None) -> Estimate:
+    return NOTHING if figure is None else figure.estimate
+
+
+def _accuracy(comparison: Comparison, setting: str) -> Section:
+    reference = comparison.runs.plan.reference
+    rows = []
+    for arm in comparison.arms(setting):
+        usable = comparison.runs.usable(setting, arm)
+        mean = {
+            name: _estimate(_get(comparison, setting, name, arm))
+            for name in ("last", "best_val", "best_test", "area")
+        }
+        against = {
+            name: _estimate(_get(comparison, setting, f"{name}_difference", arm, reference))
+            for name in ("last", "area")
+        }
+        diverged = int((usable.status == "diverged").sum())
+        rows.append(
+            (
+                arm,
+                f"{len(usable)}" + (f" ({diverged} diverged)" if diverged else ""),
+                printed.accuracy(mean["last"]),
+                printed.accuracy(mean["best_val"]),
+                printed.accuracy(mean["best_test"]),
+                printed.difference(against["last"]),
+                printed.accuracy(mean["area"]),
+                printed.difference(against["area"]),
+            )
+        )
+    return Section(
+        "Test accuracy in per cent: mean ± standard deviation over seeds; differences in points, arm - reference",
+        (
+            *("arm", "n", "last epoch", "best by validation", "best on test"),
+            *(f"last - {reference}", "area under curve", f"area - {reference}"),
+        ),
+        tuple(rows),
+        (
+            f"Area under curve: mean of {comparison.options.measure} over the logarithm of the update. "
+            "Best on test selects on the test set: it is an upper bound, not a result.",
+        ),
+    )
+
+
+def _targets(comparison: Comparison, setting: str, unit: Unit) -> Section:
+    reference, targets = comparison.runs.plan.reference, comparison.targets(setting)
+    columns = ["arm"]
+    for target in targets:
+        columns += [f"{unit} to {_percent(target)}", "reached", "speed-up"]
+    rows = []
+    for arm in comparison.arms(setting):
+        row = [arm]
+        for target in targets:
+            time = _estimate(_get(comparison, setting, "time_to_target", arm, "", unit, target))
+            speed = _estimate(_get(comparison, setting, "speedup_to_target", arm, reference, unit, target))
+            row += [
+                printed.duration(time, unit),
+                f"{time.n - time.arm_misses}/{time.n}",
+                "1 (reference)" if arm == reference else printed.ratio(speed),
+            ]
+        rows.append(tuple(row))
+        if arm == reference:
+            aa = [f"{AA} ({reference} against {reference})"]
+            for target in targets:
+                speed = _estimate(_get(comparison, setting, "speedup_to_target", AA, reference, unit, target))
+                aa += ["", "", printed.ratio(speed) if speed.n else "needs 2 seeds"]
+            rows.append(tuple(aa))
+    return Section(
+        f"{unit.capitalize()} to a fixed accuracy: medians, and speed-up = {unit} of {reference} / {unit} of the "
+        "arm (greater than 1: the arm is faster)",
+        tuple(columns),
+        tuple(rows),
+        (_resolution(comparison, setting, unit),),
+    )
+
+
+def _maximum(comparison: Comparison, setting: str, unit: Unit) -> Section:
+    reference = comparison.runs.plan.reference
+    rows = []
+    for arm in comparison.arms(setting):
+        name = AA if arm == reference else arm
+        figure = _get(comparison, setting, "speedup_to_maximum", name, reference, unit)
+        estimate = _estimate(figure)
+        last = _estimate(_get(comparison, setting, "last_difference", arm, reference))
+        label = f"{AA} ({reference} against {reference})" if arm == reference else arm
+        if figure is None or not estimate.n:
+            rows.append((label, *(["needs 2 seeds" if arm == reference else "no pair"] + [""] * 5)))
+            continue
+        rows.append(
+            (
+                label,
+                str(estimate.n),
+                f"{estimate.arm_misses}/{estimate.n}",
+                printed.ratio(estimate),
+                printed.saving(estimate),
+                f"{figure.saved}/{estimate.n}",
+                printed.difference(last),
+            )
+        )
+    return Section(
+        f"{unit.capitalize()} to the maximum of {reference} at the same seed (Mixture Normalization's metric): "
+        f"speed-up = {unit} of {reference} / {unit} of the arm; saved = 1 - 1/speed-up",
+        ("arm", "pairs", "missed", "speed-up", "saved", "saved 31 % or more", f"last - {reference} (points)"),
+        tuple(rows),
+        (
+            "This metric is the maximum of a noisy curve, late for the reference by construction, and mixes final "
+            "accuracy with speed: half a point more accuracy alone can show as more than a third saved. Read a "
+            "row only beside the A/A row (all ordered pairs of different seeds of the reference; its bracket "
+            "spans what single rows of identical arms would have shown) and beside the accuracy difference.",
+        ),
+    )
+
+
+def _controls(comparison: Comparison, setting: str) -> Section:
+    targets = comparison.targets(setting)
+    rows = []
+    for arm, controls in comparison.runs.plan.controls.items():
+        for control in controls:
+            last = _get(comparison, setting, "last_difference", arm, control)
+            if last is None:
+                continue
+            area = _estimate(_get(comparison, setting, "area_difference", arm, control))
+            row = [arm, control, printed.difference(last.estimate), printed.difference(area)]
+            for target in targets:
+                speed = _get(comparison, setting, "speedup_to_target", arm, control, "updates", target)
+                row.append(printed.ratio(_estimate(speed)))
+            rows.append(tuple(row))
+    return Section(
+        "Each arm against its own controls: differences in points (arm - control), speed-up = updates of the "
+        "control / updates of the arm",
+        ("arm", "control", "last", "area", *(f"speed-up to {_percent(target)}" for target in targets)),
+        tuple(rows),
+        (
+            "bn_matched is BN started at the arm's gain and bias; bn_reparam is BN with the arm's Gaussian scale "
+            "and shift inside the layer. Only what an arm shows beyond bn_reparam comes from its deviation measure.",
+        ),
+    )
+
+
+def _resolution(comparison: Comparison, setting: str, unit: Unit) -> str:
+    """What this number of pairs can decide and what not."""
+    reference = comparison.runs.plan.reference
+    speedups = [
+        f.estimate
+        for f in comparison.figures
+        if (f.setting, f.quantity, f.unit, f.against) == (setting, "speedup_to_target", unit, reference)
+        and f.arm != AA
+    ]
+    if not speedups:
+        return "No other arm to compare with."
+    n = max(estimate.n for estimate in speedups)
+    if n < 2:
+        return "One pair has no interval: it decides nothing, whatever its ratio."
+    smallest = sorted(
+        ratio for e in speedups if not math.isnan(ratio := statistics.smallest_ratio(e.sd, e.n))
+    )
+    text = (
+        f"Intervals: 95 %, one row at a time (of {len(speedups)} about {len(speedups) / 20:.1f} exclude 1 by "
+    )
+    text += "chance). "
+    if smallest:
+        text += (
+            f"With up to {n} pairs the smallest speed-up told from 1 lies between {smallest[0]:.2f} and "
+            f"{smallest[-1]:.2f} (median over rows {smallest[len(smallest) // 2]:.2f}): anything smaller, or as "
+            "much below 1, these runs cannot decide. "
+        )
+    if any(e.method == "median" for e in speedups):
+        text += (
+            "Where a run missed the target the speed-up is the median over pairs, a miss beyond its run's end"
+        )
+        text += "." if n >= 6 else ", without an interval (the sign test needs six pairs)."
+    return text.strip()
+
+
+def _percent(fraction: float) -> str:
+    return f"{100 * fraction:g} %"

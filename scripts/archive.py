@@ -1,0 +1,99 @@
+"""Pack the records of finished runs into results/archive/, take records back, or check what is there."""
+
+import argparse
+from pathlib import Path
+
+from gbn.analysis import cli
+
+EXAMPLES = (
+    "python scripts/archive.py experiments/quick",
+    "python scripts/archive.py --runs 'cifar10-resnet-bn-*' --label competence",
+    "python scripts/archive.py --retract RUN_ID --reason 'trained on the test set'",
+    "python scripts/archive.py --check",
+)
+
+
+def run() -> int:
+    """Parse, then add, retract or check."""
+    parser = cli.parser(__doc__ or "", EXAMPLES)
+    add = parser.add_argument
+    add("--label", help="names the shard (default: the experiment, or 'runs')")
+    add("--dry-run", action="store_true", help="say what would be added, write nothing")
+    add("--retract", metavar="RUN_ID", help="take the records of a run back; needs --reason")
+    add("--reason", help="why: it is kept with the retraction")
+    add("--shard", help="with --retract: in this shard only")
+    add("--check", action="store_true", help="read everything, then compare results/tables/ with the archive")
+    args = parser.parse_args()
+    if args.retract:
+        return retract(parser, args)
+    if args.check:
+        return check(args)
+    cli.check(parser, args)
+    return pack(args)
+
+
+def pack(args: argparse.Namespace) -> int:
+    """Add the finished runs; 1 when a record was refused."""
+    from gbn.store.archive import Archive
+    from gbn.store.records import RunStore
+
+    grid = cli.grid(args)
+    store, archive = RunStore(args.results), Archive(args.results)
+    if grid is None:
+        ids = store.match(args.runs)
+    else:
+        ids = [run_id for cell in grid.cells for run_id in cell.run_ids.values()]
+    present = [run_id for run_id in dict.fromkeys(ids) if run_id in store]
+    if not present:
+        print(f"nothing found: none of these runs is in {store.runs_dir}/; nothing was archived")
+        return 2
+    label = args.label or (grid.name if grid else "runs")
+    result = archive.add((store.load(run_id) for run_id in present), label, dry_run=args.dry_run)
+    verb = "would add" if args.dry_run else "added"
+    print(f"{verb} {len(result.added)} records" + (f" in {result.shard}" if result.shard else ""))
+    for run_id in result.added:
+        print(f"  {run_id}")
+    print(
+        f"known already: {len(result.known)}; of {len(set(ids))} runs {len(set(ids)) - len(present)} are missing"
+    )
+    for run_id, status in result.unfinished:
+        print(f"  not packed, {status}: {run_id}")
+    for run_id, reason in result.refused:
+        print(f"  REFUSED {run_id}: {reason}")
+    if result.refused:
+        print(
+            "A refused record contradicts the archive (or itself). Find out which is right; if the archived one is"
+        )
+        print("wrong, take it back with --retract RUN_ID --reason ..., then archive again.")
+    return 1 if result.refused else 0
+
+
+def retract(parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:
+    """Take a run's records back."""
+    from gbn.store.archive import Archive
+
+    if not args.reason:
+        parser.error("--retract needs --reason: a record is never taken back without one")
+    for shard in Archive(args.results).retract(args.retract, args.reason, args.shard):
+        print(f"retracted {args.retract} of {shard}")
+    return 0
+
+
+def check(args: argparse.Namespace) -> int:
+    """Read every shard, compare every committed table; 1 when something differs."""
+    from gbn.analysis.committed import differences
+    from gbn.config.grid import load_grid
+    from gbn.store.archive import Archive
+
+    archive = Archive(args.results)
+    print(f"{len(archive)} records in {len(archive.shards())} shards, no contradiction")
+    found = differences(args.results, load_grid)
+    for difference in found:
+        print(f"- {difference}")
+    tables = Path(args.results) / "tables"
+    print(f"{tables}: " + (f"{len(found)} differences" if found else "every table is what the archive gives"))
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    cli.main(run)
