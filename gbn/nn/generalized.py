@@ -48,6 +48,11 @@ class _GeneralizedBatchNorm(BatchStatisticsNorm):
     ``running_deviation``. Loading a checkpoint of BatchNorm, or of another pair, takes gain and bias only
     and warns that the running averages need calibration (:func:`gbn.nn.precise_statistics`, or training).
 
+    The result does not change under x -> a x + b, a > 0 (to eps), except with ``entropic`` and with a Huber of
+    fixed threshold, which are not positively homogeneous: there the input's scale matters.
+
+    Differentiable once: a second derivative (gradient penalty) raises RuntimeError.
+
     The statistic ``maximum`` leaves no value above 0, so a ReLU after it would kill the layer at bias 0:
     where S - D is the mean (``worst_case``) the bias starts at 1, which is the mean's place; elsewhere a
     warning is given.
