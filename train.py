@@ -63,8 +63,8 @@ def main() -> int:
     trains = trains and not arguments.shell_completion
     try:
         overrides = rewrite(arguments.overrides)
-        strict = {given: one.input_line for given, one in zip(arguments.overrides, overrides, strict=True)}
-        sys.argv = [sys.argv[0], *(strict.get(argument, argument) or "" for argument in sys.argv[1:])]
+        flags = [argument for argument in sys.argv[1:] if argument not in arguments.overrides]
+        sys.argv = [sys.argv[0], *flags, *(one.input_line or "" for one in overrides)]
         if not trains:
             job()
             return 0
@@ -74,11 +74,7 @@ def main() -> int:
             raise ConfigError(
                 f"{swept[0]} has several values: a sweep needs -m, as in train.py -m {swept[0]}=..."
             )
-        plain = [
-            given
-            for given, one in zip(arguments.overrides, overrides, strict=True)
-            if not one.is_sweep_override()
-        ]
+        plain = [one.input_line or "" for one in overrides if not one.is_sweep_override()]
         results_dir = Path(compose(plain).results_dir)
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)

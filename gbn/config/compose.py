@@ -99,6 +99,7 @@ def rewrite(overrides: Sequence[str]) -> list[Override]:
     """
     groups = _groups()
     parser = OverridesParser.create()
+    overrides = _with_foreign(overrides, groups["norm"])
     # Only norm=gbn lists a statistic and a deviation; a control that is given them needs them added.
     adds_functionals = any(text.startswith("norm=") and text != "norm=gbn" for text in overrides)
     result = []
@@ -165,6 +166,23 @@ def _groups() -> dict[str, tuple[str, ...]]:
     return {group: choices for group, choices in found.items() if choices}
 
 
+def _entry_points() -> dict[str, str]:
+    """Norms that installed packages offer in the entry-point group ``gbn.norms``: name -> their.module:Layer."""
+    return {point.name: point.value for point in entry_points(group=ENTRY_POINTS)}
+
+
+def _with_foreign(overrides: Sequence[str], built_in: Sequence[str]) -> list[str]:
+    """Spell out ``norm=theirs``, where `theirs` is an entry point, as the group `custom` with their target."""
+    result = []
+    for text in overrides:
+        name = text.removeprefix("norm=")
+        if name == text or name in built_in or name not in (foreign := _entry_points()):
+            result.append(text)
+        else:
+            result += ["norm=custom", f"norm.name={name}", f"norm._target_='{foreign[name]}'"]
+    return result
+
+
 def _checked_choice(one: Override, allowed: tuple[str, ...]) -> str:
     text = one.input_line or ""
     group = one.key_or_group
@@ -174,11 +192,11 @@ def _checked_choice(one: Override, allowed: tuple[str, ...]) -> str:
     for value in values:
         if str(value) in allowed:
             continue
-        foreign = (
-            {point.name: point.value for point in entry_points(group=ENTRY_POINTS)} if group == "norm" else {}
-        )
-        if str(value) in foreign and len(values) == 1:
-            return f"norm={value}"
+        foreign = _entry_points() if group == "norm" else {}
+        if str(value) in foreign:
+            raise ConfigError(
+                f"norm={value} is another package's and cannot be swept with others: sweep it alone"
+            )
         raise unknown(f"choice of {group}:", str(value), (*allowed, *foreign))
     return text
 

@@ -90,6 +90,7 @@ class PreActResNetConfig(_SixNPlusTwo):
     """Pre-activation CIFAR ResNet (He et al. 2016b), depth 6n+2."""
 
     name: Literal["preact_resnet"]
+    shortcut: Literal["A", "B"] = "A"
 
 
 class ResNet18Config(_Model):
@@ -301,6 +302,13 @@ def _impossible(config: Config) -> list[str]:
         problems.append(
             f"model={config.model.name} needs images of at least {smallest}x{smallest}, dataset="
             f"{config.dataset.name} has {size}x{size}: use model=cnn, resnet or mlp, or another data set"
+        )
+    if config.norm.method == "instance" and (
+        config.model.name in ("lenet", "mlp") or (size == 8 and config.model.name in ("cnn", "resnet18"))
+    ):
+        problems.append(
+            f"norm=instance has a single value a channel somewhere in model={config.model.name} with dataset="
+            f"{config.dataset.name}: use norm=layer or group, or another model"
         )
     if config.trainer.device == "cpu" and config.trainer.precision == "fp16":
         problems.append("trainer.precision=fp16 needs a GPU (gradient scaling): use bf16 or fp32 on the CPU")

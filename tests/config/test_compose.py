@@ -1,0 +1,192 @@
+"""Overrides become a checked configuration; whatever is wrong is one line that says what is allowed."""
+
+import subprocess
+import sys
+
+import pytest
+from omegaconf import OmegaConf
+
+from gbn.config.compose import check_sweep, compose, config_dir, expand, resolve
+from gbn.config.errors import ConfigError
+from gbn.config.norms import METHODS
+from gbn.config.schema import Config
+from gbn.risk.parameters import DEVIATION_PARAMETERS, QUADRANGLE_PARAMETERS, STATISTIC_PARAMETERS
+from gbn.store.identity import run_id
+
+
+def id_of(*overrides):
+    config = compose(overrides)
+    return run_id(config.as_dict(), config.defaults())
+
+
+def test_the_documented_commands_compose():
+    card = compose(["norm=gbn_cvar", "model=resnet", "dataset=cifar10"])
+    assert (card.norm.quadrangle, card.norm.parameters["alpha"]) == ("cvar", 0.75)
+    assert (card.model.name, card.model.depth, card.dataset.name) == ("resnet", 20, "cifar10")
+    free = compose(
+        [
+            "norm=gbn",
+            "norm/statistic=quantile",
+            "norm.statistic.alpha=0.6",
+            "norm/deviation=cvar",
+            "norm.deviation.alpha=0.75",
+        ]
+    )
+    assert free.norm.statistic["name"] == "quantile"
+    assert (free.norm.statistic["alpha"], free.norm.deviation["alpha"]) == (0.6, 0.75)
+    moved = compose(
+        ["results_dir=elsewhere", "seed=3", "trainer.epochs=2", "optimizer.lr=0.1", "dataset.root=d"]
+    )
+    assert (moved.results_dir, moved.seed, moved.trainer.epochs) == ("elsewhere", 3, 2.0)
+    assert (moved.optimizer.lr, moved.dataset.root) == (0.1, "d")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["norm=gbn_cvr"], ["'gbn_cvr'", "did you mean 'gbn_cvar'", "bn_reparam"]),
+        (["nrm=bn"], ["'nrm'", "did you mean 'norm'", "optimizer"]),
+        (["norm=gbn_cvar", "norm.alhpa=0.5"], ["norm.alhpa", "did you mean 'alpha'", "quantile_gradient"]),
+        (["norm=gbn_cvar", "norm.alpha=1.5"], ["alpha=1.5", "between 0 and 1"]),
+        (["norm=gbn_cvar", "norm.quantile_gradient=centred"], ["quantile_gradient", "window_centred"]),
+        (["norm=bn", "norm.alpha=0.5"], ["norm.alpha", "parameters none"]),
+        (["norm=gbn_mixed_cvar", "norm.weights=[0.5, 0.6]"], ["weights", "sum to 1"]),
+        (["norm=gbn", "norm.statistic.alpa=0.3"], ["norm.statistic.alpa", "did you mean 'alpha'"]),
+        (["norm=gbn", "norm/statistic=media"], ["did you mean 'median'"]),
+        (["norm=bn_reparam", "norm.matched_to=bn"], ["norm.matched_to", "gbn_cvar"]),
+        (["norm=bn", "norm.matched_to=gbn_cvar"], ["matched_to belongs to bn_matched and bn_reparam"]),
+        (["norm=custom"], ["norm._target_=their.module.Layer"]),
+        (["norm=group", "norm.groups=0"], ["norm.groups=0", "greater than or equal to 1"]),
+        (["norm=bn", "norm.groups=2"], ["norm.groups belongs to norm=group"]),
+        (["norm=gbn_cvar", "norm.without_act=none"], ["norm.without_act='none'", "'same', 'bn' or 'mean'"]),
+        (["norm.placement.roles=[stem,bdy]"], ["'bdy'", "did you mean 'body'"]),
+        (["optimizer.lrr=3"], ["optimizer.lrr", "did you mean 'lr'", "momentum"]),
+        (["optimizer.lr=fast"], ["optimizer.lr='fast'", "number"]),
+        (["optimizer.lr=0"], ["optimizer.lr=0", "greater than 0"]),
+        (["optimizer.momentum=0"], ["nesterov=true needs momentum > 0"]),
+        (["optimizer.beta1=0.3"], ["optimizer.beta1", "Allowed in optimizer", "nesterov"]),
+        (["model=resnet", "model.depth=21"], ["6n+2"]),
+        (["model=resnet", "model.shortcut=C"], ["model.shortcut='C'", "'A' or 'B'"]),
+        (["model=lenet"], ["model=lenet needs images of at least 16x16", "digits has 8x8"]),
+        (["norm=instance"], ["a single value a channel", "norm=layer or group"]),
+        (["trainer.epochs=-1"], ["trainer.epochs=-1", "greater than 0"]),
+        (["trainer.evaluation.pts=3"], ["trainer.evaluation.pts", "did you mean 'points'"]),
+        (["trainer.device=gpu"], ["trainer.device='gpu'", "'auto', 'cpu' or 'cuda'"]),
+        (["trainer.device=cpu", "trainer.precision=fp16"], ["fp16 needs a GPU"]),
+        (["trainer.batch_size=600", "dataset.subset=500"], ["batch_size=600", "dataset.subset=500"]),
+        (["seed=1.5"], ["seed=1.5", "integer"]),
+        (["seed=-1"], ["seed=-1"]),
+        (["seed"], ["cannot read the override 'seed'"]),
+    ],
+)
+def test_an_error_is_one_line_that_says_what_is_allowed(overrides, words):
+    with pytest.raises(ConfigError) as caught:
+        compose(overrides)
+    message = str(caught.value)
+    assert "\n" not in message
+    for word in words:
+        assert word in message
+
+
+def test_every_choice_of_every_group_composes():
+    """Each YAML file alone satisfies the schema (with what it cannot do without)."""
+    needed = {"custom": ["norm._target_=their.module.Layer"]}
+    needed |= {"lenet": ["dataset=mnist"], "vgg": ["dataset=cifar10"], "instance": ["model=resnet"]}
+    for group in (
+        "task",
+        "dataset",
+        "model",
+        "norm",
+        "optimizer",
+        "schedule",
+        "trainer",
+        "tracker",
+        "launcher",
+    ):
+        for file in (config_dir() / group).glob("*.yaml"):
+            config = compose([f"{group}={file.stem}", *needed.get(file.stem, [])])
+            assert Config.model_validate(config.as_dict()) == config, file  # what is stored reads back
+
+
+def test_the_groups_cover_the_registries():
+    """A statistic, deviation or quadrangle that is registered can be chosen in the configuration, and back."""
+
+    def names(folder):
+        return {file.stem for file in (config_dir() / folder).glob("*.yaml")}
+
+    assert names("norm/statistic") == set(STATISTIC_PARAMETERS)
+    assert names("norm/deviation") == set(DEVIATION_PARAMETERS)
+    assert {f"gbn_{name}" for name in QUADRANGLE_PARAMETERS} <= names("norm")
+    assert set(METHODS) <= names("norm")
+
+
+def test_yaml_files_spell_out_the_defaults_of_the_registry():
+    """What a file shows is what the registry would take: one truth, visible in two places."""
+    for name, parameters in QUADRANGLE_PARAMETERS.items():
+        given = OmegaConf.to_container(OmegaConf.load(config_dir() / "norm" / f"gbn_{name}.yaml"))
+        for key, parameter in parameters.items():
+            default = list(parameter.default) if isinstance(parameter.default, tuple) else parameter.default
+            assert given[key] == default, (name, key)
+
+
+def test_a_control_takes_the_parameters_of_its_pair():
+    control = compose(["norm=bn_reparam", "norm.matched_to=gbn_cvar", "norm.alpha=0.6"])
+    assert control.norm.options()["matched_to"] == {"quadrangle": "cvar", "alpha": 0.6}
+    assert compose(["norm=bn_matched"]).norm.parameters["alpha"] == 0.75  # gbn_cvar.yaml's own
+    free = compose(["norm=bn_matched", "norm.matched_to=gbn", "norm/statistic=median", "norm/deviation=std"])
+    assert free.norm.options()["matched_to"]["deviation"] == {"name": "std"}
+
+
+def test_one_control_serves_every_way_of_the_gradient():
+    """k and c don't depend on the way of the gradient, except for `smoothed`, which changes the statistic."""
+    control = ["norm=bn_reparam", "norm.matched_to=gbn_cvar"]
+    assert id_of(*control, "norm.quantile_gradient=exact") == id_of(*control)
+    assert id_of(*control, "norm.quantile_gradient=smoothed") != id_of(*control)
+
+
+def test_identity_ignores_where_and_how_visibly():
+    assert id_of("tracker=none", "results_dir=x", "trainer.progress=quiet", "dataset.root=y") == id_of()
+    assert id_of("launcher=parallel", "experiment=e", "trainer.threads=1") == id_of()
+    for changed in ("seed=1", "optimizer.lr=0.1", "norm.eps=1e-3", "model.width=0.5", "dataset.revision=2"):
+        assert id_of(changed) != id_of(), changed
+
+
+def test_a_default_written_out_changes_no_id():
+    assert id_of("norm.eps=1e-5", "trainer.precision=fp32", "norm.placement.otherwise=bn") == id_of()
+    assert id_of("optimizer.momentum=0.9", "optimizer.lr=0.05", "trainer.epochs=10") == id_of()
+
+
+def test_ids_of_known_configurations_stay():
+    """Golden ids: a change here orphans every archived run, and needs a raised revision and a reason."""
+    assert id_of() == "digits-cnn-bn-s0-69ed1fa180"
+    assert (
+        id_of("norm=gbn_cvar", "model=resnet", "dataset=cifar10", "seed=4")
+        == "cifar10-resnet-gbn_cvar_0.75-s4-1a5e4348ed"
+    )
+
+
+def test_sweeps_expand_in_order_and_are_checked_before_they_start():
+    runs = expand(["norm=bn,gbn_cvar", "seed=range(0,3)"])
+    assert runs[:2] == [["norm=bn", "++seed=0"], ["norm=bn", "++seed=1"]]
+    assert check_sweep(["norm=bn,gbn_cvar", "seed=range(0,3)"]) == len(runs) == 6
+    with pytest.raises(ConfigError, match="did you mean 'gbn_mad'"):
+        check_sweep(["norm=bn,gbn_md", "seed=0"])
+    with pytest.raises(ConfigError, match=r"optimizer\.lr"):
+        check_sweep(["optimizer.lr=0.1,-1"])
+
+
+def test_an_entry_point_is_a_choice_of_norm(monkeypatch):
+    point = type("EntryPoint", (), {"name": "theirs", "value": "their.module:Layer"})
+    monkeypatch.setattr("gbn.config.compose.entry_points", lambda group: [point])
+    config = compose(["norm=theirs"])
+    assert (config.norm.method, config.norm.target) == ("custom", "their.module:Layer")
+
+
+def test_a_damaged_store_is_told_from_a_wrong_command():
+    with pytest.raises(ConfigError, match="norm"):
+        resolve({"seed": 0})
+
+
+def test_configuration_never_imports_torch():
+    code = "import sys, gbn.config.grid; gbn.config.grid.compose(['norm=gbn_cvar']); sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
