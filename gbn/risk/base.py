@@ -81,6 +81,12 @@ class _Evaluation(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor, None]:
+        if torch.is_grad_enabled() and not torch.compiler.is_compiling():
+            # torch's once_differentiable would let a constant cotangent pass, with a second derivative of 0
+            raise RuntimeError(
+                f"the {ctx.functional.kind} {ctx.functional.name!r} is differentiable once; create_graph=True "
+                "(a gradient penalty, a Hessian) is not supported through it"
+            )
         rows, *saved = ctx.saved_tensors
         return cotangents[0] * ctx.functional.gradient(rows, tuple(saved)), None
 

@@ -38,7 +38,7 @@ def window_mean(low: float, high: float) -> float:
 
 @lru_cache(maxsize=256)
 def expected_maximum(n: int) -> float:
-    """Return the expected maximum of n independent Z: 3.47 at n = 2,048, 4.46 at n = 131,072.
+    """Return the expected maximum of n independent Z: 3.442 at n = 2,048, 4.443 at n = 131,072.
 
     Integrates E[max] = int_0^inf (1 - P(max <= z)) - P(max <= -z) dz by the trapezoidal rule, whose error
     vanishes for such smooth, fast-falling integrands.

@@ -28,10 +28,12 @@ def _location(rows: Tensor, start: Tensor, threshold: Tensor) -> tuple[Tensor, T
     """Solve sum clip(x - S, -t, t) = 0; return S and the reach within which samples move it.
 
     The reach is the threshold, unless no sample lies within it: then every S between two samples is a
-    minimiser, S is their midpoint, and the reach is the distance to both.
+    minimiser, S is their midpoint, and the reach is the distance to both. It is 0 on constant rows.
     """
     n = rows.shape[-1]
-    low, high = rows.amin(-1, keepdim=True), rows.amax(-1, keepdim=True)
+    far = torch.tensor(torch.inf, dtype=rows.dtype, device=rows.device)
+    low = torch.nextafter(rows.amin(-1, keepdim=True), -far)  # the bracket is open: a sample may be the place
+    high = torch.nextafter(rows.amax(-1, keepdim=True), far)
     eps = torch.finfo(rows.dtype).eps
     location = start.clone()
     for _ in range(_MOST_STEPS):
@@ -49,13 +51,16 @@ def _location(rows: Tensor, start: Tensor, threshold: Tensor) -> tuple[Tensor, T
         location = torch.where(small, location, proposal)
     centred = rows - location
     gap = centred.abs().amin(-1, keepdim=True)
-    flat = (gap >= threshold) & (threshold > 0)
+    rounding = 16 * eps * (location.abs() + threshold)  # the location may stand at an end of the flat part
+    flat = (gap >= threshold - rounding) & (threshold > rounding)
+    # samples closer to each other than rounding resolves count as a constant row
+    reach = torch.where((gap >= threshold) & ~flat, 0.0, threshold)
     if not bool(flat.any()):
-        return location, threshold.clone()
+        return location, reach
     below = rows.masked_fill(centred > 0, -torch.inf).amax(-1, keepdim=True)
     above = rows.masked_fill(centred < 0, torch.inf).amin(-1, keepdim=True)
-    reach = (0.5 * (above - below)) * (1.0 + 16 * eps)
-    return torch.where(flat, 0.5 * (below + above), location), torch.where(flat, reach, threshold)
+    middle, half = 0.5 * (below + above), 0.5 * (above - below)
+    return torch.where(flat, middle, location), torch.where(flat, half * (1.0 + 16 * eps), reach)
 
 
 @_location.register_fake

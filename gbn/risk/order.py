@@ -77,7 +77,9 @@ def _select_numpy(
 ) -> list[Any]:
     block = rows.numpy()
     n = block.shape[1]
-    inner = [k for k in pivots if 1 < k < n]
+    # minimum and maximum need no partition, but a window's edge does, unless it is the row's own
+    edges = {lo for lo, _ in windows if lo > 1} | {hi for _, hi in windows if hi < n}
+    inner = sorted(edges | {k for k in pivots if 1 < k < n})
     if inner or windows:
         block = np.array(block, order="C")
     columns: dict[int, Any] = {}

@@ -215,7 +215,7 @@ def validate(kind: Kind, name: str, parameters: Mapping[str, Any] | None = None)
     Args:
         kind: "statistic", "deviation" or "quadrangle".
         name: a name of that kind's table.
-        parameters: the given ones; numbers become floats, lists become tuples, weights sum to 1 exactly.
+        parameters: the given ones; numbers become floats, lists become tuples, weights sum to 1 to rounding.
 
     Raises:
         ValueError: unknown kind, name or parameter, or a value that is not allowed; one line that says what
