@@ -12,25 +12,49 @@ from typing import Any, Protocol
 class CellLike(Protocol):
     """One arm in one setting of a grid, over all seeds."""
 
-    label: str
-    setting: str
-    run_ids: Mapping[int, str]
+    @property
+    def setting(self) -> str:
+        """Arms are compared within a setting."""
+
+    @property
+    def label(self) -> str:
+        """The arm."""
+
+    @property
+    def run_ids(self) -> Mapping[int, str]:
+        """seed -> run id."""
 
 
 class GridLike(Protocol):
     """What the analysis needs of an experiment's grid (:class:`gbn.config.grid.Grid`)."""
 
-    name: str
-    title: str
-    seeds: Sequence[int]
-    reference: str
-    scale: str | None
-    targets: Mapping[str, Sequence[float]]
-    controls: Mapping[str, Sequence[str]]
+    @property
+    def name(self) -> str:
+        """The experiment's folder name."""
 
     @property
-    def cells(self) -> Sequence[Any]:
-        """The cells, each a :class:`CellLike`."""
+    def title(self) -> str:
+        """One line for people."""
+
+    @property
+    def scale(self) -> str | None:
+        """The preset it was loaded at."""
+
+    @property
+    def cells(self) -> Sequence[CellLike]:
+        """Every arm in every setting."""
+
+    @property
+    def reference(self) -> str:
+        """The arm that the others are compared with."""
+
+    @property
+    def targets(self) -> Mapping[str, Sequence[float]]:
+        """setting -> fixed accuracies."""
+
+    @property
+    def controls(self) -> Mapping[str, Sequence[str]]:
+        """arm -> its control arms."""
 
 
 @dataclass(frozen=True)

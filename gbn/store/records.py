@@ -64,9 +64,16 @@ class Record:
 
     @property
     def machine(self) -> str:
-        """Device kind, torch version and kernels: runs that differ in it are never one pair."""
-        named = (("", "device_kind"), ("torch ", "torch"), ("kernels ", "kernels"))
-        return ", ".join(f"{word}{self.environment.get(key, 'unknown')}" for word, key in named)
+        """Device kind, torch version and kernels: runs that differ in it are never one pair.
+
+        A run that was resumed on another device ran on both.
+        """
+        environment = self.environment
+        kinds = dict.fromkeys(segment.get("device_kind") for segment in self.provenance)
+        kinds[environment.get("device_kind")] = None
+        kind = " then ".join(str(kind) for kind in kinds if kind) or "unknown device"
+        version, kernels = (environment.get(key, "unknown") for key in ("torch", "kernels"))
+        return f"{kind}, torch {version}, kernels {kernels}"
 
 
 class RunStore:

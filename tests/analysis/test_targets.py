@@ -1,0 +1,107 @@
+"""Times to targets: interpolation, censoring, divergence, areas."""
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gbn.analysis.targets import Curve, Time, first_update
+
+UPDATES = [10, 100, 1000]
+
+
+def curve(values, updates=UPDATES, diverged=False, **columns):
+    points = pd.DataFrame(
+        {"update": updates, "seconds": [u / 100 for u in updates], "val_accuracy": values, **columns}
+    )
+    return Curve.of(points, "val_accuracy", diverged)
+
+
+@pytest.mark.parametrize(
+    ("values", "target", "expected"),
+    [
+        ([0.2, 0.4, 0.6], 0.5, 10**2.5),  # half way on the logarithmic axis
+        ([0.2, 0.4, 0.6], 0.4, 100),  # exactly at a point
+        ([0.2, 0.4, 0.6], 0.6, 1000),
+        ([0.2, 0.4, 0.6], 0.1, 10),  # at or before the first point
+        ([0.2, 0.6, 0.3], 0.5, 10 ** (1 + 0.75)),  # the first crossing, though it falls back
+        ([0.2, 0.4, 0.6], 0.61, None),
+        ([], 0.5, None),
+    ],
+)
+def test_first_update_interpolates_in_log_updates(values, target, expected):
+    found = first_update(UPDATES[: len(values)], values, target)
+    assert found == (None if expected is None else pytest.approx(expected))
+
+
+def test_the_first_hit_is_the_point_itself():
+    assert first_update(UPDATES, [0.2, 0.4, 0.6], 0.5, "first") == 1000
+
+
+def test_from_update_zero_it_is_linear():
+    assert first_update([0, 100], [0.0, 0.5], 0.25) == 50
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=8), st.floats(0.01, 0.99))
+def test_an_interpolated_hit_lies_between_the_neighbours_of_the_first_hit(values, target):
+    updates = [5 * 2**k for k in range(len(values))]
+    late, soon = (first_update(updates, values, target, how) for how in ("first", "interpolated"))
+    assert (late is None) == (soon is None) == all(value < target for value in values)
+    if late is not None:
+        before = updates[max(updates.index(int(late)) - 1, 0)]
+        assert before * (1 - 1e-12) <= soon <= late * (1 + 1e-12)
+
+
+def test_a_miss_is_censored_at_the_end_of_the_run():
+    time = curve([0.2, 0.4, 0.6]).time_to(0.9)
+    assert time == Time(1000, math.inf)
+    assert not time.reached
+    assert curve([0.2, 0.4, 0.6]).time_to(0.9, "seconds") == Time(10, math.inf)
+
+
+def test_a_diverged_run_never_reaches_what_it_has_not_reached():
+    run = curve([0.2, 0.4, None], diverged=True)
+    assert run.time_to(0.3).reached
+    assert run.time_to(0.5) == Time(math.inf, math.inf)
+
+
+def test_points_without_the_measure_are_passed_over():
+    run = curve([0.2, None, 0.6])
+    assert run.time_to(0.4).low == pytest.approx(100)  # from 10 to 1000 directly
+    assert run.maximum == 0.6
+
+
+def test_seconds_are_read_off_at_the_interpolated_update():
+    time = curve([0.2, 0.4, 0.6]).time_to(0.5, "seconds")
+    assert time.low == pytest.approx(10**2.5 / 100)
+
+
+def test_points_are_put_in_order():
+    run = curve([0.6, 0.2, 0.4], updates=[1000, 10, 100])
+    assert run.time_to(0.4).low == 100
+
+
+def test_an_empty_curve_and_an_absent_measure_know_nothing():
+    for run in (
+        Curve.of(pd.DataFrame(), "val_accuracy"),
+        Curve.of(pd.DataFrame({"update": [1]}), "val_accuracy"),
+    ):
+        assert run.maximum is None
+        assert math.isnan(run.area)
+        assert not run.time_to(0.5).reached
+
+
+def test_area_is_the_mean_over_log_updates():
+    assert curve([0.5, 0.5, 0.5]).area == pytest.approx(0.5)
+    assert curve([0.0, 0.5, 1.0]).area == pytest.approx(0.5)
+    assert curve([0.2, 0.6, 0.6]).area == pytest.approx((0.4 + 0.6) / 2)
+    assert curve([0.2, 0.6], updates=[0, 10]).area is not None
+    assert math.isnan(curve([0.2, 0.6], updates=[0, 10]).area)  # update 0 has no place on the axis
+    dense = np.geomspace(5, 5000, 400)
+    assert curve(1 - 1 / dense, updates=dense).area == pytest.approx(
+        1 - (1 / 5 - 1 / 5000) / math.log(1000), abs=1e-4
+    )
