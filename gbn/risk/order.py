@@ -161,13 +161,13 @@ class OrderStatistics:
         self._kth: dict[int, Tensor] = {}
         self._moments: dict[Window, tuple[Tensor, Tensor]] = {}
         self._once: dict[Hashable, Any] = {}
-        ranks: set[int] = set()
-        windows: set[Window] = set()
+        ranks: dict[int, None] = {}  # for want of an ordered set
+        windows: dict[Window, None] = {}
         for functional in functionals:
             its_ranks, its_windows = functional.needs(self.n)
-            ranks.update(its_ranks)
-            windows.update(its_windows)
-        self._fetch(sorted(ranks), sorted(windows))
+            ranks.update(dict.fromkeys(its_ranks))
+            windows.update(dict.fromkeys(its_windows))
+        self._fetch(list(ranks), list(windows))
 
     def _fetch(self, ranks: list[int], windows: list[Window]) -> None:
         if not ranks and not windows:
