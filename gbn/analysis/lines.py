@@ -60,9 +60,9 @@ def _line(curves: Sequence[Curve], minus: Sequence[Curve], unit: Unit) -> Line |
     if not places or any(len(x) == 0 for x in places):
         return None
     start, end = max(x[0] for x in places), min(x[-1] for x in places)
-    x = places[0][(places[0] >= start) & (places[0] <= end)]
-    if end not in x and end > start:
-        x = np.append(x, end)
+    if start > end:
+        return None
+    x = np.union1d(places[0][(places[0] > start) & (places[0] < end)], [start, end])
     read = [
         np.interp(np.log(x), np.log(at), curve.values[-len(at) :])
         for at, curve in zip(places, everything, strict=True)
