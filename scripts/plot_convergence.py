@@ -13,6 +13,7 @@ def run() -> int:
     """Parse, load, draw, list the files."""
     parser = cli.parser(__doc__ or "", EXAMPLES)
     cli.add_measures(parser)
+    parser.add_argument("--linear", action="store_true", help="linear horizontal axes (default: logarithmic)")
     args = parser.parse_args()
     cli.check(parser, args)
     runs = cli.load(args, cli.grid(args))
@@ -20,7 +21,8 @@ def run() -> int:
     from gbn.analysis import plots
     from gbn.analysis.compare import Comparison
 
-    paths, notes = plots.save(Comparison(runs, cli.options(args)), cli.out_dir(args) / "figures")
+    folder = cli.out_dir(args) / "figures"
+    paths, notes = plots.save(Comparison(runs, cli.options(args)), folder, linear=args.linear)
     for note in (*runs.notes, *notes):
         print(f"- {note}")
     print("Written:", *paths, sep="\n  ")

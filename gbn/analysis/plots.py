@@ -67,8 +67,8 @@ def rows_of(comparison: Comparison, setting: str) -> list[Row]:
     return rows or [Row("", tuple(reference))]
 
 
-def draw(comparison: Comparison, setting: str, unit: Unit) -> Figure:
-    """The figure of one setting against `unit`."""
+def draw(comparison: Comparison, setting: str, unit: Unit, linear: bool = False) -> Figure:
+    """The figure of one setting against `unit`, on a logarithmic axis unless `linear`."""
     with mpl.rc_context(_RC):
         rows = rows_of(comparison, setting)
         compared = comparison.runs.plan.reference in comparison.arms(setting) and any(
@@ -82,7 +82,7 @@ def draw(comparison: Comparison, setting: str, unit: Unit) -> Figure:
                 panels[0].sharey(grid[0][0])
                 panels[1].sharey(grid[0][1])
             _row(comparison, setting, row, panels, unit)
-        _scales(grid)
+        _scales(grid, linear)
         names = [name for row in rows for _, name in row.arms]
         figure.subplots_adjust(
             left=0.062,
@@ -99,13 +99,13 @@ def draw(comparison: Comparison, setting: str, unit: Unit) -> Figure:
             axes.set_xlabel("updates" if unit == "updates" else "seconds of training")
         title = comparison.runs.plan.title + (f": {setting}" if setting else "")
         figure.text(0.02, 1 - 0.09 / height, title, fontsize=9.5, fontweight="bold", va="top")
-        caption = "\n".join(textwrap.wrap(_caption(comparison, setting, compared), 125))
+        caption = "\n".join(textwrap.wrap(_caption(comparison, setting, compared, linear), 125))
         figure.text(0.02, 0.07 / height, caption, fontsize=6.8, color="0.3", va="bottom")
         return figure
 
 
-def save(comparison: Comparison, folder: Path) -> tuple[list[Path], list[str]]:
-    """Write every figure as PNG and PDF.
+def save(comparison: Comparison, folder: Path, linear: bool = False) -> tuple[list[Path], list[str]]:
+    """Write every figure as PNG and PDF; `linear`: with a linear horizontal axis.
 
     Returns:
         The files, and a sentence for each figure that was not drawn.
@@ -121,7 +121,7 @@ def save(comparison: Comparison, folder: Path) -> tuple[list[Path], list[str]]:
             where = f" of {setting}" if setting else ""
             notes.append(f"No figure{where} against seconds: {comparison.seconds_reason(setting)}.")
         for unit in units:
-            figure = draw(comparison, setting, unit)
+            figure = draw(comparison, setting, unit, linear)
             stem = "-".join(filter(None, (comparison.runs.plan.name, _slug(setting), unit)))
             # Without dates and versions in it, an unchanged figure is an unchanged file.
             with mpl.rc_context(_RC):
@@ -158,16 +158,17 @@ def _plot(axes: Axes, line: Line | None, label: str, look: tuple[str, Any]) -> N
     if line is None:
         return
     colour, style = look
-    axes.plot(line.x, line.mean, color=colour, linestyle=style, linewidth=1.2, label=label)
+    above = 3 if look is REFERENCE else 2  # its dashes show on whatever it coincides with
+    axes.plot(line.x, line.mean, color=colour, linestyle=style, linewidth=1.2, label=label, zorder=above)
     if line.low is not None and line.high is not None:
         axes.fill_between(line.x, line.low, line.high, color=colour, alpha=0.16, linewidth=0)
     if line.cut_by_divergence:
         axes.plot(line.x[-1:], line.mean[-1:], marker="x", color=colour, markersize=5, linestyle="none")
 
 
-def _scales(grid: Any) -> None:
+def _scales(grid: Any, linear: bool) -> None:
     for axes in grid.flat:
-        axes.set_xscale("log")
+        axes.set_xscale("linear" if linear else "log")
         axes.grid(True, color="0.92", linewidth=0.5)
         axes.tick_params(width=0.6, length=2.5, which="major", pad=2)
         axes.tick_params(width=0.4, length=1.5, which="minor")
@@ -185,7 +186,7 @@ def _scales(grid: Any) -> None:
             )
 
 
-def _caption(comparison: Comparison, setting: str, compared: bool) -> str:
+def _caption(comparison: Comparison, setting: str, compared: bool, linear: bool) -> str:
     arms = comparison.arms(setting)
     counts = sorted({len(comparison.runs.usable(setting, arm)) for arm in arms})
     seeds = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
@@ -200,7 +201,9 @@ def _caption(comparison: Comparison, setting: str, compared: bool) -> str:
     text += "Grey: fixed targets. " if comparison.targets(setting) else ""
     if any((comparison.runs.usable(setting, arm).status == "diverged").any() for arm in arms):
         text += "×: a seed diverged, the mean ends there. "
-    return text + "Horizontal axes are logarithmic, as is the loss."
+    return text + (
+        "The loss is logarithmic." if linear else "Horizontal axes are logarithmic, as is the loss."
+    )
 
 
 def _slug(text: str) -> str:

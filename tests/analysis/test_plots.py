@@ -76,6 +76,12 @@ def test_panels_labels_and_axes(comparison):
     assert [line.get_ydata()[0] for line in targets] == [0.6, 0.8]
 
 
+def test_the_horizontal_axis_can_be_linear(comparison):
+    figure = plots.draw(comparison, "", "updates", linear=True)
+    assert {axes.get_xscale() for axes in figure.axes} == {"linear"}
+    assert "Horizontal axes" not in " ".join(text.get_text() for text in figure.texts)
+
+
 def test_nothing_is_drawn_outside_the_page(comparison):
     figure = plots.draw(comparison, "", "updates")
     renderer = FigureCanvasAgg(figure).get_renderer()

@@ -1,0 +1,208 @@
+"""speedup_table.py, plot_convergence.py, archive.py: from the command line to files on disk."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from gbn.analysis.simulate import Arm, SimulatedGrid, write_runs
+from gbn.store import RunStore
+from gbn.store.archive import Archive
+
+PAIR = {"quadrangle": "cvar", "alpha": 0.75}
+ARMS = {
+    "bn": Arm(),
+    "gbn_cvar": Arm(speed=1.5, own_spread=0.03, norm=PAIR),
+    "bn_matched": Arm(
+        speed=1.2, own_spread=0.03, norm={**PAIR, "method": "bn_matched", "matched_to": "gbn_cvar"}
+    ),
+}
+GRID = SimulatedGrid(ARMS, seeds=range(3))
+
+
+@pytest.fixture
+def results(tmp_path):
+    write_runs(GRID.records(), tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def experiment(monkeypatch):
+    """experiments/simulated, as if it stood beside the others."""
+
+    def load_grid(path, scale=None):
+        assert (path, scale) == ("experiments/simulated", None)
+        return GRID
+
+    monkeypatch.setattr("gbn.config.grid.load_grid", load_grid)
+    return "experiments/simulated"
+
+
+class TestSpeedupTable:
+    def test_an_experiment_from_the_store_goes_to_scratch(self, script, results, experiment):
+        status, out, _ = script("speedup_table", experiment, "--results", results)
+        assert status == 0
+        assert "| gbn_cvar" in out
+        assert "greater than 1 means that the arm is faster" in out
+        assert {p.name for p in (results / "scratch" / "tables").iterdir()} == {
+            f"simulated.{suffix}" for suffix in ("md", "csv", "tex", "runs.txt")
+        }
+
+    def test_only_what_the_archive_gives_goes_among_the_results(self, script, results, experiment):
+        Archive(results).add(RunStore(results), "x")
+        status, _, _ = script("speedup_table", experiment, "--results", results, "--source", "archive")
+        assert status == 0
+        assert (results / "tables" / "simulated.md").exists()
+        assert not (results / "scratch").exists()
+
+    def test_any_set_of_runs(self, script, results, tmp_path):
+        status, out, _ = script(
+            *("speedup_table", "--runs", "simulated-net-*", "--results", results, "--name", "mine"),
+            *("--targets", "0.5", "--measure", "test_accuracy", "--first-hit", "--out", tmp_path / "out"),
+        )
+        assert status == 0
+        text = (tmp_path / "out" / "tables" / "mine.md").read_text()
+        assert "bn_matched_gbn_cvar_0.75" in text
+        assert "updates to 50 %" in text
+        assert "Targets: test_accuracy, at the first point." in text
+        assert "no grid fixed them in advance" in out
+
+    def test_another_reference(self, script, results):
+        status, out, _ = script(
+            "speedup_table", "--runs", "*", "--results", results, "--reference", "gbn_cvar_0.75"
+        )
+        assert status == 0
+        assert "reference `gbn_cvar_0.75`" in out
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            ([], "give an experiment"),
+            (["experiments/quick", "--runs", "x"], "one of them"),
+            (["--runs", "x", "--scale", "small"], "--scale belongs to an experiment"),
+            (["experiments/quick", "--reference", "bn"], "--reference belongs to --runs"),
+            (["experiments/quick", "--targets", "90"], "'90' is no accuracy between 0 and 1"),
+            (["--runs", "*", "--measure", "loss"], "measure='loss': allowed are"),
+            (["--runs", "cifar100-*"], "no run fits 'cifar100-*'"),
+            (["experiments/quack"], "unknown experiment"),
+        ],
+    )
+    def test_mistakes_are_one_line_and_status_2(self, script, results, arguments, message):
+        status, _, err = script("speedup_table", *arguments, "--results", results)
+        assert status == 2
+        assert message in err
+        assert "Traceback" not in err
+
+    def test_nothing_found(self, script, tmp_path, experiment):
+        status, _, err = script("speedup_table", experiment, "--results", tmp_path)
+        assert status == 2
+        assert err.startswith("error: nothing found: not one finished run of simulated in the run store")
+        assert not list(tmp_path.iterdir())
+
+
+class TestPlotConvergence:
+    def test_figures_of_an_experiment(self, script, results, experiment):
+        status, out, _ = script("plot_convergence", experiment, "--results", results)
+        assert status == 0
+        for unit in ("updates", "seconds"):
+            for kind in ("png", "pdf"):
+                path = results / "scratch" / "figures" / f"simulated-{unit}.{kind}"
+                assert path.stat().st_size > 5000
+                assert str(path) in out
+
+    def test_any_set_of_runs(self, script, results, tmp_path):
+        status, _, _ = script(
+            "plot_convergence", "--runs", "*bn-s0*", "--results", results, "--out", tmp_path / "o", "--linear"
+        )
+        assert status == 0
+        assert (tmp_path / "o" / "figures" / "runs-updates.pdf").exists()
+
+    def test_nothing_found(self, script, tmp_path):
+        status, _, err = script("plot_convergence", "--runs", "*", "--results", tmp_path)
+        assert (status, "no run fits" in err) == (2, True)
+
+
+class TestArchive:
+    def test_it_says_what_it_added(self, script, results, experiment):
+        with RunStore(results).writer("unfinished-run") as writer:
+            writer.append({"update": 1})
+        (results / "runs" / GRID.cells[0].run_ids[2] / "summary.json").unlink()
+        status, out, _ = script("archive", experiment, "--results", results)
+        assert status == 0
+        assert out.startswith("added 8 records in ")
+        assert f"not packed, interrupted: {GRID.cells[0].run_ids[2]}" in out
+        assert len(Archive(results)) == 8
+        status, out, _ = script("archive", experiment, "--results", results)
+        assert out.startswith("added 0 records\nknown already: 8; of 9 runs 0 are missing")
+
+    def test_a_dry_run_writes_nothing(self, script, results):
+        status, out, _ = script("archive", "--runs", "*", "--results", results, "--dry-run")
+        assert status == 0
+        assert out.startswith("would add 9 records\n")
+        assert not (results / "archive").exists()
+
+    def test_a_contradiction_is_refused_and_the_status_says_so(self, script, results, tmp_path):
+        script("archive", "--runs", "*", "--results", results, "--label", "first")
+        changed = GRID.records()
+        changed[0].curve[3]["val_accuracy"] += 1e-9
+        write_runs(changed, tmp_path / "again")
+        os.symlink(results / "archive", tmp_path / "again" / "archive")
+        status, out, _ = script("archive", "--runs", "*", "--results", tmp_path / "again")
+        assert status == 1
+        assert f"REFUSED {changed[0].run_id}: val_accuracy at update" in out
+        assert "known already: 8" in out
+
+    def test_retracting_needs_a_reason(self, script, results):
+        script("archive", "--runs", "*", "--results", results)
+        run_id = GRID.cells[0].run_ids[0]
+        status, _, err = script("archive", "--retract", run_id, "--results", results)
+        assert (status, "needs --reason" in err) == (2, True)
+        status, out, _ = script(
+            "archive", "--retract", run_id, "--reason", "wrong split", "--results", results
+        )
+        assert status == 0
+        assert out.startswith(f"retracted {run_id} of runs-")
+        assert len(Archive(results)) == 8
+
+    def test_check_finds_a_tampered_table(self, script, results, experiment):
+        script("archive", experiment, "--results", results)
+        script("speedup_table", experiment, "--results", results, "--source", "archive")
+        status, out, _ = script("archive", "--check", "--results", results)
+        assert status == 0
+        assert out.startswith("9 records in 1 shards, no contradiction\n")
+        assert "every table is what the archive gives" in out
+        path = results / "tables" / "simulated.csv"
+        path.write_text(path.read_text().replace("0.8,", "0.9,", 1))
+        status, out, _ = script("archive", "--check", "--results", results)
+        assert status == 1
+        assert "- simulated.csv: differs from the archive" in out
+
+    def test_nothing_to_pack(self, script, tmp_path, experiment):
+        status, out, _ = script("archive", experiment, "--results", tmp_path)
+        assert (status, out.startswith("nothing found")) == (2, True)
+
+
+def cpu_seconds(root, *command):
+    before = os.times()
+    done = subprocess.run([sys.executable, *map(str, command)], cwd=root, capture_output=True, text=True)
+    after = os.times()
+    return done, after.children_user + after.children_system - before.children_user - before.children_system
+
+
+@pytest.mark.parametrize("name", ["speedup_table", "plot_convergence", "archive"])
+def test_help_is_there_at_once(root, name):
+    done, seconds = cpu_seconds(root, f"scripts/{name}.py", "--help")
+    assert done.returncode == 0
+    assert f"python scripts/{name}.py experiments/quick" in done.stdout
+    assert seconds < 1
+
+
+@pytest.mark.parametrize("name", ["speedup_table", "plot_convergence"])
+def test_scripts_start_in_under_three_seconds(root, tmp_path, name):
+    # Processor time of a run that does everything but work: imports, the grid of the embedded experiment, the
+    # store. (Wall time would measure the other processes of a busy machine.)
+    done, seconds = cpu_seconds(root, f"scripts/{name}.py", "experiments/quick", "--results", tmp_path)
+    assert "nothing found: not one finished run of quick" in done.stderr
+    assert done.returncode == 2
+    assert seconds < 3
