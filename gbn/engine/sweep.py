@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -11,6 +12,7 @@ from typing import Any
 
 from gbn.config.schema import Config
 from gbn.engine.run import Outcome, run
+from gbn.store.records import RunStore
 
 _interrupted = False
 
@@ -63,7 +65,7 @@ def train_all(
     """Train runs in `jobs` processes, in the given order, and report each as it ends.
 
     A run that fails is an outcome; the others go on. Past the deadline no run is begun, and those at work stop with
-    a checkpoint. A worker that is killed (out of memory) fails the runs it held, and the rest go to a new pool.
+    a checkpoint. When a worker is killed (out of memory) a new pool goes on; a run killed twice has failed.
 
     Args:
         configs: (run id, configuration) of each run.
@@ -78,14 +80,21 @@ def train_all(
         outcomes.append(outcome)
         report(outcome, len(outcomes), len(configs))
 
+    broken: Counter[str] = Counter()
     while waiting:
-        before = len(waiting)
         waiting = _one_pool(waiting, jobs, deadline, ended)
-        if len(waiting) == before:  # a pool that got nothing done will not do better again
-            for run_id, _ in waiting:
-                ended(Outcome(run_id, "failed", False, "its process was killed (out of memory?)"))
-            break
+        # Whichever worker died, one of the first `jobs` runs in line was its own: those get one more try.
+        suspects = [run_id for run_id, config in waiting if _begun(run_id, config)][:jobs]
+        broken.update(suspects or [run_id for run_id, _ in waiting[:jobs]])
+        for run_id, _ in waiting:
+            if broken[run_id] > 1:
+                ended(Outcome(run_id, "failed", False, "its process was killed twice (out of memory?)"))
+        waiting = [(run_id, config) for run_id, config in waiting if broken[run_id] <= 1]
     return outcomes
+
+
+def _begun(run_id: str, config: Config) -> bool:
+    return RunStore(config.results_dir).status(run_id) in ("interrupted", "running")
 
 
 def _one_pool(

@@ -1,0 +1,45 @@
+# Two commands do everything on a fresh machine: `make reproduce` and `make test`.
+# Each makes the virtual environment, installs the pinned versions, and works.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3)
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+RESULTS ?= results
+# Idle OpenMP threads that spin make parallel processes up to ten times slower.
+export OMP_WAIT_POLICY ?= passive
+
+.PHONY: help install reproduce test lint fast-test clean
+
+help:
+	@echo "make reproduce   train experiments/quick, print its table, draw its figures (minutes on two cores)"
+	@echo "make test        lint, types, all tests"
+	@echo "make fast-test   the tests without the slow ones"
+	@echo "make install     virtual environment in $(VENV) with the pinned versions"
+	@echo "make clean       remove the virtual environment and caches; results stay"
+
+install: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if (3, 11) <= v < (3, 13) else f"gbn needs Python 3.11 or 3.12, $(PYTHON) is {v.major}.{v.minor}: call make PYTHON=python3.11")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[lab,dev]"
+	@touch $(STAMP)
+
+reproduce: install
+	$(BIN)/python scripts/reproduce.py experiments/quick --results $(RESULTS)
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test: lint
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto
+
+fast-test: install
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto -m "not slow"
+
+clean:
+	rm -rf $(VENV) .pytest_cache .hypothesis .mypy_cache .ruff_cache build *.egg-info
