@@ -38,7 +38,7 @@ def _location(rows: Tensor, start: Tensor, threshold: Tensor) -> tuple[Tensor, T
     location = start.clone()
     for _ in range(_MOST_STEPS):
         centred = rows - location
-        clipped = torch.maximum(torch.minimum(centred, threshold), -threshold)
+        clipped = torch.minimum(centred, threshold).clamp_min_(-threshold)
         force = clipped.sum(-1, keepdim=True)
         low, high = torch.where(force >= 0, location, low), torch.where(force <= 0, location, high)
         n_inside = n - centred.sub_(clipped).sign_().abs_().sum(-1, keepdim=True)
@@ -153,7 +153,7 @@ class HuberDeviation(Deviation):
         """See :meth:`Functional.evaluate`."""
         location, _, threshold = _solve(rows, orders, self.b, self.scaled)
         centred = rows - location
-        clipped = torch.maximum(torch.minimum(centred, threshold), -threshold)
+        clipped = torch.minimum(centred, threshold).clamp_min_(-threshold)
         value = over(clipped.mul(centred.sub_(clipped, alpha=0.5)).mean(-1, keepdim=True), threshold)
         if not self.scaled:
             return value, (location, threshold)
@@ -165,7 +165,7 @@ class HuberDeviation(Deviation):
         n = rows.shape[-1]
         location, threshold = saved[:2]
         centred = rows - location
-        clipped = torch.maximum(torch.minimum(centred, threshold), -threshold)
+        clipped = torch.minimum(centred, threshold).clamp_min_(-threshold)
         gradient = over(clipped, threshold * n)
         if not self.scaled:
             return gradient

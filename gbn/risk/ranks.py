@@ -62,6 +62,12 @@ class Term(NamedTuple):
 def window_weights(rows: Tensor, lower: Tensor, upper: Tensor, lo: int, hi: int) -> Tensor:
     """Return even weights, summing to 1, on the samples of rank lo ... hi, from lower to upper."""
     width = hi - lo + 1
+    if rows.device.type == "cpu" and not torch.compiler.is_compiling():
+        # half the passes where the samples from lower to upper are those of rank lo to hi: no tie at an edge
+        # reaches out of the window; elsewhere the question would cost a synchronisation or a graph break
+        outside = torch.maximum(rows, lower).clamp_max_(upper).sub_(rows).sign_().abs_()
+        if bool((rows.shape[-1] - outside.sum(-1) == width).all()):
+            return outside.sub_(1.0).mul_(-1.0 / width)
     at_lower, at_upper = steps(rows, lower), steps(rows, upper)
     open_window = (lower < upper).to(rows.dtype)
     # ranks of the window taken by samples tied with an edge; all of them, by halves, when both edges are one

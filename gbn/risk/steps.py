@@ -26,9 +26,12 @@ class Steps:
     n_below: Tensor
 
     def weights(self, below: Tensor | float, at: Tensor, above: Tensor | float) -> Tensor:
-        """Return the tensor like the samples with these weights by side; consumes ``sign`` and ``away``."""
-        bend = 0.5 * (above + below) - at
-        return self.away.mul_(bend).add_(self.sign.mul_(0.5 * (above - below))).add_(at)
+        """Return the tensor like the samples with these weights by side; consumes ``away``."""
+        weights = self.away.mul_(0.5 * (above + below) - at).add_(at)
+        slope = 0.5 * (above - below)
+        if isinstance(slope, Tensor):
+            return weights.addcmul_(self.sign, slope)
+        return weights.add_(self.sign, alpha=slope) if slope else weights
 
 
 def steps(rows: Tensor, level: Tensor) -> Steps:

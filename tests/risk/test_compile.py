@@ -8,7 +8,6 @@ from torch import Tensor
 
 from gbn.risk import compose
 
-
 PAIRS = [("quantile", "cvar"), ("expectile", "huber"), ("midrange", "range"), ("mean", "entropic")]
 
 
@@ -16,11 +15,11 @@ PAIRS = [("quantile", "cvar"), ("expectile", "huber"), ("midrange", "range"), ("
 @pytest.mark.filterwarnings(
     "ignore::DeprecationWarning"
 )  # torch's own: the compiler uses what torch deprecates
-@pytest.mark.parametrize(("statistic", "deviation"), PAIRS)
-def test_fullgraph(statistic: str, deviation: str) -> None:
-    pair = compose(statistic, deviation)
+@pytest.mark.parametrize(("location", "scale"), PAIRS)
+def test_fullgraph(location: str, scale: str) -> None:
+    pair = compose(location, scale)
     # the code generator once (it costs seconds a graph), the tracing of every kind of pair
-    backend = "inductor" if deviation == "cvar" else "aot_eager"
+    backend = "inductor" if scale == "cvar" else "aot_eager"
 
     def normalized(x: Tensor) -> Tensor:
         return (x - pair.statistic(x, (0, 2), True)) / (pair.deviation(x, (0, 2), True) + 1e-3)

@@ -16,8 +16,6 @@ all_modes = pytest.mark.modes(*GRADIENT_MODES)
 @pytest.mark.parametrize("n", [1, 2, 9])
 @pytest.mark.parametrize("constant", [0.0, 0.1, -3.7, 1e4])
 def test_constant_rows(pair: Quadrangle, constant: float, n: int) -> None:
-    if pair.name == "entropic" and constant > 100:
-        pytest.skip("its gradient at an offset is tested in test_large_offset")
     x = torch.full((2, n), constant).requires_grad_()
     s, d = pair.statistic(x, 1), pair.deviation(x, 1)
     torch.testing.assert_close(s, torch.full((2,), constant), rtol=1e-6, atol=1e-7)
@@ -125,6 +123,19 @@ def test_no_rows(pair: Quadrangle) -> None:
     x = torch.zeros(0, 5)
     assert pair.statistic(x, 1).shape == (0,)
     assert pair.deviation(x, 1).shape == (0,)
+
+
+@pytest.mark.gpu
+@all_modes
+def test_cuda_agrees_with_the_cpu(pair: Quadrangle) -> None:
+    x = torch.randn(4, 2000, generator=torch.Generator().manual_seed(0)).relu_()  # half of it tied
+    here, there = x.clone().requires_grad_(), x.cuda().requires_grad_()
+    for call in (pair.statistic, pair.deviation):
+        ours, theirs = call(here, 1), call(there, 1)
+        torch.testing.assert_close(theirs.cpu(), ours, rtol=1e-5, atol=1e-6)
+        if ours.requires_grad:
+            (a,), (b,) = torch.autograd.grad(ours.sum(), here), torch.autograd.grad(theirs.sum(), there)
+            torch.testing.assert_close(b.cpu(), a, rtol=1e-4, atol=1e-5)
 
 
 def test_extreme_levels_end() -> None:
