@@ -1,0 +1,93 @@
+"""An experiment's grid: cells, controls, scales, seed-major order, run ids shared between experiments."""
+
+import pytest
+
+from gbn.config.errors import ConfigError
+from gbn.config.grid import load_grid
+
+SWEEP = """
+title: a test
+base: [model=mlp, trainer.epochs=1]
+settings:
+  small: [model.width=0.25]
+  large: [model.width=0.5]
+arms:
+  bn: [norm=bn]
+  cvar_60: [norm=gbn_cvar, norm.alpha=0.6]
+controls: [cvar_60]
+reference: bn
+seeds: 3
+targets: {small: [0.5]}
+scales:
+  short: {base: [trainer.epochs=0.5], settings: [small], seeds: [7]}
+  bare: {arms: [bn]}
+"""
+
+
+@pytest.fixture
+def write(tmp_path):
+    def make(text=SWEEP, name="trial"):
+        folder = tmp_path / name
+        folder.mkdir(exist_ok=True)
+        (folder / "sweep.yaml").write_text(text)
+        return folder
+
+    return make
+
+
+def test_controls_follow_their_arm_with_its_parameters(write):
+    grid = load_grid(write())
+    labels = [cell.label for cell in grid.cells if cell.setting == "small"]
+    assert labels == ["bn", "cvar_60", "bn_matched[cvar_60]", "bn_reparam[cvar_60]"]
+    assert grid.controls == {"cvar_60": ["bn_matched[cvar_60]", "bn_reparam[cvar_60]"]}
+    control = next(cell for cell in grid.cells if cell.label == "bn_reparam[cvar_60]")
+    assert (control.config["norm"]["method"], control.config["norm"]["alpha"]) == ("bn_reparam", 0.6)
+    assert grid.targets == {"small": [0.5], "large": []}
+
+
+def test_runs_are_seed_major_so_that_pairs_are_whole_whenever_it_stops(write):
+    grid = load_grid(write())
+    ids = grid.run_ids()
+    assert len(ids) == len(set(ids)) == 2 * 4 * 3
+    assert [f"-s{seed}-" in one for seed in range(3) for one in ids[8 * seed : 8 * seed + 8]] == [True] * 24
+    assert [one for one, _ in grid.configs()] == ids
+    assert [config.seed for _, config in grid.configs()] == [0] * 8 + [1] * 8 + [2] * 8
+
+
+def test_a_scale_extends_the_base_selects_settings_and_replaces_the_rest(write):
+    folder = write()
+    short = load_grid(folder, "short")
+    assert (short.settings, short.seeds, short.scale) == (["small"], [7], "short")
+    assert {cell.config["trainer"]["epochs"] for cell in short.cells} == {0.5}
+    assert [cell.label for cell in load_grid(folder, "bare").cells] == ["bn", "bn"]
+
+
+def test_two_experiments_that_name_the_same_run_share_it(write):
+    one, other = (
+        load_grid(write()),
+        load_grid(write(name="another"), extra=["results_dir=x", "experiment=another"]),
+    )
+    assert one.run_ids() == other.run_ids()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("seeds: 3", "sedes: 3", "did you mean 'seeds'"),
+        ("reference: bn", "reference: nb", "'nb'"),
+        ("controls: [cvar_60]", "controls: [cvar_61]", "did you mean 'cvar_60'"),
+        ("controls: [cvar_60]", "controls: [bn]", "only a pair has controls"),
+        ("norm.alpha=0.6", "norm.alpha=6", "between 0 and 1"),
+    ],
+)
+def test_a_wrong_file_is_one_line(write, old, new, words):
+    with pytest.raises(ConfigError, match=words):
+        load_grid(write(SWEEP.replace(old, new)))
+
+
+def test_a_missing_experiment_or_scale_names_those_that_exist(write, tmp_path):
+    write()
+    with pytest.raises(ConfigError, match="trial"):
+        load_grid(tmp_path / "trail")
+    with pytest.raises(ConfigError, match="did you mean 'short'"):
+        load_grid(tmp_path / "trial", "shrot")
