@@ -19,9 +19,8 @@ def run() -> int:
 
     from gbn.analysis.results import write_results
 
-    print(
-        write_results(None, cli.load(args, grid), cli.out_dir(args), cli.options(args), figures=False), end=""
-    )
+    runs = cli.load(args, grid)
+    print(write_results(None, runs, cli.out_dir(args), options=cli.options(args), figures=False), end="")
     return 0
 
 

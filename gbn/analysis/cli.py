@@ -91,10 +91,10 @@ def options(args: argparse.Namespace) -> "Options":
 
 
 def out_dir(args: argparse.Namespace) -> Path:
-    """Where tables/ and figures/ go: only what the archive gives belongs among the committed results."""
-    if args.out:
-        return Path(args.out)
-    return Path(args.results) if args.source == "archive" else Path(args.results) / "scratch"
+    """Where tables/ and figures/ go."""
+    from gbn.analysis.results import output_folder
+
+    return Path(args.out) if args.out else output_folder(args.results, args.source)
 
 
 def main(run: Callable[[], int]) -> None:

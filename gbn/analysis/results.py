@@ -6,7 +6,7 @@ import pandas as pd
 
 from gbn.analysis import printed, tables
 from gbn.analysis.compare import Comparison, Options
-from gbn.analysis.load import NothingFound, Runs, load_grid_runs
+from gbn.analysis.load import NothingFound, Runs, Source, load_grid_runs
 from gbn.analysis.plan import GridLike, plan_of_grid
 from gbn.analysis.sections import Section, summary
 from gbn.store.archive import Archive, contradiction
@@ -15,8 +15,10 @@ from gbn.store.records import RunStore
 
 def write_results(
     grid: GridLike | None,
-    runs: Runs,
-    out_dir: str | Path,
+    runs: Runs | str | Path,
+    out_dir: str | Path | None = None,
+    *,
+    source: Source = "store",
     options: Options | None = None,
     figures: bool = True,
 ) -> str:
@@ -24,8 +26,11 @@ def write_results(
 
     Args:
         grid: the experiment they belong to; the runs must be of its plan. None: any set of runs.
-        runs: from :func:`gbn.analysis.load.load_grid_runs` or :func:`gbn.analysis.load.load_any`.
-        out_dir: gets ``tables/<name>.{md,csv,tex,runs.txt}`` and ``figures/<name>-*.{png,pdf}``.
+        runs: from :func:`gbn.analysis.load.load_grid_runs` or :func:`gbn.analysis.load.load_any`; or the results
+            directory to load the grid's runs from.
+        out_dir: gets ``tables/<name>.{md,csv,tex,runs.txt}`` and ``figures/<name>-*.{png,pdf}``. By default
+            the results directory itself for archived runs and its ``scratch/`` (not committed) for others.
+        source: where the grid's runs are read, if `runs` is a directory.
         options: how targets are measured.
         figures: False writes tables only.
 
@@ -33,8 +38,16 @@ def write_results(
         The text for the terminal: the summary table, the notes and the files written.
 
     Raises:
-        ValueError: the runs are not the grid's.
+        NothingFound: no run of the grid is finished there.
+        ValueError: the runs are not the grid's, or it is not known where to write.
     """
+    if not isinstance(runs, Runs):
+        if grid is None:
+            raise ValueError("a results directory needs a grid that says which of its runs are meant")
+        out_dir = out_dir or output_folder(runs, source)
+        runs = load_grid_runs(grid, runs, source)
+    if out_dir is None:
+        raise ValueError("loaded runs do not know their folder: give out_dir")
     if grid is not None and plan_of_grid(grid).entries != runs.plan.entries:
         raise ValueError(
             f"these runs are of {runs.plan.name}, not of {grid.name} at this scale: load them from it"
@@ -50,6 +63,11 @@ def write_results(
     files = "\n".join(f"  {path}" for path in paths)
     remarks = "".join(f"{note}\n" for note in notes)
     return f"{summary_text(comparison)}{remarks}Written:\n{files}\n"
+
+
+def output_folder(results_dir: str | Path, source: Source) -> Path:
+    """Where tables/ and figures/ go: only what the archive gives belongs among the committed results."""
+    return Path(results_dir) if source == "archive" else Path(results_dir) / "scratch"
 
 
 def summary_text(comparison: Comparison) -> str:

@@ -190,10 +190,11 @@ def _maximum(comparison: Comparison, setting: str, unit: Unit) -> Section:
         ("arm", "pairs", "missed", "speed-up", "saved", "saved 31 % or more", f"last - {reference} (points)"),
         tuple(rows),
         (
-            "This metric is the maximum of a noisy curve, late for the reference by construction, and mixes final "
-            "accuracy with speed: half a point more accuracy alone can show as more than a third saved. Read a "
-            "row only beside the A/A row (all ordered pairs of different seeds of the reference; its bracket "
-            "spans what single rows of identical arms would have shown) and beside the accuracy difference.",
+            f"Measured on {comparison.options.measure} (the paper: test accuracy). This metric is the maximum of a "
+            "noisy curve, late for the reference by construction, and mixes final accuracy with speed: half a "
+            "point more accuracy alone can show as more than a third saved. Read a row only beside the A/A row "
+            "(all ordered pairs of different seeds of the reference; its bracket spans what single rows of "
+            "identical arms would have shown) and beside the accuracy difference.",
         ),
     )
 
@@ -246,11 +247,9 @@ def _resolution(comparison: Comparison, setting: str, unit: Unit) -> str:
     )
     text += "chance). "
     if smallest:
-        text += (
-            f"With up to {n} pairs the smallest speed-up told from 1 lies between {smallest[0]:.2f} and "
-            f"{smallest[-1]:.2f} (median over rows {smallest[len(smallest) // 2]:.2f}): anything smaller, or as "
-            "much below 1, these runs cannot decide. "
-        )
+        middle, least, most = (f"{smallest[i]:.2f}" for i in (len(smallest) // 2, 0, -1))
+        text += f"With up to {n} pairs the smallest speed-up told from 1 is {middle} (median over rows; {least} to "
+        text += f"{most}): anything smaller, or as much below 1, these runs cannot decide. "
     if any(e.method == "median" for e in speedups):
         text += (
             "Where a run missed the target the speed-up is the median over pairs, a miss beyond its run's end"

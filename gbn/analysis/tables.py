@@ -162,7 +162,11 @@ def _escape(text: str) -> str:
 def csv(comparison: Comparison) -> str:
     """The figures unformatted: one row a figure, six digits; read it with ``comment="#"``."""
     buffer = io.StringIO()
-    frame(comparison).to_csv(buffer, index=False, float_format="%.6g", lineterminator="\n")
+    numbers = frame(comparison)
+    for name in numbers.select_dtypes("float"):
+        # what is zero but for rounding is zero on every processor
+        numbers[name] = numbers[name].mask(numbers[name].abs() < 1e-12, 0.0)
+    numbers.to_csv(buffer, index=False, float_format="%.6g", lineterminator="\n")
     lines = [f"# {line}\n" for line in (*explanation(comparison), *footnotes(comparison))]
     return header(comparison, ".csv") + "".join(lines) + buffer.getvalue()
 

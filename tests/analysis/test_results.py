@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from gbn.analysis import compare_with_archive, load_grid_runs, write_results
+from gbn.analysis import NothingFound, compare_with_archive, load_grid_runs, write_results
 from gbn.analysis.simulate import Machine, write_runs
 from gbn.store import RunStore
 from gbn.store.archive import Archive
@@ -28,6 +28,20 @@ def test_tables_and_figures_are_written_and_the_summary_returned(grid, results, 
 def test_runs_of_another_grid_are_refused(grid, make_grid, results, tmp_path):
     with pytest.raises(ValueError, match="not of simulated at this scale"):
         write_results(make_grid(seeds=range(3)), load_grid_runs(grid, results), tmp_path)
+
+
+def test_a_results_directory_will_do(grid, results):
+    text = write_results(grid, results, figures=False)
+    assert str(results / "scratch" / "tables" / "simulated.md") in text
+    Archive(results).add(RunStore(results), "x")
+    write_results(grid, results, source="archive", figures=False)
+    assert (results / "tables" / "simulated.md").exists()
+    with pytest.raises(NothingFound):
+        write_results(grid, results / "elsewhere")
+    with pytest.raises(ValueError, match="needs a grid"):
+        write_results(None, results)
+    with pytest.raises(ValueError, match="give out_dir"):
+        write_results(grid, load_grid_runs(grid, results))
 
 
 def test_the_archive_stands_beside_this_machine(grid, tmp_path):

@@ -201,8 +201,13 @@ def test_help_is_there_at_once(root, name):
 @pytest.mark.parametrize("name", ["speedup_table", "plot_convergence"])
 def test_scripts_start_in_under_three_seconds(root, tmp_path, name):
     # Processor time of a run that does everything but work: imports, the grid of the embedded experiment, the
-    # store. (Wall time would measure the other processes of a busy machine.)
-    done, seconds = cpu_seconds(root, f"scripts/{name}.py", "experiments/quick", "--results", tmp_path)
-    assert "nothing found: not one finished run of quick" in done.stderr
-    assert done.returncode == 2
-    assert seconds < 3
+    # store. Other processes on the same core make even that longer, so the best of three counts.
+    times = []
+    for _ in range(3):
+        done, seconds = cpu_seconds(root, f"scripts/{name}.py", "experiments/quick", "--results", tmp_path)
+        assert "nothing found: not one finished run of quick" in done.stderr
+        assert done.returncode == 2
+        times.append(seconds)
+        if seconds < 3:
+            return
+    pytest.fail(f"{name} took {times} s of processor time before its first line")
