@@ -6,6 +6,7 @@ import os
 import platform
 import subprocess
 import sys
+import time
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -60,6 +61,16 @@ def package_versions() -> dict[str, str]:
             continue
     found["torch"] = torch.__version__  # with its build ("+cpu", "+cu130"), which the metadata may lack
     return found
+
+
+def process_started_at() -> float | None:
+    """When this process began, as ``time.time()`` counts; None where the system does not tell (no /proc)."""
+    try:
+        ticks = int(Path("/proc/self/stat").read_text().rsplit(")", 1)[1].split()[19])
+        uptime = float(Path("/proc/uptime").read_text().split()[0])
+    except (OSError, ValueError, IndexError):
+        return None
+    return time.time() - (uptime - ticks / os.sysconf("SC_CLK_TCK"))
 
 
 def provenance(device: torch.device, *, start: int, kernels: str, data_digest: str) -> dict[str, Any]:

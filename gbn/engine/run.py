@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import sys
 import time
 import traceback
 from collections.abc import Callable
@@ -103,8 +104,10 @@ def _train(
     jobs: int,
 ) -> str:
     began = time.monotonic()
+    fresh = "torch" not in sys.modules
     import torch
 
+    imported = time.monotonic() - began
     from gbn import kernels
     from gbn.data import load
     from gbn.engine.progress import make_progress
@@ -169,6 +172,7 @@ def _train(
             "parameters": sum(parameter.numel() for parameter in model.parameters()),
             "final": curve[-1] if curve else None,
             **_best(curve),
+            "startup": _startup(trainer.first_update_at, imported) if fresh else None,
             "environment": {
                 "device": device.type,
                 "device_kind": device_kind(device),
@@ -185,6 +189,16 @@ def _train(
         return ending
     finally:
         tracker.finish(None if failed else summary, failed=failed)
+
+
+def _startup(first_update_at: float | None, import_torch: float) -> dict[str, float] | None:
+    """Seconds from the process's start to the end of its first update, and those spent on importing torch."""
+    from gbn.engine.provenance import process_started_at
+
+    started = process_started_at()
+    if started is None or first_update_at is None:
+        return None
+    return {"to_first_update": first_update_at - started, "import_torch": import_torch}
 
 
 def _best(curve: list[dict[str, Any]]) -> dict[str, Any]:

@@ -76,6 +76,7 @@ class Trainer:
         self.whole_at = {*test_points(evaluation.test_every, loader.steps_per_epoch, self.total)}
         self.grid = {*evaluation_grid(evaluation.first, self.total, evaluation.points), *self.whole_at}
         self.step, self.points, self.seconds = 0, 0, 0.0
+        self.first_update_at: float | None = None  # of this process, by the wall clock
         self._reset_sums()
         self.diverged_at = torch.full((), -1, dtype=torch.int64, device=device)
 
@@ -98,6 +99,9 @@ class Trainer:
                     self._save()
                     return "interrupted"
                 self._update()
+                if self.first_update_at is None:
+                    self._synchronize()
+                    self.first_update_at = time.time()
                 at_point = self.step in self.grid
                 # Asking a GPU for a number makes it wait: only at points and now and then.
                 if at_point or self.device.type == "cpu" or self.step % 50 == 0:
