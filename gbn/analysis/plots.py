@@ -93,7 +93,8 @@ def draw(comparison: Comparison, setting: str, unit: Unit, linear: bool = False)
             bottom=BOTTOM / height,
         )
         for panels in grid:
-            panels[0].set_ylim(bottom=max(panels[0].get_ylim()[0], 0))
+            low, high = panels[0].get_ylim()  # bands of few seeds reach beyond what an accuracy can be
+            panels[0].set_ylim(max(low, 0), min(high, 1.02))
             label_ends(panels[-1])
         for axes in grid[-1]:
             axes.set_xlabel("updates" if unit == "updates" else "seconds of training")
@@ -172,6 +173,9 @@ def _scales(grid: Any, linear: bool) -> None:
         axes.grid(True, color="0.92", linewidth=0.5)
         axes.tick_params(width=0.6, length=2.5, which="major", pad=2)
         axes.tick_params(width=0.4, length=1.5, which="minor")
+        start, end = axes.dataLim.intervalx
+        if not linear and 0 < start < end < 30 * start:
+            axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:,g}"))
         axes.xaxis.set_minor_formatter(NullFormatter())
     for panels in grid:

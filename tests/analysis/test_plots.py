@@ -82,6 +82,25 @@ def test_the_horizontal_axis_can_be_linear(comparison):
     assert "Horizontal axes" not in " ".join(text.get_text() for text in figure.texts)
 
 
+def test_accuracies_stay_between_0_and_100_whatever_the_bands(make_grid, tmp_path):
+    figure = plots.draw(
+        of(
+            make_grid(seeds=range(2), arms={"bn": Arm(spread=2), "gbn": Arm(spread=2)}, controls={}), tmp_path
+        ),
+        "",
+        "updates",
+    )
+    low, high = figure.axes[0].get_ylim()
+    assert low >= 0
+    assert high <= 1.02
+
+
+def test_a_short_axis_has_numbers_between_the_powers_of_ten(make_grid, tmp_path):
+    figure = plots.draw(of(make_grid(updates=60), tmp_path), "", "updates")
+    shown = [text.get_text() for text in figure.axes[0].get_xticklabels()]
+    assert {"5", "10", "20", "50"} <= set(shown)
+
+
 def test_nothing_is_drawn_outside_the_page(comparison):
     figure = plots.draw(comparison, "", "updates")
     renderer = FigureCanvasAgg(figure).get_renderer()
