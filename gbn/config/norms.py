@@ -13,6 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from gbn.config.errors import did_you_mean
 from gbn.risk.parameters import DEVIATION_PARAMETERS, QUADRANGLE_PARAMETERS, STATISTIC_PARAMETERS, validate
 
+# The methods whose options are known here, without torch. Another one (one file in gbn/nn, one YAML file) takes the
+# keys of its YAML file as its options, and the registry of :mod:`gbn.nn.methods` checks them.
 METHODS = ("bn", "gbn", "bn_matched", "bn_reparam", "layer", "group", "instance", "none", "custom")
 CONTROLS = ("bn_matched", "bn_reparam")
 _GRADIENT = ("quantile_gradient", "window")
@@ -35,7 +37,7 @@ class NormConfig(BaseModel):
     model_config = ConfigDict(extra="allow", strict=True, populate_by_name=True)
 
     name: str
-    method: Literal["bn", "gbn", "bn_matched", "bn_reparam", "layer", "group", "instance", "none", "custom"]
+    method: str
     revision: Annotated[int, Field(ge=1)]
     quadrangle: str | None = None
     statistic: dict[str, Any] | None = None
@@ -58,7 +60,7 @@ class NormConfig(BaseModel):
         given = dict(self.__pydantic_extra__ or {})
         if self.method in ("gbn", *CONTROLS):
             self._check_pair(given)
-        elif given:
+        elif given and self.method in METHODS:
             self._refuse(given, [])
         if self.method in CONTROLS and self.matched_to is None:
             raise ValueError(f"norm={self.method} is the control of a pair: add norm.matched_to=gbn_cvar")
@@ -106,7 +108,7 @@ class NormConfig(BaseModel):
 
     @property
     def parameters(self) -> dict[str, Any]:
-        """The quadrangle's flat parameters (alpha, quantile_gradient, ...)."""
+        """The flat parameters beside the common keys: a quadrangle's (alpha, ...), a new method's options."""
         return dict(self.__pydantic_extra__ or {})
 
     @property
@@ -127,6 +129,8 @@ class NormConfig(BaseModel):
             options["matched_to"] = self._pair()
         if self.method == "custom":
             options |= {"target": self.target, "kwargs": self.kwargs or {}}
+        if self.method not in METHODS:
+            options |= self.parameters
         for key in ("groups", "samples"):
             if getattr(self, key) is not None:
                 options[key] = getattr(self, key)

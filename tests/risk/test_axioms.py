@@ -26,6 +26,18 @@ def nearly_convex(deviation: Deviation) -> bool:
     return deviation.name == "huber" and deviation.homogeneous
 
 
+def at_a_kink(pair: Quadrangle, x: Tensor) -> bool:
+    """Whether a sample stands where the rounding of a sum decides on which side of a kink it is."""
+    s = pair.statistic(x)
+    reach = 0.0
+    if pair.name == "huber":
+        scale = x.std(correction=0) if pair.parameters["scaled"] else 1.0
+        reach = pair.parameters["b"] * scale
+    elif pair.name not in ("expectile", "expectile_risk", "mean_mad"):
+        return False
+    return bool((((x - s).abs() - reach).abs() < 1e-9).any())
+
+
 def gradient_of(functional: Functional, x: Tensor) -> Tensor:
     x = x.clone().requires_grad_()
     return torch.autograd.grad(functional(x), x)[0]
@@ -122,6 +134,8 @@ def test_order_of_samples_does_not_matter(pair: Quadrangle, x: Tensor, seed: int
     order = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))
     for functional in (pair.S, pair.D):
         torch.testing.assert_close(functional(x[order]), functional(x), **CLOSE)
+        if at_a_kink(pair, x):
+            continue
         torch.testing.assert_close(
             gradient_of(functional, x[order]), gradient_of(functional, x)[order], **CLOSE
         )

@@ -1,0 +1,82 @@
+"""Fill the generated blocks of README.md and results/README.md from the archive.
+
+    python scripts/readme.py            # rewrite the blocks
+    python scripts/readme.py --check    # exit status 1 when a block is stale
+
+A block stands between ``<!-- begin generated: NAME -->`` and ``<!-- end generated: NAME -->``; NAME is an experiment,
+with ``@scale`` where it has one.
+"""
+
+import argparse
+import re
+import sys
+from pathlib import Path
+
+from gbn.analysis import Comparison, NothingFound, Options, load_grid_runs
+from gbn.analysis.sections import summary
+from gbn.analysis.tables import explanation, footnotes, grid_lines
+from gbn.config.grid import load_grid
+from gbn.store.archive import Archive
+
+ROOT = Path(__file__).resolve().parents[1]
+FILES = ("README.md", "results/README.md")
+_BLOCK = re.compile(r"(<!-- begin generated: (\S+) -->\n)(.*?)(<!-- end generated: \2 -->)", re.DOTALL)
+
+
+def block(name: str, root: Path = ROOT) -> str:
+    """The summary table of an experiment from the archive, with where it was measured."""
+    experiment, _, scale = name.partition("@")
+    grid = load_grid(root / "experiments" / experiment, scale or None)
+    try:
+        runs = load_grid_runs(grid, root / "results", "archive")
+    except NothingFound:
+        return "\nNot run yet.\n\n"
+    comparison = Comparison(runs, Options())
+    lines = ["", *explanation(comparison), ""]
+    for setting in runs.plan.settings:
+        section = summary(comparison, setting)
+        lines += [f"**{setting}**", ""] if setting else []
+        lines += [*grid_lines(section), "", *section.notes, ""]
+    lines += [f"- {note}" for note in footnotes(comparison)]
+    ids = set(grid.run_ids())
+    environments = [record.environment for record in Archive(root / "results") if record.run_id in ids]
+    dates = sorted(str(one.get("date"))[:10] for one in environments)
+    commits = sorted({str(one.get("commit"))[:10] for one in environments})
+    between = dates[0] if dates[0] == dates[-1] else f"{dates[0]} to {dates[-1]}"
+    table = f"[{runs.plan.name}.md](results/tables/{runs.plan.name}.md)"
+    lines += ["", f"Measured {between} at commits {', '.join(commits)}; full table: {table}."]
+    return "\n".join(lines) + "\n\n"
+
+
+def filled(file: str, root: Path = ROOT) -> str:
+    """A file's text with its blocks made anew."""
+
+    def fill(match: re.Match[str]) -> str:
+        text = block(match[2], root)
+        if "/" in file:  # links are relative to the file
+            text = text.replace("](results/", "](")
+        return f"{match[1]}{text}{match[4]}"
+
+    return _BLOCK.sub(fill, (root / file).read_text())
+
+
+def main() -> int:
+    """Rewrite, or check."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--check", action="store_true")
+    check = parser.parse_args().check
+    stale = []
+    for file in FILES:
+        text = filled(file)
+        if text != (ROOT / file).read_text():
+            stale.append(file)
+            if not check:
+                (ROOT / file).write_text(text)
+    print(f"{'stale' if check else 'rewritten'}: {', '.join(stale) or 'none'}")
+    return int(check and bool(stale))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

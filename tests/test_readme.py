@@ -1,0 +1,106 @@
+"""The README is true: its commands compose, its Python runs, its links exist, its numbers come from the archive."""
+
+import importlib.util
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from gbn.config.compose import check_sweep, compose
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text()
+COMMANDS = [line for line in README.splitlines() if line.startswith("python train.py ")]
+
+
+def load_script(name):
+    spec = importlib.util.spec_from_file_location(name, ROOT / "scripts" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_training_command_composes(command):
+    overrides = shlex.split(command)[2:]
+    if overrides[0] == "-m":
+        assert check_sweep(overrides[1:]) == 15
+    elif overrides != ["--help"]:
+        compose(overrides)
+
+
+def test_there_are_commands_to_test():
+    assert len(COMMANDS) >= 7
+
+
+def test_python_examples_run():
+    from gbn.nn.methods import METHODS
+
+    blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    assert len(blocks) == 2
+    before = dict(METHODS)
+    try:
+        for block in blocks:
+            namespace = {}
+            exec(compile(block, "README.md", "exec"), namespace)
+        from gbn.nn import norm_layer
+
+        layer = norm_layer("centred")(4, act="relu", dim=2)
+        x = namespace["torch"].randn(3, 4, 5, 5)
+        assert layer(x).shape == x.shape
+        assert layer(x).min() == 0
+    finally:
+        METHODS.clear()
+        METHODS.update(before)
+
+
+def test_the_yaml_example_is_a_norm_that_composes(tmp_path, monkeypatch):
+    import shutil
+
+    from gbn.config import compose as module
+
+    (block,) = re.findall(r"```yaml\n(.*?)```", README, re.DOTALL)
+    shutil.copytree(ROOT / "conf", tmp_path / "conf")
+    (tmp_path / "conf" / "norm" / "centred.yaml").write_text(block)
+    monkeypatch.setenv("GBN_CONF", str(tmp_path / "conf"))
+    module._groups.cache_clear()
+    try:
+        assert compose(["norm=centred"]).norm.method == "centred"
+    finally:
+        module._groups.cache_clear()
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        "README.md",
+        "results/README.md",
+        *sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "experiments").glob("*/README.md")),
+    ],
+)
+def test_links_lead_somewhere(file):
+    for target in re.findall(r"\]\(([^)#]+)\)", (ROOT / file).read_text()):
+        if not target.startswith("http"):
+            assert ((ROOT / file).parent / target).exists(), target
+
+
+def test_generated_blocks_come_from_the_archive():
+    script = load_script("readme")
+    for file in script.FILES:
+        assert script.filled(file) == (ROOT / file).read_text(), (
+            f"{file} is stale: run python scripts/readme.py"
+        )
+
+
+def test_a_tampered_number_is_noticed(tmp_path):
+    script = load_script("readme")
+    import shutil
+
+    for folder in ("experiments", "conf"):
+        shutil.copytree(ROOT / folder, tmp_path / folder)
+    shutil.copytree(ROOT / "results" / "archive", tmp_path / "results" / "archive")
+    text = README.replace("| bn ", "| bn!", 1)
+    assert text != README
+    (tmp_path / "README.md").write_text(text)
+    assert script.filled("README.md", tmp_path) == README
