@@ -164,15 +164,13 @@ def dry_run(
 
 def results(grid: Grid, arguments: argparse.Namespace) -> None:
     """Write the table and the figures, print the table, compare with the archive."""
-    from gbn.analysis import NothingFound, compare_with_archive, load_grid_runs, write_results
+    from gbn.analysis import NothingFound, compare_with_archive, write_results
 
-    source = "both" if arguments.use_archive else "store"
     try:
-        runs = load_grid_runs(grid, arguments.results, source)
+        print(write_results(grid, arguments.results, source="both" if arguments.use_archive else "store"))
     except NothingFound as nothing:
         print(f"no table yet: {nothing}")
         return
-    print(write_results(grid, runs, Path(arguments.results)))
     print(compare_with_archive(grid, arguments.results))
 
 
