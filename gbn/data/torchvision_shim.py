@@ -5,14 +5,20 @@ then stops with ``operator torchvision::nms does not exist``: the Python part re
 operators without asking whether they exist. Declaring their schemas first is enough. Data sets, transforms
 and models then work; nms, roi_align and read_image raise torchvision's own error.
 
+One of its modules (``ops/roi_align.py``) imports torch's compiler for one function, which costs more than a second at
+every start. That import is put off until the function is called.
+
 gbn imports torchvision only through here, and so should any import of timm that comes first.
 """
 
+import contextlib
 import importlib
 import importlib.util
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import torch
 
@@ -32,7 +38,45 @@ def import_torchvision() -> ModuleType:
         raise ImportError('torchvision is not installed: pip install "gbn[lab]" brings it')
     if not _library_loads(Path(spec.submodule_search_locations[0])):
         _declare_schemas()
-    return importlib.import_module("torchvision")
+    with _compiler_put_off():
+        return importlib.import_module("torchvision")
+
+
+@contextlib.contextmanager
+def _compiler_put_off() -> Iterator[None]:
+    """Meanwhile torch._dynamo.utils.is_compile_supported is a function that imports the real one when called."""
+    if "torch._dynamo" in sys.modules:
+        yield
+        return
+
+    def is_compile_supported(device_type: str) -> bool:
+        supported: Callable[[str], bool] = importlib.import_module("torch._dynamo.utils").is_compile_supported
+        return supported(device_type)
+
+    package, utils = ModuleType("torch._dynamo"), ModuleType("torch._dynamo.utils")
+    package.__path__ = []
+    # Whatever else torchvision may ask of it comes from the real one, as an import that is not put off.
+    package.__getattr__ = utils.__getattr__ = _real_compiler  # type: ignore[method-assign]
+    package.utils = utils  # type: ignore[attr-defined]
+    utils.is_compile_supported = is_compile_supported  # type: ignore[attr-defined]
+    sys.modules |= {"torch._dynamo": package, "torch._dynamo.utils": utils}
+    try:
+        yield
+    finally:
+        for name, stand_in in (("torch._dynamo", package), ("torch._dynamo.utils", utils)):
+            if sys.modules.get(name) is stand_in:
+                del sys.modules[name]
+
+
+def _real_compiler(name: str) -> Any:
+    if name.startswith("__"):
+        raise AttributeError(name)
+    for module in ("torch._dynamo", "torch._dynamo.utils"):
+        if not isinstance(getattr(sys.modules.get(module), "__file__", None), str):
+            sys.modules.pop(module, None)
+    utils = importlib.import_module("torch._dynamo.utils")
+    package = sys.modules["torch._dynamo"]
+    return getattr(package, name) if hasattr(package, name) else getattr(utils, name)
 
 
 def _library_loads(package: Path) -> bool:

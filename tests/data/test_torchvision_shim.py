@@ -51,3 +51,31 @@ def test_without_torchvision(monkeypatch):
     monkeypatch.setattr(torchvision_shim.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ImportError, match=r"torchvision is not installed: pip install \"gbn\[lab\]\""):
         torchvision_shim.import_torchvision()
+
+
+def test_torchs_compiler_is_not_imported_before_it_is_needed():
+    """It costs over a second; afterwards it is there as if nothing had been put off."""
+    code = """
+import sys
+from gbn.data.torchvision_shim import import_torchvision
+torchvision = import_torchvision()
+assert torchvision.datasets.CIFAR10 and torchvision.models.resnet18()
+assert not any(name.startswith("torch._dynamo") for name in sys.modules), "imported at once"
+assert isinstance(torchvision.ops.roi_align.__globals__["is_compile_supported"]("cpu"), bool)
+import torch
+assert torch._dynamo.utils.is_compile_supported is sys.modules["torch._dynamo.utils"].is_compile_supported
+assert torch.compile(lambda x: x + 1, backend="eager", fullgraph=True)(torch.ones(1)) == 2
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
+def test_what_else_is_asked_of_the_compiler_meanwhile_is_the_real_one():
+    code = """
+from gbn.data import torchvision_shim as shim
+with shim._compiler_put_off():
+    from torch._dynamo import optimize
+    from torch._dynamo.utils import counters
+import torch._dynamo
+assert optimize is torch._dynamo.optimize and counters is torch._dynamo.utils.counters
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
