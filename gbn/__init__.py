@@ -18,8 +18,18 @@ from types import ModuleType
 
 __version__ = "0.1.0"
 
-_SUBPACKAGES = tuple(
-    ["analysis", "config", "data", "engine", "kernels", "models", "nn", "optim", "risk", "store", "tasks"]
+_SUBPACKAGES = (
+    "analysis",
+    "config",
+    "data",
+    "engine",
+    "kernels",
+    "models",
+    "nn",
+    "optim",
+    "risk",
+    "store",
+    "tasks",
 )
 
 __all__ = ["__version__", *_SUBPACKAGES]
