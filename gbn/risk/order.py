@@ -2,8 +2,8 @@
 
 On the CPU numpy's vectorised quickselect does it when numpy is there (it is no dependency of the layers):
 about a third of a sort's time for one rank, half of it for a rank with its window, since the samples of a
-window lie side by side in the partitioned copy. Elsewhere torch selects or sorts. The whole is one custom
-operator, so ``torch.compile(fullgraph=True)`` traces through it.
+window lie side by side in the partitioned copy. Elsewhere torch selects or sorts. Where it is traced,
+the whole is one custom operator, so ``torch.compile(fullgraph=True)`` goes through it.
 
 Ranks are 1-based: rank 1 is the minimum and rank n the maximum. A row with a NaN gives NaN everywhere, as
 batch normalization would.
@@ -124,8 +124,7 @@ def _select_torch(
     return [column.masked_fill(nan, math.nan) for column in out]
 
 
-@torch.library.custom_op("gbn::select", mutates_args=())
-def _select(rows: Tensor, ranks: Sequence[int], edges: Sequence[int]) -> Tensor:
+def _select_eagerly(rows: Tensor, ranks: Sequence[int], edges: Sequence[int]) -> Tensor:
     """Order statistics, then mean and variance of each window: (..., n) -> (..., ranks + 2 windows)."""
     windows = list(zip(edges[::2], edges[1::2], strict=True))
     columns = len(ranks) + 2 * len(windows)
@@ -138,9 +137,22 @@ def _select(rows: Tensor, ranks: Sequence[int], edges: Sequence[int]) -> Tensor:
     return torch.cat(select(flat, ranks, pivots, windows), -1).reshape(*rows.shape[:-1], columns)
 
 
-@_select.register_fake
+_select_operator = torch.library.custom_op("gbn::select", _select_eagerly, mutates_args=())
+
+
+@_select_operator.register_fake
 def _(rows: Tensor, ranks: Sequence[int], edges: Sequence[int]) -> Tensor:
     return rows.new_empty((*rows.shape[:-1], len(ranks) + len(edges)))
+
+
+def _select(rows: Tensor, ranks: Sequence[int], edges: Sequence[int]) -> Tensor:
+    """See :func:`_select_eagerly`; an operator only where something traces.
+
+    The operator's first call imports torch's compiler, which takes over a second and needs numpy.
+    """
+    if torch.compiler.is_compiling() or type(rows) is not Tensor or rows.is_meta:
+        return _select_operator(rows, ranks, edges)
+    return _select_eagerly(rows, ranks, edges)
 
 
 class OrderStatistics:
