@@ -2,6 +2,7 @@
 
 import os
 import signal
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -15,6 +16,7 @@ from gbn.engine.run import Outcome, run
 from gbn.store.records import RunStore
 
 _interrupted = False
+_at_work = threading.Event()
 
 
 def default_jobs() -> int:
@@ -32,12 +34,23 @@ def has_gpu() -> bool:
     return os.environ.get("CUDA_VISIBLE_DEVICES") != "" and os.path.exists("/dev/nvidiactl")
 
 
-def _worker(threads: int) -> None:
+def _worker(threads: int, parent: int) -> None:
     # Before torch is imported in this process: idle OpenMP threads that spin slow every other job down.
     os.environ["OMP_NUM_THREADS"] = str(threads)
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     signal.signal(signal.SIGINT, _interrupt)
     signal.signal(signal.SIGTERM, _interrupt)
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+
+
+def _end_with(parent: int) -> None:
+    """A parent that is killed leaves its workers behind: they checkpoint and end rather than go on unseen."""
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    _interrupt()
+    while _at_work.is_set():
+        time.sleep(0.1)
+    os._exit(1)  # the pool's own threads would wait for the parent for ever
 
 
 def _interrupt(*_: Any) -> None:
@@ -45,14 +58,17 @@ def _interrupt(*_: Any) -> None:
     _interrupted = True
 
 
-def _one(run_id: str, config: Config, jobs: int, deadline: float, parent: int) -> Outcome:
+def _one(run_id: str, config: Config, jobs: int, deadline: float) -> Outcome:
     def stop() -> bool:
-        # A parent that was killed leaves its workers behind: they checkpoint and end rather than go on unseen.
-        return _interrupted or time.time() > deadline or os.getppid() != parent
+        return _interrupted or time.time() > deadline
 
     if stop():
         return Outcome(run_id, "waiting", False, "not begun")
-    return run(config, jobs=jobs, stop=stop)
+    _at_work.set()
+    try:
+        return run(config, jobs=jobs, stop=stop)
+    finally:
+        _at_work.clear()
 
 
 def train_all(
@@ -103,12 +119,14 @@ def _one_pool(
     """Run until all have ended (returns []) or the pool breaks (returns the runs that had not begun or died)."""
     left = dict(configs)
     pool = ProcessPoolExecutor(
-        jobs, mp_context=get_context("spawn"), initializer=_worker, initargs=(max(1, cores() // jobs),)
+        jobs,
+        mp_context=get_context("spawn"),
+        initializer=_worker,
+        initargs=(max(1, cores() // jobs), os.getpid()),
     )
     with pool:
         futures: dict[Future[Outcome], str] = {
-            pool.submit(_one, run_id, config, jobs, deadline, os.getpid()): run_id
-            for run_id, config in configs
+            pool.submit(_one, run_id, config, jobs, deadline): run_id for run_id, config in configs
         }
         try:
             for future in as_completed(futures):

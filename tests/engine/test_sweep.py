@@ -3,8 +3,11 @@
 import json
 import os
 import signal
+import subprocess
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
@@ -67,6 +70,39 @@ def test_a_run_whose_process_is_killed_is_tried_once_more_and_the_others_go_on(s
     assert outcomes[long_id].status == "failed"
     assert "killed twice" in outcomes[long_id].message
     assert outcomes[short_id].status == "finished"
+
+
+_PARENT = """
+import sys
+from gbn.config.compose import compose
+from gbn.engine.sweep import train_all
+if __name__ == "__main__":
+    train_all([("long", compose(sys.argv[1:]))], jobs=1)
+"""
+
+
+@pytest.mark.slow
+def test_workers_of_a_killed_parent_checkpoint_and_end(small, small_overrides, tmp_path):
+    overrides = [*small_overrides, "trainer.epochs=100000", f"results_dir={tmp_path}"]
+    ((run_name, _),) = named(small("trainer.epochs=100000"))
+    store = RunStore(tmp_path)
+    script = tmp_path / "parent.py"
+    script.write_text(_PARENT)
+    parent = subprocess.Popen([sys.executable, str(script), *overrides])
+    while not (store.path(run_name) / "metrics.jsonl").exists():
+        assert parent.poll() is None
+        time.sleep(0.1)
+    worker = json.loads((store.path(run_name) / "lock").read_text())["pid"]
+    parent.kill()
+    parent.wait()
+    for _ in range(300):
+        if not Path(f"/proc/{worker}").exists():
+            break
+        time.sleep(0.1)
+    else:
+        raise AssertionError("the worker outlives its parent")
+    assert (store.path(run_name) / "checkpoint.pt").exists()
+    assert store.status(run_name) == "interrupted"
 
 
 def test_workers_get_their_share_of_the_cores(monkeypatch):
