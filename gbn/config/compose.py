@@ -23,9 +23,10 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ValidationError
 
-from gbn.config.errors import ConfigError, did_you_mean, unknown
+from gbn.config.errors import ConfigError, unknown
 from gbn.config.norms import CONTROLS
 from gbn.config.schema import Config
+from gbn.suggest import did_you_mean
 
 ENTRY_POINTS = "gbn.norms"
 
@@ -240,7 +241,7 @@ def _explain_one(one: Any, plain: Mapping[str, Any]) -> str:
     if kind == "extra_forbidden":
         allowed = _keys_beside(path, plain)
         return (
-            f"unknown key {key!r}{did_you_mean(path[-1], allowed)} Allowed in "
+            f"unknown key {key!r}{did_you_mean(path[-1], allowed)}; allowed in "
             f"{'.'.join(path[:-1]) or 'the configuration'}: {', '.join(sorted(allowed))}"
         )
     if kind == "missing":
@@ -256,9 +257,7 @@ def _explain_one(one: Any, plain: Mapping[str, Any]) -> str:
         )
     if kind in ("literal_error", "union_tag_invalid"):
         expected = str(context.get("expected") or context.get("expected_tags"))
-        return (
-            f"{key}={given!r} is not allowed{did_you_mean(str(given), _quoted(expected))} Allowed: {expected}"
-        )
+        return f"{key}={given!r} is not allowed{did_you_mean(given, _quoted(expected))}; allowed: {expected}"
     return f"{key}={given!r} is not allowed: {one['msg'][0].lower()}{one['msg'][1:]}"
 
 

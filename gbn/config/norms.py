@@ -10,8 +10,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from gbn.config.errors import did_you_mean
 from gbn.risk.parameters import DEVIATION_PARAMETERS, QUADRANGLE_PARAMETERS, STATISTIC_PARAMETERS, validate
+from gbn.suggest import did_you_mean
 
 # The methods whose options are known here, without torch. Another one (one file in gbn/nn, one YAML file) takes the
 # keys of its YAML file as its options, and the registry of :mod:`gbn.nn.methods` checks them.
@@ -102,7 +102,7 @@ class NormConfig(BaseModel):
             if key not in parameters:
                 listed = ", ".join(parameters) or "none"
                 raise ValueError(
-                    f"unknown key 'norm.{key}'{did_you_mean(key, known)} Allowed for {self.name}: parameters "
+                    f"unknown key 'norm.{key}'{did_you_mean(key, known)}; allowed for {self.name}: parameters "
                     f"{listed}; common keys {', '.join(k for k in known if k not in parameters)}"
                 )
 
@@ -149,7 +149,7 @@ def _functional(kind: Literal["statistic", "deviation"], given: dict[str, Any]) 
         allowed = _TABLES[kind][name]
         if key not in allowed:
             raise ValueError(
-                f"unknown key 'norm.{kind}.{key}'{did_you_mean(key, allowed)} Allowed for {name}: "
+                f"unknown key 'norm.{kind}.{key}'{did_you_mean(key, allowed)}; allowed for {name}: "
                 f"{', '.join(allowed) or 'none'}"
             )
     return {"name": name, **_plain(validate(kind, name, parameters))}

@@ -4,7 +4,6 @@ One file a data set family; torchvision reads and verifies, and is imported only
 """
 
 from collections.abc import Callable
-from difflib import get_close_matches
 from os import PathLike
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from gbn.data.files import data_root
 from gbn.data.image_set import DataError, ImageSet
 from gbn.data.loader import DeviceSet, TrainLoader, epoch_order
 from gbn.data.splits import split, subset
+from gbn.suggest import did_you_mean
 
 __all__ = [
     "DATASETS",
@@ -57,7 +57,6 @@ def load(name: str, root: str | PathLike[str] | None = None, download: bool = Tr
             to do.
     """
     if name not in DATASETS:
-        near = get_close_matches(name, DATASETS, n=1, cutoff=0.55)
-        hint = f" (did you mean {near[0]!r}?)" if near else ""
+        hint = did_you_mean(name, DATASETS)
         raise ValueError(f"unknown data set {name!r}{hint}; allowed: {', '.join(sorted(DATASETS))}")
     return DATASETS[name](data_root(root), download)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable
 
 import torch.nn.functional as F
 from torch import Tensor
+
+from gbn.suggest import did_you_mean
 
 __all__ = ["ACTIVATIONS", "activate", "check_activation", "keeps_upper_tail_only"]
 
@@ -28,9 +29,8 @@ def check_activation(act: str | None) -> str | None:
     """Return ``act`` when it is None or a known name; raise ValueError, with the allowed names, when not."""
     if act is None or act in ACTIVATIONS:
         return act
-    close = difflib.get_close_matches(str(act), ACTIVATIONS, n=1)
-    hint = f" Did you mean {close[0]!r}?" if close else ""
-    raise ValueError(f"act={act!r} is unknown: allowed are None, {', '.join(ACTIVATIONS)}.{hint}")
+    hint = did_you_mean(act, ACTIVATIONS)
+    raise ValueError(f"act={act!r} is unknown{hint}: allowed are None, {', '.join(ACTIVATIONS)}")
 
 
 def keeps_upper_tail_only(act: str | None) -> bool:

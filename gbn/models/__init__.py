@@ -5,7 +5,6 @@
 """
 
 import inspect
-from difflib import get_close_matches
 from typing import Any
 
 from torch import nn
@@ -19,6 +18,7 @@ from gbn.models.preact_resnet import PreActResNet
 from gbn.models.resnet import ResNet
 from gbn.models.resnet18 import ResNet18
 from gbn.models.vgg import VGG
+from gbn.suggest import did_you_mean
 
 __all__ = ["MODELS", "NormLayer", "Role", "build", "initialise"]
 
@@ -47,17 +47,14 @@ def build(name: str, norm_layer: NormLayer, **options: Any) -> nn.Module:
         ValueError: an unknown name or option, or a value that the network refuses.
     """
     if name not in MODELS:
-        raise ValueError(f"unknown model {name!r}{_near(name, MODELS)}; allowed: {', '.join(sorted(MODELS))}")
+        raise ValueError(
+            f"unknown model {name!r}{did_you_mean(name, MODELS)}; allowed: {', '.join(sorted(MODELS))}"
+        )
     allowed = [option for option in inspect.signature(MODELS[name]).parameters if option != "norm_layer"]
     for option in options:
         if option not in allowed:
             raise ValueError(
-                f"model {name!r} has no option {option!r}{_near(option, allowed)}; "
+                f"model {name!r} has no option {option!r}{did_you_mean(option, allowed)}; "
                 f"allowed: {', '.join(allowed)}"
             )
     return MODELS[name](norm_layer, **options)
-
-
-def _near(given: str, allowed: Any) -> str:
-    near = get_close_matches(given, list(allowed), n=1, cutoff=0.55)
-    return f" (did you mean {near[0]!r}?)" if near else ""

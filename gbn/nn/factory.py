@@ -7,7 +7,6 @@ a norm stands, and knows nothing else about normalisation. The same options are 
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,6 +16,7 @@ from torch import nn
 from gbn.kernels.activation import check_activation
 from gbn.nn.methods import COMMON_DEFAULTS, METHODS, Method
 from gbn.nn.placement import ROLES, Placement, Site, mark, place
+from gbn.suggest import did_you_mean
 
 __all__ = ["WITHOUT_ACT", "NormFactory", "norm_layer"]
 
@@ -156,6 +156,4 @@ def _checked_options(method: Method, given: Mapping[str, Any]) -> dict[str, Any]
 
 
 def _unknown(what: str, given: Any, allowed: Any) -> str:
-    close = difflib.get_close_matches(str(given), list(allowed), n=1)
-    hint = f" Did you mean {close[0]!r}?" if close else ""
-    return f"unknown {what} {given!r}: allowed are {', '.join(allowed)}.{hint}"
+    return f"unknown {what} {given!r}{did_you_mean(given, allowed)}: allowed are {', '.join(allowed)}"

@@ -6,12 +6,13 @@ validate themselves against the same tables, so there is one truth and one wordi
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from numbers import Real
 from typing import Any, Literal
+
+from gbn.suggest import did_you_mean
 
 Kind = Literal["statistic", "deviation", "quadrangle"]
 
@@ -204,11 +205,6 @@ _TABLES: dict[str, dict[str, dict[str, Parameter]]] = {
 }
 
 
-def _suggestion(given: str, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(str(given), list(known), n=1)
-    return f" (did you mean {close[0]!r}?)" if close else ""
-
-
 def validate(kind: Kind, name: str, parameters: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Return the complete, normalised parameters of a functional; what is not given takes its default.
 
@@ -225,13 +221,13 @@ def validate(kind: Kind, name: str, parameters: Mapping[str, Any] | None = None)
         raise ValueError(f"unknown kind {kind!r}; kinds are {', '.join(_TABLES)}")
     table = _TABLES[kind]
     if name not in table:
-        raise ValueError(f"unknown {kind} {name!r}{_suggestion(name, table)}; known: {', '.join(table)}")
+        raise ValueError(f"unknown {kind} {name!r}{did_you_mean(name, table)}; known: {', '.join(table)}")
     known = table[name]
     given = dict(parameters or {})
     for key in given:
         if key not in known:
             allowed = ", ".join(known) if known else "none, it has no parameters"
-            hint = _suggestion(key, known)
+            hint = did_you_mean(key, known)
             raise ValueError(f"unknown parameter {key!r} of the {kind} {name!r}{hint}; allowed: {allowed}")
     complete = {}
     for key, parameter in known.items():

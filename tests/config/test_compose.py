@@ -64,7 +64,7 @@ def test_the_documented_commands_compose():
         (["optimizer.lr=fast"], ["optimizer.lr='fast'", "number"]),
         (["optimizer.lr=0"], ["optimizer.lr=0", "greater than 0"]),
         (["optimizer.momentum=0"], ["nesterov=true needs momentum > 0"]),
-        (["optimizer.beta1=0.3"], ["optimizer.beta1", "Allowed in optimizer", "nesterov"]),
+        (["optimizer.beta1=0.3"], ["optimizer.beta1", "allowed in optimizer", "nesterov"]),
         (["model=resnet", "model.depth=21"], ["6n+2"]),
         (["model=resnet", "model.shortcut=C"], ["model.shortcut='C'", "'A' or 'B'"]),
         (["model=lenet"], ["model=lenet needs images of at least 16x16", "digits has 8x8"]),

@@ -144,9 +144,9 @@ def test_keys_of_the_configuration_group_may_all_stand_there() -> None:
 @pytest.mark.parametrize(
     ("method", "options", "message"),
     [
-        ("gnb", {}, r"unknown method 'gnb'.*Did you mean 'gbn'\?"),
+        ("gnb", {}, r"unknown method 'gnb' \(did you mean 'gbn'\?\)"),
         ("bn", {"alpha": 0.5}, "method 'bn': unknown option 'alpha'"),
-        ("gbn", {"aplha": 0.5}, r"unknown option 'aplha'.*Did you mean 'alpha'\?"),
+        ("gbn", {"aplha": 0.5}, r"unknown option 'aplha' \(did you mean 'alpha'\?\)"),
         ("gbn", {"alpha": 2.0}, "between 0 and 1"),
         ("gbn", {"quadrangle": "std", "alpha": 0.5}, "alpha"),
         ("bn_matched", {}, "needs matched_to"),
@@ -172,7 +172,7 @@ def test_bad_places_are_refused() -> None:
     norm = norm_layer("bn")
     with pytest.raises(ValueError, match="allowed are 1, 2, 3"):
         norm(8, dim=4)
-    with pytest.raises(ValueError, match=r"unknown role 'boddy'.*Did you mean 'body'"):
+    with pytest.raises(ValueError, match=r"unknown role 'boddy' \(did you mean 'body'"):
         norm(8, role="boddy")
     with pytest.raises(ValueError, match="act='rellu' is unknown"):
         norm(8, act="rellu")

@@ -240,7 +240,7 @@ def test_statistic_and_deviation_apart() -> None:
         ({"statistic": {"alpha": 0.5}}, "has no name"),
         ({"statistic": "mean", "deviation": "cvar", "alpha": 0.5}, "belongs to neither"),
         ({"quadrangle": None, "statistic": "mean"}, "deviation is missing"),
-        ({"act": "rleu"}, "Did you mean 'relu'"),
+        ({"act": "rleu"}, "did you mean 'relu'"),
         ({"quadrangle": "range", "rescaled": True}, "sample size"),
         ({"quadrangle": "entropic", "rescaled": True}, "not positively homogeneous"),
         ({"num_features": 0}, "at least 1 channel"),
