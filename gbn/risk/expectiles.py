@@ -15,15 +15,14 @@ from torch import Tensor
 
 from . import gaussian
 from .base import Deviation, Saved, Statistic
-from .order import OrderStatistics
+from .order import OrderStatistics, traced
 from .steps import over, steps
 
 #: Newton's method ends in about 5 steps, 15 at extreme tau; the bound only guards against rounding cycles.
 _MOST_STEPS = 64
 
 
-@torch.library.custom_op("gbn::expectile", mutates_args=())
-def _expectile(rows: Tensor, mean: Tensor, tau: float) -> Tensor:
+def _expectile_eagerly(rows: Tensor, mean: Tensor, tau: float) -> Tensor:
     """Newton's method from the mean: monotone, and exact as soon as the set above stays the same."""
     e, n = mean.clone(), rows.shape[-1]
     n_before = torch.full_like(e, -1.0)
@@ -40,14 +39,18 @@ def _expectile(rows: Tensor, mean: Tensor, tau: float) -> Tensor:
     return e
 
 
-@_expectile.register_fake
+_expectile_operator = torch.library.custom_op("gbn::expectile", _expectile_eagerly, mutates_args=())
+
+
+@_expectile_operator.register_fake
 def _(rows: Tensor, mean: Tensor, tau: float) -> Tensor:
     return torch.empty_like(mean)
 
 
 def expectile_of(rows: Tensor, orders: OrderStatistics, tau: float) -> Tensor:
     """Return the expectile of each row, computed once for a statistic and its deviation."""
-    return orders.once(("expectile", tau), lambda: _expectile(rows, orders.mean(), tau))
+    solve = _expectile_operator if traced(rows) else _expectile_eagerly
+    return orders.once(("expectile", tau), lambda: solve(rows, orders.mean(), tau))
 
 
 def expectile_weights(rows: Tensor, e: Tensor, tau: float) -> Tensor:

@@ -16,15 +16,14 @@ from torch import Tensor
 
 from . import gaussian
 from .base import Deviation, Saved, Statistic
-from .order import OrderStatistics
+from .order import OrderStatistics, traced
 from .steps import over
 
 #: Safeguarded Newton steps; about 5 are taken, bisection alone would need one a bit.
 _MOST_STEPS = 100
 
 
-@torch.library.custom_op("gbn::huber_location", mutates_args=())
-def _location(rows: Tensor, start: Tensor, threshold: Tensor) -> tuple[Tensor, Tensor]:
+def _locate_eagerly(rows: Tensor, start: Tensor, threshold: Tensor) -> tuple[Tensor, Tensor]:
     """Solve sum clip(x - S, -t, t) = 0; return S and the reach within which samples move it.
 
     The reach is the threshold, unless no sample lies within it: then every S between two samples is a
@@ -63,7 +62,10 @@ def _location(rows: Tensor, start: Tensor, threshold: Tensor) -> tuple[Tensor, T
     return torch.where(flat, middle, location), torch.where(flat, half * (1.0 + 16 * eps), reach)
 
 
-@_location.register_fake
+_locate_operator = torch.library.custom_op("gbn::huber_location", _locate_eagerly, mutates_args=())
+
+
+@_locate_operator.register_fake
 def _(rows: Tensor, start: Tensor, threshold: Tensor) -> tuple[Tensor, Tensor]:
     return torch.empty_like(start), torch.empty_like(threshold)
 
@@ -78,7 +80,8 @@ def _solve(rows: Tensor, orders: OrderStatistics, b: float, scaled: bool) -> tup
 
     def compute() -> tuple[Tensor, Tensor, Tensor]:
         threshold = b * _scale(rows, orders) if scaled else torch.full_like(rows[..., :1], b)
-        location, reach = _location(rows, orders.mean(), threshold)
+        locate = _locate_operator if traced(rows) else _locate_eagerly
+        location, reach = locate(rows, orders.mean(), threshold)
         return location, reach, threshold
 
     return orders.once(("huber", b, scaled), compute)

@@ -145,12 +145,18 @@ def _(rows: Tensor, ranks: Sequence[int], edges: Sequence[int]) -> Tensor:
     return rows.new_empty((*rows.shape[:-1], len(ranks) + len(edges)))
 
 
-def _select(rows: Tensor, ranks: Sequence[int], edges: Sequence[int]) -> Tensor:
-    """See :func:`_select_eagerly`; an operator only where something traces.
+def traced(rows: Tensor) -> bool:
+    """Whether something traces these rows, so that work on their values must be a custom operator.
 
-    The operator's first call imports torch's compiler, which takes over a second and needs numpy.
+    Elsewhere it should not be one: an operator's first call imports torch's compiler, which takes over a
+    second and needs numpy.
     """
-    if torch.compiler.is_compiling() or type(rows) is not Tensor or rows.is_meta:
+    return torch.compiler.is_compiling() or type(rows) is not Tensor or rows.is_meta
+
+
+def _select(rows: Tensor, ranks: Sequence[int], edges: Sequence[int]) -> Tensor:
+    """See :func:`_select_eagerly`; an operator only where something traces."""
+    if traced(rows):
         return _select_operator(rows, ranks, edges)
     return _select_eagerly(rows, ranks, edges)
 

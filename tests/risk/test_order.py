@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from hypothesis import given
@@ -131,6 +134,24 @@ def test_pair_selects_once(monkeypatch: pytest.MonkeyPatch) -> None:
     pair.S.evaluate(x, orders)
     pair.D.evaluate(x, orders)
     assert len(calls) == 1
+
+
+def test_eager_use_leaves_the_compiler_alone() -> None:
+    """An operator's first call imports torch's compiler: over a second, and it needs numpy."""
+    code = """
+import sys, torch
+sys.modules["numpy"] = None  # as where it is not installed
+from gbn.risk import QUADRANGLES
+x = torch.randn(3, 20, requires_grad=True)
+for build in QUADRANGLES.values():
+    pair = build()
+    (pair.statistic(x, 1) + pair.deviation(x, 1)).sum().backward()
+assert "torch._dynamo" not in sys.modules, "torch's compiler was imported"
+"""
+    ran = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, timeout=120
+    )
+    assert ran.returncode == 0, ran.stderr
 
 
 def test_refusals() -> None:
