@@ -110,6 +110,7 @@ def _train(
     imported = time.monotonic() - began
     from gbn import kernels
     from gbn.data import load
+    from gbn.engine.clock import Neighbours, clock_of
     from gbn.engine.progress import make_progress
     from gbn.engine.provenance import device_kind, git_state, package_versions, provenance
     from gbn.engine.tracking import Tracker
@@ -139,7 +140,7 @@ def _train(
     writer.add_provenance(
         provenance(device, start=start, kernels=kernels.selected(), data_digest=images.digest)
     )
-    clock = config.trainer.clock
+    neighbours = Neighbours()
     summary: dict[str, Any] = {
         "run_id": writer.run_id,
         "status": "finished",
@@ -167,7 +168,8 @@ def _train(
             "updates": trainer.step,
             "seconds": trainer.seconds,
             "wall_seconds": time.monotonic() - began,
-            "clock": ("shared" if jobs > 1 else "exclusive") if clock == "auto" else clock,
+            "clock": clock_of(config.trainer.clock, jobs, start > 0, share := neighbours.share()),
+            "foreign_share": share,
             "diverged_at": int(trainer.diverged_at) if ending == "diverged" else None,
             "parameters": sum(parameter.numel() for parameter in model.parameters()),
             "final": curve[-1] if curve else None,
