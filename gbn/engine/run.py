@@ -7,6 +7,7 @@ import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from gbn.data import ImageSet
+    from gbn.engine.tracking import Tracker
 
 _ONE_VALUE = "Expected more than 1 value per channel when training"  # torch's own words, and our layers'
 
@@ -103,6 +105,33 @@ def _train(
     stop: Callable[[], bool],
     jobs: int,
 ) -> str:
+    from gbn.engine.tracking import Tracker
+
+    described = (config.experiment, config.norm.label, config.model.name, config.dataset.name)
+    tracker = Tracker(
+        complete["tracker"],
+        writer.run_id,
+        complete,
+        Path(config.results_dir),
+        group=config.experiment or writer.run_id.rsplit("-", 2)[0],
+        tags=tuple(filter(None, described)),
+    )
+    failed, summary = True, None
+    try:
+        status, summary = _tracked(config, writer, tracker, stop, jobs)
+        if summary is not None:
+            summary = {"run_id": writer.run_id, "config": complete, "identity": kept} | summary
+            writer.write_summary(summary)
+        failed = False
+        return status
+    finally:
+        tracker.finish(summary, failed=failed)
+
+
+def _tracked(
+    config: Config, writer: RunWriter, tracker: "Tracker", stop: Callable[[], bool], jobs: int
+) -> tuple[str, dict[str, Any] | None]:
+    """Train; the status, and what the summary says of the training (None when it was interrupted)."""
     began = time.monotonic()
     fresh = "torch" not in sys.modules
     import torch
@@ -111,9 +140,9 @@ def _train(
     from gbn import kernels
     from gbn.data import load
     from gbn.engine.clock import Neighbours, clock_of
+    from gbn.engine.evaluation import best_points
     from gbn.engine.progress import make_progress
-    from gbn.engine.provenance import device_kind, git_state, package_versions, provenance
-    from gbn.engine.tracking import Tracker
+    from gbn.engine.provenance import provenance
     from gbn.engine.trainer import Trainer
 
     device = choose_device(config.trainer.device)
@@ -125,72 +154,47 @@ def _train(
     if config.trainer.channels_last:
         model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     loader, evaluator, task = build_data(config, images, device)
-    tracker = Tracker(
-        complete["tracker"],
-        writer.run_id,
-        complete,
-        Path(config.results_dir),
-        group=config.experiment or writer.run_id.rsplit("-", 2)[0],
-        tags=tuple(
-            filter(None, (config.experiment, config.norm.label, config.model.name, config.dataset.name))
-        ),
-    )
     trainer = Trainer(config, model, loader, evaluator, task, writer, tracker, device, stop)
     start = _start_of(writer, device)
-    writer.add_provenance(
-        provenance(device, start=start, kernels=kernels.selected(), data_digest=images.digest)
-    )
+    segment = provenance(device, start=start, kernels=kernels.selected(), data_digest=images.digest)
+    writer.add_provenance(segment)
     neighbours = Neighbours()
-    summary: dict[str, Any] = {
-        "run_id": writer.run_id,
-        "status": "finished",
-        "config": complete,
-        "identity": kept,
-    }
-    failed = True
     try:
-        try:
-            ending: str = trainer.train(
-                lambda begin, total: make_progress(
-                    config.trainer.progress, writer.run_id, begin, total, config.trainer.batch_size
-                )
+        ending: str = trainer.train(
+            lambda begin, total: make_progress(
+                config.trainer.progress, writer.run_id, begin, total, config.trainer.batch_size
             )
-        except ValueError as error:
-            if _ONE_VALUE not in str(error):
-                raise
-            ending = "not_applicable"
-        failed = False
-        if ending == "interrupted":
-            return ending
-        curve = writer.curve()
-        summary |= {
-            "status": ending,
-            "updates": trainer.step,
-            "seconds": trainer.seconds,
-            "wall_seconds": time.monotonic() - began,
-            "clock": clock_of(config.trainer.clock, jobs, start > 0, share := neighbours.share()),
-            "foreign_share": share,
-            "diverged_at": int(trainer.diverged_at) if ending == "diverged" else None,
-            "parameters": sum(parameter.numel() for parameter in model.parameters()),
-            "final": curve[-1] if curve else None,
-            **_best(curve),
-            "startup": _startup(trainer.first_update_at, imported) if fresh else None,
-            "environment": {
-                "device": device.type,
-                "device_kind": device_kind(device),
-                "threads": torch.get_num_threads(),
-                "kernels": kernels.selected(),
-                "torch": torch.__version__,
-                "python": package_versions()["python"],
-                "commit": git_state()["commit"],
-                "dirty": git_state()["dirty"],
-                "date": provenance(device, start=0, kernels="", data_digest="")["date"],
+        )
+    except ValueError as error:
+        if _ONE_VALUE not in str(error):
+            raise
+        ending = "not_applicable"
+    if ending == "interrupted":
+        return ending, None
+    curve = writer.curve()
+    share = neighbours.share()
+    return ending, {
+        "status": ending,
+        "updates": trainer.step,
+        "seconds": trainer.seconds,
+        "wall_seconds": time.monotonic() - began,
+        "clock": clock_of(config.trainer.clock, jobs, start > 0, share),
+        "foreign_share": share,
+        "diverged_at": int(trainer.diverged_at) if ending == "diverged" else None,
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "final": curve[-1] if curve else None,
+        **best_points(curve),
+        "startup": _startup(trainer.first_update_at, imported) if fresh else None,
+        "environment": {
+            **{
+                key: segment[key]
+                for key in ("device", "device_kind", "threads", "kernels", "commit", "dirty")
             },
-        }
-        writer.write_summary(summary)
-        return ending
-    finally:
-        tracker.finish(None if failed else summary, failed=failed)
+            "torch": segment["versions"]["torch"],
+            "python": segment["versions"]["python"],
+            "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        },
+    }
 
 
 def _startup(first_update_at: float | None, import_torch: float) -> dict[str, float] | None:
@@ -201,12 +205,6 @@ def _startup(first_update_at: float | None, import_torch: float) -> dict[str, fl
     if started is None or first_update_at is None:
         return None
     return {"to_first_update": first_update_at - started, "import_torch": import_torch}
-
-
-def _best(curve: list[dict[str, Any]]) -> dict[str, Any]:
-    from gbn.engine.evaluation import best_points
-
-    return best_points(curve)
 
 
 def _start_of(writer: RunWriter, device: "torch.device") -> int:

@@ -8,6 +8,7 @@ import contextlib
 import netrc
 import os
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -56,19 +57,30 @@ class Tracker:
         tags: tuple[str, ...] = (),
     ) -> None:
         self._run: Any = None
+        self._starting: threading.Thread | None = None
         self.mode = resolve_mode(options["mode"])
         if self.mode != "disabled":
-            self._guarded(lambda: self._start(options, run_id, config, results_dir, group, tags))
+            # W&B takes a second to start: meanwhile the run loads its data and builds its network.
+            arguments = (options, run_id, config, results_dir, group, tags)
+            self._starting = threading.Thread(target=self._guarded, args=(lambda: self._start(*arguments),))
+            self._starting.start()
+
+    def _ready(self) -> bool:
+        """Wait for the start, which has its own time-out; whether there is a run to write to."""
+        if self._starting is not None:
+            self._starting.join()
+            self._starting = None
+        return self._run is not None
 
     def log(self, point: Mapping[str, Any]) -> None:
         """A point of the curve; the step is the update."""
-        if self._run is not None:
+        if self._ready():
             values = {key: value for key, value in point.items() if key != "update" and value is not None}
             self._guarded(lambda: self._run.log(values, step=point["update"]))
 
     def finish(self, summary: Mapping[str, Any] | None = None, *, failed: bool = False) -> None:
         """Close the mirror, with the run's summary if it has one."""
-        if self._run is None:
+        if not self._ready():
             return
 
         def close() -> None:
