@@ -86,7 +86,7 @@ def test_activation_layers_are_understood(given: Any, expected: str | None) -> N
 
 def test_what_is_not_supported_is_refused() -> None:
     norm = as_timm(NORM, applies_act=True)
-    with pytest.raises(ValueError, match="is unknown.*: allowed are"):
+    with pytest.raises(ValueError, match=r"is unknown.*: allowed are"):
         norm(8, act_layer=nn.PReLU)
     with pytest.raises(ValueError, match="not supported"):
         norm(8, drop_layer=nn.Dropout)
