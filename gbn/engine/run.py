@@ -156,7 +156,9 @@ def _tracked(
     loader, evaluator, task = build_data(config, images, device)
     trainer = Trainer(config, model, loader, evaluator, task, writer, tracker, device, stop)
     start = _start_of(writer, device)
-    segment = provenance(device, start=start, kernels=kernels.selected(), data_digest=images.digest)
+    segment = provenance(
+        device, start=start, kernels=kernels.selected(device.type), data_digest=images.digest
+    )
     writer.add_provenance(segment)
     neighbours = Neighbours()
     try:

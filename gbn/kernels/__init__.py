@@ -1,25 +1,44 @@
 """Forward and backward of ``act(weight * (x - S(x)) / D(x) + bias)``: the one place where a kernel is chosen.
 
-Layers call :func:`normalize` and :func:`normalize_with` and know nothing of implementations. The environment
-variable ``GBN_KERNELS`` chooses among :data:`KERNELS`; it is read once, when this package is imported:
+Layers call :func:`normalize` and :func:`normalize_with` and know nothing of implementations:
 
-* ``reference``: eager torch, the formulas of the paper written out (:mod:`gbn.kernels.reference`);
-* ``auto`` (the default): the fastest implementation that serves the tensor's device, today the reference.
+* ``numba`` (:mod:`gbn.kernels.cpu`): fused, for CPU tensors in float32, bfloat16 and float16;
+* ``triton`` (:mod:`gbn.kernels.gpu`): fused, for CUDA tensors in the same dtypes;
+* ``reference`` (:mod:`gbn.kernels.reference`): eager torch, the formulas of the paper written out; serves
+  everything else (float64, statistics of one's own, machines without numba or Triton), and is what the fused
+  ones are tested against.
+
+The environment variable ``GBN_KERNELS`` is read once, when this package is imported: ``auto`` (the default)
+takes the fused kernels where they serve, ``reference`` never does. :func:`using` changes it for a block of code.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterator
 
 from torch import Tensor
 
-from gbn.kernels import reference
+from gbn.kernels import fused, reference
 from gbn.kernels.activation import ACTIVATIONS, activate
+from gbn.kernels.plan import lowers
 from gbn.risk.base import Deviation, Statistic
 
-__all__ = ["ACTIVATIONS", "KERNELS", "activate", "normalize", "normalize_with", "selected"]
+__all__ = [
+    "ACTIVATIONS",
+    "KERNELS",
+    "activate",
+    "implementation",
+    "normalize",
+    "normalize_with",
+    "selected",
+    "using",
+]
 
 KERNELS = ("auto", "reference")
+
+_NAMES = {"cpu": "numba", "cuda": "triton"}
 
 
 def _read_choice(text: str) -> str:
@@ -28,11 +47,39 @@ def _read_choice(text: str) -> str:
     return text
 
 
-_CHOICE = _read_choice(os.environ.get("GBN_KERNELS", "auto"))
+_choice = _read_choice(os.environ.get("GBN_KERNELS", "auto"))
 
 
-def selected() -> str:
-    """Name of the implementation in use, as a run's provenance records it (never ``auto``)."""
+@contextlib.contextmanager
+def using(choice: str) -> Iterator[None]:
+    """Within this context, in all threads, choose kernels as ``GBN_KERNELS=choice`` would.
+
+    Raises:
+        ValueError: a choice that is not in :data:`KERNELS`.
+    """
+    global _choice
+    if choice not in KERNELS:
+        raise ValueError(f"choice={choice!r}: allowed are {', '.join(KERNELS)}")
+    before, _choice = _choice, choice
+    try:
+        yield
+    finally:
+        _choice = before
+
+
+def selected(device: str = "cpu") -> str:
+    """Name of the implementation that a type of device uses, as a run's provenance records it (never ``auto``)."""
+    if _choice == "auto" and fused.backend(device) is not None:
+        return _NAMES[device]
+    return "reference"
+
+
+def implementation(x: Tensor, statistic: Statistic, deviation: Deviation) -> str:
+    """Name of the implementation that :func:`normalize` would use for these: numba, triton or reference."""
+    if _choice == "auto" and lowers(statistic, deviation):
+        found = fused.backend(x.device.type)
+        if found is not None and found.serves(x):
+            return _NAMES[x.device.type]
     return "reference"
 
 
@@ -60,6 +107,8 @@ def normalize(
         ``(y, S, D)``: ``y`` with the shape, dtype and memory format of ``x``; ``S`` and ``D`` of shape
         ``(C,)`` in float32 (float64 for a float64 input), outside the graph, for the running averages.
     """
+    if implementation(x, statistic, deviation) != "reference":
+        return fused.normalize(x, weight, bias, statistic, deviation, eps, act)
     return reference.normalize(x, weight, bias, statistic, deviation, eps, act)
 
 

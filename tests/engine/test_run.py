@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 
+from gbn import kernels
 from gbn.engine import run as engine
 from gbn.engine.run import run, set_threads
 from gbn.store.records import RunStore
@@ -37,7 +38,7 @@ def test_a_finished_run_leaves_its_files_and_is_skipped_the_second_time(small, t
 
     (segment,) = record.provenance
     assert segment["start_update"] == 0
-    assert segment["kernels"] == "reference"
+    assert segment["kernels"] == kernels.selected("cpu")
     assert segment["versions"]["torch"] == torch.__version__
 
     before = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}

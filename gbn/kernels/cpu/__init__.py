@@ -1,0 +1,52 @@
+"""Fused kernels for CPU tensors: compiled by numba, run by torch's own threads."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from gbn.kernels.plan import Plan
+
+__all__ = ["REQUIRES", "backward", "forward", "load", "serves"]
+
+REQUIRES = "numba"
+
+_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+
+
+def load() -> None:
+    """Import numba and what it will compile; compiling waits for the first call, or takes the cache."""
+    from . import launch  # noqa: F401
+
+
+def serves(x: Tensor) -> bool:
+    """Whether the kernels take this tensor: on the CPU, float32 or half precision, with something in it."""
+    return x.device.type == "cpu" and x.dtype in _DTYPES and x.numel() > 0
+
+
+def forward(
+    x: Tensor, weight: Tensor | None, bias: Tensor | None, plan: Plan, eps: float, relu: bool
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """See :class:`gbn.kernels.fused.Backend`."""
+    from .launch import run_forward
+
+    return run_forward(x, weight, bias, plan, eps, relu)
+
+
+def backward(
+    g: Tensor,
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    s: Tensor,
+    d: Tensor,
+    record: Tensor,
+    plan: Plan,
+    eps: float,
+    relu: bool,
+    wanted: bool,
+) -> tuple[Tensor | None, Tensor, Tensor]:
+    """See :class:`gbn.kernels.fused.Backend`."""
+    from .launch import run_backward
+
+    return run_backward(g, x, weight, bias, s, d, record, plan, eps, relu, wanted)

@@ -1,0 +1,204 @@
+"""The passes over one channel that write a result, y or dx, and the one that reduces the cotangent.
+
+A channel is read from a view (:mod:`.search`) and written to another: where it lies, or a row of scratch.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from gbn.kernels.plan import HEAD, POINT
+
+from .compiling import compiled, inlined
+from .convert import exp
+from .memory import load, load_first, prefetch, store, store_first, stream
+from .simd import LANES, fma, maximum, minimum, splat, total, where, widen, zeros64
+from .sums import PIECE
+
+__all__ = ["differentiate", "normalize", "reduce"]
+
+_ZERO = np.float32(0.0)
+_INF = np.float32(np.inf)
+
+
+@inlined
+def _put(target, place, value, past):
+    if past:
+        stream(target, place, value)
+    else:
+        store(target, place, value)
+
+
+@compiled
+def normalize(source, start, stride, target, begin, step, planes, length, s, scale, bias, relu, past):
+    """``(x - S) scale + bias``, then the ReLU: first the difference, so the sample that is S gives the bias."""
+    shift, factor, offset, zero = splat(s), splat(scale), splat(bias), splat(_ZERO)
+    floor = zero if relu else splat(-_INF)
+    if stride == length and length % LANES == 0:
+        # one run into short ones: a loop over each of them would cost more than its few vectors
+        write, end = begin, begin + length
+        for i in range(start, start + planes * length, LANES):
+            y = fma(load(source, i) - shift, factor, offset)
+            _put(target, write, maximum(floor, y), past)
+            write += LANES
+            if write == end:
+                write += step - length
+                end += step
+        return
+    for plane in range(planes):
+        read = start + plane * stride
+        write = begin + plane * step
+        whole = length // LANES * LANES
+        for i in range(0, whole, LANES):
+            prefetch(source, read + stride + i)
+            y = fma(load(source, read + i) - shift, factor, offset)
+            _put(target, write + i, maximum(floor, y), past)
+        if whole < length:
+            left = length - whole
+            y = fma(load_first(source, read + whole, left, zero) - shift, factor, offset)
+            store_first(target, write + whole, left, maximum(floor, y))
+
+
+@compiled
+def reduce(x, start, stride, g, begin, step, planes, length, s, scale, bias, relu):
+    """Sums of g and of g (x - S) where the ReLU, if any, lets the value through."""
+    shift, factor, offset, zero = splat(s), splat(scale), splat(bias), splat(_ZERO)
+    sums, products = zeros64(), zeros64()
+    for plane in range(planes):
+        read = start + plane * stride
+        other = begin + plane * step
+        for piece in range(0, length, PIECE):
+            stop = min(piece + PIECE, length)
+            whole = piece + (stop - piece) // LANES * LANES
+            a, b = zero, zero
+            if relu:
+                for i in range(piece, whole, LANES):
+                    prefetch(x, read + stride + i)
+                    prefetch(g, other + step + i)
+                    u = load(x, read + i) - shift
+                    passed = where(fma(u, factor, offset) > zero, load(g, other + i), zero)
+                    a = a + passed
+                    b = fma(passed, u, b)
+            else:
+                for i in range(piece, whole, LANES):
+                    prefetch(x, read + stride + i)
+                    prefetch(g, other + step + i)
+                    passed = load(g, other + i)
+                    a = a + passed
+                    b = fma(passed, load(x, read + i) - shift, b)
+            if whole < stop:
+                left = stop - whole
+                u = load_first(x, read + whole, left, shift) - shift
+                passed = load_first(g, other + whole, left, zero)
+                if relu:
+                    passed = where(fma(u, factor, offset) > zero, passed, zero)
+                a = a + passed
+                b = fma(passed, u, b)
+            sums = sums + widen(a)
+            products = products + widen(b)
+    return total(sums), total(products)
+
+
+@inlined
+def _slot(merged, points, j):
+    """Breakpoint j in registers; one beyond the last adds nothing."""
+    place = HEAD + POINT * min(j, points - 1)
+    if j < points:
+        return splat(merged[place]), splat(merged[place + 1]), splat(merged[place + 2])
+    return splat(_INF), splat(_ZERO), splat(_ZERO)
+
+
+@inlined
+def _step(v, value, slot):
+    """Add what a breakpoint contributes at itself and beyond."""
+    b, at, rise = slot
+    value = where(v > b, value + rise, value)
+    return where(v == b, value + at, value)
+
+
+@inlined
+def _bend(v, value, merged, j):
+    """Add breakpoint j's bend."""
+    place = HEAD + POINT * j
+    cut = minimum(maximum(v - splat(merged[place]), splat(_ZERO)), splat(merged[place + 4]))
+    return fma(cut, splat(merged[place + 3]), value)
+
+
+@inlined
+def _gradient(v, u, passed, factor, base, slope, slots, merged, points, bends):
+    """dx of one vector: the first three breakpoints from registers, the others from memory."""
+    value = fma(slope, u, fma(passed, factor, base))
+    value = _step(v, value, slots[0])
+    value = _step(v, value, slots[1])
+    value = _step(v, value, slots[2])
+    for j in range(3, points):
+        value = _step(v, value, _slot(merged, points, j))
+    for j in range(bends):
+        value = _bend(v, value, merged, j)
+    if merged[3] != 0.0:
+        value = fma(exp(v - splat(merged[2])), splat(merged[3]), value)
+    return value
+
+
+@compiled
+def differentiate(
+    x,
+    start,
+    stride,
+    g,
+    begin,
+    step,
+    target,
+    write,
+    jump,
+    planes,
+    length,
+    s,
+    scale,
+    bias,
+    relu,
+    merged,
+    points,
+    bends,
+    past,
+):
+    """dx = scale g + (the merged derivatives)(x)."""
+    shift, factor, offset, zero = splat(s), splat(scale), splat(bias), splat(_ZERO)
+    base, slope = splat(merged[0]), splat(merged[1])
+    slots = (_slot(merged, points, 0), _slot(merged, points, 1), _slot(merged, points, 2))
+    floor = zero if relu else splat(-_INF)
+    offset = offset if relu else zero
+    scaled = factor if relu else zero
+    if stride == length and length % LANES == 0:
+        out, end = write, write + length
+        for i in range(start, start + planes * length, LANES):
+            v = load(x, i)
+            u = v - shift
+            passed = where(fma(u, scaled, offset) > floor, load(g, begin + i - start), zero)
+            value = _gradient(v, u, passed, factor, base, slope, slots, merged, points, bends)
+            _put(target, out, value, past)
+            out += LANES
+            if out == end:
+                out += jump - length
+                end += jump
+        return
+    for plane in range(planes):
+        read = start + plane * stride
+        other = begin + plane * step
+        out = write + plane * jump
+        whole = length // LANES * LANES
+        for i in range(0, whole, LANES):
+            prefetch(x, read + stride + i)
+            prefetch(g, other + step + i)
+            v = load(x, read + i)
+            u = v - shift
+            passed = where(fma(u, scaled, offset) > floor, load(g, other + i), zero)
+            value = _gradient(v, u, passed, factor, base, slope, slots, merged, points, bends)
+            _put(target, out + i, value, past)
+        if whole < length:
+            left = length - whole
+            v = load_first(x, read + whole, left, shift)
+            u = v - shift
+            passed = where(fma(u, scaled, offset) > floor, load_first(g, other + whole, left, zero), zero)
+            value = _gradient(v, u, passed, factor, base, slope, slots, merged, points, bends)
+            store_first(target, out + whole, left, value)

@@ -1,0 +1,232 @@
+"""From torch tensors to the compiled entry points, and the threads that run them.
+
+The threads are those of torch's own OpenMP pool: its runtime's ``GOMP_parallel`` runs a C function on as many of
+them as :func:`torch.get_num_threads` says. A pool of our own would compete with torch's for the cores, whose idle
+threads spin for a while after each of its operations.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gbn.kernels.plan import Plan
+
+from . import passes
+from .compiling import entry_point
+from .encode import encoded
+from .passes import Call, scratch_size
+from .rows import BFLOAT16, FLOAT16, FLOAT32, LAST, PLANES
+from .simd import LANES
+
+__all__ = ["run_backward", "run_forward"]
+
+_KINDS = {torch.float32: FLOAT32, torch.bfloat16: BFLOAT16, torch.float16: FLOAT16}
+
+#: From this many values in a run on, channels are read as they lie; shorter runs are copied side by side first.
+_LONG_RUN = 16 * LANES
+
+#: From this many bytes on a result is written past the caches: it would not stay there until it is read.
+_PAST = 2 << 20
+
+#: Short runs are copied of several channels at a time, so that this many values are read where they lie together.
+_TOGETHER = 512
+
+_scratch = threading.local()
+
+
+@functools.cache
+def _entry(name: str) -> Any:
+    return entry_point(getattr(passes, name))
+
+
+@functools.cache
+def _parallel() -> Any:
+    """``GOMP_parallel`` of the OpenMP runtime that torch has loaded, or None."""
+    try:
+        maps = Path("/proc/self/maps").read_text().splitlines()
+        loaded = {line.split()[-1] for line in maps if "omp" in line}
+    except OSError:
+        loaded = set()
+    inside = Path(torch.__file__).parent / "lib"
+    for path in [*sorted(loaded), *map(str, sorted(inside.glob("lib*omp*")))]:
+        if Path(path).name.startswith(("libgomp", "libomp", "libiomp")):
+            try:
+                found = ctypes.CDLL(path).GOMP_parallel
+            except (OSError, AttributeError):
+                continue
+            found.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint]
+            found.restype = None
+            return found
+    return None
+
+
+@functools.cache
+def _pool(threads: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(threads, thread_name_prefix="gbn")
+
+
+def _run(name: str, table: int, threads: int) -> None:
+    """Call an entry point from ``threads`` threads and wait."""
+    entry = _entry(name)
+    parallel = _parallel() if threads > 1 else None
+    if parallel is not None:
+        parallel(entry.address, table, threads, 0)
+    elif threads == 1:
+        entry.ctypes(table)
+    else:
+        list(_pool(threads).map(entry.ctypes, [table] * threads))
+
+
+def _layout(x: Tensor) -> tuple[Tensor, int]:
+    """x, copied where it lies in neither way, and its layout."""
+    if x.is_contiguous() and x.numel() != x.shape[0] * x.shape[1]:
+        return x, PLANES
+    last = x.movedim(1, -1)
+    if last.is_contiguous():
+        return x, LAST
+    if x.numel() == x.shape[0] * x.shape[1]:  # one value an image and channel: both layouts are the same
+        return last.contiguous().movedim(-1, 1), LAST
+    return x.contiguous(), PLANES
+
+
+def _like(g: Tensor, x: Tensor, layout: int) -> Tensor:
+    """The cotangent in x's layout and dtype."""
+    g = g.to(x.dtype)
+    return g.contiguous() if layout == PLANES else g.movedim(1, -1).contiguous().movedim(-1, 1)
+
+
+def _plain(values: Tensor | None) -> Tensor | None:
+    return None if values is None else values.detach().to(torch.float32).contiguous()
+
+
+def _address(tensor: Tensor | None) -> int:
+    return 0 if tensor is None else tensor.data_ptr()
+
+
+def _room(size: int) -> int:
+    """Scratch kept by each calling thread: fresh memory would have to be mapped by the system at every call."""
+    kept = getattr(_scratch, "kept", None)
+    if kept is None or kept.numel() < size:
+        kept = _scratch.kept = torch.empty(size, dtype=torch.uint8)
+    address = kept.data_ptr()
+    return address + -address % 64
+
+
+_Table = ctypes.c_int64 * len(Call)
+
+
+@functools.lru_cache(maxsize=4096)
+def _template(
+    plan: Plan, channels: int, length: int, layout: int, dtype: torch.dtype, relu: bool, eps: float, rows: int
+) -> bytes:
+    """All of the table that does not change from call to call."""
+    table = _Table()
+    terms = len(plan.statistic.terms) + len(plan.deviation.terms)
+    direct = layout == PLANES and dtype == torch.float32
+    block = LANES if layout == LAST else min(LANES, -(-_TOGETHER // length), channels)
+    size = scratch_size(plan.n, block, len(plan.ranks), terms, plan.points, rows)
+    integers, reals = encoded(plan)
+    for place, value in {
+        Call.LAYOUT: layout,
+        Call.KIND: _KINDS[dtype],
+        Call.IMAGES: plan.n // length,
+        Call.CHANNELS: channels,
+        Call.LENGTH: length,
+        Call.BLOCK: block,
+        Call.READ: direct and length >= _LONG_RUN,
+        Call.DIRECT: direct,
+        Call.PAST: direct and length % LANES == 0 and 4 * plan.n * channels >= _PAST,
+        Call.RELU: relu,
+        Call.ROOT: plan.root,
+        Call.POINTS: plan.points,
+        Call.S_POINTS: plan.statistic.points,
+        Call.BENDS: plan.bends,
+        Call.RANKS: len(plan.ranks),
+        Call.TERMS: terms,
+        Call.SIZE: size + -size % 64,
+        Call.EPS: ctypes.c_int64.from_buffer(ctypes.c_double(eps)).value,
+        Call.INTEGERS: integers.ctypes.data,
+        Call.REALS: reals.ctypes.data,
+    }.items():
+        table[place] = int(value)
+    return bytes(table)
+
+
+def _start(
+    name: str, x: Tensor, layout: int, plan: Plan, eps: float, relu: bool, rows: int, places: dict[Call, int]
+) -> None:
+    channels = x.shape[1]
+    length = plan.n if layout == LAST else x.numel() // (x.shape[0] * channels)
+    table = _Table.from_buffer_copy(_template(plan, channels, length, layout, x.dtype, relu, eps, rows))
+    for place, value in places.items():
+        table[place] = value
+    threads = min(torch.get_num_threads(), -(-channels // table[Call.BLOCK]))
+    table[Call.SCRATCH] = _room(table[Call.SIZE] * threads + 64)
+    _run(name, ctypes.addressof(table), threads)
+
+
+def run_forward(
+    x: Tensor, weight: Tensor | None, bias: Tensor | None, plan: Plan, eps: float, relu: bool
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """See :class:`gbn.kernels.fused.Backend`."""
+    x, layout = _layout(x)
+    weight, bias = _plain(weight), _plain(bias)
+    y = torch.empty_like(x)
+    channels = x.shape[1]
+    s, d = torch.empty(channels), torch.empty(channels)
+    record = torch.empty(channels, plan.record)
+    places = {
+        Call.X: x.data_ptr(),
+        Call.Y: y.data_ptr(),
+        Call.S: s.data_ptr(),
+        Call.D: d.data_ptr(),
+        Call.RECORD: record.data_ptr(),
+        Call.WEIGHT: _address(weight),
+        Call.BIAS: _address(bias),
+    }
+    _start("forward", x, layout, plan, eps, relu, 1, places)
+    return y, s, d, record
+
+
+def run_backward(
+    g: Tensor,
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    s: Tensor,
+    d: Tensor,
+    record: Tensor,
+    plan: Plan,
+    eps: float,
+    relu: bool,
+    wanted: bool,
+) -> tuple[Tensor | None, Tensor, Tensor]:
+    """See :class:`gbn.kernels.fused.Backend`."""
+    x, layout = _layout(x)
+    g = _like(g, x, layout)
+    weight, bias = _plain(weight), _plain(bias)
+    dx = torch.empty_like(x) if wanted else None
+    dweight, dbias = torch.empty_like(s), torch.empty_like(s)
+    places = {
+        Call.X: x.data_ptr(),
+        Call.Y: _address(dx),
+        Call.G: g.data_ptr(),
+        Call.S: s.data_ptr(),
+        Call.D: d.data_ptr(),
+        Call.RECORD: record.data_ptr(),
+        Call.WEIGHT: _address(weight),
+        Call.BIAS: _address(bias),
+        Call.DWEIGHT: dweight.data_ptr(),
+        Call.DBIAS: dbias.data_ptr(),
+        Call.WANTED: int(wanted),
+    }
+    _start("backward", x, layout, plan, eps, relu, 2, places)
+    return dx, dweight, dbias

@@ -1,0 +1,196 @@
+"""Memory in compiled code: pointers, vectors read and written, cache lines asked for, counters shared by threads.
+
+Functions take a pointer and an offset in values; nothing checks bounds.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llvmlite import ir
+from numba.core import types
+from numba.core.extending import intrinsic
+
+from .simd import _I32, _I64, _VF, _VI, LANES, _call, _constant, _splat, f32x16, mask16
+
+__all__ = [
+    "ahead",
+    "claim",
+    "compress",
+    "doubles",
+    "fence",
+    "first",
+    "floats",
+    "halves",
+    "integers",
+    "load",
+    "load_first",
+    "prefetch",
+    "store",
+    "store_first",
+    "stream",
+]
+
+
+def _address(builder: Any, pointer: Any, offset: Any) -> Any:
+    return builder.gep(pointer, [offset])
+
+
+@intrinsic
+def load(typing_context, array, offset):
+    """Sixteen values from ``offset``."""
+
+    def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        pointer = _address(builder, arguments[0], arguments[1])
+        return builder.load(builder.bitcast(pointer, _VF.as_pointer()), align=4)
+
+    return f32x16(array, types.intp), emit
+
+
+@intrinsic
+def store(typing_context, array, offset, value):
+    """Write sixteen values from ``offset``."""
+
+    def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        pointer = _address(builder, arguments[0], arguments[1])
+        builder.store(arguments[2], builder.bitcast(pointer, _VF.as_pointer()), align=4)
+        return context.get_dummy_value()
+
+    return types.none(array, types.intp, f32x16), emit
+
+
+@intrinsic
+def stream(typing_context, array, offset, value):
+    """Write sixteen values from ``offset``, a multiple of 64 bytes, past the caches: nothing is read for it."""
+
+    def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        pointer = _address(builder, arguments[0], arguments[1])
+        written = builder.store(arguments[2], builder.bitcast(pointer, _VF.as_pointer()), align=4 * LANES)
+        written.set_metadata("nontemporal", builder.module.add_metadata([ir.Constant(_I32, 1)]))
+        return context.get_dummy_value()
+
+    return types.none(array, types.intp, f32x16), emit
+
+
+@intrinsic
+def fence(typing_context):
+    """Make all that this thread has written, :func:`stream` included, seen by other threads."""
+
+    def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        builder.fence("seq_cst")
+        return context.get_dummy_value()
+
+    return types.none(), emit
+
+
+@intrinsic
+def prefetch(typing_context, array, offset):
+    """Fetch the cache line at ``offset``, to read it soon; any address is allowed."""
+
+    def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        place = _address(builder, arguments[0], arguments[1])
+        byte = builder.bitcast(place, ir.IntType(8).as_pointer())
+        flags = [ir.Constant(_I32, flag) for flag in (0, 3, 1)]  # to read, keep in all caches, data
+        _call(builder, "llvm.prefetch.p0", ir.VoidType(), [byte, *flags])
+        return context.get_dummy_value()
+
+    return types.none(array, types.intp), emit
+
+
+def _first(builder: Any, count: Any) -> Any:
+    """The mask of the first ``count`` lanes."""
+    lanes = ir.Constant(_VI, [ir.Constant(_I32, k) for k in range(LANES)])
+    return builder.icmp_signed("<", lanes, _splat(builder, builder.trunc(count, _I32), _VI))
+
+
+@intrinsic
+def first(typing_context, count):
+    """The mask of the first ``count`` lanes; all when it is 16 or more."""
+
+    def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return _first(builder, arguments[0])
+
+    return mask16(types.intp), emit
+
+
+@intrinsic
+def load_first(typing_context, array, offset, count, fill):
+    """``count`` (0 to 16) values from ``offset``, ``fill`` in the other lanes; touches no memory beyond."""
+
+    def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        pointer = _address(builder, arguments[0], arguments[1])
+        vector = builder.bitcast(pointer, _VF.as_pointer())
+        mask = _first(builder, arguments[2])
+        name = "llvm.masked.load.v16f32.p0"
+        return _call(builder, name, _VF, [vector, mask, arguments[3]])
+
+    return f32x16(array, types.intp, types.intp, f32x16), emit
+
+
+@intrinsic
+def store_first(typing_context, array, offset, count, value):
+    """Write the first ``count`` (0 to 16) values from ``offset``."""
+
+    def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        pointer = _address(builder, arguments[0], arguments[1])
+        vector = builder.bitcast(pointer, _VF.as_pointer())
+        mask = _first(builder, arguments[2])
+        _call(builder, "llvm.masked.store.v16f32.p0", ir.VoidType(), [arguments[3], vector, mask])
+        return context.get_dummy_value()
+
+    return types.none(array, types.intp, types.intp, f32x16), emit
+
+
+@intrinsic
+def compress(typing_context, array, offset, mask, value):
+    """Write the values of the mask's lanes side by side from ``offset``; up to 16 places there lose theirs."""
+
+    def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        pointer = _address(builder, arguments[0], arguments[1])
+        name = "llvm.experimental.vector.compress.v16f32"
+        packed = _call(builder, name, _VF, [arguments[3], arguments[2], _constant(_VF, 0.0)])
+        builder.store(packed, builder.bitcast(pointer, _VF.as_pointer()), align=4)
+        return context.get_dummy_value()
+
+    return types.none(array, types.intp, mask16, f32x16), emit
+
+
+def _pointer_from(number_type: Any, what: str) -> Any:
+    pointer_type = types.CPointer(number_type)
+
+    @intrinsic
+    def function(typing_context, address):
+        def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            return builder.inttoptr(arguments[0], context.get_value_type(pointer_type))
+
+        return pointer_type(types.int64), emit
+
+    function.__doc__ = f"An address as a pointer to {what}."
+    return function
+
+
+floats = _pointer_from(types.float32, "float32")
+doubles = _pointer_from(types.float64, "float64")
+integers = _pointer_from(types.int64, "int64")
+halves = _pointer_from(types.uint16, "16 bits")
+
+
+@intrinsic
+def ahead(typing_context, pointer, offset):
+    """The pointer that many values further on."""
+
+    def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return _address(builder, *arguments)
+
+    return pointer(pointer, types.int64), emit
+
+
+@intrinsic
+def claim(typing_context, array, offset):
+    """Add 1 to an int64 for all threads to see, and return what it was: how work is shared out."""
+
+    def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        place = _address(builder, arguments[0], arguments[1])
+        return builder.atomic_rmw("add", place, ir.Constant(_I64, 1), "monotonic")
+
+    return types.int64(array, types.intp), emit

@@ -1,0 +1,132 @@
+"""Channels out of a tensor's layout into rows of float32, and back: what the passes cannot read as it lies.
+
+Layouts: PLANES, (N, C, L), each channel N runs of L values; LAST, (N, L, C), channels side by side, moved 16 at a
+time through transposed squares. Half precision is widened on the way in and rounded on the way out.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .compiling import compiled, inlined
+from .convert import load_bfloat16, load_float16, store_bfloat16, store_float16, transpose
+from .memory import load, load_first, prefetch, store, store_first, stream
+from .simd import LANES, splat
+
+__all__ = ["BFLOAT16", "FLOAT16", "FLOAT32", "LAST", "PLANES", "STAGE", "fetch", "put_back"]
+
+PLANES, LAST = range(2)
+FLOAT32, BFLOAT16, FLOAT16 = range(3)
+
+#: Places of the staging square, and of a vector of half precision that may be cut short.
+STAGE = LANES * LANES + LANES
+
+_ZERO = np.float32(0.0)
+
+
+@inlined
+def _load_part(wide, half, kind, place, size, short):
+    """``size`` (at most 16) values from a place of a tensor; the other lanes hold anything."""
+    if kind == FLOAT32:
+        return load_first(wide, place, size, splat(_ZERO))
+    source, begin = half, place
+    if size < LANES:  # never read beyond the tensor
+        for i in range(size):
+            short[i] = half[place + i]
+        source, begin = short, 0
+    return load_bfloat16(source, begin) if kind == BFLOAT16 else load_float16(source, begin)
+
+
+@inlined
+def _store_part(wide, half, kind, place, size, value, short):
+    if kind == FLOAT32:
+        store_first(wide, place, size, value)
+        return
+    target, begin = half, place
+    if size < LANES:
+        target, begin = short, 0
+    if kind == BFLOAT16:
+        store_bfloat16(target, begin, value)
+    else:
+        store_float16(target, begin, value)
+    if size < LANES:
+        for i in range(size):
+            half[place + i] = short[i]
+
+
+@compiled
+def fetch(tensor, shape, c, many, rows, width, stage):
+    """Copy ``many`` channels from c on to rows of ``width`` places (the samples and 16 more), one after another.
+
+    ``tensor`` is (as float32, as 16 bits, kind), ``shape`` (layout, N, C, L).
+    """
+    wide, half, kind = tensor
+    layout, images, channels, length = shape
+    square, short = stage
+    if layout == PLANES:
+        for image in range(images):
+            for j in range(many):
+                source = (image * channels + c + j) * length
+                target = j * width + image * length
+                if kind == FLOAT32:
+                    for i in range(0, length // LANES * LANES, LANES):
+                        prefetch(wide, source + i + channels * length)  # planes lie on pages apart
+                        store(rows, target + i, load(wide, source + i))
+                    if length % LANES:
+                        i = length // LANES * LANES
+                        store(rows, target + i, load_first(wide, source + i, length - i, splat(_ZERO)))
+                    continue
+                for i in range(0, length, LANES):
+                    size = min(LANES, length - i)
+                    store(rows, target + i, _load_part(wide, half, kind, source + i, size, short))
+        return
+    n = images * length
+    for i in range(0, n, LANES):
+        size = min(LANES, n - i)
+        if kind == FLOAT32 and many == LANES and size == LANES:
+            transpose(wide, i * channels + c, channels, rows, i, width)
+            continue
+        for row in range(size):
+            store(square, LANES * row, _load_part(wide, half, kind, (i + row) * channels + c, many, short))
+        transpose(square, 0, LANES, rows, i, width)
+
+
+@compiled
+def put_back(tensor, shape, c, many, rows, width, stage, past):
+    """The inverse of :func:`fetch`; what the rows hold beyond the samples is left out.
+
+    ``past``: past the caches, where a run is a multiple of 16 values and the layout PLANES.
+    """
+    wide, half, kind = tensor
+    layout, images, channels, length = shape
+    square, short = stage
+    if layout == PLANES:
+        for image in range(images):
+            for j in range(many):
+                target = (image * channels + c + j) * length
+                source = j * width + image * length
+                if kind == FLOAT32:
+                    if past:
+                        for i in range(0, length, LANES):
+                            stream(wide, target + i, load(rows, source + i))
+                        continue
+                    for i in range(0, length // LANES * LANES, LANES):
+                        store(wide, target + i, load(rows, source + i))
+                    if length % LANES:
+                        i = length // LANES * LANES
+                        store_first(wide, target + i, length - i, load(rows, source + i))
+                    continue
+                for i in range(0, length, LANES):
+                    size = min(LANES, length - i)
+                    _store_part(wide, half, kind, target + i, size, load(rows, source + i), short)
+        return
+    n = images * length
+    for i in range(0, n, LANES):
+        size = min(LANES, n - i)
+        if kind == FLOAT32 and many == LANES and size == LANES:
+            transpose(rows, i, width, wide, i * channels + c, channels)
+            continue
+        transpose(rows, i, width, square, 0, LANES)
+        for row in range(size):
+            value = load(square, LANES * row)
+            _store_part(wide, half, kind, (i + row) * channels + c, many, value, short)

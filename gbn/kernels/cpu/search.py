@@ -1,0 +1,175 @@
+"""One order statistic of a view by counting: exact, and quick where the values are few or nearly bracketed.
+
+A *view* is how a channel lies in a flat float32 array: ``planes`` runs of ``length`` values each, the first at
+``start``, ``stride`` apart. NaN is never counted: no comparison with it holds.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from .compiling import compiled, inlined
+from .memory import compress, load, load_first, prefetch
+from .simd import (
+    LANES,
+    as_float,
+    bits_of_float,
+    count,
+    float_of_bits,
+    highest,
+    lowest,
+    maximum,
+    minimum,
+    splat,
+    tallied,
+    tally,
+    where,
+    zeros32,
+)
+
+__all__ = ["count_about", "count_upto", "extent", "search"]
+
+_NAN = np.float32(math.nan)
+_INF = np.float32(math.inf)
+
+#: Values that are sorted out by comparing each with each in registers: two vectors.
+_LEFT = 2 * LANES
+
+
+@inlined
+def _key(value):
+    """An integer that orders as the float does; both zeros have 0."""
+    bits = bits_of_float(value)
+    return (bits ^ ((bits >> 31) & 0x7FFFFFFF)) - (bits >> 31)
+
+
+@inlined
+def _value(key):
+    """The float of a key."""
+    sign = key >> 63
+    return float_of_bits((key + sign) ^ (sign & 0x7FFFFFFF))
+
+
+@compiled
+def count_upto(x, start, planes, stride, length, level):
+    """How many values do not exceed a level."""
+    limit = splat(level)
+    nothing = splat(_NAN)
+    found = zeros32()
+    for plane in range(planes):
+        begin = start + plane * stride
+        end = begin + length
+        whole = begin + length // LANES * LANES
+        for i in range(begin, whole, LANES):
+            prefetch(x, i + stride)
+            found = tally(found, load(x, i) <= limit)
+        if whole < end:
+            found = tally(found, load_first(x, whole, end - whole, nothing) <= limit)
+    return tallied(found)
+
+
+@compiled
+def count_about(x, start, planes, stride, length, level):
+    """How many values lie below a level, and how many at it."""
+    limit = splat(level)
+    nothing = splat(_NAN)
+    below = zeros32()
+    at = zeros32()
+    for plane in range(planes):
+        begin = start + plane * stride
+        end = begin + length
+        for i in range(begin, end, LANES):
+            values = load_first(x, i, end - i, nothing)
+            below = tally(below, values < limit)
+            at = tally(at, values == limit)
+    return tallied(below), tallied(at)
+
+
+@compiled
+def extent(x, start, planes, stride, length):
+    """Minimum and maximum; NaN is passed over."""
+    low = splat(_INF)
+    high = splat(-_INF)
+    nothing = splat(_NAN)
+    for plane in range(planes):
+        begin = start + plane * stride
+        end = begin + length
+        for i in range(begin, end, LANES):
+            values = load_first(x, i, end - i, nothing)
+            low = minimum(values, low)
+            high = maximum(values, high)
+    return lowest(low), highest(high)
+
+
+@compiled
+def _few(x, start, planes, stride, length, low, high, k, tiny):
+    """The k-th smallest of the values above low (a NaN: all) and up to high, of which there are at most _LEFT."""
+    lower, upper, nothing = splat(low), splat(high), splat(_NAN)
+    found = 0
+    for plane in range(planes):
+        begin = start + plane * stride
+        end = begin + length
+        for i in range(begin, end, LANES):
+            v = load_first(x, i, end - i, nothing)
+            mask = (v <= upper) ^ (v <= lower)
+            compress(tiny, found, mask, v)
+            found += count(mask)
+    v, w = load_first(tiny, 0, found, nothing), load_first(tiny, LANES, found - LANES, nothing)
+    smaller_v, smaller_w = zeros32(), zeros32()
+    for j in range(found):
+        one = splat(tiny[j])
+        smaller_v, smaller_w = tally(smaller_v, one < v), tally(smaller_w, one < w)
+    # the largest value that fewer than k others are smaller than
+    limit, minus = splat(np.float32(k)), splat(-_INF)
+    v = where((as_float(smaller_v) < limit) & (v == v), v, minus)
+    w = where((as_float(smaller_w) < limit) & (w == w), w, minus)
+    return highest(maximum(v, w))
+
+
+@compiled
+def search(x, start, planes, stride, length, k, low, high, tiny):
+    """The k-th smallest of a view's values, all between low and high, by counting.
+
+    It is the least float that k values do not exceed. Interpolation, in turn from above and from below, closes in
+    on it until few values are left, which are sorted out in registers. A bisection of the floats' order after
+    every three passes that did not leave a quarter bounds the passes, whatever the data. ``tiny`` is scratch.
+    """
+    a = _key(low) - 1  # fewer than k values lie at or below a, at least k at or below b
+    b = _key(high)
+    below = 0
+    upto = planes * length
+    turn = 0
+    goal = upto
+    zero, half, one = np.float32(0.0), np.float32(0.5), np.float32(1.0)
+    while b - a > 1 and upto - below > _LEFT:
+        inside = upto - below
+        middle = (a + b) >> 1
+        if turn < 3:
+            lower = _value(a) if below > 0 else low
+            upper = _value(b)
+            each = one / np.float32(inside)
+            share = (np.float32(k - below) - half) * each
+            # a standard deviation to the side that leaves less, and every third time to the other
+            away = np.float32(math.sqrt(max(share * (one - share) * each, zero)))
+            share += away if (share < half) == (turn != 1) else -away
+            guess = lower + (upper - lower) * min(max(share, zero), one)
+            if abs(guess) < _INF:  # false for a bracket that ends in infinity
+                middle = min(max(_key(guess), a + 1), b - 1)
+            turn += 1
+        elif inside > goal // 4:
+            turn, goal = 0, inside
+        else:
+            turn, goal = 0, inside
+            continue
+        found = count_upto(x, start, planes, stride, length, _value(middle))
+        if found >= k:
+            b = middle
+            upto = found
+        else:
+            a = middle
+            below = found
+    if b - a == 1:
+        return _value(b)
+    return _few(x, start, planes, stride, length, _value(a), _value(b), k - below, tiny)

@@ -1,0 +1,260 @@
+"""Exact order statistics of a channel at the cost of about one pass over it.
+
+A sample of the channel, some hundred or thousand values, brackets each wanted rank; one pass counts what lies
+below each bracket and collects what lies inside, a few per cent of the channel; a search by counting finds the
+order statistic there. Where a bracket missed (one in some thousand, or adversarial data), the same search goes
+over the whole channel. So the result never depends on luck, only the time does.
+
+Views are those of :mod:`.search`.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from .compiling import compiled, inlined
+from .memory import ahead, compress, load, load_first, prefetch, store
+from .search import count_about, count_upto, extent, search
+from .simd import (
+    LANES,
+    as_float,
+    count,
+    highest,
+    maximum,
+    splat,
+    tallied,
+    tally,
+    where,
+    zeros32,
+)
+
+__all__ = ["GROUP", "SLACK", "room_to_select", "select"]
+
+#: Up to this many values times ranks a channel is searched as it is: a sample would cost what it saves.
+_SHORT = 4096
+
+#: Samples that are put in order by comparing each with each; channels up to the length get no larger one.
+_FEW, _LONG = 128, 8192
+
+#: Half the width of a bracket in standard deviations of a sample's rank: one in 80 misses on independent samples,
+#: which costs less than wider brackets would.
+_SPREAD = 2.5
+
+#: Places that a scratch array needs beyond its values, since whole vectors are written.
+SLACK = 2 * LANES
+
+#: Brackets that one pass serves.
+GROUP = 3
+
+_NAN = np.float32(math.nan)
+_INF = np.float32(math.inf)
+
+
+def room_to_select(n: int) -> int:
+    """Places of scratch for :func:`select` among n values: brackets, sample, and twice all values."""
+    return 4 * SLACK + _FEW + max(math.ceil(n ** (2 / 3)) + LANES, _FEW) + 2 * (n + SLACK)
+
+
+@compiled
+def _take_sample(x, start, planes, stride, length, sample):
+    """Copy evenly spaced values of a view to ``sample``; return how many, a multiple of 16.
+
+    n^(2/3) of them, or few: the work on the sample and the work inside the brackets then grow alike.
+    """
+    n = planes * length
+    m = LANES * math.ceil(n ** (2.0 / 3.0) / LANES) if n > _LONG else _FEW
+    step = max(n // m, 1)
+    step -= 1 - (step & 1)  # odd: an even one could see the same columns of each image only
+    place = step // 2
+    row = start
+    taken = 0
+    while taken < m:
+        while place >= length:
+            place -= length
+            row += stride
+            planes -= 1
+        if planes <= 0:
+            break
+        sample[taken] = x[row + place]
+        taken += 1
+        place += step
+    return taken // LANES * LANES
+
+
+@compiled
+def _count_smaller(sample, m, smaller):
+    """For each of m values (a multiple of 16) how many are smaller; m^2 / 16 comparisons."""
+    for i in range(0, m, 4 * LANES):
+        v1, v2 = load(sample, i), load(sample, i + LANES)
+        v3, v4 = load(sample, i + 2 * LANES), load(sample, i + 3 * LANES)
+        n1, n2, n3, n4 = zeros32(), zeros32(), zeros32(), zeros32()
+        for j in range(m):
+            one = splat(sample[j])
+            n1, n2 = tally(n1, one < v1), tally(n2, one < v2)
+            n3, n4 = tally(n3, one < v3), tally(n4, one < v4)
+        store(smaller, i, as_float(n1))
+        store(smaller, i + LANES, as_float(n2))
+        store(smaller, i + 2 * LANES, as_float(n3))
+        store(smaller, i + 3 * LANES, as_float(n4))
+
+
+@compiled
+def _of_rank(sample, smaller, m, k):
+    """The k-th smallest: the largest value that fewer than k others are smaller than."""
+    limit, minus = splat(np.float32(k)), splat(-_INF)
+    best = minus
+    for i in range(0, m, LANES):
+        best = maximum(where(load(smaller, i) < limit, load(sample, i), minus), best)
+    return highest(best)
+
+
+@compiled
+def _brackets(sample, m, n, ranks, first, last, edges, smaller, tiny):
+    """Write lower and upper end of each rank's bracket; ranks beyond ``last`` get an empty one."""
+    few = m <= _FEW
+    low, high = _INF, -_INF
+    if not few:
+        low, high = extent(sample, 0, 1, 0, m)
+    for j in range(GROUP):
+        edges[2 * j] = _INF
+        edges[2 * j + 1] = -_INF
+        if first + j < last:
+            share = ranks[first + j] / n
+            reach = _SPREAD * math.sqrt(m * share * (1.0 - share)) + 1.0
+            begin = math.floor(m * share - reach)
+            end = math.ceil(m * share + reach)
+            edges[2 * j] = -_INF
+            edges[2 * j + 1] = _INF
+            if begin >= 1:
+                edges[2 * j] = (
+                    _of_rank(sample, smaller, m, begin)
+                    if few
+                    else search(sample, 0, 1, 0, m, begin, low, high, tiny)
+                )
+            if end <= m:
+                edges[2 * j + 1] = (
+                    _of_rank(sample, smaller, m, end)
+                    if few
+                    else search(sample, 0, 1, 0, m, end, low, high, tiny)
+                )
+
+
+@inlined
+def _inside(v, edges):
+    low1, high1, low2, high2, low3, high3 = edges
+    return ((v >= low1) & (v <= high1)) | ((v >= low2) & (v <= high2)) | ((v >= low3) & (v <= high3))
+
+
+@compiled
+def _collect(x, start, planes, stride, length, ends, inside, below):
+    """Copy the values in any of three brackets to ``inside``; count those below each.
+
+    Returns how many were copied, and how many values are numbers.
+    """
+    edges = (
+        splat(ends[0]),
+        splat(ends[1]),
+        splat(ends[2]),
+        splat(ends[3]),
+        splat(ends[4]),
+        splat(ends[5]),
+    )
+    nothing = splat(_NAN)
+    below1, below2, below3, beyond = zeros32(), zeros32(), zeros32(), zeros32()
+    found = 0
+    for plane in range(planes):
+        begin = start + plane * stride
+        end = begin + length
+        whole = begin + length // LANES * LANES
+        for i in range(begin, whole, LANES):
+            prefetch(x, i + stride)
+            v = load(x, i)
+            mask = _inside(v, edges)
+            below1 = tally(below1, v < edges[0])
+            beyond = tally(beyond, v >= edges[0])
+            below2 = tally(below2, v < edges[2])
+            below3 = tally(below3, v < edges[4])
+            compress(inside, found, mask, v)
+            found += count(mask)
+        if whole < end:
+            v = load_first(x, whole, end - whole, nothing)
+            mask = _inside(v, edges)
+            below1 = tally(below1, v < edges[0])
+            beyond = tally(beyond, v >= edges[0])
+            below2 = tally(below2, v < edges[2])
+            below3 = tally(below3, v < edges[4])
+            compress(inside, found, mask, v)
+            found += count(mask)
+    below[0] = tallied(below1)
+    below[1] = tallied(below2)
+    below[2] = tallied(below3)
+    return found, below[0] + tallied(beyond)
+
+
+@compiled
+def _pick(source, n, low, high, target):
+    """Copy the values from low to high; return how many."""
+    lower = splat(low)
+    upper = splat(high)
+    nothing = splat(_NAN)
+    found = 0
+    for i in range(0, n, LANES):
+        v = load_first(source, i, n - i, nothing)
+        mask = (v >= lower) & (v <= upper)
+        compress(target, found, mask, v)
+        found += count(mask)
+    return found
+
+
+@compiled
+def _search_in(buffer, n, k, low, high, tiny):
+    if not (low > -_INF and high < _INF):
+        low, high = extent(buffer, 0, 1, 0, n)
+    return search(buffer, 0, 1, 0, n, k, low, high, tiny)
+
+
+@compiled
+def select(x, start, planes, stride, length, ranks, places, values, below, at, room, before):
+    """The order statistics of ``places`` ranks, how many values lie below each, and how many are equal to it.
+
+    ``ranks`` are in order, at least 1, at most the number of values. ``room`` is scratch of :func:`room_to_select`
+    places, ``before`` of GROUP integers. Returns False, and selects nothing, where a value is NaN.
+    """
+    n = planes * length
+    m = 0
+    ends, tiny = room, ahead(room, 2 * GROUP)
+    smaller = ahead(room, 3 * SLACK)
+    sample = ahead(smaller, _FEW)
+    inside = ahead(sample, SLACK + max(math.ceil(n ** (2.0 / 3.0)) + LANES, _FEW))
+    picked = ahead(inside, n + SLACK)
+    if n * places > _SHORT:
+        m = _take_sample(x, start, planes, stride, length, sample)
+        if m <= _FEW:
+            _count_smaller(sample, m, smaller)
+    elif count_upto(x, start, planes, stride, length, _INF) < n:
+        return False
+    for first in range(0, places, GROUP):
+        found = 0
+        if m > 0:
+            _brackets(sample, m, n, ranks, first, places, ends, smaller, tiny)
+            found, numbers = _collect(x, start, planes, stride, length, ends, inside, before)
+            if numbers < n:
+                return False
+        for j in range(first, min(first + GROUP, places)):
+            k = ranks[j]
+            if m > 0:
+                less = before[j - first]
+                low, high = ends[2 * (j - first)], ends[2 * (j - first) + 1]
+                within = _pick(inside, found, low, high, picked)
+                if less < k <= less + within:
+                    values[j] = _search_in(picked, within, k - less, low, high, tiny)
+                    lower, equal = count_about(picked, 0, 1, 0, within, values[j])
+                    below[j] = less + lower
+                    at[j] = equal
+                    continue
+            low, high = extent(x, start, planes, stride, length)
+            values[j] = search(x, start, planes, stride, length, k, low, high, tiny)
+            below[j], at[j] = count_about(x, start, planes, stride, length, values[j])
+    return True

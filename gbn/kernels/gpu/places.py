@@ -1,0 +1,61 @@
+# mypy: disable-error-code="no-untyped-def"
+"""Device functions: where a sample stands (see :mod:`.geometry`), and numbers whose integer order is the samples'."""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+__all__ = ["key", "middle", "place", "samples_of", "summed"]
+
+#: Samples of a row of a tile that has one channel: eight for each thread of 4 warps, so that a thread can hold a run
+#: that one load brings, and sums over rows are its own.
+ROW = tl.constexpr(1024)
+
+
+@triton.jit
+def place(j, channel, stride, step, LENGTH: tl.constexpr):
+    """Offset of sample j of a channel."""
+    if LENGTH == 1:
+        return j * stride + channel * step
+    else:
+        plane = (j.to(tl.uint32) // LENGTH).to(tl.int32)
+        return j + plane * (stride - LENGTH) + channel * step
+
+
+@triton.jit
+def samples_of(tile, SAMPLES: tl.constexpr, LANES: tl.constexpr):
+    """The samples of a tile: (SAMPLES, 1) where its columns are channels, (rows, ROW) where it has one channel."""
+    if LANES > 1:
+        return tile * SAMPLES + tl.arange(0, SAMPLES)[:, None]
+    else:
+        return tile * SAMPLES + tl.arange(0, SAMPLES // ROW)[:, None] * ROW + tl.arange(0, ROW)[None, :]
+
+
+@triton.jit
+def summed(values, LANES: tl.constexpr):
+    """The sum over a tile's samples: (1, lanes), or a scalar of one channel."""
+    if LANES > 1:
+        return tl.sum(values, axis=0)[None, :]
+    else:
+        return tl.sum(tl.sum(values, axis=0), axis=0)
+
+
+@triton.jit
+def key(v, SHIFT: tl.constexpr):
+    """Integers in the order of the float32 numbers v, -0 and 0 the same.
+
+    SHIFT drops the bits that a half-precision number widened to float32 does not have: 16 of bfloat16, 13 of float16.
+    """
+    bits = tl.where(v == 0.0, 0.0, v).to(tl.int32, bitcast=True)
+    return (bits ^ ((bits >> 31) & 0x7FFFFFFF)) >> SHIFT
+
+
+@triton.jit
+def middle(low, high, like):
+    """A finite place between two float32 numbers of which either may be infinite, as the dtype of ``like`` has it."""
+    inside = 0.5 * low + 0.5 * high
+    far = float("inf")
+    inside = tl.where(tl.abs(inside) < far, inside, tl.where(tl.abs(low) < far, low, high))
+    inside = tl.where(tl.abs(inside) < far, inside, 0.0)
+    return inside.to(like.dtype.element_ty).to(tl.float32)

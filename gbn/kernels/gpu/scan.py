@@ -1,0 +1,226 @@
+# ruff: noqa: RUF005 (the compiler adds tuples, and does not unpack them)
+# mypy: disable-error-code="no-untyped-def"
+"""The kernel of a pass over x: counts about each bracket, what lies in one, sums of the rest; and y, when S is known.
+
+Every sample is either collected (it lies in a bracket that is not a single number) or on a known side of every wanted
+order statistic, and then counts and sums tell all there is to know of it. Counts and float sums are left a program
+and put together by :mod:`.settle` in a fixed order; the place of a collected sample is the only thing that an atomic
+decides, and nothing depends on it.
+
+Written for few instructions a sample, since a bfloat16 value arrives every 19 of them: a thread owns a column of the
+tile, hence one channel, so counts, sums and the places of collected samples are its own registers and need no
+exchange with other threads until the end. Loads are as wide as the dtype then, 64 bytes a warp of half precision.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from .affine import numbers_of, shifted, transform
+from .places import middle, place
+
+__all__ = ["THREADS", "scan"]
+
+#: Threads of a block, which its launch must agree with: 4 warps.
+THREADS = 128
+_THREADS = tl.constexpr(THREADS)
+#: Samples whose mean is the pivot of a channel without order statistics.
+_PIVOTS = tl.constexpr(64)
+
+
+@triton.jit
+def _pivot(x, n, channel, channels, stride, step, LENGTH: tl.constexpr, LANES: tl.constexpr):
+    """The mean of some samples: near enough to the channel's mean that nothing cancels."""
+    j = (tl.arange(0, _PIVOTS)[None, :].to(tl.int64) * n // _PIVOTS).to(tl.int32)
+    if LANES == 1:
+        v = tl.load(x + place(j, channel, stride, step, LENGTH)).to(tl.float32)
+        first = tl.load(x + channel * step).to(tl.float32)
+        mean = first + tl.sum(tl.sum(v - first, axis=1), axis=0) * (1.0 / _PIVOTS)
+    else:
+        here = channel < channels
+        v = tl.load(x + place(j, channel, stride, step, LENGTH), mask=here, other=0.0).to(tl.float32)
+        first = tl.load(x + channel * step, mask=here, other=0.0).to(tl.float32)
+        mean = first + tl.sum(v - first, axis=1)[:, None] * (1.0 / _PIVOTS)
+    mean = tl.where(tl.abs(mean) < float("inf"), mean, 0.0)
+    return mean.to(x.dtype.element_ty).to(tl.float32)
+
+
+@triton.jit
+def _leave(rows, row, sums, strip, chunk, channels, chunks, LANES: tl.constexpr):
+    """Store a program's row of sums (one a thread) as those of its channels."""
+    if LANES == 1:
+        tl.store(rows + (row * channels + strip) * chunks + chunk, tl.sum(sums, axis=0))
+    else:
+        flat = strip * LANES + tl.arange(0, LANES)
+        values = tl.sum(tl.reshape(sums, [_THREADS // LANES, LANES]), axis=0)
+        tl.store(rows + (row * channels + flat) * chunks + chunk, values, mask=flat < channels)
+
+
+@triton.jit
+def scan(
+    x,
+    brackets,
+    buffer,
+    kept,
+    counts,
+    sums,
+    pivots,
+    y,
+    s,
+    d,
+    weight,
+    bias,
+    eps,
+    n,
+    stride,
+    step,
+    channels,
+    strips,
+    tiles,
+    chunks,
+    per_chunk,
+    capacity,
+    zero,
+    LENGTH: tl.constexpr,
+    SAMPLES: tl.constexpr,
+    LANES: tl.constexpr,
+    R: tl.constexpr,
+    WINDOWS: tl.constexpr,
+    SQUARES: tl.constexpr,
+    TAILS: tl.constexpr,
+    TOTAL: tl.constexpr,
+    WRITE: tl.constexpr,
+    RELU: tl.constexpr,
+    ROOT: tl.constexpr,
+    WEIGHT: tl.constexpr,
+    BIAS: tl.constexpr,
+):
+    """One program: some tiles (threads, samples of each) of a strip of channels.
+
+    Leaves counts (2, R, C, chunks), of the samples below and of those in each bracket, and sums (rows, C, chunks): of
+    all samples about the pivot (TOTAL rows), above each bracket about its middle (TAILS: R rows), between the two
+    brackets of each window about their middle (a row each), and squares (SQUARES: likewise).
+    """
+    COLUMNS: tl.constexpr = _THREADS // LANES  # threads of a channel
+    W: tl.constexpr = len(WINDOWS)
+    pid = tl.program_id(0)
+    strip, chunk = pid % strips, pid // strips
+    # zero is 0, which the compiler does not know: it would give a thread a run of samples, as wide loads need
+    thread = tl.arange(0, _THREADS) ^ zero
+    if LANES == 1:
+        channel = strip
+        column = thread[:, None]
+    else:
+        channel = (strip * LANES + thread % LANES)[:, None]
+        column = (thread // LANES)[:, None]
+    lows, highs = (), ()
+    below, inside, over = (), (), ()
+    opened = ()
+    for i in tl.static_range(R):
+        lows = lows + (numbers_of(brackets + 2 * i * channels, channel, channels, LANES),)
+        highs = highs + (numbers_of(brackets + (2 * i + 1) * channels, channel, channels, LANES),)
+        below = below + (tl.zeros([_THREADS], tl.int32),)
+        inside = inside + (tl.zeros([_THREADS], tl.int32),)
+        # a bracket of one number is only counted
+        opened = opened + (tl.where(lows[i] < highs[i], 1, 0),)
+        over = over + (tl.zeros([_THREADS], tl.float32),)
+    within, squares = (), ()
+    for _ in tl.static_range(W):
+        within = within + (tl.zeros([_THREADS], tl.float32),)
+        squares = squares + (tl.zeros([_THREADS], tl.float32),)
+    total = tl.zeros([_THREADS], tl.float32)
+    power = tl.zeros([_THREADS], tl.float32)
+    if TOTAL > 0:
+        if R > 0:
+            about = middle(lows[0], highs[0], x)
+        else:
+            about = _pivot(x, n, channel, channels, stride, step, LENGTH, LANES)
+        if chunk == 0:
+            if LANES == 1:
+                tl.store(pivots + channel, about)
+            else:
+                tl.store(pivots + channel, about, mask=channel < channels)
+    if WRITE:
+        at = numbers_of(s, channel, channels, LANES)
+        scale, shift = transform(weight, bias, d, channel, channels, eps, LANES, ROOT, WEIGHT, BIAS)
+    for tile in range(chunk * per_chunk, tl.minimum(tiles, (chunk + 1) * per_chunk)):
+        j = tile * SAMPLES + column + tl.arange(0, SAMPLES // COLUMNS)[None, :] * COLUMNS
+        mask = j < n
+        if LANES > 1:
+            mask = mask & (channel < channels)
+        offset = place(j, channel, stride, step, LENGTH)
+        # What is not there is the pivot, which adds nothing to a sum (it lies in the first bracket, if there is one),
+        # or NaN, which is on no side of anything.
+        if TOTAL > 0:
+            v = tl.load(x + offset, mask=mask, other=about.to(x.dtype.element_ty)).to(tl.float32)
+        else:
+            v = tl.load(x + offset, mask=mask, other=float("nan")).to(tl.float32)
+        if WRITE:
+            out = shifted(v - at, scale, shift, BIAS)
+            if RELU:
+                out = tl.where(out <= 0.0, 0.0, out)  # NaN stays
+            tl.store(y + offset, out.to(y.dtype.element_ty), mask=mask)
+        if TOTAL > 0:
+            u = v - about
+            total += tl.sum(u, axis=1)
+            if TOTAL > 1:
+                power += tl.sum(u * u, axis=1)
+        if R > 0:
+            more_below, more_inside, more_over = (), (), ()
+            unders, beyonds = (), ()
+            flags = tl.zeros(v.shape, tl.int32)
+            for i in tl.static_range(R):
+                unders, beyonds = unders + (v < lows[i],), beyonds + (v > highs[i],)
+                here = mask & ~(unders[i] | beyonds[i])
+                more_below = more_below + (below[i] + tl.sum(unders[i].to(tl.int32), axis=1),)
+                more_inside = more_inside + (inside[i] + tl.sum(here.to(tl.int32), axis=1),)
+                flags = tl.where(here, opened[i], flags)
+            below, inside = more_below, more_inside
+            number = tl.sum(flags, axis=1)
+            if LANES == 1:
+                counter = kept + strip + thread * 0
+                begin = tl.atomic_add(counter, number, mask=number > 0, sem="relaxed")
+            else:
+                own = strip * LANES + thread % LANES
+                begin = tl.atomic_add(kept + own, number, mask=(number > 0) & (own < channels), sem="relaxed")
+            # where not all of a thread's find room, the channel will be read anew: none need be stored
+            fits = tl.where(begin + number <= capacity, 1, 0)[:, None]
+            spot = begin[:, None] + tl.cumsum(flags, axis=1) - 1
+            room = buffer + channel * capacity + spot
+            tl.store(room, v.to(buffer.dtype.element_ty), mask=(flags & fits) > 0)
+            if TAILS:
+                for i in tl.static_range(R):
+                    beyond = beyonds[i]
+                    if i < R - 1:
+                        beyond = beyond & (flags == 0)
+                    z = tl.where(beyond, v - middle(lows[i], highs[i], x), 0.0)
+                    more_over = more_over + (over[i] + tl.sum(z, axis=1),)
+                over = more_over
+            more_within, more_squares = (), ()
+            for i in tl.static_range(W):
+                between = beyonds[WINDOWS[i][0]] & unders[WINDOWS[i][1]]
+                if WINDOWS[i][1] - WINDOWS[i][0] > 1:
+                    between = between & (flags == 0)
+                z = tl.where(between, v - middle(highs[WINDOWS[i][0]], lows[WINDOWS[i][1]], x), 0.0)
+                more_within = more_within + (within[i] + tl.sum(z, axis=1),)
+                if SQUARES:
+                    more_squares = more_squares + (squares[i] + tl.sum(z * z, axis=1),)
+            within = more_within
+            if SQUARES:
+                squares = more_squares
+    for i in tl.static_range(R):
+        _leave(counts, i, below[i], strip, chunk, channels, chunks, LANES)
+        _leave(counts, R + i, inside[i], strip, chunk, channels, chunks, LANES)
+    if TOTAL > 0:
+        _leave(sums, 0, total, strip, chunk, channels, chunks, LANES)
+        if TOTAL > 1:
+            _leave(sums, 1, power, strip, chunk, channels, chunks, LANES)
+    BEGUN: tl.constexpr = TOTAL + R if TAILS else TOTAL
+    if TAILS:
+        for i in tl.static_range(R):
+            _leave(sums, TOTAL + i, over[i], strip, chunk, channels, chunks, LANES)
+    for i in tl.static_range(W):
+        _leave(sums, BEGUN + i, within[i], strip, chunk, channels, chunks, LANES)
+        if SQUARES:
+            _leave(sums, BEGUN + W + i, squares[i], strip, chunk, channels, chunks, LANES)

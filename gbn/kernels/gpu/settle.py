@@ -1,0 +1,319 @@
+# mypy: disable-error-code="no-untyped-def"
+"""The kernel that ends a pass: one program a channel selects the order statistics and writes what a plan asks for.
+
+What it selects from (the *source*) is small: the samples that :mod:`.scan` collected, or the whole of a small
+channel. A channel with a rank outside its bracket, or with more samples in brackets than there is room for, is
+selected from x itself: slower, exact, and decided here, without the host.
+
+Selection halves an interval of integer keys until one is left, in at most 32 passes over the source and about 8 where
+a bracket is narrow; only counts decide, so the order of the source does not matter. Sums over it are sums of whole
+multiples of a small unit, in float64, exact in any order.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from .finish import measures, pick, window_points
+from .places import key, middle, place
+
+__all__ = ["settle"]
+
+#: A sum's unit, as a part of its largest term: 2^22 terms of 2^30 units make 2^52, which float64 still counts.
+UNITS = tl.constexpr(1073741824.0)
+
+
+@triton.jit
+def _read(
+    x, buffer, e, length, whole, channel, stride, step, capacity, LENGTH: tl.constexpr, DIRECT: tl.constexpr
+):
+    """Samples e of the source, float32; NaN beyond it."""
+    nan = float("nan")
+    if DIRECT:
+        return tl.load(x + place(e, channel, stride, step, LENGTH), mask=e < length, other=nan).to(tl.float32)
+    else:
+        if whole:
+            there = e < length
+            v = tl.load(x + place(e, channel, stride, step, LENGTH), mask=there, other=nan).to(tl.float32)
+        else:
+            # up to a multiple of 16, so that the loads can be wide; there is room
+            there = e < (length + 15) // 16 * 16
+            v = tl.load(buffer + channel * capacity + e, mask=there, other=nan).to(tl.float32)
+        return tl.where(e < length, v, nan)
+
+
+@triton.jit
+def _units(bound):
+    """The unit of a sum whose terms are at most bound."""
+    return tl.maximum(bound, 1e-300) / UNITS
+
+
+@triton.jit
+def settle(
+    x,
+    buffer,
+    kept,
+    brackets,
+    counts,
+    sums,
+    pivots,
+    ranks,
+    numbers,
+    found,
+    s,
+    d,
+    record,
+    n,
+    stride,
+    step,
+    channels,
+    capacity,
+    chunks,
+    LENGTH: tl.constexpr,
+    TILE: tl.constexpr,
+    CHUNKS: tl.constexpr,
+    SHIFT: tl.constexpr,
+    DIRECT: tl.constexpr,
+    R: tl.constexpr,
+    RP: tl.constexpr,
+    WINDOWS: tl.constexpr,
+    WP: tl.constexpr,
+    SQUARES: tl.constexpr,
+    TAILS: tl.constexpr,
+    TOTAL: tl.constexpr,
+    WIDTH: tl.constexpr,
+    FOUND: tl.constexpr,
+    MEASURES: tl.constexpr,
+    S_KIND: tl.constexpr,
+    S_MODE: tl.constexpr,
+    S_VALUES: tl.constexpr,
+    D_KIND: tl.constexpr,
+    D_MEAN: tl.constexpr,
+    D_VALUES: tl.constexpr,
+    D_TERM: tl.constexpr,
+    POINTS: tl.constexpr,
+    EDGES: tl.constexpr,
+):
+    """Settle one channel.
+
+    DIRECT: the source is x, and there was no scan. WIDTH and FOUND: numbers of a channel in ``record`` and ``found``
+    (the order statistics that S and D are made of). From MEASURES on: what to write, see :mod:`.finish`.
+    """
+    W: tl.constexpr = len(WINDOWS)
+    channel = tl.program_id(0)
+    far = float("inf")
+    r = tl.arange(0, RP)
+    rank = tl.load(ranks + r, mask=r < R, other=0)
+    low = tl.full([RP], -far, tl.float32)
+    high = tl.full([RP], far, tl.float32)
+    below = tl.zeros([RP], tl.int32)
+    upto = tl.zeros([RP], tl.int32)
+    nan = channel < 0
+    whole = channel >= 0
+    length = n
+    c = tl.arange(0, CHUNKS)
+    there = c < chunks
+    if not DIRECT:
+        if TOTAL > 0:
+            total = tl.sum(tl.load(sums + channel * chunks + c, mask=there, other=0.0).to(tl.float64), axis=0)
+            nan = total != total
+        else:
+            known = tl.load(s + channel)
+            nan = known != known
+        if R > 0:
+            spot = (r[:, None] * channels + channel) * chunks + c[None, :]
+            of_rank = (r[:, None] < R) & there[None, :]
+            below = tl.sum(tl.load(counts + spot, mask=of_rank, other=0), axis=1)
+            upto = below + tl.sum(
+                tl.load(counts + R * channels * chunks + spot, mask=of_rank, other=0), axis=1
+            )
+            low = tl.load(brackets + 2 * r * channels + channel, mask=r < R, other=0.0)
+            high = tl.load(brackets + (2 * r + 1) * channels + channel, mask=r < R, other=0.0)
+            outside = ((rank <= below) | (rank > upto)) & (r < R)
+            length = tl.load(kept + channel)
+            whole = (tl.max(outside.to(tl.int32), axis=0) > 0) | (length > capacity)
+            length = tl.where(whole, n, length)
+        else:
+            length = 0
+            whole = channel < 0
+        length = tl.where(nan, 0, length)
+    scanned_low, scanned_high = low, high
+    low = tl.where(whole, -far, low)
+    high = tl.where(whole, far, high)
+    below = tl.where(whole, 0, below)
+    atom = (low == high) & (r < R)
+
+    least = tl.full([1], far, tl.float32)
+    greatest = tl.full([1], -far, tl.float32)
+    broken = tl.zeros([1], tl.int32)
+    for start in range(0, length, TILE):
+        e = start + tl.arange(0, TILE)[None, :]
+        v = _read(x, buffer, e, length, whole, channel, stride, step, capacity, LENGTH, DIRECT)
+        least = tl.minimum(least, tl.min(tl.where(v == v, v, far), axis=1))
+        greatest = tl.maximum(greatest, tl.max(tl.where(v == v, v, -far), axis=1))
+        if DIRECT:
+            broken += tl.sum(((v != v) & (e < length)).to(tl.int32), axis=1)
+    if DIRECT:
+        nan = tl.sum(broken, axis=0) > 0
+        length = tl.where(nan, 0, length)
+
+    q = low
+    at = upto - below
+    if R > 0:
+        searched = ~atom & (r < tl.where(nan, 0, R))
+        first = tl.where(searched, tl.maximum(key(low, SHIFT), key(least, SHIFT)), 0)
+        last = tl.where(searched, tl.minimum(key(high, SHIFT), key(greatest, SHIFT)), 0)
+        while tl.max((first < last).to(tl.int32), axis=0) > 0:
+            half = (first & last) + ((first ^ last) >> 1)
+            count = tl.zeros([RP], tl.int32)
+            for start in range(0, length, TILE):
+                e = start + tl.arange(0, TILE)[None, :]
+                v = _read(x, buffer, e, length, whole, channel, stride, step, capacity, LENGTH, DIRECT)
+                hit = (key(v, SHIFT) <= half[:, None]) & (v >= low[:, None])
+                count += tl.sum(hit.to(tl.int32), axis=1)
+            more = (count < rank - below) & (first < last)
+            first = tl.where(more, half + 1, first)
+            last = tl.where(more | (first >= last), last, half)
+        q = tl.full([RP], -far, tl.float32)
+        equal = tl.zeros([RP], tl.int32)
+        under = tl.zeros([RP], tl.int32)
+        for start in range(0, length, TILE):
+            e = start + tl.arange(0, TILE)[None, :]
+            v = _read(x, buffer, e, length, whole, channel, stride, step, capacity, LENGTH, DIRECT)
+            k = key(v, SHIFT)
+            same = (k == first[:, None]) & (v == v)
+            q = tl.maximum(q, tl.max(tl.where(same, v, -far), axis=1))
+            equal += tl.sum(same.to(tl.int32), axis=1)
+            under += tl.sum(((k < first[:, None]) & (v >= low[:, None])).to(tl.int32), axis=1)
+        q = tl.where(atom, low, q)
+        at = tl.where(atom, at, equal)
+        below = tl.where(atom, below, below + under)
+    q = tl.where((r < R) & (q == q), q, 0.0)
+    q64, below64, at64 = q.to(tl.float64), below.to(tl.float64), at.to(tl.float64)
+
+    # Sums of the source: above each order statistic, between those of each window, and of all of it when DIRECT.
+    centre = tl.where(whole, q, middle(scanned_low, scanned_high, x)).to(tl.float64)
+    top = tl.max(greatest, axis=0).to(tl.float64)
+    pivot = tl.min(least, axis=0).to(tl.float64)
+    w = tl.arange(0, WP)
+    from_q = tl.zeros([WP], tl.float64)
+    to_q = tl.zeros([WP], tl.float64)
+    heart = tl.zeros([WP], tl.float32)
+    for i in tl.static_range(W):
+        a, b = pick(q, r, WINDOWS[i][0]), pick(q, r, WINDOWS[i][1])
+        from_q = tl.where(w == i, a.to(tl.float64), from_q)
+        to_q = tl.where(w == i, b.to(tl.float64), to_q)
+        a = tl.where(whole, a, pick(scanned_high, r, WINDOWS[i][0]))
+        b = tl.where(whole, b, pick(scanned_low, r, WINDOWS[i][1]))
+        heart = tl.where(w == i, middle(a, b, x), heart)
+    heart = heart.to(tl.float64)
+    span = tl.maximum(tl.abs(from_q - heart), tl.abs(to_q - heart))
+    unit_all = _units(tl.abs(top - pivot))
+    unit_over = _units(tl.maximum(tl.abs(top - centre), tl.abs(q64 - centre)))
+    unit_within = _units(span)
+    all_1 = tl.zeros([1], tl.float64)
+    all_2 = tl.zeros([1], tl.float64)
+    over = tl.zeros([RP], tl.float64)
+    within = tl.zeros([WP], tl.float64)
+    squares = tl.zeros([WP], tl.float64)
+    if TAILS or W > 0 or DIRECT:
+        for start in range(0, length, TILE):
+            e = start + tl.arange(0, TILE)[None, :]
+            v = _read(x, buffer, e, length, whole, channel, stride, step, capacity, LENGTH, DIRECT)
+            v64 = v.to(tl.float64)
+            if DIRECT and TOTAL > 0:
+                z = tl.where(v == v, v64 - pivot, 0.0)
+                all_1 += tl.sum(tl.floor(z / unit_all + 0.5), axis=1)
+                if TOTAL > 1:
+                    all_2 += tl.sum(tl.floor((z * z) / (unit_all * unit_all * UNITS) + 0.5), axis=1)
+            if TAILS:
+                z = tl.where(v > q[:, None], (v64 - centre[:, None]) / unit_over[:, None], 0.0)
+                over += tl.sum(tl.floor(z + 0.5), axis=1)
+            if W > 0:
+                between = (v64 > from_q[:, None]) & (v64 < to_q[:, None])
+                z = tl.where(between, v64 - heart[:, None], 0.0)
+                within += tl.sum(tl.floor(z / unit_within[:, None] + 0.5), axis=1)
+                if SQUARES:
+                    unit = (unit_within * unit_within * UNITS)[:, None]
+                    squares += tl.sum(tl.floor((z * z) / unit + 0.5), axis=1)
+    over *= unit_over
+    within *= unit_within
+    squares *= unit_within * unit_within * UNITS
+    sum_1 = tl.sum(all_1, axis=0) * unit_all
+    sum_2 = tl.sum(all_2, axis=0) * unit_all * unit_all * UNITS
+    if not DIRECT:
+        if TOTAL > 0:
+            pivot = tl.load(pivots + channel).to(tl.float64)
+            sum_1 = total
+            if TOTAL > 1:
+                spot = (channels + channel) * chunks + c
+                sum_2 = tl.sum(tl.load(sums + spot, mask=there, other=0.0).to(tl.float64), axis=0)
+        # what was not collected counts unless x was the source
+        if TAILS:
+            spot = ((TOTAL + r[:, None]) * channels + channel) * chunks + c[None, :]
+            part = tl.load(sums + spot, mask=(r[:, None] < R) & there[None, :], other=0.0).to(tl.float64)
+            over += tl.where(whole, 0.0, tl.sum(part, axis=1))
+        if W > 0:
+            begun = TOTAL + R if TAILS else TOTAL
+            spot = ((begun + w[:, None]) * channels + channel) * chunks + c[None, :]
+            of_window = (w[:, None] < W) & there[None, :]
+            part = tl.load(sums + spot, mask=of_window, other=0.0).to(tl.float64)
+            within += tl.where(whole, 0.0, tl.sum(part, axis=1))
+            if SQUARES:
+                spot += W * channels * chunks
+                part = tl.load(sums + spot, mask=of_window, other=0.0).to(tl.float64)
+                squares += tl.where(whole, 0.0, tl.sum(part, axis=1))
+
+    # Windows: mean and variance, the samples tied with an edge in the share that the ranks of the window give them.
+    mean = tl.zeros([WP], tl.float64)
+    variance = tl.zeros([WP], tl.float64)
+    if W > 0:
+        count = tl.full([WP], 1.0, tl.float64)
+        tied_a = tl.zeros([WP], tl.float64)
+        tied_b = tl.zeros([WP], tl.float64)
+        for i in tl.static_range(W):
+            a, b = pick(rank, r, WINDOWS[i][0]), pick(rank, r, WINDOWS[i][1])
+            share_a = pick(below64, r, WINDOWS[i][0]) + pick(at64, r, WINDOWS[i][0]) - (a - 1)
+            count = tl.where(w == i, (b - a + 1).to(tl.float64), count)
+            tied_a = tl.where(w == i, share_a, tied_a)
+            tied_b = tl.where(w == i, b - pick(below64, r, WINDOWS[i][1]), tied_b)
+        step_a, step_b = from_q - heart, to_q - heart
+        moment = (within + tied_a * step_a + tied_b * step_b) / count
+        second = (squares + tied_a * step_a * step_a + tied_b * step_b * step_b) / count
+        apart = from_q < to_q
+        mean = tl.where(apart, heart + moment, from_q)
+        variance = tl.where(apart, second - moment * moment, 0.0)
+
+    row = record + channel * WIDTH
+    if MEASURES:
+        measures(
+            row,
+            s + channel,
+            d + channel,
+            numbers,
+            nan,
+            n,
+            r,
+            q64,
+            below64,
+            at64,
+            over - (q64 - centre) * (n - below64 - at64),
+            w,
+            mean,
+            pivot,
+            sum_1 / n,
+            sum_2 / n,
+            S_KIND,
+            S_MODE,
+            S_VALUES,
+            D_KIND,
+            D_MEAN,
+            D_VALUES,
+            D_TERM,
+            POINTS,
+        )
+        tl.store(found + channel * FOUND + r, q, mask=r < R)
+    window_points(
+        row, found + channel * FOUND, numbers, nan, r, q64, below64, at64, w, mean, variance, EDGES, MEASURES
+    )
