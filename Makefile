@@ -9,12 +9,14 @@ RESULTS ?= results
 # Idle OpenMP threads that spin make parallel processes up to ten times slower.
 export OMP_WAIT_POLICY ?= passive
 
-.PHONY: help install reproduce test lint fast-test clean
+.PHONY: help install reproduce test lint fast-test bench gpu clean
 
 help:
 	@echo "make reproduce   train experiments/quick, print its table, draw its figures (minutes on two cores)"
 	@echo "make test        lint, types, all tests"
 	@echo "make fast-test   the tests without the slow ones"
+	@echo "make bench       time the norm layers and training steps here (five minutes; needs an idle machine)"
+	@echo "make gpu OUT=DIR GPU tests and both benchmarks in a quarter of an hour, without installing anything"
 	@echo "make install     virtual environment in $(VENV) with the pinned versions"
 	@echo "make clean       remove the virtual environment and caches; results stay"
 
@@ -40,6 +42,22 @@ test: lint
 
 fast-test: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto -m "not slow"
+
+# A user's processes run with OpenMP's own wait policy, so the benchmarks do.
+bench: install
+	@status=0; \
+	env -u OMP_WAIT_POLICY $(BIN)/python scripts/bench_norm.py $(BENCH_NORM) || status=1; \
+	env -u OMP_WAIT_POLICY $(BIN)/python scripts/bench_train.py $(BENCH_TRAIN) || status=1; \
+	exit $$status
+
+# Wherever torch sees a GPU: this environment's Python or the machine's own; no installation, no network, no Hydra.
+GPU_PYTHON ?= $(shell test -x $(BIN)/python && echo $(BIN)/python || echo python3)
+GPU_SECONDS ?= 840
+GPU_PARTS ?= tests norm train
+
+gpu:
+	@test -n "$(OUT)" || { echo "make gpu needs a folder for its files: make gpu OUT=DIR" >&2; exit 2; }
+	env -u OMP_WAIT_POLICY $(GPU_PYTHON) scripts/bench/gpu.py --out "$(OUT)" --seconds $(GPU_SECONDS) --parts $(GPU_PARTS)
 
 clean:
 	rm -rf $(VENV) .pytest_cache .hypothesis .mypy_cache .ruff_cache build *.egg-info

@@ -1,0 +1,184 @@
+"""Which tensors and pairs are measured: the norm layers of real networks, and pairs by name."""
+
+import re
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gbn import models, risk
+from gbn.nn.pairs import Pair, build_pair
+from gbn.risk.parameters import GRADIENT_MODES, QUADRANGLE_PARAMETERS
+from gbn.suggest import did_you_mean
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
+#: network -> (name, options) of gbn.models at the images of CIFAR-10
+SMALL = {
+    "cnn": ("cnn", {}),
+    "resnet20": ("resnet", {"depth": 20}),
+    "resnet18": ("resnet18", {}),
+}
+#: (channels, side) -> norm layers of ResNet-50 at 224x224: 53 in all (He et al. 2016a, table 1)
+RESNET50 = {
+    (64, 112): 1,
+    (64, 56): 6,
+    (256, 56): 4,
+    (128, 56): 1,
+    (128, 28): 7,
+    (512, 28): 5,
+    (256, 28): 1,
+    (256, 14): 11,
+    (1024, 14): 7,
+    (512, 14): 1,
+    (512, 7): 5,
+    (2048, 7): 4,
+}
+NETWORKS = (*SMALL, "resnet50")
+DEFAULT_NETWORKS = {"cpu": ("cnn", "resnet20", "resnet18"), "cuda": ("resnet18", "resnet50")}
+DEFAULT_PAIRS = ("std", "mad", "cvar")
+
+
+@dataclass(frozen=True)
+class Case:
+    """One tensor to normalise: its shape, dtype and memory format, and where such a tensor occurs."""
+
+    shape: tuple[int, int, int, int]
+    dtype: str
+    layout: str
+    networks: str  # "cnn:1 resnet18:5": how many norm layers of that network have this shape
+
+    @property
+    def elements(self) -> int:
+        """Values in the tensor."""
+        n, c, h, w = self.shape
+        return n * c * h * w
+
+    @property
+    def samples(self) -> int:
+        """Values per channel: the length of a reduction."""
+        return self.elements // self.shape[1]
+
+    @property
+    def size(self) -> int:
+        """Bytes of the tensor."""
+        return self.elements * DTYPES[self.dtype].itemsize
+
+    def __str__(self) -> str:
+        return f"{'x'.join(map(str, self.shape))} {self.dtype} {self.layout}"
+
+
+def norm_shapes(network: str) -> Counter[tuple[int, int]]:
+    """(channels, side) of a network's norm layers and how often each occurs; run on the meta device."""
+    if network == "resnet50":
+        return Counter(RESNET50)
+    seen: Counter[tuple[int, int]] = Counter()
+
+    class Recorder(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            seen[x.shape[1], x.shape[2]] += 1
+            return x
+
+    name, options = SMALL[network]
+    with torch.device("meta"):
+        model = models.build(
+            name, lambda *_, **__: Recorder(), in_channels=3, num_classes=10, image_size=32, **options
+        )
+        model(torch.empty(2, 3, 32, 32))
+    return seen
+
+
+def cases_of(
+    networks: Iterable[str],
+    batch: int,
+    dtypes: Iterable[str],
+    layouts: Iterable[str],
+    shapes: Iterable[tuple[int, int, int, int]] = (),
+) -> list[Case]:
+    """Every shape of the networks and every one given, once a dtype and layout, largest first."""
+    where: dict[tuple[int, int, int, int], list[str]] = {shape: [] for shape in shapes}
+    for network in networks:
+        for (channels, side), count in norm_shapes(network).items():
+            where.setdefault((batch, channels, side, side), []).append(f"{network}:{count}")
+    ordered = sorted(where, key=lambda shape: (-shape[0] * shape[1] * shape[2] * shape[3], shape))
+    return [
+        Case(shape, dtype, layout, " ".join(where[shape]))
+        for dtype in dtypes
+        for layout in layouts
+        for shape in ordered
+    ]
+
+
+def parse_shape(text: str) -> tuple[int, int, int, int]:
+    """``NxCxHxW`` -> four integers.
+
+    Raises:
+        ValueError: anything else.
+    """
+    parts = text.lower().split("x")
+    if len(parts) != 4 or not all(part.isdigit() and int(part) > 0 for part in parts):
+        raise ValueError(f"shape {text!r}: give NxCxHxW, for example 128x64x32x32")
+    n, c, h, w = map(int, parts)
+    return n, c, h, w
+
+
+def pair_names(given: Iterable[str]) -> list[str]:
+    """The pairs asked for, in order, once each; ``all`` stands for every quadrangle."""
+    names: dict[str, None] = {}
+    for name in given:
+        names.update(dict.fromkeys(risk.QUADRANGLES if name == "all" else [name]))
+    for name in names:
+        pair_options(name)
+    return list(names)
+
+
+def pair_options(name: str) -> dict[str, Any]:
+    """``cvar``, ``cvar[exact]``, ``cvar[alpha=0.6,exact]`` -> the options of a layer.
+
+    Raises:
+        ValueError: an unknown quadrangle, or something in brackets that is neither a quantile gradient nor
+            ``parameter=number``.
+    """
+    match = re.fullmatch(r"(\w+)(?:\[([^\[\]]+)\])?", name)
+    if not match or match[1] not in QUADRANGLE_PARAMETERS:
+        hint = did_you_mean(name, QUADRANGLE_PARAMETERS)
+        raise ValueError(
+            f"pair {name!r} is unknown{hint}: allowed are all, {', '.join(QUADRANGLE_PARAMETERS)}, "
+            "each also as name[exact] or name[alpha=0.6]"
+        )
+    options: dict[str, Any] = {"quadrangle": match[1]}
+    for part in (match[2] or "").split(",") if match[2] else ():
+        key, given, value = part.strip().partition("=")
+        if not given and key in GRADIENT_MODES:
+            options["quantile_gradient"] = key
+            continue
+        try:
+            options[key] = float(value)
+        except ValueError:
+            raise ValueError(
+                f"pair {name!r}: {part!r} is neither one of {', '.join(GRADIENT_MODES)} nor parameter=number"
+            ) from None
+    risk.quadrangle(options["quadrangle"], **{k: v for k, v in options.items() if k != "quadrangle"})
+    return options
+
+
+def pair_of(name: str) -> Pair:
+    """The statistic and deviation of a pair's name."""
+    options = pair_options(name)
+    return build_pair(options.pop("quadrangle"), None, None, **options)
+
+
+def input_of(case: Case, device: torch.device, seed: int) -> tuple[Tensor, Tensor]:
+    """An input as a convolution gives it (near-Gaussian, each channel its own place and scale), a cotangent."""
+    generator = torch.Generator(device).manual_seed(seed)
+    options: dict[str, Any] = {"generator": generator, "device": device}
+    channels = (1, case.shape[1], 1, 1)
+    scale = torch.rand(channels, **options) + 0.5
+    place = torch.randn(channels, **options) * 0.5
+    layout, dtype = LAYOUTS[case.layout], DTYPES[case.dtype]
+    x = torch.randn(case.shape, **options).mul_(scale).add_(place)
+    g = torch.randn(case.shape, **options)
+    return x.to(dtype, memory_format=layout), g.to(dtype, memory_format=layout)

@@ -1,0 +1,87 @@
+"""Where a benchmark was made, as columns of its file; and the file itself."""
+
+import csv
+import os
+import re
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from gbn.engine.provenance import device_kind, git_state, package_versions
+
+ROOT = Path(__file__).resolve().parents[2]
+RESULTS = ROOT / "results" / "benchmarks"
+#: Columns that say where and with what; the same in every row of a file.
+COLUMNS = (
+    *("device", "device_kind", "threads", "cores", "torch", "numba", "triton", "python", "cuda"),
+    *("allocator", "omp_wait_policy", "commit", "dirty", "date"),
+)
+
+
+def environment(device: torch.device, allocator: str) -> dict[str, Any]:
+    """One value for each of :data:`COLUMNS`.
+
+    ``GBN_COMMIT`` names the commit where the files travel without their repository.
+    """
+    versions, state = package_versions(), git_state()
+    return {
+        "device": device.type,
+        "device_kind": device_kind(device),
+        "threads": torch.get_num_threads(),
+        "cores": os.cpu_count(),
+        **{name: versions.get(name, "") for name in ("torch", "numba", "triton", "python")},
+        "cuda": torch.version.cuda if device.type == "cuda" else "",
+        "allocator": allocator,
+        "omp_wait_policy": os.environ.get("OMP_WAIT_POLICY", ""),
+        "commit": state["commit"] or os.environ.get("GBN_COMMIT", ""),
+        "dirty": state["dirty"] or "",
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def pick_device(name: str | None) -> torch.device:
+    """The device asked for, the GPU where there is one otherwise.
+
+    Raises:
+        ValueError: cuda where torch sees no GPU.
+    """
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ValueError("--device cuda: torch sees no GPU here; leave --device out, or give --device cpu")
+    return torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+
+
+def file_name(kind: str, environment: Mapping[str, Any]) -> str:
+    """``norm-<device>-<date>.csv``."""
+    device = re.sub(r"[^a-z0-9]+", "-", environment["device_kind"].lower()).strip("-")
+    return f"{kind}-{device}-{environment['date'][:10]}.csv"
+
+
+def write_rows(path: Path, rows: Iterable[Mapping[str, Any]], columns: Iterable[str]) -> None:
+    """Write a CSV; numbers with six digits, which is more than any timing is good for."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "w", newline="") as file:
+        writer = csv.DictWriter(file, list(columns), lineterminator="\n", restval="")
+        writer.writeheader()
+        writer.writerows({key: _text(value) for key, value in row.items()} for row in rows)
+
+
+def read_rows(path: Path) -> list[dict[str, str]]:
+    """The rows of a CSV, everything as text.
+
+    Raises:
+        ValueError: no such file, or no row in it.
+    """
+    if not path.is_file():
+        raise ValueError(f"no file {path}: give a CSV that this script wrote")
+    with open(path, newline="") as file:
+        rows = list(csv.DictReader(file))
+    if not rows:
+        raise ValueError(f"{path} has no rows: nothing to render")
+    return rows
+
+
+def _text(value: Any) -> str:
+    return "" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)

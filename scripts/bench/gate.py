@@ -1,0 +1,170 @@
+"""Whether a kernel is right on the very tensor that it will be timed on: else it is not timed.
+
+Forward, S, D and all gradients under a random cotangent against the float64 reference on the same (rounded)
+input. Bounds hold for each element, and for the L2 norm of y and dx. They come from two sources:
+
+* one rounding of y and dx to their dtype: half a unit in the last place of each element; in the L2 norm 1.2
+  times what rounding the exact result costs (a second rounding would make it 1.4);
+* float32 sums over the n samples of a channel: in blocks or pairwise, as every kernel here sums, the error
+  grows like log2(n) roundings of the magnitude of what is summed. A few sums follow on one another, hence
+  4 log2(n) eps32 for an element, and log2(n) eps32 in the L2 norm, where they do not all err the same way. The
+  magnitude is that of the formula's own terms: dx = w/D (g - S_k sum g - D_k sum g x_hat), with S_k and D_k from
+  the functionals.
+
+What rounding may decide either way is kept out rather than allowed for: the cotangent is 0 where the float64
+pre-activation is within its bound of 0 (ReLU's kink), and samples within rounding of S, but not S itself, are
+left out of dx (a few deviations have their kink at S). An S that is a sample, as order statistics are, must be
+met exactly.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from gbn import kernels
+from gbn.nn.pairs import Pair
+from gbn.risk import Functional
+
+from .cases import DTYPES, Case, input_of
+
+#: Share of elements that may be left out; more would mean a wrong bound.
+LEFT_OUT = 0.01
+EPS = 1e-5  # BatchNorm's
+Results = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
+NAMES = ("y", "S", "D", "dx", "dweight", "dbias")
+OVER, SHAPE = (0, 2, 3), (1, -1, 1, 1)
+
+
+@dataclass(frozen=True)
+class Bound:
+    """What the error of a result may be: in each element, and in the L2 norm."""
+
+    element: Tensor
+    norm: float | None = None
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The largest error in units of its bound, and where it occurred."""
+
+    worst: float
+    where: str
+
+    @property
+    def passed(self) -> bool:
+        """Whether every error is within its bound."""
+        return self.worst <= 1.0
+
+    def __str__(self) -> str:
+        return f"{self.where}: error {self.worst:.3g} times its bound"
+
+
+def check(case: Case, pair: Pair, choice: str, device: torch.device, seed: int = 0) -> Verdict:
+    """Compare ``kernels.normalize(..., "relu")`` under ``choice`` with the float64 reference."""
+    x, g = input_of(case, device, seed)
+    make = torch.Generator().manual_seed(seed + 1)
+    channels = case.shape[1]
+    weight = (torch.rand(channels, generator=make) + 0.5).to(device)
+    bias = (torch.randn(channels, generator=make) * 0.3 + pair.initial_bias).to(device)
+    exact, g, bounds = _exact(case, pair, x, g, weight, bias)
+    leaves = [t.detach().clone().requires_grad_() for t in (x, weight, bias)]
+    with kernels.using(choice):
+        y, s, d = kernels.normalize(
+            leaves[0], leaves[1], leaves[2], pair.statistic, pair.deviation, EPS, "relu"
+        )
+        dx, dweight, dbias = torch.autograd.grad(y, leaves, g)
+    ours = (y.detach(), s, d, dx, dweight, dbias)
+    return _judge(ours, exact, bounds)
+
+
+def _exact(
+    case: Case, pair: Pair, x: Tensor, g: Tensor, weight: Tensor, bias: Tensor
+) -> tuple[Results, Tensor, list[Bound]]:
+    """Float64 results, the cotangent without ReLU's kink, and the bounds of each result's error."""
+    wide = [t.detach().double().requires_grad_() for t in (x, weight, bias)]
+    with kernels.using("reference"):
+        before, s, d = kernels.normalize(wide[0], wide[1], wide[2], pair.statistic, pair.deviation, EPS)
+    sums = math.log2(max(case.samples, 2)) * torch.finfo(torch.float32).eps
+    x64, pre = wide[0].detach(), before.detach()
+    w, b, divisor = wide[1].detach().view(SHAPE), wide[2].detach().view(SHAPE), d.view(SHAPE) + EPS
+    rms = x64.square().mean(OVER, keepdim=True).sqrt()
+    # Errors of S and D are relative to the samples' magnitude, so those of x_hat relative to this.
+    magnitude = (rms / divisor).clamp_min(1.0)
+    near = pre.abs() <= 8 * sums * (w * magnitude + b.abs())
+    g = g.masked_fill(near, 0.0)
+    passed = g.double() * (pre > 0)
+    dx, dweight, dbias = torch.autograd.grad(before, wide, passed)
+
+    x_hat = (pre - b) / w
+    y = pre.relu()
+    y_scale = w * magnitude * (1 + x_hat.abs()) + b.abs()
+    distance = (x64 - s.view(SHAPE)).abs()
+    beside = (distance > 0) & (distance <= 8 * sums * rms)
+    for what in (near, beside):
+        if (share := what.double().mean().item()) > LEFT_OUT:
+            raise AssertionError(
+                f"the gate of {case} would leave out {share:.1%} of the samples: its bound is wrong"
+            )
+    # Sums of g and g x_hat: what independent terms add up to, what comes out, and x_hat's own error.
+    size = passed.square().sum(OVER, keepdim=True).sqrt()
+    sum_g = size + dbias.abs().view(SHAPE)
+    sum_gx = (passed * x_hat).square().sum(OVER, keepdim=True).sqrt() + dweight.abs().view(SHAPE)
+    sum_gx = sum_gx + magnitude * sum_g
+    s_k, d_k = (
+        _slopes(functional, wide[0], magnitude / case.samples)
+        for functional in (pair.statistic, pair.deviation)
+    )
+    dx_scale = w / divisor * magnitude * (passed.abs() + s_k * sum_g + d_k * sum_gx)
+    dx_scale.masked_fill_(beside, torch.inf)
+    is_sample = (distance == 0).any(3).any(2).any(0) & (s.float().double() == s)
+    bounds = [
+        Bound(_rounding(y, case) + 4 * sums * y_scale, _norm_bound(y, y_scale, sums, case)),
+        Bound(torch.where(is_sample, 0.0, 4 * sums * rms.flatten())),
+        Bound(4 * sums * rms.flatten()),
+        Bound(_rounding(dx, case) + 4 * sums * dx_scale, _norm_bound(dx, dx_scale, sums, case)),
+        Bound(4 * sums * sum_gx.flatten()),
+        Bound(4 * sums * sum_g.flatten()),
+    ]
+    return (y, s, d, dx, dweight, dbias), g, bounds
+
+
+def _slopes(functional: Functional, x: Tensor, even: Tensor) -> Tensor:
+    """What errors of S_k or D_k are relative to: its size, and that of what was added up to it.
+
+    An exact order statistic's derivative is 0 or a count. Others are lines in x, whose parts may cancel at one
+    sample and not at another; ``even`` is the share of each sample in a mean.
+    """
+    slopes = torch.autograd.grad(functional(x, OVER).sum(), x)[0].abs_()
+    exact = functional.parameters.get("quantile_gradient") == "exact"
+    return slopes + even + (0.0 if exact else slopes.amax(OVER, keepdim=True))
+
+
+def _rounding(exact: Tensor, case: Case) -> Tensor:
+    """Half a unit in the last place of each element, and what is too small for the dtype."""
+    narrow = torch.finfo(DTYPES[case.dtype])
+    return narrow.eps / 2 * exact.abs() + narrow.tiny * narrow.eps
+
+
+def _norm_bound(exact: Tensor, scale: Tensor, sums: float, case: Case) -> float:
+    """Bound of the L2 norm of the error over the elements whose scale is finite."""
+    counted = scale.isfinite()
+    rounded = (exact.to(DTYPES[case.dtype]).double() - exact) * counted
+    return (1.2 * rounded.norm() + sums * scale.where(counted, 0.0).norm()).item()
+
+
+def _judge(ours: Results, exact: Results, bounds: list[Bound]) -> Verdict:
+    """The worst of all comparisons; anything that is no number is infinitely wrong."""
+    worst, where = 0.0, "nothing"
+    for name, got, want, bound in zip(NAMES, ours, exact, bounds, strict=True):
+        error = (got.double() - want).abs()
+        found = {name: torch.where(error == 0, 0.0, error / bound.element).max().item()}
+        if bound.norm is not None:
+            total = error.where(bound.element.isfinite() | error.isnan(), 0.0).norm().item()
+            found[f"{name} (L2)"] = total / bound.norm if total else 0.0
+        for key, units in found.items():
+            units = units if math.isfinite(units) else math.inf
+            if units > worst:
+                worst, where = units, key
+    return Verdict(worst, where)

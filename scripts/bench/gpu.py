@@ -1,0 +1,93 @@
+"""`make gpu`: GPU tests and both benchmarks, each with a time limit, everything in one folder.
+
+    python scripts/bench/gpu.py --out DIR [--seconds 840] [--parts tests norm train]
+
+A part that fails or runs out of time stops no other; the exit status is 1 then. At most eight files, side by side:
+gpu.log and what the benchmarks write. Time that a part leaves is the next one's.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+#: part -> (share of the time that is left when it begins, command); benchmarks get a budget that ends before it.
+PARTS: dict[str, tuple[float, list[str]]] = {
+    "tests": (
+        0.3,
+        [
+            "-m",
+            "pytest",
+            "-q",
+            "-p",
+            "no:cacheprovider",
+            "-m",
+            "gpu",
+            "tests/kernels",
+            "tests/nn",
+            "tests/risk",
+        ],
+    ),
+    "norm": (0.68, ["scripts/bench_norm.py", "--device", "cuda", "--cold-repeats", "1"]),
+    "train": (1.0, ["scripts/bench_train.py", "--device", "cuda"]),
+}
+RESERVE = 45.0  # seconds that a case begun within the budget may still take
+
+
+def run_part(name: str, share: float, command: list[str], seconds: float, out: Path) -> str:
+    """Run one part, its output to the terminal and the log; how it ended."""
+    limit = share * seconds
+    if name != "tests":
+        command = [*command, "--out", str(out), "--budget", f"{max(1.0, limit - RESERVE):.0f}"]
+    variables = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
+    with open(out / "gpu.log", "a") as log:
+        log.write(f"\n== {name}: python {' '.join(command)}\n")
+        log.flush()
+        process = subprocess.Popen(
+            [sys.executable, *command], cwd=ROOT, env=variables, stdout=log, stderr=subprocess.STDOUT
+        )
+        try:
+            status = process.wait(limit)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            return f"out of time after {limit:.0f} s"
+    return "ok" if status == 0 else f"exit status {status}"
+
+
+def main() -> int:
+    """All parts; 1 where one failed."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--out", type=Path, required=True, help="folder of the files, made where it is missing"
+    )
+    parser.add_argument("--seconds", type=float, default=840.0, help="for all parts together (default 840)")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
+    arguments = parser.parse_args()
+    look = "import sys, torch; sys.exit(not torch.cuda.is_available())"
+    if subprocess.run([sys.executable, "-c", look], check=False).returncode:
+        print(f"error: {sys.executable} sees no GPU through torch; name one that does: GPU_PYTHON=python3")
+        return 2
+    out = arguments.out.resolve()
+    out.mkdir(parents=True, exist_ok=True)
+    end = time.monotonic() + arguments.seconds
+    results = {}
+    for position, name in enumerate(arguments.parts):
+        share, command = PARTS[name]
+        share = 1.0 if position == len(arguments.parts) - 1 else share
+        began = time.monotonic()
+        results[name] = run_part(name, share, command, end - began, out)
+        print(f"{name}: {results[name]} ({time.monotonic() - began:.0f} s)", flush=True)
+    with open(out / "gpu.log", "a") as log:
+        log.write("\n" + "\n".join(f"{name}: {result}" for name, result in results.items()) + "\n")
+    print((out / "gpu.log").read_text()[-6000:])
+    return int(any(result != "ok" for result in results.values()))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,233 @@
+"""Timing several steps in one process, round-robin, with what the machine was doing meanwhile.
+
+Every round runs each step once, so that a ratio of two steps is a ratio within a round: what slows the machine
+slows both. The step that begins a round changes from round to round. A block of rounds in which other processes
+used more than a few per cent of the machine is done again.
+"""
+
+import ctypes
+import math
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from gbn.engine.clock import LIMIT, Neighbours
+
+#: Attempts at a block before the least disturbed one is taken, with its share recorded.
+TRIES = 4
+
+
+class Spread(NamedTuple):
+    """Median with 20/80 percentiles."""
+
+    median: float
+    p20: float
+    p80: float
+
+
+def spread(values: Sequence[float]) -> Spread:
+    """Median and 20/80 percentiles, linear between order statistics."""
+    if len(values) == 1:
+        return Spread(values[0], values[0], values[0])
+    tenths = statistics.quantiles(values, n=10, method="inclusive")
+    return Spread(statistics.median(values), tenths[1], tenths[7])
+
+
+def ratios(ours: Sequence[float], theirs: Sequence[float]) -> Spread:
+    """The spread of ours / theirs, round by round."""
+    return spread([a / b for a, b in zip(ours, theirs, strict=True)])
+
+
+@dataclass
+class Step:
+    """Something to time: ``prepare`` (not timed) and ``run`` are told the number of the round."""
+
+    run: Callable[[int], object]
+    prepare: Callable[[int], object] = lambda _: None
+    within: Callable[[], AbstractContextManager[None]] = nullcontext
+
+
+@dataclass
+class Samples:
+    """Seconds by step, one entry a round; ``host``: seconds until the work was issued (CUDA)."""
+
+    seconds: dict[str, list[float]]
+    host: dict[str, list[float]]
+    others: float | None = None  # largest share of the machine that others used, over the blocks kept
+
+    @property
+    def rounds(self) -> int:
+        """How often each step ran."""
+        return len(next(iter(self.seconds.values())))
+
+
+@dataclass
+class WallClock:
+    """Seconds from start to end; on a GPU until all work is done."""
+
+    synchronize: Callable[[], None] = lambda: None
+
+    def __call__(self, step: Callable[[int], object], round_: int, name: str) -> tuple[float, float]:
+        """Seconds of one call, twice (there is no other host time)."""
+        self.synchronize()
+        began = time.perf_counter()
+        step(round_)
+        self.synchronize()
+        took = time.perf_counter() - began
+        return took, took
+
+
+@dataclass
+class DeviceClock:
+    """Seconds on the GPU between two events, and seconds that the CPU needed to issue the work.
+
+    The GPU is first kept busy for longer than issuing takes, so that it never waits for the CPU between the
+    events: launch cost is told by the second number alone.
+    """
+
+    _host: dict[str, float] = field(default_factory=dict)
+
+    def __call__(self, step: Callable[[int], object], round_: int, name: str) -> tuple[float, float]:
+        """(device seconds, host seconds) of one call."""
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        head_start = min(2 * self._host.get(name, 2e-3), 20e-3)
+        torch.cuda._sleep(int(head_start * 2e9))  # clock cycles; Hopper runs at just under 2 GHz
+        start.record()
+        began = time.perf_counter()
+        step(round_)
+        host = time.perf_counter() - began
+        end.record()
+        torch.cuda.synchronize()
+        # The slowest of the last calls decides, so that one fast call does not take the head start away.
+        self._host[name] = max(host, 0.9 * self._host.get(name, 0.0))
+        return start.elapsed_time(end) / 1e3, host
+
+
+Clock = WallClock | DeviceClock
+
+
+def interleave(
+    steps: dict[str, Step],
+    clock: Clock,
+    *,
+    blocks: int = 3,
+    block_seconds: float = 0.5,
+    least: int = 5,
+    most: int = 1000,
+    warm_up: int = 3,
+    exclusive: bool = True,
+) -> Samples:
+    """Time the steps round-robin, ``blocks`` times about ``block_seconds`` (at least ``least`` rounds each).
+
+    Args:
+        steps: by name.
+        clock: how one call is timed.
+        blocks, block_seconds, least, most: how much; the share of others is read over a block, since the
+            system counts it in hundredths of a second.
+        warm_up: rounds before, not counted.
+        exclusive: whether to repeat a block that others disturbed.
+    """
+    names = list(steps)
+
+    def one_round(number: int, into: Samples | None) -> None:
+        for name in names[number % len(names) :] + names[: number % len(names)]:
+            step = steps[name]
+            with step.within():
+                step.prepare(number)
+                seconds, host = clock(step.run, number, name)
+                step.prepare(number)
+            if into is not None:
+                into.seconds[name].append(seconds)
+                into.host[name].append(host)
+
+    for number in range(warm_up):
+        one_round(number, None)
+    began = time.perf_counter()
+    one_round(warm_up, None)
+    rounds = max(least, min(most, math.ceil(block_seconds / (time.perf_counter() - began))))
+    total = _empty(names)
+    number = 0
+    for _ in range(blocks):
+        best: Samples | None = None
+        for _attempt in range(TRIES if exclusive else 1):
+            neighbours, block = Neighbours(), _empty(names)
+            for _ in range(rounds):
+                one_round(number, block)
+                number += 1
+            block.others = neighbours.share()
+            if best is None or (block.others or 0.0) < (best.others or 0.0):
+                best = block
+            if (best.others or 0.0) <= LIMIT:
+                break
+        assert best is not None
+        for name in names:
+            total.seconds[name] += best.seconds[name]
+            total.host[name] += best.host[name]
+        if best.others is not None:
+            total.others = max(best.others, total.others or 0.0)
+    return total
+
+
+def _empty(names: Sequence[str]) -> Samples:
+    return Samples({name: [] for name in names}, {name: [] for name in names})
+
+
+def copy_seconds(device: torch.device, size: int, sets: int = 1, seconds: float = 0.3) -> float:
+    """Median seconds to copy ``size`` bytes on the device, going round ``sets`` pairs of tensors."""
+    pairs = [
+        (
+            torch.zeros(size, dtype=torch.uint8, device=device),
+            torch.empty(size, dtype=torch.uint8, device=device),
+        )
+        for _ in range(sets)
+    ]
+
+    def copy(round_: int) -> Tensor:
+        source, target = pairs[round_ % sets]
+        return target.copy_(source)
+
+    gpu = device.type == "cuda"
+    clock: Clock = DeviceClock() if gpu else WallClock()
+    samples = interleave(
+        {"copy": Step(copy)}, clock, blocks=1, block_seconds=seconds, least=10, exclusive=not gpu
+    )
+    return spread(samples.seconds["copy"]).median
+
+
+def bandwidth(device: torch.device) -> float:
+    """Bytes read and written per second by a copy far beyond the caches (256 MB; 1 GB on a GPU)."""
+    size = (1 << 30) if device.type == "cuda" else 256 * (1 << 20)
+    return 2 * size / copy_seconds(device, size, seconds=1.0)
+
+
+def cache_size(device: torch.device) -> int:
+    """Bytes of the last cache before memory; 32 MiB where the system does not tell."""
+    if device.type == "cuda":
+        return int(torch.cuda.get_device_properties(device).L2_cache_size)
+    sizes = []
+    for path in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*/size"):
+        text = path.read_text().strip()
+        sizes.append(int(text[:-1]) * {"K": 1 << 10, "M": 1 << 20}.get(text[-1], 1))
+    return max(sizes, default=32 << 20)
+
+
+def keep_memory() -> str:
+    """Tell glibc to keep freed memory; returns what the allocator now is, for the file.
+
+    By default it gives tensors of 32 MB and more back to the system at every free, so that each new one is
+    paged in anew, 4 kB a fault: most of BatchNorm's time on large shapes, whatever the kernel.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError):
+        return "system"
+    trim_threshold, mmap_threshold, mmap_max = -1, -3, -4
+    kept = mallopt(mmap_threshold, 1 << 30) or mallopt(mmap_max, 0)
+    return "glibc, freed memory kept" if kept and mallopt(trim_threshold, -1) else "system"

@@ -1,0 +1,236 @@
+"""Training steps of one network with different norms: the arms, their check, their timing."""
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gbn import kernels, models
+from gbn.nn import norm_layer
+from gbn.suggest import did_you_mean
+
+from .cases import LAYOUTS, SMALL, pair_options
+from .environment import COLUMNS as ENVIRONMENT
+from .providers import attempt
+from .timing import Samples, Step, WallClock, interleave, ratios, spread
+
+BASE = "bn"
+DEFAULT_ARMS = (BASE, "gbn_std", "gbn_mad", "gbn_cvar")
+PRECISIONS = ("float32", "bfloat16", "float16")
+CHECKED = 3  # first losses that are looked at
+COLUMNS = (
+    *(
+        "net",
+        "width",
+        "batch",
+        "precision",
+        "layout",
+        "mode",
+        "arm",
+        "pair",
+        "kernels",
+        "implementation",
+        "status",
+    ),
+    *(
+        "first_losses",
+        "rounds",
+        "steps",
+        "images_s",
+        "p20",
+        "p80",
+        "ratio",
+        "ratio_p20",
+        "ratio_p80",
+        "step_ms",
+    ),
+    *("others", *ENVIRONMENT),
+)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What all arms of a comparison share."""
+
+    net: str
+    width: float
+    batch: int
+    precision: str
+    layout: str
+    compiled: bool
+
+    def autocast(self, device: torch.device) -> AbstractContextManager[Any]:
+        """The context of a step's forward pass and loss."""
+        if self.precision == "float32":
+            return nullcontext()
+        return torch.autocast(device.type, dtype=getattr(torch, self.precision))
+
+
+def parse_arm(name: str) -> tuple[str, str]:
+    """The pair and the choice of kernels of an arm, both empty for ``bn``.
+
+    Arms are ``bn`` and ``gbn_<pair>`` with a pair as in bench_norm.py (``gbn_cvar``, ``gbn_cvar[exact]``); with
+    ``@reference`` after it the reference kernels compute it.
+
+    Raises:
+        ValueError: another name.
+    """
+    if name == BASE:
+        return "", ""
+    arm, at, choice = name.partition("@")
+    if not arm.startswith("gbn_") or (at and choice != "reference"):
+        hint = did_you_mean(name, DEFAULT_ARMS)
+        raise ValueError(
+            f"arm {name!r} is unknown{hint}: allowed are bn, gbn_<pair> and gbn_<pair>@reference"
+        )
+    pair_options(arm.removeprefix("gbn_"))
+    return arm.removeprefix("gbn_"), choice or "auto"
+
+
+class Arm:
+    """One network in training on fixed images, see :func:`parse_arm` for the names."""
+
+    def __init__(self, name: str, setting: Setting, device: torch.device) -> None:
+        self.name, self.setting, self.device = name, setting, device
+        self.pair, self.choice = parse_arm(name)
+        norm = norm_layer("gbn", **pair_options(self.pair)) if self.pair else norm_layer("bn")
+        network, options = SMALL[setting.net]
+        model = models.build(
+            network, norm, in_channels=3, num_classes=10, image_size=32, width=setting.width, **options
+        )
+        models.initialise(model, 0)
+        model = model.to(device, memory_format=LAYOUTS[setting.layout])
+        self.model: nn.Module = torch.compile(model, dynamic=False) if setting.compiled else model
+        self.optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
+        make = torch.Generator().manual_seed(0)
+        images = torch.randn(setting.batch, 3, 32, 32, generator=make)
+        self.images = images.to(device, memory_format=LAYOUTS[setting.layout])
+        self.labels = torch.randint(10, (setting.batch,), generator=make).to(device)
+
+    def step(self) -> Tensor:
+        """One update; the loss before it."""
+        self.optimizer.zero_grad(set_to_none=True)
+        with self.setting.autocast(self.device):
+            loss = F.cross_entropy(self.model(self.images), self.labels)
+        loss.backward()
+        self.optimizer.step()
+        return loss.detach()
+
+    def within(self) -> AbstractContextManager[None]:
+        """The kernels that the arm's steps use."""
+        return kernels.using(self.choice) if self.choice else nullcontext()
+
+    def first_losses(self) -> list[float]:
+        """The first losses, which also warms up."""
+        with self.within():
+            return [self.step().item() for _ in range(CHECKED)]
+
+    def implementation(self) -> str:
+        """What computes the norms."""
+        if not self.pair:
+            return "torch"
+        with self.within():
+            return kernels.selected(self.device.type)
+
+
+def check_losses(losses: dict[str, list[float]], precision: str) -> dict[str, str]:
+    """What is wrong, by arm: a loss that is no number, or a gbn_std that does not train as bn does.
+
+    The first loss is a forward pass: float32's rounding through some twenty layers (1e-4 allows a hundred
+    roundings a layer); later ones follow updates that differ by as much. Half precision rounds each layer's
+    output to three (bfloat16) or four digits.
+    """
+    tolerance = {"float32": 1e-4, "bfloat16": 3e-2, "float16": 1e-2}[precision]
+    wrong = {}
+    for arm, values in losses.items():
+        shown = ", ".join(f"{value:.6g}" for value in values)
+        if not all(torch.tensor(values).isfinite()):
+            wrong[arm] = f"check failed: losses {shown} are not finite"
+        elif arm.partition("@")[0] == "gbn_std" and BASE in losses:
+            apart = max(abs(a - b) / max(abs(b), 1e-3) for a, b in zip(values, losses[BASE], strict=True))
+            if not apart <= tolerance:
+                wrong[arm] = (
+                    f"check failed: losses {shown} differ from bn's by {apart:.2g}, more than {tolerance:g}"
+                )
+    return wrong
+
+
+def rows_of(
+    setting: Setting,
+    names: Sequence[str],
+    device: torch.device,
+    environment: dict[str, Any],
+    *,
+    steps: int,
+    blocks: int,
+    block_seconds: float,
+) -> list[dict[str, Any]]:
+    """A row an arm; one that fails its check, or fails at all, is not timed and says so."""
+    if setting.compiled:
+        torch.compiler.reset()
+    arms, losses, rows = {}, {}, {}
+    for name in names:
+        row = rows[name] = _head(setting, name, environment)
+
+        def start(name: str = name) -> tuple[Arm, list[float]]:
+            arm = Arm(name, setting, device)
+            return arm, arm.first_losses()
+
+        made, error = attempt(start)
+        if error:
+            row["status"] = f"error: {error}"
+            continue
+        arms[name], losses[name] = made
+        row["implementation"] = arms[name].implementation()
+        row["first_losses"] = " ".join(f"{value:.6g}" for value in losses[name])
+    for name, why in check_losses(losses, setting.precision).items():
+        rows[name]["status"] = why
+        del arms[name]
+    if BASE not in arms:
+        return list(rows.values())
+    timed = {
+        name: Step(lambda _, arm=arm: [arm.step() for _ in range(steps)], within=arm.within)
+        for name, arm in arms.items()
+    }
+    clock = WallClock(torch.cuda.synchronize) if device.type == "cuda" else WallClock()
+    samples = interleave(
+        timed, clock, blocks=blocks, block_seconds=block_seconds, warm_up=1, exclusive=device.type == "cpu"
+    )
+    for name in arms:
+        rows[name] |= _timed(samples, name, setting, steps)
+    return list(rows.values())
+
+
+def _head(setting: Setting, name: str, environment: dict[str, Any]) -> dict[str, Any]:
+    pair, choice = parse_arm(name)
+    return {
+        **{key: getattr(setting, key) for key in ("net", "width", "batch", "precision", "layout")},
+        "mode": "compiled" if setting.compiled else "eager",
+        "arm": name,
+        "kernels": choice,
+        "pair": pair,
+        "status": "ok",
+        **environment,
+    }
+
+
+def _timed(samples: Samples, name: str, setting: Setting, steps: int) -> dict[str, Any]:
+    images = setting.batch * steps
+    rate = spread([images / second for second in samples.seconds[name]])
+    ratio = ratios(samples.seconds[BASE], samples.seconds[name])  # of images/s, hence times upside down
+    return {
+        "rounds": samples.rounds,
+        "steps": steps,
+        "others": samples.others,
+        "images_s": rate.median,
+        "p20": rate.p20,
+        "p80": rate.p80,
+        "ratio": ratio.median,
+        "ratio_p20": ratio.p20,
+        "ratio_p80": ratio.p80,
+        "step_ms": spread([1e3 * second / steps for second in samples.seconds[name]]).median,
+    }
