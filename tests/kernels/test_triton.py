@@ -67,8 +67,9 @@ def fresh_cuts() -> Iterator[None]:
 def large(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Take the way of large inputs, with a sample of m values a channel and this many programs."""
 
-    def choose(m: int = 32, programs: int = 4) -> None:
+    def choose(m: int = 32, programs: int = 4, cached: int = 0) -> None:
         monkeypatch.setattr(launch_forward, "_SMALL", 0)
+        monkeypatch.setattr(launch_forward, "_CACHED", cached)
         monkeypatch.setattr(launch_forward, "sample_size", lambda n: m)
         monkeypatch.setattr(geometry, "_PROGRAMS", programs)
         geometry._cut.cache_clear()
@@ -87,49 +88,52 @@ def sample(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> tu
     return x.to(dtype), weight, bias, torch.randn(shape, generator=make).to(dtype)
 
 
-def both(
-    pair: risk.Quadrangle,
-    x: Tensor,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    g: Tensor,
-    relu: bool = True,
-) -> tuple[list[Tensor | None], list[Tensor | None]]:
-    """y, S, D, dx, dweight, dbias of the kernels, and of the reference in float64."""
+def run(
+    pair: risk.Quadrangle, x: Tensor, weight: Tensor | None, bias: Tensor | None, g: Tensor, relu: bool = True
+) -> tuple[list[Tensor], Tensor]:
+    """y, S, D, dx, dweight, dbias of the kernels, and the record."""
     plan = lower(pair.S, pair.D, x.numel() // x.shape[1])
     y, s, d, record = gpu.forward(x, weight, bias, plan, EPS, relu)
     assert record.shape == (x.shape[1], plan.record)
     assert record.dtype == s.dtype == d.dtype == torch.float32
-    assert (y.dtype, y.stride()) == (x.dtype, torch.empty_like(x).stride())
-    ours = [y, s, d, *gpu.backward(g, x, weight, bias, s, d, record, plan, EPS, relu, True)]
-    assert ours[3] is not None
-    assert (ours[3].dtype, ours[3].stride()) == (x.dtype, y.stride())
-    channels = x.shape[1]
+    dx, dweight, dbias = gpu.backward(g, x, weight, bias, s, d, record, plan, EPS, relu, True)
+    assert dx is not None
+    assert y.dtype == dx.dtype == x.dtype
+    assert y.stride() == dx.stride() == torch.empty_like(x).stride()
+    return [y, s, d, dx, dweight, dbias], record
+
+
+def wanted(
+    pair: risk.Quadrangle, x: Tensor, weight: Tensor | None, bias: Tensor | None, g: Tensor, relu: bool = True
+) -> list[Tensor]:
+    """The same of the reference, in float64."""
     wide = x.double().requires_grad_()
-    gain = (torch.ones(channels) if weight is None else weight).double().requires_grad_()
-    shift = (torch.zeros(channels) if bias is None else bias).double().requires_grad_()
+    gain = (torch.ones(x.shape[1]) if weight is None else weight).double().requires_grad_()
+    shift = (torch.zeros(x.shape[1]) if bias is None else bias).double().requires_grad_()
     y, s, d = reference.normalize(wide, gain, shift, pair.S, pair.D, EPS, "relu" if relu else None)
-    return ours, [y.detach(), s, d, *torch.autograd.grad(y, (wide, gain, shift), g.double())]
+    return [y.detach(), s, d, *torch.autograd.grad(y, (wide, gain, shift), g.double())]
 
 
-def assert_close(
-    ours: list[Tensor | None], exact: list[Tensor | None], x: Tensor, *, rounds: int = 8
-) -> None:
-    """Within one rounding to x's dtype (y, dx), and float32's of the numbers that they are made of.
+def check(pair: risk.Quadrangle, x: Tensor, *others: Any) -> Tensor:
+    """Compare both; return the kernels' record."""
+    ours, record = run(pair, x, *others)
+    assert_close(ours, wanted(pair, x, *others), x)
+    return record
 
-    The latter: S is rounded (half an eps of the largest sample), x - S, the scale, the product, the sum with the
-    bias or with f(x), and the sums, whose float32 parts are at most 32 terms long and joined in float64: 8 eps of
-    the largest value of each.
+
+def assert_close(ours: list[Tensor], exact: list[Tensor], x: Tensor) -> None:
+    """Within one rounding to x's dtype (y, dx), and those of the float32 numbers that they are made of.
+
+    Those are S (half an eps of the largest sample), x - S, the scale, the product, the sum with the bias or with
+    f(x), the record's coefficients: 8 eps of the largest value. dweight and dbias are sums of n terms: the errors of
+    their partial sums add up as a random walk, sqrt(n) eps of the largest gradient.
     """
-    largest = x.double().nan_to_num(0, 0, 0).abs().max()
-    for place, (a, b) in enumerate(zip(ours, exact, strict=True)):
-        assert a is not None
-        assert b is not None
-        size = torch.maximum(b.abs().max(), largest if place in (0, 1, 2) else torch.tensor(1.0))
-        tolerance = rounds * EPS32 + (torch.finfo(x.dtype).eps if place in (0, 3) else 0.0)
-        assert (a.double() - b).abs().max() <= tolerance * size, ("y", "S", "D", "dx", "dweight", "dbias")[
-            place
-        ]
+    largest, n = x.double().nan_to_num(0, 0, 0).abs().max(), x.numel() // x.shape[1]
+    for name, a, b in zip(("y", "S", "D", "dx", "dweight", "dbias"), ours, exact, strict=True):
+        size = torch.maximum(b.abs().max(), largest if name in ("y", "S", "D") else torch.tensor(1.0))
+        tolerance = (max(8.0, n**0.5) if name in ("dweight", "dbias") else 8.0) * EPS32
+        tolerance += torch.finfo(x.dtype).eps if name in ("y", "dx") else 0.0
+        assert (a.double() - b).abs().max() <= tolerance * size, name
 
 
 def read(record: Tensor, rows: Tensor, s: Tensor, plan: Plan) -> list[Tensor]:
@@ -146,60 +150,76 @@ def read(record: Tensor, rows: Tensor, s: Tensor, plan: Plan) -> list[Tensor]:
     return found
 
 
-def assert_measures(x: Tensor, plan: Plan) -> None:
-    """S, D and what the record says of every sample, against the eager measuring in float64."""
-    _, s, d, record = gpu.forward(x, None, None, plan, EPS, False)
+def assert_record(record: Tensor, x: Tensor, pair: risk.Quadrangle) -> None:
+    """What the record says of every sample, against the eager measuring in float64."""
     rows = x.transpose(0, 1).flatten(1)
-    exact_s, exact_d, exact_record = describe(rows.double(), plan)
-    # S: rounded once; D: 8 roundings of float32 sums, of the size of the samples' distance from their middle
-    assert (s - exact_s).abs().max() <= EPS32 * rows.double().abs().max()
-    assert (d - exact_d).abs().max() <= 8 * EPS32 * (rows.double() - exact_s[:, None]).abs().max()
-    # each coefficient is rounded, and in a narrow window the tilt inherits 8 roundings of the window's variance
-    for got, want in zip(read(record, rows, s, plan), read(exact_record, rows, exact_s, plan), strict=True):
+    plan = lower(pair.S, pair.D, rows.shape[1])
+    s, _, exact = describe(rows.double(), plan)
+    # each coefficient is rounded, and the tilt in a narrow window inherits 8 roundings of the window's variance
+    for got, want in zip(read(record, rows, s, plan), read(exact, rows, s, plan), strict=True):
         assert (got - want).abs().max() <= 32 * EPS32 * want.abs().max().clamp_min(1 / plan.n)
 
 
 @pytest.mark.parametrize(("name", "mode"), PAIRS)
 def test_small_inputs(name: str, mode: str | None) -> None:
-    x, weight, bias, g = sample(3, 2, 3, 5)
-    assert_close(*both(build(name, mode), x, weight, bias, g), x)
+    pair = build(name, mode)
+    x, weight, bias, g = sample(3, 1, 3, 5)
+    record = check(pair, x, weight, bias, g)
+    if name in FAST:
+        assert_record(record, x, pair)
 
 
 @pytest.mark.parametrize(("name", "mode"), FAST_PAIRS)
 def test_large_inputs(name: str, mode: str | None, large: Callable[..., None]) -> None:
     """In bfloat16, which has ties in every bracket; counts, sums and the record in float32 all the same."""
     large()
-    x, weight, bias, g = sample(4, 2, 5, 5, dtype=torch.bfloat16)
     pair = build(name, mode)
-    assert_close(*both(pair, x, weight, bias, g), x)
-    assert_measures(x, lower(pair.S, pair.D, 100))
+    x, weight, bias, g = sample(4, 1, 5, 5, dtype=torch.bfloat16)
+    assert_record(check(pair, x, weight, bias, g), x, pair)
 
 
-@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
-@pytest.mark.parametrize("name", ["cvar", "range", "std", "mixed_cvar"])
+@pytest.mark.parametrize("name", ["cvar", "range", "mixed_cvar"])
+@pytest.mark.parametrize("mode", ["window_centred", "window"])
+def test_large_inputs_that_the_cache_keeps(name: str, mode: str, large: Callable[..., None]) -> None:
+    """One pass finds all."""
+    large(cached=1 << 25)
+    pair = build(name, mode)
+    x, weight, bias, g = sample(4, 1, 5, 5, dtype=torch.bfloat16)
+    assert_record(check(pair, x, weight, bias, g), x, pair)
+
+
+@pytest.mark.parametrize(
+    ("name", "memory_format"),
+    [
+        ("cvar", torch.contiguous_format),
+        ("cvar", torch.channels_last),
+        ("range", torch.channels_last),
+        ("std", torch.channels_last),
+        ("mixed_cvar", torch.contiguous_format),
+    ],
+)
 def test_several_tiles_and_programs(
     name: str, memory_format: torch.memory_format, large: Callable[..., None]
 ) -> None:
     """Each program has several tiles, the last one not full; brackets are narrow and hold a few samples."""
     large(m=512, programs=3)
-    x, weight, bias, g = sample(5, 3, 29, 31)
+    x, weight, bias, g = sample(5, 2, 29, 31)
     x, g = x.to(memory_format=memory_format), g.to(memory_format=memory_format)
-    assert_close(*both(build(name), x, weight, bias, g), x)
+    check(build(name), x, weight, bias, g)
 
 
 @pytest.mark.parametrize("way", ["small", "large"])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize(
-    ("shape", "memory_format"),
+    ("shape", "memory_format", "dtype"),
     [
-        ((4, 5, 6, 3), torch.channels_last),
-        ((4, 5, 6, 3), torch.contiguous_format),
-        ((2, 3, 3, 2, 4), torch.channels_last_3d),
-        ((37, 5), torch.contiguous_format),
-        ((4, 3, 7), torch.contiguous_format),
-        ((1, 3, 5, 5), torch.contiguous_format),
-        ((5, 1, 5, 3), torch.channels_last),
-        ((6, 3, 1, 1), torch.channels_last),
+        ((4, 5, 6, 3), torch.channels_last, torch.float16),
+        ((4, 3, 6, 3), torch.contiguous_format, torch.float16),
+        ((2, 3, 3, 2, 4), torch.channels_last_3d, torch.bfloat16),
+        ((37, 5), torch.contiguous_format, torch.bfloat16),
+        ((4, 2, 7), torch.contiguous_format, torch.float32),
+        ((1, 2, 5, 5), torch.contiguous_format, torch.bfloat16),
+        ((5, 1, 5, 3), torch.channels_last, torch.bfloat16),
+        ((6, 3, 1, 1), torch.channels_last, torch.bfloat16),
     ],
 )
 def test_memory_formats(
@@ -211,22 +231,18 @@ def test_memory_formats(
 ) -> None:
     if way == "large":
         large(m=16)
-    if dtype == torch.float32 and way == "large" and shape != (4, 5, 6, 3):
-        pytest.skip("covered by the other dtypes")  # the interpreter's time
     x, weight, bias, g = sample(*shape, dtype=dtype)
     x = x.to(memory_format=memory_format)
-    assert_close(*both(build("cvar"), x, weight, bias, g), x)
+    check(build("cvar"), x, weight, bias, g)
 
 
 def test_inputs_that_lie_in_no_known_format() -> None:
     """Strided views are copied; a dense permutation comes back in its own strides."""
-    x, weight, bias, g = sample(4, 6, 5, 8)
-    view = x[:, ::2, :, 1::3]
-    assert_close(*both(build("cvar"), view, weight[::2], bias[::2], g[:, ::2, :, 1::3]), view)
-    turned = x.permute(3, 1, 2, 0)
-    assert_close(*both(build("cvar"), turned, weight, bias, g.permute(3, 1, 2, 0)), turned)
-    expanded = torch.ones(()).expand(x.shape)  # the cotangent of a sum
-    assert_close(*both(build("cvar"), x, weight, bias, expanded), x)
+    x, weight, bias, g = sample(4, 4, 5, 8, dtype=torch.bfloat16)
+    pair = build("cvar", "exact")
+    check(pair, x[:, ::2, :, 1::3], weight[::2], bias[::2], g[:, ::2, :, 1::3])
+    check(pair, x.permute(3, 1, 2, 0), weight, bias, g.permute(3, 1, 2, 0))
+    check(pair, x, weight, bias, torch.ones(()).expand(x.shape))  # the cotangent of a sum
 
 
 @pytest.mark.parametrize("way", ["small", "large"])
@@ -238,57 +254,49 @@ def test_tied_samples(name: str, way: str, large: Callable[..., None]) -> None:
     """
     if way == "large":
         large(m=64)
-    x, weight, bias, g = sample(6, 3, 5, 7, seed=1)
+    x, weight, bias, g = sample(6, 3, 5, 7, seed=1, dtype=torch.bfloat16)
     x = x.round()
     x[:, 1] = x[:, 1].clamp_min(x[:, 1].median())
     x[:, 2] = 0.7
     x[0, 0, 0] = -0.0  # equals 0
-    assert_close(*both(build(name), x, weight, bias, g), x)
+    check(build(name), x, weight, bias, g)
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 7])
 @pytest.mark.parametrize("name", ["cvar", "range", "std", "quantile_radius", "expectile", "huber"])
 def test_few_samples(name: str, n: int) -> None:
     x, weight, bias, g = sample(n, 2)
-    assert_close(*both(build(name), x, weight, bias, g), x)
+    check(build(name), x, weight, bias, g)
 
 
-class _Misled:
-    """Bracket ranks that miss: what every kind of failure would look like."""
-
-    def __init__(self, how: str) -> None:
-        self.how = how
-
-    def __call__(self, rank: int, n: int, m: int) -> tuple[int, int]:
-        low, high = bracket.sample_ranks(rank, n, m)
-        if self.how == "below":
-            return 1, 2
-        if self.how == "above":
-            return m - 1, m
-        return 0, m + 1  # everything is inside, and there is no room
+_MISLED: dict[str, Callable[[int, int, int], tuple[int, int]]] = {
+    "below": lambda rank, n, m: (1, 2),
+    "above": lambda rank, n, m: (m - 1, m),
+    "no room": lambda rank, n, m: (0, m + 1),
+}
 
 
-@pytest.mark.parametrize("how", ["below", "above", "no room"])
-@pytest.mark.parametrize("mode", ["window_centred", "smoothed"])
+@pytest.mark.parametrize(("name", "mode"), [("cvar", "window_centred"), ("range", "smoothed")])
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("how", list(_MISLED))
 def test_missed_brackets(
     how: str,
-    mode: str,
     memory_format: torch.memory_format,
+    name: str,
+    mode: str,
     large: Callable[..., None],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A rank outside its bracket, or no room for what is inside: the channel is selected from x, exactly."""
-    large(m=32)
-    monkeypatch.setattr(launch_forward, "sample_ranks", _Misled(how))
+    large(m=16)
+    monkeypatch.setattr(launch_forward, "sample_ranks", _MISLED[how])
     if how == "no room":
         monkeypatch.setattr(launch_forward, "_MORE", 0)
         monkeypatch.setattr(launch_forward, "_ROOM", 0.01)
-    x, weight, bias, g = sample(4, 2, 6, 7, dtype=torch.bfloat16)
+    pair = build(name, mode)
+    x, weight, bias, g = sample(3, 2, 4, 5, dtype=torch.bfloat16)
     x = x.to(memory_format=memory_format)
-    assert_close(*both(build("cvar", mode), x, weight, bias, g), x)
-    pair = build("range", mode)
-    assert_measures(x, lower(pair.S, pair.D, 168))
+    assert_record(check(pair, x, weight, bias, g), x, pair)
 
 
 def test_a_sample_that_misleads(large: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -311,55 +319,57 @@ def test_a_sample_that_misleads(large: Callable[..., None], monkeypatch: pytest.
             counts.append(self.counts)
 
     monkeypatch.setattr(launch_forward, "_Scan", Watched)
-    pair = build("cvar")
-    assert_close(*both(pair, x, weight, bias, g), x)
+    check(build("mad"), x, weight, bias, g)
     below, inside = counts[0].sum(-1)[:, 0]
-    assert below[0] + inside[0] < 150  # the rank lies beyond the misled channel's bracket
-    assert below[1] < 150 <= below[1] + inside[1]
+    assert below[0] + inside[0] < 100  # the rank lies beyond the misled channel's bracket
+    assert below[1] < 100 <= below[1] + inside[1]
+
+
+_BAD = [float("nan"), float("inf"), float("-inf")]
 
 
 @pytest.mark.parametrize("way", ["small", "large"])
-@pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
-@pytest.mark.parametrize("name", ["std", "cvar", "range", "quantile_radius", "expectile", "entropic"])
+@pytest.mark.parametrize(
+    ("name", "bad"),
+    [(name, _BAD[0]) for name in ("std", "range", "quantile_radius", "expectile", "entropic")]
+    + [("cvar", bad) for bad in _BAD]
+    + [("worst_case", bad) for bad in _BAD[1:]],
+)
 def test_nan_and_inf_stay_in_their_channel(
     name: str, bad: float, way: str, large: Callable[..., None]
 ) -> None:
     if way == "large":
         large(m=16)
     pair = build(name)
-    x, weight, bias, g = sample(4, 3, 5, 2, dtype=torch.bfloat16)
-    clean = both(pair, x, weight, bias, g, relu=False)[0]
-    x[1, 1, 2, 0] = bad
-    plan = lower(pair.S, pair.D, 40)
-    y, s, d, record = gpu.forward(x, weight, bias, plan, EPS, False)
-    spoilt = [y, s, d, *gpu.backward(g, x, weight, bias, s, d, record, plan, EPS, False, True)]
-    for ours, before in zip(spoilt, clean, strict=True):
-        assert ours is not None
-        assert before is not None
-        axis = 1 if ours.dim() > 1 else 0
-        assert torch.equal(ours.unbind(axis)[0], before.unbind(axis)[0])
-        assert torch.equal(ours.unbind(axis)[2], before.unbind(axis)[2])
-    assert not y[:, 1].isfinite().all()
+    x, weight, bias, g = sample(4, 2, 5, 2, dtype=torch.bfloat16)
+    exact = wanted(pair, x, weight, bias, g)
+    x[1, 0, 2, 0] = bad
+    ours, _ = run(pair, x, weight, bias, g)
+    assert_close(_second(ours), _second(exact), x[:, 1:])
+    assert not ours[0][:, 0].isfinite().all()
     if bad != bad:
-        assert all(t[:, 1].isnan().all() for t in (y, spoilt[3]))  # type: ignore[index]
-        assert s[1].isnan()
-        assert d[1].isnan()
-        relu = gpu.forward(x, weight, bias, plan, EPS, True)[0]
-        assert relu[:, 1].isnan().all()
+        assert ours[0][:, 0].isnan().all()  # the ReLU lets a NaN pass
+        assert ours[3][:, 0].isnan().all()
+        assert ours[1][0].isnan()
+        assert ours[2][0].isnan()
+
+
+def _second(results: list[Tensor]) -> list[Tensor]:
+    return [t[:, 1:] if t.dim() > 1 else t[1:] for t in results]
 
 
 @pytest.mark.parametrize("relu", [False, True])
 @pytest.mark.parametrize("missing", ["weight", "bias", "both"])
 def test_gain_and_bias_may_be_missing(missing: str, relu: bool) -> None:
-    x, weight, bias, g = sample(4, 3, 5, 2)
+    x, weight, bias, g = sample(4, 2, 5, 2, dtype=torch.float16)
     gain = None if missing in ("weight", "both") else weight
     shift = None if missing in ("bias", "both") else bias
-    assert_close(*both(build("cvar"), x, gain, shift, g, relu), x)
+    check(build("cvar", "exact"), x, gain, shift, g, relu)
 
 
 def test_gain_in_half_precision() -> None:
     x, weight, bias, g = sample(4, 3, 5, 2, dtype=torch.float16)
-    assert_close(*both(build("cvar"), x, weight.half(), bias.half(), g), x)
+    check(build("cvar", "exact"), x, weight.half(), bias.half(), g)
 
 
 def test_gradients_of_parameters_only() -> None:
@@ -381,9 +391,9 @@ def test_a_large_offset_does_not_cancel(way: str, large: Callable[..., None]) ->
         large(m=64)
     for name in ("cvar", "std", "range"):
         pair = build(name)
-        x, weight, bias, g = sample(8, 2, 8, 8)
+        x, weight, bias, g = sample(4, 2, 8, 8)
         x = x + 1e4
-        plan = lower(pair.S, pair.D, 512)
+        plan = lower(pair.S, pair.D, 256)
         y, s, d, record = gpu.forward(x, weight, bias, plan, EPS, False)
         dx, _, _ = gpu.backward(g, x, weight, bias, s, d, record, plan, EPS, False, True)
         wide = x.double().requires_grad_()
@@ -394,7 +404,7 @@ def test_a_large_offset_does_not_cancel(way: str, large: Callable[..., None]) ->
         rounding = 0.5 * EPS32 * 16384  # of a number between 8192 and 16384
         assert (s - exact_s).abs().max() <= rounding
         assert ((d - exact_d).abs() <= 8 * EPS32 * (wide - 1e4).abs().max()).all()
-        off = rounding * (weight / exact_d).max() if name == "std" else 0.0
+        off = rounding * (weight / exact_d).max() if name != "cvar" else 0.0  # its S is a sample
         assert (y - want).abs().max() <= off + 8 * EPS32 * want.abs().max()
         assert dx is not None
         assert (dx - exact_dx).abs().max() <= (16 * EPS32 + off) * exact_dx.abs().max()
@@ -411,10 +421,10 @@ def test_the_sample_at_s_gives_the_bias() -> None:
 
 def test_is_deterministic(large: Callable[..., None]) -> None:
     large(m=128)
-    x, weight, bias, g = sample(8, 3, 12, 9, dtype=torch.bfloat16)
+    x, weight, bias, g = sample(8, 2, 9, 9, dtype=torch.bfloat16)
     pair = build("cvar")
-    runs = [both(pair, x, weight, bias, g)[0] for _ in range(2)]
-    assert all(torch.equal(a, b) for a, b in zip(*runs, strict=True))  # type: ignore[arg-type]
+    runs = [run(pair, x, weight, bias, g)[0] for _ in range(2)]
+    assert all(torch.equal(a, b) for a, b in zip(*runs, strict=True))
 
 
 @pytest.mark.parametrize("act", [None, "relu", "silu"])
@@ -437,7 +447,6 @@ def test_through_autograd(act: str | None, monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_serves_cuda_tensors_only() -> None:
     assert not gpu.serves(torch.ones(2, 3))
-    assert gpu.available() == torch.cuda.is_available()
 
 
 def test_brackets_hold_what_they_promise() -> None:

@@ -262,17 +262,18 @@ def _deviation(view, integers, reals, s, mean, variance, levels, windows, tail, 
 
 
 @compiled
-def measure(view, integers, reals, room, places, wide, record):
+def measure(view, plan, room, places, wide, record):
     """S and D of a channel; fills its record.
 
     Args:
         view: (x, start, planes, stride, length), see :mod:`.select`.
-        integers, reals: the plan (:mod:`.encode`).
+        plan: (integers, reals), see :mod:`.encode`.
         room: float32 scratch: one place a rank, then what :func:`.select.room_to_select` says.
         places: int64 scratch: three, then two a rank.
         wide: float64 scratch: eight, then two a term.
         record: float32, to fill.
     """
+    integers, reals = plan
     x, start, planes, stride, length = view
     ranks = integers[RANK_COUNT]
     for i in range(HEAD + POINT * integers[POINTS]):

@@ -11,7 +11,7 @@ from llvmlite import ir
 from numba.core import types
 from numba.core.extending import intrinsic
 
-from .simd import _I32, _I64, _VF, _VI, LANES, _call, _constant, _splat, f32x16, mask16
+from .simd import _I32, _I64, _VD, _VF, _VI, LANES, _call, _constant, _splat, f32x16, f64x16, mask16
 
 __all__ = [
     "ahead",
@@ -27,6 +27,7 @@ __all__ = [
     "load_first",
     "prefetch",
     "store",
+    "store_doubles",
     "store_first",
     "stream",
 ]
@@ -57,6 +58,18 @@ def store(typing_context, array, offset, value):
         return context.get_dummy_value()
 
     return types.none(array, types.intp, f32x16), emit
+
+
+@intrinsic
+def store_doubles(typing_context, array, offset, value):
+    """Write sixteen float64 from ``offset``."""
+
+    def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        pointer = _address(builder, arguments[0], arguments[1])
+        builder.store(arguments[2], builder.bitcast(pointer, _VD.as_pointer()), align=8)
+        return context.get_dummy_value()
+
+    return types.none(array, types.intp, f64x16), emit
 
 
 @intrinsic

@@ -15,6 +15,7 @@ from gbn.kernels.plan import HEAD, POINT
 
 from .compiling import compiled
 from .elementwise import differentiate, normalize, reduce
+from .elementwise_last import differentiate_last, normalize_last, reduce_last
 from .measure import measure
 from .memory import (
     ahead,
@@ -26,7 +27,7 @@ from .memory import (
     integers,
 )
 from .record import merge
-from .rows import STAGE, fetch, put_back
+from .rows import LAST, PLANES, fetch, put_back
 from .select import room_to_select
 from .simd import LANES
 
@@ -86,10 +87,10 @@ _INF = np.float32(np.inf)
 
 def scratch_size(n: int, block: int, ranks: int, terms: int, points: int, rows: int) -> int:
     """Bytes that a thread needs: ``rows`` tensors' worth of a block of channels of n samples, and the searches'."""
-    integers = 3 + 2 * ranks
-    reals = 8 + 2 * terms
-    floats = rows * block * _width(n) + STAGE + LANES + ranks + room_to_select(n) + HEAD + POINT * points
-    return 8 * (integers + reals) + 4 * floats + 64
+    keep = HEAD + POINT * points
+    wide = 3 + 2 * ranks + 8 + 2 * terms + 2 * LANES
+    small = LANES * LANES + LANES + keep + 3 * LANES + LANES * keep
+    return 8 * wide + 4 * (small + rows * block * _width(n) + ranks + room_to_select(n)) + 64
 
 
 def _width_of(n):
@@ -114,54 +115,65 @@ def _divisor(d, eps, root):
 
 @compiled
 def _workspace(a, rows):
-    """This thread's scratch: rows of a block, staging, room for searches, integers, reals."""
-    thread = claim(a, _THREADS)
-    address = a[_SCRATCH] + thread * a[_SIZE]
-    ranks, terms = a[_RANKS], a[_TERMS]
+    """This thread's scratch: ``rows`` tensors' rows of a block, staging, room for searches, and small tables."""
+    address = a[_SCRATCH] + claim(a, _THREADS) * a[_SIZE]
+    ranks, terms, keep = a[_RANKS], a[_TERMS], HEAD + POINT * a[_POINTS]
     places = integers(address)
     address += 8 * (3 + 2 * ranks)
     wide = doubles(address)
     address += 8 * (8 + 2 * terms)
+    sums = doubles(address)
+    address += 8 * 2 * LANES
     square = floats(address)
     address += 4 * LANES * LANES
     short = halves(address)
     address += 4 * LANES
     merged = floats(address)
-    address += 4 * (HEAD + POINT * a[_POINTS])
-    block = a[_BLOCK]
-    size = 4 * block * _width_compiled(a[_IMAGES] * a[_LENGTH])
+    address += 4 * keep
+    table = floats(address)
+    address += 4 * 3 * LANES
+    lanes = floats(address)
+    address += 4 * LANES * keep
+    size = 4 * a[_BLOCK] * _width_compiled(a[_IMAGES] * a[_LENGTH])
     held = floats(address)
-    address += size
-    second = floats(address)
-    if rows > 1:
-        address += size
-    room = floats(address)
-    return held, second, (square, short), room, places, wide, merged
+    second = floats(address + size)
+    room = floats(address + rows * size)
+    return held, second, (square, short), room, (places, wide), (merged, table, lanes, sums)
 
 
-def forward(table):
+@compiled
+def _affine(a, table, j, c, divisor):
+    """Write S, scale and bias of channel c to lane j of the table; return them."""
+    s, scale, offset = floats(a[_S])[c], _ONE, _ZERO
+    if a[_WEIGHT] != 0:
+        scale = floats(a[_WEIGHT])[c]
+    if a[_BIAS] != 0:
+        offset = floats(a[_BIAS])[c]
+    scale = np.float32(scale / divisor)
+    table[j], table[LANES + j], table[2 * LANES + j] = s, scale, offset
+    return s, scale, offset
+
+
+def forward(table_address):
     """y, S, D and the records of all channels."""
-    a = integers(table)
-    images, channels, length = a[_IMAGES], a[_CHANNELS], a[_LENGTH]
-    shape = (a[_LAYOUT], images, channels, length)
+    a = integers(table_address)
+    layout, images, channels, length = a[_LAYOUT], a[_IMAGES], a[_CHANNELS], a[_LENGTH]
+    shape = (layout, images, channels, length)
     n = images * length
-    x = _tensor(a[_X], a[_KIND])
-    y = _tensor(a[_Y], a[_KIND])
+    width = _width_compiled(n)
+    x, y = _tensor(a[_X], a[_KIND]), _tensor(a[_Y], a[_KIND])
     s, d = floats(a[_S]), floats(a[_D])
-    weight, bias = floats(a[_WEIGHT]), floats(a[_BIAS])
     keep = HEAD + POINT * a[_POINTS]
     records = floats(a[_RECORD])
-    whole, real = integers(a[_INTEGERS]), doubles(a[_REALS])
-    eps = doubles(table)[_EPS]
-    rows, _, stage, room, places, wide, _ = _workspace(a, 1)
-    width = _width_compiled(n)
-    block = a[_BLOCK]
+    plan = (integers(a[_INTEGERS]), doubles(a[_REALS]))
+    eps = doubles(table_address)[_EPS]
+    rows, _, stage, room, (places, wide), (_, table, _, _) = _workspace(a, 1)
     as_it_lies, direct, relu, past = a[_READ] != 0, a[_DIRECT] != 0, a[_RELU] != 0, a[_PAST] != 0
     while True:
-        c0 = claim(a, _NEXT) * block
+        c0 = claim(a, _NEXT) * a[_BLOCK]
         if c0 >= channels:
             break
-        many = min(block, channels - c0)
+        many = min(a[_BLOCK], channels - c0)
         if not as_it_lies:
             fetch(x, shape, c0, many, rows, width, stage)
         for j in range(many):
@@ -171,77 +183,115 @@ def forward(table):
             if as_it_lies:
                 source, start, stride = x[0], c * length, channels * length
                 view = (source, start, images, stride, length)
-            s[c], d[c] = measure(view, whole, real, room, places, wide, ahead(records, c * keep))
-            divisor = _divisor(np.float64(d[c]), eps, a[_ROOT] != 0)
-            scale = np.float32((weight[c] if a[_WEIGHT] != 0 else _ONE) / divisor)
-            offset = bias[c] if a[_BIAS] != 0 else _ZERO
+            s[c], d[c] = measure(view, plan, room, places, wide, ahead(records, c * keep))
+            shift, scale, offset = _affine(a, table, j, c, _divisor(np.float64(d[c]), eps, a[_ROOT] != 0))
             target, begin, step = rows, start, stride
             if direct:
                 target, begin, step = y[0], c * length, channels * length
-            normalize(
-                source, start, stride, target, begin, step, images, length, s[c], scale, offset, relu, past
-            )
-        if not direct:
-            put_back(y, shape, c0, many, rows, width, stage, past)
+            if layout == PLANES:
+                normalize(
+                    source,
+                    start,
+                    stride,
+                    target,
+                    begin,
+                    step,
+                    images,
+                    length,
+                    shift,
+                    scale,
+                    offset,
+                    relu,
+                    past,
+                )
+        if layout == LAST:
+            normalize_last(x, y, n, channels, c0, many, table, relu, stage)
+        elif not direct:
+            put_back(y, shape, c0, many, rows, width, stage)
     fence()
 
 
-def backward(table):
+@compiled
+def _gradients(a, c, d, divisor, scale, sum_g, sum_gu, merged):
+    """Write the gradients to gain and bias, and the merged record that dx is made of."""
+    root = a[_ROOT] != 0
+    sum_gx = sum_gu / divisor
+    floats(a[_DWEIGHT])[c] = sum_gx
+    floats(a[_DBIAS])[c] = sum_g
+    slope = d / divisor if root else 1.0
+    record = ahead(floats(a[_RECORD]), c * (HEAD + POINT * a[_POINTS]))
+    merge(record, a[_POINTS], a[_S_POINTS], -scale * sum_g, -scale * slope * sum_gx, merged)
+
+
+def backward(table_address):
     """dx, and the gradients to gain and bias, of all channels."""
-    a = integers(table)
-    images, channels, length = a[_IMAGES], a[_CHANNELS], a[_LENGTH]
-    shape = (a[_LAYOUT], images, channels, length)
+    a = integers(table_address)
+    layout, images, channels, length = a[_LAYOUT], a[_IMAGES], a[_CHANNELS], a[_LENGTH]
+    shape = (layout, images, channels, length)
     n = images * length
-    x = _tensor(a[_X], a[_KIND])
-    g = _tensor(a[_G], a[_KIND])
-    dx = _tensor(a[_Y], a[_KIND])
-    s, d = floats(a[_S]), floats(a[_D])
-    weight, bias = floats(a[_WEIGHT]), floats(a[_BIAS])
-    dweight, dbias = floats(a[_DWEIGHT]), floats(a[_DBIAS])
-    points = a[_POINTS]
-    keep = HEAD + POINT * points
-    records = floats(a[_RECORD])
-    eps = doubles(table)[_EPS]
-    rows, others, stage, _, _, _, merged = _workspace(a, 2)
     width = _width_compiled(n)
-    block = a[_BLOCK]
-    as_it_lies, direct = a[_READ] != 0, a[_DIRECT] != 0
-    relu, root, past, bends = a[_RELU] != 0, a[_ROOT] != 0, a[_PAST] != 0, a[_BENDS]
+    x, g, dx = _tensor(a[_X], a[_KIND]), _tensor(a[_G], a[_KIND]), _tensor(a[_Y], a[_KIND])
+    d = floats(a[_D])
+    points, bends, keep = a[_POINTS], a[_BENDS], HEAD + POINT * a[_POINTS]
+    eps = doubles(table_address)[_EPS]
+    rows, others, stage, _, _, (merged, table, lanes, sums) = _workspace(a, 2)
+    as_it_lies, direct, relu, past = a[_READ] != 0, a[_DIRECT] != 0, a[_RELU] != 0, a[_PAST] != 0
+    root, wanted = a[_ROOT] != 0, a[_WANTED] != 0
     while True:
-        c0 = claim(a, _NEXT) * block
+        c0 = claim(a, _NEXT) * a[_BLOCK]
         if c0 >= channels:
             break
-        many = min(block, channels - c0)
+        many = min(a[_BLOCK], channels - c0)
+        if layout == LAST:
+            for j in range(many):
+                _affine(a, table, j, c0 + j, _divisor(np.float64(d[c0 + j]), eps, root))
+            reduce_last(x, g, n, channels, c0, many, table, relu, stage, sums)
+            exponential = False
+            for j in range(many):
+                c = c0 + j
+                spread = np.float64(d[c])
+                _gradients(
+                    a,
+                    c,
+                    spread,
+                    _divisor(spread, eps, root),
+                    table[LANES + j],
+                    sums[j],
+                    sums[LANES + j],
+                    merged,
+                )
+                for k in range(keep):
+                    lanes[LANES * k + j] = merged[k]
+                exponential = exponential or merged[3] != 0.0
+            if wanted:
+                differentiate_last(
+                    x, g, dx, n, channels, c0, many, table, relu, lanes, points, bends, exponential, stage
+                )
+            continue
         if not as_it_lies:
             fetch(x, shape, c0, many, rows, width, stage)
             fetch(g, shape, c0, many, others, width, stage)
         for j in range(many):
             c = c0 + j
-            divisor = _divisor(np.float64(d[c]), eps, root)
-            scale = np.float32((weight[c] if a[_WEIGHT] != 0 else _ONE) / divisor)
-            offset = bias[c] if a[_BIAS] != 0 else _ZERO
-            source, other, start, stride = rows, others, j * width, length
+            spread = np.float64(d[c])
+            divisor = _divisor(spread, eps, root)
+            shift, scale, offset = _affine(a, table, j, c, divisor)
+            source, other, start, stride, planes, run, apart = rows, others, j * width, length, 1, n, 0
             if as_it_lies:
                 source, other, start, stride = x[0], g[0], c * length, channels * length
-                sum_g, sum_gu = reduce(
-                    source, start, stride, other, start, stride, images, length, s[c], scale, offset, relu
-                )
-            else:
-                sum_g, sum_gu = reduce(rows, start, 0, others, start, 0, 1, n, s[c], scale, offset, relu)
-            sum_gx = sum_gu / divisor
-            dweight[c] = sum_gx
-            dbias[c] = sum_g
-            if a[_WANTED] != 0:
-                slope = np.float64(d[c]) / divisor if root else 1.0
-                record = ahead(records, c * keep)
-                merge(record, points, a[_S_POINTS], -scale * sum_g, -scale * slope * sum_gx, merged)
+                planes, run, apart = images, length, stride
+            sum_g, sum_gu = reduce(
+                source, start, apart, other, start, apart, planes, run, shift, scale, offset, relu
+            )
+            _gradients(a, c, spread, divisor, scale, sum_g, sum_gu, merged)
+            if wanted:
                 target, begin, step = rows, start, stride
                 if direct:
                     target, begin, step = dx[0], c * length, channels * length
                 differentiate(
                     source, start, stride, other, start, stride, target, begin, step, images, length,
-                    s[c], scale, offset, relu, merged, points, bends, past,
+                    shift, scale, offset, relu, merged, points, bends, past,
                 )  # fmt: skip
-        if not direct and a[_WANTED] != 0:
-            put_back(dx, shape, c0, many, rows, width, stage, past)
+        if wanted and not direct:
+            put_back(dx, shape, c0, many, rows, width, stage)
     fence()

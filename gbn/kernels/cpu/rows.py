@@ -10,24 +10,37 @@ import numpy as np
 
 from .compiling import compiled, inlined
 from .convert import load_bfloat16, load_float16, store_bfloat16, store_float16, transpose
-from .memory import load, load_first, prefetch, store, store_first, stream
+from .memory import load, load_first, prefetch, store, store_first
 from .simd import LANES, splat
 
-__all__ = ["BFLOAT16", "FLOAT16", "FLOAT32", "LAST", "PLANES", "STAGE", "fetch", "put_back"]
+__all__ = [
+    "BFLOAT16",
+    "FLOAT16",
+    "FLOAT32",
+    "LAST",
+    "PLANES",
+    "fetch",
+    "load_part",
+    "put_back",
+    "store_part",
+]
 
 PLANES, LAST = range(2)
 FLOAT32, BFLOAT16, FLOAT16 = range(3)
-
-#: Places of the staging square, and of a vector of half precision that may be cut short.
-STAGE = LANES * LANES + LANES
 
 _ZERO = np.float32(0.0)
 
 
 @inlined
-def _load_part(wide, half, kind, place, size, short):
-    """``size`` (at most 16) values from a place of a tensor; the other lanes hold anything."""
+def load_part(tensor, place, size, short):
+    """``size`` (at most 16) values from a place of a tensor; the other lanes hold anything.
+
+    ``tensor`` is (as float32, as 16 bits, kind); ``short`` has room for 16 of 16 bits.
+    """
+    wide, half, kind = tensor
     if kind == FLOAT32:
+        if size == LANES:
+            return load(wide, place)
         return load_first(wide, place, size, splat(_ZERO))
     source, begin = half, place
     if size < LANES:  # never read beyond the tensor
@@ -38,9 +51,14 @@ def _load_part(wide, half, kind, place, size, short):
 
 
 @inlined
-def _store_part(wide, half, kind, place, size, value, short):
+def store_part(tensor, place, size, value, short):
+    """Write the first ``size`` lanes to a place of a tensor, rounded to its kind."""
+    wide, half, kind = tensor
     if kind == FLOAT32:
-        store_first(wide, place, size, value)
+        if size == LANES:
+            store(wide, place, value)
+        else:
+            store_first(wide, place, size, value)
         return
     target, begin = half, place
     if size < LANES:
@@ -60,7 +78,7 @@ def fetch(tensor, shape, c, many, rows, width, stage):
 
     ``tensor`` is (as float32, as 16 bits, kind), ``shape`` (layout, N, C, L).
     """
-    wide, half, kind = tensor
+    wide, _, kind = tensor
     layout, images, channels, length = shape
     square, short = stage
     if layout == PLANES:
@@ -78,7 +96,7 @@ def fetch(tensor, shape, c, many, rows, width, stage):
                     continue
                 for i in range(0, length, LANES):
                     size = min(LANES, length - i)
-                    store(rows, target + i, _load_part(wide, half, kind, source + i, size, short))
+                    store(rows, target + i, load_part(tensor, source + i, size, short))
         return
     n = images * length
     for i in range(0, n, LANES):
@@ -87,17 +105,14 @@ def fetch(tensor, shape, c, many, rows, width, stage):
             transpose(wide, i * channels + c, channels, rows, i, width)
             continue
         for row in range(size):
-            store(square, LANES * row, _load_part(wide, half, kind, (i + row) * channels + c, many, short))
+            store(square, LANES * row, load_part(tensor, (i + row) * channels + c, many, short))
         transpose(square, 0, LANES, rows, i, width)
 
 
 @compiled
-def put_back(tensor, shape, c, many, rows, width, stage, past):
-    """The inverse of :func:`fetch`; what the rows hold beyond the samples is left out.
-
-    ``past``: past the caches, where a run is a multiple of 16 values and the layout PLANES.
-    """
-    wide, half, kind = tensor
+def put_back(tensor, shape, c, many, rows, width, stage):
+    """The inverse of :func:`fetch`; what the rows hold beyond the samples is left out."""
+    wide, _, kind = tensor
     layout, images, channels, length = shape
     square, short = stage
     if layout == PLANES:
@@ -106,10 +121,6 @@ def put_back(tensor, shape, c, many, rows, width, stage, past):
                 target = (image * channels + c + j) * length
                 source = j * width + image * length
                 if kind == FLOAT32:
-                    if past:
-                        for i in range(0, length, LANES):
-                            stream(wide, target + i, load(rows, source + i))
-                        continue
                     for i in range(0, length // LANES * LANES, LANES):
                         store(wide, target + i, load(rows, source + i))
                     if length % LANES:
@@ -118,7 +129,7 @@ def put_back(tensor, shape, c, many, rows, width, stage, past):
                     continue
                 for i in range(0, length, LANES):
                     size = min(LANES, length - i)
-                    _store_part(wide, half, kind, target + i, size, load(rows, source + i), short)
+                    store_part(tensor, target + i, size, load(rows, source + i), short)
         return
     n = images * length
     for i in range(0, n, LANES):
@@ -129,4 +140,4 @@ def put_back(tensor, shape, c, many, rows, width, stage, past):
         transpose(rows, i, width, square, 0, LANES)
         for row in range(size):
             value = load(square, LANES * row)
-            _store_part(wide, half, kind, (i + row) * channels + c, many, value, short)
+            store_part(tensor, (i + row) * channels + c, many, value, short)

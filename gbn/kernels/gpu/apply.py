@@ -12,7 +12,7 @@ from .places import place, samples_of
 __all__ = ["apply"]
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["strips"])
 def apply(
     x,
     y,

@@ -33,7 +33,7 @@ def sample_ranks(rank: int, n: int, m: int) -> tuple[int, int]:
     return max(0, math.floor(centre - reach)), min(m + 1, math.ceil(centre + reach) + 1)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["strips"])
 def draw(
     x,
     sample,
@@ -60,7 +60,7 @@ def draw(
     tl.store(sample + channel * M + i, v, mask=here)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["counters"])
 def edges(
     sample,
     targets,

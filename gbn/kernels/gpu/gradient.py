@@ -34,7 +34,7 @@ def _passed(g, u, scale, shift, RELU: tl.constexpr, BIAS: tl.constexpr):
         return g
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["strips", "tiles", "chunks", "per_chunk"])
 def reduce(
     g,
     x,
@@ -84,7 +84,7 @@ def reduce(
     tl.store(partial + (channels + flat) * chunks + chunk, moment, mask=flat < channels)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["chunks"])
 def merge(
     partial,
     d,
@@ -132,7 +132,7 @@ def merge(
             tl.store(out + (_MERGED + _POINT * i + k) * channels, number)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["strips"])
 def gradient(
     g,
     x,

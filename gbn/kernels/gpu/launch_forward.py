@@ -23,6 +23,9 @@ __all__ = ["as_given", "forward", "on_device", "transformed"]
 #: Samples of a channel that one program selects from directly: beyond it, drawing a sample and narrowing takes less
 #: time than some 16 to 30 walks of one multiprocessor over the channel.
 _SMALL = 16384
+#: Bytes of an input that the level-2 cache keeps between passes: one that finds everything, and one that writes y, are
+#: then quicker than two of which each does half, with a kernel more.
+_CACHED = 1 << 25
 #: Values that are measured eagerly at a time (a channel at the least): some ten float64 copies of them exist then.
 _EAGER_VALUES = 1 << 24
 #: Room for the samples in brackets, in multiples of what is expected, and what is added.
@@ -57,8 +60,9 @@ def forward(
         elif view.n <= _SMALL:
             s, d, record = _directly(laid, view, plan)
         else:
-            s, d, record = _scanning(laid, y, view, plan, weight, bias, eps, relu)
-            if schedule(plan).second is not None:
+            stages = _stages(laid, plan)
+            s, d, record = _scanning(laid, y, view, plan, stages, weight, bias, eps, relu)
+            if len(stages) == 2:
                 return as_given(y, x), s, d, record
         apply[(view.strips * view.tiles,)](
             laid,
@@ -112,6 +116,13 @@ def _directly(x: Tensor, view: View, plan: Plan) -> Measured:
     results = _results(view, x, plan)
     _settle(x, x, None, None, view, plan, schedule(plan).joint, results, direct=True)
     return results
+
+
+def _stages(x: Tensor, plan: Plan) -> list[Stage]:
+    planned = schedule(plan)
+    if planned.second is None:
+        return [planned.first]
+    return [planned.joint] if x.nbytes <= _CACHED else [planned.first, planned.second]
 
 
 class _Narrowed:
@@ -168,17 +179,16 @@ def _scanning(
     y: Tensor,
     view: View,
     plan: Plan,
+    stages: list[Stage],
     weight: Tensor | None,
     bias: Tensor | None,
     eps: float,
     relu: bool,
 ) -> Measured:
-    """Brackets from a sample, then one pass for S and D and, where the record has windows, one that writes y too."""
-    planned = schedule(plan)
-    stages = [planned.first] if planned.second is None else [planned.first, planned.second]
+    """Brackets from a sample, then a pass for each stage; the second one writes y too."""
     narrowed = _Narrowed(x, view, stages)
     results = _results(view, x, plan)
-    found = _new(x, view.channels, max(1, len(planned.first.ranks)))
+    found = _new(x, view.channels, max(1, len(stages[0].ranks)))
     first = 0
     for number, stage in enumerate(stages):
         left = _Scan(x, view, stage, narrowed, first, number)
@@ -223,7 +233,8 @@ def _settle(
     scanned = (s,) * 5 if left is None else (left.kept, left.brackets, left.counts, left.sums, left.pivots)
     of_s, of_d = plan.statistic, plan.deviation
     source = view.n if direct else left.capacity if left is not None and stage.ranks else 1
-    tile = max(16, min(4096, next_power(source)))
+    # the tile times the ranks stand in registers
+    tile = max(16, min(4096 if len(stage.ranks) <= 4 else 2048, next_power(source)))
     settle[(view.channels,)](
         *(
             x,
@@ -261,5 +272,5 @@ def _settle(
         D_TERM=len(of_s.terms),
         POINTS=stage.points,
         EDGES=stage.edges,
-        num_warps=16 if tile >= 4096 else 4,
+        num_warps=16 if tile >= 2048 else 4,
     )

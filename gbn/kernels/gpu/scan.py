@@ -57,7 +57,7 @@ def _leave(rows, row, sums, strip, chunk, channels, chunks, LANES: tl.constexpr)
         tl.store(rows + (row * channels + flat) * chunks + chunk, values, mask=flat < channels)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["strips", "tiles", "chunks", "per_chunk", "zero"])
 def scan(
     x,
     brackets,
@@ -171,7 +171,10 @@ def scan(
             unders, beyonds = (), ()
             flags = tl.zeros(v.shape, tl.int32)
             for i in tl.static_range(R):
-                unders, beyonds = unders + (v < lows[i],), beyonds + (v > highs[i],)
+                under = v < lows[i]
+                if TOTAL > 0 and i > 0:
+                    under = under & mask  # the pivot is below other brackets than the first
+                unders, beyonds = unders + (under,), beyonds + (v > highs[i],)
                 here = mask & ~(unders[i] | beyonds[i])
                 more_below = more_below + (below[i] + tl.sum(unders[i].to(tl.int32), axis=1),)
                 more_inside = more_inside + (inside[i] + tl.sum(here.to(tl.int32), axis=1),)

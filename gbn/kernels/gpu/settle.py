@@ -46,10 +46,10 @@ def _read(
 @triton.jit
 def _units(bound):
     """The unit of a sum whose terms are at most bound."""
-    return tl.maximum(bound, 1e-300) / UNITS
+    return tl.maximum(bound, 1e-120) / UNITS
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["chunks"])
 def settle(
     x,
     buffer,
@@ -237,7 +237,7 @@ def settle(
                 if SQUARES:
                     unit = (unit_within * unit_within * UNITS)[:, None]
                     squares += tl.sum(tl.floor((z * z) / unit + 0.5), axis=1)
-    over *= unit_over
+    over = tl.where(over == 0.0, 0.0, over * unit_over)  # of an empty source the unit is infinite
     within *= unit_within
     squares *= unit_within * unit_within * UNITS
     sum_1 = tl.sum(all_1, axis=0) * unit_all
