@@ -1,16 +1,20 @@
-"""Fill the generated blocks of README.md and results/README.md from the archive.
+"""Fill the generated blocks of README.md and results/README.md from the archive and the benchmark files.
 
     python scripts/readme.py            # rewrite the blocks
     python scripts/readme.py --check    # exit status 1 when a block is stale
 
 A block stands between ``<!-- begin generated: NAME -->`` and ``<!-- end generated: NAME -->``; NAME is an experiment,
-with ``@scale`` where it has one.
+with ``@scale`` where it has one, or ``benchmarks``.
 """
 
 import argparse
 import re
 import sys
 from pathlib import Path
+
+from bench.environment import read_rows
+from bench.goals import NORM, TRAIN
+from bench.markdown import goal_lines
 
 from gbn.analysis import Comparison, NothingFound, Options, load_grid_runs
 from gbn.analysis.sections import summary
@@ -48,11 +52,34 @@ def block(name: str, root: Path = ROOT) -> str:
     return "\n".join(lines) + "\n\n"
 
 
+def benchmarks(root: Path = ROOT) -> str:
+    """The chart of each device's newest benchmark of the layers, and the verdict on every goal."""
+    lines = [""]
+    folder = root / "results" / "benchmarks"
+    for path in newest(folder, "norm"):
+        rows = read_rows(path)
+        kind, date, commit = (rows[0][key] for key in ("device_kind", "date", "commit"))
+        lines += [f"![Forward and backward on {kind}](results/benchmarks/{path.stem}.png)", ""]
+        train = [one for one in newest(folder, "train") if read_rows(one)[0]["device_kind"] == kind]
+        lines += goal_lines(rows, NORM)
+        for one in train:
+            lines += ["", *goal_lines(read_rows(one), TRAIN)]
+        files = ", ".join(f"[{one.stem}.md](results/benchmarks/{one.stem}.md)" for one in (path, *train))
+        lines += ["", f"Measured on {kind}, {date[:10]}, commit {commit[:10]}: {files}.", ""]
+    return "\n".join(lines) + "\n" if len(lines) > 1 else "\nNot run yet.\n\n"
+
+
+def newest(folder: Path, what: str) -> list[Path]:
+    """The last file of each device kind."""
+    by_kind = {path.stem[: -len("-2026-01-01")]: path for path in sorted(folder.glob(f"{what}-*.csv"))}
+    return list(by_kind.values())
+
+
 def filled(file: str, root: Path = ROOT) -> str:
     """A file's text with its blocks made anew."""
 
     def fill(match: re.Match[str]) -> str:
-        text = block(match[2], root)
+        text = benchmarks(root) if match[2] == "benchmarks" else block(match[2], root)
         if "/" in file:  # links are relative to the file
             text = text.replace("](results/", "](")
         return f"{match[1]}{text}{match[4]}"

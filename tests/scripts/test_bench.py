@@ -448,3 +448,15 @@ def test_cold_start_in_a_fresh_process(bench, root, tmp_path):
         found = bench.coldstart._once(start, str(tmp_path), environment, root)
         assert found["implementation"] == implementation
         assert all(seconds > 0 for seconds in found["times"])
+
+
+def test_committed_summaries_are_those_of_their_files(bench, root, tmp_path):
+    """No number of a summary was typed: the files alone make it again."""
+    import shutil
+
+    folder = shutil.copytree(root / "results" / "benchmarks", tmp_path / "benchmarks")
+    for kind, script in (("norm", bench.bench_norm), ("train", bench.bench_train)):
+        for path in folder.glob(f"{kind}-*.csv"):
+            before = path.with_suffix(".md").read_text()
+            assert script.main(["--render", str(path)]) == 0
+            assert path.with_suffix(".md").read_text() == before, f"{path.name}: run {kind} --render"

@@ -50,7 +50,7 @@ def normalize(source, start, stride, target, begin, step, planes, length, s, sca
         write = begin + plane * step
         whole = length // LANES * LANES
         for i in range(0, whole, LANES):
-            prefetch(source, read + stride + i)
+            prefetch(source, read + i + stride)
             y = fma(load(source, read + i) - shift, factor, offset)
             _put(target, write + i, maximum(floor, y), past)
         if whole < length:
@@ -73,16 +73,16 @@ def reduce(x, start, stride, g, begin, step, planes, length, s, scale, bias, rel
             a, b = zero, zero
             if relu:
                 for i in range(piece, whole, LANES):
-                    prefetch(x, read + stride + i)
-                    prefetch(g, other + step + i)
+                    prefetch(x, read + i + stride)
+                    prefetch(g, other + i + step)
                     u = load(x, read + i) - shift
                     passed = where(fma(u, factor, offset) > zero, load(g, other + i), zero)
                     a = a + passed
                     b = fma(passed, u, b)
             else:
                 for i in range(piece, whole, LANES):
-                    prefetch(x, read + stride + i)
-                    prefetch(g, other + step + i)
+                    prefetch(x, read + i + stride)
+                    prefetch(g, other + i + step)
                     passed = load(g, other + i)
                     a = a + passed
                     b = fma(passed, load(x, read + i) - shift, b)
@@ -188,8 +188,8 @@ def differentiate(
         out = write + plane * jump
         whole = length // LANES * LANES
         for i in range(0, whole, LANES):
-            prefetch(x, read + stride + i)
-            prefetch(g, other + step + i)
+            prefetch(x, read + i + stride)
+            prefetch(g, other + i + step)
             v = load(x, read + i)
             u = v - shift
             passed = where(fma(u, scaled, offset) > floor, load(g, other + i), zero)

@@ -269,7 +269,7 @@ def measure(view, plan, room, places, wide, record):
         view: (x, start, planes, stride, length), see :mod:`.select`.
         plan: (integers, reals), see :mod:`.encode`.
         room: float32 scratch: one place a rank, then what :func:`.select.room_to_select` says.
-        places: int64 scratch: three, then two a rank.
+        places: int64 scratch: two a rank.
         wide: float64 scratch: eight, then two a term.
         record: float32, to fill.
     """
@@ -278,13 +278,11 @@ def measure(view, plan, room, places, wide, record):
     ranks = integers[RANK_COUNT]
     for i in range(HEAD + POINT * integers[POINTS]):
         record[i] = 0.0
-    values, below, at = room, ahead(places, 3), ahead(places, 3 + ranks)
+    values, below, at = room, places, ahead(places, ranks)
     levels = (values, below, at)
     if ranks > 0:
-        whole = select(
-            x, start, planes, stride, length, ahead(integers, INTEGERS), ranks, values, below, at,
-            ahead(room, ranks), places,
-        )  # fmt: skip
+        wanted = ahead(integers, INTEGERS)
+        whole = select(x, start, planes, stride, length, wanted, ranks, values, below, at, ahead(room, ranks))
         if not whole:
             for i in range(HEAD + POINT * integers[POINTS]):
                 record[i] = _NAN

@@ -88,7 +88,7 @@ _INF = np.float32(np.inf)
 def scratch_size(n: int, block: int, ranks: int, terms: int, points: int, rows: int) -> int:
     """Bytes that a thread needs: ``rows`` tensors' worth of a block of channels of n samples, and the searches'."""
     keep = HEAD + POINT * points
-    wide = 3 + 2 * ranks + 8 + 2 * terms + 2 * LANES
+    wide = 2 * ranks + 8 + 2 * terms + 2 * LANES
     small = LANES * LANES + LANES + keep + 3 * LANES + LANES * keep
     return 8 * wide + 4 * (small + rows * block * _width(n) + ranks + room_to_select(n)) + 64
 
@@ -119,7 +119,7 @@ def _workspace(a, rows):
     address = a[_SCRATCH] + claim(a, _THREADS) * a[_SIZE]
     ranks, terms, keep = a[_RANKS], a[_TERMS], HEAD + POINT * a[_POINTS]
     places = integers(address)
-    address += 8 * (3 + 2 * ranks)
+    address += 8 * 2 * ranks
     wide = doubles(address)
     address += 8 * (8 + 2 * terms)
     sums = doubles(address)

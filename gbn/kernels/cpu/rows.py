@@ -88,7 +88,7 @@ def fetch(tensor, shape, c, many, rows, width, stage):
                 target = j * width + image * length
                 if kind == FLOAT32:
                     for i in range(0, length // LANES * LANES, LANES):
-                        prefetch(wide, source + i + channels * length)  # planes lie on pages apart
+                        prefetch(wide, source + i + channels * length)
                         store(rows, target + i, load(wide, source + i))
                     if length % LANES:
                         i = length // LANES * LANES

@@ -1,9 +1,9 @@
 """Exact order statistics of a channel at the cost of about one pass over it.
 
 A sample of the channel, some hundred or thousand values, brackets each wanted rank; one pass counts what lies
-below each bracket and collects what lies inside, a few per cent of the channel; a search by counting finds the
-order statistic there. Where a bracket missed (one in some thousand, or adversarial data), the same search goes
-over the whole channel. So the result never depends on luck, only the time does.
+below the brackets of neighbouring ranks and collects what lies inside; a search by counting finds each order
+statistic there. Where a bracket missed (one in eighty, or adversarial data), the same search goes over the whole
+channel. So the result never depends on luck, only the time does.
 
 Views are those of :mod:`.search`.
 """
@@ -30,7 +30,7 @@ from .simd import (
     zeros32,
 )
 
-__all__ = ["GROUP", "SLACK", "room_to_select", "select"]
+__all__ = ["SLACK", "room_to_select", "select"]
 
 #: Up to this many values times ranks a channel is searched as it is: a sample would cost what it saves.
 _SHORT = 4096
@@ -45,8 +45,8 @@ _SPREAD = 2.5
 #: Places that a scratch array needs beyond its values, since whole vectors are written.
 SLACK = 2 * LANES
 
-#: Brackets that one pass serves.
-GROUP = 3
+#: Ranks no further apart than this share of all, and so many of them, are bracketed together.
+_NEAR, _GROUP = 0.35, 8
 
 _NAN = np.float32(math.nan)
 _INF = np.float32(math.inf)
@@ -111,58 +111,38 @@ def _of_rank(sample, smaller, m, k):
 
 
 @compiled
-def _brackets(sample, m, n, ranks, first, last, edges, smaller, tiny):
-    """Write lower and upper end of each rank's bracket; ranks beyond ``last`` get an empty one."""
-    few = m <= _FEW
-    low, high = _INF, -_INF
-    if not few:
-        low, high = extent(sample, 0, 1, 0, m)
-    for j in range(GROUP):
-        edges[2 * j] = _INF
-        edges[2 * j + 1] = -_INF
-        if first + j < last:
-            share = ranks[first + j] / n
-            reach = _SPREAD * math.sqrt(m * share * (1.0 - share)) + 1.0
-            begin = math.floor(m * share - reach)
-            end = math.ceil(m * share + reach)
-            edges[2 * j] = -_INF
-            edges[2 * j + 1] = _INF
-            if begin >= 1:
-                edges[2 * j] = (
-                    _of_rank(sample, smaller, m, begin)
-                    if few
-                    else search(sample, 0, 1, 0, m, begin, low, high, tiny)
-                )
-            if end <= m:
-                edges[2 * j + 1] = (
-                    _of_rank(sample, smaller, m, end)
-                    if few
-                    else search(sample, 0, 1, 0, m, end, low, high, tiny)
-                )
+def _bracket(sample, m, share, ends, place, smaller, extremes, tiny):
+    """Write the two values of the sample between which the order statistic at a share of the ranks is expected."""
+    reach = _SPREAD * math.sqrt(m * share * (1.0 - share)) + 1.0
+    begin = math.floor(m * share - reach)
+    end = math.ceil(m * share + reach)
+    low, high = extremes
+    ends[place] = -_INF
+    ends[place + 1] = _INF
+    if m <= _FEW:
+        if begin >= 1:
+            ends[place] = _of_rank(sample, smaller, m, begin)
+        if end <= m:
+            ends[place + 1] = _of_rank(sample, smaller, m, end)
+    else:
+        if begin >= 1:
+            ends[place] = search(sample, 0, 1, 0, m, begin, low, high, tiny)
+        if end <= m:
+            ends[place + 1] = search(sample, 0, 1, 0, m, end, low, high, tiny)
 
 
 @inlined
-def _inside(v, edges):
-    low1, high1, low2, high2, low3, high3 = edges
-    return ((v >= low1) & (v <= high1)) | ((v >= low2) & (v <= high2)) | ((v >= low3) & (v <= high3))
+def _collect_step(v, lower, upper, below, beyond, inside, found):
+    mask = (v >= lower) & (v <= upper)
+    compress(inside, found, mask, v)
+    return tally(below, v < lower), tally(beyond, v > upper), found + count(mask)
 
 
 @compiled
-def _collect(x, start, planes, stride, length, ends, inside, below):
-    """Copy the values in any of three brackets to ``inside``; count those below each.
-
-    Returns how many were copied, and how many values are numbers.
-    """
-    edges = (
-        splat(ends[0]),
-        splat(ends[1]),
-        splat(ends[2]),
-        splat(ends[3]),
-        splat(ends[4]),
-        splat(ends[5]),
-    )
-    nothing = splat(_NAN)
-    below1, below2, below3, beyond = zeros32(), zeros32(), zeros32(), zeros32()
+def _collect(x, start, planes, stride, length, low, high, inside):
+    """Copy the values from low to high to ``inside``; return how many, how many lie below, and how many beyond."""
+    lower, upper, nothing = splat(low), splat(high), splat(_NAN)
+    below, beyond = zeros32(), zeros32()
     found = 0
     for plane in range(planes):
         begin = start + plane * stride
@@ -170,42 +150,11 @@ def _collect(x, start, planes, stride, length, ends, inside, below):
         whole = begin + length // LANES * LANES
         for i in range(begin, whole, LANES):
             prefetch(x, i + stride)
-            v = load(x, i)
-            mask = _inside(v, edges)
-            below1 = tally(below1, v < edges[0])
-            beyond = tally(beyond, v >= edges[0])
-            below2 = tally(below2, v < edges[2])
-            below3 = tally(below3, v < edges[4])
-            compress(inside, found, mask, v)
-            found += count(mask)
+            below, beyond, found = _collect_step(load(x, i), lower, upper, below, beyond, inside, found)
         if whole < end:
             v = load_first(x, whole, end - whole, nothing)
-            mask = _inside(v, edges)
-            below1 = tally(below1, v < edges[0])
-            beyond = tally(beyond, v >= edges[0])
-            below2 = tally(below2, v < edges[2])
-            below3 = tally(below3, v < edges[4])
-            compress(inside, found, mask, v)
-            found += count(mask)
-    below[0] = tallied(below1)
-    below[1] = tallied(below2)
-    below[2] = tallied(below3)
-    return found, below[0] + tallied(beyond)
-
-
-@compiled
-def _pick(source, n, low, high, target):
-    """Copy the values from low to high; return how many."""
-    lower = splat(low)
-    upper = splat(high)
-    nothing = splat(_NAN)
-    found = 0
-    for i in range(0, n, LANES):
-        v = load_first(source, i, n - i, nothing)
-        mask = (v >= lower) & (v <= upper)
-        compress(target, found, mask, v)
-        found += count(mask)
-    return found
+            below, beyond, found = _collect_step(v, lower, upper, below, beyond, inside, found)
+    return found, tallied(below), tallied(beyond)
 
 
 @compiled
@@ -216,45 +165,56 @@ def _search_in(buffer, n, k, low, high, tiny):
 
 
 @compiled
-def select(x, start, planes, stride, length, ranks, places, values, below, at, room, before):
+def select(x, start, planes, stride, length, ranks, places, values, below, at, room):
     """The order statistics of ``places`` ranks, how many values lie below each, and how many are equal to it.
 
-    ``ranks`` are in order, at least 1, at most the number of values. ``room`` is scratch of :func:`room_to_select`
-    places, ``before`` of GROUP integers. Returns False, and selects nothing, where a value is NaN.
+    ``ranks`` are in order, at least 1, at most the number of values; ``room`` is scratch of :func:`room_to_select`
+    places. Returns False, and selects nothing, where a value is NaN.
     """
     n = planes * length
     m = 0
-    ends, tiny = room, ahead(room, 2 * GROUP)
+    ends, tiny = room, ahead(room, SLACK)
     smaller = ahead(room, 3 * SLACK)
     sample = ahead(smaller, _FEW)
     inside = ahead(sample, SLACK + max(math.ceil(n ** (2.0 / 3.0)) + LANES, _FEW))
     picked = ahead(inside, n + SLACK)
+    extremes = (_INF, -_INF)
     if n * places > _SHORT:
         m = _take_sample(x, start, planes, stride, length, sample)
         if m <= _FEW:
             _count_smaller(sample, m, smaller)
+        else:
+            extremes = extent(sample, 0, 1, 0, m)
     elif count_upto(x, start, planes, stride, length, _INF) < n:
         return False
-    for first in range(0, places, GROUP):
-        found = 0
+    first = 0
+    while first < places:
+        # ranks near each other are looked for in one bracket around them all
+        last = first + 1
+        while last < min(places, first + _GROUP) and ranks[last] - ranks[first] <= _NEAR * n:
+            last += 1
+        found, less = 0, 0
         if m > 0:
-            _brackets(sample, m, n, ranks, first, places, ends, smaller, tiny)
-            found, numbers = _collect(x, start, planes, stride, length, ends, inside, before)
-            if numbers < n:
+            low, high = _INF, -_INF
+            for j in range(first, last):
+                _bracket(sample, m, ranks[j] / n, ends, 2 * (j - first), smaller, extremes, tiny)
+                low, high = min(low, ends[2 * (j - first)]), max(high, ends[2 * (j - first) + 1])
+            found, less, beyond = _collect(x, start, planes, stride, length, low, high, inside)
+            if less + found + beyond < n:
                 return False
-        for j in range(first, min(first + GROUP, places)):
+        for j in range(first, last):
             k = ranks[j]
             if m > 0:
-                less = before[j - first]
                 low, high = ends[2 * (j - first)], ends[2 * (j - first) + 1]
-                within = _pick(inside, found, low, high, picked)
-                if less < k <= less + within:
-                    values[j] = _search_in(picked, within, k - less, low, high, tiny)
+                within, under, _ = _collect(inside, 0, 1, 0, found, low, high, picked)
+                if less + under < k <= less + under + within:
+                    values[j] = _search_in(picked, within, k - less - under, low, high, tiny)
                     lower, equal = count_about(picked, 0, 1, 0, within, values[j])
-                    below[j] = less + lower
+                    below[j] = less + under + lower
                     at[j] = equal
                     continue
             low, high = extent(x, start, planes, stride, length)
             values[j] = search(x, start, planes, stride, length, k, low, high, tiny)
             below[j], at[j] = count_about(x, start, planes, stride, length, values[j])
+        first = last
     return True
