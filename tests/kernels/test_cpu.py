@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -321,6 +322,42 @@ def test_without_an_openmp_runtime_threads_of_our_own_serve(monkeypatch: pytest.
     monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
     got = results(x, cotangent, weight, bias, build("cvar"))
     assert all(torch.equal(got[key], wanted[key]) for key in wanted)
+
+
+def test_the_threads_are_those_of_torch() -> None:
+    """Another package's OpenMP runtime may be loaded too; the one beside torch is taken."""
+    import ctypes
+
+    import sklearn.neighbors  # noqa: F401 - brings a runtime of its own
+
+    from gbn.kernels.cpu import launch
+
+    found = launch._parallel.__wrapped__()
+    if found is None:
+        pytest.skip("torch's threads are not OpenMP's here")
+
+    class Info(ctypes.Structure):
+        _fields_ = (
+            ("name", ctypes.c_char_p),
+            ("base", ctypes.c_void_p),
+            ("symbol", ctypes.c_char_p),
+            ("at", ctypes.c_void_p),
+        )
+
+    info = Info()
+    ctypes.CDLL(None).dladdr(ctypes.cast(found, ctypes.c_void_p), ctypes.byref(info))
+    assert str(Path(torch.__file__).parent) in info.name.decode()
+
+
+def test_a_default_dtype_of_float64_changes_nothing() -> None:
+    x, cotangent, weight, bias = sample(8, 3, 9, 9)
+    wanted = results(x, cotangent, weight, bias, build("cvar"))
+    torch.set_default_dtype(torch.float64)
+    try:
+        got = results(x, cotangent, weight, bias, build("cvar"))
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert all(torch.equal(got[key], wanted[key]) and got[key].dtype == torch.float32 for key in wanted)
 
 
 def test_calls_from_several_python_threads_do_not_meet() -> None:

@@ -28,7 +28,8 @@ inlined: Callable[..., Any] = numba.njit(forceinline=True, **_OPTIONS)
 
 def _stamp() -> str:
     """A hash of all kernel sources: numba itself looks only at the file of the function that it compiles."""
-    sources = sorted(Path(__file__).parent.glob("*.py"))
+    folder = Path(__file__).parent
+    sources = [*sorted(folder.glob("*.py")), folder.parent / "plan.py"]
     return hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()
 
 
