@@ -20,7 +20,7 @@ from torch import Tensor
 
 if importlib.util.find_spec("triton") is None:
     pytest.skip("needs triton (it need not be the GPU's): pip install triton", allow_module_level=True)
-if (3, 9) > tuple(map(int, version("triton").split(".")[:2])) and tuple(
+if tuple(map(int, version("triton").split(".")[:2])) < (3, 9) and tuple(
     map(int, version("numpy").split(".")[:2])
 ) >= (2, 4):
     pytest.skip("the interpreter of Triton before 3.9 needs numpy < 2.4", allow_module_level=True)
@@ -184,6 +184,28 @@ def test_large_inputs(name: str, mode: str | None, large: Callable[..., None]) -
     assert_record(check(pair, x, weight, bias, g), x, pair)
 
 
+@pytest.mark.parametrize("way", ["small", "large"])
+@pytest.mark.parametrize(
+    ("statistic", "deviation"),
+    [
+        ("median", "std"),
+        ("mean", "cvar"),
+        ("maximum", "mad"),
+        ("mean", "upper_range"),
+        ("quantile", "range"),
+        ("midrange", "quantile_radius"),
+        ("median", "expectile"),
+    ],
+)
+def test_free_pairs(statistic: str, deviation: str, way: str, large: Callable[..., None]) -> None:
+    """The record is written about S, whichever statistic that is."""
+    if way == "large":
+        large(m=16)
+    pair = risk.compose(risk.statistic(statistic), risk.deviation(deviation))
+    x, weight, bias, g = sample(3, 1, 5, 5, dtype=torch.bfloat16)
+    assert_record(check(pair, x, weight, bias, g), x, pair)
+
+
 @pytest.mark.parametrize("name", ["cvar", "range", "mixed_cvar"])
 @pytest.mark.parametrize("mode", ["window_centred", "window"])
 def test_large_inputs_that_the_cache_keeps(name: str, mode: str, large: Callable[..., None]) -> None:
@@ -293,7 +315,8 @@ def test_tied_samples(name: str, way: str, large: Callable[..., None]) -> None:
     x[:, 1] = (x[:, 1] - x[:, 1].median()).relu()
     x[0, 1] = torch.where(x[0, 1] == 0, -0.0, x[0, 1])  # equals 0
     x[:, 2] = 0.7
-    check(build(name), x, weight, bias, g)
+    pair = build(name)
+    assert_record(check(pair, x, weight, bias, g), x, pair)
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 7])

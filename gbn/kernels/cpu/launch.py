@@ -189,7 +189,7 @@ def _start(
     table = _Table.from_buffer_copy(
         _template(name, plan, channels, length, layout, x.dtype, relu, eps, wanted)
     )
-    table[_ADDRESSES] = addresses
+    table[_ADDRESSES] = addresses  # type: ignore[assignment] # typeshed wants what indexing gives
     threads = min(torch.get_num_threads(), -(-channels // table[_BLOCK]))
     table[_SCRATCH] = _room(table[_SIZE] * threads + 64)
     _run(name, ctypes.addressof(table), threads)

@@ -11,7 +11,7 @@ import triton.language as tl
 
 from gbn.kernels import plan
 
-__all__ = ["measures", "pick", "window_points"]
+__all__ = ["measures", "pick", "window_moments", "window_points"]
 
 _HEAD = tl.constexpr(plan.HEAD)
 _POINT = tl.constexpr(plan.POINT)
@@ -139,6 +139,27 @@ def measures(
     _put(row, 3, slope_d, nan)
     for i in tl.static_range(4, _HEAD):
         _put(row, i, each * 0.0, nan)
+
+
+@triton.jit
+def window_moments(within, squares, heart, low, high, rank, r, below, at, w, WINDOWS: tl.constexpr):
+    """Mean and variance of the samples of each window, from the sums about ``heart`` of those strictly inside.
+
+    The samples tied with an edge count in the share that the ranks of the window give them.
+    """
+    count = tl.full(within.shape, 1.0, tl.float64)
+    tied_low, tied_high = tl.zeros_like(within), tl.zeros_like(within)
+    for i in tl.static_range(len(WINDOWS)):
+        a, b = pick(rank, r, WINDOWS[i][0]), pick(rank, r, WINDOWS[i][1])
+        share = pick(below, r, WINDOWS[i][0]) + pick(at, r, WINDOWS[i][0]) - (a - 1)
+        count = tl.where(w == i, (b - a + 1).to(tl.float64), count)
+        tied_low = tl.where(w == i, share, tied_low)
+        tied_high = tl.where(w == i, b - pick(below, r, WINDOWS[i][1]), tied_high)
+    step_low, step_high = low - heart, high - heart
+    moment = (within + tied_low * step_low + tied_high * step_high) / count
+    second = (squares + tied_low * step_low * step_low + tied_high * step_high * step_high) / count
+    apart = low < high
+    return tl.where(apart, heart + moment, low), tl.where(apart, second - moment * moment, 0.0)
 
 
 @triton.jit

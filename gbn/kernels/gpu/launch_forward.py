@@ -23,7 +23,7 @@ __all__ = ["as_given", "forward", "on_device", "transformed"]
 #: Samples of a channel that one program selects from directly: beyond it, drawing a sample and narrowing takes less
 #: time than some 16 to 30 walks of one multiprocessor over the channel.
 _SMALL = 16384
-#: Bytes of an input that the level-2 cache keeps between passes: one that finds everything, and one that writes y, are
+#: Bytes of an input that the level-2 cache keeps between passes: one that finds everything and one that writes y are
 #: then quicker than two of which each does half, with a kernel more.
 _CACHED = 1 << 25
 #: Values that are measured eagerly at a time (a channel at the least): some ten float64 copies of them exist then.
@@ -234,7 +234,7 @@ def _settle(
     of_s, of_d = plan.statistic, plan.deviation
     source = view.n if direct else left.capacity if left is not None and stage.ranks else 1
     # the tile times the ranks stand in registers
-    tile = max(16, min(4096 if len(stage.ranks) <= 4 else 2048, next_power(source)))
+    tile = max(16, min(4096 if len(stage.ranks) <= 2 else 2048, next_power(source)))
     settle[(view.channels,)](
         *(
             x,

@@ -1,5 +1,5 @@
 # ruff: noqa: RUF005 (the compiler adds tuples, and does not unpack them)
-# mypy: disable-error-code="no-untyped-def"
+# mypy: ignore-errors
 """The kernel of a pass over x: counts about each bracket, what lies in one, sums of the rest; and y, when S is known.
 
 Every sample is either collected (it lies in a bracket that is not a single number) or on a known side of every wanted

@@ -15,7 +15,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from .finish import measures, pick, window_points
+from .finish import measures, pick, window_moments, window_points
 from .places import key, middle, place
 
 __all__ = ["settle"]
@@ -265,26 +265,7 @@ def settle(
                 part = tl.load(sums + spot, mask=of_window, other=0.0).to(tl.float64)
                 squares += tl.where(whole, 0.0, tl.sum(part, axis=1))
 
-    # Windows: mean and variance, the samples tied with an edge in the share that the ranks of the window give them.
-    mean = tl.zeros([WP], tl.float64)
-    variance = tl.zeros([WP], tl.float64)
-    if W > 0:
-        count = tl.full([WP], 1.0, tl.float64)
-        tied_a = tl.zeros([WP], tl.float64)
-        tied_b = tl.zeros([WP], tl.float64)
-        for i in tl.static_range(W):
-            a, b = pick(rank, r, WINDOWS[i][0]), pick(rank, r, WINDOWS[i][1])
-            share_a = pick(below64, r, WINDOWS[i][0]) + pick(at64, r, WINDOWS[i][0]) - (a - 1)
-            count = tl.where(w == i, (b - a + 1).to(tl.float64), count)
-            tied_a = tl.where(w == i, share_a, tied_a)
-            tied_b = tl.where(w == i, b - pick(below64, r, WINDOWS[i][1]), tied_b)
-        step_a, step_b = from_q - heart, to_q - heart
-        moment = (within + tied_a * step_a + tied_b * step_b) / count
-        second = (squares + tied_a * step_a * step_a + tied_b * step_b * step_b) / count
-        apart = from_q < to_q
-        mean = tl.where(apart, heart + moment, from_q)
-        variance = tl.where(apart, second - moment * moment, 0.0)
-
+    mean, variance = window_moments(within, squares, heart, from_q, to_q, rank, r, below64, at64, w, WINDOWS)
     row = record + channel * WIDTH
     if MEASURES:
         measures(
