@@ -13,8 +13,9 @@ input. Bounds hold for each element, and for the L2 norm of y and dx. They come 
 
 What rounding may decide either way is kept out rather than allowed for: the cotangent is 0 where the float64
 pre-activation is within its bound of 0 (ReLU's kink), and samples within rounding of S, but not S itself, are
-left out of dx (a few deviations have their kink at S). An S that is a sample, as order statistics are, must be
-met exactly.
+left out of dx (a few deviations have their kink at S). Samples within rounding of the end of Huber's reach may count
+among those that move his location, or not: that much, and no more, its derivative may be off. An S that is a
+sample, as order statistics are, must be met exactly.
 """
 
 import math
@@ -26,6 +27,7 @@ from torch import Tensor
 from gbn import kernels
 from gbn.nn.pairs import Pair
 from gbn.risk import Functional
+from gbn.risk.huber import Huber
 
 from .cases import DTYPES, Case, input_of
 
@@ -113,7 +115,7 @@ def _exact(
     sum_gx = (passed * x_hat).square().sum(OVER, keepdim=True).sqrt() + dweight.abs().view(SHAPE)
     sum_gx = sum_gx + magnitude * sum_g
     s_k, d_k = (
-        _slopes(functional, wide[0], magnitude / case.samples)
+        _slopes(functional, wide[0], magnitude / case.samples, sums, rms)
         for functional in (pair.statistic, pair.deviation)
     )
     dx_scale = w / divisor * magnitude * (passed.abs() + s_k * sum_g + d_k * sum_gx)
@@ -130,7 +132,7 @@ def _exact(
     return (y, s, d, dx, dweight, dbias), g, bounds
 
 
-def _slopes(functional: Functional, x: Tensor, even: Tensor) -> Tensor:
+def _slopes(functional: Functional, x: Tensor, even: Tensor, sums: float, rms: Tensor) -> Tensor:
     """What errors of S_k or D_k are relative to: its size, and that of what was added up to it.
 
     An exact order statistic's derivative is 0 or a count. Others are lines in x, whose parts may cancel at one
@@ -138,7 +140,15 @@ def _slopes(functional: Functional, x: Tensor, even: Tensor) -> Tensor:
     """
     slopes = torch.autograd.grad(functional(x, OVER).sum(), x)[0].abs_()
     exact = functional.parameters.get("quantile_gradient") == "exact"
-    return slopes + even + (0.0 if exact else slopes.amax(OVER, keepdim=True))
+    scale = slopes + even + (0.0 if exact else slopes.amax(OVER, keepdim=True))
+    if isinstance(functional, Huber):
+        x = x.detach()
+        reach = functional.b * (x.std(OVER, correction=0, keepdim=True) if functional.scaled else 1.0)
+        away = (x - functional(x, OVER, True)).abs()
+        unsure = ((away - reach).abs() <= 8 * sums * rms).double()
+        share = unsure.sum(OVER, keepdim=True) / (away < reach).sum(OVER, keepdim=True)
+        scale = scale + (share + unsure) * slopes.amax(OVER, keepdim=True) / (4 * sums)
+    return scale
 
 
 def _rounding(exact: Tensor, case: Case) -> Tensor:
