@@ -14,7 +14,7 @@ from pathlib import Path
 
 from bench.environment import read_rows
 from bench.goals import NORM, TRAIN
-from bench.markdown import goal_lines
+from bench.markdown import goal_overview
 
 from gbn.analysis import Comparison, NothingFound, Options, load_grid_runs
 from gbn.analysis.sections import summary
@@ -61,9 +61,9 @@ def benchmarks(root: Path = ROOT) -> str:
         kind, date, commit = (rows[0][key] for key in ("device_kind", "date", "commit"))
         lines += [f"![Forward and backward on {kind}](results/benchmarks/{path.stem}.png)", ""]
         train = [one for one in newest(folder, "train") if read_rows(one)[0]["device_kind"] == kind]
-        lines += goal_lines(rows, NORM)
+        lines += goal_overview(rows, NORM)
         for one in train:
-            lines += ["", *goal_lines(read_rows(one), TRAIN)]
+            lines += ["", *goal_overview(read_rows(one), TRAIN)]
         files = ", ".join(f"[{one.stem}.md](results/benchmarks/{one.stem}.md)" for one in (path, *train))
         lines += ["", f"Measured on {kind}, {date[:10]}, commit {commit[:10]}: {files}.", ""]
     return "\n".join(lines) + "\n" if len(lines) > 1 else "\nNot run yet.\n\n"

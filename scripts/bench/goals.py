@@ -105,12 +105,12 @@ def _large(row: Row) -> bool:
 
 NORM = (
     Goal(
-        "CPU, a million elements or more: at most 0.6 times BatchNorm + ReLU",
+        "CPU, std, mad and cvar, a million elements or more: at most 0.6 times BatchNorm + ReLU",
         lambda row: _cpu(row) and _named(row) and _large(row),
         *("ratio", 0.6),
     ),
     Goal(
-        "CPU, everywhere: at most 0.9 times BatchNorm + ReLU",
+        "CPU, std, mad and cvar, everywhere: at most 0.9 times BatchNorm + ReLU",
         lambda row: _cpu(row) and _named(row),
         *("ratio", 0.9),
     ),
@@ -120,7 +120,7 @@ NORM = (
         *("ratio", 1.2),
     ),
     Goal(
-        "CPU, a million elements or more: at most 1.5 times the limit of memory bandwidth",
+        "CPU, std, mad and cvar, a million elements or more: at most 1.5 times the limit of memory bandwidth",
         lambda row: _cpu(row) and _named(row) and _large(row),
         *("of_limit", 1.5),
     ),

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from statistics import median
 
 from .environment import COLUMNS as ENVIRONMENT
 from .goals import NORM, TRAIN, Goal, Row, disturbed, judge, percent
@@ -21,6 +22,25 @@ def goal_lines(rows: Sequence[Row], goals: Sequence[Goal]) -> list[str]:
         outcome = f"met{'; ' * bool(details)}{details}" if verdict.met else f"**{details}**"
         shown.append([verdict.goal.text, verdict.group, count, worst, outcome])
     return table(["goal", "of", "cases met", "worst", "verdict"], shown)
+
+
+def goal_overview(rows: Sequence[Row], goals: Sequence[Goal]) -> list[str]:
+    """A row a goal: how many cases of how many pairs or arms meet it, the middle one and the worst."""
+    shown = []
+    for goal in goals:
+        verdicts = judge(rows, [goal])
+        values = [
+            (value, f"{verdict.group}, {case}") for verdict in verdicts for value, case in verdict.values
+        ]
+        if not values:
+            continue
+        ordered = sorted(values, reverse=goal.at_least)
+        middle = median(value for value, _ in values)
+        wanted = sum(len(verdict.values) + len(verdict.unmeasured) for verdict in verdicts)
+        met = wanted - sum(len(verdict.missed) + len(verdict.unmeasured) for verdict in verdicts)
+        worst = f"{number(str(ordered[-1][0]))} ({ordered[-1][1]})"
+        shown.append([goal.text, f"{met} of {wanted}", number(str(middle)), worst])
+    return table(["goal", "cases met", "median", "worst"], shown)
 
 
 def made_from(csv_path: Path, script: str) -> list[str]:

@@ -8,6 +8,7 @@ YAML file (its runs get new ids, the archived ones stay what they were) and reco
 import pytest
 import torch
 
+from gbn import kernels
 from gbn.config.compose import compose
 from gbn.data import load
 from gbn.engine.run import build_data, build_model
@@ -71,7 +72,20 @@ def losses(overrides):
 @pytest.mark.parametrize("name", RUNS)
 def test_losses_are_the_recorded_ones(name):
     # Float32 sums in another order differ by parts in 1e7; six updates at these rates amplify that a hundredfold.
-    assert losses(RUNS[name]) == pytest.approx(GOLDEN[name], rel=2e-4)
+    with kernels.using("reference"):
+        assert losses(RUNS[name]) == pytest.approx(GOLDEN[name], rel=2e-4)
+
+
+@pytest.mark.parametrize("name", [name for name in RUNS if "gbn" in " ".join(RUNS[name])])
+def test_fused_kernels_train_as_the_reference_does(name):
+    """The kernels round otherwise. Digits have blank regions, whose activations are tied: rounding decides which of
+    them a maximum takes, and from then on the runs part. (The reference's own losses of gbn_cvar move by 1.6e-5 at
+    the third update and by 1.4e-3 at the sixth when its initial weights are changed by parts in 1e7: for two of four
+    such changes, by the same amounts.)
+    """
+    got = losses(RUNS[name])
+    assert got[:2] == pytest.approx(GOLDEN[name][:2], rel=2e-5)
+    assert got == pytest.approx(GOLDEN[name], rel=5e-3)
 
 
 def test_gbn_std_is_bn():
@@ -79,5 +93,6 @@ def test_gbn_std_is_bn():
 
 
 if __name__ == "__main__":
-    for key, overrides in RUNS.items():
-        print(f'    "{key}": [{", ".join(f"{loss:.6f}" for loss in losses(overrides))}],')
+    with kernels.using("reference"):
+        for key, overrides in RUNS.items():
+            print(f'    "{key}": [{", ".join(f"{loss:.6f}" for loss in losses(overrides))}],')

@@ -99,7 +99,7 @@ def scan(
     """One program: some tiles (threads, samples of each) of a strip of channels.
 
     Leaves counts (2, R, C, chunks), of the samples below and of those in each bracket, and sums (rows, C, chunks): of
-    all samples about the pivot (TOTAL rows), above each bracket about its middle (TAILS: R rows), between the two
+    all samples about the pivot (TOTAL rows), above each bracket about its end (TAILS: R rows), between the two
     brackets of each window about their middle (a row each), and squares (SQUARES: likewise).
     """
     COLUMNS: tl.constexpr = _THREADS // LANES  # threads of a channel
@@ -194,10 +194,10 @@ def scan(
             tl.store(room, v.to(buffer.dtype.element_ty), mask=(flags & fits) > 0)
             if TAILS:
                 for i in tl.static_range(R):
-                    beyond = beyonds[i]
                     if i < R - 1:
-                        beyond = beyond & (flags == 0)
-                    z = tl.where(beyond, v - middle(lows[i], highs[i], x), 0.0)
+                        z = tl.where(beyonds[i] & (flags == 0), v - highs[i], 0.0)
+                    else:
+                        z = tl.maximum(v - highs[i], 0.0)  # what is above the last bracket is in none
                     more_over = more_over + (over[i] + tl.sum(z, axis=1),)
                 over = more_over
             more_within, more_squares = (), ()

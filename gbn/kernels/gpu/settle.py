@@ -193,7 +193,8 @@ def settle(
     q64, below64, at64 = q.to(tl.float64), below.to(tl.float64), at.to(tl.float64)
 
     # Sums of the source: above each order statistic, between those of each window, and of all of it when DIRECT.
-    centre = tl.where(whole, q, middle(scanned_low, scanned_high, x)).to(tl.float64)
+    ended = tl.where(tl.abs(scanned_high) < far, scanned_high, middle(scanned_low, scanned_high, x))
+    centre = tl.where(whole, q, ended).to(tl.float64)
     top = tl.max(greatest, axis=0).to(tl.float64)
     pivot = tl.min(least, axis=0).to(tl.float64)
     w = tl.arange(0, WP)
