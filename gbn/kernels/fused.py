@@ -228,8 +228,12 @@ def _backward_operator(
     return dx, dweight, dbias
 
 
-_operator = torch.library.custom_op("gbn::normalize", _forward_operator, mutates_args=())
-_operator_backward = torch.library.custom_op("gbn::normalize_backward", _backward_operator, mutates_args=())
+# A compiler may hand over x in the layout that the convolution before it likes best.
+_ANY_LAYOUT = (torch.Tag.flexible_layout,)
+_operator = torch.library.custom_op("gbn::normalize", _forward_operator, mutates_args=(), tags=_ANY_LAYOUT)
+_operator_backward = torch.library.custom_op(
+    "gbn::normalize_backward", _backward_operator, mutates_args=(), tags=_ANY_LAYOUT
+)
 
 
 @_operator.register_fake
