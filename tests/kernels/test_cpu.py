@@ -236,6 +236,21 @@ def test_large_tensors_are_written_past_the_caches() -> None:
         )
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("name", ["std", "cvar", "entropic", "expectile"])
+def test_large_tensors_with_channels_side_by_side_are_worked_on_in_spans(
+    name: str, dtype: torch.dtype
+) -> None:
+    x, cotangent, weight, bias = sample(12, 24, 40, 40, dtype=dtype)
+    x, pair = x.contiguous(memory_format=torch.channels_last), build(name)
+    got, wanted = (f(x, cotangent, weight, bias, pair, "relu") for f in (results, exact))
+    # a result that half precision rounds across 0 switches its ReLU, as in the reference
+    assert_near({k: got[k] for k in ("y", "S", "D")}, {k: wanted[k] for k in ("y", "S", "D")}, dtype)
+    for key in ("dx", "dweight", "dbias"):
+        error = torch.linalg.vector_norm(got[key].double() - wanted[key])
+        assert error <= 2 * torch.finfo(dtype).eps * torch.linalg.vector_norm(wanted[key]) + 1e-4, key
+
+
 def test_large_offset_does_not_cancel() -> None:
     """Values around 1e4 with spread 1: what is lost is the input's own rounding, not more."""
     for name in risk.QUADRANGLES:

@@ -41,12 +41,13 @@ def test_operators_keep_their_word(name: str, dtype: torch.dtype) -> None:
         leaves = [None if t is None else t.clone().requires_grad_() for t in (x, gain, shift)]
         arguments = (*leaves, pair.S.text, pair.D.text, 1e-5, True)
         torch.library.opcheck(torch.ops.gbn.normalize.default, arguments)
-    last = x.contiguous(memory_format=torch.channels_last)
-    torch.library.opcheck(
-        torch.ops.gbn.normalize.default,
-        (last, weight, bias, pair.S.text, pair.D.text, 1e-5, False),
-        test_utils=("test_schema", "test_faketensor"),
-    )
+    wide = torch.zeros(6, 8, 5, 6)[:, ::2, :, ::2]
+    for other in (x.contiguous(memory_format=torch.channels_last), x.permute(2, 1, 0, 3), wide.copy_(x)):
+        torch.library.opcheck(
+            torch.ops.gbn.normalize.default,
+            (other, weight, bias, pair.S.text, pair.D.text, 1e-5, False),
+            test_utils=("test_schema", "test_faketensor"),
+        )
 
 
 def test_operator_equals_the_eager_path() -> None:

@@ -1,5 +1,7 @@
 """The passes of :mod:`.elementwise` where channels lie side by side (LAST): one lane a channel, 16 at a time.
 
+Threads share positions, not channels, of which there may be fewer than 16 for each.
+
 Numbers of a channel stand in tables of 16, one a lane: S, scale, bias, and the merged record in rows of 16.
 """
 
@@ -25,28 +27,26 @@ _PIECE = 128
 
 
 @compiled
-def normalize_last(source, target, n, channels, c, many, table, relu, stage):
-    """``(x - S) scale + bias``, then the ReLU, for ``many`` channels from c on."""
+def normalize_last(source, target, span, channels, c, many, table, relu, short):
+    """``(x - S) scale + bias``, then the ReLU, of ``many`` channels from c on at a span of positions."""
     shift, factor, offset = load(table, 0), load(table, LANES), load(table, 2 * LANES)
     floor = splat(_ZERO) if relu else splat(-_INF)
-    short = stage[1]
-    for place in range(c, c + n * channels, channels):
+    for place in range(c + span[0] * channels, c + span[1] * channels, channels):
         y = fma(load_part(source, place, many, short) - shift, factor, offset)
         store_part(target, place, many, maximum(floor, y), short)
 
 
 @compiled
-def reduce_last(x, g, n, channels, c, many, table, relu, stage, sums):
+def reduce_last(x, g, span, channels, c, many, table, relu, short, sums):
     """Sums of g, and behind them of g (x - S), where the ReLU lets the value through, to 2 x 16 doubles."""
     shift, factor, offset, zero = load(table, 0), load(table, LANES), load(table, 2 * LANES), splat(_ZERO)
     floor = zero if relu else splat(-_INF)
     factor = factor if relu else zero
     offset = offset if relu else zero
-    short = stage[1]
     totals, products = zeros64(), zeros64()
-    for piece in range(0, n, _PIECE):
+    for piece in range(span[0], span[1], _PIECE):
         a, b = zero, zero
-        for i in range(piece, min(piece + _PIECE, n)):
+        for i in range(piece, min(piece + _PIECE, span[1])):
             place = c + i * channels
             u = load_part(x, place, many, short) - shift
             passed = where(fma(u, factor, offset) > floor, load_part(g, place, many, short), zero)
@@ -74,7 +74,7 @@ def _at_points(v, value, record, points, bends):
 
 @compiled
 def differentiate_last(
-    x, g, target, n, channels, c, many, table, relu, record, points, bends, exponential, stage
+    x, g, target, span, channels, c, many, table, relu, record, points, bends, exponential, short
 ):
     """dx = scale g + (the merged derivatives)(x); ``exponential``: whether some channel has that part."""
     shift, factor, offset, zero = load(table, 0), load(table, LANES), load(table, 2 * LANES), splat(_ZERO)
@@ -82,8 +82,7 @@ def differentiate_last(
     floor = zero if relu else splat(-_INF)
     scaled = factor if relu else zero
     offset = offset if relu else zero
-    short = stage[1]
-    for place in range(c, c + n * channels, channels):
+    for place in range(c + span[0] * channels, c + span[1] * channels, channels):
         v = load_part(x, place, many, short)
         u = v - shift
         passed = where(fma(u, scaled, offset) > floor, load_part(g, place, many, short), zero)

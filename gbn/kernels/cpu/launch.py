@@ -19,10 +19,12 @@ from torch import Tensor
 
 from gbn.kernels.plan import Plan
 
-from . import passes
+from . import passes, passes_last
+from .call import Call
 from .compiling import entry_point
 from .encode import encoded
-from .passes import Call, scratch_size
+from .passes import scratch_size
+from .passes_last import scratch_size_last, spans_of
 from .rows import BFLOAT16, FLOAT16, FLOAT32, LAST, PLANES
 from .simd import LANES
 
@@ -47,7 +49,7 @@ _scratch = threading.local()
 
 @functools.cache
 def _entry(name: str) -> Any:
-    return entry_point(getattr(passes, name))
+    return entry_point(getattr(passes_last if name.endswith("_spans") else passes, name))
 
 
 @functools.cache
@@ -123,14 +125,14 @@ def _room(size: int) -> int:
     """Scratch kept by each calling thread: fresh memory would have to be mapped by the system at every call."""
     kept = getattr(_scratch, "kept", None)
     if kept is None or kept.numel() < size:
-        kept = _scratch.kept = torch.empty(size, dtype=torch.uint8)
+        kept = _scratch.kept = torch.empty(size, dtype=torch.uint8, device="cpu")
     address = kept.data_ptr()
     return address + -address % 64
 
 
 _Table = ctypes.c_int64 * len(Call)
-_ADDRESSES = slice(int(Call.X), int(Call.DBIAS) + 1)
-_SIZE, _BLOCK, _SCRATCH = int(Call.SIZE), int(Call.BLOCK), int(Call.SCRATCH)
+_ADDRESSES = slice(int(Call.X), int(Call.PARTIAL) + 1)
+_SIZE, _BLOCK, _SCRATCH, _SPANS = (int(place) for place in (Call.SIZE, Call.BLOCK, Call.SCRATCH, Call.SPANS))
 
 
 @functools.lru_cache(maxsize=4096)
@@ -144,14 +146,20 @@ def _template(
     relu: bool,
     eps: float,
     wanted: bool,
+    threads: int,
 ) -> bytes:
     """All of the table that does not change from call to call."""
     table = _Table()
     terms = len(plan.statistic.terms) + len(plan.deviation.terms)
     direct = layout == PLANES and dtype == torch.float32
-    block = LANES if layout == LAST else min(LANES, -(-_TOGETHER // length), channels)
+    # side by side up to 16 channels are read at a time, but fewer where a thread would have none
+    together = -(-channels // threads) if layout == LAST else -(-_TOGETHER // length)
+    block = min(LANES, together, channels)
     rows = 1 if name == "forward" else 2
-    size = scratch_size(plan.n, block, len(plan.ranks), terms, plan.points, rows)
+    channel_rows = LANES if layout == LAST else block
+    size = scratch_size(plan.n, channel_rows, len(plan.ranks), terms, plan.points, rows)
+    if name.endswith("_spans"):
+        size = scratch_size_last(channels, plan.points)
     integers, reals = encoded(plan)
     for place, value in {
         Call.LAYOUT: layout,
@@ -172,6 +180,7 @@ def _template(
         Call.RANKS: len(plan.ranks),
         Call.TERMS: terms,
         Call.SIZE: size + -size % 64,
+        Call.SPANS: spans_of(plan.n * channels),
         Call.EPS: ctypes.c_int64.from_buffer(ctypes.c_double(eps)).value,
         Call.INTEGERS: integers.ctypes.data,
         Call.REALS: reals.ctypes.data,
@@ -183,14 +192,16 @@ def _template(
 def _start(
     name: str, x: Tensor, layout: int, plan: Plan, eps: float, relu: bool, wanted: bool, addresses: list[int]
 ) -> None:
-    """Run an entry point on tensors at ``addresses``: those of the table from X to DBIAS."""
+    """Run an entry point on tensors at ``addresses``: those of the table from X to PARTIAL."""
     channels = x.shape[1]
     length = plan.n if layout == LAST else x.numel() // (x.shape[0] * channels)
+    most = torch.get_num_threads()
     table = _Table.from_buffer_copy(
-        _template(name, plan, channels, length, layout, x.dtype, relu, eps, wanted)
+        _template(name, plan, channels, length, layout, x.dtype, relu, eps, wanted, most)
     )
     table[_ADDRESSES] = addresses  # type: ignore[assignment] # typeshed wants what indexing gives
-    threads = min(torch.get_num_threads(), -(-channels // table[_BLOCK]))
+    shares = table[_SPANS] if name.endswith("_spans") else -(-channels // table[_BLOCK])
+    threads = min(most, shares)
     table[_SCRATCH] = _room(table[_SIZE] * threads + 64)
     _run(name, ctypes.addressof(table), threads)
 
@@ -205,8 +216,11 @@ def run_forward(
     channels = x.shape[1]
     s, d = (x.new_empty(channels, dtype=torch.float32) for _ in range(2))
     record = x.new_empty((channels, plan.record), dtype=torch.float32)
-    tensors = (x, y, None, s, d, record, weight, bias, None, None)
-    _start("forward", x, layout, plan, eps, relu, False, [_address(one) for one in tensors])
+    tensors = (x, y, None, s, d, record, weight, bias, None, None, None)
+    addresses = [_address(one) for one in tensors]
+    _start("forward", x, layout, plan, eps, relu, False, addresses)
+    if layout == LAST:
+        _start("normalize_spans", x, layout, plan, eps, relu, False, addresses)
     return y, s, d, record
 
 
@@ -229,6 +243,12 @@ def run_backward(
     weight, bias = _plain(weight), _plain(bias)
     dx = torch.empty_like(x) if wanted else None
     dweight, dbias = torch.empty_like(s), torch.empty_like(s)
-    tensors = (x, dx, g, s, d, record, weight, bias, dweight, dbias)
-    _start("backward", x, layout, plan, eps, relu, wanted, [_address(one) for one in tensors])
+    partial = None
+    if layout == LAST:
+        blocks = -(-x.shape[1] // LANES)
+        partial = x.new_empty((spans_of(x.numel()), blocks, 2, LANES), dtype=torch.float64)
+    tensors = (x, dx, g, s, d, record, weight, bias, dweight, dbias, partial)
+    addresses = [_address(one) for one in tensors]
+    for name in ("backward",) if layout == PLANES else ("reduce_spans", "differentiate_spans"):
+        _start(name, x, layout, plan, eps, relu, wanted, addresses)
     return dx, dweight, dbias
