@@ -11,7 +11,7 @@ the two: the ReLU's mask is computed again from x.
 
 In eager mode an autograd.Function calls them. Where something traces (``torch.compile``, ``torch.export``) the two
 operators ``gbn::normalize`` and ``gbn::normalize_backward`` stand in the graph, without a break; a pair is written
-into the graph as text (:func:`gbn.risk.base.Functional.text`).
+into the graph as text (:attr:`gbn.risk.base.Functional.text`).
 """
 
 from __future__ import annotations
@@ -27,8 +27,9 @@ from torch import Tensor
 from gbn.kernels import cpu, gpu
 from gbn.kernels.activation import activate
 from gbn.kernels.plan import Plan, lower
-from gbn.risk.base import Deviation, Functional, Statistic
+from gbn.risk.base import Deviation, Statistic
 from gbn.risk.order import traced
+from gbn.risk.quadrangles import from_text
 
 __all__ = ["Backend", "backend", "normalize"]
 
@@ -192,7 +193,7 @@ class _Normalize(torch.autograd.Function):
 
 @lru_cache(maxsize=1024)
 def _plan(statistic: str, deviation: str, n: int) -> Plan:
-    parts = Functional.from_text("statistic", statistic), Functional.from_text("deviation", deviation)
+    parts = from_text("statistic", statistic), from_text("deviation", deviation)
     return lower(*parts, n)
 
 

@@ -98,22 +98,15 @@ class Functional(ABC):
 
     kind: ClassVar[Kind]
     name: ClassVar[str]
-    text: ClassVar[str]  # of each instance: name and parameters, as JSON
+    text: ClassVar[
+        str
+    ]  # of each instance: name and parameters, as JSON (read by gbn.risk.quadrangles.from_text)
 
     def __post_init__(self) -> None:
         for key, value in validate(self.kind, self.name, self.parameters).items():
             object.__setattr__(self, key, value)
         # an attribute, not a property: a tracer can read it without running the code that makes it
         object.__setattr__(self, "text", json.dumps({"name": self.name, **self.parameters}))
-
-    @staticmethod
-    def from_text(kind: Kind, text: str) -> Functional:
-        """Return the functional whose ``text`` this is."""
-        from . import quadrangles
-
-        parameters = json.loads(text)
-        make = quadrangles.statistic if kind == "statistic" else quadrangles.deviation
-        return make(parameters.pop("name"), **parameters)
 
     @property
     def parameters(self) -> dict[str, Any]:

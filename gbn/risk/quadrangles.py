@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor
 
-from .base import Deviation, Error, Quadrangle, Statistic
+from .base import Deviation, Error, Functional, Quadrangle, Statistic
 from .deviations import DEVIATIONS
 from .moments import Mean
 from .parameters import DEVIATION_PARAMETERS, STATISTIC_PARAMETERS, validate
@@ -122,6 +123,13 @@ def _made(given: Any, kind: type, make: Callable[..., Any]) -> Any:
     raise TypeError(
         f"{given!r} was given as the {word}; give a name, a mapping with 'name', or a {word} itself"
     )
+
+
+def from_text(kind: Literal["statistic", "deviation"], text: str) -> Functional:
+    """Return the functional whose :attr:`~gbn.risk.base.Functional.text` this is."""
+    parameters = json.loads(text)
+    make = statistic if kind == "statistic" else deviation
+    return make(parameters.pop("name"), **parameters)
 
 
 _statistic, _deviation = statistic, deviation

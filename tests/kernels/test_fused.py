@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from gbn import kernels, risk
 from gbn.kernels import fused
 from gbn.nn import GeneralizedBatchNorm2d
-from gbn.risk.base import Functional
 from gbn.risk.parameters import QUADRANGLE_PARAMETERS
+from gbn.risk.quadrangles import from_text
 
 # What torch 2.13's own tracer does; see tests/nn/test_compile.py.
 pytestmark = pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
@@ -26,8 +26,8 @@ def inputs(dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor, Tensor]:
 def test_a_functional_can_be_written_and_read(name: str) -> None:
     window = {"quantile_gradient": "smoothed", "window": 0.05}
     pair = risk.quadrangle(name, **(window if "window" in QUADRANGLE_PARAMETERS[name] else {}))
-    assert Functional.from_text("statistic", pair.S.text) == pair.S
-    assert Functional.from_text("deviation", pair.D.text) == pair.D
+    assert from_text("statistic", pair.S.text) == pair.S
+    assert from_text("deviation", pair.D.text) == pair.D
 
 
 @pytest.mark.slow
