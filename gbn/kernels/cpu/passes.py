@@ -73,13 +73,12 @@ def scratch_size(n: int, block: int, ranks: int, terms: int, points: int, rows: 
     return 8 * wide + 4 * (small + rows * block * _width(n) + ranks + room_to_select(n)) + 64
 
 
-def _width_of(n):
+def _width(n):
     """Places of a row: its samples, and whole vectors beyond."""
     return (n + LANES - 1) // LANES * LANES + LANES
 
 
-_width = _width_of
-_width_compiled = compiled(_width_of)
+_width_compiled = compiled(_width)
 
 
 @compiled
@@ -159,7 +158,7 @@ def forward(table_address):
                     past,
                 )
         if layout == PLANES and not direct:
-            put_back(y, shape, c0, many, rows, width, stage)
+            put_back(y, shape, c0, many, rows, width, stage[1])
     fence()
 
 
@@ -207,5 +206,5 @@ def backward(table_address):
                     shift, scale, offset, relu, merged, points, bends, past,
                 )  # fmt: skip
         if wanted and not direct:
-            put_back(dx, shape, c0, many, rows, width, stage)
+            put_back(dx, shape, c0, many, rows, width, stage[1])
     fence()

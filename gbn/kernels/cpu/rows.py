@@ -110,34 +110,13 @@ def fetch(tensor, shape, c, many, rows, width, stage):
 
 
 @compiled
-def put_back(tensor, shape, c, many, rows, width, stage):
-    """The inverse of :func:`fetch`; what the rows hold beyond the samples is left out."""
-    wide, _, kind = tensor
-    layout, images, channels, length = shape
-    square, short = stage
-    if layout == PLANES:
-        for image in range(images):
-            for j in range(many):
-                target = (image * channels + c + j) * length
-                source = j * width + image * length
-                if kind == FLOAT32:
-                    for i in range(0, length // LANES * LANES, LANES):
-                        store(wide, target + i, load(rows, source + i))
-                    if length % LANES:
-                        i = length // LANES * LANES
-                        store_first(wide, target + i, length - i, load(rows, source + i))
-                    continue
-                for i in range(0, length, LANES):
-                    size = min(LANES, length - i)
-                    store_part(tensor, target + i, size, load(rows, source + i), short)
-        return
-    n = images * length
-    for i in range(0, n, LANES):
-        size = min(LANES, n - i)
-        if kind == FLOAT32 and many == LANES and size == LANES:
-            transpose(rows, i, width, wide, i * channels + c, channels)
-            continue
-        transpose(rows, i, width, square, 0, LANES)
-        for row in range(size):
-            value = load(square, LANES * row)
-            store_part(tensor, (i + row) * channels + c, many, value, short)
+def put_back(tensor, shape, c, many, rows, width, short):
+    """The inverse of :func:`fetch` for the layout PLANES; what the rows hold beyond the samples is left out."""
+    _, images, channels, length = shape
+    for image in range(images):
+        for j in range(many):
+            target = (image * channels + c + j) * length
+            source = j * width + image * length
+            for i in range(0, length, LANES):
+                size = min(LANES, length - i)
+                store_part(tensor, target + i, size, load(rows, source + i), short)
