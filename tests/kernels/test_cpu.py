@@ -364,6 +364,24 @@ def test_the_threads_are_those_of_torch() -> None:
     assert str(Path(torch.__file__).parent) in info.name.decode()
 
 
+def test_a_plan_lives_as_long_as_what_points_to_it() -> None:
+    """The compiled code reads a plan's numbers from an array, which must outlive the cache that it came from."""
+    import weakref
+
+    from gbn.kernels.cpu import launch
+    from gbn.kernels.cpu.encode import encoded
+
+    launch._template.cache_clear()
+    x, *_ = sample(8, 3, 9, 9)
+    pair = build("cvar")
+    kernels.normalize(x, None, None, pair.S, pair.D, EPS)
+    array = weakref.ref(encoded(lower(pair.S, pair.D, 8 * 81))[0])
+    encoded.cache_clear()
+    assert array() is not None
+    launch._template.cache_clear()
+    assert array() is None
+
+
 def test_a_default_dtype_of_float64_changes_nothing() -> None:
     x, cotangent, weight, bias = sample(8, 3, 9, 9)
     wanted = results(x, cotangent, weight, bias, build("cvar"))

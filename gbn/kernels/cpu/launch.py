@@ -147,8 +147,8 @@ def _template(
     eps: float,
     wanted: bool,
     threads: int,
-) -> bytes:
-    """All of the table that does not change from call to call."""
+) -> tuple[bytes, Any]:
+    """All of the table that does not change from call to call, and the arrays whose addresses stand in it."""
     table = _Table()
     terms = len(plan.statistic.terms) + len(plan.deviation.terms)
     direct = layout == PLANES and dtype == torch.float32
@@ -186,7 +186,7 @@ def _template(
         Call.REALS: reals.ctypes.data,
     }.items():
         table[place] = int(value)
-    return bytes(table)
+    return bytes(table), (integers, reals)
 
 
 def _start(
@@ -196,9 +196,8 @@ def _start(
     channels = x.shape[1]
     length = plan.n if layout == LAST else x.numel() // (x.shape[0] * channels)
     most = torch.get_num_threads()
-    table = _Table.from_buffer_copy(
-        _template(name, plan, channels, length, layout, x.dtype, relu, eps, wanted, most)
-    )
+    template, _kept = _template(name, plan, channels, length, layout, x.dtype, relu, eps, wanted, most)
+    table = _Table.from_buffer_copy(template)
     table[_ADDRESSES] = addresses  # type: ignore[assignment] # typeshed wants what indexing gives
     shares = table[_SPANS] if name.endswith("_spans") else -(-channels // table[_BLOCK])
     threads = min(most, shares)
