@@ -36,9 +36,8 @@ _KINDS = {torch.float32: FLOAT32, torch.bfloat16: BFLOAT16, torch.float16: FLOAT
 #: which pays the earlier the more passes follow: some eight forward, two backward.
 _LONG_RUN, _LONG_RUN_BACK = 256, 64
 
-#: From this many bytes on a result is written past the caches. What is read of the cache line before it is written
-#: otherwise, a sixth of all traffic, costs more than reading the result back from memory does in the next layer:
-#: whole training steps are faster with it.
+#: From this many bytes on a result is written past the caches: otherwise each of its lines would first be read, which
+#: costs more than the next layer's reading it back from memory (whole training steps are faster with it).
 _PAST = 2 << 20
 
 #: Short runs are copied of several channels at a time, so that this many values are read where they lie together.

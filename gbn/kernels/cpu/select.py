@@ -185,7 +185,7 @@ def select(x, start, planes, stride, length, ranks, places, values, below, at, r
             _count_smaller(sample, m, smaller)
         else:
             extremes = extent(sample, 0, 1, 0, m)
-    elif count_upto(x, start, planes, stride, length, _INF) < n:
+    if m == 0 and count_upto(x, start, planes, stride, length, _INF) < n:  # elsewhere collecting tells
         return False
     first = 0
     while first < places:

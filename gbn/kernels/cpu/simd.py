@@ -4,9 +4,7 @@ A kernel written with these types is vectorised on every processor that LLVM kno
 into what the machine has (one register of AVX-512, two of AVX2, four of NEON). Two things are gained over plain
 loops: inner loops of unknown length (over the breakpoints of a gradient) keep their operands in registers,
 and the samples inside a bracket can be compressed to the front of a vector, for which no scalar code is as
-fast. Rounding is as written: nothing is reassociated, and only :func:`fma` fuses.
-
-Functions take a pointer and an offset in values; nothing checks bounds.
+fast (:mod:`.memory`). Rounding is as written: nothing is reassociated, and only :func:`fma` fuses.
 """
 
 from __future__ import annotations
