@@ -37,6 +37,15 @@ def main() -> int:
     store = RunStore(arguments.results)
     jobs = arguments.jobs or default_jobs()
     missing = [(run_id, config) for run_id, config in grid.configs() if store.status(run_id) not in DONE]
+    if arguments.seeds:
+        if others := arguments.seeds - set(grid.seeds):
+            listed = ", ".join(map(str, sorted(others)))
+            print(
+                f"error: --seeds {listed}: the grid has seeds {min(grid.seeds)} to {max(grid.seeds)}",
+                file=sys.stderr,
+            )
+            return 2
+        missing = [(run_id, config) for run_id, config in missing if config.seed in arguments.seeds]
     if arguments.use_archive:
         missing = without_archived(missing, arguments.results)
     print(f"{grid.title}: {len(grid.run_ids())} runs, {len(grid.run_ids()) - len(missing)} done", flush=True)
@@ -65,6 +74,7 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument("--scale", help="a preset of the experiment, for example small")
     result.add_argument("--results", default="results", help="where runs, tables and figures go")
     result.add_argument("--jobs", type=int, help="parallel runs (default: one a core, one on a GPU)")
+    result.add_argument("--seeds", type=seed_list, help="only these of the grid's seeds: 3 or 4-7 or 0,2,4-7")
     result.add_argument("--budget", type=seconds, help="stop cleanly after this time: 90s, 20m, 2h")
     result.add_argument(
         "--dry-run", action="store_true", help="say what is missing and how long it will take"
@@ -84,6 +94,14 @@ def seconds(text: str) -> float:
     if not match or float(match[1]) <= 0:
         raise argparse.ArgumentTypeError(f"{text!r} is no time: use 90s, 20m or 2h")
     return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]]
+
+
+def seed_list(text: str) -> set[int]:
+    """`3`, `4-7` or `0,2,4-7`."""
+    if not re.fullmatch(r"\d+(-\d+)?(,\d+(-\d+)?)*", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no list of seeds: use 3 or 4-7 or 0,2,4-7")
+    parts = [[int(end) for end in part.split("-")] for part in text.split(",")]
+    return {seed for part in parts for seed in range(part[0], part[-1] + 1)}
 
 
 def name_of(arguments: argparse.Namespace) -> str:

@@ -41,7 +41,7 @@ def add_measures(result: argparse.ArgumentParser) -> None:
     add("--name", default="runs", help="name of the files made from --runs (default: runs)")
     add("--reference", metavar="ARM", help="with --runs: the arm to compare with (default: bn)")
     add("--targets", nargs="+", type=_fraction, default=[], metavar="ACC", help="accuracies between 0 and 1")
-    add("--measure", default="val_accuracy", help="curve key for targets (default: val_accuracy)")
+    add("--measure", help="curve key for targets (default: the experiment's own, else val_accuracy)")
     add("--first-hit", action="store_true", help="take the first point at a target, without interpolation")
 
 

@@ -30,20 +30,24 @@ PUBLISHED_SAVING = 0.31
 class Options:
     """How targets are measured.
 
+    Attributes:
+        measure: a curve key of :data:`MEASURES`; None takes the plan's own.
+        interpolation: "interpolated" between points, or the "first" point at the target.
+
     Raises:
         ValueError: an unknown measure or interpolation.
     """
 
-    measure: str = "val_accuracy"
+    measure: str | None = None
     interpolation: Interpolation = "interpolated"
 
     def __post_init__(self) -> None:
         for value, allowed, name in (
-            (self.measure, MEASURES, "measure"),
+            (self.measure, (None, *MEASURES), "measure"),
             (self.interpolation, INTERPOLATIONS, "interpolation"),
         ):
             if value not in allowed:
-                raise ValueError(f"{name}={value!r}: allowed are {', '.join(allowed)}")
+                raise ValueError(f"{name}={value!r}: allowed are {', '.join(filter(None, allowed))}")
 
 
 @dataclass(frozen=True)
@@ -78,6 +82,8 @@ class Comparison:
     options: Options = field(default_factory=Options)
 
     def __post_init__(self) -> None:
+        # A misspelt measure of a plan is found here too.
+        self.measure: str = Options(self.options.measure or self.runs.plan.measure).measure or ""
         self._curves: dict[tuple[str, str, int], Curve] = {}
         self._values: dict[tuple[str, str], pd.DataFrame] = {}
 
@@ -127,7 +133,7 @@ class Comparison:
         if key not in self._curves:
             usable = self.runs.usable(setting, arm)
             diverged = usable[usable.seed == seed].status.iloc[0] == "diverged"
-            self._curves[key] = Curve.of(self.runs.curve(*key), self.options.measure, diverged)
+            self._curves[key] = Curve.of(self.runs.curve(*key), self.measure, diverged)
         return self._curves[key]
 
     def time(self, setting: str, arm: str, seed: int, target: float, unit: Unit) -> Time:

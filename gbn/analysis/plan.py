@@ -56,6 +56,10 @@ class GridLike(Protocol):
     def controls(self) -> Mapping[str, Sequence[str]]:
         """arm -> its control arms."""
 
+    @property
+    def measure(self) -> str:
+        """The key of the curve that targets are measured on."""
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -80,6 +84,7 @@ class Plan:
         controls: arm -> the arms that control for it.
         selection: how to make this plan again: goes into each table's header.
         notes: what a reader must know about how the plan was made.
+        measure: the key of the curve that targets are measured on, unless another is asked for.
     """
 
     name: str
@@ -90,6 +95,7 @@ class Plan:
     controls: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     selection: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    measure: str = "val_accuracy"
 
     @property
     def settings(self) -> list[str]:
@@ -148,4 +154,5 @@ def plan_of_grid(grid: GridLike) -> Plan:
         targets={setting: tuple(sorted(values)) for setting, values in grid.targets.items()},
         controls={arm: tuple(controls) for arm, controls in grid.controls.items()},
         selection={"experiment": f"experiments/{grid.name}", "scale": grid.scale},
+        measure=grid.measure,
     )

@@ -133,7 +133,7 @@ def save(comparison: Comparison, folder: Path, linear: bool = False) -> tuple[li
 
 
 def _row(comparison: Comparison, setting: str, row: Row, panels: Sequence[Axes], unit: Unit) -> None:
-    measure, reference = comparison.options.measure, comparison.runs.plan.reference
+    measure, reference = comparison.measure, comparison.runs.plan.reference
     looks = iter(zip(COLOURS, STYLES, strict=True))
     for arm, name in row.arms:
         look = REFERENCE if arm == reference else next(looks)
@@ -200,7 +200,7 @@ def _caption(comparison: Comparison, setting: str, compared: bool, linear: bool)
         text += (
             "Right: paired difference, the same seed of both arms at the same place (own scale in each row). "
         )
-    exact = comparison.options.measure.endswith("exact")
+    exact = comparison.measure.endswith("exact")
     text += f"Normalizers with {'exact' if exact else 'running'} statistics. "
     text += "Grey: fixed targets. " if comparison.targets(setting) else ""
     if any((comparison.runs.usable(setting, arm).status == "diverged").any() for arm in arms):

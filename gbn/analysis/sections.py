@@ -123,7 +123,7 @@ def _accuracy(comparison: Comparison, setting: str) -> Section:
         ),
         tuple(rows),
         (
-            f"Area under curve: mean of {comparison.options.measure} over the logarithm of the update. "
+            f"Area under curve: mean of {comparison.measure} over the logarithm of the update. "
             "Best on test selects on the test set: it is an upper bound, not a result.",
         ),
     )
@@ -190,7 +190,7 @@ def _maximum(comparison: Comparison, setting: str, unit: Unit) -> Section:
         ("arm", "pairs", "missed", "speed-up", "saved", "saved 31 % or more", f"last - {reference} (points)"),
         tuple(rows),
         (
-            f"Measured on {comparison.options.measure} (the paper: test accuracy). This metric is the maximum of a "
+            f"Measured on {comparison.measure} (the paper: test accuracy). This metric is the maximum of a "
             "noisy curve, late for the reference by construction, and mixes final accuracy with speed: half a "
             "point more accuracy alone can show as more than a third saved. Read a row only beside the A/A row "
             "(all ordered pairs of different seeds of the reference; its bracket spans what single rows of "

@@ -74,6 +74,7 @@ class SimulatedGrid:
     controls: Mapping[str, Sequence[str]] = field(default_factory=dict)
     updates: int = 2000
     points: int = 40
+    measure: str = "val_accuracy"
 
     @property
     def targets(self) -> dict[str, list[float]]:

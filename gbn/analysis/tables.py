@@ -34,7 +34,7 @@ def header(comparison: Comparison, suffix: str) -> str:
     content = {
         **runs.plan.selection,
         "source": runs.source,
-        "measure": options.measure,
+        "measure": comparison.measure,
         "interpolation": options.interpolation,
     }
     closing = " -->" if suffix == ".md" else ""
@@ -66,7 +66,7 @@ def explanation(comparison: Comparison) -> list[str]:
         f"Speed-up = reference / arm, reference `{reference}`: greater than 1 means that the arm is faster.",
         f"Made from {len(usable)} of {len(runs.runs)} planned runs, read from the {where}; pairs share their seed "
         "(initial weights, batches).",
-        f"Targets: {options.measure}, {how}. Devices: {'; '.join(sorted(usable.machine.unique()))}.",
+        f"Targets: {comparison.measure}, {how}. Devices: {'; '.join(sorted(usable.machine.unique()))}.",
     ]
 
 

@@ -9,10 +9,12 @@ The file, every value an override list in Hydra's grammar::
     arms:
       bn: [norm=bn]
       gbn_cvar_75: [norm=gbn_cvar, norm.alpha=0.75]
-    controls: [gbn_cvar_75]                       # arms that get bn_matched[arm] and bn_reparam[arm]
+    controls: [gbn_cvar_75]                       # arms that get bn_matched[arm] and bn_reparam[arm];
+                                                  # or {arm: [arms that control for it]}, all listed above
     reference: bn
     seeds: 8                                      # 0 to 7, or a list
     targets: [0.8, 0.9]                           # validation accuracies, or {setting: [...]}
+    measure: val_accuracy_exact                   # the curve that targets are measured on (default val_accuracy)
     scales:                                       # optional: named presets that replace or extend the above
       small: {base: [dataset.subset=12000], seeds: 8, settings: [cnn]}
 
@@ -40,6 +42,7 @@ _KEYS = (
     "reference",
     "seeds",
     "targets",
+    "measure",
     "scales",
     "default_scale",
 )
@@ -63,6 +66,7 @@ class Grid:
     Attributes:
         controls: for each arm that has them, its control arms, BN-started first.
         targets: for each setting, the fixed validation accuracies of the time-to-target columns.
+        measure: the key of the curve that targets are measured on.
     """
 
     name: str
@@ -73,6 +77,7 @@ class Grid:
     reference: str
     targets: dict[str, list[float]]
     controls: dict[str, list[str]] = field(default_factory=dict)
+    measure: str = "val_accuracy"
 
     @property
     def settings(self) -> list[str]:
@@ -136,6 +141,7 @@ def load_grid(path: str | Path, scale: str | None = None, extra: Sequence[str] =
         reference=spec["reference"],
         targets={setting: [float(value) for value in by_setting.get(setting, [])] for setting in settings},
         controls=controls,
+        measure=spec.get("measure", "val_accuracy"),
     )
 
 
@@ -157,7 +163,15 @@ def _scaled(spec: dict[str, Any], scale: str | None, file: Path) -> dict[str, An
         else:
             raise unknown(f"key in scale {scale} of {file}:", key, _KEYS)
     if "arms" in presets[scale]:
-        result["controls"] = [arm for arm in result.get("controls", []) if arm in result["arms"]]
+        kept = result.get("controls", [])
+        if isinstance(kept, Mapping):
+            result["controls"] = {
+                arm: [one for one in inner if one in result["arms"]]
+                for arm, inner in kept.items()
+                if arm in result["arms"]
+            }
+        else:
+            result["controls"] = [arm for arm in kept if arm in result["arms"]]
     return result
 
 
@@ -165,9 +179,17 @@ def _with_controls(spec: Mapping[str, Any], file: Path) -> tuple[dict[str, list[
     arms: dict[str, list[str]] = {}
     controls: dict[str, list[str]] = {}
     wanted = spec.get("controls", [])
-    for arm in wanted:
+    named = (
+        [one for arm, inner in wanted.items() for one in (arm, *inner)]
+        if isinstance(wanted, Mapping)
+        else wanted
+    )
+    for arm in named:
         if arm not in spec["arms"]:
             raise unknown(f"arm under controls in {file}:", arm, spec["arms"])
+    if isinstance(wanted, Mapping):
+        given = {label: list(overrides) for label, overrides in spec["arms"].items()}
+        return given, {arm: list(inner) for arm, inner in wanted.items()}
     for label, overrides in spec["arms"].items():
         arms[label] = list(overrides)
         if label in wanted:

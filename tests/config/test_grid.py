@@ -91,3 +91,14 @@ def test_a_missing_experiment_or_scale_names_those_that_exist(write, tmp_path):
         load_grid(tmp_path / "trail")
     with pytest.raises(ConfigError, match="did you mean 'short'"):
         load_grid(tmp_path / "trial", "shrot")
+
+
+def test_controls_may_be_arms_of_their_own_and_the_measure_is_the_grids(write):
+    text = SWEEP.replace("controls: [cvar_60]", "controls: {cvar_60: [bn]}\nmeasure: val_accuracy_exact")
+    grid = load_grid(write(text))
+    assert grid.controls == {"cvar_60": ["bn"]}
+    assert [cell.label for cell in grid.cells if cell.setting == "small"] == ["bn", "cvar_60"]
+    assert grid.measure == "val_accuracy_exact"
+    assert load_grid(write(text), "bare").controls == {}
+    with pytest.raises(ConfigError, match="bn_other"):
+        load_grid(write(text.replace("[bn]}", "[bn_other]}")))
