@@ -65,6 +65,7 @@ def derive_plan(
         notes=(
             "Arms and settings were derived from the runs' configurations; no grid fixed them in advance.",
         ),
+        methods={arms[run_id]: norm["method"] for run_id, norm in norms.items()},
     )
 
 

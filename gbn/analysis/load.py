@@ -48,6 +48,7 @@ class Runs:
         curves: one row a point of a usable run: setting, arm, seed and the point's keys.
         source: where the records were sought.
         notes: what is missing, mixed or left out, a sentence each.
+        results_dir: where the records were sought; None: they were made in memory.
     """
 
     plan: Plan
@@ -55,6 +56,7 @@ class Runs:
     curves: pd.DataFrame
     source: Source
     notes: list[str] = field(default_factory=list)
+    results_dir: Path | None = None
 
     def usable(self, setting: str, arm: str) -> pd.DataFrame:
         """The finished and diverged runs of an arm, sorted by seed."""
@@ -171,7 +173,7 @@ def load_plan(plan: Plan, results_dir: str | Path = "results", source: Source = 
     ]
     runs = pd.DataFrame(rows, columns=RUN_COLUMNS)
     notes += absences(runs) + mixtures(plan, runs)
-    return Runs(plan=plan, runs=runs, curves=pd.DataFrame(points), source=source, notes=notes)
+    return Runs(plan, runs, pd.DataFrame(points), source, notes, Path(results_dir))
 
 
 def _find(

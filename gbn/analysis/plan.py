@@ -21,6 +21,10 @@ class CellLike(Protocol):
         """The arm."""
 
     @property
+    def config(self) -> Mapping[str, Any]:
+        """The resolved configuration at one of its seeds."""
+
+    @property
     def run_ids(self) -> Mapping[int, str]:
         """seed -> run id."""
 
@@ -85,6 +89,7 @@ class Plan:
         selection: how to make this plan again: goes into each table's header.
         notes: what a reader must know about how the plan was made.
         measure: the key of the curve that targets are measured on, unless another is asked for.
+        methods: arm -> its ``norm.method``, where it is known.
     """
 
     name: str
@@ -96,6 +101,7 @@ class Plan:
     selection: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     measure: str = "val_accuracy"
+    methods: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def settings(self) -> list[str]:
@@ -155,4 +161,5 @@ def plan_of_grid(grid: GridLike) -> Plan:
         controls={arm: tuple(controls) for arm, controls in grid.controls.items()},
         selection={"experiment": f"experiments/{grid.name}", "scale": grid.scale},
         measure=grid.measure,
+        methods={cell.label: cell.config["norm"]["method"] for cell in grid.cells},
     )
