@@ -12,9 +12,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from gbn.analysis.decisions import ALPHA, p_of_signs, p_of_t
 from gbn.analysis.targets import Time
 
-LEVEL = 0.95
+LEVEL = 1 - ALPHA
 INFINITY = float("inf")
 
 
@@ -29,6 +30,10 @@ class Estimate:
         method: "paired t", "median", "mean", or what else made it.
         sd: standard deviation of the log ratios, differences or values; NaN where it does not exist.
         arm_misses, reference_misses: how many of the n did not reach the target.
+        p: two-sided, of no difference (ratio 1, difference 0); NaN where nothing is tested.
+        p_holm: the same after Holm's correction over the table (:mod:`gbn.analysis.families`).
+        holm_low, holm_high: the interval of the level at which Holm tests this row.
+        holm_level: that level.
     """
 
     value_low: float
@@ -40,6 +45,16 @@ class Estimate:
     sd: float = float("nan")
     arm_misses: int = 0
     reference_misses: int = 0
+    p: float = math.nan
+    p_holm: float = math.nan
+    holm_low: float = math.nan
+    holm_high: float = math.nan
+    holm_level: float = math.nan
+
+    @property
+    def decided(self) -> bool:
+        """Whether the table's correction leaves this row's difference standing."""
+        return self.p_holm <= ALPHA
 
 
 NOTHING = Estimate(float("nan"), float("nan"), float("nan"), float("nan"), 0, "none")
@@ -52,7 +67,7 @@ def t_quantile(probability: float, degrees: int) -> float:
     return float(stdtrit(degrees, probability))
 
 
-def mean_interval(values: Sequence[float], method: str = "mean") -> Estimate:
+def mean_interval(values: Sequence[float], method: str = "mean", level: float = LEVEL) -> Estimate:
     """Mean with its t interval; one value has none."""
     x = np.asarray(values, dtype=float)
     n = len(x)
@@ -62,37 +77,58 @@ def mean_interval(values: Sequence[float], method: str = "mean") -> Estimate:
     if n == 1:
         return Estimate(centre, centre, float("nan"), float("nan"), 1, method)
     sd = float(x.std(ddof=1))
-    half = t_quantile(0.5 + LEVEL / 2, n - 1) * sd / math.sqrt(n)
+    half = t_quantile(0.5 + level / 2, n - 1) * sd / math.sqrt(n)
     return Estimate(centre, centre, centre - half, centre + half, n, method, sd)
 
 
-def paired_difference(arm: Sequence[float], reference: Sequence[float]) -> Estimate:
-    """Mean of arm - reference over pairs, paired t interval; pairs with a NaN are left out."""
+def paired_difference(arm: Sequence[float], reference: Sequence[float], level: float = LEVEL) -> Estimate:
+    """Mean of arm - reference over pairs, paired t interval and p; pairs with a NaN are left out."""
     differences = [a - r for a, r in zip(arm, reference, strict=True) if not math.isnan(a - r)]
-    return mean_interval(differences, "paired t")
+    mean = mean_interval(differences, "paired t", level)
+    return replace(mean, p=p_of_t(mean.value_low, mean.sd, mean.n))
 
 
-def speedup(arm: Sequence[Time], reference: Sequence[Time]) -> Estimate:
+def speedup(arm: Sequence[Time], reference: Sequence[Time], level: float = LEVEL) -> Estimate:
     """reference / arm over pairs of times; see the module's docstring.
 
     Args:
         arm: times of the candidate, one a pair.
         reference: times of the reference, in the same order.
+        level: of the interval.
 
     Returns:
-        Where every run reached the target: geometric mean and paired t interval. Else the median over all
-        pairs with bounds, and the interval of the sign test (from six pairs on).
+        Where every run reached the target: geometric mean, paired t interval and p on log ratios. Else the median
+        over all pairs with bounds, and the sign test's interval (at 95 % from six pairs on) and p.
     """
     pairs = list(zip(arm, reference, strict=True))
     misses = sum(not a.reached for a, _ in pairs), sum(not r.reached for _, r in pairs)
     if not pairs:
         return NOTHING
     if misses == (0, 0):
-        logs = mean_interval([math.log(r.low / a.low) for a, r in pairs])
-        centre, low, high = (math.exp(x) for x in (logs.value_low, logs.low, logs.high))
-        return Estimate(centre, centre, low, high, logs.n, "paired t", logs.sd)
+        logs = mean_interval(log_ratios(arm, reference), level=level)
+        centre, low, high = (_exp(x) for x in (logs.value_low, logs.low, logs.high))
+        p = p_of_t(logs.value_low, logs.sd, logs.n)
+        return Estimate(centre, centre, low, high, logs.n, "paired t", logs.sd, p=p)
     bounds = [_ratio(a, r) for a, r in pairs]
-    return median_of_bounds(bounds, arm_misses=misses[0], reference_misses=misses[1])
+    p = p_of_signs(sum(low > 1 for low, _ in bounds), sum(high < 1 for _, high in bounds), len(bounds))
+    return replace(median_of_bounds(bounds, *misses, level=level), p=p)
+
+
+def log_ratios(arm: Sequence[Time], reference: Sequence[Time]) -> list[float]:
+    """log(reference / arm), pair by pair, of runs that all reached the target.
+
+    Raises:
+        ValueError: a run missed it.
+    """
+    pairs = list(zip(arm, reference, strict=True))
+    if not all(a.reached and r.reached for a, r in pairs):
+        raise ValueError("a run missed the target, so its log ratio is not known: take the median over pairs")
+    return [math.log(r.low / a.low) for a, r in pairs]
+
+
+def _exp(x: float) -> float:
+    """exp, infinite where it overflows (two wild pairs at a strict level have such intervals)."""
+    return INFINITY if x > 700 else math.exp(x)
 
 
 def _ratio(arm: Time, reference: Time) -> tuple[float, float]:
@@ -105,12 +141,15 @@ def _ratio(arm: Time, reference: Time) -> tuple[float, float]:
 
 
 def median_of_bounds(
-    bounds: Sequence[tuple[float, float]], arm_misses: int = 0, reference_misses: int = 0
+    bounds: Sequence[tuple[float, float]],
+    arm_misses: int = 0,
+    reference_misses: int = 0,
+    level: float = LEVEL,
 ) -> Estimate:
     """The median of numbers of which only bounds are known, with the sign test's interval."""
     lows, highs = sorted(low for low, _ in bounds), sorted(high for _, high in bounds)
     n = len(bounds)
-    rank = sign_test_rank(n)
+    rank = sign_test_rank(n, level)
     return Estimate(
         value_low=_median(lows, 0.0),
         value_high=_median(highs, INFINITY),
@@ -132,12 +171,12 @@ def _median(ordered: Sequence[float], unknown: float) -> float:
     return unknown if low == 0 and math.isinf(high) else math.sqrt(low * high)
 
 
-def sign_test_rank(n: int) -> int:
-    """The largest k for which [x_(k), x_(n-k+1)] covers the median with probability LEVEL; 0: none does."""
+def sign_test_rank(n: int, level: float = LEVEL) -> int:
+    """The largest k for which [x_(k), x_(n-k+1)] covers the median with probability `level`; 0: none does."""
     tail, rank = 0.0, 0
     for k in range(n // 2):
         tail += math.comb(n, k) / 2**n
-        if 2 * tail > 1 - LEVEL:
+        if 2 * tail > 1 - level + 1e-12:  # a level of 1 - 2/2^n is met exactly
             break
         rank = k + 1
     return rank
