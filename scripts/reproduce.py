@@ -48,7 +48,8 @@ def main() -> int:
         missing = [(run_id, config) for run_id, config in missing if config.seed in arguments.seeds]
     if arguments.use_archive:
         missing = without_archived(missing, arguments.results)
-    print(f"{grid.title}: {len(grid.run_ids())} runs, {len(grid.run_ids()) - len(missing)} done", flush=True)
+    wanted = len(grid.cells) * len(arguments.seeds or grid.seeds)
+    print(f"{grid.title}: {wanted} runs, {wanted - len(missing)} done", flush=True)
     if arguments.dry_run:
         dry_run(grid, missing, store, arguments.results, jobs)
         return 0
