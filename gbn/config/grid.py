@@ -21,7 +21,7 @@ The file, every value an override list in Hydra's grammar::
 An experiment owns no runs: the grid names them, and a run that two experiments name is trained once.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -46,6 +46,9 @@ _KEYS = (
     "scales",
     "default_scale",
 )
+
+#: The scale that is the grid as it stands, whatever its default is.
+FULL = "full"
 
 
 @dataclass(frozen=True)
@@ -96,53 +99,125 @@ class Grid:
                 yield cell.run_ids[seed], config.model_copy(update={"seed": seed})
 
 
-def load_grid(path: str | Path, scale: str | None = None, extra: Sequence[str] = ()) -> Grid:
-    """The grid of ``experiments/<name>`` (or of its sweep.yaml).
+@dataclass(frozen=True)
+class Outline:
+    """What a sweep.yaml asks for at one scale, before anything is composed (each configuration takes a while).
+
+    Attributes:
+        settings: setting -> the overrides of all its runs.
+        arms: arm -> its overrides, controls included.
+        controls, targets, measure: as in :class:`Grid`.
+    """
+
+    name: str
+    title: str
+    scale: str | None
+    settings: dict[str, list[str]]
+    arms: dict[str, list[str]]
+    seeds: list[int]
+    reference: str
+    targets: dict[str, list[float]]
+    controls: dict[str, list[str]]
+    measure: str
+
+
+def outline(path: str | Path, scale: str | None = None) -> Outline:
+    """Read ``experiments/<name>`` (or its sweep.yaml) without composing a configuration.
 
     Args:
-        path: the experiment's folder or its sweep.yaml.
-        scale: one of the file's ``scales``; None takes its ``default_scale``, or the grid as it stands.
-        extra: overrides added to every run's (``results_dir=...``, ``tracker.mode=offline``).
+        path, scale: as in :func:`load_grid`.
 
     Raises:
-        ConfigError: no such file, an unknown key or scale, or a run whose configuration is refused.
+        ConfigError: no such file, an unknown key, scale or reference.
     """
-    folder = Path(path)
-    file = folder if folder.suffix == ".yaml" else folder / "sweep.yaml"
-    if not file.is_file():
-        beside = folder.parent.glob("*/sweep.yaml") if folder.parent.is_dir() else ()
-        raise unknown("experiment", str(path), [str(other.parent) for other in beside])
-    spec = yaml.safe_load(file.read_text())
-    for key in spec:
-        if key not in _KEYS:
-            raise unknown(f"key in {file}:", key, _KEYS)
-    name = file.parent.name
-    scale = scale or spec.get("default_scale")
+    file = _file(path)
+    spec = _read(file)
+    scale = None if scale == FULL else scale or spec.get("default_scale")
     spec = _scaled(spec, scale, file)
     seeds = spec["seeds"]
-    seeds = list(range(seeds)) if isinstance(seeds, int) else [int(seed) for seed in seeds]
     arms, controls = _with_controls(spec, file)
-    settings: dict[str, list[str]] = spec.get("settings") or {"": []}
-    cells = [
-        _cell(setting, label, [*spec.get("base", []), *settings[setting], *arms[label], *extra], seeds)
-        for setting in settings
-        for label in arms
-    ]
     if spec["reference"] not in arms:
         raise unknown(f"reference in {file}:", spec["reference"], arms)
+    base = spec.get("base", [])
+    settings = {name: [*base, *own] for name, own in (spec.get("settings") or {"": []}).items()}
     targets = spec.get("targets", [])
     by_setting = targets if isinstance(targets, Mapping) else dict.fromkeys(settings, targets)
-    return Grid(
-        name=name,
-        title=spec.get("title", name),
+    return Outline(
+        name=file.parent.name,
+        title=spec.get("title", file.parent.name),
         scale=scale,
-        cells=cells,
-        seeds=seeds,
+        settings=settings,
+        arms=arms,
+        seeds=list(range(seeds)) if isinstance(seeds, int) else [int(seed) for seed in seeds],
         reference=spec["reference"],
         targets={setting: [float(value) for value in by_setting.get(setting, [])] for setting in settings},
         controls=controls,
         measure=spec.get("measure", "val_accuracy"),
     )
+
+
+def scales(path: str | Path) -> list[str]:
+    """The names of the presets of ``experiments/<name>``.
+
+    Raises:
+        ConfigError: no such file, or an unknown key in it.
+    """
+    return list(_read(_file(path)).get("scales", {}))
+
+
+def load_grid(
+    path: str | Path,
+    scale: str | None = None,
+    extra: Sequence[str] = (),
+    only: Container[tuple[str, str]] | None = None,
+) -> Grid:
+    """The grid of ``experiments/<name>`` (or of its sweep.yaml).
+
+    Args:
+        path: the experiment's folder or its sweep.yaml.
+        scale: one of the file's ``scales``, or "full": the grid as it stands; None takes its ``default_scale``, or
+            the grid as it stands.
+        extra: overrides added to every run's (``results_dir=...``, ``tracker.mode=offline``).
+        only: compose these (setting, arm) alone; None composes all.
+
+    Raises:
+        ConfigError: no such file, an unknown key or scale, or a run whose configuration is refused.
+    """
+    of = outline(path, scale)
+    cells = [
+        _cell(setting, label, [*shared, *own, *extra], of.seeds)
+        for setting, shared in of.settings.items()
+        for label, own in of.arms.items()
+        if only is None or (setting, label) in only
+    ]
+    return Grid(
+        name=of.name,
+        title=of.title,
+        scale=of.scale,
+        cells=cells,
+        seeds=of.seeds,
+        reference=of.reference,
+        targets=of.targets,
+        controls=of.controls,
+        measure=of.measure,
+    )
+
+
+def _file(path: str | Path) -> Path:
+    folder = Path(path)
+    file = folder if folder.suffix == ".yaml" else folder / "sweep.yaml"
+    if not file.is_file():
+        beside = folder.parent.glob("*/sweep.yaml") if folder.parent.is_dir() else ()
+        raise unknown("experiment", str(path), [str(other.parent) for other in beside])
+    return file
+
+
+def _read(file: Path) -> dict[str, Any]:
+    spec: dict[str, Any] = yaml.safe_load(file.read_text())
+    for key in spec:
+        if key not in _KEYS:
+            raise unknown(f"key in {file}:", key, _KEYS)
+    return spec
 
 
 def _scaled(spec: dict[str, Any], scale: str | None, file: Path) -> dict[str, Any]:

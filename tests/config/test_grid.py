@@ -102,3 +102,29 @@ def test_controls_may_be_arms_of_their_own_and_the_measure_is_the_grids(write):
     assert load_grid(write(text), "bare").controls == {}
     with pytest.raises(ConfigError, match="bn_other"):
         load_grid(write(text.replace("[bn]}", "[bn_other]}")))
+
+
+def test_an_outline_names_what_the_grid_holds_without_composing_it(write, monkeypatch):
+    from gbn.config import grid as module
+
+    path = write()
+    whole = load_grid(path)
+    monkeypatch.setattr(module, "compose", None)  # nothing may be composed
+    of = module.outline(path)
+    assert list(of.settings) == whole.settings
+    assert list(of.arms) == list(dict.fromkeys(cell.label for cell in whole.cells))
+    assert (of.seeds, of.targets, of.controls) == (whole.seeds, whole.targets, whole.controls)
+
+
+def test_some_cells_of_a_grid_are_those_of_the_whole(write):
+    path = write()
+    whole = load_grid(path)
+    wanted = {(cell.setting, cell.label) for cell in whole.cells[1:3]}
+    assert load_grid(path, only=wanted).cells == whole.cells[1:3]
+
+
+def test_full_is_the_grid_as_it_stands(write):
+    folder = write(SWEEP + "default_scale: bare\n")
+    assert load_grid(folder, only=()).scale == "bare"
+    full = load_grid(folder, "full", only={("small", "cvar_60")})
+    assert (full.scale, len(full.cells)) == (None, 1)
