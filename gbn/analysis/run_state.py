@@ -1,0 +1,257 @@
+"""A run as it stands on disk while it may be growing, read again at little cost.
+
+A look at a run that has not changed is one or two calls of ``stat``; of a curve that has grown only the new lines
+are read. Files may appear and vanish between two looks, and a last line may be torn.
+"""
+
+import json
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from gbn.store.files import StoreError, read_json
+from gbn.store.locks import is_locked
+from gbn.store.records import CHECKPOINT, CONFIG, DONE, ERROR, METRICS, PROVENANCE, SUMMARY, Status
+
+_YAML = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml's parser is ten times as fast
+
+
+@dataclass
+class GrowingCurve:
+    """One measure of a curve that another process appends to.
+
+    Attributes:
+        path: the run's metrics file.
+        measure: the key to keep.
+        values: update -> value, where the measure was taken.
+        update: the last update with a point; None before the first.
+        epoch: the same point in epochs.
+        diverged: whether the loss is no number any more.
+        damaged: lines that are no point; they are left out.
+    """
+
+    path: Path
+    measure: str
+    values: dict[int, float] = field(default_factory=dict)
+    update: int | None = None
+    epoch: float | None = None
+    diverged: bool = False
+    damaged: int = 0
+    _read: int = 0  # bytes, up to the end of the last whole line
+    _last: bytes = b""  # that line
+
+    def refresh(self) -> None:
+        """Read what was added since the last time; everything where the file was cut or replaced."""
+        try:
+            size = self.path.stat().st_size
+            if size == self._read:
+                return
+            with open(self.path, "rb") as file:
+                file.seek(self._read - len(self._last))
+                added = file.read()
+                # A run that was resumed drops its points after the checkpoint and writes the file anew.
+                if size < self._read or not added.startswith(self._last):
+                    self._forget()
+                    file.seek(0)
+                    added = file.read()
+        except OSError:  # not there yet, or not any more
+            self._forget()
+            return
+        lines = added[len(self._last) : added.rfind(b"\n") + 1].splitlines(keepends=True)
+        for line in lines:
+            self._take(line)
+            self._read += len(line)
+            self._last = line
+
+    def _take(self, line: bytes) -> None:
+        try:
+            point = json.loads(line)
+            update, epoch = int(point["update"]), point.get("epoch")
+        except (ValueError, TypeError, KeyError, AttributeError):
+            self.damaged += 1
+            return
+        self.update, self.epoch = update, epoch
+        self.diverged = self.diverged or bool(point.get("diverged"))
+        value = point.get(self.measure)
+        if isinstance(value, int | float):
+            self.values[update] = float(value)
+
+    def _forget(self) -> None:
+        self.values, self.update, self.epoch = {}, None, None
+        self.diverged, self.damaged = False, 0
+        self._read, self._last = 0, b""
+
+
+@dataclass(frozen=True)
+class RunState:
+    """One run at one moment.
+
+    Attributes:
+        status: as :meth:`gbn.store.records.RunStore.status` has it.
+        values: update -> value of the measure.
+        update: the last update with a point; None before the first.
+        total: updates of the whole run; None where not yet known.
+        diverged: whether its loss stopped being a number.
+        error: what went wrong, one line.
+        took: wall seconds of a finished run.
+        pace: wall seconds an update of a running one, since it was begun or resumed.
+        ended_at: when a done run was finished (seconds since 1970).
+    """
+
+    status: Status
+    values: dict[int, float] = field(default_factory=dict)
+    update: int | None = None
+    total: int | None = None
+    diverged: bool = False
+    error: str | None = None
+    took: float | None = None
+    pace: float | None = None
+    ended_at: float | None = None
+
+    @property
+    def share(self) -> float:
+        """How much of the run is done, from 0 to 1, by its last point."""
+        if self.status in DONE:
+            return 1.0
+        return min(1.0, self.update / self.total) if self.update and self.total else 0.0
+
+
+class WatchedRun:
+    """Looks at one run again and again.
+
+    Args:
+        folder: the run's, whether it exists yet or not.
+        measure: the key of the curve to keep.
+    """
+
+    def __init__(self, folder: Path, measure: str) -> None:
+        self.folder = folder
+        self.curve = GrowingCurve(folder / METRICS, measure)
+        self._done: tuple[tuple[int, int], RunState] | None = None
+        self._epochs: float | None = None
+
+    def look(self) -> RunState:
+        """The run now. Never raises: what cannot be read is said in the state's `error`."""
+        try:
+            stat = (self.folder / SUMMARY).stat()
+        except OSError:
+            self._done = None
+            return self._unfinished()
+        stamp = (stat.st_mtime_ns, stat.st_size)
+        if self._done is None or self._done[0] != stamp:
+            self._done = (stamp, self._finished(stat.st_mtime))
+        return self._done[1]
+
+    def _finished(self, written_at: float) -> RunState:
+        self.curve.refresh()
+        try:
+            summary = read_json(self.folder / SUMMARY, dict)
+        except (StoreError, OSError) as error:
+            return RunState("failed", error=f"{SUMMARY}: {str(error).splitlines()[0]}")
+        status, updates = summary.get("status"), summary.get("updates")
+        if status not in DONE:
+            return RunState("failed", error=f"{SUMMARY} has status {status!r}")
+        took = summary.get("wall_seconds")
+        if took is None and (begun_at := _modified_at(self.folder / CONFIG)) is not None:
+            took = written_at - begun_at
+        return RunState(
+            status,
+            dict(self.curve.values),
+            update=updates,
+            total=updates,
+            diverged=status == "diverged",
+            error=self._damage(),
+            took=took,
+            ended_at=written_at,
+        )
+
+    def _unfinished(self) -> RunState:
+        status = self._status()
+        if status == "missing":
+            return RunState("missing")
+        self.curve.refresh()
+        update, epoch = self.curve.update, self.curve.epoch
+        epochs = self._planned_epochs()
+        known = update and epoch and epochs
+        return RunState(
+            status,
+            dict(self.curve.values),
+            update=update,
+            total=max(1, round(epochs * update / epoch)) if known else None,  # type: ignore[operator]
+            diverged=self.curve.diverged,
+            error=_error_line(self.folder / ERROR) if status == "failed" else self._damage(),
+            pace=self._pace() if status == "running" else None,
+        )
+
+    def _status(self) -> Status:
+        if not self.folder.is_dir():
+            return "missing"
+        try:
+            if is_locked(self.folder):
+                return "running"
+        except OSError:  # the folder went away in between, or belongs to somebody else
+            pass
+        if (self.folder / ERROR).exists():
+            return "failed"
+        begun = any((self.folder / name).exists() for name in (CONFIG, METRICS, CHECKPOINT, PROVENANCE))
+        return "interrupted" if begun else "missing"
+
+    def _planned_epochs(self) -> float | None:
+        if self._epochs is None:
+            try:
+                self._epochs = float(read_config(self.folder)["trainer"]["epochs"])
+            except (OSError, yaml.YAMLError, LookupError, TypeError, ValueError):
+                return None
+        return self._epochs
+
+    def _pace(self) -> float | None:
+        """Wall seconds an update between the start of the run's last segment and its last point."""
+        begun_at, seen_at = _modified_at(self.folder / PROVENANCE), _modified_at(self.folder / METRICS)
+        if begun_at is None or seen_at is None or self.curve.update is None:
+            return None
+        try:
+            start = int(read_json(self.folder / PROVENANCE, list)[-1].get("start_update", 0))
+        except (StoreError, OSError, LookupError, AttributeError, TypeError, ValueError):
+            return None
+        made = self.curve.update - start
+        return (seen_at - begun_at) / made if made > 0 and seen_at > begun_at else None
+
+    def _damage(self) -> str | None:
+        count = self.curve.damaged
+        return f"{METRICS}: {count} damaged line{'s' * (count > 1)} left out" if count else None
+
+
+def read_config(folder: Path) -> Any:
+    """A run's resolved configuration.
+
+    Raises:
+        OSError: it is not there (yet).
+        yaml.YAMLError: it is damaged.
+    """
+    return yaml.load((folder / CONFIG).read_bytes(), Loader=_YAML)
+
+
+def _modified_at(path: Path) -> float | None:
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return None
+
+
+def _error_line(path: Path) -> str:
+    """The exception of a traceback: the first line after its last frame."""
+    try:
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return "its error.txt cannot be read"
+    last_frame = max((n for n, line in enumerate(lines) if line.startswith('  File "')), default=-1)
+    after = [line for line in lines[last_frame + 1 :] if line.strip() and not line.startswith("    ")]
+    return after[0].strip() if after else "its error.txt is empty"
+
+
+def bad_value(measure: str) -> float:
+    """What a diverged run counts as in a median: worse than any number."""
+    return math.inf if "loss" in measure or "error" in measure else -math.inf
