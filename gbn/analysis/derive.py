@@ -4,19 +4,21 @@ What differs in the norm section makes another arm; what differs elsewhere (the 
 setting, and only arms of one setting are compared.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+import json
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from gbn.analysis.columns import Row
 from gbn.analysis.plan import Entry, Plan
 from gbn.store.identity import canonical, norm_label
-from gbn.store.records import Record
 
 _CONTROL_METHODS = ("bn_matched", "bn_reparam")
 _NOT_OF_THE_PAIR = ("name", "method", "matched_to", "revision")
 
 
 def derive_plan(
-    records: Iterable[Record],
+    rows: Iterable[Row],
     *,
     name: str = "runs",
     reference: str | None = None,
@@ -26,7 +28,7 @@ def derive_plan(
     """The plan in which the given runs are all there is.
 
     Args:
-        records: runs; those without a summary (unfinished) have no identity yet and are left out.
+        rows: finished runs; those without an identity are left out.
         name: names the files that come of it.
         reference: an arm's label; by default the arm ``bn``, or the only arm.
         targets: accuracies (fractions); empty: chosen later from the curves, which a note says.
@@ -35,20 +37,17 @@ def derive_plan(
     Raises:
         ValueError: no finished run, or no such reference among the arms.
     """
-    identities = {r.run_id: r.summary["identity"] for r in records if r.summary and "identity" in r.summary}
-    if not identities:
+    identified = {row.run_id: row for row in rows if row.norm is not None}
+    if not identified:
         raise ValueError("none of these runs is finished: there is nothing to compare yet")
-    norms = {run_id: kept["norm"] for run_id, kept in identities.items()}
-    rests = {
-        run_id: {key: part for key, part in kept.items() if key not in ("norm", "seed")}
-        for run_id, kept in identities.items()
-    }
+    norms = _parsed({run_id: row.norm for run_id, row in identified.items()})
+    rests = _parsed({run_id: row.rest for run_id, row in identified.items()})
     arms, settings = _labels(norms, norm_label), _labels(rests, lambda _: "")
     entries = tuple(
         sorted(
             (
-                Entry(settings[run_id], arms[run_id], kept["seed"], run_id)
-                for run_id, kept in identities.items()
+                Entry(settings[run_id], arms[run_id], int(row.seed or 0), run_id)
+                for run_id, row in identified.items()
             ),
             key=lambda entry: (entry.setting, entry.arm, entry.seed),
         )
@@ -69,18 +68,30 @@ def derive_plan(
     )
 
 
-def _labels(parts: Mapping[str, Mapping[str, Any]], label: Any) -> dict[str, str]:
+def _parsed(texts: Mapping[str, str | None]) -> dict[str, dict[str, Any]]:
+    """JSON objects by run; runs with the same text share one."""
+    objects = {text: json.loads(text or "{}") for text in set(texts.values())}
+    return {run_id: objects[text] for run_id, text in texts.items()}
+
+
+def _labels(
+    parts: Mapping[str, Mapping[str, Any]], label: Callable[[Mapping[str, Any]], str]
+) -> dict[str, str]:
     """A label for each run: the same for equal parts, different for different ones."""
-    distinct = {canonical(part): part for part in parts.values()}
+    keys = {number: canonical(part) for number, part in {id(part): part for part in parts.values()}.items()}
+    distinct = {keys[id(part)]: part for part in parts.values()}
     flat = {key: flatten(part) for key, part in distinct.items()}
-    named: dict[str, str] = {}
+    alike: dict[str, list[str]] = defaultdict(list)
     for key, part in distinct.items():
-        same = [other for other, inner in distinct.items() if label(inner) == label(part)]
-        words = [label(part)] if label(part) else []
-        if len(same) > 1:
-            words += _differences(flat[key], [flat[other] for other in same])
-        named[key] = " ".join(words)
-    return {run_id: named[canonical(part)] for run_id, part in parts.items()}
+        alike[label(part)].append(key)
+    named: dict[str, str] = {}
+    for word, same in alike.items():
+        for key in same:
+            words = [word] if word else []
+            if len(same) > 1:
+                words += _differences(flat[key], [flat[other] for other in same])
+            named[key] = " ".join(words)
+    return {run_id: named[keys[id(part)]] for run_id, part in parts.items()}
 
 
 def _differences(flat: Mapping[str, Any], group: Sequence[Mapping[str, Any]]) -> list[str]:

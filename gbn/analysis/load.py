@@ -5,19 +5,23 @@ one that holds most of its arms, so that every pair is homogeneous; what is left
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from fnmatch import fnmatchcase
+from fnmatch import filter as fitting
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import pandas as pd
 
+from gbn.analysis.cache import Cache
+from gbn.analysis.columns import Curves, Row
 from gbn.analysis.derive import derive_plan
+from gbn.analysis.ingest import list_runs
 from gbn.analysis.notes import absences, mixtures
 from gbn.analysis.plan import Entry, GridLike, Plan, plan_of_grid
-from gbn.store.archive import Archive
-from gbn.store.records import DONE, Record, RunStore
+from gbn.store.records import DONE
 
 Source = Literal["store", "archive", "both"]
 SOURCES: tuple[Source, ...] = ("store", "archive", "both")
@@ -28,6 +32,8 @@ RUN_COLUMNS = [
     *("updates", "seconds", "parameters", "last", "best_val", "best_test"),
 ]
 
+#: The statuses of runs that a comparison uses: a diverged run is a result.
+USABLE = ("finished", "diverged")
 
 #: Accuracies offered as targets where none was fixed.
 ROUND_TARGETS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995)
@@ -45,7 +51,7 @@ class Runs:
         plan: what should be there.
         runs: one row an entry of the plan, columns :data:`RUN_COLUMNS`. `last`, `best_val` (best by
             validation) and `best_test` are test accuracies; NaN where there is none.
-        curves: one row a point of a usable run: setting, arm, seed and the point's keys.
+        points: the curves of the runs that are done, read key by key when they are asked for.
         source: where the records were sought.
         notes: what is missing, mixed or left out, a sentence each.
         results_dir: where the records were sought; None: they were made in memory.
@@ -53,7 +59,7 @@ class Runs:
 
     plan: Plan
     runs: pd.DataFrame
-    curves: pd.DataFrame
+    points: Curves
     source: Source
     notes: list[str] = field(default_factory=list)
     results_dir: Path | None = None
@@ -62,17 +68,40 @@ class Runs:
         """The finished and diverged runs of an arm, sorted by seed."""
         return self._usable.get((setting, arm), self.runs.iloc[:0])
 
-    def curve(self, setting: str, arm: str, seed: int) -> pd.DataFrame:
-        """The points of one run in order of update."""
-        return self._curves.get((setting, arm, seed), self.curves.iloc[:0])
+    def statuses(self, setting: str, arm: str) -> Mapping[int, str]:
+        """seed -> "finished" or "diverged": the usable runs of an arm, ascending."""
+        return self._statuses.get((setting, arm), {})
 
-    def __post_init__(self) -> None:
-        usable = self.runs[self.runs.status.isin(["finished", "diverged"])].sort_values("seed")
-        self._usable: dict[Any, pd.DataFrame] = dict(iter(usable.groupby(["setting", "arm"], sort=False)))
-        self._curves: dict[Any, pd.DataFrame] = {}
-        if len(self.curves):
-            ordered = self.curves.sort_values("update")
-            self._curves = dict(iter(ordered.groupby(["setting", "arm", "seed"], sort=False)))
+    def curve(self, setting: str, arm: str, seed: int) -> pd.DataFrame:
+        """The points of one run in order of update: setting, arm, seed and the curves' keys."""
+        key = (setting, arm, seed)
+        return self.points.frame([key] if key in self.points else [])
+
+    def columns(self, setting: str, arm: str, seed: int, names: Sequence[str]) -> tuple[np.ndarray, ...]:
+        """Keys of one run's curve in order of update, each float64 of shape (points,); NaN where not measured.
+
+        A run that is not there has no points. Far cheaper than :meth:`curve`.
+        """
+        return self.points.columns((setting, arm, seed), names)
+
+    @cached_property
+    def curves(self) -> pd.DataFrame:
+        """One row a point of a done run: setting, arm, seed and the point's keys. All of them: this takes memory."""
+        return self.points.frame()
+
+    @cached_property
+    def _usable(self) -> dict[Any, pd.DataFrame]:
+        usable = self.runs[self.runs.status.isin(USABLE)].sort_values("seed")
+        return dict(iter(usable.groupby(["setting", "arm"], sort=False)))
+
+    @cached_property
+    def _statuses(self) -> dict[tuple[str, str], dict[int, str]]:
+        usable = self.runs[self.runs.status.isin(USABLE)].sort_values("seed")
+        found: dict[tuple[str, str], dict[int, str]] = defaultdict(dict)
+        columns = (usable[name].tolist() for name in ("setting", "arm", "seed", "status"))
+        for setting, arm, seed, status in zip(*columns, strict=True):
+            found[setting, arm][int(seed)] = status
+        return dict(found)
 
 
 def load_grid_runs(
@@ -80,6 +109,7 @@ def load_grid_runs(
     results_dir: str | Path = "results",
     source: Source = "store",
     targets: Sequence[float] = (),
+    cache: bool = True,
 ) -> Runs:
     """The runs of an experiment.
 
@@ -88,6 +118,8 @@ def load_grid_runs(
         results_dir: holds ``runs/`` and ``archive/``.
         source: "store", "archive" or "both" (where both have a run, the store's record counts).
         targets: accuracies (fractions) in the place of the grid's own, which a note then says.
+        cache: keep a columnar copy in ``<results_dir>/cache/`` (:mod:`gbn.analysis.cache`) and read what has not
+            changed from it.
 
     Raises:
         NothingFound: no run of the grid is finished there.
@@ -96,7 +128,7 @@ def load_grid_runs(
     plan = plan_of_grid(grid)
     if targets:
         plan = plan.with_targets(targets, "Targets were given by hand, in the place of the experiment's own.")
-    return load_plan(plan, results_dir, source)
+    return load_plan(plan, results_dir, source, cache)
 
 
 def load_any(
@@ -106,6 +138,7 @@ def load_any(
     reference: str | None = None,
     targets: Sequence[float] = (),
     name: str = "runs",
+    cache: bool = True,
 ) -> Runs:
     """Any set of runs, by id, by shell pattern on ids, or by the path of a run's folder.
 
@@ -117,16 +150,11 @@ def load_any(
         ValueError: no arm to compare with (see :func:`gbn.analysis.derive.derive_plan`).
     """
     wanted = [Path(pattern).name for pattern in patterns]
-    every = list(_every(results_dir, source))
-    records = []
-    for pattern in wanted:
-        found = [record for record in every if fnmatchcase(record.run_id, pattern)]
-        if not found:
-            raise NothingFound(f"no run fits {pattern!r} in the {_place(results_dir, source)}")
-        records += found
+    look = Cache(results_dir, cache)
+    rows = _fitting(wanted, look, source)
     selection = {"runs": sorted(wanted), "reference": reference, "targets": list(targets), "name": name}
-    plan = derive_plan(records, name=name, reference=reference, targets=targets, selection=selection)
-    runs = load_plan(plan, results_dir, source)
+    plan = derive_plan(rows, name=name, reference=reference, targets=targets, selection=selection)
+    runs = _load(plan, look, source)
     if targets:
         return runs
     note = "Targets were chosen from these runs (the highest that every run of the reference reached)."
@@ -139,65 +167,75 @@ def _reached(runs: Runs) -> dict[str, tuple[float, ...]]:
     """For each setting up to three round accuracies that all runs of the reference reached."""
     chosen = {}
     for setting in runs.plan.settings:
-        seeds = runs.usable(setting, runs.plan.reference).seed
-        peaks = [
-            runs.curve(setting, runs.plan.reference, int(s)).get("val_accuracy", pd.Series([0.0])).max()
-            for s in seeds
-        ]
+        reference = runs.plan.reference
+        peaks = []
+        for seed in runs.statuses(setting, reference):
+            (values,) = runs.columns(setting, reference, seed, [runs.plan.measure])
+            peaks.append(np.nanmax(values, initial=0.0) if len(values) else 0.0)
         lowest = min(peaks, default=0.0)
         chosen[setting] = tuple(target for target in ROUND_TARGETS if target <= lowest)[-3:]
     return chosen
 
 
-def _every(results_dir: str | Path, source: Source) -> Iterable[Record]:
-    if source != "archive":
-        yield from RunStore(results_dir)
-    if source != "store":
-        yield from Archive(results_dir)
+def _fitting(wanted: Sequence[str], cache: Cache, source: Source) -> list[Row]:
+    """The done runs whose ids fit any of these patterns."""
+    ids = list_runs(cache.store) if source != "archive" else []
+    chosen: dict[str, None] = {}
+    archived = cache.archived() if source != "store" else []
+    kept = dict.fromkeys(row.run_id for row in archived)
+    for pattern in wanted:
+        here, there = fitting(ids, pattern), fitting(kept, pattern)
+        begun = (run_id for run_id in here if cache.store.status(run_id) != "missing")
+        if not there and next(begun, None) is None:
+            raise NothingFound(f"no run fits {pattern!r} in the {_place(cache, source)}")
+        chosen |= dict.fromkeys([*here, *there])
+    stored = cache.stored(chosen) if source != "archive" else {}
+    return [*stored.values(), *(row for row in archived if row.run_id in chosen)]
 
 
-def load_plan(plan: Plan, results_dir: str | Path = "results", source: Source = "store") -> Runs:
+def load_plan(
+    plan: Plan, results_dir: str | Path = "results", source: Source = "store", cache: bool = True
+) -> Runs:
     """The runs of a plan; see :func:`load_grid_runs`."""
     if source not in SOURCES:
         raise ValueError(f"source={source!r}: allowed are {', '.join(SOURCES)}")
-    statuses, candidates = _find(plan, results_dir, source)
+    return _load(plan, Cache(results_dir, cache), source)
+
+
+def _load(plan: Plan, cache: Cache, source: Source) -> Runs:
+    statuses, candidates = _find(plan, cache, source)
     notes = list(plan.notes)
     chosen = _choose(plan, candidates, notes)
     if not chosen:
-        raise NothingFound(_nothing(plan, results_dir, source, statuses))
+        raise NothingFound(_nothing(plan, cache, source, statuses))
     rows = [_row(entry, chosen.get(entry), statuses.get(entry.run_id, "missing")) for entry in plan.entries]
-    points = [
-        {"setting": entry.setting, "arm": entry.arm, "seed": entry.seed, **point}
-        for entry, record in chosen.items()
-        for point in record.curve
-    ]
     runs = pd.DataFrame(rows, columns=RUN_COLUMNS)
     notes += absences(runs) + mixtures(plan, runs)
-    return Runs(plan, runs, pd.DataFrame(points), source, notes, Path(results_dir))
+    points = Curves({(entry.setting, entry.arm, entry.seed): row for entry, row in chosen.items()})
+    return Runs(plan, runs, points, source, notes, cache.store.results_dir)
 
 
-def _find(
-    plan: Plan, results_dir: str | Path, source: Source
-) -> tuple[dict[str, str], dict[str, list[Record]]]:
+def _find(plan: Plan, cache: Cache, source: Source) -> tuple[dict[str, str], dict[str, list[Row]]]:
     """Status and done records of every run id of the plan, the store's record first."""
     wanted = dict.fromkeys(entry.run_id for entry in plan.entries)
     statuses: dict[str, str] = {}
-    candidates: dict[str, list[Record]] = defaultdict(list)
+    candidates: dict[str, list[Row]] = defaultdict(list)
     if source != "archive":
-        store = RunStore(results_dir)
+        stored = cache.stored(wanted)
         for run_id in wanted:
-            statuses[run_id] = store.status(run_id)
-            if statuses[run_id] in DONE:
-                candidates[run_id].append(store.load(run_id))
+            row = stored.get(run_id)
+            statuses[run_id] = row.status if row else cache.store.status(run_id)
+            if row:
+                candidates[run_id].append(row)
     if source != "store":
-        for record in Archive(results_dir):
-            if record.run_id in wanted:
-                candidates[record.run_id].append(record)
-                statuses[record.run_id] = record.status
+        for row in cache.archived():
+            if row.run_id in wanted:
+                candidates[row.run_id].append(row)
+                statuses[row.run_id] = row.status
     return statuses, candidates
 
 
-def _choose(plan: Plan, candidates: Mapping[str, list[Record]], notes: list[str]) -> dict[Entry, Record]:
+def _choose(plan: Plan, candidates: Mapping[str, list[Row]], notes: list[str]) -> dict[Entry, Row]:
     """One record an entry: each setting and seed from the one machine that holds most of its arms."""
     overall = Counter(r.machine for entry in plan.entries for r in candidates.get(entry.run_id, ()))
     groups: dict[tuple[str, int], list[Entry]] = defaultdict(list)
@@ -231,45 +269,27 @@ def _choose(plan: Plan, candidates: Mapping[str, list[Record]], notes: list[str]
     return chosen
 
 
-def _row(entry: Entry, record: Record | None, status: str) -> dict[str, Any]:
+def _row(entry: Entry, found: Row | None, status: str) -> dict[str, Any]:
     row: dict[str, Any] = dict.fromkeys(RUN_COLUMNS)
     row |= {"setting": entry.setting, "arm": entry.arm, "seed": entry.seed, "run_id": entry.run_id}
-    if record is None or record.summary is None:
+    if found is None:
         return row | {"status": "left out" if status in DONE else status}
-    summary = record.summary
-    final = summary.get("final") or {}
-    return row | {
-        "status": record.status,
-        "source": record.source,
-        "machine": record.machine,
-        "threads": record.environment.get("threads"),
-        "clock": summary.get("clock", "shared"),
-        "updates": summary.get("updates"),
-        "seconds": summary.get("seconds"),
-        "parameters": summary.get("parameters"),
-        "last": _number(final.get("test_accuracy")),
-        "best_val": _number((summary.get("best_by_validation") or {}).get("test_accuracy")),
-        "best_test": _number((summary.get("best_on_test") or {}).get("test_accuracy")),
-    }
+    return row | {name: getattr(found, name) for name in RUN_COLUMNS[RUN_COLUMNS.index("status") :]}
 
 
-def _number(value: Any) -> float:
-    return float("nan") if value is None else float(value)
-
-
-def _place(results_dir: str | Path, source: Source) -> str:
+def _place(cache: Cache, source: Source) -> str:
     names = {"store": "run store", "archive": "archive", "both": "run store or archive"}
-    return f"{names[source]} of {results_dir}/"
+    return f"{names[source]} of {cache.store.results_dir}/"
 
 
-def _nothing(plan: Plan, results_dir: str | Path, source: Source, statuses: Mapping[str, str]) -> str:
-    text = f"nothing found: not one finished run of {plan.name} in the {_place(results_dir, source)}"
+def _nothing(plan: Plan, cache: Cache, source: Source, statuses: Mapping[str, str]) -> str:
+    text = f"nothing found: not one finished run of {plan.name} in the {_place(cache, source)}"
     begun = Counter(status for status in statuses.values() if status != "missing")
     if begun:
         text += f" ({', '.join(f'{count} {status}' for status, count in sorted(begun.items()))})"
     if source != "both":
         other: Source = "archive" if source == "store" else "store"
-        count = sum(map(len, _find(plan, results_dir, other)[1].values()))
+        count = sum(map(len, _find(plan, cache, other)[1].values()))
         if count:
             return f"{text}; the {other} holds {count}: add --source {other}"
     experiment = plan.selection.get("experiment")

@@ -83,12 +83,20 @@ class Curve:
     def of(cls, points: pd.DataFrame, measure: str = "val_accuracy", diverged: bool = False) -> "Curve":
         """The curve of a frame of points (columns update, seconds and the measure, any of which may lack)."""
         ordered = points.sort_values("update") if "update" in points else points.iloc[:0]
-        columns = [
+        updates, seconds, values = (
             ordered[name].to_numpy(float) if name in ordered else np.full(len(ordered), np.nan)
             for name in ("update", "seconds", measure)
-        ]
-        updates, seconds, values = columns
+        )
+        return cls.of_columns(updates, seconds, values, diverged)
+
+    @classmethod
+    def of_columns(
+        cls, updates: np.ndarray, seconds: np.ndarray, values: np.ndarray, diverged: bool = False
+    ) -> "Curve":
+        """The curve of columns of equal length, `updates` increasing; NaN where something was not measured."""
         known = np.isfinite(values)
+        if known.all():
+            return cls(updates, seconds, updates, values, diverged)
         return cls(updates, seconds, updates[known], values[known], diverged)
 
     def time_to(

@@ -1,0 +1,154 @@
+"""Runs in memory as columns: blocks of many runs, a row of each, and the curves of those that a plan uses."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from gbn.analysis.ingest import CURVE, FIELDS
+
+Key = tuple[str, str, int]
+_ROW = [name for name in FIELDS if name not in ("stamp", "points")]
+
+
+class Row(NamedTuple):
+    """A finished run: what its summary says, and where its curve is.
+
+    Attributes:
+        norm, rest, seed: its identity: the norm section, the rest but the seed (both as JSON), the seed.
+        block, start, end: the points of its curve among those of the block.
+    """
+
+    run_id: str
+    status: str
+    machine: str
+    clock: str
+    threads: int | None
+    updates: int | None
+    parameters: int | None
+    seconds: float | None
+    last: float
+    best_val: float
+    best_test: float
+    norm: str | None
+    rest: str | None
+    seed: int | None
+    block: "Block"
+    start: int
+    end: int
+    source: Literal["store", "archive"]
+
+
+class Block:
+    """Many runs as columns (:mod:`gbn.analysis.ingest`): a Parquet file, read where asked, or a table in memory.
+
+    An open file can be deleted or replaced by others meanwhile: this one is still read.
+    """
+
+    def __init__(self, source: pa.Table | pq.ParquetFile) -> None:
+        self._source = source
+        self._values: dict[str, np.ndarray] = {}
+        self.schema: pa.Schema = source.schema if isinstance(source, pa.Table) else source.schema_arrow
+        head = self.table(["run_id", "stamp", "points"])
+        self.stamps: list[tuple[str, str]] = list(
+            zip(head["run_id"].to_pylist(), head["stamp"].to_pylist(), strict=True)
+        )
+        self._ends = np.cumsum(head["points"].to_numpy())
+
+    def __len__(self) -> int:
+        return len(self.stamps)
+
+    @property
+    def keys(self) -> list[str]:
+        """The keys of the curves."""
+        return [name.removeprefix(CURVE) for name in self.schema.names if name.startswith(CURVE)]
+
+    def table(self, columns: Sequence[str] | None = None) -> pa.Table:
+        """Some columns, or all."""
+        if isinstance(self._source, pa.Table):
+            return self._source if columns is None else self._source.select(columns)
+        return self._source.read(columns=columns)
+
+    def rows(self, indices: Sequence[int], source: Literal["store", "archive"]) -> Iterator[Row]:
+        """The rows at these places."""
+        table = self.table(_ROW)
+        if len(indices) < len(self):
+            table = table.take(pa.array(indices, pa.int64()))
+        ends = self._ends[list(indices)].tolist() if len(indices) else []
+        starts = [int(self._ends[i - 1]) if i else 0 for i in indices]
+        for values, start, end in zip(
+            zip(*(table[name].to_pylist() for name in _ROW), strict=True), starts, ends, strict=True
+        ):
+            yield Row._make((*values, self, start, end, source))
+
+    def values(self, key: str) -> np.ndarray:
+        """One key of all curves, one after the other; NaN where a point lacks it, a boolean as 1 or 0."""
+        if key not in self._values:
+            name = CURVE + key
+            if name in self.schema.names:
+                lists = self.table([name])[name]
+                kind = lists.type.value_type
+                kind = pa.float64() if pa.types.is_boolean(kind) else kind
+                chunks = [chunk.flatten().cast(kind) for chunk in lists.chunks]
+                array = pa.concat_arrays(chunks) if chunks else pa.nulls(0, kind)
+                self._values[key] = array.to_numpy(zero_copy_only=False)
+            else:
+                self._values[key] = np.full(self._ends[-1] if len(self) else 0, np.nan)
+        return self._values[key]
+
+
+class Curves:
+    """The curves of chosen runs, read key by key when they are asked for."""
+
+    def __init__(self, rows: Mapping[Key, Row]) -> None:
+        self._rows = rows
+        blocks = {id(row.block): row.block for row in rows.values()}
+        self.keys = list(dict.fromkeys(key for block in blocks.values() for key in block.keys))
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._rows
+
+    def columns(self, key: Key, names: Sequence[str]) -> tuple[np.ndarray, ...]:
+        """Keys of one run's curve in order of update, each float64 of shape (points,); NaN where not measured.
+
+        A run that is not there has no points.
+        """
+        row = self._rows.get(key)
+        if row is None:
+            return tuple(np.empty(0) for _ in names)
+        order = self._order(row)
+        return tuple(self._slice(row, name).astype(float, copy=False)[order] for name in names)
+
+    def complete(self, name: str) -> bool:
+        """Whether every point of every run has this key."""
+        return name in self.keys and not any(
+            np.isnan(self._slice(row, name)).any() for row in self._rows.values()
+        )
+
+    def frame(self, keys: Sequence[Key] | None = None) -> pd.DataFrame:
+        """A row a point: setting, arm, seed and the curves' keys, the points of a run in order of update."""
+        chosen = [(key, self._rows[key]) for key in (self._rows if keys is None else keys)]
+        counts = [row.end - row.start for _, row in chosen]
+        columns: dict[str, Any] = {
+            name: np.repeat(np.array([key[i] for key, _ in chosen], kind), counts)
+            for i, (name, kind) in enumerate((("setting", object), ("arm", object), ("seed", np.int64)))
+        }
+        orders = [self._order(row) for _, row in chosen]
+        for name in self.keys:
+            parts = [self._slice(row, name)[order] for (_, row), order in zip(chosen, orders, strict=True)]
+            columns[name] = np.concatenate(parts) if parts else np.empty(0)
+        return pd.DataFrame(columns)
+
+    def _slice(self, row: Row, name: str) -> np.ndarray:
+        return row.block.values(name)[row.start : row.end]
+
+    def _order(self, row: Row) -> Any:
+        updates = self._slice(row, "update")
+        ascending = bool((updates[1:] >= updates[:-1]).all())
+        return slice(None) if ascending else np.argsort(updates, kind="stable")
