@@ -1,0 +1,149 @@
+"""The training steps of an experiment's arms, built by the trainer, timed in turns block by block."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from gbn import kernels
+from gbn.config.errors import unknown
+from gbn.config.grid import Cell, Grid
+from gbn.config.schema import Config
+from gbn.data import load
+from gbn.engine.clock import LIMIT
+from gbn.engine.run import build_data, build_model
+from gbn.engine.trainer import Trainer
+
+from .environment import COLUMNS as ENVIRONMENT
+from .providers import attempt
+from .timing import Samples, Step, WallClock, interleave, spread
+
+COLUMNS = (
+    *("experiment", "setting", "arm", "run_id", "block", "status", "seconds_per_update", "p20", "p80"),
+    *("rounds", "updates", "batch", "others", "kernels", *ENVIRONMENT),
+)
+
+
+def plan_name(grid: Grid) -> str:
+    """The grid's name with its scale, as in the names of its tables."""
+    return grid.name + (f"-{grid.scale}" if grid.scale else "")
+
+
+def chosen(grid: Grid, settings: Sequence[str] | None, arms: Sequence[str] | None) -> dict[str, list[Cell]]:
+    """The cells to time, by setting; the reference is always among them.
+
+    Raises:
+        ConfigError: a setting or an arm that the grid has not.
+    """
+    known = list(dict.fromkeys(cell.label for cell in grid.cells))
+    for name, given, allowed in (("setting", settings, grid.settings), ("arm", arms, known)):
+        for one in given or ():
+            if one not in allowed:
+                raise unknown(f"{name} of {grid.name}:", one, allowed)
+    wanted = {*(arms or known), grid.reference}
+    return {
+        setting: [cell for cell in grid.cells if cell.setting == setting and cell.label in wanted]
+        for setting in (settings or grid.settings)
+    }
+
+
+class SettingTiming:
+    """The arms of one setting, timed block by block.
+
+    Args:
+        updates: how many updates stand between two readings of the clock.
+
+    A run's first seed is timed: what an update costs hardly depends on it.
+    """
+
+    def __init__(
+        self, grid: Grid, setting: str, cells: Sequence[Cell], device: torch.device, updates: int
+    ) -> None:
+        self.setting, self.device, self.updates = setting, device, updates
+        self.run_ids = {cell.label: cell.run_ids[grid.seeds[0]] for cell in cells}
+        seed = {"seed": grid.seeds[0]}
+        self.configs = {
+            cell.label: Config.model_validate(cell.config).model_copy(update=seed) for cell in cells
+        }
+        first = next(iter(self.configs.values()))
+        self.images = load(first.dataset.name, first.dataset.root, first.dataset.download)
+        # Arms of a setting may differ in their data only if a grid says so; else one set in memory serves all.
+        self._data: dict[str, tuple[Any, Any, Any]] = {}
+        self._trainers: dict[str, Trainer] = {}
+
+    def block(self, number: int, seconds: float) -> list[dict[str, Any]]:
+        """Time a block of about `seconds`; a row an arm. An arm that fails or diverges says so in its status."""
+        errors = self._build()
+        clock = WallClock(torch.cuda.synchronize) if self.device.type == "cuda" else WallClock()
+        timed = {
+            arm: Step(lambda _, trainer=trainer: self._advance(trainer))
+            for arm, trainer in self._trainers.items()
+        }
+        samples = None
+        if timed:
+            samples = interleave(
+                timed, clock, blocks=1, block_seconds=seconds, warm_up=2, exclusive=self.device.type == "cpu"
+            )
+        return [self._row(arm, number, samples, errors.get(arm, "")) for arm in self.configs]
+
+    def _advance(self, trainer: Trainer) -> None:
+        for _ in range(self.updates):
+            if trainer.step >= trainer.total:  # beyond its end a schedule has no rate
+                trainer.step = 0
+            trainer._update()
+
+    def _build(self) -> dict[str, str]:
+        """Make the trainers, anew unless they are compiled (which would be done again too); errors by arm."""
+        errors = {}
+        for arm, config in self.configs.items():
+            if config.trainer.compile and arm in self._trainers:
+                continue
+            self._trainers.pop(arm, None)
+            made, error = attempt(lambda config=config: self._trainer(config))
+            if error:
+                errors[arm] = error
+            else:
+                self._trainers[arm] = made
+        return errors
+
+    def _trainer(self, config: Config) -> Trainer:
+        model = build_model(config, self.images).to(self.device)
+        if config.trainer.channels_last:
+            model = model.to(memory_format=torch.channels_last)
+        key = config.model_dump_json(exclude={"norm"})
+        if key not in self._data:
+            self._data[key] = build_data(config, self.images, self.device)
+        loader, evaluator, task = self._data[key]
+        # Files and mirror are for train(); only updates are made here.
+        trainer = Trainer(config, model, loader, evaluator, task, None, None, self.device)
+        trainer.recorder = None
+        model.train()
+        trainer._update()  # fails here, if at all, and compiles
+        return trainer
+
+    def _row(self, arm: str, block: int, samples: Samples | None, error: str) -> dict[str, Any]:
+        row: dict[str, Any] = {
+            "setting": self.setting,
+            "arm": arm,
+            "run_id": self.run_ids[arm],
+            "block": block,
+            "updates": self.updates,
+            "batch": self.configs[arm].trainer.batch_size,
+            "kernels": kernels.selected(self.device.type),
+        }
+        if error or samples is None:
+            return row | {"status": f"error: {error}"}
+        found = spread([second / self.updates for second in samples.seconds[arm]])
+        status = "ok"
+        if int(self._trainers[arm].diverged_at) >= 0:
+            status = "diverged"
+        elif self.device.type == "cpu" and (samples.others or 0.0) > LIMIT:
+            status = "busy"
+        return row | {
+            "status": status,
+            "seconds_per_update": found.median,
+            "p20": found.p20,
+            "p80": found.p80,
+            "rounds": samples.rounds,
+            "others": samples.others,
+        }
