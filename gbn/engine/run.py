@@ -107,14 +107,8 @@ def _train(
 ) -> str:
     from gbn.engine.tracking import Tracker
 
-    described = (config.experiment, config.norm.label, config.model.name, config.dataset.name)
     tracker = Tracker(
-        complete["tracker"],
-        writer.run_id,
-        complete,
-        Path(config.results_dir),
-        group=config.experiment or writer.run_id.rsplit("-", 2)[0],
-        tags=tuple(filter(None, described)),
+        complete["tracker"], writer.run_id, complete, Path(config.results_dir), kept, writer.curve
     )
     failed, summary = True, None
     try:

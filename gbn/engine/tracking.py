@@ -1,7 +1,8 @@
-"""The mirror of a run in Weights & Biases.
+"""A run mirrored in Weights & Biases while it trains.
 
-Our own files are the truth; W&B shows them. So whatever happens to W&B (not installed, not logged in, no network, a
-full disk, a crash of its service) is said once and never stops or changes a run.
+Our own files are the truth; W&B shows them, as :mod:`gbn.engine.mirror` describes. So whatever happens to W&B (not
+installed, not logged in, no network, a full disk, a crash of its service) is said once and never stops or changes a
+run; what the mirror lacks then, ``scripts/wandb_sync.py`` brings there.
 """
 
 import contextlib
@@ -10,13 +11,17 @@ import os
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
+from gbn.engine.mirror import define_axes, description, log, summarise
+
+_CLOUD = ("api.forge.coreweave.com", "api.wandb.ai")  # one server: a login stands under either name
+
 
 def resolve_mode(mode: str) -> str:
-    """``auto`` becomes online where a W&B login is found (WANDB_API_KEY or netrc), offline otherwise.
+    """``auto`` becomes online where a W&B login is found (see :func:`logged_in`), offline otherwise.
 
     WANDB_MODE, W&B's own variable, decides where it is set.
     """
@@ -24,15 +29,20 @@ def resolve_mode(mode: str) -> str:
         return mode
     if os.environ.get("WANDB_MODE") in ("online", "offline", "disabled"):
         return os.environ["WANDB_MODE"]
-    return "online" if os.environ.get("WANDB_API_KEY") or _in_netrc() else "offline"
+    return "online" if logged_in() else "offline"
 
 
-def _in_netrc() -> bool:
-    host = os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai").split("//")[-1].split("/")[0]
+def logged_in() -> bool:
+    """Whether a W&B login is found: WANDB_API_KEY, WANDB_IDENTITY_TOKEN_FILE, or an entry in netrc."""
+    if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
+        return True
+    given = os.environ.get("WANDB_BASE_URL", f"https://{_CLOUD[0]}").split("//")[-1].split("/")[0]
     try:
-        return netrc.netrc(os.environ.get("NETRC")).authenticators(host) is not None
+        entries = netrc.netrc(os.environ.get("NETRC"))
     except (OSError, netrc.NetrcParseError):
         return False
+    hosts = _CLOUD if given in _CLOUD else (given,)
+    return any(entries.authenticators(host) is not None for host in hosts)
 
 
 class Tracker:
@@ -43,8 +53,8 @@ class Tracker:
         run_id: the run's id here, and in W&B.
         config: the resolved configuration.
         results_dir: W&B's own files go to its subfolder ``wandb``.
-        group: what runs are grouped by in W&B: the experiment, or the arm's slug without the seed.
-        tags: added to the configured ones.
+        kept: the run's identity, from which its group follows.
+        recorded: reads the curve on disk: a run that is resumed here goes on there without a gap.
     """
 
     def __init__(
@@ -53,15 +63,17 @@ class Tracker:
         run_id: str,
         config: Mapping[str, Any],
         results_dir: Path,
-        group: str | None = None,
-        tags: tuple[str, ...] = (),
+        kept: Mapping[str, Any] | None = None,
+        recorded: Callable[[], Sequence[Mapping[str, Any]]] = tuple,
     ) -> None:
+        self._recorded = recorded
+        self._logged = False
         self._run: Any = None
         self._starting: threading.Thread | None = None
         self.mode = resolve_mode(options["mode"])
         if self.mode != "disabled":
             # W&B takes a second to start: meanwhile the run loads its data and builds its network.
-            arguments = (options, run_id, config, results_dir, group, tags)
+            arguments = (options, run_id, config, results_dir, kept)
             self._starting = threading.Thread(target=self._guarded, args=(lambda: self._start(*arguments),))
             self._starting.start()
 
@@ -75,8 +87,14 @@ class Tracker:
     def log(self, point: Mapping[str, Any]) -> None:
         """A point of the curve; the step is the update."""
         if self._ready():
-            values = {key: value for key, value in point.items() if key != "update" and value is not None}
-            self._guarded(lambda: self._run.log(values, step=point["update"]))
+            self._guarded(lambda: log(self._run, [*self._earlier(point["update"]), point]))
+
+    def _earlier(self, update: int) -> list[Mapping[str, Any]]:
+        """The points before the first one of this process: W&B may lack some of them."""
+        if self._logged:
+            return []
+        self._logged = True
+        return [point for point in self._recorded() if point["update"] < update]
 
     def finish(self, summary: Mapping[str, Any] | None = None, *, failed: bool = False) -> None:
         """Close the mirror, with the run's summary if it has one."""
@@ -85,8 +103,7 @@ class Tracker:
 
         def close() -> None:
             if summary is not None:
-                for key in ("status", "updates", "seconds", "best_by_validation", "best_on_test"):
-                    self._run.summary[key] = summary.get(key)
+                summarise(self._run, summary, self._recorded())
             self._run.finish(exit_code=int(failed))
 
         self._guarded(close)
@@ -98,39 +115,24 @@ class Tracker:
         run_id: str,
         config: Mapping[str, Any],
         results_dir: Path,
-        group: str | None,
-        tags: tuple[str, ...],
+        kept: Mapping[str, Any] | None,
     ) -> None:
         import wandb
 
-        folder = results_dir / "wandb"
-        folder.mkdir(parents=True, exist_ok=True)
-        # Artifacts and the cache would otherwise be staged in the user's home.
-        os.environ.setdefault("WANDB_DATA_DIR", str(folder.resolve()))
-        os.environ.setdefault("WANDB_CACHE_DIR", str(folder.resolve()))
+        keep_in(results_dir / "wandb")
         self._run = wandb.init(
             project=options["project"],
             entity=options["entity"],
-            id=run_id,
-            name=run_id,
-            group=group,
-            tags=[tag[:64] for tag in (*options["tags"], *tags)],
-            config=dict(config),
+            **description(run_id, config, kept, options["tags"]),
             dir=str(results_dir),
             mode=cast(Any, self.mode),
             reinit="create_new",  # never the run that another call in this process may have left open
             resume="allow" if self.mode == "online" else None,
-            settings=wandb.Settings(
-                silent=True,
-                console="off",
-                init_timeout=options["timeout"],
-                login_timeout=options["timeout"],
-                x_disable_stats=True,
-                disable_git=True,
-            ),
+            settings=quiet_settings(options["timeout"]),
         )
+        define_axes(self._run)
 
-    def _guarded(self, action: Callable[[], None]) -> None:
+    def _guarded(self, action: Callable[[], object]) -> None:
         """Do it; on any failure say so once and go on without W&B."""
         try:
             with warnings.catch_warnings(), contextlib.suppress(BrokenPipeError):
@@ -143,3 +145,30 @@ class Tracker:
                 f"W&B is lost ({first}): the run goes on, its files are complete", file=sys.stderr, flush=True
             )
             self._run = None
+
+
+def keep_in(folder: Path) -> None:
+    """Have W&B put artifacts and its cache into a folder: they would otherwise be staged in the user's home."""
+    folder.mkdir(parents=True, exist_ok=True)
+    os.environ.setdefault("WANDB_DATA_DIR", str(folder.resolve()))
+    os.environ.setdefault("WANDB_CACHE_DIR", str(folder.resolve()))
+
+
+def quiet_settings(timeout: float) -> Any:
+    """W&B's settings for our runs: nothing printed, nothing measured, nothing waited for longer than `timeout`.
+
+    Args:
+        timeout: seconds for a login, for a start, and for the upload of what is left at the end.
+    """
+    import wandb
+
+    return wandb.Settings(
+        silent=True,
+        console="off",
+        init_timeout=timeout,
+        login_timeout=timeout,
+        finish_timeout=timeout,
+        finish_timeout_raises=True,
+        x_disable_stats=True,
+        disable_git=True,
+    )

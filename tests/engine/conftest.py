@@ -1,3 +1,8 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 from gbn.config.compose import compose
@@ -32,3 +37,22 @@ def small(tmp_path):
         return compose([*SMALL, f"results_dir={tmp_path}", *overrides])
 
     return make
+
+
+@pytest.fixture
+def offline_records():
+    """Reads the folder of a run that W&B recorded offline, through W&B's own reader: a list of (type, content)."""
+
+    def read(folder):
+        wandb = Path(sys.executable).with_name("wandb")
+        done = subprocess.run(
+            [str(wandb), "leet", "inspect", "--json", str(folder)],
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=120,
+        )
+        records = [json.loads(line) for line in done.stdout.splitlines() if line.strip()]
+        return [(record["type"], record.get(record["type"], {})) for record in records]
+
+    return read

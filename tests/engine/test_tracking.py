@@ -1,54 +1,61 @@
 """The W&B mirror: the real offline client's file holds the curve; losing W&B at any moment loses nothing else."""
 
-import json
-import subprocess
-import sys
-from pathlib import Path
+import itertools
 
 import pytest
 
 from gbn.engine import tracking
+from gbn.engine.mirror import curve_digest
 from gbn.engine.run import run
-from gbn.engine.tracking import resolve_mode
+from gbn.engine.tracking import Tracker, logged_in, resolve_mode
+from gbn.store.groups import group_of
 from gbn.store.records import RunStore
-
-
-def read_back(folder):
-    """The records of an offline run, through W&B's own reader."""
-    wandb = Path(sys.executable).with_name("wandb")
-    done = subprocess.run(
-        [str(wandb), "leet", "inspect", "--json", str(folder)],
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=120,
-    )
-    return [json.loads(line) for line in done.stdout.splitlines() if line.strip()]
 
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_an_offline_run_holds_config_curve_group_and_tags(small, tmp_path, monkeypatch):
+def test_an_offline_run_holds_config_curve_group_and_axes(small, tmp_path, monkeypatch, offline_records):
     monkeypatch.delenv("WANDB_MODE", raising=False)
     monkeypatch.setenv("WANDB_DATA_DIR", str(tmp_path))
     monkeypatch.setenv("WANDB_CACHE_DIR", str(tmp_path))
+    groups = set()
     for seed in (0, 1):  # two in one process: the second must not log into the first
-        outcome = run(small("tracker.mode=offline", "experiment=trial", f"seed={seed}"))
+        outcome = run(
+            small("tracker.mode=offline", "tracker.tags=[mine]", "experiment=trial", f"seed={seed}")
+        )
         assert outcome.status == "finished", outcome.message
-    curve = RunStore(tmp_path).load(outcome.run_id).curve
-    (folder,) = (tmp_path / "wandb").glob(f"offline-run-*-{outcome.run_id}")
-    text = json.dumps(read_back(folder))
-    assert outcome.run_id in text
-    assert "trial" in text
-    steps = [point["update"] for point in curve]
-    logged = [record for record in read_back(folder) if "history" in json.dumps(record).lower()]
-    mirrored = json.dumps(logged)
-    for step, point in zip(steps, curve, strict=True):
-        assert str(point["val_loss"]) in mirrored, f"val_loss of update {step} is not in the mirror"
+        record = RunStore(tmp_path).load(outcome.run_id)
+        (folder,) = (tmp_path / "wandb").glob(f"offline-run-*-{outcome.run_id}")
+        found = offline_records(folder)
+        (made,) = [content for kind, content in found if kind == "run"]
+        assert made["run_id"] == outcome.run_id
+        assert made["job_type"] == "trial"
+        assert made["run_group"] == group_of(record.summary["identity"])
+        assert set(made["tags"]) == {"mine", "trial", "bn", "mlp", "digits"}
+        config = made["config"]["update"]
+        assert config["norm"]["method"] == "bn"
+        assert "results_dir" not in config
+        groups.add(made["run_group"])
+        history = [content["item"] for kind, content in found if kind == "history"]
+        assert [item["_step"] for item in history] == [point["update"] for point in record.curve]
+        for item, point in zip(history, record.curve, strict=True):
+            assert {key: item.get(key) for key in point} == pytest.approx(point)
+        metrics = [content for kind, content in found if kind == "metric"]
+        assert {"step_metric": "update"}.items() <= next(
+            m for m in metrics if m.get("glob_name") == "*"
+        ).items()
+        accuracy = next(metric for metric in metrics if metric.get("name") == "val_accuracy")
+        assert accuracy["summary"] == {"last": True, "max": True}
+        summary = {k: v for kind, content in found if kind == "summary" for k, v in content["update"].items()}
+        assert summary["status"] == "finished"
+        assert summary["curve_digest"] == curve_digest(record.curve)
+    assert len(groups) == 1  # the seeds of an arm are drawn as one band
 
 
 class Breaks:
     """A W&B run that is lost at the second point."""
+
+    starting_step = 0
 
     def __init__(self):
         self.summary = {}
@@ -79,8 +86,52 @@ def test_losing_wandb_at_any_moment_never_fails_a_run(small, tmp_path, monkeypat
     assert ("no network" if moment == "start" else "the service is gone") in said
 
 
+VARIABLES = ("WANDB_MODE", "WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE", "WANDB_BASE_URL")
+
+
+class Remembers:
+    """A W&B run that was resumed behind step 10."""
+
+    starting_step = 11
+
+    def __init__(self):
+        self.summary, self.steps, self.closed = {}, [], None
+
+    def log(self, values, step):
+        assert values["update"] == step
+        self.steps.append(step)
+
+    def finish(self, exit_code):
+        self.closed = exit_code
+
+
+def test_a_resumed_run_leaves_no_gap_and_repeats_no_step(monkeypatch, tmp_path):
+    remote = Remembers()
+    monkeypatch.setattr(tracking.Tracker, "_start", lambda self, *_: setattr(self, "_run", remote))
+    curve = [{"update": update, "val_accuracy": update / 100} for update in (5, 10, 15, 20)]
+    options = {"mode": "online"}
+    tracker = Tracker(options, "id", {}, tmp_path, recorded=lambda: curve)
+    for update in (25, 30):  # 15 and 20 were recorded while W&B was away
+        curve.append({"update": update, "val_accuracy": update / 100})
+        tracker.log(curve[-1])
+    assert remote.steps == [15, 20, 25, 30]
+    tracker.finish({"status": "finished", "updates": 30})
+    assert remote.summary["status"] == "finished"
+    assert remote.summary["curve_digest"] == curve_digest(curve)
+    assert remote.closed == 0
+
+
+def test_an_interrupted_run_is_not_marked_complete(monkeypatch, tmp_path):
+    remote = Remembers()
+    monkeypatch.setattr(tracking.Tracker, "_start", lambda self, *_: setattr(self, "_run", remote))
+    tracker = Tracker({"mode": "online"}, "id", {}, tmp_path)
+    tracker.finish(None)
+    assert remote.summary == {}
+    assert remote.closed == 0
+
+
 def test_auto_is_online_where_logged_in_and_offline_elsewhere(monkeypatch, tmp_path):
-    for name in ("WANDB_MODE", "WANDB_API_KEY", "WANDB_BASE_URL"):
+    for name in VARIABLES:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
     assert resolve_mode("auto") == "offline"
@@ -93,3 +144,22 @@ def test_auto_is_online_where_logged_in_and_offline_elsewhere(monkeypatch, tmp_p
     monkeypatch.setenv("WANDB_MODE", "disabled")
     assert resolve_mode("auto") == "disabled"
     assert resolve_mode("offline") == "offline"
+
+
+@pytest.mark.parametrize(
+    ("entry", "asked"),
+    [
+        *itertools.product(("api.wandb.ai", "api.forge.coreweave.com"), repeat=2),
+        ("wandb.lab.org", "wandb.lab.org"),
+    ],
+)
+def test_a_login_is_found_under_each_name_of_the_server(monkeypatch, tmp_path, entry, asked):
+    for name in VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    (tmp_path / "netrc").write_text(f"machine {entry} login user password secret\n")
+    (tmp_path / "netrc").chmod(0o600)
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    monkeypatch.setenv("WANDB_BASE_URL", f"https://{asked}")
+    assert logged_in()
+    monkeypatch.setenv("WANDB_BASE_URL", "https://elsewhere.org")
+    assert not logged_in()

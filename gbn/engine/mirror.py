@@ -1,0 +1,104 @@
+"""What a run looks like in Weights & Biases, whether it is mirrored while it trains or uploaded afterwards.
+
+W&B draws the mean and a band over each *group* of runs, so a group is an arm in a setting: the runs that differ in
+the seed alone. The experiment for which a run was made is its job type; every experiment that it serves can be a tag.
+The step is the update.
+"""
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from gbn.store.groups import group_of
+from gbn.store.identity import canonical, norm_label
+
+#: Where, how visibly and on whose machine a run is made is nobody else's business.
+_PRIVATE = ("results_dir", "tracker", "launcher")
+
+#: Other axes that a panel's curves can be drawn over; without panels of their own.
+_AXES = ("update", "epoch", "images", "seconds")
+
+_SUMMARY = ("status", "updates", "seconds", "wall_seconds", "clock", "diverged_at", "parameters")
+_BEST = ("best_by_validation", "best_on_test")
+
+#: The summary's key for :func:`curve_digest`: written last, so its presence means that the mirror is complete.
+DIGEST = "curve_digest"
+
+
+def description(
+    run_id: str, config: Mapping[str, Any], kept: Mapping[str, Any] | None, tags: Iterable[str] = ()
+) -> dict[str, Any]:
+    """The arguments of ``wandb.init`` that say what the run is: id, name, group, job type, tags, configuration.
+
+    Args:
+        run_id: its id here and there.
+        config: the resolved configuration; it stays nested, so that ``norm.alpha`` is a filter.
+        kept: the run's identity; None leaves the run without a group.
+        tags: more tags: the configured ones, experiments that share the run.
+    """
+    own: list[str] = []
+    if kept is not None:
+        own = [norm_label(kept["norm"]), str(kept["model"]["name"]), str(kept["dataset"]["name"])]
+    named = (*tags, config.get("experiment"), *own)
+    return {
+        "id": run_id,
+        "name": run_id,
+        "group": group_of(kept) if kept is not None else None,
+        "job_type": config.get("experiment"),
+        "tags": list(dict.fromkeys(tag[:64] for tag in named if tag)),  # W&B refuses longer ones
+        "config": _public(config),
+    }
+
+
+def _public(config: Mapping[str, Any]) -> dict[str, Any]:
+    public = {key: value for key, value in config.items() if key not in _PRIVATE}
+    if isinstance(public.get("dataset"), Mapping):
+        public["dataset"] = {key: value for key, value in public["dataset"].items() if key != "root"}
+    return public
+
+
+def define_axes(run: Any) -> None:
+    """Say to a W&B run that curves are drawn over updates, and which of a curve's values its summary keeps.
+
+    ``val_accuracy`` keeps its last and its largest value, every other key its last.
+    """
+    for axis in _AXES:
+        run.define_metric(axis, hidden=True)
+    run.define_metric("*", step_metric="update")
+    run.define_metric("val_accuracy", step_metric="update", summary="last,max")
+
+
+def values(point: Mapping[str, Any]) -> dict[str, Any]:
+    """A point of the curve as W&B logs it: `update` included, since curves are drawn over it."""
+    return {key: value for key, value in point.items() if value is not None}
+
+
+def log(run: Any, points: Iterable[Mapping[str, Any]]) -> int:
+    """Log points to a W&B run, except those that it has already; how many were logged.
+
+    A resumed W&B run starts behind its last step, and W&B takes no earlier one.
+    """
+    count = 0
+    for point in points:
+        if point["update"] >= run.starting_step:
+            run.log(values(point), step=point["update"])
+            count += 1
+    return count
+
+
+def summarise(run: Any, summary: Mapping[str, Any], curve: Sequence[Mapping[str, Any]]) -> None:
+    """Put the summary of a done run into that of its W&B run, and last the mark that it is complete."""
+    for key in (*_SUMMARY, *_BEST):
+        run.summary[key] = summary.get(key)
+    environment = summary.get("environment") or {}
+    run.summary["device_kind"] = environment.get("device_kind")
+    run.summary[DIGEST] = curve_digest(curve)
+
+
+def curve_digest(curve: Iterable[Mapping[str, Any]]) -> str:
+    """A hash of a curve's numbers; times are left out, for they differ where a run is made again."""
+    kept = [
+        {key: value for key, value in point.items() if value is not None and "second" not in key}
+        for point in curve
+    ]
+    return hashlib.sha256(canonical(kept).encode()).hexdigest()[:16]
