@@ -208,6 +208,17 @@ class EvaluationConfig(Section):
     test_every: NonNegative = 1.0
 
 
+class RecordConfig(Section):
+    """Recordings of the normalizers along training; never part of a run's identity, since they change no number.
+
+    `points` of the curve's geometric grid, over `images` of the training images that exact statistics use.
+    """
+
+    layers: bool = False
+    points: Count = 12
+    images: Annotated[int, Field(ge=2)] = 256
+
+
 class TrainerConfig(Section):
     """The training loop."""
 
@@ -219,6 +230,7 @@ class TrainerConfig(Section):
     compile: bool = False
     clip_norm: Positive | None = None
     evaluation: EvaluationConfig = EvaluationConfig()
+    record: RecordConfig = RecordConfig()
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: Count | Literal["auto"] = "auto"
     clock: Literal["auto", "exclusive", "shared"] = "auto"

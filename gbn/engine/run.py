@@ -64,7 +64,10 @@ def run(config: Config, *, stop: Callable[[], bool] = lambda: False, jobs: int =
     store = RunStore(config.results_dir)
     status: str = store.status(run_id)
     if status in DONE:
-        return Outcome(run_id, status, True, _describe(store, run_id))
+        message = _describe(store, run_id)
+        if config.trainer.record.layers and not store.load(run_id).layers:
+            message += f"; made without recording its layers: remove {store.path(run_id)} to train it again"
+        return Outcome(run_id, status, True, message)
     try:
         with store.writer(run_id) as writer:
             writer.write_config(complete)

@@ -14,6 +14,7 @@ from gbn.data import TrainLoader
 from gbn.engine.checkpoint import load_checkpoint, save_checkpoint
 from gbn.engine.evaluation import Evaluator, evaluation_grid, test_points
 from gbn.engine.progress import Progress, Quiet
+from gbn.engine.recording import LayerRecorder, recording_grid
 from gbn.engine.tracking import Tracker
 from gbn.optim import build_optimizer, learning_rate
 from gbn.seeding import derive
@@ -74,7 +75,13 @@ class Trainer:
         self.forward: Callable[..., Any] = torch.compile(model) if options.compile else model
         evaluation = options.evaluation
         self.whole_at = {*test_points(evaluation.test_every, loader.steps_per_epoch, self.total)}
-        self.grid = {*evaluation_grid(evaluation.first, self.total, evaluation.points), *self.whole_at}
+        geometric = evaluation_grid(evaluation.first, self.total, evaluation.points)
+        self.grid = {*geometric, *self.whole_at}
+        record, data, images = options.record, evaluator.train, evaluator.calibration
+        self.recorder = (
+            LayerRecorder(model, data, images, record.images, self.autocast) if record.layers else None
+        )
+        self.record_at = {*recording_grid(geometric, record.points)} if record.layers else set()
         self.step, self.points, self.seconds = 0, 0, 0.0
         self.first_update_at: float | None = None  # of this process, by the wall clock
         self._reset_sums()
@@ -149,6 +156,11 @@ class Trainer:
         if self.config.trainer.clip_norm is not None:
             self.scaler.unscale_(self.optimizer)
             torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.trainer.clip_norm)
+        if self.recorder is not None and self.step + 1 in self.record_at:
+            self._stop_clock()
+            scaled = self.config.trainer.clip_norm is None
+            self.recorder.before_step(self.scaler.get_scale() if scaled else 1.0)
+            self._start_clock()
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.step += 1
@@ -181,6 +193,8 @@ class Trainer:
                 point |= self.evaluator.whole(self.model)
         self.writer.append(point)
         self.points += 1
+        if evaluate and self.recorder is not None and self.step in self.record_at:
+            self.writer.append_layers(self.recorder.record(self.step, self.rate))
         self._reset_sums()
         if evaluate:
             progress.point(point)

@@ -32,7 +32,8 @@ class Added:
     Attributes:
         shard: the new file; None where there was nothing new.
         added: ids of the records now in it.
-        known: ids whose record the archive had already, number by number.
+        known: ids whose record the archive had already, number by number. A record that only adds recordings of
+            the layers is new.
         unfinished: (id, status) of the runs that are not done.
         refused: (id, reason) of the records that contradict the archive or themselves.
     """
@@ -94,7 +95,7 @@ class Archive:
                 problem = contradiction(other, record)
             if problem is not None:
                 result.refused.append((record.run_id, problem))
-            elif other is not None:
+            elif other is not None and (other.read_layers or not record.read_layers):
                 result.known.append(record.run_id)
             else:
                 fresh[key(record)] = record
@@ -157,6 +158,8 @@ class Archive:
                         continue
                     other = kept.setdefault(key(record), record)
                     problem = contradiction(other, record)
+                    if record.read_layers and not other.read_layers:
+                        kept[key(record)] = record  # the same run, archived again for its layers
                     if problem:
                         raise StoreError(
                             f"{path.name} and {other.shard} disagree on {record.run_id}: {problem}; "
@@ -188,7 +191,8 @@ def key(record: Record) -> Key:
 def contradiction(archived: Record, other: Record) -> str | None:
     """The first number in which two records of one run and setting differ; None when they agree.
 
-    Times may differ (they are measurements of the machine); everything else is a function of the run.
+    Times may differ (they are measurements of the machine); everything else is a function of the run. Layers need
+    not have been recorded in both; where they were, in the same way at the same update, they agree.
     """
     if archived is other:
         return None
@@ -206,7 +210,19 @@ def contradiction(archived: Record, other: Record) -> str | None:
                     f"{name} at update {old_point.get('update')} was {old_point.get(name)!r}, "
                     f"is {new_point.get(name)!r}"
                 )
+    old_layers, new_layers = _recordings(archived), _recordings(other)
+    for place in old_layers.keys() & new_layers.keys():
+        if old_layers[place] != new_layers[place]:
+            return f"the layers recorded at update {place[0]} differ"
     return None
+
+
+def _recordings(record: Record) -> dict[tuple[Any, ...], Any]:
+    """What was recorded of the layers, by update and by how it was recorded (see :mod:`gbn.engine.recording`)."""
+    return {
+        (recording.get("update"), recording.get("revision"), recording.get("images")): recording.get("layers")
+        for recording in record.layers
+    }
 
 
 def _numbers(record: Record) -> list[dict[str, Any]]:
@@ -231,6 +247,8 @@ def _inconsistent(record: Record) -> str | None:
 
 def _content(record: Record) -> str:
     parts: Sequence[Any] = (record.run_id, record.summary, record.curve, record.provenance)
+    if record.read_layers:
+        parts = (*parts, record.layers)
     return json.dumps(parts, sort_keys=True)
 
 

@@ -29,6 +29,7 @@ NOT_IDENTITY = frozenset(
         "trainer.clock",
         "trainer.checkpoint_seconds",
         "trainer.progress",
+        "trainer.record",
     }
 )
 

@@ -2,15 +2,17 @@
 
 Files of a run: ``config.yaml`` (resolved), ``metrics.jsonl`` (append-only, a line a point of the curve),
 ``checkpoint.pt`` (the trainer's), ``provenance.json`` (a list, one entry a segment), ``summary.json``
-(written last, atomically: its presence means done), ``error.txt`` of a failed run, ``lock``.
+(written last, atomically: its presence means done), ``error.txt`` of a failed run, ``lock``; and, where
+layers were recorded, ``layers.jsonl`` (append-only, a line a recorded point).
 A kill at any moment loses at most the points since the checkpoint: a torn last line is dropped.
 """
 
 import json
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
@@ -25,7 +27,7 @@ Status = Literal["finished", "diverged", "failed", "not_applicable", "running", 
 #: The statuses a summary may carry: such a run is done and is skipped when started again.
 DONE = ("finished", "diverged", "not_applicable")
 
-CONFIG, METRICS, CHECKPOINT = "config.yaml", "metrics.jsonl", "checkpoint.pt"
+CONFIG, METRICS, LAYERS, CHECKPOINT = "config.yaml", "metrics.jsonl", "layers.jsonl", "checkpoint.pt"
 SUMMARY, PROVENANCE, ERROR = "summary.json", "provenance.json", "error.txt"
 
 _YAML = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml's parser is ten times as fast
@@ -45,6 +47,7 @@ class Record:
         error: the traceback of a failed run.
         source: "store" or "archive".
         shard: the archive's file that holds the record.
+        read_layers: reads the layer recordings; None: the run has none.
     """
 
     run_id: str
@@ -56,6 +59,12 @@ class Record:
     error: str | None = None
     source: Literal["store", "archive"] = "store"
     shard: str | None = None
+    read_layers: Callable[[], list[dict[str, Any]]] | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def layers(self) -> list[dict[str, Any]]:
+        """The layer recordings in order of `update`, read at each call: they are large, and tables need none."""
+        return self.read_layers() if self.read_layers is not None else []
 
     @property
     def environment(self) -> dict[str, Any]:
@@ -151,6 +160,7 @@ class RunStore:
             curve=read_curve(folder / METRICS),
             provenance=read_json(provenance, list) if provenance.exists() else [],
             error=error.read_text() if error.exists() else None,
+            read_layers=partial(read_curve, folder / LAYERS) if (folder / LAYERS).exists() else None,
         )
 
     def __iter__(self) -> Iterator[Record]:
@@ -202,8 +212,9 @@ class RunWriter:
                 f"remove {self.folder} to train it anew"
             )
         (self.folder / ERROR).unlink(missing_ok=True)
-        if (self.folder / METRICS).exists():
-            self._rewrite_curve(read_curve(self.folder / METRICS))
+        for name in (METRICS, LAYERS):
+            if (self.folder / name).exists():
+                self._rewrite(name, read_curve(self.folder / name))
         return self
 
     def __exit__(
@@ -225,12 +236,14 @@ class RunWriter:
 
         NaN and infinity, which JSON lacks, become null, and the point is marked ``"diverged": true``.
         """
-        self._locked()
         clean = finite(point)
         if not all_finite(point):
             clean["diverged"] = True
-        with open(self.folder / METRICS, "a", encoding="utf-8") as file:
-            file.write(json.dumps(clean, allow_nan=False) + "\n")
+        self._append(METRICS, clean)
+
+    def append_layers(self, recording: Mapping[str, Any]) -> None:
+        """Add a recording of the layers, with its ``update``; null where a quantity is not defined."""
+        self._append(LAYERS, finite(recording))
 
     def curve(self) -> list[dict[str, Any]]:
         """The points on disk."""
@@ -238,6 +251,8 @@ class RunWriter:
 
     def truncate(self, n_points: int) -> None:
         """Drop the points after the first `n_points`: those behind the checkpoint a run resumes from.
+
+        Layer recordings behind the last point that is kept go as well.
 
         Raises:
             StoreError: the curve has fewer points than that.
@@ -249,7 +264,11 @@ class RunWriter:
                 f"run {self.run_id}: cannot keep {n_points} points of a curve that has {len(points)}; the "
                 f"checkpoint and {METRICS} do not belong together: remove {self.folder} to start anew"
             )
-        self._rewrite_curve(points[:n_points])
+        self._rewrite(METRICS, points[:n_points])
+        if (self.folder / LAYERS).exists():
+            last = points[n_points - 1]["update"] if n_points else 0
+            recorded = read_curve(self.folder / LAYERS)
+            self._rewrite(LAYERS, [layers for layers in recorded if layers["update"] <= last])
 
     def add_provenance(self, segment: Mapping[str, Any]) -> None:
         """Add the entry of this segment (one a start or resume)."""
@@ -277,8 +296,13 @@ class RunWriter:
         self._locked()
         write_atomically(self.folder / ERROR, text if text.endswith("\n") else text + "\n")
 
-    def _rewrite_curve(self, points: list[dict[str, Any]]) -> None:
-        write_atomically(self.folder / METRICS, "".join(json.dumps(point) + "\n" for point in points))
+    def _append(self, name: str, line: Mapping[str, Any]) -> None:
+        self._locked()
+        with open(self.folder / name, "a", encoding="utf-8") as file:
+            file.write(json.dumps(line, allow_nan=False) + "\n")
+
+    def _rewrite(self, name: str, lines: list[dict[str, Any]]) -> None:
+        write_atomically(self.folder / name, "".join(json.dumps(line) + "\n" for line in lines))
 
     def _locked(self) -> None:
         if not self._lock.held:

@@ -2,7 +2,8 @@
 
 A row is a run: id, status, device and version columns to search by, configuration, summary and provenance
 as JSON, and one list column a curve key (``curve/val_accuracy``), all lists of a row equally long. In a list
-null means "not measured at this point", or "not a number" where the point is marked diverged.
+null means "not measured at this point", or "not a number" where the point is marked diverged. Runs whose layers
+were recorded have these recordings as JSON in the column ``layers``, which is read when it is asked for.
 
 What is archived is published, so paths and host names are taken out (:func:`public`).
 """
@@ -10,6 +11,7 @@ What is archived is published, so paths and host names are taken out (:func:`pub
 import json
 import re
 from collections.abc import Iterable, Sequence
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from gbn.store.records import Record
 
 FORMAT = "1"
 _CURVE = "curve/"
+_LAYERS, _RECORDED = "layers", "recorded"  # the recordings, and how many a run has
 _PRIVATE_KEYS = frozenset(
     {"host", "hostname", "user", "username", "cwd", "pid", "results_dir", "root", "tracker"}
 )
@@ -46,6 +49,11 @@ def write(path: Path, records: Sequence[Record], experiment: str) -> None:
         lists = [[point.get(key) for point in row.curve] for row in rows]
         columns[_CURVE + key] = _column(lists)
     columns["points"] = pa.array([len(row.curve) for row in rows], pa.int64())
+    recordings = [row.layers for row in rows]
+    if any(recordings):
+        columns[_RECORDED] = pa.array([len(recording) for recording in recordings], pa.int64())
+        texts = [json.dumps(recording, separators=(",", ":")) for recording in recordings]
+        columns[_LAYERS] = pa.array(texts, pa.string())
     table = pa.table(columns).replace_schema_metadata({"gbn.format": FORMAT})
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, compression="zstd", compression_level=9)
@@ -59,7 +67,8 @@ def read(path: Path) -> list[Record]:
         StoreError: no Parquet file, or a shard of another format.
     """
     try:
-        table = pq.read_table(path)
+        names = pq.read_schema(path).names
+        table = pq.read_table(path, columns=[name for name in names if name != _LAYERS])
     except (pa.ArrowException, OSError) as error:
         raise StoreError(
             f"{path} is no readable shard ({str(error).splitlines()[0]}): check it out again"
@@ -78,9 +87,20 @@ def read(path: Path) -> list[Record]:
             provenance=json.loads(row["provenance"]),
             source="archive",
             shard=path.name,
+            read_layers=partial(_read_layers, path, index) if row.get(_RECORDED) else None,
         )
-        for row in table.to_pylist()
+        for index, row in enumerate(table.to_pylist())
     ]
+
+
+def _read_layers(path: Path, row: int) -> list[dict[str, Any]]:
+    """The layer recordings of one row of a shard."""
+    return list(json.loads(_layers_column(path)[row]))
+
+
+@lru_cache(maxsize=4)  # a shard never changes, and its rows are mostly asked for one after the other
+def _layers_column(path: Path) -> list[str]:
+    return list(pq.read_table(path, columns=[_LAYERS]).column(_LAYERS).to_pylist())
 
 
 def _points(row: dict[str, Any], curves: Iterable[str]) -> list[dict[str, Any]]:
@@ -124,6 +144,7 @@ def public(record: Record) -> Record:
         provenance=_public(record.provenance),
         source=record.source,
         shard=record.shard,
+        read_layers=record.read_layers,
     )
 
 

@@ -90,6 +90,50 @@ def test_nothing_private_is_published(archive):
     assert "/home" not in text
 
 
+def recorded(seed=0, gain=1.5, revision=1, **options):
+    """A record with two recordings of its layers."""
+    lines = [
+        {"update": n, "revision": revision, "images": 8, "layers": {"stem.norm": {"gain": [0.5, gain, None]}}}
+        for n in (5, 10)
+    ]
+    return dataclasses.replace(record(seed, **options), read_layers=lambda: lines)
+
+
+def test_recordings_of_layers_come_back_beside_records_without(archive, tmp_path):
+    archive.add([record(0), recorded(1), recorded(2, gain=2.5)], "quick", DAY)
+    archive.add([record(3)], "quick", DAY)
+    back = {r.run_id: r for r in Archive(tmp_path)}
+    for before in (record(0), recorded(1), recorded(2, gain=2.5), record(3)):
+        assert back[before.run_id].layers == before.layers
+        assert back[before.run_id].curve == before.curve
+
+
+def test_a_shard_without_recordings_has_no_column_for_them(archive):
+    import pyarrow.parquet as pq
+
+    shard = archive.add([record()], "quick", DAY).shard
+    assert not {"layers", "recorded"} & set(pq.read_schema(shard).names)
+
+
+def test_recordings_on_one_side_are_no_contradiction_and_can_be_added_later(archive, tmp_path):
+    archive.add([record()], "quick", DAY)
+    assert archive.add([record()], "quick", DAY).known == [record().run_id]
+    added = archive.add([recorded()], "quick", "2026-01-03")
+    assert (added.added, added.refused) == ([record().run_id], [])
+    again = Archive(tmp_path)
+    (after,) = again
+    assert after.layers == recorded().layers
+    assert again.add([record()], "quick", DAY).known == [record().run_id]
+    assert again.add([recorded()], "quick", DAY).known == [record().run_id]
+
+
+def test_recordings_made_in_the_same_way_must_agree(archive):
+    archive.add([recorded()], "quick", DAY)
+    ((_, reason),) = archive.add([recorded(gain=1.6)], "quick", "2026-01-03").refused
+    assert reason.startswith("the layers recorded at update")
+    assert archive.add([recorded(gain=1.6, revision=2)], "quick", "2026-01-03").refused == []
+
+
 @pytest.mark.parametrize("status", ["running", "interrupted", "failed"])
 def test_only_done_runs_are_packed(archive, status):
     added = archive.add([record(0, status=status), record(1, status="diverged")], "quick", DAY)

@@ -53,6 +53,37 @@ def test_a_run_comes_back_as_written(store):
     assert record.source == "store"
 
 
+def layers(update, **quantities):
+    return {"update": update, "revision": 1, "images": 8, "layers": {"stem.norm": quantities}}
+
+
+def test_recordings_of_layers_come_back_with_null_for_what_is_not_defined(store):
+    with store.writer(RUN) as writer:
+        writer.append(point(1))
+        assert store.load(RUN).layers == []
+        writer.append_layers(layers(1, gain=[math.nan, 1.0, math.inf]))
+        writer.append_layers(layers(3, gain=[0.5, 1.0, 1.5]))
+    expected = [layers(1, gain=[None, 1.0, None]), layers(3, gain=[0.5, 1.0, 1.5])]
+    assert store.load(RUN).layers == expected
+    with (store.path(RUN) / "layers.jsonl").open("a") as file:
+        file.write('{"update": 4, "lay')  # killed in mid-line
+    assert store.load(RUN).layers == expected
+    with store.writer(RUN) as writer:
+        writer.append_layers(layers(4))
+    assert store.load(RUN).layers == [*expected, layers(4)]
+
+
+def test_truncating_the_curve_drops_the_recordings_behind_it(store):
+    with store.writer(RUN) as writer:
+        for update in (1, 2, 3):
+            writer.append(point(update))
+            writer.append_layers(layers(update))
+        writer.truncate(2)
+        assert store.load(RUN).layers == [layers(1), layers(2)]
+        writer.truncate(0)
+    assert store.load(RUN).layers == []
+
+
 def test_statuses(store):
     assert store.status(RUN) == "missing"
     with store.writer(RUN):

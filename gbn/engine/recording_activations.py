@@ -1,0 +1,162 @@
+"""What a normalizer's input and output look like, channel by channel: the activation half of a recording.
+
+Moments, S and D are those of all values of a channel over the recording batch; the shape of the distribution
+(skewness, kurtosis, tail) is read off at most :data:`SAMPLE` of them.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from gbn import kernels
+from gbn.kernels.activation import keeps_upper_tail_only
+from gbn.nn import (
+    GeneralizedBatchNorm1d,
+    GeneralizedBatchNorm2d,
+    GeneralizedBatchNorm3d,
+    ReparametrizedBatchNorm1d,
+    ReparametrizedBatchNorm2d,
+    ReparametrizedBatchNorm3d,
+)
+from gbn.nn.base import BatchStatisticsNorm
+from gbn.nn.custom import NormThenActivation
+
+_GENERALIZED = (GeneralizedBatchNorm1d, GeneralizedBatchNorm2d, GeneralizedBatchNorm3d)
+_REPARAMETRIZED = (ReparametrizedBatchNorm1d, ReparametrizedBatchNorm2d, ReparametrizedBatchNorm3d)
+
+#: Values of a channel that its shape is read off.
+SAMPLE = 1 << 14
+
+#: Share of a channel's values that counts as its upper tail, and how many values a tail needs.
+TAIL, FEWEST_IN_TAIL = 0.05, 10
+
+
+def norm_of(layer: nn.Module) -> nn.Module:
+    """The normalizer itself, without the activation that stands behind a foreign one."""
+    return layer.norm if isinstance(layer, NormThenActivation) else layer
+
+
+def describe_input(layer: nn.Module, x: Tensor) -> dict[str, Tensor]:
+    """Quantities of a normalizer's input in training mode, each of shape (C,); NaN where one is not defined.
+
+    With mean and std (divided by n) of a channel over batch and space:
+
+    * ``skewness``, ``kurtosis`` (excess: 0 on a Gaussian), ``tail_index`` (:func:`hill`);
+    * ``statistic`` = (S - mean) / std and ``deviation`` = D / std, S and D being what the layer subtracts and
+      divides by: (0, 1) for BatchNorm and ``bn_matched``, the Gaussian's (k, c) for ``bn_reparam``;
+    * ``gap_statistic`` = \\|running S - S\\| / std and ``gap_deviation`` = running D / D, of the averages that
+      the layer keeps (``bn_reparam`` keeps mean and variance);
+    * ``slope`` = gain std / D and ``level`` = bias + gain (mean - S) / D: the layer before its activation as a
+      function of (x - mean) / std, the same measure for every arm (gain and bias are not: an arm's D differs).
+
+    Layers that take no statistic over the batch (layer, group, instance, none) have the first three only.
+
+    Args:
+        layer: a normalizer, in training mode.
+        x: its input, (N, C, *spatial).
+    """
+    x = x.detach().float()
+    dims = [0, *range(2, x.ndim)]
+    variance, mean = torch.var_mean(x, dims, correction=0)
+    std = variance.sqrt()
+    found = _shape(x)
+    pair = _pair(norm_of(layer), x, mean, std)
+    if pair is None:
+        return found
+    layer = norm_of(layer)
+    kept_s, kept_d = pair
+    s, d = _used(layer, kept_s, kept_d)
+    found |= {"statistic": (s - mean) / std, "deviation": d / std}
+    running_s, running_d = _running(layer)
+    if running_s is not None and running_d is not None:
+        found |= {"gap_statistic": (running_s - kept_s).abs() / std, "gap_deviation": running_d / kept_d}
+    gain, bias = (getattr(layer, name, None) for name in ("weight", "bias"))
+    gain = torch.ones_like(std) if gain is None else gain.detach().float()
+    bias = torch.zeros_like(std) if bias is None else bias.detach().float()
+    return found | {"slope": gain * std / d, "level": bias + gain * (mean - s) / d}
+
+
+def describe_output(act: str | None, y: Tensor) -> dict[str, Tensor]:
+    """``active``: share of a channel's values that a ReLU (or ReLU6) inside the layer lets through, (C,).
+
+    Nothing where the activation is another one or stands elsewhere, as behind the sum of a residual block.
+    """
+    if not keeps_upper_tail_only(act):
+        return {}
+    return {"active": (y.detach() > 0).float().mean([0, *range(2, y.ndim)])}
+
+
+def hill(rows: Tensor) -> Tensor:
+    """Tail index of the upper tail by Hill's estimator (Annals of Statistics 3, 1975), (C, n) -> (C,).
+
+    1 / mean log(z_i / z_0) over the k = 5 % largest z, with z the distance above the row's mean and z_0 the
+    (k+1)-th largest: alpha of a tail P(z > t) ~ t^-alpha. Smaller is heavier; a Gaussian, whose tail is no power,
+    has 4.7 here. It compares arms; of a skewed sample the mean is no natural zero, and alpha is biased.
+
+    NaN where the tail is not above the mean or has fewer than :data:`FEWEST_IN_TAIL` values.
+    """
+    k = round(TAIL * rows.shape[1])
+    if k < FEWEST_IN_TAIL:
+        return torch.full_like(rows[:, 0], math.nan)
+    largest = rows.topk(k + 1, dim=1).values - rows.mean(1, keepdim=True)
+    edge = largest[:, -1:]
+    index = (largest[:, :-1] / edge).log().mean(1).reciprocal()
+    return torch.where(edge[:, 0] > 0, index, math.nan)
+
+
+def sample_rows(x: Tensor, most: int = SAMPLE) -> Tensor:
+    """At most ``most`` values of each channel as rows: (N, C, *spatial) -> (C, n).
+
+    Every image gives the same evenly spaced positions. The step shares no divisor with the side of the image, so
+    that positions don't fall into few columns, at the border perhaps.
+    """
+    flat = x.flatten(2) if x.ndim > 2 else x[:, :, None]
+    step = max(1, math.ceil(x.shape[0] * flat.shape[2] / most))
+    while step > 1 and math.gcd(step, x.shape[-1]) > 1:
+        step += 1
+    return flat[:, :, ::step].transpose(0, 1).flatten(1)
+
+
+def _shape(x: Tensor) -> dict[str, Tensor]:
+    rows = sample_rows(x)
+    variance, mean = torch.var_mean(rows, 1, correction=0, keepdim=True)
+    z = (rows - mean) / variance.sqrt()
+    cubes = z.square().mul_(z)
+    return {
+        "skewness": cubes.mean(1),
+        "kurtosis": cubes.mul_(z).mean(1) - 3.0,
+        "tail_index": hill(rows),
+    }
+
+
+def _pair(layer: nn.Module, x: Tensor, mean: Tensor, std: Tensor) -> tuple[Tensor, Tensor] | None:
+    """S and D of the batch as the layer keeps them in its running averages; None: it takes none over the batch."""
+    if isinstance(layer, _GENERALIZED):
+        if layer.pair.is_mean_and_std:
+            return mean, std
+        _, s, d = kernels.normalize(x, None, None, layer.pair.statistic, layer.pair.deviation, layer.eps)
+        return s, d
+    if isinstance(layer, BatchStatisticsNorm | nn.modules.batchnorm._BatchNorm):
+        return mean, std
+    return None
+
+
+def _used(layer: nn.Module, s: Tensor, d: Tensor) -> tuple[Tensor, Tensor]:
+    """What the layer subtracts and divides by, given what it keeps."""
+    if isinstance(layer, _GENERALIZED):
+        return s, d / layer._scale
+    if isinstance(layer, _REPARAMETRIZED):
+        return s + layer._shift * d, layer._scale * d
+    return s, d
+
+
+def _running(layer: nn.Module) -> tuple[Tensor | None, Tensor | None]:
+    """The layer's running S and D, or Nones."""
+    if isinstance(layer, BatchStatisticsNorm):
+        s, d = layer.running()
+    else:
+        s, d = getattr(layer, "running_mean", None), getattr(layer, "running_var", None)
+    if d is not None and not (isinstance(layer, _GENERALIZED) and not layer.pair.is_mean_and_std):
+        d = d.sqrt()
+    return s, d
