@@ -1,0 +1,154 @@
+"""Which came first, the rule or its runs.
+
+A claim states when its rule was committed (``fixed``), so that a ledger can say which runs began before, without
+git. :func:`check_dates` holds that statement against the history: the first commit in which the rule reads as it does
+today (its verdict, the published number of a number rule, and the curve that the grid measures on).
+"""
+
+import subprocess
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from gbn.analysis.claims.files import CLAIMS, SWEEP
+from gbn.analysis.claims.schema import Claim
+from gbn.store.archive import Archive
+from gbn.store.records import Record, RunStore
+
+_FORMAT = "%H %aI"
+
+
+class Starts:
+    """When runs began: the first segment's date, since a rule written while its run trains is not blind."""
+
+    def __init__(self, results_dir: str | Path, source: str) -> None:
+        self._results_dir, self._source = results_dir, source
+
+    def of(self, runs: Iterable[tuple[str, str]]) -> list[datetime | None]:
+        """For each (run id, machine) the moment, None where its record has no date."""
+        return [self._stored(*run) or self._archived.get(run) for run in runs]
+
+    def _stored(self, run_id: str, machine: str) -> datetime | None:
+        if self._source == "archive":
+            return None
+        store = RunStore(self._results_dir)
+        record = store.load(run_id) if run_id in store else None
+        return _start(record) if record is not None and record.machine == machine else None
+
+    @cached_property
+    def _archived(self) -> dict[tuple[str, str], datetime | None]:
+        if self._source == "store":
+            return {}
+        return {(record.run_id, record.machine): _start(record) for record in Archive(self._results_dir)}
+
+
+def _start(record: Record) -> datetime | None:
+    dates = [segment.get("date") for segment in record.provenance] + [record.environment.get("date")]
+    moments = [datetime.fromisoformat(str(date)) for date in dates if date]
+    return min((one if one.tzinfo else one.replace(tzinfo=UTC) for one in moments), default=None)
+
+
+@dataclass(frozen=True)
+class RuleDate:
+    """A claim's stated date beside the history's.
+
+    Attributes:
+        claim: the claim.
+        committed: when the commit was made that first had the rule as it reads today; None: not committed.
+    """
+
+    claim: Claim
+    committed: datetime | None
+
+    @property
+    def problem(self) -> str | None:
+        """Why the statement is not borne out; None when it is."""
+        if self.committed is None:
+            return "the rule, as it reads today, is not committed"
+        moment = f"{self.committed:%Y-%m-%dT%H:%M:%SZ}"
+        if self.claim.fixed is None:
+            return f"no date is stated: add fixed: {moment}"
+        if self.claim.fixed < self.committed:
+            return (
+                f"fixed says {self.claim.fixed:%Y-%m-%dT%H:%M:%SZ}, but git has this rule since {moment} only"
+            )
+        return None
+
+
+class NoHistory(LookupError):
+    """No git, no repository, or a shallow clone: the rules' dates cannot be checked here."""
+
+
+def check_dates(claims: Sequence[Claim], folder: str | Path = "experiments") -> list[RuleDate]:
+    """Each claim's stated date beside the history's.
+
+    Raises:
+        NoHistory: there is no full history to check against.
+    """
+    root = Path(folder)
+    if _git(root, "rev-parse", "--is-shallow-repository").strip() != "false":
+        raise NoHistory(
+            "this is a shallow clone: fetch the whole history (git fetch --unshallow) to check dates"
+        )
+    dated: list[RuleDate] = []
+    for experiment in dict.fromkeys(claim.experiment for claim in claims):
+        mine = [claim for claim in claims if claim.experiment == experiment]
+        dated += _experiment(root / experiment, mine)
+    return dated
+
+
+def _experiment(folder: Path, claims: Sequence[Claim]) -> list[RuleDate]:
+    """Walk back from the newest commit as long as a rule reads as it does in the working tree."""
+    today = _rules(
+        (folder / CLAIMS).read_text(), (folder / SWEEP).read_text() if (folder / SWEEP).exists() else ""
+    )
+    committed: dict[str, datetime] = {}
+    same = {claim.id for claim in claims}
+    for commit, moment in _commits(folder):
+        then = _rules(_shown(folder, commit, CLAIMS), _shown(folder, commit, SWEEP))
+        same = {name for name in same if then.get(name) == today[name]}
+        if not same:
+            break
+        committed |= dict.fromkeys(same, moment)
+    return [RuleDate(claim, committed.get(claim.id)) for claim in claims]
+
+
+def _commits(folder: Path) -> Iterator[tuple[str, datetime]]:
+    """The commits that touched a rule or its grid, newest first. Author dates survive a rebase."""
+    for line in _git(folder, "log", f"--format={_FORMAT}", "--", CLAIMS, SWEEP).splitlines():
+        commit, moment = line.split()
+        yield commit, datetime.fromisoformat(moment).astimezone(UTC)
+
+
+def _rules(claims: str, sweep: str) -> dict[str, Any]:
+    """claim id -> everything that its verdict depends on, but for the runs."""
+    measure = (yaml.safe_load(sweep) or {}).get("measure", "val_accuracy")
+    rules = {}
+    for claim in (yaml.safe_load(claims) or {}).get("claims", []):
+        published = claim.get("published") if claim.get("verdict", {}).get("rule") == "number" else None
+        rules[claim.get("id")] = (claim.get("verdict"), published, measure)
+    return rules
+
+
+def _shown(folder: Path, commit: str, name: str) -> str:
+    """A file as a commit had it; empty where it had none."""
+    try:
+        return _git(folder, "show", f"{commit}:./{name}")
+    except NoHistory:
+        return ""
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    try:
+        done = subprocess.run(
+            ["git", *arguments], cwd=folder, capture_output=True, text=True, timeout=60, check=True
+        )
+    except (OSError, subprocess.SubprocessError) as error:
+        said = str(getattr(error, "stderr", "") or error).strip()
+        raise NoHistory(f"git {arguments[0]} says nothing of {folder}: {said}") from None
+    return done.stdout

@@ -1,0 +1,253 @@
+"""Verdicts of claims, computed from runs.
+
+At a scale the family of tests is all (claim, against) of one claims.yaml that can be judged there; Holm's procedure
+gives each test its level, and a claim is decided by the intervals of these levels. The grid as it stands is judged if
+it has a pair of the claim's runs, else each miniature that has one.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import partial
+from pathlib import Path
+
+from gbn.analysis.claims.dates import Starts
+from gbn.analysis.claims.files import applies, load_claims, outlines
+from gbn.analysis.claims.quantities import Measurement, measure
+from gbn.analysis.claims.rules import Outcome, decide, word
+from gbn.analysis.claims.schema import Claim
+from gbn.analysis.compare import Comparison
+from gbn.analysis.decisions import ALPHA, holm_levels
+from gbn.analysis.load import NothingFound, Source, load_grid_runs
+from gbn.analysis.plan import GridLike
+from gbn.analysis.statistics import Estimate
+from gbn.config.grid import FULL, Outline, load_grid
+
+#: (experiment, scale, the (setting, arm) needed) -> grid.
+GridLoader = Callable[[str, str, set[tuple[str, str]]], GridLike]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the runs say of a claim at one scale.
+
+    Attributes:
+        claim: the claim.
+        outcome: "holds", "fails", "open", "not run" or "underspecified".
+        scale: "full", or the miniature's name.
+        measure: the curve that times and areas were taken from; empty where nothing ran.
+        estimates: arm of `against` -> estimate, its interval at the level that Holm gives the test.
+        levels: arm of `against` -> that level.
+        tests: tests in the family.
+        controls: control -> estimate of the arm against it, 95 %: no part of the verdict.
+        n: pairs, the fewest over `against`.
+        devices: machines of the runs behind the estimates.
+        dates: when the first and the last of them began; None where it is not known.
+        early: how many of them began before the rule was committed; None where that is not known.
+        runs: how many there are.
+        commands: what trains them.
+        reason: why this verdict, in a sentence.
+        power: how many seeds would decide, where the verdict is open.
+    """
+
+    claim: Claim
+    outcome: Outcome
+    scale: str = FULL
+    measure: str = ""
+    estimates: Mapping[str, Estimate] = field(default_factory=dict)
+    levels: Mapping[str, float] = field(default_factory=dict)
+    tests: int = 0
+    controls: Mapping[str, Estimate] = field(default_factory=dict)
+    n: int = 0
+    devices: tuple[str, ...] = ()
+    dates: tuple[datetime, datetime] | None = None
+    early: int | None = None
+    runs: int = 0
+    commands: tuple[str, ...] = ()
+    reason: str = ""
+    power: str = ""
+
+    @property
+    def word(self) -> str:
+        """For people: reproduced, not reproduced, inconclusive, ...; of a miniature supported (small), ..."""
+        return word(self.outcome, self.scale)
+
+    @property
+    def blind(self) -> bool | None:
+        """Whether the rule was committed before every run that it judges; None where that is not known."""
+        return None if self.early is None else self.early == 0
+
+
+def verdicts(
+    results_dir: str | Path = "results",
+    source: Source = "archive",
+    experiments: Sequence[str] | None = None,
+    folder: str | Path = "experiments",
+    grids: GridLoader | None = None,
+) -> list[Verdict]:
+    """The verdict of every claim: one at full scale, or one a miniature that ran, or that it did not run.
+
+    Args:
+        results_dir: holds ``runs/`` and ``archive/``.
+        source: "store", "archive" or "both".
+        experiments: names of folders; None: all.
+        folder: holds papers.yaml and the experiments.
+        grids: loads the cells of a grid; by default :func:`gbn.config.grid.load_grid` from `folder`.
+
+    Raises:
+        ConfigError: a claims.yaml or sweep.yaml that is refused.
+        StoreError: a damaged file.
+    """
+    claims = load_claims(folder, experiments)
+    load = grids or partial(_cells, Path(folder))
+    starts = Starts(results_dir, source)
+    found: dict[str, list[Verdict]] = {}
+    for experiment in dict.fromkeys(claim.experiment for claim in claims):
+        mine = [claim for claim in claims if claim.experiment == experiment]
+        found |= _experiment(mine, outlines(folder, experiment), load, results_dir, source, starts)
+    return [verdict for claim in claims for verdict in found[claim.id]]
+
+
+def _cells(folder: Path, experiment: str, scale: str, wanted: set[tuple[str, str]]) -> GridLike:
+    return load_grid(folder / experiment, scale, only=wanted)
+
+
+def _experiment(
+    claims: Sequence[Claim],
+    grids: Mapping[str, Outline],
+    load: GridLoader,
+    results_dir: str | Path,
+    source: Source,
+    starts: Starts,
+) -> dict[str, list[Verdict]]:
+    """claim id -> its verdicts; all claims are of one experiment."""
+    found: dict[str, list[Verdict]] = {claim.id: [] for claim in claims}
+    for scale, grid in grids.items():
+        family = [claim for claim in claims if applies(claim, grid, scale)]
+        waiting = [claim for claim in family if not any(one.scale == FULL for one in found[claim.id])]
+        if not waiting:
+            continue
+        cells = load(claims[0].experiment, scale, _wanted(family, grid))
+        try:
+            comparison = Comparison(load_grid_runs(cells, results_dir, source))
+        except NothingFound:
+            continue
+        for claim, verdict in _family(family, comparison, scale, starts).items():
+            if claim in {one.id for one in waiting} and verdict.runs:
+                found[claim].append(verdict)
+    return {claim.id: found[claim.id] or [_unjudged(claim, bool(grids))] for claim in claims}
+
+
+def _wanted(family: Sequence[Claim], grid: Outline) -> set[tuple[str, str]]:
+    """The (setting, arm) that the rules name, and the grid's reference, without which there is no plan."""
+    wanted = {(c.verdict.setting, name) for c in family for name in c.verdict.names if name in grid.arms}
+    return wanted | {(setting, grid.reference) for setting, _ in wanted}
+
+
+def _family(
+    family: Sequence[Claim], comparison: Comparison, scale: str, starts: Starts
+) -> dict[str, Verdict]:
+    measured = {
+        (claim.id, against): measure(
+            comparison, claim.verdict, claim.verdict.arm, against, claim.verdict.target_at(scale)
+        )
+        for claim in family
+        for against in claim.verdict.against
+    }
+    p = [one.estimate().p for one in measured.values()]
+    levels = dict(zip(measured, holm_levels(p, ALPHA), strict=True))
+    return {
+        claim.id: _verdict(
+            claim,
+            {against: measured[claim.id, against] for against in claim.verdict.against},
+            {against: levels[claim.id, against] for against in claim.verdict.against},
+            len(measured),
+            comparison,
+            scale,
+            starts,
+        )
+        for claim in family
+    }
+
+
+def _verdict(
+    claim: Claim,
+    measured: Mapping[str, Measurement],
+    levels: Mapping[str, float],
+    tests: int,
+    comparison: Comparison,
+    scale: str,
+    starts: Starts,
+) -> Verdict:
+    rule = claim.verdict
+    estimates = {against: one.estimate(levels[against]) for against, one in measured.items()}
+    outcome, reason = decide(rule, claim.published, estimates)
+    refused = next((one.refused for one in measured.values() if one.refused), "")
+    rows = _rows(comparison, rule.setting, rule.arm, {name: one.seeds for name, one in measured.items()})
+    began = starts.of(rows)
+    known = [moment for moment in began if moment is not None]
+    early = None
+    if claim.fixed is not None and len(known) == len(rows):
+        early = sum(moment < claim.fixed for moment in known)
+    command = f"python scripts/reproduce.py experiments/{claim.experiment}"
+    return Verdict(
+        claim=claim,
+        outcome=outcome,
+        scale=scale,
+        measure=comparison.measure,
+        estimates=estimates,
+        levels=levels,
+        tests=tests,
+        controls={
+            control: measure(comparison, rule, rule.arm, control, rule.target_at(scale)).estimate()
+            for control in rule.controls
+            if control in comparison.arms(rule.setting)
+        },
+        n=min(estimate.n for estimate in estimates.values()),
+        devices=tuple(sorted({machine for _, machine in rows})),
+        dates=(min(known), max(known)) if known else None,
+        early=early,
+        runs=len(rows),
+        commands=(command if scale == FULL else f"{command} --scale {scale}",),
+        reason=refused or reason,
+        power=_power(outcome, rule.pairs or 0, measured, estimates, levels),
+    )
+
+
+def _rows(
+    comparison: Comparison, setting: str, arm: str, seeds: Mapping[str, Sequence[int]]
+) -> list[tuple[str, str]]:
+    """(run id, machine) of every run in a pair."""
+    used: dict[tuple[str, str], None] = {}
+    for against, mine in seeds.items():
+        for name in (arm, against):
+            usable = comparison.runs.usable(setting, name)
+            chosen = usable[usable.seed.isin(mine)]
+            used |= dict.fromkeys(zip(chosen.run_id, chosen.machine, strict=True))
+    return list(used)
+
+
+def _power(
+    outcome: Outcome,
+    pairs: int,
+    measured: Mapping[str, Measurement],
+    estimates: Mapping[str, Estimate],
+    levels: Mapping[str, float],
+) -> str:
+    """What the least decided comparison needs; nothing where the rule's own number of pairs is not there yet."""
+    undecided = [name for name, one in estimates.items() if not one.p <= 1 - levels[name]]
+    if outcome != "open" or not undecided or min(one.n for one in estimates.values()) < pairs:
+        return ""
+    least = max(undecided, key=lambda name: -1.0 if math.isnan(estimates[name].p) else estimates[name].p)
+    return measured[least].advice(levels[least])
+
+
+def _unjudged(claim: Claim, runnable: bool) -> Verdict:
+    """No run of it: it waits, or its rule cannot be judged at all."""
+    commands = (f"python scripts/reproduce.py experiments/{claim.experiment}",) if runnable else ()
+    if claim.waits_for is not None:
+        return Verdict(claim, "not run", commands=commands, reason=f"waits for {claim.waits_for}")
+    if claim.verdict.rule == "none":
+        return Verdict(claim, "underspecified", reason=str(claim.verdict.reason))
+    return Verdict(claim, "not run", commands=commands, reason="no pair of its runs is there")

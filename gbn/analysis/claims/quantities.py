@@ -1,0 +1,88 @@
+"""What a rule measures: an arm against another over pairs, with its interval at any level."""
+
+import math
+from dataclasses import dataclass, replace
+
+from gbn.analysis import statistics
+from gbn.analysis.claims.schema import TIMES, Rule
+from gbn.analysis.compare import Comparison
+from gbn.analysis.power import advice
+from gbn.analysis.statistics import LEVEL, Estimate
+from gbn.analysis.targets import Time
+
+_COLUMNS = {"last_difference": "last", "best_val_difference": "best_val", "area_difference": "area"}
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """Pairs of one comparison.
+
+    Attributes:
+        quantity: of :data:`gbn.analysis.claims.schema.Quantity`.
+        arm, against: times, or accuracies as fractions, one a pair.
+        seeds: of the pairs, in the same order.
+        refused: why there are no values, where that is so.
+    """
+
+    quantity: str
+    arm: tuple[Time, ...] | tuple[float, ...]
+    against: tuple[Time, ...] | tuple[float, ...]
+    seeds: tuple[int, ...]
+    refused: str = ""
+
+    def estimate(self, level: float = LEVEL) -> Estimate:
+        """The quantity with its interval of this level: a ratio, a share saved or a difference of fractions."""
+        plain = self._plain(level)
+        return plain if self.quantity != "saving_to_maximum" or not plain.n else _saved(plain)
+
+    def advice(self, level: float) -> str:
+        """How many seeds would decide whether the effect differs from none, where that is open."""
+        plain = self._plain(level)
+        if self.quantity not in TIMES and plain.n:  # a difference is the logarithm of what advice takes
+            plain = replace(plain, value_low=math.exp(plain.value_low))
+        return advice(plain, level)
+
+    def _plain(self, level: float) -> Estimate:
+        if self.quantity in TIMES:
+            return statistics.speedup(self.arm, self.against, level)  # type: ignore[arg-type]
+        return statistics.paired_difference(self.arm, self.against, level)  # type: ignore[arg-type]
+
+
+def measure(comparison: Comparison, rule: Rule, arm: str, against: str, target: float | None) -> Measurement:
+    """The pairs of an arm and another in a rule's quantity.
+
+    The maximum is that of `against` at the same seed (Mixture Normalization's metric, there BN's). Pairs without
+    a value (no test accuracy, no curve of the measure) are left out.
+    """
+    quantity = str(rule.quantity)
+    setting, seeds = rule.setting, comparison.pairs(rule.setting, arm, against)
+    if quantity in _COLUMNS:
+        ours, theirs = (comparison.values(setting, name)[_COLUMNS[quantity]] for name in (arm, against))
+        known = tuple(s for s in seeds if not math.isnan(ours[s] - theirs[s]))
+        first, second = (tuple(float(side[s]) for s in known) for side in (ours, theirs))
+        return Measurement(quantity, first, second, known)
+    reason = comparison.seconds_reason(setting) if rule.unit == "seconds" else None
+    if reason:
+        return Measurement(quantity, (), (), tuple(seeds), f"seconds are not compared: {reason}")
+    goals = {s: comparison.curve(setting, against, s).maximum if target is None else target for s in seeds}
+    known = tuple(seed for seed, goal in goals.items() if goal is not None)
+    early, late = (
+        tuple(comparison.time(setting, one, s, float(goals[s] or 0.0), rule.unit) for s in known)
+        for one in (arm, against)
+    )
+    return Measurement(quantity, early, late, known)
+
+
+def _saved(ratio: Estimate) -> Estimate:
+    """1 - 1/ratio: the share of updates (or seconds) saved; minus infinity for a ratio of 0."""
+    return replace(
+        ratio,
+        value_low=_share(ratio.value_low),
+        value_high=_share(ratio.value_high),
+        low=_share(ratio.low),
+        high=_share(ratio.high),
+    )
+
+
+def _share(ratio: float) -> float:
+    return -math.inf if ratio == 0 else 1 - 1 / ratio

@@ -1,0 +1,81 @@
+"""What measurements mean under a rule: the claim holds, fails, or stays open.
+
+An interval that only touches the null, or the smallest relevant effect, is not beyond it.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Literal
+
+from gbn.analysis.claims.schema import Published, Rule
+from gbn.analysis.statistics import Estimate
+
+Outcome = Literal["holds", "fails", "open", "not run", "underspecified"]
+
+_WORDS: Mapping[Outcome, str] = {
+    "holds": "reproduced",
+    "fails": "not reproduced",
+    "open": "inconclusive",
+    "not run": "not run",
+    "underspecified": "underspecified",
+}
+_SMALL: Mapping[Outcome, str] = {"holds": "supported", "fails": "not supported", "open": "inconclusive"}
+
+
+def word(outcome: Outcome, scale: str) -> str:
+    """The verdict's word; a miniature can say no more than "supported (its name)"."""
+    if scale == "full" or outcome not in _SMALL:
+        return _WORDS[outcome]
+    return f"{_SMALL[outcome]} ({scale})"
+
+
+def decide(rule: Rule, published: Published | None, estimates: Mapping[str, Estimate]) -> tuple[Outcome, str]:
+    """The outcome with its reason.
+
+    Args:
+        rule: "direction" or "number".
+        published: the number of a rule "number".
+        estimates: for each arm of `rule.against` the estimate with the interval of its level after Holm.
+    """
+    n = min(estimate.n for estimate in estimates.values())
+    assert rule.pairs is not None
+    if n < rule.pairs:
+        short = [name for name, estimate in estimates.items() if estimate.n < rule.pairs]
+        return "open", f"{n} of the {rule.pairs} pairs that may decide ({', '.join(short)})"
+    blind = [
+        name for name, estimate in estimates.items() if math.isnan(estimate.low) or math.isnan(estimate.high)
+    ]
+    if blind:
+        return "open", f"{n} pairs with misses have no interval at this level ({', '.join(blind)})"
+    if rule.rule == "number":
+        assert published is not None
+        return _number(rule, published, estimates)
+    return _direction(rule, estimates)
+
+
+def _direction(rule: Rule, estimates: Mapping[str, Estimate]) -> tuple[Outcome, str]:
+    assert rule.relevant is not None
+    if all(estimate.low > rule.null for estimate in estimates.values()):
+        return "holds", f"every interval lies above {rule.null:g}"
+    for name, estimate in estimates.items():
+        if estimate.high < rule.null:
+            return "fails", f"against {name} the interval lies below {rule.null:g}: the other way round"
+    for name, estimate in estimates.items():
+        if estimate.high < rule.relevant:
+            return (
+                "fails",
+                f"against {name} the interval ends below {rule.relevant:g}, the smallest effect that counts",
+            )
+    open_ = [name for name, estimate in estimates.items() if estimate.low <= rule.null]
+    return "open", f"the interval against {', '.join(open_)} holds both {rule.null:g} and relevant effects"
+
+
+def _number(rule: Rule, published: Published, estimates: Mapping[str, Estimate]) -> tuple[Outcome, str]:
+    low, high = published.range
+    for name, estimate in estimates.items():
+        if estimate.low > high or estimate.high < low:
+            side = "above" if estimate.low > high else "below"
+            return "fails", f"against {name} the interval lies {side} the published number"
+    if all(estimate.low > rule.null or estimate.high < rule.null for estimate in estimates.values()):
+        return "holds", "the interval overlaps the published number and excludes no effect"
+    return "open", "the interval overlaps the published number and no effect alike"

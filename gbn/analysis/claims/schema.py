@@ -1,0 +1,208 @@
+"""The schema of ``experiments/papers.yaml`` and ``experiments/<name>/claims.yaml``.
+
+A claim says what was published (in our words, with where it was read), under which conditions, what is not known and
+which configuration key covers it, and by which rule its verdict is computed. A rule is written, and committed,
+before the runs that it judges.
+"""
+
+from datetime import UTC, date, datetime, time
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+Quantity = Literal[
+    "speedup_to_target",
+    "speedup_to_maximum",
+    "saving_to_maximum",
+    "last_difference",
+    "best_val_difference",
+    "area_difference",
+]
+RATIOS = ("speedup_to_target", "speedup_to_maximum")
+TIMES = (*RATIOS, "saving_to_maximum")
+
+Text = Annotated[str, Field(min_length=1)]
+Url = Annotated[str, Field(pattern=r"^https?://\S+$")]
+
+
+class Section(BaseModel):
+    """Unknown keys are errors; text is never taken for a number."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class Paper(Section):
+    """An entry of papers.yaml."""
+
+    title: Text
+    authors: Text
+    venue: Text
+    url: Url
+
+
+class Source(Section):
+    """Where a claim was read: the address, and what of it (abstract, official README, ...)."""
+
+    url: Url
+    read: Text
+
+
+class Published(Section):
+    """A published number: a value, a range, or both, in the unit of the rule's quantity.
+
+    Speed-ups are ratios; shares saved and differences of accuracy are fractions (0.31 is 31 %, 0.028 is 2.8 points).
+    """
+
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
+    unit: Text
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Published":
+        if (self.low is None) != (self.high is None) or (self.value is None and self.low is None):
+            raise ValueError("a published number needs a value, or low and high, or all three")
+        low, high = self.range
+        if low > high:
+            raise ValueError(f"published low {low:g} is above high {high:g}")
+        if self.value is not None and not low <= self.value <= high:
+            raise ValueError(f"published value {self.value:g} lies outside [{low:g}, {high:g}]")
+        return self
+
+    @property
+    def range(self) -> tuple[float, float]:
+        """(low, high); a value alone is a range of no width."""
+        if self.low is not None and self.high is not None:
+            return self.low, self.high
+        assert self.value is not None
+        return self.value, self.value
+
+
+class Rule(Section):
+    """How the verdict is computed.
+
+    Attributes:
+        rule: "direction" (the interval lies wholly beyond the null), "number" (it overlaps the published range) or
+            "none", with the `reason`.
+        quantity: what is measured of `arm` against each of `against`; greater is better in all of them.
+        setting: of the grid; empty where it has one.
+        target: the accuracy of "speedup_to_target"; a mapping scale -> accuracy where scales differ.
+        unit: of times: "updates" or "seconds".
+        controls: shown beside the result, no part of the verdict.
+        pairs: with fewer pairs the verdict stays open.
+        relevant: the smallest effect that deserves the claim's name: a ratio, a share saved, or points as a fraction.
+        scale: where "reproduced" may be said: the grid as it stands. Its presets are miniatures.
+    """
+
+    rule: Literal["direction", "number", "none"]
+    quantity: Quantity | None = None
+    setting: str = ""
+    target: float | dict[str, float] | None = None
+    unit: Literal["updates", "seconds"] = "updates"
+    arm: str = ""
+    against: list[str] = []
+    controls: list[str] = []
+    pairs: Annotated[int, Field(ge=2)] | None = None
+    relevant: float | None = None
+    scale: Literal["full"] = "full"
+    reason: str | None = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Rule":
+        if self.rule == "none":
+            given = sorted(self.model_fields_set - {"rule", "reason"})
+            if given or not self.reason:
+                raise ValueError(
+                    f"rule: none needs a reason and nothing else (given: {', '.join(given) or 'no reason'})"
+                )
+            return self
+        needed = ["quantity", "arm", "against", "pairs", *(["relevant"] if self.rule == "direction" else [])]
+        missing = [name for name in needed if not getattr(self, name)]
+        if missing:
+            raise ValueError(f"rule: {self.rule} needs {', '.join(missing)}")
+        if (self.target is not None) != (self.quantity == "speedup_to_target"):
+            raise ValueError("target belongs to quantity speedup_to_target, and that needs one")
+        if self.unit == "seconds" and self.quantity not in TIMES:
+            raise ValueError(f"unit: seconds belongs to times ({', '.join(TIMES)}), not to {self.quantity}")
+        if self.relevant is not None and self.relevant <= self.null:
+            raise ValueError(
+                f"relevant must lie above {self.null:g}, where nothing differs; got {self.relevant:g}"
+            )
+        repeated = {name for name in (*self.against, *self.controls, self.arm) if self.names.count(name) > 1}
+        if repeated:
+            raise ValueError(
+                f"{', '.join(sorted(repeated))}: named more than once among arm, against and controls"
+            )
+        return self
+
+    @property
+    def names(self) -> list[str]:
+        """Every arm that the rule names."""
+        return [self.arm, *self.against, *self.controls]
+
+    @property
+    def null(self) -> float:
+        """The value of no effect: 1 for a ratio, 0 for a difference or a share."""
+        return 1.0 if self.quantity in RATIOS else 0.0
+
+    def target_at(self, scale: str) -> float | None:
+        """The target at a scale; None where the rule has none for it."""
+        return self.target.get(scale) if isinstance(self.target, dict) else self.target
+
+
+class Claim(Section):
+    """A row of a claims.yaml.
+
+    Attributes:
+        id: unique over the repository, kebab-case.
+        origin: "published": the paper's claim; "ours": a question that the paper leaves open.
+        paper: a key of papers.yaml.
+        wording: the claim in our words.
+        source: where it was read.
+        published: the number, or "not available".
+        conditions: of the published result, and where our protocol differs.
+        underspecified: what is not known -> the configuration key that covers it.
+        fixed: when the rule was committed (UTC); a day alone counts as its end.
+        verdict: the rule.
+        waits_for: what is missing before it can run.
+        experiment: the folder's name (not in the file).
+    """
+
+    id: Annotated[str, Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")]
+    origin: Literal["published", "ours"]
+    paper: Text
+    wording: Text
+    source: Source
+    published: Published | None
+    conditions: Text
+    underspecified: dict[str, str] = {}
+    fixed: datetime | None = None
+    verdict: Rule
+    waits_for: Text | None = None
+    experiment: str
+
+    @field_validator("published", mode="before")
+    @classmethod
+    def _not_available(cls, value: Any) -> Any:
+        if value == "not available":
+            return None
+        if not isinstance(value, dict):
+            raise ValueError(
+                f'"not available" or a mapping with value, or low and high, and unit is needed; got {value!r}'
+            )
+        return value
+
+    @field_validator("fixed", mode="before")
+    @classmethod
+    def _moment(cls, value: Any) -> Any:
+        if isinstance(value, date) and not isinstance(value, datetime):
+            return datetime.combine(value, time.max, UTC)
+        if isinstance(value, datetime) and value.tzinfo is None:
+            return value.replace(tzinfo=UTC)  # YAML gives a time with Z or an offset as UTC without saying so
+        return value
+
+    @model_validator(mode="after")
+    def _number(self) -> "Claim":
+        if self.verdict.rule == "number" and self.published is None:
+            raise ValueError("rule: number needs a published number, and published is not available")
+        return self
