@@ -12,6 +12,8 @@ from functools import cached_property
 import pandas as pd
 
 from gbn.analysis import statistics
+from gbn.analysis.evidence import Evidence, evidence
+from gbn.analysis.families import corrected
 from gbn.analysis.load import Runs
 from gbn.analysis.statistics import Estimate
 from gbn.analysis.targets import INTERPOLATIONS, Curve, Interpolation, Time, Unit
@@ -86,11 +88,13 @@ class Comparison:
         self.measure: str = Options(self.options.measure or self.runs.plan.measure).measure or ""
         self._curves: dict[tuple[str, str, int], Curve] = {}
         self._values: dict[tuple[str, str], pd.DataFrame] = {}
+        self._evidence: dict[Figure, Evidence] = {}
 
     @cached_property
     def figures(self) -> list[Figure]:
-        """Every figure, in the order of the tables."""
-        return [figure for setting in self.runs.plan.settings for figure in self._setting(setting)]
+        """Every figure, in the order of the tables, with Holm's correction over each table."""
+        made = [figure for setting in self.runs.plan.settings for figure in self._setting(setting)]
+        return corrected(made, self.runs.plan.reference)
 
     @cached_property
     def lookup(self) -> dict[tuple[str, str, str, str, str, float], Figure]:
@@ -99,6 +103,12 @@ class Comparison:
             (f.setting, f.quantity, f.arm, f.against, f.unit, -1.0 if math.isnan(f.target) else f.target): f
             for f in self.figures
         }
+
+    def evidence(self, figure: Figure) -> Evidence:
+        """How sure a speed-up is (made once: several formats print it)."""
+        if figure not in self._evidence:
+            self._evidence[figure] = evidence(figure.estimate)
+        return self._evidence[figure]
 
     def seconds_reason(self, setting: str) -> str | None:
         """Why seconds of this setting are not compared; None when they are."""
@@ -254,33 +264,3 @@ class Comparison:
             self.time(setting, arm, seed, peak, unit),
             self.time(setting, reference, reference_seed, peak, unit),
         )
-
-
-def frame(comparison: Comparison) -> pd.DataFrame:
-    """The figures as a long frame: one row a figure, numbers unrounded."""
-    rows = []
-    for figure in comparison.figures:
-        estimate = figure.estimate
-        log_sd = estimate.sd if figure.quantity.startswith("speedup") else math.nan
-        rows.append(
-            {
-                "setting": figure.setting,
-                "quantity": figure.quantity,
-                "target": figure.target,
-                "unit": figure.unit,
-                "arm": figure.arm,
-                "against": figure.against,
-                "n": estimate.n,
-                "value_low": estimate.value_low,
-                "value_high": estimate.value_high,
-                "interval_low": estimate.low,
-                "interval_high": estimate.high,
-                "sd": estimate.sd,
-                "method": estimate.method,
-                "arm_misses": estimate.arm_misses,
-                "against_misses": estimate.reference_misses,
-                "saved_31_percent": figure.saved if figure.quantity == "speedup_to_maximum" else None,
-                "smallest_ratio_told_from_1": statistics.smallest_ratio(log_sd, estimate.n),
-            }
-        )
-    return pd.DataFrame(rows)

@@ -159,14 +159,23 @@ def seeds_for_signs(share: float, level: float = LEVEL, power: float = POWER, te
     return _MOST
 
 
-def advice(estimate: Estimate, level: float = LEVEL, power: float = POWER, tests: int = 1) -> str:
-    """What an undecided speed-up needs: "inconclusive at n = 5, about 23 seeds would decide (56 if ...)".
+def share_of_signs(above: int, below: int) -> float:
+    """The share of pairs that favour the side that most favour, by Laplace's rule of succession.
 
-    It takes the speed-up as estimated. The noise too; in brackets stands the number for the upper 80 % confidence
-    limit of the noise, since few pairs underestimate it as often as not.
+    The plain share of five pairs that agree is 1, from which six seeds would always do; (k + 1) / (n + 2) leaves room
+    for the pair that will not.
+    """
+    return (max(above, below) + 1) / (above + below + 2)
+
+
+def advice(estimate: Estimate, level: float = LEVEL, power: float = POWER, tests: int = 1) -> str:
+    """What an undecided speed-up needs: "inconclusive at n = 5, about 23 to 56 seeds would decide".
+
+    Both numbers take the speed-up as estimated; the first takes the noise so too, the second takes the upper 80 %
+    confidence limit of its standard deviation, since few pairs underestimate it as often as not.
 
     Args:
-        estimate: of a speed-up by paired t (for a median use :func:`seeds_for_signs`).
+        estimate: of a speed-up by paired t (:func:`advice_for_signs` is for medians).
         level, power, tests: as in :func:`seeds_needed`.
     """
     start = f"inconclusive at n = {estimate.n}"
@@ -174,7 +183,18 @@ def advice(estimate: Estimate, level: float = LEVEL, power: float = POWER, tests
         return start
     needed = seeds_needed(estimate.sd, estimate.value_low, level, power, tests)
     if needed > MOST_PRINTED:
-        return f"{start}, more than {MOST_PRINTED:,} seeds would decide a ratio this near 1"
+        return f"{start}, more than {MOST_PRINTED:,} seeds would decide a ratio so near 1"
     worst = seeds_needed(sd_upper(estimate.sd, estimate.n), estimate.value_low, level, power, tests)
-    limit = f"{worst}" if worst <= MOST_PRINTED else f"more than {MOST_PRINTED:,}"
-    return f"{start}, about {needed} seeds would decide ({limit} at the noise's upper limit)"
+    limit = f"to {worst} seeds" if worst <= MOST_PRINTED else "seeds or more"
+    return f"{start}, about {needed} {limit if worst > needed else 'seeds'} would decide"
+
+
+def advice_for_signs(above: int, below: int, n: int, level: float = LEVEL) -> str:
+    """The same where a run missed: so many of n pairs are known to favour either side (sign test)."""
+    start = f"inconclusive at n = {n}"
+    if above + below == 0:
+        return f"{start}: misses leave every pair open"
+    needed = seeds_for_signs(share_of_signs(above, below), level)
+    if needed > MOST_PRINTED:
+        return f"{start}, more than {MOST_PRINTED:,} seeds would decide"
+    return f"{start}, about {needed} seeds would decide by the sign test"

@@ -1,6 +1,7 @@
 """How an estimate is printed: never without its uncertainty, a bound never as a number.
 
-``>=`` and ``<=`` mark what misses leave known; ``?`` an estimate that misses leave open on both sides.
+``>=`` and ``<=`` mark what misses leave known; ``?`` an estimate that misses leave open on both sides; ``*`` a
+difference that stands after the correction of its table for many comparisons (:mod:`gbn.analysis.families`).
 """
 
 import math
@@ -12,7 +13,7 @@ NONE = "-"
 
 
 def ratio(estimate: Estimate) -> str:
-    """A speed-up with its interval: ``1.23 [1.10, 1.37]``, ``>= 1.5``, ``<= 0.70 [<= 0.50, 0.90]``."""
+    """A speed-up with its interval: ``1.23 [1.10, 1.37]*``, ``>= 1.5``, ``<= 0.70 [0, 0.90]``."""
     if estimate.n == 0:
         return NONE
     return _with_interval(bounded(estimate, number), estimate, number)
@@ -23,6 +24,13 @@ def difference(estimate: Estimate) -> str:
     if estimate.n == 0:
         return NONE
     return _with_interval(points(estimate.value_low), estimate, points)
+
+
+def change(estimate: Estimate, formatted: Callable[[float], str]) -> str:
+    """A difference in any unit with its interval, each number as `formatted` writes it."""
+    if estimate.n == 0:
+        return NONE
+    return _with_interval(formatted(estimate.value_low), estimate, formatted)
 
 
 def accuracy(estimate: Estimate) -> str:
@@ -80,7 +88,18 @@ def points(value: float) -> str:
     return "+0.00" if text == "-0.00" else text
 
 
+def interval(low: float, high: float, formatted: Callable[[float], str] = number) -> str:
+    """``[1.10, 1.37]``; ``-`` where there is none."""
+    return NONE if math.isnan(low) or math.isnan(high) else f"[{formatted(low)}, {formatted(high)}]"
+
+
+def p_value(p: float) -> str:
+    """``0.034``, ``< 0.001``, ``-`` where nothing is tested."""
+    if math.isnan(p):
+        return NONE
+    return "< 0.001" if p < 0.001 else f"{p:.3f}" if p < 0.1 else f"{p:.2f}"
+
+
 def _with_interval(text: str, estimate: Estimate, formatted: Callable[[float], str]) -> str:
-    if math.isnan(estimate.low) or math.isnan(estimate.high):
-        return text
-    return f"{text} [{formatted(estimate.low)}, {formatted(estimate.high)}]"
+    bracket = interval(estimate.low, estimate.high, formatted)
+    return (text if bracket == NONE else f"{text} {bracket}") + "*" * estimate.decided

@@ -15,9 +15,10 @@ import numpy as np
 from gbn.analysis.decisions import ROUNDING
 from gbn.analysis.statistics import LEVEL
 
-RESAMPLES = 9999
+RESAMPLES = 1999
 #: Up to this many pairs all 2^n sign patterns are counted (16,384 at 14).
 EXACT_UP_TO = 14
+DRAWS = 9999
 
 Interval = tuple[float, float]
 _NONE: Interval = (math.nan, math.nan)
@@ -39,7 +40,10 @@ class Bootstrap:
 def bootstrap(
     log_ratios: Sequence[float], level: float = LEVEL, resamples: int = RESAMPLES, seed: int = 0
 ) -> Bootstrap:
-    """Intervals of exp(mean(log ratios)) over resampled pairs, by :func:`scipy.stats.bootstrap`.
+    """Intervals of exp(mean(log ratios)) over resampled pairs.
+
+    The same as :func:`scipy.stats.bootstrap` but for the resamples drawn (a test compares); every row of a table with
+    n pairs takes the same ones, which makes it a thousand rows a second.
 
     Args:
         log_ratios: log(reference / arm), one a pair; fewer than two have no interval.
@@ -48,27 +52,36 @@ def bootstrap(
         seed: of the resampling, so that a table can be made again digit by digit.
     """
     x = np.asarray(log_ratios, dtype=float)
-    if len(x) < 2:
+    n = len(x)
+    if n < 2:
         return Bootstrap()
     if np.ptp(x) < ROUNDING:  # every resample is the same
         ratio = math.exp(float(x.mean()))
         return Bootstrap((ratio, ratio), (ratio, ratio))
-    from scipy.stats import bootstrap as resample
+    from scipy.special import ndtr, ndtri
 
-    rng, found = np.random.default_rng(seed), []
-    result = None
-    for method in ("percentile", "BCa"):  # the second takes the first one's resamples
-        result = resample(
-            (x,), np.mean, n_resamples=0 if result else resamples, confidence_level=level,
-            method=method, rng=rng, bootstrap_result=result, vectorized=True,
-        )  # fmt: skip
-        low, high = result.confidence_interval
-        found.append((math.exp(low), math.exp(high)))
-    return Bootstrap(*found)
+    means = _weights(n, resamples, seed) @ x
+    ends = np.array([(1 - level) / 2, (1 + level) / 2])
+    # Bias: where the estimate lies among the resampled ones; acceleration: the skewness of the jackknife.
+    centred = x - x.mean()
+    below = np.mean(means < x.mean() - ROUNDING) + np.mean(np.abs(means - x.mean()) <= ROUNDING) / 2
+    bias = ndtri(np.clip(below, 1 / (resamples + 1), resamples / (resamples + 1)))
+    acceleration = np.sum(centred**3) / (6 * np.sum(centred**2) ** 1.5)
+    shifted = bias + ndtri(ends)
+    adjusted = ndtr(bias + shifted / (1 - acceleration * shifted))
+    found = np.exp(np.quantile(means, [*ends, *adjusted])).tolist()
+    return Bootstrap((found[0], found[1]), (found[2], found[3]))
+
+
+@lru_cache(maxsize=8)
+def _weights(n: int, resamples: int, seed: int) -> np.ndarray:
+    """(resamples, n): each row the share of each pair in one resample."""
+    drawn = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=resamples)
+    return drawn / n
 
 
 def sign_flip(
-    log_ratios: Sequence[float], exact_up_to: int = EXACT_UP_TO, draws: int = 20_000, seed: int = 0
+    log_ratios: Sequence[float], exact_up_to: int = EXACT_UP_TO, draws: int = DRAWS, seed: int = 0
 ) -> float:
     """Two-sided p of the sign-flip permutation test of mean log ratio 0 (Fisher's, for paired data).
 
@@ -86,14 +99,12 @@ def sign_flip(
     observed = abs(float(x.sum()))
     if n <= exact_up_to:
         return float(np.mean(_as_far(_patterns(n) @ x, observed)))
-    rng = np.random.default_rng(seed)
-    sums = (2 * rng.integers(0, 2, (draws, n)) - 1) @ x
-    return (1 + int(np.sum(_as_far(sums, observed)))) / (1 + draws)
+    return (1 + int(np.sum(_as_far(_random_patterns(n, draws, seed) @ x, observed)))) / (1 + draws)
 
 
 def _as_far(sums: np.ndarray, observed: float) -> np.ndarray:
     """Which sums are as far from 0; equal ones differ by rounding."""
-    return np.abs(sums) >= observed * (1 - ROUNDING)
+    return np.abs(sums) >= observed * (1 - ROUNDING) - ROUNDING
 
 
 @lru_cache(maxsize=EXACT_UP_TO)
@@ -101,3 +112,9 @@ def _patterns(n: int) -> np.ndarray:
     """All sign patterns of n pairs: (2^n, n) of +-1."""
     bits = (np.arange(2**n)[:, None] >> np.arange(n)) & 1
     return 2.0 * bits - 1
+
+
+@lru_cache(maxsize=4)
+def _random_patterns(n: int, draws: int, seed: int) -> np.ndarray:
+    """(draws, n) of +-1."""
+    return 2.0 * np.random.default_rng(seed).integers(0, 2, (draws, n)) - 1

@@ -2,29 +2,13 @@
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 
-from gbn.analysis import printed, statistics
+from gbn.analysis import printed, sections_evidence, statistics
 from gbn.analysis.compare import AA, Comparison, Figure
+from gbn.analysis.section import Section, percent
+from gbn.analysis.sections_effects import effects
 from gbn.analysis.statistics import NOTHING, Estimate
 from gbn.analysis.targets import Unit
-
-
-@dataclass(frozen=True)
-class Section:
-    """A sub-table.
-
-    Attributes:
-        heading: what it shows, with the direction of its numbers.
-        columns: headings; the first column names the row.
-        rows: text.
-        notes: sentences below it.
-    """
-
-    heading: str
-    columns: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    notes: tuple[str, ...] = ()
 
 
 def sections(comparison: Comparison, setting: str) -> Iterator[Section]:
@@ -33,11 +17,13 @@ def sections(comparison: Comparison, setting: str) -> Iterator[Section]:
     for unit in comparison.units(setting):
         if comparison.targets(setting):
             yield _targets(comparison, setting, unit)
+            yield from sections_evidence.evidence(comparison, setting, unit)
         if comparison.runs.plan.reference in comparison.arms(setting):
             yield _maximum(comparison, setting, unit)
     controls = _controls(comparison, setting)
     if controls.rows:
         yield controls
+    yield from effects(comparison, setting)
 
 
 def summary(comparison: Comparison, setting: str) -> Section:
@@ -66,7 +52,7 @@ def summary(comparison: Comparison, setting: str) -> Section:
             "n",
             "test acc. (%)",
             f"- {reference} (points)",
-            *(f"speed-up to {_percent(t)}" for t in targets),
+            *(f"speed-up to {percent(t)}" for t in targets),
         ),
         tuple(rows),
         (_resolution(comparison, setting, "updates"),) if targets else (),
@@ -133,7 +119,7 @@ def _targets(comparison: Comparison, setting: str, unit: Unit) -> Section:
     reference, targets = comparison.runs.plan.reference, comparison.targets(setting)
     columns = ["arm"]
     for target in targets:
-        columns += [f"{unit} to {_percent(target)}", "reached", "speed-up"]
+        columns += [f"{unit} to {percent(target)}", "reached", "speed-up"]
     rows = []
     for arm in comparison.arms(setting):
         row = [arm]
@@ -216,7 +202,7 @@ def _controls(comparison: Comparison, setting: str) -> Section:
     return Section(
         "Each arm against its own controls: differences in points (arm - control), speed-up = updates of the "
         "control / updates of the arm",
-        ("arm", "control", "last", "area", *(f"speed-up to {_percent(target)}" for target in targets)),
+        ("arm", "control", "last", "area", *(f"speed-up to {percent(target)}" for target in targets)),
         tuple(rows),
         (
             "bn_matched is BN started at the arm's gain and bias; bn_reparam is BN with the arm's Gaussian scale "
@@ -242,10 +228,7 @@ def _resolution(comparison: Comparison, setting: str, unit: Unit) -> str:
     smallest = sorted(
         ratio for e in speedups if not math.isnan(ratio := statistics.smallest_ratio(e.sd, e.n))
     )
-    text = (
-        f"Intervals: 95 %, one row at a time (of {len(speedups)} about {len(speedups) / 20:.1f} exclude 1 by "
-    )
-    text += "chance). "
+    text = f"Of {len(speedups)} intervals about {len(speedups) / 20:.1f} exclude 1 by chance: go by the *. "
     if smallest:
         middle, least, most = (f"{smallest[i]:.2f}" for i in (len(smallest) // 2, 0, -1))
         text += f"With up to {n} pairs the smallest speed-up told from 1 is {middle} (median over rows; {least} to "
@@ -256,7 +239,3 @@ def _resolution(comparison: Comparison, setting: str, unit: Unit) -> str:
         )
         text += "." if n >= 6 else ", without an interval (the sign test needs six pairs)."
     return text.strip()
-
-
-def _percent(fraction: float) -> str:
-    return f"{100 * fraction:g} %"

@@ -6,7 +6,7 @@ from gbn.analysis import cost, decompose, printed
 from gbn.analysis.compare import Comparison
 from gbn.analysis.cost import Costs
 from gbn.analysis.decompose import LINKS, Chain
-from gbn.analysis.sections import Section
+from gbn.analysis.section import Section
 from gbn.analysis.statistics import Estimate
 
 

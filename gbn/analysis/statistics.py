@@ -8,7 +8,7 @@ run's end, and what is only known to lie on one side of a number is printed so (
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -34,6 +34,7 @@ class Estimate:
         p_holm: the same after Holm's correction over the table (:mod:`gbn.analysis.families`).
         holm_low, holm_high: the interval of the level at which Holm tests this row.
         holm_level: that level.
+        ratios: bounds of each pair's ratio, for whatever else is asked of a speed-up.
     """
 
     value_low: float
@@ -50,6 +51,7 @@ class Estimate:
     holm_low: float = math.nan
     holm_high: float = math.nan
     holm_level: float = math.nan
+    ratios: tuple[tuple[float, float], ...] = field(default=(), repr=False, compare=False)
 
     @property
     def decided(self) -> bool:
@@ -108,10 +110,16 @@ def speedup(arm: Sequence[Time], reference: Sequence[Time], level: float = LEVEL
         logs = mean_interval(log_ratios(arm, reference), level=level)
         centre, low, high = (_exp(x) for x in (logs.value_low, logs.low, logs.high))
         p = p_of_t(logs.value_low, logs.sd, logs.n)
-        return Estimate(centre, centre, low, high, logs.n, "paired t", logs.sd, p=p)
-    bounds = [_ratio(a, r) for a, r in pairs]
-    p = p_of_signs(sum(low > 1 for low, _ in bounds), sum(high < 1 for _, high in bounds), len(bounds))
-    return replace(median_of_bounds(bounds, *misses, level=level), p=p)
+        ratios = tuple((r.low / a.low,) * 2 for a, r in pairs)
+        return Estimate(centre, centre, low, high, logs.n, "paired t", logs.sd, p=p, ratios=ratios)
+    bounds = tuple(_ratio(a, r) for a, r in pairs)
+    p = p_of_signs(*signs(bounds), len(bounds))
+    return replace(median_of_bounds(bounds, *misses, level=level), p=p, ratios=bounds)
+
+
+def signs(ratios: Sequence[tuple[float, float]]) -> tuple[int, int]:
+    """How many ratios are known to lie above 1, and how many below."""
+    return sum(low > 1 for low, _ in ratios), sum(high < 1 for _, high in ratios)
 
 
 def log_ratios(arm: Sequence[Time], reference: Sequence[Time]) -> list[float]:

@@ -24,7 +24,8 @@ class Survival:
         survival: (k,) share of runs that have not reached the target by then.
         low, high: (k,) pointwise interval: Greenwood's variance on the scale of log(-log S); NaN where S is 0 or 1.
         at_risk, events: (k,) runs not yet done just before, and runs that reach the target at each time.
-        n, misses: runs, and those that never reached the target.
+        n, misses: runs, and those that did not reach the target.
+        never: the misses that diverged.
         level: confidence level.
     """
 
@@ -36,6 +37,7 @@ class Survival:
     events: np.ndarray
     n: int
     misses: int
+    never: int
     level: float
 
     @property
@@ -61,10 +63,11 @@ class Survival:
 
     @property
     def follow_up(self) -> float:
-        """How far the curve is known: to the last event or end of a run; everywhere where it comes to 0."""
-        if not len(self.time):
-            return 0.0
-        return math.inf if self.survival[-1] == 0 else float(self.time[-1])
+        """How far the curve is known: to the last event or end of a run.
+
+        Everywhere, where it comes to 0 or a run stays at risk for ever.
+        """
+        return math.inf if self.never or self.survival[-1] == 0 else float(self.time[-1])
 
 
 @dataclass(frozen=True)
@@ -81,7 +84,7 @@ class RestrictedMean:
 
 
 def kaplan_meier(times: Sequence[Time], level: float = LEVEL) -> Survival:
-    """The Kaplan-Meier curve of times to a target, by :func:`scipy.stats.ecdf`.
+    """The Kaplan-Meier curve of times to a target.
 
     Args:
         times: see :class:`gbn.analysis.targets.Time`; (inf, inf), a diverged run, counts as never.
@@ -92,29 +95,27 @@ def kaplan_meier(times: Sequence[Time], level: float = LEVEL) -> Survival:
     """
     if not times:
         raise ValueError("a Kaplan-Meier curve needs at least one run's time")
-    from scipy.stats import CensoredData, ecdf
-
     reached = [time.low for time in times if time.reached]
     finite = [time.low for time in times if math.isfinite(time.low)]
     end = max(finite, default=math.inf)
     if math.isinf(end):  # all diverged
         none = np.array([])
-        return Survival(none, none, none, none, none, none, len(times), len(times), level)
+        return Survival(none, none, none, none, none, none, len(times), len(times), len(times), level)
     ends = [min(time.low, end) for time in times if not time.reached]
-    curve = ecdf(CensoredData(uncensored=reached, right=ends)).sf
-    x = np.asarray(curve.quantiles, dtype=float)
-    events = np.array([reached.count(value) for value in x])
-    at_risk = np.array([sum(value >= start for value in (*reached, *ends)) for start in x])
-    low, high = _log_log(np.asarray(curve.probabilities), events, at_risk, level)
-    return Survival(
-        x, np.asarray(curve.probabilities), low, high, at_risk, events, len(times), len(ends), level
-    )
+    x, at = np.unique([*reached, *ends], return_inverse=True)
+    here = np.bincount(at, minlength=len(x))
+    events = np.bincount(at[: len(reached)], minlength=len(x))
+    at_risk = here[::-1].cumsum()[::-1]
+    survival = np.cumprod(1 - events / at_risk)
+    low, high = _log_log(survival, events, at_risk, level)
+    never = sum(math.isinf(time.low) for time in times)
+    return Survival(x, survival, low, high, at_risk, events, len(times), len(ends), never, level)
 
 
 def _log_log(
     survival: np.ndarray, events: np.ndarray, at_risk: np.ndarray, level: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """S ** exp(+-z se), se that of log(-log S). scipy's own interval warns where S is 0 or 1."""
+    """S ** exp(+-z se), se that of log(-log S)."""
     from scipy.special import ndtri
 
     low, high = np.full(len(survival), np.nan), np.full(len(survival), np.nan)
@@ -139,7 +140,7 @@ def restricted_mean(times: Sequence[Time], horizon: float) -> RestrictedMean:
     """
     curve = kaplan_meier(times)
     known = curve.follow_up
-    if not 0 < horizon <= known and not (len(curve.time) == 0 and horizon > 0):
+    if not 0 < horizon <= known:
         raise ValueError(
             f"horizon={horizon:g}: must be positive and at most {known:g}, where the last run without the target "
             "ends; take survival.common_horizon(...)"

@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from gbn.analysis.compare import Comparison, frame
+from gbn.analysis.compare import Comparison
+from gbn.analysis.frame import frame
 from gbn.analysis.sections import Section, sections
 
 MARK = "gbn-table"
@@ -60,13 +61,17 @@ def explanation(comparison: Comparison) -> list[str]:
     runs, options = comparison.runs, comparison.options
     reference = runs.plan.reference
     usable = runs.runs[runs.runs.status.isin(["finished", "diverged"])]
-    how = "log-linear between points" if options.interpolation == "interpolated" else "at the first point"
+    interpolated = options.interpolation == "interpolated"
+    how = "log-linear between points" if interpolated else "the first point there, without interpolation"
     where = {"store": "run store", "archive": "archive", "both": "run store and archive"}[runs.source]
     return [
         f"Speed-up = reference / arm, reference `{reference}`: greater than 1 means that the arm is faster.",
         f"Made from {len(usable)} of {len(runs.runs)} planned runs, read from the {where}; pairs share their seed "
         "(initial weights, batches).",
-        f"Targets: {comparison.measure}, {how}. Devices: {'; '.join(sorted(usable.machine.unique()))}.",
+        f"Targets: first crossing by {comparison.measure}, {how}. "
+        f"Devices: {'; '.join(sorted(usable.machine.unique()))}.",
+        "Intervals: 95 %, a row at a time; *: told from none also after Holm's correction over all rows and targets "
+        "of a table.",
     ]
 
 

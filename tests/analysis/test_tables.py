@@ -59,7 +59,7 @@ def test_every_arm_stands_beside_the_aa_row_and_its_controls(comparison):
     ]
     assert table[1][2:4] == ["8/8", "1 (reference)"]
     assert re.fullmatch(r"1\.00 \[0\.\d\d, 1\.\d\d\]", table[2][3])
-    assert re.fullmatch(r"1\.(4|5)\d \[1\.\d\d, 1\.\d\d\]", table[3][3])
+    assert re.fullmatch(r"1\.(4|5)\d \[1\.\d\d, 1\.\d\d\]\*", table[3][3])
 
 
 def test_the_metric_of_the_maximum_has_its_aa_row_and_the_accuracy_difference(comparison):
@@ -67,7 +67,7 @@ def test_the_metric_of_the_maximum_has_its_aa_row_and_the_accuracy_difference(co
     assert table[0][-1] == "last - bn (points)"
     assert table[1][0] == "A/A (bn against bn)"
     assert table[1][1] == "56"
-    assert re.fullmatch(r"[+-]\d+\.\d\d \[[+-]\d+\.\d\d, [+-]\d+\.\d\d\]", table[2][-1])
+    assert re.fullmatch(r"[+-]\d+\.\d\d \[[+-]\d+\.\d\d, [+-]\d+\.\d\d\]\*", table[2][-1])
     assert "Read a row only beside the A/A row" in tables.markdown(comparison)
 
 
@@ -148,13 +148,15 @@ def test_the_csv_holds_the_numbers_that_are_printed(comparison):
     ]
     row = chosen[(chosen.unit == "updates") & (chosen.target == 0.8)].iloc[0]
     printed = rows(tables.markdown(comparison), "Updates to a fixed accuracy")[3][6]
-    assert printed == f"{row.value_low:.2f} [{row.interval_low:.2f}, {row.interval_high:.2f}]"
+    assert printed == f"{row.value_low:.2f} [{row.interval_low:.2f}, {row.interval_high:.2f}]*"
+    assert row.p_holm < 0.05
+    assert row.verdict == "faster"
     assert len(frame) == len(comparison.figures)
 
 
 def test_the_latex_is_balanced_and_escaped(comparison):
     text = tables.latex(comparison)
-    assert text.count(r"\begin{tabular}") == text.count(r"\end{tabular}") == text.count(r"\toprule") == 6
+    assert text.count(r"\begin{tabular}") == text.count(r"\end{tabular}") == text.count(r"\toprule") == 9
     assert r"bn\_matched[gbn\_fast]" in text
     for line in text.splitlines():
         if line.startswith("%") or "\\caption" in line or "\\label" in line:
@@ -168,7 +170,7 @@ def test_the_latex_is_balanced_and_escaped(comparison):
             if line.endswith(r"\\"):
                 assert len(re.findall(r"(?<!\\)&", line)) == len(columns) - 1, line
     captions = re.findall(r"\\caption\{(.*)\}", text)
-    assert len(captions) == 6
+    assert len(captions) == 9
     for caption in captions:
         assert caption.count("{") == caption.count("}")
 
