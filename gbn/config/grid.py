@@ -15,6 +15,7 @@ The file, every value an override list in Hydra's grammar::
     seeds: 8                                      # 0 to 7, or a list
     targets: [0.8, 0.9]                           # validation accuracies, or {setting: [...]}
     measure: val_accuracy_exact                   # the curve that targets are measured on (default val_accuracy)
+    selected: {experiment: pairs_screen, ...}     # optional: the first stage that the arms come from
     scales:                                       # optional: named presets that replace or extend the above
       small: {base: [dataset.subset=12000], seeds: 8, settings: [cnn]}
 
@@ -43,6 +44,7 @@ _KEYS = (
     "seeds",
     "targets",
     "measure",
+    "selected",
     "scales",
     "default_scale",
 )
@@ -70,6 +72,7 @@ class Grid:
         controls: for each arm that has them, its control arms, BN-started first.
         targets: for each setting, the fixed validation accuracies of the time-to-target columns.
         measure: the key of the curve that targets are measured on.
+        selected: the first stage that the arms were selected by, and its rule (:mod:`gbn.analysis.selection`).
     """
 
     name: str
@@ -81,6 +84,7 @@ class Grid:
     targets: dict[str, list[float]]
     controls: dict[str, list[str]] = field(default_factory=dict)
     measure: str = "val_accuracy"
+    selected: dict[str, Any] = field(default_factory=dict)
 
     @property
     def settings(self) -> list[str]:
@@ -106,7 +110,7 @@ class Outline:
     Attributes:
         settings: setting -> the overrides of all its runs.
         arms: arm -> its overrides, controls included.
-        controls, targets, measure: as in :class:`Grid`.
+        controls, targets, measure, selected: as in :class:`Grid`.
     """
 
     name: str
@@ -119,6 +123,7 @@ class Outline:
     targets: dict[str, list[float]]
     controls: dict[str, list[str]]
     measure: str
+    selected: dict[str, Any]
 
 
 def outline(path: str | Path, scale: str | None = None) -> Outline:
@@ -153,6 +158,7 @@ def outline(path: str | Path, scale: str | None = None) -> Outline:
         targets={setting: [float(value) for value in by_setting.get(setting, [])] for setting in settings},
         controls=controls,
         measure=spec.get("measure", "val_accuracy"),
+        selected=spec.get("selected", {}),
     )
 
 
@@ -200,6 +206,7 @@ def load_grid(
         targets=of.targets,
         controls=of.controls,
         measure=of.measure,
+        selected=of.selected,
     )
 
 

@@ -1,0 +1,137 @@
+"""Selections between two stages of an experiment: the pairs a screen passes on, the learning rate of each arm.
+
+The rules are written in the first stage's README before its runs; the second stage trains fresh seeds, so what
+was selected is judged on data that did not select it. A grid that rests on a selection says so by its key
+``selected``, and :func:`check` makes the selection again from the archive.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from gbn.analysis.compare import Comparison
+
+#: What a run that diverged counts for in the choice of a rate: the accuracy of guessing among ten classes.
+CHANCE = 0.1
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """An arm with the number it is ranked by.
+
+    Attributes:
+        value: the mean over runs; NaN for an arm that is out.
+        n: runs behind it.
+        out: why the arm cannot be selected; empty where it can.
+    """
+
+    arm: str
+    value: float
+    n: int
+    out: str = ""
+
+
+def rank_by_area(comparison: Comparison, setting: str = "", without: tuple[str, ...] = ()) -> list[Ranked]:
+    """The arms by their mean area under the curve, the largest first; ties by name.
+
+    Args:
+        comparison: of the screen's runs.
+        setting: one of its settings.
+        without: arms that are not candidates (the reference never is).
+
+    Returns:
+        All candidates; those with a missing, failed or diverged run stand last, with the reason.
+    """
+    plan, ranked = comparison.runs.plan, []
+    for arm in plan.arms(setting):
+        if arm == plan.reference or arm in without:
+            continue
+        planned = len(plan.seeds(setting, arm))
+        usable = comparison.runs.usable(setting, arm)
+        diverged = int((usable.status == "diverged").sum())
+        if len(usable) < planned or diverged:
+            why = f"{diverged} diverged" if diverged else f"{planned - len(usable)} of {planned} runs missing"
+            ranked.append(Ranked(arm, math.nan, len(usable), why))
+            continue
+        ranked.append(Ranked(arm, float(comparison.values(setting, arm).area.mean()), len(usable)))
+    return sorted(ranked, key=lambda one: (bool(one.out), -one.value if not one.out else 0.0, one.arm))
+
+
+@dataclass(frozen=True)
+class BestSetting:
+    """The setting (learning rate) that suits an arm best.
+
+    Attributes:
+        values: setting -> mean accuracy, in the grid's order.
+        at_an_end: the best is the first or last setting, so the true optimum may lie outside the grid.
+    """
+
+    arm: str
+    setting: str
+    values: Mapping[str, float]
+    at_an_end: bool
+
+
+def best_settings(comparison: Comparison) -> list[BestSetting]:
+    """For each arm the setting with the highest mean accuracy on the whole validation set at the last update.
+
+    A run that diverged counts as :data:`CHANCE`. The grid's order of settings is taken as the order of rates.
+
+    Raises:
+        ValueError: an arm lacks runs in a setting, so that budgets would not be equal.
+    """
+    plan, found = comparison.runs.plan, []
+    settings = plan.settings
+    for arm in dict.fromkeys(name for setting in settings for name in plan.arms(setting)):
+        values = {}
+        for setting in settings:
+            accuracies = _last_validation(comparison, setting, arm)
+            planned = len(plan.seeds(setting, arm))
+            if len(accuracies) < planned:
+                raise ValueError(
+                    f"{arm} in {setting}: {len(accuracies)} of {planned} runs are there; every arm needs its whole "
+                    f"budget before rates are chosen: python scripts/reproduce.py {plan.selection.get('experiment')}"
+                )
+            values[setting] = sum(accuracies) / len(accuracies)
+        best = max(settings, key=lambda name: values[name])
+        found.append(BestSetting(arm, best, values, best in (settings[0], settings[-1])))
+    return found
+
+
+def _last_validation(comparison: Comparison, setting: str, arm: str) -> list[float]:
+    usable = comparison.runs.usable(setting, arm)
+    accuracies = []
+    for seed, status in zip(usable.seed, usable.status, strict=True):
+        curve = comparison.runs.curve(setting, arm, int(seed))
+        whole = curve["val_full_accuracy"].dropna() if "val_full_accuracy" in curve else curve.iloc[:0]
+        accuracies.append(CHANCE if status == "diverged" or not len(whole) else float(whole.iloc[-1]))
+    return accuracies
+
+
+def check(selected: Mapping[str, Any], arms: Mapping[str, list[str]], comparison: Comparison) -> str | None:
+    """Whether a second stage's arms are what its first stage selects; None where they are.
+
+    Args:
+        selected: the second grid's key of that name: ``{experiment, scale, rule: area, top: 4, without: [...]}`` or
+            ``{experiment, scale, rule: rate}``.
+        arms: the second grid's arms with their overrides.
+        comparison: the first stage's.
+
+    Raises:
+        ValueError: an unknown rule.
+    """
+    if selected["rule"] == "area":
+        ranked = rank_by_area(comparison, without=tuple(selected.get("without", ())))
+        wanted = [one.arm for one in ranked if not one.out][: selected["top"]]
+        lacking = [arm for arm in wanted if arm not in arms]
+        return (
+            f"selected are {', '.join(wanted)}; not among the arms: {', '.join(lacking)}" if lacking else None
+        )
+    if selected["rule"] == "rate":
+        for best in best_settings(comparison):
+            rate = f"optimizer.lr={best.setting.removeprefix('lr_')}"
+            if best.arm in arms and rate not in arms[best.arm]:
+                return f"{best.arm} should train at {rate}, its overrides are {', '.join(arms[best.arm])}"
+        return None
+    raise ValueError(f"selected.rule={selected['rule']!r}: allowed are area, rate")
