@@ -47,10 +47,12 @@ def difference_line(
 
 
 def _curves(comparison: Comparison, setting: str, arm: str, key: str) -> dict[int, Curve]:
-    usable = comparison.runs.usable(setting, arm)
+    runs = comparison.runs
     return {
-        int(seed): Curve.of(comparison.runs.curve(setting, arm, int(seed)), key, status == "diverged")
-        for seed, status in zip(usable.seed, usable.status, strict=True)
+        seed: Curve.of_columns(
+            *runs.columns(setting, arm, seed, ("update", "seconds", key)), status == "diverged"
+        )
+        for seed, status in runs.statuses(setting, arm).items()
     }
 
 
