@@ -1,0 +1,185 @@
+"""Bring runs to Weights & Biases from our own files (configuration, curve, summary), each once.
+
+A run keeps its id: what is complete there is left alone, what was broken off goes on behind its last step. What W&B
+itself recorded offline (results/wandb/offline-run-*) is not needed and can be deleted.
+"""
+
+import argparse
+import os
+import sys
+from collections import Counter
+from pathlib import Path
+
+from gbn.analysis import cli
+from gbn.engine import upload as uploads
+from gbn.engine.tracking import keep_in, logged_in
+from gbn.store.archive import Archive
+from gbn.store.records import DONE, Record, RunStore
+
+EXAMPLES = (
+    "python scripts/wandb_sync.py experiments/quick",
+    "python scripts/wandb_sync.py --runs '*' --project gbn --entity my-team --dry-run",
+    "python scripts/wandb_sync.py experiments/gbn_cifar10 --scale small --from-archive",
+)
+PROJECT = "gbn"  # conf/tracker/wandb.yaml's
+PATIENCE = 2  # runs in a row that W&B may fail on before the rest is left for another time
+
+
+class Unreachable(RuntimeError):
+    """W&B cannot be spoken to; the message says what to do."""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    result = argparse.ArgumentParser(
+        description=__doc__,
+        epilog="examples:\n" + "\n".join(f"  {line}" for line in EXAMPLES),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = result.add_argument
+    add("experiment", nargs="?", help="experiments/<name>: the runs of its grid, which get its name as a tag")
+    add(
+        "--runs", nargs="+", metavar="GLOB", help="any set of runs instead: ids, patterns on ids, run folders"
+    )
+    add("--scale", help="one of the experiment's scales (default: its own)")
+    add("--results", default="results", metavar="DIR", help="where runs/ and archive/ are (default: results)")
+    add("--from-archive", action="store_true", help="take archived records instead of the store's runs")
+    add(
+        "--unfinished", action="store_true", help="also what running, interrupted and failed runs have so far"
+    )
+    add("--project", default=PROJECT, help=f"W&B project (default: {PROJECT})")
+    add("--entity", help="W&B user or team (default: the login's own)")
+    add("--timeout", type=float, default=60.0, metavar="SECONDS", help="for each answer of W&B (default: 60)")
+    add("--dry-run", action="store_true", help="ask W&B what it has, say what would be done, change nothing")
+    return result
+
+
+def run() -> int:
+    """0 when W&B holds all of it, 1 when something could not be brought there, 2 usage, no login, no network."""
+    result = parser()
+    args = result.parse_args()
+    cli.check(result, args)
+    records, tags = chosen(args)
+    if not records:
+        print(
+            "nothing to do: none of these runs is done" + ("" if args.unfinished else " (see --unfinished)")
+        )
+        return 0
+    try:
+        return sync(args, records, tags)
+    except Unreachable as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\nstopped; the same command goes on from here", file=sys.stderr)
+        return 130
+
+
+def chosen(args: argparse.Namespace) -> tuple[list[Record], list[str]]:
+    """The records to bring, and the tags that the experiment gives them."""
+    grid = cli.grid(args)
+    store = RunStore(args.results)
+    if args.from_archive:
+        patterns = args.runs or []
+        wanted = set() if grid is None else {one for cell in grid.cells for one in cell.run_ids.values()}
+        found: dict[str, Record] = {}
+        for record in Archive(args.results):
+            if record.run_id in wanted or any(fits(record.run_id, pattern) for pattern in patterns):
+                found.setdefault(record.run_id, record)  # W&B has one run an id: the first machine's
+        records = list(found.values())
+    else:
+        ids = store.match(args.runs) if grid is None else [i for c in grid.cells for i in c.run_ids.values()]
+        records = [store.load(run_id) for run_id in dict.fromkeys(ids) if run_id in store]
+    kept = [record for record in records if record.status in DONE or args.unfinished]
+    return kept, [grid.name] if grid else []
+
+
+def fits(run_id: str, pattern: str) -> bool:
+    """Whether an id fits an id, a shell pattern or the path of a run's folder."""
+    from fnmatch import fnmatchcase
+
+    return fnmatchcase(run_id, Path(pattern).name)
+
+
+def connect(args: argparse.Namespace) -> tuple[object, uploads.Destination]:
+    """W&B's API and where the runs go.
+
+    Raises:
+        Unreachable: no login, no network, or a login that W&B refuses.
+    """
+    if not logged_in():
+        raise Unreachable("not logged in to W&B: `wandb login`, or set WANDB_API_KEY, then start again")
+    os.environ.setdefault("WANDB_SILENT", "true")
+    keep_in(Path(args.results) / "wandb")
+    import wandb
+
+    try:
+        api = wandb.Api(timeout=max(1, round(args.timeout)))
+        entity = args.entity or api.default_entity
+    except Exception as error:  # W&B raises what its transport raised, of many kinds
+        raise Unreachable(
+            f"W&B cannot be reached or refuses the login ({first_line(error)}): check the network and "
+            "`wandb login`, then start again; nothing was changed"
+        ) from None
+    if not entity:
+        raise Unreachable("W&B names no default entity for this login: give --entity USER_OR_TEAM")
+    return api, uploads.Destination(entity, args.project)
+
+
+def first_line(error: Exception) -> str:
+    """What went wrong, on one line."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def sync(args: argparse.Namespace, records: list[Record], tags: list[str]) -> int:
+    """Bring each run there, and say what became of it."""
+    api, destination = connect(args)
+    ledger = uploads.Ledger(Path(args.results) / "wandb" / "synced.json")
+    counts: Counter[str] = Counter()
+    failures = 0
+    print(f"{len(records)} runs to {destination.entity}/{destination.project}", flush=True)
+    for number, record in enumerate(records, start=1):
+        try:
+            action, text = one(args, api, destination, ledger, record, tags)
+            failures = 0
+        except Exception as error:
+            action, text = "failed", f"failed: {first_line(error)}"
+            failures += 1
+        counts[action] += 1
+        if action != "complete":
+            print(f"[{number}/{len(records)}] {record.run_id} {text}", flush=True)
+        if failures == PATIENCE:
+            left = f"{len(records) - number} of {len(records)} runs are left"
+            print(f"error: W&B failed {PATIENCE} times in a row: {left}", file=sys.stderr)
+            break
+    print(", ".join(f"{count} {action}" for action, count in sorted(counts.items())))
+    return int(any(counts[action] for action in ("failed", "differs", "gap")))
+
+
+def one(
+    args: argparse.Namespace,
+    api: object,
+    destination: uploads.Destination,
+    ledger: uploads.Ledger,
+    record: Record,
+    tags: list[str],
+) -> tuple[str, str]:
+    """(what was done, the same in words) for one run."""
+    if ledger.has(destination, record):
+        return "complete", uploads.REASONS["complete"]
+    action = uploads.decide(record, uploads.ask(api, destination, record.run_id))
+    if action in ("upload", "continue"):
+        if args.dry_run:
+            return f"to {action}", f"would be {'uploaded' if action == 'upload' else 'continued'}"
+        count = uploads.upload(record, destination, tags=tags, timeout=args.timeout)
+        ledger.add(destination, record)
+        return "uploaded", f"{count} points uploaded" + (
+            " (the rest was there)" if action == "continue" else ""
+        )
+    if action == "complete" and not args.dry_run:
+        ledger.add(destination, record)
+    return action, uploads.REASONS[action]
+
+
+if __name__ == "__main__":
+    cli.main(run)
