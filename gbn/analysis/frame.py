@@ -6,6 +6,7 @@ from typing import Any
 import pandas as pd
 
 from gbn.analysis.compare import Comparison, Figure
+from gbn.analysis.frame_effects import effect_figures
 from gbn.analysis.statistics import smallest_ratio
 
 
@@ -17,7 +18,10 @@ def frame(comparison: Comparison) -> pd.DataFrame:
     intervals, the permutation's p, the verdict and how many seeds would decide it (1,000,000: that many or more).
     """
     return pd.DataFrame(
-        [{**_estimate(figure), **_evidence(comparison, figure)} for figure in comparison.figures]
+        [
+            {**_estimate(figure), **_evidence(comparison, figure)}
+            for figure in (*comparison.figures, *effect_figures(comparison))
+        ]
     )
 
 

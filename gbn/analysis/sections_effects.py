@@ -23,8 +23,9 @@ def effects(comparison: Comparison, setting: str) -> Iterator[Section]:
 
 
 def refused_costs(comparison: Comparison) -> list[str]:
-    """A sentence for each cost file of this plan that is not used, with the reason."""
-    return [f"Cost of an update not used: {reason}." for reason in cost.choose(comparison.runs)[1]]
+    """Where this plan has cost files but none that belongs to its runs: a sentence for each, with the reason."""
+    used, reasons = cost.choose(comparison.runs)
+    return [] if used else [f"Cost of an update not used: {reason}." for reason in reasons]
 
 
 def _chains(comparison: Comparison, setting: str, chains: list[Chain]) -> Section:

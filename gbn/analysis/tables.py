@@ -13,6 +13,7 @@ from typing import Any
 from gbn.analysis.compare import Comparison
 from gbn.analysis.frame import frame
 from gbn.analysis.sections import Section, sections
+from gbn.analysis.sections_effects import refused_costs
 
 MARK = "gbn-table"
 SUFFIXES = (".md", ".csv", ".tex", ".runs.txt")
@@ -87,7 +88,7 @@ def footnotes(comparison: Comparison) -> list[str]:
                 f"{setting + ': ' if setting else ''}no run of the reference {comparison.runs.plan.reference}: "
                 "no speed-up can be given."
             )
-    return notes
+    return notes + refused_costs(comparison)
 
 
 def markdown(comparison: Comparison) -> str:

@@ -9,9 +9,11 @@ import pytest
 
 from gbn.analysis import cost
 from gbn.analysis.compare import Comparison, Options
+from gbn.analysis.frame import frame
 from gbn.analysis.load import load_grid_runs
 from gbn.analysis.sections_effects import effects, refused_costs
 from gbn.analysis.simulate import Arm, Machine, write_runs
+from gbn.analysis.tables import footnotes
 
 HERE = {"device_kind": "Simulated CPU", "threads": 2, "torch": "2.13.0", "kernels": "reference"}
 SECONDS = {"bn": 0.010, "gbn_fast": 0.008}
@@ -187,6 +189,9 @@ def test_sections_show_time_where_costs_are(grid, results):
     assert "8 blocks" in time.notes[0]
     assert "1 thread," in time.notes[0]
     assert "The runs had 2 threads" in time.notes[0]
+    numbers = frame(comparison).set_index("quantity")
+    assert numbers.loc["cost_of_update", "value_low"] == pytest.approx(1.25, rel=0.02)
+    assert len(numbers.loc["time_to_target_by_cost"]) == 2
 
 
 def test_refused_files_are_said(grid, results):
@@ -194,6 +199,7 @@ def test_refused_files_are_said(grid, results):
     comparison = Comparison(load_grid_runs(grid, results), Options())
     assert not [one for one in effects(comparison, "") if one.heading.startswith("Time")]
     (said,) = refused_costs(comparison)
+    assert said in footnotes(comparison)
     assert said.startswith("Cost of an update not used: cost-simulated")
 
 

@@ -8,6 +8,7 @@ from gbn.analysis import decompose
 from gbn.analysis.compare import Comparison, Options
 from gbn.analysis.cost import Costs
 from gbn.analysis.decompose import chains, controls_of, time_ratio
+from gbn.analysis.frame import frame
 from gbn.analysis.load import load_grid_runs
 from gbn.analysis.plan import Plan, plan_of_grid
 from gbn.analysis.simulate import Arm, Machine, write_runs
@@ -210,3 +211,13 @@ def test_the_product_of_two_estimates_is_wider_than_each():
     whole = decompose.product(estimate, estimate)
     assert whole.value_low == pytest.approx(math.exp(0.4))
     assert whole.low < math.exp(0.4) < whole.high
+
+
+def test_the_csv_has_the_links(compared):
+    comparison = compared(arms(INITIALISATION, PARAMETRISATION, OWN), Machine(clock="shared"))
+    numbers = frame(comparison).set_index(["quantity", "target"]).sort_index()
+    names = [f"effect_speedup_{link}" for link in ("total", "initialisation", "parametrisation", "own")]
+    total, *parts = (numbers.loc[(name, 0.8), "value_low"].item() for name in names)
+    assert total == pytest.approx(math.prod(parts))
+    assert set(numbers.loc[names].arm) == {ARM}
+    assert "cost_of_update" not in numbers.index.get_level_values(0)
