@@ -5,7 +5,8 @@ the reference's own maximum, Mixture Normalization's metric, with its A/A row; e
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -87,6 +88,7 @@ class Comparison:
         # A misspelt measure of a plan is found here too.
         self.measure: str = Options(self.options.measure or self.runs.plan.measure).measure or ""
         self._curves: dict[tuple[str, str, int], Curve] = {}
+        self._times: dict[tuple[str, str, int, Unit], dict[float, Time]] = defaultdict(dict)
         self._values: dict[tuple[str, str], pd.DataFrame] = {}
         self._evidence: dict[Figure, Evidence] = {}
 
@@ -121,9 +123,13 @@ class Comparison:
             return f"mixed devices ({'; '.join(sorted(done.machine.unique()))})"
         if len(done.threads.unique()) > 1:
             return "different numbers of threads"
-        if "seconds" not in self.runs.curves or self.runs.curves.seconds.isna().any():
+        if not self._clocked:
             return "no training clock in the curves"
         return None
+
+    @cached_property
+    def _clocked(self) -> bool:
+        return self.runs.points.complete("seconds")
 
     def units(self, setting: str) -> list[Unit]:
         """The units in which this setting is compared."""
@@ -141,19 +147,23 @@ class Comparison:
         """The curve of a usable run in the chosen measure."""
         key = (setting, arm, seed)
         if key not in self._curves:
-            usable = self.runs.usable(setting, arm)
-            diverged = usable[usable.seed == seed].status.iloc[0] == "diverged"
-            self._curves[key] = Curve.of(self.runs.curve(*key), self.measure, diverged)
+            updates, seconds, values = self.runs.columns(*key, ("update", "seconds", self.measure))
+            diverged = self.runs.statuses(setting, arm)[seed] == "diverged"
+            self._curves[key] = Curve.of_columns(updates, seconds, values, diverged)
         return self._curves[key]
 
     def time(self, setting: str, arm: str, seed: int, target: float, unit: Unit) -> Time:
         """Time to a target of one run."""
-        return self.curve(setting, arm, seed).time_to(target, unit, self.options.interpolation)
+        known = self._times[setting, arm, seed, unit]
+        if target not in known:  # together, since one search costs what many do
+            wanted = dict.fromkeys((target, *self.targets(setting)))
+            times = self.curve(setting, arm, seed).times_to([*wanted], unit, self.options.interpolation)
+            known.update(zip(wanted, times, strict=True))
+        return known[target]
 
     def pairs(self, setting: str, arm: str, against: str) -> list[int]:
         """The seeds that both arms have, on one machine each (see :mod:`gbn.analysis.load`)."""
-        seeds = [set(self.runs.usable(setting, name).seed) for name in (arm, against)]
-        return sorted(int(seed) for seed in seeds[0] & seeds[1])
+        return sorted(self.runs.statuses(setting, arm).keys() & self.runs.statuses(setting, against).keys())
 
     def _setting(self, setting: str) -> Iterator[Figure]:
         reference = self.runs.plan.reference
@@ -180,7 +190,7 @@ class Comparison:
         key = (setting, arm)
         if key not in self._values:
             usable = self.runs.usable(setting, arm).set_index("seed")[["last", "best_val", "best_test"]]
-            areas = [self.curve(setting, arm, int(seed)).area for seed in usable.index]
+            areas = [self.curve(setting, arm, seed).area for seed in self.runs.statuses(setting, arm)]
             self._values[key] = usable.assign(area=areas)
         return self._values[key]
 
@@ -211,8 +221,7 @@ class Comparison:
                 yield self._speedup(setting, arm, reference, target, unit)
 
     def _all_times(self, setting: str, arm: str, target: float, unit: Unit) -> list[Time]:
-        seeds = self.runs.usable(setting, arm).seed
-        return [self.time(setting, arm, int(seed), target, unit) for seed in seeds]
+        return [self.time(setting, arm, s, target, unit) for s in self.runs.statuses(setting, arm)]
 
     def _speedup(self, setting: str, arm: str, against: str, target: float, unit: Unit) -> Figure:
         seeds = self.pairs(setting, arm, against)
@@ -224,43 +233,30 @@ class Comparison:
     def _maximum(self, setting: str, arms: Sequence[str], unit: Unit) -> Iterator[Figure]:
         """Mixture Normalization's metric, pair by pair: to the maximum that the reference reached at that seed."""
         reference = self.runs.plan.reference
-        peaks = {
-            int(seed): self.curve(setting, reference, int(seed)).maximum
-            for seed in self.runs.usable(setting, reference).seed
+        maxima = {
+            s: self.curve(setting, reference, s).maximum for s in self.runs.statuses(setting, reference)
         }
-        seeds = [seed for seed, peak in peaks.items() if peak is not None]
+        peaks = {seed: peak for seed, peak in maxima.items() if peak is not None}
+        own = {seed: self.time(setting, reference, seed, peak, unit) for seed, peak in peaks.items()}
         for arm in arms:
             if arm == reference:
-                ordered = {
-                    (i, j): self._to_peak(setting, reference, peaks, s, reference, t, unit)
-                    for i, s in enumerate(seeds)
-                    for j, t in enumerate(seeds)
-                    if i != j
-                }
-                times = list(ordered.values())
-                estimate, name = statistics.aa_maximum(ordered), AA
+                table = [self._to_peaks(setting, seed, peaks, unit) for seed in peaks]
+                estimate, name = statistics.aa_maximum(table), AA
+                times = [
+                    (time, own[theirs])
+                    for ours, row in zip(peaks, table, strict=True)
+                    for theirs, time in zip(peaks, row, strict=True)
+                    if ours != theirs
+                ]
             else:
-                own = set(self.runs.usable(setting, arm).seed)
-                times = [self._to_peak(setting, reference, peaks, s, arm, s, unit) for s in seeds if s in own]
+                seeds = [seed for seed in self.pairs(setting, arm, reference) if seed in peaks]
+                times = [(self.time(setting, arm, s, peaks[s], unit), own[s]) for s in seeds]
                 estimate = statistics.speedup([a for a, _ in times], [r for _, r in times])
                 name = arm
             saved = sum(a.reached and a.high <= (1 - PUBLISHED_SAVING) * r.low for a, r in times)
             yield Figure(setting, "speedup_to_maximum", name, estimate, reference, unit=unit, saved=saved)
 
-    def _to_peak(
-        self,
-        setting: str,
-        reference: str,
-        peaks: dict[int, float | None],
-        reference_seed: int,
-        arm: str,
-        seed: int,
-        unit: Unit,
-    ) -> tuple[Time, Time]:
-        """(time of the arm's run, time of the reference's run) to the latter's maximum."""
-        peak = peaks[reference_seed]
-        assert peak is not None
-        return (
-            self.time(setting, arm, seed, peak, unit),
-            self.time(setting, reference, reference_seed, peak, unit),
-        )
+    def _to_peaks(self, setting: str, seed: int, peaks: Mapping[int, float], unit: Unit) -> list[Time]:
+        """Times of the reference's run of this seed to the maxima of all its runs."""
+        curve = self.curve(setting, self.runs.plan.reference, seed)
+        return curve.times_to([*peaks.values()], unit, self.options.interpolation)

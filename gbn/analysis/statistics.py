@@ -9,6 +9,7 @@ run's end, and what is only known to lie on one side of a number is printed so (
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 
 import numpy as np
 
@@ -179,6 +180,7 @@ def _median(ordered: Sequence[float], unknown: float) -> float:
     return unknown if low == 0 and math.isinf(high) else math.sqrt(low * high)
 
 
+@cache
 def sign_test_rank(n: int, level: float = LEVEL) -> int:
     """The largest k for which [x_(k), x_(n-k+1)] covers the median with probability `level`; 0: none does."""
     tail, rank = 0.0, 0
@@ -222,29 +224,37 @@ def aa_fixed_target(times: Sequence[Time]) -> Estimate:
     )
 
 
-def aa_maximum(pairs: dict[tuple[int, int], tuple[Time, Time]]) -> Estimate:
+def aa_maximum(times: Sequence[Sequence[Time]]) -> Estimate:
     """A/A for the reference's own maximum: what an arm identical to the reference shows in that metric.
 
     Args:
-        pairs: (i, j), i != j, of n runs of the reference -> times to run i's maximum of (run j, run i).
+        times: of n runs of the reference, ``times[i][j]`` is the time of run i to the maximum of run j; each
+            run reaches its own.
 
     Returns:
         The median over all ordered pairs. The interval is no confidence interval: it spans the medians of
         the n - 1 ways to pair each run with the run k places on, so it shows where a row of n pairs of an
         identical arm would have landed here. `arm_misses` counts among the n (n - 1) ordered pairs.
     """
-    if not pairs:
+    n = len(times)
+    if n < 2:
         return NOTHING
-    n = max(i for i, _ in pairs) + 1
-    bounds = {key: _ratio(*times) for key, times in pairs.items()}
-    shifts = [median_of_bounds([bounds[i, (i + k) % n] for i in range(n)]) for k in range(1, n)]
-    whole = median_of_bounds(list(bounds.values()))
+    low, high = np.moveaxis(np.array(times, dtype=float).reshape(n, n, 2), 2, 0)
+    own = np.diagonal(low)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        bounds = own / high, own / low  # of the ratio; a miss makes the lower one 0
+    runs = np.arange(n)
+    shifts = [_medians(*(bound[(runs + k) % n, runs] for bound in bounds)) for k in range(1, n)]
+    others = ~np.eye(n, dtype=bool)
     return Estimate(
-        whole.value_low,
-        whole.value_high,
-        min(shift.value_low for shift in shifts),
-        max(shift.value_high for shift in shifts),
-        len(pairs),
+        *_medians(*(bound[others] for bound in bounds)),
+        min(lowest for lowest, _ in shifts),
+        max(highest for _, highest in shifts),
+        n * (n - 1),
         "A/A",
-        arm_misses=sum(not arm.reached for arm, _ in pairs.values()),
+        arm_misses=int(np.isinf(high[others]).sum()),
     )
+
+
+def _medians(lows: np.ndarray, highs: np.ndarray) -> tuple[float, float]:
+    return _median(np.sort(lows).tolist(), 0.0), _median(np.sort(highs).tolist(), INFINITY)

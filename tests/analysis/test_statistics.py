@@ -195,12 +195,9 @@ def test_aa_with_a_miss_is_a_median_over_ordered_pairs():
 
 
 def test_aa_for_the_maximum_spans_the_rows_that_identical_arms_would_show():
-    def pair(i, j):
-        ratio = {1: 2.0, 2: 0.5}[(j - i) % 3]
-        return hit(100 / ratio), hit(100)
-
-    estimate = s.aa_maximum({(i, j): pair(i, j) for i in range(3) for j in range(3) if i != j})
+    ratio = {0: 1.0, 1: 2.0, 2: 0.5}  # of run i + k to the maximum of run i
+    estimate = s.aa_maximum([[hit(100 / ratio[(j - i) % 3]) for i in range(3)] for j in range(3)])
     assert estimate.n == 6
     assert estimate.value_low == pytest.approx(1)
     assert (estimate.low, estimate.high) == (pytest.approx(0.5), pytest.approx(2))
-    assert s.aa_maximum({}).n == 0
+    assert s.aa_maximum([]).n == s.aa_maximum([[hit(1)]]).n == 0
