@@ -12,7 +12,7 @@ import hashlib
 import os
 import uuid
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -72,10 +72,12 @@ class Cache:
             ]
             found.update((row.run_id, row) for row in part.rows(fitting, "store"))
         missing = {run_id: mark for run_id, mark in wanted.items() if run_id not in found}
+        sizes = [len(part) for part in parts.values()]
         for block in self._read(missing):
+            sizes.append(len(block))
             found.update((row.run_id, row) for row in block.rows(range(len(block)), "store"))
-        if missing and self.enabled:
-            self._tidy(parts)
+        if missing and self.enabled and self._untidy(sizes):
+            self._tidy()
 
     def archived(self) -> list[Row]:
         """The rows of the archive's records, in its order (one run may have several, of several machines).
@@ -155,14 +157,14 @@ class Cache:
             return None
         return path
 
-    def _tidy(self, before: Mapping[Path, Block]) -> None:
-        """Merge small parts and drop rows that fit no run any more, when that is worth the writing."""
+    def _untidy(self, sizes: Sequence[int]) -> bool:
+        """Whether parts of these sizes are too many, or hold too many rows that fit no run any more."""
+        small = sum(size < PART_RUNS // 2 for size in sizes)
+        return small > _SMALL_PARTS or sum(sizes) > 2 * len(list_runs(self.store)) + PART_RUNS
+
+    def _tidy(self) -> None:
+        """Merge small parts and drop rows that fit no run any more."""
         name = f"runs-{VERSION}"
-        paths = list(self.folder.glob(f"{name}-*.parquet"))
-        rows = sum(map(len, before.values())) + PART_RUNS * (len(paths) - len(before))
-        small = sum(path not in before or len(before[path]) < PART_RUNS // 2 for path in paths)
-        if small <= _SMALL_PARTS and rows <= 2 * len(list_runs(self.store)) + PART_RUNS:
-            return
         parts = self._parts(name)
         now = stamps(self.store, {run_id for part in parts.values() for run_id, _ in part.stamps})
         seen: set[str] = set()
@@ -174,6 +176,8 @@ class Cache:
             if len(live) < len(part) or len(part) < PART_RUNS // 2:
                 tables.append(part.table().take(pa.array(live, pa.int64())))
                 replaced.append(path)
+        if not tables:
+            return
         merged = join(tables)
         written = {
             self._write(merged.slice(start, PART_RUNS), name) for start in range(0, len(merged), PART_RUNS)
