@@ -49,9 +49,26 @@ def parser() -> argparse.ArgumentParser:
     )
     add("--project", default=PROJECT, help=f"W&B project (default: {PROJECT})")
     add("--entity", help="W&B user or team (default: the login's own)")
-    add("--timeout", type=float, default=60.0, metavar="SECONDS", help="for each answer of W&B (default: 60)")
+    add(
+        "--timeout",
+        type=positive,
+        default=60.0,
+        metavar="SECONDS",
+        help="for each answer of W&B (default: 60)",
+    )
     add("--dry-run", action="store_true", help="ask W&B what it has, say what would be done, change nothing")
     return result
+
+
+def positive(text: str) -> float:
+    """A number of seconds."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < 86400:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds between 0 and a day")
+    return value
 
 
 def run() -> int:

@@ -1,6 +1,7 @@
 """A sweep while it runs: runs done, running and failed, where each arm stands, the time left. Ends with the sweep."""
 
 import argparse
+import shlex
 import shutil
 import sys
 
@@ -74,12 +75,20 @@ def watch(args: argparse.Namespace) -> int:
     from gbn.analysis.watch import Watch
     from gbn.analysis.watch_view import follow, render
 
-    plan = None
+    plan, command = None, ""
     if args.experiment:
         from gbn.config.grid import load_grid
 
         plan = plan_of_grid(load_grid(args.experiment, args.scale, args.overrides))
-    watched = Watch(args.results, plan, args.runs or (), args.measure)
+        command = shlex.join(
+            [
+                *("python", "scripts/reproduce.py", args.experiment),
+                *(("--scale", args.scale) if args.scale else ()),
+                *(("--results", args.results) if args.results != "results" else ()),
+                *args.overrides,
+            ]
+        )
+    watched = Watch(args.results, plan, args.runs or (), args.measure, command)
     terminal = sys.stdout.isatty()
     # rich takes a pipe for 80 columns and would break long lines of a log.
     console = Console(width=None if terminal else shutil.get_terminal_size((120, 40)).columns)

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 import yaml
 
@@ -113,6 +112,7 @@ class Watch:
         plan: an experiment's runs.
         patterns: ids or shell patterns on ids, matched anew at each look; used where there is no plan.
         measure: the key of the curve to show; the plan's own by default.
+        command: what trains the runs that are left.
     """
 
     def __init__(
@@ -121,11 +121,13 @@ class Watch:
         plan: Plan | None = None,
         patterns: Sequence[str] = (),
         measure: str | None = None,
+        command: str = "",
     ) -> None:
         self.store = RunStore(results_dir)
         self.plan = plan
         self.patterns = [Path(pattern).name for pattern in patterns]
         self.measure = measure or (plan.measure if plan else "val_accuracy")
+        self.command = command
         self._runs: dict[str, WatchedRun] = {}
         self._groups: dict[str, str] = {}
 
@@ -134,19 +136,20 @@ class Watch:
         entries = self.plan.entries if self.plan else self._found()
         states = {entry: self._state(entry.run_id) for entry in entries}
         each = {entry.run_id: state.status for entry, state in states.items()}
-        selection: Mapping[str, Any] = self.plan.selection if self.plan else {}
-        command = ""
-        if selection.get("experiment"):
-            scale = f" --scale {selection['scale']}" if selection.get("scale") else ""
-            command = f"python scripts/reproduce.py {selection['experiment']}{scale}"
         return Snapshot(
-            self.plan.title if self.plan else f"runs {' '.join(self.patterns)}",
+            self._title(),
             self.measure,
             Counter(each.values()),
             tuple(_arms(states, self.plan, self.measure)),
             time_left(states),
-            command,
+            self.command,
         )
+
+    def _title(self) -> str:
+        if self.plan is None:
+            return f"runs {' '.join(self.patterns)}"
+        scale = self.plan.selection.get("scale")
+        return self.plan.title + (f" (scale {scale})" if scale else "")
 
     def _state(self, run_id: str) -> RunState:
         run = self._runs.get(run_id)
@@ -222,8 +225,10 @@ def _arms(states: Mapping[Entry, RunState], plan: Plan | None, measure: str) -> 
 def _now(runs: Sequence[RunState], measure: str) -> Median | None:
     """The median at the latest update at which every run has a value, or has diverged before."""
     begun = [run for run in runs if run.values or run.diverged]
-    sound = [run for run in begun if not run.diverged]
-    shared: set[int] = set.intersection(*(set(run.values) for run in sound or begun)) if begun else set()
+    sound = [set(run.values) for run in begun if not run.diverged]
+    if begun and not sound:
+        return Median(bad_value(measure), len(begun), max(run.update or 0 for run in begun))
+    shared = set.intersection(*sound) if sound else set()
     if not shared:
         return None
     update = max(shared)

@@ -57,7 +57,9 @@ def render(snapshot: Snapshot, height: int | None = None) -> RenderableType:
     ]
     hidden = len(snapshot.arms) - len(shown)
     if hidden:
-        tables.append(Text(f"{hidden} arms do not fit on this terminal and are not shown", style="dim"))
+        tables.append(
+            Text(f"for lack of lines not shown: {hidden} of {len(snapshot.arms)} arms", style="dim")
+        )
     if shown:
         tables.append(Text(_legend(snapshot), style="dim"))
     return Group(*head, *errors, *tables)
@@ -66,7 +68,14 @@ def render(snapshot: Snapshot, height: int | None = None) -> RenderableType:
 def _bar(snapshot: Snapshot) -> RenderableType:
     grid = Table.grid(padding=(0, 1))
     grid.add_row(
-        ProgressBar(total=max(1, snapshot.total), completed=snapshot.done, width=16), _totals(snapshot)
+        ProgressBar(
+            total=max(1, snapshot.total),
+            completed=snapshot.done,
+            width=16,
+            complete_style=_COLOURS["done"],
+            finished_style=_COLOURS["done"],
+        ),
+        _totals(snapshot),
     )
     return grid
 
@@ -86,18 +95,22 @@ def _time(snapshot: Snapshot) -> Text:
     if not snapshot.total:
         return Text("no run there yet")
     if snapshot.over:
-        return Text("nothing is left to come")
+        failed = snapshot.command if snapshot.counts.get("failed") else ""
+        return Text(
+            "nothing is left to come" + (f"; the failed are tried again by\n{failed}" if failed else "")
+        )
     left = snapshot.left
     text = Text()
     if left.seconds is not None:
         end = datetime.now() + timedelta(seconds=left.seconds)
-        text.append(f"about {_span(left.seconds)} left (until {end:%H:%M}), {_processes(left.processes)}")
+        until = f"{end:%H:%M}" if left.seconds < 20 * 3600 else f"{end:%a %H:%M}"
+        text.append(f"about {span(left.seconds)} left (until {until}), {_processes(left.processes)}")
     elif left.processes:
         text.append(f"{_processes(left.processes)}; how long it takes is known when a run is finished")
     else:
         text.append("no process is at work", style="yellow")
         if left.work:
-            text.append(f"; about {_span(left.work)} of one process's work is left")
+            text.append(f"; about {span(left.work)} of one process's work is left")
         if snapshot.command:
             text.append(f"\n{snapshot.command}")
     if left.uncovered and (left.seconds is not None or left.work):
@@ -193,7 +206,7 @@ def _processes(count: int) -> str:
     return f"{count} process{'es' * (count > 1)} at work"
 
 
-def _span(seconds: float) -> str:
+def span(seconds: float) -> str:
     """A time for people: `45 s`, `12 min`, `3 h 20 min`, `2 d 4 h`."""
     if seconds < 90:
         return f"{max(1, round(seconds))} s"
@@ -202,6 +215,6 @@ def _span(seconds: float) -> str:
         return f"{minutes} min"
     hours, minutes = divmod(minutes, 60)
     if hours < 36:
-        return f"{hours} h {minutes} min"
+        return f"{hours} h {minutes} min" if minutes else f"{hours} h"
     days, hours = divmod(hours, 24)
-    return f"{days} d {hours} h"
+    return f"{days} d {hours} h" if hours else f"{days} d"

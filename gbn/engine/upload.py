@@ -95,7 +95,9 @@ def decide(record: Record, remote: Remote | None) -> Action:
         return "running"
     there = [point for point in record.curve if point["update"] <= remote.last]
     if remote.digest is not None:
-        return "complete" if remote.digest == curve_digest(record.curve) else "differs"
+        # What is being trained again is compared when it is done.
+        same = record.status not in DONE or remote.digest == curve_digest(record.curve)
+        return "complete" if same else "differs"
     if remote.points > len(there):
         return "differs"
     if remote.points < len(there):

@@ -4,6 +4,7 @@ import contextlib
 import io
 import math
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -15,7 +16,7 @@ from rich.console import Console
 from gbn.analysis.plan import plan_of_grid
 from gbn.analysis.simulate import Arm, SimulatedGrid, write_runs
 from gbn.analysis.watch import Watch
-from gbn.analysis.watch_view import follow, render
+from gbn.analysis.watch_view import follow, render, span
 from gbn.store.records import RunStore
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -97,6 +98,8 @@ def test_a_diverged_run_counts_as_worse_than_any_number(tmp_path, make_grid):
     for measure, worst in (("val_accuracy", -math.inf), ("val_loss", math.inf)):
         snapshot = Watch(tmp_path, plan_of_grid(grid), measure=measure).look()
         assert arm_of(snapshot, "wild").final.value == worst
+        assert arm_of(snapshot, "wild").now.value == worst
+        assert "diverged @ 500 (2)" in text(snapshot)
         assert "diverged (2)" in text(snapshot)
         assert "2 of the done diverged" in text(snapshot)
         assert snapshot.over
@@ -144,7 +147,7 @@ def test_more_arms_than_lines_show_those_at_work(tmp_path, make_grid):
     assert len(shown.splitlines()) <= 24
     assert "arm_40" in shown
     assert "arm_45" not in shown
-    assert "do not fit" in shown
+    assert "for lack of lines not shown: " in shown
     assert "arm_45" in text(snapshot, 100)
 
 
@@ -152,7 +155,7 @@ def test_a_thousand_runs_are_looked_at_in_a_moment(tmp_path, make_grid):
     grid = make_grid(
         arms={"bn": Arm(), **{f"arm_{n}": Arm() for n in range(49)}}, controls={}, seeds=range(20), points=5
     )
-    write_runs(grid.records()[:100], tmp_path)
+    write_runs(grid.records()[:50], tmp_path)
     watch = Watch(tmp_path, plan_of_grid(grid))
     watch.look()
     began = time.process_time()
@@ -244,6 +247,33 @@ class TestScript:
         assert done.returncode == 1
         assert "s0: ValueError: no" in done.stdout
 
+    @pytest.mark.skipif(not hasattr(os, "openpty"), reason="needs a pseudo-terminal")
+    def test_a_terminal_is_kept_fresh_until_interrupted(self, tmp_path):
+        with RunStore(tmp_path).writer("digits-mlp-bn-s0-0123456789") as writer:
+            writer.append({"update": 5, "epoch": 0.5, "val_accuracy": 0.25})
+            ours, theirs = os.openpty()
+            watching = subprocess.Popen(
+                [sys.executable, "scripts/watch.py", "--runs", "*", "--results", tmp_path, "--every", "0.1"],
+                cwd=ROOT,
+                stdout=theirs,
+                stderr=theirs,
+            )
+            os.close(theirs)
+            seen = b""
+            while b"25.00 @ 5" not in seen:
+                seen += os.read(ours, 4096)
+            writer.append({"update": 7, "epoch": 0.7, "val_accuracy": 0.75})
+            while b"75.00 @ 7" not in seen:
+                seen += os.read(ours, 4096)
+            watching.send_signal(signal.SIGINT)
+            with contextlib.suppress(OSError):  # the terminal is closed at the other end
+                while rest := os.read(ours, 4096):
+                    seen += rest
+            assert watching.wait(timeout=30) == 0
+            os.close(ours)
+        assert b"Traceback" not in seen
+        assert seen.rstrip().endswith(b"\x1b[?25h")  # the cursor is there again
+
     def test_wrong_use_is_one_line(self, tmp_path):
         done = self.script("experiments/none", "--results", tmp_path)
         assert done.returncode == 2
@@ -255,3 +285,18 @@ class TestScript:
     def test_torch_is_not_loaded(self):
         code = "import sys, gbn.analysis.watch, gbn.analysis.watch_view; assert 'torch' not in sys.modules"
         subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, timeout=60)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [
+        (0.2, "1 s"),
+        (89, "89 s"),
+        (600, "10 min"),
+        (12_000, "3 h 20 min"),
+        (28_800, "8 h"),
+        (187_200, "2 d 4 h"),
+    ],
+)
+def test_times_for_people(seconds, said):
+    assert span(seconds) == said

@@ -56,6 +56,7 @@ def test_runs_in_training(record):
     assert decide(running, remote(record, 4, state="running")) == "running"
     assert decide(running, remote(record, 4)) == "complete"
     assert decide(running, remote(record, 3)) == "continue"
+    assert decide(running, remote(record, 10, digest="of its first training")) == "complete"
     # Done since, and its mirror broken off: W&B calls it running until its heartbeat is missed.
     assert decide(record, remote(record, 4, state="running")) == "continue"
 
