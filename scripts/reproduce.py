@@ -14,6 +14,7 @@ import time
 from datetime import timedelta
 from pathlib import Path
 
+from gbn.analysis.load import Source
 from gbn.config.errors import ConfigError
 from gbn.config.grid import Grid, load_grid
 from gbn.config.schema import Config
@@ -182,15 +183,21 @@ def dry_run(
 
 
 def results(grid: Grid, arguments: argparse.Namespace) -> None:
-    """Write the table and the figures, print the table, compare with the archive."""
+    """Write the table and the figures, print table and verdicts, compare with the archive."""
     from gbn.analysis import NothingFound, compare_with_archive, write_results
+    from gbn.analysis.claims import of_experiment
 
+    source: Source = "both" if arguments.use_archive else "store"
     try:
-        print(write_results(grid, arguments.results, source="both" if arguments.use_archive else "store"))
+        print(write_results(grid, arguments.results, source=source))
     except NothingFound as nothing:
         print(f"no table yet: {nothing}")
         return
     print(compare_with_archive(grid, arguments.results))
+    try:
+        print(of_experiment(arguments.experiment, arguments.results, source))
+    except ConfigError as error:
+        print(f"no verdicts: {error}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ _HOMES = {
     "load_claims": "files",
     "load_papers": "files",
     "markdown": "ledger",
+    "of_experiment": "ledger",
     "terminal": "ledger",
     "verdicts": "judge",
 }

@@ -41,7 +41,7 @@ def decide(rule: Rule, published: Published | None, estimates: Mapping[str, Esti
     assert rule.pairs is not None
     if n < rule.pairs:
         short = [name for name, estimate in estimates.items() if estimate.n < rule.pairs]
-        return "open", f"{n} of the {rule.pairs} pairs that may decide ({', '.join(short)})"
+        return "open", f"{n} pairs against {', '.join(short)}; the rule asks for {rule.pairs}"
     blind = [
         name for name, estimate in estimates.items() if math.isnan(estimate.low) or math.isnan(estimate.high)
     ]
