@@ -15,6 +15,9 @@ from gbn.analysis.statistics import LEVEL, NOTHING, Estimate, paired_difference
 from gbn.analysis.targets import Time
 
 
+_HALF = 0.5 + 1e-9  # a product of fractions that is one half comes out beside it
+
+
 @dataclass(frozen=True)
 class Survival:
     """A Kaplan-Meier curve: right-continuous steps, from 1 before the first time.
@@ -43,7 +46,7 @@ class Survival:
     @property
     def median(self) -> float | None:
         """The first time at which half of the runs or more have reached the target; None where they never do."""
-        return _first(self.time, self.survival <= 0.5)
+        return _first(self.time, self.survival <= _HALF)
 
     @property
     def median_interval(self) -> tuple[float | None, float | None]:
@@ -54,7 +57,7 @@ class Survival:
         # Where S is 0 the variance is unknown, but all runs are there: both ends are.
         low = np.where(self.survival == 0, 0.0, self.low)
         high = np.where(self.survival == 0, 0.0, self.high)
-        return _first(self.time, low <= 0.5), _first(self.time, high <= 0.5)
+        return _first(self.time, low <= _HALF), _first(self.time, high <= _HALF)
 
     def at(self, time: float) -> float:
         """S(time)."""
