@@ -1,0 +1,137 @@
+"""What arms are compared on when several experiments are: a task is a setting with one of its fixed targets.
+
+Targets of one setting are different tasks, but of the same runs, so they are not independent: what is drawn or
+averaged over seeds takes all targets of a setting together.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from gbn.analysis.compare import Comparison
+from gbn.analysis.section import percent
+from gbn.analysis.targets import Time, Unit
+
+
+@dataclass(frozen=True)
+class Setting:
+    """The tasks of one setting: times over shared seeds.
+
+    Attributes:
+        name: experiment and setting.
+        targets: accuracies, a task each.
+        seeds: those that all arms have.
+        times: arm -> a row a target of one time a seed.
+    """
+
+    name: str
+    targets: tuple[float, ...]
+    seeds: tuple[int, ...]
+    times: Mapping[str, Sequence[Sequence[Time]]]
+
+
+@dataclass(frozen=True)
+class Tasks:
+    """The tasks of some experiments.
+
+    Attributes:
+        arms: those that every setting has; the reference first.
+        reference: the arm that speed-ups are against.
+        unit: of the times.
+        settings: each with its targets.
+        left_out: arms that some setting lacks, or settings without a seed shared by all arms: name -> why.
+    """
+
+    arms: tuple[str, ...]
+    reference: str
+    unit: Unit
+    settings: tuple[Setting, ...]
+    left_out: Mapping[str, str]
+
+    @property
+    def names(self) -> list[str]:
+        """One name a task."""
+        return [f"{one.name} to {percent(target)}" for one in self.settings for target in one.targets]
+
+
+def tasks_of(
+    comparisons: Sequence[Comparison],
+    unit: Unit = "updates",
+    arms: Sequence[str] | None = None,
+    controls: bool = False,
+) -> Tasks:
+    """The tasks of one or several experiments, for the arms that all their settings have.
+
+    Args:
+        comparisons: with the same reference; each setting with fixed targets gives tasks.
+        unit: "seconds" only where every setting compares them.
+        arms: beside the reference; by default all that every setting has.
+        controls: whether these include arms that only control for others.
+
+    Raises:
+        ValueError: different references, seconds that are not compared, an arm that a setting lacks, no target, or
+            no arm beside the reference.
+    """
+    references = sorted({one.runs.plan.reference for one in comparisons})
+    if len(references) != 1:
+        raise ValueError(
+            f"the experiments have {len(references)} references ({', '.join(references) or 'none'}): profile those "
+            "that share one"
+        )
+    places = [
+        (one, setting) for one in comparisons for setting in one.runs.plan.settings if one.targets(setting)
+    ]
+    if not places:
+        raise ValueError("none of these experiments has a fixed target: there is no task")
+    for one, setting in places:
+        if unit not in one.units(setting):
+            raise ValueError(
+                f"{_name(one, setting)}: seconds are not compared: {one.seconds_reason(setting)}"
+            )
+    chosen, left_out = _arms(places, references[0], arms, controls)
+    settings = []
+    for one, setting in places:
+        made = _setting(one, setting, chosen, unit)
+        if made.seeds:
+            settings.append(made)
+        else:
+            left_out[made.name] = "no seed that all these arms share"
+    if not settings:
+        raise ValueError(f"no setting has a seed that all of {', '.join(chosen)} share")
+    return Tasks(chosen, references[0], unit, tuple(settings), left_out)
+
+
+def _arms(
+    places: Sequence[tuple[Comparison, str]], reference: str, wanted: Sequence[str] | None, controls: bool
+) -> tuple[tuple[str, ...], dict[str, str]]:
+    """The arms to profile, the reference first, and why others are not."""
+    had = {_name(one, setting): one.arms(setting) for one, setting in places}
+    every = list(dict.fromkeys(arm for present in had.values() for arm in present))
+    lacking = {arm: [name for name, present in had.items() if arm not in present] for arm in every}
+    for arm in (reference, *(wanted or ())):
+        without = lacking.get(arm, list(had))
+        if without:
+            raise ValueError(
+                f"arm {arm!r} has no run in {', '.join(without)}: a profile needs every setting's"
+            )
+    if wanted is None:
+        of_others = {c for one, _ in places for kept in one.runs.plan.controls.values() for c in kept}
+        wanted = [arm for arm in every if controls or arm not in of_others]
+    left_out = {arm: f"no run in {', '.join(lacking[arm])}" for arm in wanted if lacking[arm]}
+    chosen = tuple(dict.fromkeys([reference, *(arm for arm in wanted if not lacking[arm])]))
+    if len(chosen) < 2:
+        raise ValueError(f"no arm beside {reference} has runs in every one of {', '.join(had)}")
+    return chosen, left_out
+
+
+def _setting(comparison: Comparison, setting: str, arms: Sequence[str], unit: Unit) -> Setting:
+    shared = set.intersection(*({*comparison.runs.usable(setting, arm).seed} for arm in arms))
+    seeds, targets = tuple(sorted(map(int, shared))), tuple(comparison.targets(setting))
+    times = {
+        arm: [[comparison.time(setting, arm, seed, target, unit) for seed in seeds] for target in targets]
+        for arm in arms
+    }
+    return Setting(_name(comparison, setting), targets, seeds, times)
+
+
+def _name(comparison: Comparison, setting: str) -> str:
+    return " ".join(filter(None, (comparison.runs.plan.name, setting)))

@@ -1,0 +1,84 @@
+"""Experiments -> one performance profile over all their tasks (AlgoPerf's): figure, Markdown, CSV.
+
+A task is a setting with one of its fixed targets. Arms that some setting lacks are left out, and named.
+"""
+
+import argparse
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from gbn.analysis import cli
+
+EXAMPLES = """examples:
+  python scripts/performance_profile.py experiments/gbn_mnist experiments/gbn_cifar10@small --source archive
+  python scripts/performance_profile.py experiments/quick --arms gbn_cvar_60 gbn_cvar_75
+"""
+
+
+def run() -> int:
+    """Parse, load, profile, write, print."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add(
+        "experiments",
+        nargs="+",
+        metavar="EXPERIMENT",
+        help="experiments/<name>, or experiments/<name>@<scale>",
+    )
+    add("--results", default="results", metavar="DIR", help="where runs/ and archive/ are (default: results)")
+    add("--source", choices=("store", "archive", "both"), default="store", help="default: store")
+    add("--arms", nargs="+", help="beside the reference (default: all that every setting has)")
+    add("--controls", action="store_true", help="with the arms that only control for others")
+    add("--unit", choices=("updates", "seconds"), default="updates", help="default: updates")
+    add("--r-max", type=float, default=4.0, help="where the profile ends (default: 4, AlgoPerf's)")
+    add("--measure", help="curve key for targets (default: each experiment's own)")
+    add("--first-hit", action="store_true", help="take the first point at a target, without interpolation")
+    add("--name", default="profile", help="name of the files (default: profile)")
+    add("--out", metavar="DIR", help="gets profiles/ (default: as for the tables)")
+    args = parser.parse_args()
+    from gbn.analysis.results import output_folder
+
+    chosen = ("experiments", "source", "arms", "controls", "unit", "r_max", "measure", "first_hit")
+    selection = {key: getattr(args, key) for key in chosen}
+    # A path may end in a slash or be absolute; the header must not depend on where the files lie.
+    selection["experiments"] = [f"experiments/{Path(one).name}" for one in args.experiments]
+    texts, figure = made(selection, args.results, args.experiments)
+    folder = Path(args.out or output_folder(args.results, args.source)) / "profiles"
+    folder.mkdir(parents=True, exist_ok=True)
+    for suffix, text in texts.items():
+        (folder / f"{args.name}{suffix}").write_text(text, encoding="utf-8")
+    # Without dates and versions in it, an unchanged figure is an unchanged file.
+    figure.savefig(folder / f"{args.name}.png", metadata={"Software": None})
+    figure.savefig(folder / f"{args.name}.pdf", metadata={"CreationDate": None})
+    print(texts[".md"].partition("\n")[2])
+    print("Written:", *(folder / f"{args.name}{end}" for end in (*texts, ".png", ".pdf")), sep="\n  ")
+    return 0
+
+
+def made(
+    selection: Mapping[str, Any], results: str | Path, paths: list[str] | None = None
+) -> tuple[dict, Any]:
+    """The files' texts by suffix, and the figure, of what a header or the command line chose."""
+    from gbn.analysis import profiles, profiles_plot, profiles_table
+    from gbn.analysis.compare import Comparison, Options
+    from gbn.analysis.load import load_grid_runs
+    from gbn.analysis.tasks import tasks_of
+    from gbn.config.grid import load_grid
+
+    options = Options(selection["measure"], "first" if selection["first_hit"] else "interpolated")
+    comparisons = []
+    for one in paths or selection["experiments"]:
+        path, _, scale = one.partition("@")
+        runs = load_grid_runs(load_grid(path, scale or None), results, selection["source"])
+        comparisons.append(Comparison(runs, options))
+    tasks = tasks_of(comparisons, selection["unit"], selection["arms"], selection["controls"])
+    found = profiles.profiles(tasks, selection["r_max"])
+    texts = profiles_table.render(tasks, found, selection, selection["r_max"])
+    return texts, profiles_plot.draw(tasks, found, selection["r_max"])
+
+
+if __name__ == "__main__":
+    cli.main(run)
