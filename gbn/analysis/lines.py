@@ -48,12 +48,11 @@ def difference_line(
 
 def _curves(comparison: Comparison, setting: str, arm: str, key: str) -> dict[int, Curve]:
     runs = comparison.runs
-    return {
-        seed: Curve.of_columns(
-            *runs.columns(setting, arm, seed, ("update", "seconds", key)), status == "diverged"
-        )
-        for seed, status in runs.statuses(setting, arm).items()
-    }
+    found = {}
+    for seed, status in runs.statuses(setting, arm).items():
+        updates, seconds, values = runs.columns(setting, arm, seed, ("update", "seconds", key))
+        found[seed] = Curve.of_columns(updates, seconds, values, status == "diverged")
+    return found
 
 
 def _line(curves: Sequence[Curve], minus: Sequence[Curve], unit: Unit) -> Line | None:

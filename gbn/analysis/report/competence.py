@@ -1,0 +1,126 @@
+"""Is the baseline believable? The reference's accuracy beside experiments/competence and what the field knows."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gbn.analysis import printed
+from gbn.analysis.compare import Comparison
+from gbn.analysis.load import NothingFound, Runs, load_grid_runs
+from gbn.analysis.report import origin
+from gbn.analysis.report.protocol import readme
+from gbn.store.records import Record
+
+#: Below the competence run on the same data by more than this, a reference is called weak.
+WEAK = 0.02
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """The reference of one setting beside the competence runs on the same data set.
+
+    Attributes:
+        accuracy: its test accuracy at the last epoch, in per cent as printed.
+        data, network, length: what it is; n runs of it.
+        known: (network, length, accuracy) of each competence run on the same data.
+        warning: why it is weak; "" where nothing says so.
+    """
+
+    setting: str
+    accuracy: str
+    data: str
+    network: str
+    length: str
+    n: int
+    known: tuple[tuple[str, str, str], ...]
+    warning: str
+
+
+def baselines(
+    comparison: Comparison, records: Mapping[str, Record], competence: list[tuple[dict[str, Any], float]]
+) -> list[Baseline]:
+    """One a setting that has a run of the reference.
+
+    Args:
+        competence: (configuration, test accuracy) of the archived competence runs, from :func:`archived`.
+    """
+    reference, found = comparison.runs.plan.reference, []
+    for setting in comparison.runs.plan.settings:
+        usable = comparison.runs.usable(setting, reference)
+        if len(usable) == 0:
+            continue
+        config = next((records[r].config for r in usable.run_id if r in records), {})
+        figure = comparison.lookup[setting, "last", reference, "", "", -1.0]
+        same = [(c, a) for c, a in competence if _name(c, "dataset") == _name(config, "dataset")]
+        found.append(
+            Baseline(
+                setting, printed.accuracy(figure.estimate), _data(config), _network(config), _length(config),
+                len(usable), tuple((_network(c), _length(c), f"{100 * a:.2f}") for c, a in same),
+                _warning(figure.estimate.value_low, _name(config, "dataset"), same),
+            )
+        )  # fmt: skip
+    return found
+
+
+def archived(experiments: Path, results_dir: str | Path) -> list[tuple[dict[str, Any], float]]:
+    """Configuration and last test accuracy of the archived runs of ``experiments/competence``; [] without any."""
+    from gbn.config.grid import load_grid
+
+    folder = experiments / "competence"
+    if not (folder / "sweep.yaml").is_file():
+        return []
+    try:
+        runs = load_grid_runs(load_grid(folder), results_dir, "archive")
+    except NothingFound:
+        return []
+    return known(runs, origin.records_of(runs, results_dir))
+
+
+def known(runs: Runs, records: Mapping[str, Record]) -> list[tuple[dict[str, Any], float]]:
+    """(configuration, last test accuracy) of each finished run of the reference."""
+    rows = runs.runs[(runs.runs.arm == runs.plan.reference) & runs.runs["last"].notna()]
+    pairs = zip(rows.run_id, rows["last"], strict=True)
+    return [(records[run_id].config, float(last)) for run_id, last in pairs if run_id in records]
+
+
+def field(experiments: Path) -> str:
+    """What the field knows: the text of the competence experiment."""
+    return readme(experiments / "competence")
+
+
+def _warning(accuracy: float, data: str, others: list[tuple[dict[str, Any], float]]) -> str:
+    if not others:
+        return f"No competence run on {data or 'this data set'} is archived: nothing here vouches for this baseline."
+    config, best = max(others, key=lambda run: run[1])
+    if accuracy >= best - WEAK:
+        return ""
+    return (
+        f"A weak baseline: {100 * (best - accuracy):.1f} points below the competence run on the same data set "
+        f"({_network(config)}, {_length(config)}). A speed-up over it is a statement about this network and schedule "
+        "alone."
+    )
+
+
+def _name(config: Mapping[str, Any], part: str) -> str:
+    return str((config.get(part) or {}).get("name", ""))
+
+
+def _data(config: Mapping[str, Any]) -> str:
+    data = config.get("dataset") or {}
+    subset = data.get("subset")
+    return f"{data.get('name', 'unknown')}" + (f", {subset:,} training images" if subset else "")
+
+
+def _network(config: Mapping[str, Any]) -> str:
+    model = config.get("model") or {}
+    name = str(model.get("name", "unknown"))
+    depth, width = model.get("depth"), model.get("width")
+    return (
+        name + (f"-{depth}" if depth else "") + (f", width {width:g}" if width not in (None, 1, 1.0) else "")
+    )
+
+
+def _length(config: Mapping[str, Any]) -> str:
+    epochs = (config.get("trainer") or {}).get("epochs")
+    return "unknown" if epochs is None else f"{epochs:g} epoch{'' if epochs == 1 else 's'}"

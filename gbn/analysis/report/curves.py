@@ -1,0 +1,122 @@
+"""The numbers behind the convergence chart: for each arm its mean line and its paired difference, once.
+
+Horizontal axes other than updates are not further copies: epochs and images follow from updates by a table an
+arm, and only seconds, which differ from seed to seed, have lines of their own where they may be compared.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from gbn.analysis.compare import Comparison
+from gbn.analysis.lines import Line, difference_line, mean_line
+from gbn.analysis.report.rounding import shorts
+from gbn.analysis.targets import Unit
+
+#: The most points of a line that are embedded; a screen shows no more.
+MOST_POINTS = 150
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A curve key that the chart offers: its name, and whether it is an accuracy (a share) or a loss."""
+
+    key: str
+    name: str
+    share: bool
+
+
+MEASURES = (
+    Measure("val_accuracy", "Validation accuracy, running statistics", True),
+    Measure("val_accuracy_exact", "Validation accuracy, exact statistics", True),
+    Measure("val_full_accuracy", "Validation accuracy, whole set", True),
+    Measure("test_accuracy", "Test accuracy", True),
+    Measure("train_accuracy", "Training accuracy", True),
+    Measure("val_loss", "Validation loss, running statistics", False),
+    Measure("val_loss_exact", "Validation loss, exact statistics", False),
+    Measure("test_loss", "Test loss", False),
+    Measure("train_loss", "Training loss", False),
+)
+
+
+def measures(comparison: Comparison) -> list[Measure]:
+    """Those of :data:`MEASURES` that some curve has, the measure of the targets first."""
+    known = [measure for measure in MEASURES if _measured(comparison, measure.key)]
+    return sorted(known, key=lambda measure: measure.key != comparison.measure)
+
+
+def _measured(comparison: Comparison, key: str) -> bool:
+    runs = comparison.runs
+    return key in runs.points.keys and any(
+        np.isfinite(runs.columns(setting, arm, seed, [key])[0]).any()
+        for setting in runs.plan.settings
+        for arm in comparison.arms(setting)
+        for seed in runs.statuses(setting, arm)
+    )
+
+
+def curves(comparison: Comparison, setting: str) -> dict[str, Any]:
+    """The convergence data of a setting.
+
+    Returns:
+        ``axes``: arm -> {updates, epochs, images}; ``lines`` and ``differences``: unit -> measure -> arm -> line,
+        a line being {x, mean, low, high, n, cut}.
+    """
+    arms, reference = comparison.arms(setting), comparison.runs.plan.reference
+    result: dict[str, Any] = {"axes": {arm: _axes(comparison, setting, arm) for arm in arms}}
+    result |= {"lines": {}, "differences": {}}
+    for unit in comparison.units(setting):
+        for measure in measures(comparison):
+            lines = {arm: mean_line(comparison, setting, arm, measure.key, unit) for arm in arms}
+            _put(result["lines"], unit, measure.key, lines)
+            if reference in arms and measure.share:
+                rest = [arm for arm in arms if arm != reference]
+                less = {
+                    arm: difference_line(comparison, setting, arm, reference, measure.key, unit)
+                    for arm in rest
+                }
+                _put(result["differences"], unit, measure.key, less)
+    return result
+
+
+def _put(into: dict[str, Any], unit: Unit, key: str, lines: dict[str, Line | None]) -> None:
+    drawn = {arm: line_of(line) for arm, line in lines.items() if line is not None}
+    if drawn:
+        into.setdefault(unit, {})[key] = drawn
+
+
+def line_of(line: Line) -> dict[str, Any]:
+    """A line as it is embedded."""
+    kept = _kept(len(line.x))
+    drawn: dict[str, Any] = {"x": shorts(line.x[kept], 7), "mean": shorts(line.mean[kept]), "n": line.n}
+    if line.low is not None and line.high is not None:
+        drawn |= {"low": shorts(line.low[kept]), "high": shorts(line.high[kept])}
+    if line.cut_by_divergence:
+        drawn["cut"] = True
+    return drawn
+
+
+def _kept(count: int) -> np.ndarray:
+    """Which points stay: all of them, or as many as a screen shows, the first and the last among them.
+
+    Curves stand on a geometric grid, so an even choice by rank is even on the logarithmic axis.
+    """
+    return np.unique(np.linspace(0, count - 1, min(count, MOST_POINTS)).round().astype(int))
+
+
+def _axes(comparison: Comparison, setting: str, arm: str) -> dict[str, Any]:
+    """Epochs and images by updates, the same for every seed of an arm: the ends, and where the ratios change."""
+    seed = next(iter(comparison.runs.statuses(setting, arm)))
+    update, *others = comparison.runs.columns(setting, arm, seed, ("update", "epoch", "images"))
+    axes: dict[str, np.ndarray] = {"updates": update}
+    keep = np.zeros(len(update), dtype=bool)
+    keep[[0, -1]] = True
+    for name, values in zip(("epochs", "images"), others, strict=True):
+        if np.isfinite(values).all():
+            axes[name] = values
+            ratio = values / np.maximum(update, 1)
+            changes = np.abs(np.diff(ratio)) > 1e-6 * np.abs(ratio).max()
+            keep[1:] |= changes
+            keep[:-1] |= changes
+    return {name: shorts(values[keep], 7) for name, values in axes.items()}

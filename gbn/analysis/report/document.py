@@ -1,0 +1,162 @@
+"""The page: every part's data through the template, style, script and plotly.js beside it in one file."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from gbn.analysis import tables
+from gbn.analysis.compare import Comparison
+from gbn.analysis.report import answer, competence, configurations, forest, judged, origin, protocol
+from gbn.analysis.report.looks import looks_of
+from gbn.analysis.report.payload import payload
+from gbn.analysis.report.rounding import embedded
+from gbn.analysis.section import Section
+from gbn.analysis.sections import sections
+from gbn.store.records import Record
+
+_ASSETS = files("gbn.analysis.report") / "assets"
+STYLES = ("base.css", "parts.css", "print.css")
+SCRIPTS = ("page.js", "arms.js", "charts.js", "convergence.js", "more.js")
+
+
+@dataclass
+class Sources:
+    """What a report is made of.
+
+    Attributes:
+        comparison: the figures.
+        experiment: the folder of the experiment; None for any set of runs.
+        command: the command line that makes this report again.
+    """
+
+    comparison: Comparison
+    experiment: str | Path | None = None
+    command: str = ""
+
+    @cached_property
+    def records(self) -> dict[str, Record]:
+        """The records of the plan's runs."""
+        return origin.records_of(self.comparison.runs, self.results_dir)
+
+    @property
+    def results_dir(self) -> Path:
+        """Holds ``runs/`` and ``archive/``."""
+        return self.comparison.runs.results_dir or Path("results")
+
+    @property
+    def experiments(self) -> Path:
+        """The folder of all experiments."""
+        return Path(self.experiment).parent if self.experiment else Path("experiments")
+
+
+def default_path(comparison: Comparison) -> Path:
+    """Where a report goes unless told otherwise: ``reports/`` beside the tables of the same source."""
+    from gbn.analysis.results import output_folder
+
+    runs = comparison.runs
+    return output_folder(runs.results_dir or "results", runs.source) / "reports" / f"{runs.plan.name}.html"
+
+
+def write(sources: Sources, path: str | Path) -> Path:
+    """Write the report; returns its path."""
+    path = Path(path)
+    text = render(sources)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def render(sources: Sources) -> str:
+    """The whole file. The same runs give the same text."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+    from markupsafe import Markup
+    from plotly.offline import get_plotlyjs
+
+    environment = Environment(
+        loader=PackageLoader("gbn.analysis.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    context = {
+        **_context(sources),
+        "style": Markup(_assets(STYLES)),
+        "script": Markup(_assets(SCRIPTS)),
+        "plotly": Markup(get_plotlyjs()),
+        "markdown": lambda text: Markup(protocol.html(text)),
+    }
+    return environment.get_template("report.html").render(context)
+
+
+def _assets(names: tuple[str, ...]) -> str:
+    return "\n".join((_ASSETS / name).read_text(encoding="utf-8") for name in names)
+
+
+def _context(sources: Sources) -> dict[str, Any]:
+    comparison = sources.comparison
+    runs, plan = comparison.runs, comparison.runs.plan
+    readme = protocol.readme(sources.experiment)
+    settings = [
+        _setting(comparison, sources.records, name) for name in plan.settings if comparison.arms(name)
+    ]
+    arms = list(dict.fromkeys(arm for part in settings for arm in comparison.arms(part.name)))
+    data = payload(comparison, looks_of(arms, plan.reference, plan.controls))
+    known = competence.archived(sources.experiments, sources.results_dir)
+    return {
+        "plan": plan,
+        "reference": plan.reference,
+        "question": protocol.question(readme),
+        "readme": readme,
+        "answers": answer.answers(comparison),
+        "counts": answer.counts(comparison),
+        "planned": len(runs.runs),
+        "settings": settings,
+        "empty_settings": [name for name in plan.settings if not comparison.arms(name)],
+        "baselines": competence.baselines(comparison, sources.records, known),
+        "field": competence.field(sources.experiments),
+        "verdicts": judged.rows(sources.results_dir, runs.source, sources.experiment),
+        "explanation": tables.explanation(comparison),
+        "footnotes": tables.footnotes(comparison),
+        "facts": origin.facts(runs, sources.records),
+        "failures": origin.failures(runs, sources.records),
+        "absent": origin.absent(runs),
+        "newest": origin.newest(sources.records),
+        "command": sources.command,
+        "versions": versions(),
+        "measure": comparison.measure,
+        "data": data,
+        "embedded": embedded(data),
+    }
+
+
+@dataclass(frozen=True)
+class Part:
+    """What the page shows of one setting."""
+
+    name: str
+    tables: tuple[Section, ...]
+    forest_arms: tuple[tuple[str, str], ...]  # (arm, the arm it controls for or "")
+    panels: tuple[forest.Panel, ...]
+    configurations: tuple[configurations.Configuration, ...]
+
+
+def _setting(comparison: Comparison, records: Mapping[str, Record], name: str) -> Part:
+    of = {control: arm for arm, inner in comparison.runs.plan.controls.items() for control in inner}
+    return Part(
+        name=name,
+        tables=tuple(sections(comparison, name)),
+        forest_arms=tuple((arm, of.get(arm, "")) for arm in forest.arms_of(comparison, name)),
+        panels=tuple(forest.panels(comparison, name)),
+        configurations=tuple(configurations.configurations(comparison, records, name)),
+    )
+
+
+def versions() -> dict[str, str]:
+    """What the page was made with."""
+    from importlib.metadata import version
+
+    return {name: version(name) for name in ("gbn", "plotly", "numpy", "pandas", "scipy")}

@@ -1,0 +1,135 @@
+"""Speed-ups with their intervals side by side: a row an arm, a panel a target, drawn as inline SVG.
+
+Static, so that it prints; in the page's own colours. Behind the rows stands the A/A interval: what an arm
+identical to the reference would show.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from gbn.analysis import printed
+from gbn.analysis.compare import AA, Comparison
+from gbn.analysis.statistics import NOTHING, Estimate
+from gbn.analysis.targets import Unit
+
+#: Beyond these factors an interval is cut off with an arrow.
+WIDEST = 16.0
+
+
+@dataclass(frozen=True)
+class Interval:
+    """An estimate on the panel's axis; places are per cent of its width.
+
+    Attributes:
+        value: None where only a bound, or nothing, is known.
+        low, high: ends of the interval; None where there is none.
+        low_cut, high_cut: the end lies beyond the panel.
+        bound: "at least", "at most" or "" for an estimate of which one side is known.
+        verdict: "faster", "slower" or "": on which side of 1 the interval lies wholly, one row at a time.
+        stands: the difference stands after Holm's correction over the table.
+    """
+
+    text: str
+    value: float | None
+    low: float | None
+    high: float | None
+    low_cut: bool
+    high_cut: bool
+    bound: str
+    verdict: str
+    stands: bool
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One target: its axis and an interval for each row."""
+
+    title: str
+    ticks: tuple[tuple[float, str], ...]
+    one: float
+    band: tuple[float, float] | None
+    rows: tuple[Interval, ...]
+
+
+def arms_of(comparison: Comparison, setting: str) -> list[str]:
+    """The rows: every arm but the reference."""
+    return [arm for arm in comparison.arms(setting) if arm != comparison.runs.plan.reference]
+
+
+def panels(comparison: Comparison, setting: str, unit: Unit = "updates") -> list[Panel]:
+    """A panel for each fixed target; all share one axis, so that they compare by eye."""
+    reference, arms = comparison.runs.plan.reference, arms_of(comparison, setting)
+    if reference not in comparison.arms(setting) or not arms:
+        return []
+    table = {
+        target: [
+            _estimate(comparison, setting, arm, reference, target, unit) for arm in (AA, *arms)
+        ]
+        for target in comparison.targets(setting)
+    }  # fmt: skip
+    reach = _reach([estimate for row in table.values() for estimate in row])
+    return [_panel(target, row, reach) for target, row in table.items()]
+
+
+def _estimate(
+    comparison: Comparison, setting: str, arm: str, against: str, target: float, unit: Unit
+) -> Estimate:
+    figure = comparison.lookup.get((setting, "speedup_to_target", arm, against, unit, target))
+    return figure.estimate if figure else NOTHING
+
+
+def _reach(estimates: Sequence[Estimate]) -> float:
+    """The factor at the ends of the axis: everything known fits in, up to :data:`WIDEST`."""
+    known = [v for e in estimates for v in (e.value_low, e.value_high, e.low, e.high)]
+    logs = [abs(math.log(v)) for v in known if math.isfinite(v) and v > 0]
+    return min(WIDEST, max(1.25, math.exp(max(logs, default=0.0)) * 1.05))
+
+
+def _panel(target: float, estimates: Sequence[Estimate], reach: float) -> Panel:
+    aa, *rest = estimates
+    band = None
+    if math.isfinite(aa.low) and math.isfinite(aa.high) and aa.low > 0:
+        band = _place(aa.low, reach), _place(aa.high, reach)
+    return Panel(
+        f"{100 * target:g} %", _ticks(reach), _place(1, reach), band, tuple(interval(e, reach) for e in rest)
+    )
+
+
+def interval(e: Estimate, reach: float) -> Interval:
+    """Where an estimate stands on an axis from 1/reach to reach."""
+    ends = not math.isnan(e.low) and not math.isnan(e.high)
+    known = e.n > 0 and e.value_low == e.value_high and 0 < e.value_low < math.inf
+    bound, value = "", e.value_low if known else None
+    if e.n and not known:
+        if e.value_low > 0 and math.isinf(e.value_high):
+            bound, value = "at least", e.value_low if math.isfinite(e.value_low) else reach
+        elif e.value_low == 0 and math.isfinite(e.value_high):
+            bound, value = "at most", e.value_high or 1 / reach
+    return Interval(
+        text=printed.ratio(e),
+        value=None if value is None else _place(value, reach),
+        low=_place(e.low, reach) if ends else None,
+        high=_place(e.high, reach) if ends else None,
+        low_cut=ends and e.low < 1 / reach,
+        high_cut=ends and e.high > reach,
+        bound=bound,
+        verdict="faster" if e.low > 1 else "slower" if e.high < 1 else "",
+        stands=e.decided,
+    )
+
+
+def _place(ratio: float, reach: float) -> float:
+    """Per cent from the left on a logarithmic axis, kept inside it."""
+    inside = min(max(ratio, 1 / reach), reach)
+    return round(50 + 50 * math.log(inside) / math.log(reach), 2)
+
+
+def _ticks(reach: float) -> tuple[tuple[float, str], ...]:
+    step = 2.0 if reach > 2.2 else 1.5 if reach > 1.55 else 1.2
+    while step < reach and math.log(reach) / math.log(step) > 2.5:
+        step *= 2
+    values = [1 / step, 1.0, step]
+    if step * step < reach:
+        values = [1 / step**2, *values, step**2]
+    return tuple((_place(value, reach), f"{value:.2g}") for value in values)

@@ -1,0 +1,121 @@
+"""Claims and their verdicts as the page shows them."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from gbn.analysis import printed
+from gbn.analysis.claims import Verdict, verdicts
+from gbn.analysis.claims.schema import RATIOS, Claim
+from gbn.analysis.load import Source
+from gbn.analysis.statistics import Estimate
+
+#: A verdict's outcome -> the badge's tone in the style sheet.
+TONES = {"holds": "good", "fails": "bad", "open": "open", "not run": "none", "underspecified": "none"}
+
+
+@dataclass(frozen=True)
+class Row:
+    """A claim with its verdict.
+
+    Attributes:
+        word, tone: of the badge.
+        where: the setting that the rule names.
+        findings: (name, text) of what was measured, and why it gives this verdict.
+        background: the same of the rule, the source and the conditions.
+    """
+
+    word: str
+    tone: str
+    wording: str
+    where: str
+    findings: tuple[tuple[str, str], ...]
+    background: tuple[tuple[str, str], ...]
+
+
+def rows(results_dir: str | Path, source: Source, experiment: str | Path | None) -> list[Row]:
+    """The claims of one experiment; [] where it has none, or for runs of no experiment."""
+    if experiment is None:
+        return []
+    folder = Path(experiment)
+    folder = folder.parent if folder.suffix else folder
+    if not (folder / "claims.yaml").is_file():
+        return []
+    judged = verdicts(results_dir, source, [folder.name], folder.parent)
+    return [
+        Row(
+            one.word, TONES[one.outcome], one.claim.wording, one.claim.verdict.setting,
+            tuple(_findings(one)), tuple(_background(one)),
+        )
+        for one in judged
+    ]  # fmt: skip
+
+
+def _findings(verdict: Verdict) -> Iterator[tuple[str, str]]:
+    claim = verdict.claim
+    yield "why", verdict.reason + (f"; {verdict.power}" if verdict.power else "")
+    for against, estimate in verdict.estimates.items():
+        level = verdict.levels[against]
+        text = f"{measured(claim, estimate)} (n = {estimate.n}; {100 * level:.4g} % interval)"
+        yield f"against {against}", text
+    for control, estimate in verdict.controls.items():
+        yield f"beside {control}", f"{measured(claim, estimate)} (n = {estimate.n}; no part of the verdict)"
+    if verdict.early is not None and verdict.runs and not verdict.blind:
+        yield (
+            "not blind",
+            f"the rule was written after {verdict.early} of the {verdict.runs} runs it judges had begun",
+        )
+
+
+def _background(verdict: Verdict) -> Iterator[tuple[str, str]]:
+    claim = verdict.claim
+    if verdict.tests > 1:
+        yield "family", f"{verdict.tests} tests of this file, intervals at Holm's levels"
+    yield "published", _published(claim)
+    if claim.origin == "ours":
+        yield "origin", "a question of ours that the paper leaves open"
+    yield "rule", _rule(claim)
+    yield "read in", f"{claim.source.read}, {claim.source.url}"
+    yield "conditions", claim.conditions
+    if claim.underspecified:
+        yield "not known", ", ".join(f"{what} ({key})" for what, key in claim.underspecified.items())
+    if verdict.blind and verdict.runs:
+        yield "rule's age", "written before every run it judges"
+    for command in verdict.commands:
+        yield "command", command
+
+
+def measured(claim: Claim, estimate: Estimate) -> str:
+    """An estimate in the unit of the claim's quantity."""
+    if claim.verdict.quantity in RATIOS:
+        return printed.ratio(estimate)
+    if claim.verdict.quantity == "saving_to_maximum":
+        text = printed.difference(estimate)
+        return f"{text} % saved" if estimate.n else text
+    return f"{printed.difference(estimate)} points" if estimate.n else printed.NONE
+
+
+def _published(claim: Claim) -> str:
+    if claim.published is None:
+        return "claimed, number not available"
+    low, high = claim.published.range
+    number = f"{low:g}" if low == high else f"{low:g} to {high:g}"
+    value = claim.published.value
+    if value is not None and low != high:
+        number = f"{value:g} ({number})"
+    return f"{number}, {claim.published.unit}"
+
+
+def _rule(claim: Claim) -> str:
+    rule = claim.verdict
+    if rule.rule == "none":
+        return f"none: {rule.reason}"
+    what = str(rule.quantity).replace("_", " ")
+    if isinstance(rule.target, float):
+        what += f" {100 * rule.target:g} %"
+    elif rule.target:
+        what += " " + ", ".join(f"{100 * target:g} % ({scale})" for scale, target in rule.target.items())
+    where = f", {rule.setting}" if rule.setting else ""
+    text = f"{rule.rule} of {what} in {rule.unit}{where}: {rule.arm} against {', '.join(rule.against)}"
+    text += f"; at least {rule.pairs} pairs"
+    return text + (f"; smallest effect that counts: {rule.relevant:g}" if rule.relevant else "")

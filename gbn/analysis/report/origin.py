@@ -1,0 +1,145 @@
+"""Where the numbers come from: devices, versions, commits, dates; and the runs that failed or are missing."""
+
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gbn.analysis.load import Runs
+from gbn.store.archive import Archive
+from gbn.store.records import Record, RunStore
+
+#: The longest error text that is embedded; its end says what happened.
+LONGEST_ERROR = 20_000
+
+
+@dataclass(frozen=True)
+class Fact:
+    """A property of runs, with each of its values and how many runs have it."""
+
+    name: str
+    values: tuple[tuple[str, int], ...]
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A failed run with its traceback."""
+
+    setting: str
+    arm: str
+    seed: int
+    run_id: str
+    error: str
+
+    @property
+    def last_line(self) -> str:
+        """What the traceback ends with."""
+        lines = [line for line in self.error.splitlines() if line.strip()]
+        return lines[-1].strip() if lines else "no error text"
+
+
+def records_of(runs: Runs, results_dir: str | Path) -> dict[str, Record]:
+    """The record of every run of the plan that left anything where the runs were sought, by id.
+
+    The archive holds finished runs alone; where it has a run twice, the record of the machine that the tables
+    use is taken.
+    """
+    machines = {
+        run_id: machine
+        for run_id, machine in zip(runs.runs.run_id, runs.runs.machine, strict=True)
+        if isinstance(machine, str)
+    }
+    wanted = set(runs.runs.run_id)
+    found: dict[str, Record] = {}
+    if runs.source != "store":
+        for record in Archive(results_dir):
+            if record.run_id in wanted and machines.get(record.run_id, record.machine) == record.machine:
+                found.setdefault(record.run_id, record)
+    if runs.source != "archive":
+        store = RunStore(results_dir)
+        for run_id in sorted(wanted):
+            if run_id in store:
+                record = store.load(run_id)
+                if record.summary is None or machines.get(run_id, record.machine) == record.machine:
+                    found[run_id] = record
+    return found
+
+
+def facts(runs: Runs, records: Mapping[str, Record]) -> list[Fact]:
+    """Properties of the runs that the tables use, most frequent value first."""
+    used = runs.runs[runs.runs.status.isin(["finished", "diverged"])]
+    counted: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
+    for run_id, clock, source in zip(used.run_id, used.clock, used.source, strict=True):
+        counted["source"][str(source)] += 1
+        counted["clock"][str(clock)] += 1
+        if run_id in records:
+            for name, value in _properties(records[run_id]).items():
+                counted[name][value] += 1
+    order = ("device", "kernels", "threads", "clock", "commit", "date", "data digest", "source")
+    names = [*(n for n in order if n in counted), *sorted(counted.keys() - set(order))]
+    return [Fact(name, _ordered(counted[name], by_value=name == "date")) for name in names]
+
+
+def _ordered(values: Mapping[str, int], by_value: bool) -> tuple[tuple[str, int], ...]:
+    if by_value:
+        return tuple(sorted(values.items()))
+    return tuple(sorted(values.items(), key=lambda pair: (-pair[1], pair[0])))
+
+
+def _properties(record: Record) -> dict[str, str]:
+    environment, segments = record.environment, [s for s in record.provenance if isinstance(s, dict)]
+    found = {
+        "device": environment.get("device_kind"),
+        "kernels": environment.get("kernels"),
+        "threads": environment.get("threads"),
+        "commit": _commit(environment),
+        "date": str(environment.get("date") or "")[:10],
+    }
+    first: dict[str, Any] = segments[0] if segments else {}
+    digest = first.get("data_digest")
+    found["data digest"] = str(digest)[:12] if digest else None
+    versions = first.get("versions") or {
+        "torch": environment.get("torch"),
+        "python": environment.get("python"),
+    }
+    found |= {f"{package} version": version for package, version in versions.items()}
+    if len(segments) > 1:
+        found["resumed"] = f"in {len(segments)} parts"
+    return {name: str(value) for name, value in found.items() if value not in (None, "")}
+
+
+def _commit(environment: Mapping[str, Any]) -> str | None:
+    commit = environment.get("commit")
+    if not commit:
+        return None
+    return str(commit)[:10] + (" with uncommitted changes" if environment.get("dirty") else "")
+
+
+def newest(records: Mapping[str, Record]) -> str:
+    """The date of the newest run, ISO; "unknown" where no run says."""
+    dates = [
+        str(record.environment.get("date")) for record in records.values() if record.environment.get("date")
+    ]
+    return max(dates, default="unknown")
+
+
+def failures(runs: Runs, records: Mapping[str, Record]) -> list[Failure]:
+    """Every failed run of the plan, with its error (its end, where it is very long)."""
+    rows = runs.runs[runs.runs.status == "failed"]
+    return [
+        Failure(
+            row.setting, row.arm, int(row.seed), row.run_id,
+            ((record.error if (record := records.get(row.run_id)) else "") or "")[-LONGEST_ERROR:].strip(),
+        )
+        for row in rows.itertuples()
+    ]  # fmt: skip
+
+
+def absent(runs: Runs) -> list[tuple[str, str, str, str]]:
+    """(setting, arm, status, seeds) of the planned runs that are neither finished nor failed."""
+    rows = runs.runs[~runs.runs.status.isin(["finished", "failed"])]
+    return [
+        (str(setting), str(arm), str(status).replace("_", " "), ", ".join(str(s) for s in sorted(group.seed)))
+        for (setting, arm, status), group in rows.groupby(["setting", "arm", "status"], sort=False)
+    ]

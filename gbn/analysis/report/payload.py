@@ -1,0 +1,57 @@
+"""All data of the charts, embedded once: arms with their looks, settings with curves, speed-ups, times, layers."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from gbn.analysis.activations import layer_frame
+from gbn.analysis.compare import Comparison
+from gbn.analysis.report import curves, effects
+from gbn.analysis.report.looks import Look
+
+#: With more arms than this the charts begin with the first so many; the reader chooses.
+SHOWN_AT_FIRST = 12
+
+
+def payload(comparison: Comparison, looks: Mapping[str, Look]) -> dict[str, Any]:
+    """The page's data.
+
+    Returns:
+        ``reference``, ``arms`` (name, colours, dash, marker, of, shown), ``measures``, ``quantities`` (of layers) and
+        ``settings``, each with ``name``, ``arms``, ``targets``, ``secondsReason``, :func:`curves.curves`, ``speedups``
+        (unit -> arm), ``survivals`` (unit -> target as printed -> arm) and ``layers``. Arms are named, never numbered.
+    """
+    plan = comparison.runs.plan
+    frame = layer_frame(comparison.runs)
+    return {
+        "reference": plan.reference,
+        "arms": [
+            {"name": arm, "light": look.light, "dark": look.dark, "dash": look.dash, "marker": look.marker,
+             "of": look.of, "shown": place < SHOWN_AT_FIRST}
+            for place, (arm, look) in enumerate(looks.items())
+        ],
+        "measures": [
+            {"key": measure.key, "name": measure.name, "share": measure.share}
+            for measure in curves.measures(comparison)
+        ],
+        "quantities": effects.quantities(frame),
+        "settings": [_setting(comparison, name, frame) for name in plan.settings if comparison.arms(name)],
+    }  # fmt: skip
+
+
+def _setting(comparison: Comparison, name: str, frame: Any) -> dict[str, Any]:
+    units, targets = comparison.units(name), comparison.targets(name)
+    return {
+        "name": name,
+        "arms": comparison.arms(name),
+        "targets": list(targets),
+        "secondsReason": comparison.seconds_reason(name),
+        **curves.curves(comparison, name),
+        "speedups": {unit: effects.speedups(comparison, name, unit) for unit in units},
+        "survivals": {
+            unit: {
+                f"{100 * target:g} %": effects.survivals(comparison, name, target, unit) for target in targets
+            }
+            for unit in units
+        },
+        "layers": effects.layers(frame, name),
+    }

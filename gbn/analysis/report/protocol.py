@@ -1,0 +1,48 @@
+"""An experiment's README as HTML: question and protocol."""
+
+import re
+from pathlib import Path
+
+
+def readme(experiment: str | Path | None) -> str:
+    """The text of ``experiments/<name>/README.md``; "" where there is none."""
+    if experiment is None:
+        return ""
+    path = Path(experiment)
+    path = (path.parent if path.suffix else path) / "README.md"
+    return path.read_text(encoding="utf-8") if path.is_file() else ""
+
+
+def html(markdown: str) -> str:
+    """CommonMark with tables as HTML. Raw HTML is shown as text, and links into the repository lose their target.
+
+    The page leaves the repository, so a relative link would lead nowhere.
+    """
+    from markdown_it import MarkdownIt
+
+    parser = MarkdownIt("commonmark", {"html": False}).enable("table")
+    tokens = parser.parse(_without_title(markdown))
+    for token in tokens:
+        for child in token.children or ():
+            if child.type == "link_open" and not str(child.attrs.get("href", "")).startswith("https://"):
+                child.attrs = {}
+            if child.type == "image":  # would be fetched
+                child.type, child.tag, child.content = "text", "", child.content or "image"
+        if token.type == "heading_open" or token.type == "heading_close":
+            token.tag = f"h{min(6, int(token.tag[1:]) + 2)}"
+    return str(parser.renderer.render(tokens, parser.options, {}))
+
+
+def question(markdown: str) -> str:
+    """The paragraph that opens with **Question.** or **Claim under test.**, as plain text; "" where there is none."""
+    match = re.search(
+        r"^\*\*(?:Question|Claim under test)\.\*\*\s*(.+?)(?:\n\s*\n|\Z)", markdown, re.S | re.M
+    )
+    if not match:
+        return ""
+    text = re.sub(r"\[([^\]]+)\]\([^)]*\)", r"\1", match[1])
+    return re.sub(r"\s+", " ", text.replace("`", "")).strip()
+
+
+def _without_title(markdown: str) -> str:
+    return re.sub(r"\A\s*# .*\n", "", markdown)
