@@ -109,7 +109,11 @@ class Comparison:
     def evidence(self, figure: Figure) -> Evidence:
         """How sure a speed-up is (made once: several formats print it)."""
         if figure not in self._evidence:
-            self._evidence[figure] = evidence(figure.estimate)
+            # At first with all others of the table, since their rows share resamples.
+            others = () if self._evidence else self.figures
+            made = [f for f in others if f.quantity.startswith("speedup") and f.estimate.n and f.arm != AA]
+            made = [figure, *(f for f in made if f != figure)]
+            self._evidence.update(zip(made, evidence([f.estimate for f in made]), strict=True))
         return self._evidence[figure]
 
     def seconds_reason(self, setting: str) -> str | None:

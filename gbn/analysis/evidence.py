@@ -6,6 +6,7 @@ where nothing is decided.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gbn.analysis import power, resampling
@@ -32,14 +33,18 @@ class Evidence:
     seeds: float = math.nan
 
 
-def evidence(estimate: Estimate) -> Evidence:
-    """The evidence of a speed-up that :func:`gbn.analysis.families.corrected` has been through."""
-    decision = verdict(estimate)
-    seeds = float(_seeds(estimate)) if decision == "inconclusive" and estimate.n > 1 else math.nan
-    if estimate.method != "paired t":
-        return Evidence(Bootstrap(), math.nan, decision, seeds)
-    logs = [math.log(low) for low, _ in estimate.ratios]
-    return Evidence(resampling.bootstrap(logs), resampling.sign_flip(logs), decision, seeds)
+def evidence(estimates: Sequence[Estimate]) -> list[Evidence]:
+    """The evidence of speed-ups that :func:`gbn.analysis.families.corrected` has been through."""
+    logs = [
+        [math.log(low) for low, _ in estimate.ratios] if estimate.method == "paired t" else []
+        for estimate in estimates
+    ]
+    found = []
+    for estimate, own, flipped in zip(estimates, logs, resampling.sign_flips(logs), strict=True):
+        decision = verdict(estimate)
+        seeds = float(_seeds(estimate)) if decision == "inconclusive" and estimate.n > 1 else math.nan
+        found.append(Evidence(resampling.bootstrap(own), flipped, decision, seeds))
+    return found
 
 
 def _seeds(estimate: Estimate) -> float:

@@ -6,6 +6,7 @@ the sign-flip permutation cannot give a p below 2/2^5 = 0.06.
 """
 
 import math
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -19,6 +20,7 @@ RESAMPLES = 1999
 #: Up to this many pairs all 2^n sign patterns are counted (16,384 at 14).
 EXACT_UP_TO = 14
 DRAWS = 9999
+_TOGETHER = 32  # rows permuted at once: enough to read the patterns seldom, few enough to take little memory
 
 Interval = tuple[float, float]
 _NONE: Interval = (math.nan, math.nan)
@@ -92,17 +94,31 @@ def sign_flip(
     Returns:
         NaN with no pair.
     """
-    x = np.asarray(log_ratios, dtype=float)
-    n = len(x)
-    if n == 0:
-        return math.nan
-    observed = abs(float(x.sum()))
-    if n <= exact_up_to:
-        return float(np.mean(_as_far(_patterns(n) @ x, observed)))
-    return (1 + int(np.sum(_as_far(_random_patterns(n, draws, seed) @ x, observed)))) / (1 + draws)
+    return sign_flips([log_ratios], exact_up_to, draws, seed)[0]
 
 
-def _as_far(sums: np.ndarray, observed: float) -> np.ndarray:
+def sign_flips(
+    rows: Sequence[Sequence[float]], exact_up_to: int = EXACT_UP_TO, draws: int = DRAWS, seed: int = 0
+) -> list[float]:
+    """:func:`sign_flip` of many rows: those with as many pairs share their sign patterns, read once for all."""
+    found = [math.nan] * len(rows)
+    alike: dict[int, list[int]] = defaultdict(list)
+    for index, row in enumerate(rows):
+        alike[len(row)].append(index)
+    alike.pop(0, None)
+    for n, members in alike.items():
+        exact = n <= exact_up_to
+        patterns = _patterns(n) if exact else _random_patterns(n, draws, seed)
+        for start in range(0, len(members), _TOGETHER):
+            block = members[start : start + _TOGETHER]
+            x = np.array([rows[index] for index in block], dtype=float)
+            far = np.sum(_as_far(patterns @ x.T, np.abs(x.sum(axis=1))), axis=0)
+            for index, count in zip(block, far.tolist(), strict=True):
+                found[index] = count / len(patterns) if exact else (1 + count) / (1 + draws)
+    return found
+
+
+def _as_far(sums: np.ndarray, observed: np.ndarray) -> np.ndarray:
     """Which sums are as far from 0; equal ones differ by rounding."""
     return np.abs(sums) >= observed * (1 - ROUNDING) - ROUNDING
 

@@ -183,6 +183,8 @@ def pseudo_values(times: Sequence[Time], horizon: float) -> np.ndarray:
     if n < 2:
         raise ValueError("pseudo-values leave out one run at a time: they need two runs or more")
     whole = restricted_mean(times, horizon).value
+    if all(time.reached or time.low >= horizon for time in times):
+        return np.minimum([time.low for time in times], horizon)
     without = [restricted_mean([*times[:i], *times[i + 1 :]], horizon).value for i in range(n)]
     return n * whole - (n - 1) * np.array(without)
 
