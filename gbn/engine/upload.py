@@ -69,13 +69,19 @@ def ask(api: Any, destination: Destination, run_id: str) -> Remote | None:
 
     Args:
         api: a ``wandb.Api``.
+
+    Raises:
+        Exception: whatever W&B raises when it cannot be asked.
     """
     from wandb.apis.public.runs import RunNotFoundError
 
     try:
         found = api.run(destination.path(run_id))
-    except RunNotFoundError:
-        return None
+    except Exception as error:
+        # W&B wraps what it raises in a CommError, together with the loss of the network.
+        if isinstance(getattr(error, "exc", error), RunNotFoundError):
+            return None
+        raise
     summary = found.summary_metrics
     return Remote(
         state=found.state,

@@ -22,6 +22,7 @@ class Server:
         self.uploads = []
         self.entity = "me"
         self.refuses = None  # raised by the next connection
+        self.silent = False  # it answers no question
         self.dies_after = None  # points that it takes before the network is gone
 
     def at(self, run_id, entity="me", project="gbn"):
@@ -55,6 +56,7 @@ class Client:
 def server(monkeypatch):
     import wandb
     from wandb.apis.public.runs import RunNotFoundError
+    from wandb.errors import CommError
 
     server = Server()
 
@@ -66,8 +68,11 @@ def server(monkeypatch):
 
         def run(self, path):
             server.questions += 1
+            if server.silent:
+                raise CommError("no answer", TimeoutError("no answer"))
             if path not in server.runs:
-                raise RunNotFoundError(f"Could not find run {path}")
+                missing = RunNotFoundError(f"Could not find run {path}")
+                raise CommError(str(missing), missing)
             kept = server.runs[path]
             return SimpleNamespace(
                 state=kept["state"],
@@ -141,6 +146,14 @@ def test_an_upload_that_is_broken_off_goes_on(script, server, results):
     assert "(the rest was there)" in out
     for record in GRID.records():
         assert steps(server, record.run_id) == [point["update"] for point in record.curve]
+
+
+def test_no_answer_is_not_taken_for_absence(script, server, results):
+    server.silent = True
+    status, out, _ = script("wandb_sync", "--runs", "*", "--results", results)
+    assert status == 1
+    assert "failed: no answer" in out
+    assert server.uploads == []
 
 
 def test_a_dry_run_changes_nothing(script, server, results):
