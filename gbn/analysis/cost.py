@@ -124,7 +124,8 @@ def refusal(costs: Costs, runs: Runs) -> str | None:
     if costs.experiment != runs.plan.name:
         return f"{costs.path.name} is of {costs.experiment}, these runs are of {runs.plan.name}"
     machines = sorted(runs.runs.machine.dropna().unique())
-    if costs.machine not in machines:
+    # a record names further libraries behind these
+    if not any(f"{machine}, ".startswith(f"{costs.machine}, ") for machine in machines):
         ran = "; ".join(machines) or "no machine"
         return (
             f"{costs.path.name} was timed on {costs.machine}, these runs ran on {ran}: time an update there "

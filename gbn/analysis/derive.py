@@ -63,9 +63,34 @@ def derive_plan(
         selection=dict(selection or {}),
         notes=(
             "Arms and settings were derived from the runs' configurations; no grid fixed them in advance.",
+            *_revisions(norms.values(), rests.values()),
         ),
         methods={arms[run_id]: norm["method"] for run_id, norm in norms.items()},
     )
+
+
+def _revisions(norms: Iterable[Mapping[str, Any]], rests: Iterable[Mapping[str, Any]]) -> list[str]:
+    """What was refused: runs whose parts differ in nothing but a revision are never paired."""
+    notes = []
+    for parts, prefix, kept_apart in ((norms, "norm.", "arms"), (rests, "", "settings")):
+        found: dict[str, dict[str, set[Any]]] = defaultdict(lambda: defaultdict(set))
+        for part in {canonical(part): part for part in {id(part): part for part in parts}.values()}.values():
+            flat = flatten(part)
+            revisions = {key: flat.pop(key) for key in sorted(flat) if key.split(".")[-1] == "revision"}
+            for key, revision in revisions.items():
+                found[canonical(flat)][key].add(revision)
+        differing = {
+            f"{prefix}{key} {' and '.join(map(str, sorted(values)))}"
+            for kept in found.values()
+            for key, values in kept.items()
+            if len(values) > 1
+        }
+        if differing:
+            notes.append(
+                f"Mixed revisions: runs of different revisions ({'; '.join(sorted(differing))}) are {kept_apart} of "
+                "their own, since a pair must be homogeneous."
+            )
+    return notes
 
 
 def _parsed(texts: Mapping[str, str | None]) -> dict[str, dict[str, Any]]:

@@ -73,16 +73,29 @@ class Record:
 
     @property
     def machine(self) -> str:
-        """Device kind, torch version and kernels: runs that differ in it are never one pair.
+        """Device kind, kernels and versions of the libraries that compute: runs that differ in it are never one pair.
 
-        A run that was resumed on another device ran on both.
+        A run that was resumed on another device, or under other versions, ran on both. On a GPU CUDA and cuDNN are
+        among the libraries.
         """
-        environment = self.environment
-        kinds = dict.fromkeys(segment.get("device_kind") for segment in self.provenance)
-        kinds[environment.get("device_kind")] = None
-        kind = " then ".join(str(kind) for kind in kinds if kind) or "unknown device"
-        version, kernels = (environment.get(key, "unknown") for key in ("torch", "kernels"))
-        return f"{kind}, torch {version}, kernels {kernels}"
+        environment, versions = (
+            self.environment,
+            [segment.get("versions") or {} for segment in self.provenance],
+        )
+        kind = _in_turn([*self.provenance, environment], "device_kind") or "unknown device"
+        torch = _in_turn([*versions, environment], "torch") or "unknown"
+        kernels = _in_turn([*self.provenance, environment], "kernels") or "unknown"
+        text = f"{kind}, torch {torch}, kernels {kernels}"
+        for name, places in (
+            ("numpy", versions),
+            # compiled kernels are named after the package that compiles them
+            *((name, versions) for name in kernels.split(" then ")),
+            ("cuda", self.provenance),
+            ("cudnn", self.provenance),
+        ):
+            found = _in_turn(places, name)
+            text += f", {name} {found}" if found else ""
+        return text
 
 
 class RunStore:
@@ -307,6 +320,11 @@ class RunWriter:
     def _locked(self) -> None:
         if not self._lock.held:
             raise StoreError(f"enter the writer of {self.run_id} (with ...) before writing to it")
+
+
+def _in_turn(places: Sequence[Mapping[str, Any]], key: str) -> str:
+    """The different values of a key, in order: "2.12 then 2.13"; empty where none has it."""
+    return " then ".join(dict.fromkeys(str(place[key]) for place in places if place.get(key)))
 
 
 def _done_status(summary: dict[str, Any], folder: Path) -> Status:

@@ -173,6 +173,24 @@ class TestAnySet:
         write_runs(grid.records(), tmp_path)
         assert load_any(["*"], tmp_path).plan.arms("") == ["bn", "gbn_x eps=0.1", "gbn_x eps=0.2"]
 
+    def test_revisions_are_never_paired_and_that_is_said(self, make_grid, tmp_path):
+        arms = {
+            "bn": Arm(),
+            "old": Arm(norm={"name": "gbn_x"}),
+            "new": Arm(norm={"name": "gbn_x", "revision": 2}),
+        }
+        grid = make_grid(arms=arms, controls={}, seeds=[0])
+        write_runs(grid.records(), tmp_path)
+        runs = load_any(["*"], tmp_path)
+        assert runs.plan.arms("") == ["bn", "gbn_x revision=1", "gbn_x revision=2"]
+        assert (
+            "Mixed revisions: runs of different revisions (norm.revision 1 and 2) are arms of their own, since a "
+            "pair must be homogeneous."
+        ) in runs.notes
+
+    def test_one_revision_is_no_mixture(self, grid, results):
+        assert not any("Mixed revisions" in note for note in load_any(["*"], results).notes)
+
     def test_models_make_settings(self, make_grid, tmp_path):
         grid = make_grid(settings=("cnn", "resnet"), seeds=[0])
         write_runs(grid.records(), tmp_path)

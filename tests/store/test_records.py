@@ -11,6 +11,7 @@ import textwrap
 import pytest
 
 from gbn.store import LockedError, RunStore, StoreError
+from gbn.store.records import Record
 
 RUN = "digits-mlp-bn-s0-0123456789"
 SUMMARY = {"run_id": RUN, "status": "finished", "config": {"seed": 0}, "updates": 3, "seconds": 1.5}
@@ -280,3 +281,38 @@ def test_kill_9_in_mid_write_loses_at_most_the_last_line(store):
     with store.writer(RUN) as writer:
         writer.append({"update": updates[-1] + 1})
         assert len(writer.curve()) == len(updates) + 1
+
+
+def test_a_machine_is_named_with_the_libraries_that_compute():
+    def machine(**changes):
+        segment = {"device_kind": "A GPU", "kernels": "triton", "cuda": "12.8", "cudnn": 91002}
+        segment["versions"] = {"torch": "2.13.0", "numpy": "2.4.6", "triton": "3.6.0", "wandb": "0.31.0"}
+        versions = {**segment["versions"], **changes.pop("versions", {})}
+        environment = {"device_kind": "A GPU", "torch": versions["torch"], "kernels": "triton"}
+        return Record(
+            "r",
+            "finished",
+            {},
+            {"environment": environment},
+            [],
+            [segment | changes | {"versions": versions}],
+        ).machine
+
+    assert (
+        machine() == "A GPU, torch 2.13.0, kernels triton, numpy 2.4.6, triton 3.6.0, cuda 12.8, cudnn 91002"
+    )
+    for changed in (
+        {"cudnn": 91100},
+        {"cuda": "13.0"},
+        {"versions": {"numpy": "2.5.0"}},
+        {"versions": {"triton": "3.7"}},
+    ):
+        assert machine(**changed) != machine()
+    assert machine(versions={"wandb": "0.32.0"}) == machine()  # it computes nothing
+
+
+def test_a_run_resumed_under_another_version_is_of_neither():
+    segments = [{"versions": {"torch": torch}, "device_kind": "A CPU"} for torch in ("2.12.0", "2.13.0")]
+    environment = {"device_kind": "A CPU", "torch": "2.13.0", "kernels": "reference"}
+    record = Record("r", "finished", {}, {"environment": environment}, [], segments)
+    assert record.machine == "A CPU, torch 2.12.0 then 2.13.0, kernels reference"
