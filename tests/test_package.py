@@ -62,6 +62,7 @@ norm_layer("bn_reparam", matched_to={"quadrangle": "mad"})(3)(x)
         "gbn.store.archive",
         "gbn.store.identity",
         "gbn.analysis.results",
+        "gbn.analysis.claims.ledger",
         "gbn.risk.parameters",
     ],
 )

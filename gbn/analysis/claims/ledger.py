@@ -4,6 +4,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from textwrap import wrap
 
 from gbn.analysis.claims import judge, wording
 from gbn.analysis.claims.files import CLAIMS, load_papers
@@ -145,18 +146,17 @@ def terminal(verdicts: Sequence[Verdict], papers: Mapping[str, Paper], width: in
 
     What did not run has no row: the remarks name it with what is missing.
     """
-    parts = []
+    parts: list[str] = []
     for key, mine in by_paper(verdicts, papers).items():
         ran = [one for one in mine if one.runs]
-        parts.append(f"{papers[key].title} ({papers[key].venue})")
+        parts += _wrapped(f"{papers[key].title} ({papers[key].venue})", width)
         if ran:
             parts += ["", *grid_lines(section(ran)), ""] if width is None else [_rich(ran, width)]
         parts += [*_remarks(mine, width), ""]
     if any(one.blind is False for one in verdicts):
-        parts += [
-            "rule first: no = the rule was written after runs that it judges had begun, so it is no blind test."
-        ]
-    return "\n".join([*parts, f"{counts(verdicts)}."]) + "\n"
+        late = "rule first: no = the rule was written after runs that it judges had begun, so it is no blind test."
+        parts += _wrapped(late, width)
+    return "\n".join([*parts, *_wrapped(f"{counts(verdicts)}.", width)]) + "\n"
 
 
 def of_experiment(path: str | Path, results_dir: str | Path, source: Source, width: int | None = None) -> str:
@@ -178,19 +178,21 @@ def _remarks(verdicts: Sequence[Verdict], width: int | None) -> list[str]:
     for one in verdicts:
         text = f"{one.reason.rstrip('.')}{f'; {one.power}' if one.power else ''}"
         reasons.setdefault(text if one.runs else f"{one.word}: {text}", []).append(one.claim.id)
-    lines = [f"- {', '.join(ids)}: {text}" for text, ids in reasons.items()]
-    if width is None:
-        return lines
-    from textwrap import wrap
-
     return [
-        part for line in lines for part in wrap(line, width, subsequent_indent="  ", break_on_hyphens=False)
+        part
+        for text, ids in reasons.items()
+        for part in _wrapped(f"- {', '.join(ids)}: {text}", width, subsequent_indent="  ")
     ]
+
+
+def _wrapped(text: str, width: int | None, subsequent_indent: str = "") -> list[str]:
+    if width is None:
+        return [text]
+    return wrap(text, width, subsequent_indent=subsequent_indent, break_on_hyphens=False)
 
 
 def _rich(verdicts: Sequence[Verdict], width: int) -> str:
     from io import StringIO
-    from textwrap import wrap
 
     from rich.console import Console
     from rich.table import Table

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from gbn.analysis import statistics
 from gbn.analysis.claims.schema import TIMES, Rule
 from gbn.analysis.compare import Comparison
-from gbn.analysis.power import advice
+from gbn.analysis.power import advice, advice_for_signs
 from gbn.analysis.statistics import LEVEL, Estimate
 from gbn.analysis.targets import Time
 
@@ -38,9 +38,15 @@ class Measurement:
     def advice(self, level: float) -> str:
         """How many seeds would decide whether the effect differs from none, where that is open."""
         plain = self._plain(level)
-        if self.quantity not in TIMES and plain.n:  # a difference is the logarithm of what advice takes
-            plain = replace(plain, value_low=math.exp(plain.value_low))
-        return advice(plain, level)
+        if plain.method == "median":
+            above = sum(low > 1 for low, _ in plain.ratios)
+            below = sum(high < 1 for _, high in plain.ratios)
+            return advice_for_signs(above, below, plain.n, level)
+        if self.quantity in TIMES or not plain.n:
+            return advice(plain, level)
+        # What a log ratio is there, a difference is here.
+        text = advice(replace(plain, value_low=math.exp(plain.value_low)), level)
+        return text.replace("a ratio so near 1", "a difference so small")
 
     def _plain(self, level: float) -> Estimate:
         if self.quantity in TIMES:
