@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from gbn.analysis.simulate import Arm, SimulatedGrid, write_runs
+from gbn.store.records import RunStore
 
 ROOT = Path(__file__).resolve().parents[2]
 RECORDS = SimulatedGrid({"bn": Arm()}, seeds=(0, 1), points=8).records()
@@ -24,10 +25,10 @@ def server():
         yield running
 
 
-def sync(server, results):
+def call(server, *command):
     kept = {key: value for key, value in os.environ.items() if not key.startswith("WANDB_")}
     done = subprocess.run(
-        [sys.executable, "scripts/wandb_sync.py", "--runs", "*", "--results", results, "--timeout", "30"],
+        [sys.executable, *map(str, command)],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -35,7 +36,12 @@ def sync(server, results):
         env={**kept, "WANDB_API_KEY": "0" * 40, "WANDB_BASE_URL": server.url},
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout.splitlines()
+    return done
+
+
+def sync(server, results):
+    script = ("scripts/wandb_sync.py", "--runs", "*", "--results", results, "--timeout", "30")
+    return call(server, *script).stdout.splitlines()
 
 
 @pytest.mark.slow
@@ -59,3 +65,20 @@ def test_every_point_is_there_once_whatever_was_there_before(server, tmp_path):
     assert any("5 points uploaded (the rest was there)" in line for line in said)
     for record in RECORDS:
         assert server.steps(record.run_id) == [point["update"] for point in record.curve]
+
+
+@pytest.mark.slow
+def test_a_run_mirrored_in_training_is_complete_and_not_uploaded_again(server, tmp_path):
+    small = (
+        *("model=mlp", "model.width=0.125", "trainer.epochs=1", "trainer.batch_size=64", "trainer.threads=1"),
+        *("trainer.evaluation.points=5", "trainer.evaluation.calibration_images=64", "trainer.device=cpu"),
+    )
+    options = (f"results_dir={tmp_path}", "experiment=trial", "tracker.mode=online", "tracker.timeout=30")
+    assert "W&B is lost" not in call(server, "train.py", *small, *options).stderr
+    ((run_id, mirror),) = server.runs.items()
+    curve = RunStore(tmp_path).load(run_id).curve
+    assert server.steps(run_id) == [point["update"] for point in curve]
+    assert mirror["given"]["groupName"].startswith("digits-mlp-bn-")
+    assert mirror["given"]["jobType"] == "trial"
+    assert sync(server, tmp_path)[-1] == "1 complete"
+    assert server.steps(run_id) == [point["update"] for point in curve]
