@@ -52,11 +52,11 @@ class Block:
         self._source = source
         self._values: dict[str, np.ndarray] = {}
         self.schema: pa.Schema = source.schema if isinstance(source, pa.Table) else source.schema_arrow
-        head = self.table(["run_id", "stamp", "points"])
+        self._fields = self.table(list(FIELDS))
         self.stamps: list[tuple[str, str]] = list(
-            zip(head["run_id"].to_pylist(), head["stamp"].to_pylist(), strict=True)
+            zip(self._fields["run_id"].to_pylist(), self._fields["stamp"].to_pylist(), strict=True)
         )
-        self._ends = np.cumsum(head["points"].to_numpy())
+        self._ends = np.cumsum(self._fields["points"].to_numpy())
 
     def __len__(self) -> int:
         return len(self.stamps)
@@ -74,7 +74,7 @@ class Block:
 
     def rows(self, indices: Sequence[int], source: Literal["store", "archive"]) -> Iterator[Row]:
         """The rows at these places."""
-        table = self.table(_ROW)
+        table = self._fields
         if len(indices) < len(self):
             table = table.take(pa.array(indices, pa.int64()))
         ends = self._ends[list(indices)].tolist() if len(indices) else []
@@ -87,17 +87,24 @@ class Block:
     def values(self, key: str) -> np.ndarray:
         """One key of all curves, one after the other; NaN where a point lacks it, a boolean as 1 or 0."""
         if key not in self._values:
-            name = CURVE + key
-            if name in self.schema.names:
-                lists = self.table([name])[name]
-                kind = lists.type.value_type
-                kind = pa.float64() if pa.types.is_boolean(kind) else kind
-                chunks = [chunk.flatten().cast(kind) for chunk in lists.chunks]
-                array = pa.concat_arrays(chunks) if chunks else pa.nulls(0, kind)
-                self._values[key] = array.to_numpy(zero_copy_only=False)
-            else:
-                self._values[key] = np.full(self._ends[-1] if len(self) else 0, np.nan)
+            self.fetch([key])
         return self._values[key]
+
+    def fetch(self, keys: Sequence[str]) -> None:
+        """Read keys that :meth:`values` will be asked for, at once."""
+        present = set(self.schema.names)
+        table = self.table(
+            [CURVE + key for key in keys if CURVE + key in present and key not in self._values]
+        )
+        for name in table.column_names:
+            kind = table[name].type.value_type
+            kind = pa.float64() if pa.types.is_boolean(kind) else kind
+            chunks = [chunk.flatten().cast(kind) for chunk in table[name].chunks]
+            array = pa.concat_arrays(chunks) if chunks else pa.nulls(0, kind)
+            self._values[name.removeprefix(CURVE)] = array.to_numpy(zero_copy_only=False)
+        for key in keys:
+            if CURVE + key not in present:
+                self._values[key] = np.full(self._ends[-1] if len(self) else 0, np.nan)
 
 
 class Curves:
@@ -105,8 +112,9 @@ class Curves:
 
     def __init__(self, rows: Mapping[Key, Row]) -> None:
         self._rows = rows
-        blocks = {id(row.block): row.block for row in rows.values()}
-        self.keys = list(dict.fromkeys(key for block in blocks.values() for key in block.keys))
+        self._blocks = list({id(row.block): row.block for row in rows.values()}.values())
+        self._fetched: set[str] = set()
+        self.keys = list(dict.fromkeys(key for block in self._blocks for key in block.keys))
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -122,11 +130,14 @@ class Curves:
         row = self._rows.get(key)
         if row is None:
             return tuple(np.empty(0) for _ in names)
+        self._fetch(("update", *names))
         order = self._order(row)
-        return tuple(self._slice(row, name).astype(float, copy=False)[order] for name in names)
+        found = (self._slice(row, name).astype(float, copy=False) for name in names)
+        return tuple(found) if order is None else tuple(values[order] for values in found)
 
     def complete(self, name: str) -> bool:
         """Whether every point of every run has this key."""
+        self._fetch(("update", name))
         return name in self.keys and not any(
             np.isnan(self._slice(row, name)).any() for row in self._rows.values()
         )
@@ -141,14 +152,21 @@ class Curves:
         }
         orders = [self._order(row) for _, row in chosen]
         for name in self.keys:
-            parts = [self._slice(row, name)[order] for (_, row), order in zip(chosen, orders, strict=True)]
-            columns[name] = np.concatenate(parts) if parts else np.empty(0)
+            parts = [self._slice(row, name) for _, row in chosen]
+            ordered = [p if order is None else p[order] for p, order in zip(parts, orders, strict=True)]
+            columns[name] = np.concatenate(ordered) if parts else np.empty(0)
         return pd.DataFrame(columns)
+
+    def _fetch(self, names: tuple[str, ...]) -> None:
+        if not self._fetched.issuperset(names):
+            for block in self._blocks:
+                block.fetch(names)
+            self._fetched.update(names)
 
     def _slice(self, row: Row, name: str) -> np.ndarray:
         return row.block.values(name)[row.start : row.end]
 
-    def _order(self, row: Row) -> Any:
+    def _order(self, row: Row) -> np.ndarray | None:
+        """What puts the points of a run in order of update; None where they are."""
         updates = self._slice(row, "update")
-        ascending = bool((updates[1:] >= updates[:-1]).all())
-        return slice(None) if ascending else np.argsort(updates, kind="stable")
+        return None if (updates[1:] >= updates[:-1]).all() else np.argsort(updates, kind="stable")

@@ -89,6 +89,7 @@ class Comparison:
         self.measure: str = Options(self.options.measure or self.runs.plan.measure).measure or ""
         self._curves: dict[tuple[str, str, int], Curve] = {}
         self._times: dict[tuple[str, str, int, Unit], dict[float, Time]] = defaultdict(dict)
+        self._maxima: dict[str, dict[int, float]] = {}
         self._values: dict[tuple[str, str], pd.DataFrame] = {}
         self._evidence: dict[Figure, Evidence] = {}
 
@@ -160,7 +161,8 @@ class Comparison:
         """Time to a target of one run."""
         known = self._times[setting, arm, seed, unit]
         if target not in known:  # together, since one search costs what many do
-            wanted = dict.fromkeys((target, *self.targets(setting)))
+            peak = self._peaks(setting).get(seed, target)
+            wanted = dict.fromkeys((target, peak, *self.targets(setting)))
             times = self.curve(setting, arm, seed).times_to([*wanted], unit, self.options.interpolation)
             known.update(zip(wanted, times, strict=True))
         return known[target]
@@ -237,10 +239,7 @@ class Comparison:
     def _maximum(self, setting: str, arms: Sequence[str], unit: Unit) -> Iterator[Figure]:
         """Mixture Normalization's metric, pair by pair: to the maximum that the reference reached at that seed."""
         reference = self.runs.plan.reference
-        maxima = {
-            s: self.curve(setting, reference, s).maximum for s in self.runs.statuses(setting, reference)
-        }
-        peaks = {seed: peak for seed, peak in maxima.items() if peak is not None}
+        peaks = self._peaks(setting)
         own = {seed: self.time(setting, reference, seed, peak, unit) for seed, peak in peaks.items()}
         for arm in arms:
             if arm == reference:
@@ -259,6 +258,15 @@ class Comparison:
                 name = arm
             saved = sum(a.reached and a.high <= (1 - PUBLISHED_SAVING) * r.low for a, r in times)
             yield Figure(setting, "speedup_to_maximum", name, estimate, reference, unit=unit, saved=saved)
+
+    def _peaks(self, setting: str) -> dict[int, float]:
+        """The maximum of each run of the reference, by seed."""
+        if setting not in self._maxima:
+            reference = self.runs.plan.reference
+            seeds = self.runs.statuses(setting, reference)
+            maxima = {seed: self.curve(setting, reference, seed).maximum for seed in seeds}
+            self._maxima[setting] = {seed: peak for seed, peak in maxima.items() if peak is not None}
+        return self._maxima[setting]
 
     def _to_peaks(self, setting: str, seed: int, peaks: Mapping[int, float], unit: Unit) -> list[Time]:
         """Times of the reference's run of this seed to the maxima of all its runs."""

@@ -66,7 +66,8 @@ class Runs:
 
     def usable(self, setting: str, arm: str) -> pd.DataFrame:
         """The finished and diverged runs of an arm, sorted by seed."""
-        return self._usable.get((setting, arm), self.runs.iloc[:0])
+        found = self._usable.get((setting, arm))
+        return self.runs.iloc[:0] if found is None else found
 
     def statuses(self, setting: str, arm: str) -> Mapping[int, str]:
         """seed -> "finished" or "diverged": the usable runs of an arm, ascending."""

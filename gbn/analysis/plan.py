@@ -6,6 +6,7 @@ is derived from the configurations of any set of runs (:mod:`gbn.analysis.derive
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, Protocol
 
 
@@ -103,14 +104,22 @@ class Plan:
     measure: str = "val_accuracy"
     methods: Mapping[str, str] = field(default_factory=dict)
 
+    @cached_property
+    def _present(self) -> dict[str, dict[str, None]]:
+        """setting -> its arms, both in order of appearance."""
+        found: dict[str, dict[str, None]] = {}
+        for entry in self.entries:
+            found.setdefault(entry.setting, {})[entry.arm] = None
+        return found
+
     @property
     def settings(self) -> list[str]:
         """The settings in order of appearance."""
-        return list(dict.fromkeys(entry.setting for entry in self.entries))
+        return list(self._present)
 
     def arms(self, setting: str) -> list[str]:
         """The arms of a setting: the reference, then each arm followed by its controls, then the rest."""
-        present = dict.fromkeys(entry.arm for entry in self.entries if entry.setting == setting)
+        present = self._present.get(setting, {})
         of_others = {
             control for arm, controls in self.controls.items() if arm in present for control in controls
         }

@@ -128,7 +128,12 @@ class Curve:
         self, targets: Sequence[float], unit: Unit = "updates", interpolation: Interpolation = "interpolated"
     ) -> list[Time]:
         """The times to several targets, see :meth:`time_to`."""
-        found = _first_updates(self.measured_at, self._highest, self.values, targets, interpolation)
+        asked = (*targets, interpolation)
+        if asked not in self._found:  # kept, for the other unit
+            self._found[asked] = _first_updates(
+                self.measured_at, self._highest, self.values, targets, interpolation
+            )
+        found = self._found[asked]
         never = self.diverged or not len(self.updates)
         end = math.inf if never else float(self.updates[-1])
         lows = [end if update is None else update for update in found]
@@ -138,6 +143,10 @@ class Curve:
         return [
             Time(low, math.inf if update is None else low) for low, update in zip(lows, found, strict=True)
         ]
+
+    @cached_property
+    def _found(self) -> dict[tuple[float | str, ...], list[float | None]]:
+        return {}
 
     @cached_property
     def _highest(self) -> np.ndarray:
