@@ -8,7 +8,7 @@ Every arm is built by the trainer, with its data, optimizer and schedule, and ta
 update by update; each block builds them anew, so that no arm keeps a lucky place in memory, and is done again where
 other processes used the machine. Writes cost-<experiment>[-scale]-<device>-<date>.csv, a row a block and arm, from
 which the experiment's table makes "time = updates x cost" (gbn/analysis/cost.py) for runs of the same device kind,
-torch and kernels.
+kernels and libraries.
 """
 
 import argparse

@@ -18,12 +18,15 @@ from gbn.analysis.load import Runs
 from gbn.analysis.plan import Plan
 from gbn.analysis.statistics import LEVEL, NOTHING, Estimate
 from gbn.analysis.targets import Time
+from gbn.store.records import Record
 
 #: What a file must hold to be read; the rest is for people.
 COLUMNS = (
     *("experiment", "setting", "arm", "run_id", "block", "status", "seconds_per_update", "kernels"),
     *("device_kind", "threads", "torch", "commit", "date"),
 )
+#: What identifies the machine; a library that it does not have may lack or be empty.
+MACHINE = ("device_kind", "torch", "kernels", "numpy", "numba", "triton", "cuda", "cudnn")
 #: The status of a row that counts; the others name what was wrong ("busy": others used the machine).
 OK = "ok"
 
@@ -35,7 +38,7 @@ class Costs:
     Attributes:
         path: the file.
         experiment: the plan it was made for, with its scale ("gbn_cifar10-small").
-        machine: device kind, torch version and kernels, written as a run's record has them.
+        machine: device kind, kernels and versions of libraries, written as a run's record has them.
         threads: of the timed process.
         date, commit: when, at which commit.
         seconds: (setting, arm) -> block -> median seconds an update; undisturbed blocks only.
@@ -69,8 +72,8 @@ def read(path: str | Path) -> Costs:
     if lacking or frame.empty:
         what = f"lacks {', '.join(lacking)}" if lacking else "has no rows"
         raise ValueError(f"{path} {what}: it is no file of scripts/cost.py")
-    for names in (("experiment",), ("device_kind", "torch", "kernels"), ("threads",)):
-        kinds = frame[list(names)].drop_duplicates()
+    for names in (("experiment",), MACHINE, ("threads",)):
+        kinds = frame[[name for name in names if name in frame]].drop_duplicates()
         if len(kinds) > 1:
             raise ValueError(
                 f"{path} mixes {', '.join(names)} ({len(kinds)} kinds): a file is of one machine and plan"
@@ -84,7 +87,7 @@ def read(path: str | Path) -> Costs:
     return Costs(
         path=path,
         experiment=first.experiment,
-        machine=f"{first.device_kind}, torch {first.torch}, kernels {first.kernels}",
+        machine=_machine(first),
         threads=int(first.threads),
         date=first.date[:10],
         commit=first.commit,
@@ -92,6 +95,13 @@ def read(path: str | Path) -> Costs:
         run_ids={(row.setting, row.arm): row.run_id for row in frame.itertuples()},
         dropped=frame[frame.status != OK].status.value_counts(sort=False).to_dict(),
     )
+
+
+def _machine(row: "pd.Series[str]") -> str:
+    """The machine as a record of a run made there would name it."""
+    versions = {name: row.get(name) for name in ("torch", "numpy", "numba", "triton")}
+    segment = {name: row.get(name) for name in ("device_kind", "kernels", "cuda", "cudnn")}
+    return Record("", "finished", {}, provenance=[segment | {"versions": versions}]).machine
 
 
 def _positive(text: str, path: Path) -> float:
@@ -117,15 +127,14 @@ def find(results_dir: str | Path, plan: Plan) -> list[Costs]:
 def refusal(costs: Costs, runs: Runs) -> str | None:
     """Why these costs do not belong to these runs; None where they do.
 
-    They do where some of the runs ran on the same device kind with the same torch and kernels, and the arms are
+    They do where some of the runs ran on the same device kind with the same kernels and libraries, and the arms are
     the same configurations. The number of threads is not held against them, since parallel runs have fewer: the
     cost answers for the machine as it was timed.
     """
     if costs.experiment != runs.plan.name:
         return f"{costs.path.name} is of {costs.experiment}, these runs are of {runs.plan.name}"
     machines = sorted(runs.runs.machine.dropna().unique())
-    # a record names further libraries behind these
-    if not any(f"{machine}, ".startswith(f"{costs.machine}, ") for machine in machines):
+    if costs.machine not in machines:
         ran = "; ".join(machines) or "no machine"
         return (
             f"{costs.path.name} was timed on {costs.machine}, these runs ran on {ran}: time an update there "

@@ -11,6 +11,7 @@ from gbn.config.grid import Cell, Grid
 from gbn.config.schema import Config
 from gbn.data import load
 from gbn.engine.clock import LIMIT
+from gbn.engine.provenance import package_versions
 from gbn.engine.run import build_data, build_model
 from gbn.engine.trainer import Trainer
 
@@ -20,7 +21,7 @@ from .timing import Samples, Step, WallClock, interleave, spread
 
 COLUMNS = (
     *("experiment", "setting", "arm", "run_id", "block", "status", "seconds_per_update", "p20", "p80"),
-    *("rounds", "updates", "batch", "others", "kernels", *ENVIRONMENT),
+    *("rounds", "updates", "batch", "others", "kernels", "numpy", "cudnn", *ENVIRONMENT),
 )
 
 
@@ -130,6 +131,8 @@ class SettingTiming:
             "updates": self.updates,
             "batch": self.configs[arm].trainer.batch_size,
             "kernels": kernels.selected(self.device.type),
+            "numpy": package_versions().get("numpy"),
+            "cudnn": torch.backends.cudnn.version() if self.device.type == "cuda" else None,
         }
         if error or samples is None:
             return row | {"status": f"error: {error}"}

@@ -142,7 +142,7 @@ def test_another_plan_whose_name_begins_alike_is_not_meant(grid, results, runs):
     assert cost.choose(runs) == (None, [])
 
 
-@pytest.mark.parametrize("key", ["device_kind", "torch", "kernels"])
+@pytest.mark.parametrize("key", ["device_kind", "torch", "kernels", "numpy", "cuda", "cudnn"])
 def test_another_machine_is_refused(grid, results, runs, key):
     path = write(results, rows_of(grid, **{key: "another"}))
     reason = cost.refusal(cost.read(path), runs)

@@ -92,6 +92,9 @@ def test_its_updates_are_those_of_a_run(tool, experiment, tmp_path):
         "model"
     ]
     assert trainer.step == 2
+    tool.script.main([str(experiment), *QUICK, "--out", str(tmp_path)])
+    (path,) = tmp_path.glob("cost-tiny-*.csv")
+    assert costs_of.read(path).machine == RunStore(tmp_path).load(outcome.run_id).machine
     for name, value in trainer.model.state_dict().items():
         assert torch.equal(value, weights[name]), name
 
