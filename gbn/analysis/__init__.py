@@ -2,7 +2,8 @@
 
 The way: :mod:`plan` (what is compared with what; :mod:`derive` for any set of runs) -> :mod:`load` (tidy frames)
 -> :mod:`targets` and :mod:`statistics` (estimates) -> :mod:`compare` (every figure) -> :mod:`sections` and
-:mod:`tables` (Markdown, LaTeX, CSV), :mod:`plots`. :mod:`results` does it all for an experiment, and
+:mod:`tables` (Markdown, LaTeX, CSV), :mod:`plots`. :mod:`decompose` and :mod:`cost` ask where a speed-up comes from,
+:mod:`profiles` puts several experiments together. :mod:`results` does it all for an experiment, and
 :mod:`committed` makes committed tables again. :mod:`simulate` makes runs whose truth is known.
 """
 
