@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from gbn.analysis.activations import QUANTITIES
 from gbn.config.compose import ConfigError
 from gbn.data import DeviceSet
 from gbn.engine import recording
@@ -144,6 +145,12 @@ def test_the_update_is_measured_on_the_weight_that_feeds_the_normalizer(scale):
     assert found["gradient_bias"] == close((net.layers[1].norm.bias.grad / scale).norm())
     gain = net.layers[1].norm.weight.detach()
     assert found["gain"] == close(torch.quantile(gain, torch.tensor([0.1, 0.5, 0.9])))
+
+
+def test_figures_know_every_quantity_that_is_recorded():
+    watch, net = recorder("gbn")
+    recorded = update(watch, net)["layers"].values()
+    assert {name for quantities in recorded for name in quantities} == set(QUANTITIES)
 
 
 def test_a_normalizer_behind_a_sum_has_no_feeding_weight():
