@@ -134,7 +134,7 @@ def markdown(study: Study, stem: str) -> str:
     """The readable table; `stem`: the name of the CSV and the figure without their suffixes."""
     header = study.header
     lines = [
-        f"# Variance of the weight gradient: {header['title']}",
+        f"# Variance of the weight gradient: {stem}",
         "",
         f"Made from `{stem}.csv` by `python scripts/gradient_variance.py --render {stem}.csv`; "
         "change no number here.",
@@ -214,8 +214,8 @@ def _sizes(study: Study) -> list[str]:
     (layer,), batches = rows.layer.unique(), "/".join(map(str, sorted(rows.batches.unique())))
     arms = list(dict.fromkeys(rows.arm))
     lines = [
-        f"At `{layer}`, after {rows['update'].min()} updates, {batches} batches of each size, the same pre- "
-        "activations and the same gradient from above for every arm. **dS/dw**: gradient of the statistic to "
+        f"At `{layer}`, after {rows['update'].min()} updates, {batches} batches of each size, the same "
+        "pre-activations and the same gradient from above for every arm. **dS/dw**: gradient of the statistic to "
         "the weight before it; an average over a share of the batch has a variance that goes with the batch "
         "size to the power -1, one sample's stays (power 0). **through S**: the part of the loss's gradient "
         "that goes through the statistic, -gain / D x (gradient to the bias) x dS/dw. The gradient to the "
@@ -246,8 +246,13 @@ def _cell(estimate: Estimate, quantity: str, itself: bool) -> str:
         return "-"
     if math.isnan(estimate.value_low):
         return "?"
-    digits = {"cosine": ".3f", "along_rms": ".1e", "noise_scale": ",.0f"}.get(quantity, "#.3g")
-    return _with_interval(estimate, lambda value: f"{value:{digits}}")
+    digits = {"cosine": ".3f", "along_rms": ".1e", "noise_scale": ",.0f"}.get(quantity)
+    return _with_interval(estimate, lambda value: f"{value:{digits}}" if digits else _ratio(value))
+
+
+def _ratio(value: float) -> str:
+    """Three decimals about 1, where paired ratios are sharp; fewer as it grows."""
+    return f"{value:.3f}" if value < 2 else f"{value:.2f}" if value < 10 else f"{value:,.1f}"
 
 
 def _with_interval(estimate: Estimate, text: Any) -> str:

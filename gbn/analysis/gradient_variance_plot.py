@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
-from gbn.analysis.gradient_variance import BY_SIZE, Study
+from gbn.analysis.gradient_variance import Study
 from gbn.analysis.labels import label_ends
 from gbn.analysis.plots import _RC, COLOURS, DPI, STYLES, WIDTH
 from gbn.analysis.statistics import Estimate
@@ -29,7 +29,7 @@ def draw(study: Study) -> Figure:
         figure = Figure(figsize=(WIDTH, height), dpi=DPI)
         grid = figure.subplots(below, 3, squeeze=False)
         figure.subplots_adjust(
-            left=0.155, right=0.985, wspace=0.16, hspace=0.38, top=1 - 0.62 / height, bottom=0.78 / height
+            left=0.155, right=0.985, wspace=0.2, hspace=0.3, top=1 - 0.62 / height, bottom=0.85 / height
         )
         _arms(grid[0][0], study, "variance_ratio", baseline, f"variance / {baseline}'s", one=True, names=True)
         _arms(grid[0][1], study, "noise_scale", "", "noise scale (images)", log=True)
@@ -38,17 +38,16 @@ def draw(study: Study) -> Figure:
             study,
             "cosine",
             compared,
-            f"cosine with {compared}'s mean gradient",
+            f"cosine with {compared}'s mean",
             log=False,
             one=True,
         )
         if study.sizes:
             _arms(grid[1][0], study, "along_rms", "", "cos(weight, gradient), r.m.s.", names=True)
-            for axes, quantity, name in zip(grid[1][1:], BY_SIZE, ("dS/dw", "part through S"), strict=True):
-                _against_size(axes, study, quantity, f"variance of {name}")
-            _make_room(figure, grid[1][1:])
-            for axes in grid[1][1:]:
-                label_ends(axes, size=6)
+            _against_size(grid[1][1], study, "through_variance", "variance: through S")
+            _against_size(grid[1][2], study, "statistic_variance", "variance: dS/dw")
+            _make_room(grid[1][1:], max(map(len, study.arms)))
+            label_ends(grid[1][2], size=6.5)  # they serve both panels
         handles, labels = grid[0][0].get_legend_handles_labels()
         figure.legend(
             *(handles, labels),
@@ -70,11 +69,13 @@ def draw(study: Study) -> Figure:
         return figure
 
 
-def _make_room(figure: Figure, panels: Sequence[Axes]) -> None:
-    """Names at the ends of lines stand to the right of each panel."""
-    for axes, start in zip(panels, (0.475, 0.765), strict=True):
+def _make_room(panels: Sequence[Axes], letters: int) -> None:
+    """Narrow two panels, so that names stand to the right of the second."""
+    start, end, gap = 0.465, 0.985 - (0.15 + 0.048 * letters) / WIDTH, 0.075
+    width = (end - start - gap) / 2
+    for index, axes in enumerate(panels):
         box = axes.get_position()
-        axes.set_position((start, box.y0, 0.125, box.height))
+        axes.set_position((start + index * (width + gap), box.y0, width, box.height))
 
 
 def _arms(
@@ -127,17 +128,11 @@ def _against_size(axes: Axes, study: Study, quantity: str, title: str) -> None:
     arms = [arm for arm in study.arms if study.at_size(arm, quantity, sizes[0]).n]
     for index, arm in enumerate(arms):
         found = [study.at_size(arm, quantity, size) for size in sizes]
-        colour, style = COLOURS[index % len(COLOURS)], STYLES[index % len(STYLES)]
-        axes.plot(sizes, [one.value_low for one in found], color=colour, linestyle=style, linewidth=1.2,
-                  marker="o", markersize=2, label=arm)  # fmt: skip
-        axes.fill_between(
-            sizes,
-            [one.low for one in found],
-            [one.high for one in found],
-            color=colour,
-            alpha=0.12,
-            linewidth=0,
-        )
+        colour, style = COLOURS[index % len(COLOURS)], STYLES[(index + index // len(COLOURS)) % len(STYLES)]
+        middle = [one.value_low for one in found]
+        axes.plot(sizes, middle, color=colour, linestyle=style, linewidth=1.1, label=arm)
+        apart = np.array(sizes) * 1.05 ** (index - (len(arms) - 1) / 2)  # so that bars can be told apart
+        axes.errorbar(apart, middle, yerr=_bars(found), fmt=".", markersize=2, color=colour, elinewidth=0.6)
     axes.set_xscale("log")
     axes.set_yscale("log")
     low, high = axes.get_ylim()
@@ -154,7 +149,8 @@ def _against_size(axes: Axes, study: Study, quantity: str, title: str) -> None:
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.minorticks_off()
     axes.yaxis.set_major_formatter(FuncFormatter(_plain))
-    axes.set_title(f"{title} against batch size", loc="left", fontsize=7.5)
+    axes.set_title(title, loc="left", fontsize=7.5)
+    axes.set_xlabel("batch size", labelpad=2, fontsize=7)
     _dress(axes)
     axes.grid(False)
 

@@ -64,13 +64,13 @@ def rows_of_seed(study: Study, seed: int, jobs: int = 1) -> tuple[list[dict[str,
     rows: list[dict[str, Any]] = []
     for state in trajectory(config, images, study.at, device):
         arms = at_weights(state.model, configs, images)
+        place: dict[str, Any] = {"seed": seed, "update": state.update, "batches": study.batches}
+        # First: what is wrong with it is then said before the long part.
+        by_size = [] if rows else _by_size(study, arms, state, place)
         size = config.trainer.batch_size
         batches = independent_batches(state.loader, seed, size, study.batches)
         found = readings(measure(arms, batches, state.task.loss, seed=seed), study.against)
-        place: dict[str, Any] = {"seed": seed, "update": state.update, "batches": study.batches}
-        rows += [{**place, "batch_size": size, **asdict(one)} for one in found]
-        if len({row["update"] for row in rows}) == 1:
-            rows += _by_size(study, arms, state, place)
+        rows += [{**place, "batch_size": size, **asdict(one)} for one in found] + by_size
     return rows, provenance(device, start=0, kernels=kernels.selected(device.type), data_digest=images.digest)
 
 

@@ -38,15 +38,19 @@ def normalized_layers(model: nn.Module) -> list[str]:
 
 
 def statistics_at(models: Mapping[str, nn.Module], layer: str) -> dict[str, Statistic]:
-    """The statistic of each arm that has one there and lets a gradient through it."""
+    """The statistic of each arm that has one there and lets a gradient through it.
+
+    Raises:
+        ValueError: no arm has a generalized normalizer there.
+    """
+    having = {arm: model for arm, model in models.items() if layer in normalized_layers(model)}
+    if not having:
+        _require(next(iter(models.values())), layer)
     found: dict[str, Statistic] = {}
-    for arm, model in models.items():
-        norm = model.get_submodule(layer).norm
-        if (
-            isinstance(norm, _PAIRED)
-            and norm.pair.statistic.parameters.get("quantile_gradient") != "detached"
-        ):
-            found[arm] = norm.pair.statistic
+    for arm, model in having.items():
+        statistic: Statistic = model.get_submodule(layer).norm.pair.statistic  # type: ignore[union-attr]
+        if statistic.parameters.get("quantile_gradient") != "detached":
+            found[arm] = statistic
     return found
 
 
