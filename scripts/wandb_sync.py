@@ -52,9 +52,9 @@ def parser() -> argparse.ArgumentParser:
     add(
         "--timeout",
         type=positive,
-        default=60.0,
+        default=30.0,
         metavar="SECONDS",
-        help="for each answer of W&B (default: 60)",
+        help="for each answer of W&B (default: 30)",
     )
     add("--dry-run", action="store_true", help="ask W&B what it has, say what would be done, change nothing")
     return result

@@ -98,7 +98,6 @@ class RunState:
         error: what went wrong, one line.
         took: wall seconds of a finished run.
         pace: wall seconds an update of a running one, since it was begun or resumed.
-        ended_at: when a done run was finished (seconds since 1970).
     """
 
     status: Status
@@ -109,7 +108,6 @@ class RunState:
     error: str | None = None
     took: float | None = None
     pace: float | None = None
-    ended_at: float | None = None
 
     @property
     def share(self) -> float:
@@ -165,7 +163,6 @@ class WatchedRun:
             diverged=status == "diverged",
             error=self._damage(),
             took=took,
-            ended_at=written_at,
         )
 
     def _unfinished(self) -> RunState:

@@ -22,6 +22,7 @@ from gbn.store.identity import identity
 from gbn.store.records import DONE, SUMMARY, RunStore
 
 _BEGUN = (*DONE, "running", "interrupted")
+_UNKNOWN = "-unknown"
 _SEED_AND_HASH = re.compile(r"-s(\d+)-[0-9a-f]+$")
 
 
@@ -165,7 +166,8 @@ class Watch:
             ids = []
         fitting = [one for one in ids if any(fnmatchcase(one, pattern) for pattern in self.patterns)]
         groups = {run_id: self._group(run_id) for run_id in fitting}
-        named = Counter(group.rsplit("-", 1)[0] for group in set(groups.values()))
+        known = {group for group in groups.values() if not group.endswith(_UNKNOWN)}
+        named = Counter(group.rsplit("-", 1)[0] for group in known)
         entries = []
         for run_id, group in groups.items():
             slug, digest = group.rsplit("-", 1)
@@ -179,7 +181,7 @@ class Watch:
         if run_id not in self._groups:
             found = _group_on_disk(self.store.path(run_id))
             if found is None:
-                return _SEED_AND_HASH.sub("", run_id) + "-unknown"
+                return _SEED_AND_HASH.sub("", run_id) + _UNKNOWN
             self._groups[run_id] = found
         return self._groups[run_id]
 

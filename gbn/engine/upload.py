@@ -124,7 +124,7 @@ def upload(
     destination: Destination,
     *,
     tags: Sequence[str] = (),
-    timeout: float = 60.0,
+    timeout: float = 30.0,
     mode: Literal["online", "offline"] = "online",
     folder: str | Path | None = None,
 ) -> int:

@@ -197,7 +197,11 @@ def test_a_run_without_a_summary_is_placed_by_its_configuration(tmp_path):
         config = compose(["model=mlp", f"seed={seed}", f"results_dir={tmp_path}"])
         with RunStore(tmp_path).writer(run_id(config.as_dict(), config.defaults())) as writer:
             writer.write_config(config.as_dict())
-    (arm,) = Watch(tmp_path, patterns=["digits-*"]).look().arms
+    # The next seed has a folder and nothing in it yet but its lock.
+    with RunStore(tmp_path).writer("digits-mlp-bn-s2-0123456789"):
+        (arm,) = Watch(tmp_path, patterns=["digits-*"]).look().arms
+        assert (arm.arm, arm.planned, list(arm.running)) == ("bn", 3, [2])
+    (arm,) = Watch(tmp_path, patterns=["digits-*-s[01]-*"]).look().arms
     assert (arm.setting, arm.arm, arm.planned) == ("digits mlp", "bn", 2)
 
 
