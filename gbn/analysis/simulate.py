@@ -5,14 +5,19 @@ is known: an arm of speed 2 needs half the updates. The tests rest on it, and so
 metric of the maximum (an arm of equal speed and half a point more final accuracy seems to save a third).
 """
 
+import json
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from gbn.store.identity import run_id_of
-from gbn.store.records import Record, RunStore
+from gbn.store.records import CONFIG, METRICS, PROVENANCE, SUMMARY, Record, RunStore
+
+_DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 
 
 @dataclass(frozen=True)
@@ -190,3 +195,21 @@ def write_runs(records: Sequence[Record], results_dir: str | Path) -> None:
             for segment in record.provenance:
                 writer.add_provenance(segment)
             writer.write_summary(record.summary or {})
+
+
+def write_files(records: Iterable[Record], results_dir: str | Path) -> None:
+    """Put done records into a run store by writing their files straight away.
+
+    The files are those of :func:`write_runs`, without its locks and syncs: for stores of ten thousand runs.
+    """
+    for record in records:
+        folder = RunStore(results_dir).path(record.run_id)
+        folder.mkdir(parents=True)
+        files = {
+            CONFIG: yaml.dump(record.config, Dumper=_DUMPER, sort_keys=False),
+            METRICS: "".join(f"{json.dumps(point)}\n" for point in record.curve),
+            PROVENANCE: json.dumps(record.provenance, indent=2),
+            SUMMARY: json.dumps(record.summary, indent=2),
+        }
+        for name, text in files.items():
+            (folder / name).write_text(text, encoding="utf-8")
