@@ -1,7 +1,5 @@
 """Runs on disk -> one self-contained HTML file: verdicts, tables, interactive curves, configurations, provenance."""
 
-import argparse
-import shlex
 from pathlib import Path
 
 from gbn.analysis import cli
@@ -16,7 +14,7 @@ EXAMPLES = (
 def run() -> int:
     """Parse, load, write, say where."""
     parser = cli.parser(__doc__ or "", EXAMPLES)
-    cli.add_measures(parser)
+    cli.add_measures(parser, out="FILE")
     args = parser.parse_args()
     cli.check(parser, args)
     runs = cli.load(args, cli.grid(args))
@@ -25,23 +23,9 @@ def run() -> int:
     from gbn.analysis.report import Sources, default_path, write
 
     comparison = Comparison(runs, cli.options(args))
-    path = Path(args.out) if args.out else default_path(comparison)
-    write(Sources(comparison, args.experiment, command(args)), path)
-    print(f"{path} ({path.stat().st_size / 1e6:.1f} MB): open it in a browser, it needs no network")
+    path = write(Sources(comparison, args.experiment), args.out or default_path(comparison))
+    print(f"{path} ({Path(path).stat().st_size / 1e6:.1f} MB): open it in a browser, it needs no network")
     return 0
-
-
-def command(args: argparse.Namespace) -> str:
-    """The command that makes this report again, wherever it is written."""
-    words = ["python", "scripts/report.py"]
-    words += [args.experiment] if args.experiment else ["--runs", *args.runs]
-    for name in ("scale", "reference", "measure"):
-        if value := getattr(args, name):
-            words += [f"--{name}", value]
-    words += ["--targets", *(f"{target:g}" for target in args.targets)] if args.targets else []
-    words += ["--first-hit"] if args.first_hit else []
-    words += ["--source", args.source] if args.source != "store" else []
-    return shlex.join(words)
 
 
 if __name__ == "__main__":

@@ -183,7 +183,7 @@ def dry_run(
 
 
 def results(grid: Grid, arguments: argparse.Namespace) -> None:
-    """Write the table and the figures, print table and verdicts, compare with the archive."""
+    """Write table, figures and report, print table and verdicts, compare with the archive."""
     from gbn.analysis import NothingFound, compare_with_archive, write_results
     from gbn.analysis.claims import of_experiment
 
@@ -198,6 +198,16 @@ def results(grid: Grid, arguments: argparse.Namespace) -> None:
         print(of_experiment(arguments.experiment, arguments.results, source))
     except ConfigError as error:
         print(f"no verdicts: {error}", file=sys.stderr)
+    print(f"Report: {report(grid, arguments, source)}")
+
+
+def report(grid: Grid, arguments: argparse.Namespace, source: Source) -> Path:
+    """Write the HTML report; its path."""
+    from gbn.analysis import Comparison, load_grid_runs
+    from gbn.analysis.report import Sources, default_path, write
+
+    comparison = Comparison(load_grid_runs(grid, arguments.results, source))
+    return write(Sources(comparison, arguments.experiment), default_path(comparison))
 
 
 if __name__ == "__main__":

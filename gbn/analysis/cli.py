@@ -33,11 +33,12 @@ def parser(description: str, examples: Sequence[str]) -> argparse.ArgumentParser
     return result
 
 
-def add_measures(result: argparse.ArgumentParser) -> None:
-    """The options that say what is compared and where it goes."""
+def add_measures(result: argparse.ArgumentParser, out: str = "DIR") -> None:
+    """The options that say what is compared and where it goes: into a folder, or (`out` "FILE") a file."""
     add = result.add_argument
-    add("--out", metavar="DIR", help="gets tables/ and figures/ (default: the results folder with --source archive, "
-        "its scratch/ otherwise)")  # fmt: skip
+    what = "gets tables/ and figures/" if out == "DIR" else "where to write it"
+    where = "the results folder with --source archive, its scratch/ otherwise"
+    add("--out", metavar=out, help=f"{what} (default: {'in reports/ of ' if out != 'DIR' else ''}{where})")
     add("--name", default="runs", help="name of the files made from --runs (default: runs)")
     add("--reference", metavar="ARM", help="with --runs: the arm to compare with (default: bn)")
     add("--targets", nargs="+", type=_fraction, default=[], metavar="ACC", help="accuracies between 0 and 1")

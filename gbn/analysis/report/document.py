@@ -1,5 +1,6 @@
 """The page: every part's data through the template, style, script and plotly.js beside it in one file."""
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -29,12 +30,10 @@ class Sources:
     Attributes:
         comparison: the figures.
         experiment: the folder of the experiment; None for any set of runs.
-        command: the command line that makes this report again.
     """
 
     comparison: Comparison
     experiment: str | Path | None = None
-    command: str = ""
 
     @cached_property
     def records(self) -> dict[str, Record]:
@@ -92,6 +91,20 @@ def render(sources: Sources) -> str:
     return environment.get_template("report.html").render(context)
 
 
+def command(comparison: Comparison) -> str:
+    """The command that makes the report again in a repository that has the same runs."""
+    options, selection = comparison.options, comparison.runs.plan.selection
+    words = ["python", "scripts/report.py"]
+    words += ["--runs", *selection["runs"]] if "runs" in selection else [str(selection.get("experiment"))]
+    named = {**{key: selection.get(key) for key in ("scale", "reference")}, "measure": options.measure}
+    words += [word for key, value in named.items() if value for word in (f"--{key}", value)]
+    if selection.get("targets"):
+        words += ["--targets", *(f"{target:g}" for target in selection["targets"])]
+    words += ["--first-hit"] if options.interpolation == "first" else []
+    words += ["--source", comparison.runs.source] if comparison.runs.source != "store" else []
+    return shlex.join(words)
+
+
 def _assets(names: tuple[str, ...]) -> str:
     return "\n".join((_ASSETS / name).read_text(encoding="utf-8") for name in names)
 
@@ -106,6 +119,7 @@ def _context(sources: Sources) -> dict[str, Any]:
     arms = list(dict.fromkeys(arm for part in settings for arm in comparison.arms(part.name)))
     data = payload(comparison, looks_of(arms, plan.reference, plan.controls))
     known = competence.archived(sources.experiments, sources.results_dir)
+    verdicts, refused = judged.rows(sources.results_dir, runs.source, sources.experiment)
     return {
         "plan": plan,
         "reference": plan.reference,
@@ -118,14 +132,15 @@ def _context(sources: Sources) -> dict[str, Any]:
         "empty_settings": [name for name in plan.settings if not comparison.arms(name)],
         "baselines": competence.baselines(comparison, sources.records, known),
         "field": competence.field(sources.experiments),
-        "verdicts": judged.rows(sources.results_dir, runs.source, sources.experiment),
+        "verdicts": verdicts,
+        "refused": refused,
         "explanation": tables.explanation(comparison),
         "footnotes": tables.footnotes(comparison),
         "facts": origin.facts(runs, sources.records),
         "failures": origin.failures(runs, sources.records),
         "absent": origin.absent(runs),
         "newest": origin.newest(sources.records),
-        "command": sources.command,
+        "command": command(comparison),
         "versions": versions(),
         "measure": comparison.measure,
         "data": data,

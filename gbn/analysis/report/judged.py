@@ -9,6 +9,7 @@ from gbn.analysis.claims import Verdict, verdicts
 from gbn.analysis.claims.schema import RATIOS, Claim
 from gbn.analysis.load import Source
 from gbn.analysis.statistics import Estimate
+from gbn.config.errors import ConfigError
 
 #: A verdict's outcome -> the badge's tone in the style sheet.
 TONES = {"holds": "good", "fails": "bad", "open": "open", "not run": "none", "underspecified": "none"}
@@ -33,22 +34,25 @@ class Row:
     background: tuple[tuple[str, str], ...]
 
 
-def rows(results_dir: str | Path, source: Source, experiment: str | Path | None) -> list[Row]:
-    """The claims of one experiment; [] where it has none, or for runs of no experiment."""
+def rows(results_dir: str | Path, source: Source, experiment: str | Path | None) -> tuple[list[Row], str]:
+    """The claims of one experiment, none for runs of no experiment; and why they cannot be judged, if so."""
     if experiment is None:
-        return []
+        return [], ""
     folder = Path(experiment)
     folder = folder.parent if folder.suffix else folder
     if not (folder / "claims.yaml").is_file():
-        return []
-    judged = verdicts(results_dir, source, [folder.name], folder.parent)
+        return [], ""
+    try:
+        judged = verdicts(results_dir, source, [folder.name], folder.parent)
+    except ConfigError as error:  # the rest of the report does not hang on a claim's spelling
+        return [], str(error)
     return [
         Row(
             one.word, TONES[one.outcome], one.claim.wording, one.claim.verdict.setting,
             tuple(_findings(one)), tuple(_background(one)),
         )
         for one in judged
-    ]  # fmt: skip
+    ], ""  # fmt: skip
 
 
 def _findings(verdict: Verdict) -> Iterator[tuple[str, str]]:

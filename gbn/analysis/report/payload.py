@@ -17,8 +17,9 @@ def payload(comparison: Comparison, looks: Mapping[str, Look]) -> dict[str, Any]
 
     Returns:
         ``reference``, ``arms`` (name, colours, dash, marker, of, shown), ``measures``, ``quantities`` (of layers) and
-        ``settings``, each with ``name``, ``arms``, ``targets``, ``secondsReason``, :func:`curves.curves`, ``speedups``
-        (unit -> arm), ``survivals`` (unit -> target as printed -> arm) and ``layers``. Arms are named, never numbered.
+        ``settings``, each with ``name``, ``arms``, ``targets``, ``secondsReason``, :func:`curves.curves`,
+        ``speedups`` (unit -> arm), ``survivals`` (unit -> target as printed -> arm) and ``layers``. Arms are named,
+        never numbered.
     """
     plan = comparison.runs.plan
     frame = layer_frame(comparison.runs)

@@ -1,9 +1,11 @@
 // What all charts share: a frame with controls and a legend, drawn when it comes into view, drawn again on change.
 
 const CHARTS = [];
+// The buttons are named one by one, and no server is: Plotly's own set has one that uploads the chart.
 const CONFIG = {
-  displaylogo: false, responsive: true, showTips: false,
-  modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"], toImageButtonOptions: { format: "svg" },
+  displaylogo: false, responsive: true, showTips: false, plotlyServerURL: "",
+  modeBarButtons: [["toImage", "zoom2d", "pan2d", "zoomIn2d", "zoomOut2d", "resetScale2d"]],
+  toImageButtonOptions: { format: "svg" },
 };
 const VIEWED = new IntersectionObserver((entries) => {
   for (const { target, isIntersecting } of entries) {
@@ -160,15 +162,30 @@ function referenceLast(names) {
   return names.toSorted((a, b) => (a === DATA.reference) - (b === DATA.reference));
 }
 
-/** Ticks of a logarithmic axis that are written out: more digits of each decade the fewer decades it spans. */
+/** Ticks of a logarithmic axis, written out: more of each decade the fewer it spans, even steps within a fraction. */
 function logTicks(low, high, width = 700) {
   const decades = Math.log10(high / low) * (width < 480 ? 2 : 1);
-  const digits = decades > 3.2 ? [1] : decades > 1.2 ? [1, 2, 5] : decades > 0.5 ? [1, 1.5, 2, 3, 4, 5, 6, 8] : [1, 1.2, 1.4, 1.6, 1.8, 2, 2.5, 3, 3.5, 4, 5, 6, 7, 8, 9];
+  const values = decades > 0.35 ? decadeTicks(low, high, decades) : evenTicks(low, high);
+  return { tickvals: values, ticktext: values.map(plainNumber) };
+}
+
+function decadeTicks(low, high, decades) {
+  const digits = decades > 3.2 ? [1] : decades > 1.2 ? [1, 2, 5] : decades > 0.7 ? [1, 1.5, 2, 3, 4, 5, 6, 8]
+    : [1, 1.2, 1.4, 1.6, 1.8, 2, 2.5, 3, 3.5, 4, 5, 6, 7, 8, 9];
   const values = [];
   for (let power = Math.floor(Math.log10(low)) - 3; power <= Math.log10(high) + 3; power++) {
     for (const digit of digits) values.push(digit * 10 ** power);
   }
-  return { tickvals: values, ticktext: values.map(plainNumber) };
+  return values;
+}
+
+/** Round steps, about six of them from low to high, and on to both sides for a reader who pans. */
+function evenTicks(low, high) {
+  const rough = (high - low || low) / 6;
+  const power = 10 ** Math.floor(Math.log10(rough));
+  const step = power * [1, 2, 5, 10].find((digit) => digit * power >= rough);
+  const first = Math.max(1, Math.floor(low / step) - 12);
+  return Array.from({ length: 32 }, (_, i) => (first + i) * step);
 }
 
 function plainNumber(value) {

@@ -64,7 +64,7 @@ function buildConvergence(setting, state, arms, width) {
     traces, drawn,
     layout: {
       shapes, hovermode: drawn.length > 8 ? "closest" : "x unified",
-      xaxis: { type: isLog ? "log" : "linear", title: { text: AXES[state.axis] }, ...(isLog ? logTicks(low, high, width) : { tickformat: ",", rangemode: "tozero" }), hoverformat: ",.5~g" },
+      xaxis: { type: isLog ? "log" : "linear", title: { text: AXES[state.axis] }, ...(isLog ? logTicks(low, high, width) : { tickformat: ",", rangemode: "tozero" }), hoverformat: ",.5~g", unifiedhovertitle: { text: `%{x:,.5~g} ${AXES[state.axis]}` } },
       yaxis: difference
         ? { title: { text: `minus ${DATA.reference} (points)` }, tickformat: "+~g" }
         : measure.share

@@ -38,7 +38,7 @@ function buildThresholds(setting, state, arms) {
         { ...dotted("y", 1), line: { color: colourOf(DATA.reference), width: 1.5, dash: "5px,3px" } },
       ],
       hovermode: drawn.length > 8 ? "closest" : "x unified",
-      xaxis: { title: { text: "target accuracy (%)" }, hoverformat: ".3~g", ticksuffix: "" },
+      xaxis: { title: { text: "target accuracy (%)" }, unifiedhovertitle: { text: "to %{x:.3~g} %" } },
       yaxis: {
         type: "log", title: { text: `speed-up in ${state.unit}` }, range: [-Math.log10(reach), Math.log10(reach)],
         ...ratioTicks(reach),
@@ -111,8 +111,10 @@ function buildLayers(setting, state, arms) {
     layout: {
       shapes: neutral == null ? [] : [dotted("y", neutral)],
       hovermode: drawn.length > 8 ? "closest" : "x unified",
-      xaxis: { type: "log", title: { text: "updates" }, ...logTicks(...limits(places)) },
-      yaxis: { title: { text: label }, ...(log ? { type: "log", ...logTicks(...limits(values)) } : {}) },
+      xaxis: {
+        type: "log", title: { text: "updates" }, unifiedhovertitle: { text: "%{x:,} updates" }, ...logTicks(...limits(places)),
+      },
+      yaxis: { automargin: true, title: { text: label }, ...(log ? { type: "log", ...logTicks(...limits(values)) } : {}) },
     },
   };
 }
