@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gbn.analysis.targets import Curve, Time, first_update
+from gbn.analysis.targets import INTERPOLATIONS, Curve, Time, first_update
 
 UPDATES = [10, 100, 1000]
 
@@ -105,3 +105,39 @@ def test_area_is_the_mean_over_log_updates():
     assert curve(1 - 1 / dense, updates=dense).area == pytest.approx(
         1 - (1 / 5 - 1 / 5000) / math.log(1000), abs=1e-4
     )
+
+
+def line_by_line(updates, values, target, interpolation):
+    """:func:`first_update` as its docstring reads, point by point."""
+    for index, value in enumerate(values):
+        if value >= target:
+            if index == 0 or interpolation == "first":
+                return float(updates[index])
+            u0, u1, v0 = float(updates[index - 1]), float(updates[index]), values[index - 1]
+            share = (target - v0) / (value - v0)
+            return u0 + share * (u1 - u0) if u0 <= 0 else u0 * (u1 / u0) ** share
+    return None
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.lists(st.floats(0, 1), max_size=12),
+    st.lists(st.floats(0, 1), min_size=1, max_size=4),
+    st.integers(0, 3),
+    st.sampled_from(INTERPOLATIONS),
+)
+def test_the_search_finds_exactly_what_looking_at_every_point_finds(values, targets, first, interpolation):
+    updates = [first + 3 * k for k in range(len(values))]
+    expected = [line_by_line(updates, values, target, interpolation) for target in targets]
+    assert [first_update(updates, values, target, interpolation) for target in targets] == expected
+    ends = [updates[-1] if updates else math.inf] * len(targets)
+    times = curve(values, updates).times_to(targets, "updates", interpolation)
+    assert times == [
+        Time(end, math.inf) if at is None else Time(at, at) for at, end in zip(expected, ends, strict=True)
+    ]
+    for target, time, clock in zip(
+        targets, times, curve(values, updates).times_to(targets, "seconds", interpolation), strict=True
+    ):
+        assert clock == curve(values, updates).time_to(target, "seconds", interpolation)
+        assert clock.reached == time.reached
+        assert clock.low == (time.low if math.isinf(time.low) else pytest.approx(time.low / 100))

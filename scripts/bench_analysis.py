@@ -1,0 +1,190 @@
+"""Time and memory from the command to the written table, for stores of many simulated runs, in fresh processes.
+
+    python scripts/bench_analysis.py                      # 40, 1,000, 10,000 and 20,000 runs of 200 evaluations
+    python scripts/bench_analysis.py --runs 1000 --repeats 1
+
+Of each store: the first table, the second (from the cache), one after a run has changed, one after the cache was
+deleted. All on two cores. Writes results/benchmarks/analysis-<device>-<date>.csv. The goals, for 10,000 runs: the
+first table in under 10 s and 1 GB, the second in under 2 s. A store of 10,000 takes 600 MB under --folder meanwhile.
+"""
+
+import argparse
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from gbn.analysis.simulate import Arm, SimulatedGrid, write_files
+from gbn.store.records import METRICS, Record
+
+ROOT = Path(__file__).resolve().parents[1]
+CORES, EVALUATIONS, ARMS = 2, 200, 50
+SIZES = (40, 1_000, 10_000, 20_000)
+TARGETS = ("0.6", "0.8", "0.88")
+#: (runs, case) -> the most seconds and megabytes that the table may take.
+GOALS = {(10_000, "first"): (10.0, 1000.0), (10_000, "second"): (2.0, 1000.0)}
+LIBRARIES = ("numpy", "pandas", "pyarrow", "scipy")
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one process took: seconds by the clock and of the processor, and its peak memory in megabytes."""
+
+    wall_s: float
+    cpu_s: float
+    peak_mb: float
+
+
+def grid_of(runs: int) -> SimulatedGrid:
+    """A grid of this many runs; one arm diverges, one misses the highest targets."""
+    arms = {"bn": Arm()}
+    for k in range(1, min(ARMS, max(runs // 8, 2))):
+        alpha = round(0.5 + k / 200, 3)
+        arms[f"gbn_cvar_{alpha}"] = Arm(
+            speed=1 + k / 50,
+            final=0.85 if k == 3 else 0.9,
+            own_spread=0.05,
+            diverges_at=700 if k == 4 else None,
+            norm={"name": "gbn_cvar", "quadrangle": "cvar", "alpha": alpha},
+        )
+    grid = SimulatedGrid(arms, seeds=range(-(-runs // len(arms))), updates=20_000, points=EVALUATIONS)
+    while len(grid.record("", "bn", 0).curve) < EVALUATIONS:  # early points of the grid coincide
+        grid = replace(grid, points=grid.points + 1)
+    return grid
+
+
+def records(grid: SimulatedGrid, runs: int) -> Iterator[Record]:
+    """The runs, seed-major, with curves, configurations and provenance as large as a trainer's."""
+    keys = ((seed, arm) for seed in grid.seeds for arm in grid.arms)
+    for (seed, arm), _ in zip(keys, range(runs), strict=False):
+        record = grid.record("", arm, seed)
+        curve = [_measured(point) for point in record.curve]
+        filler = {f"key_{k}": k / 7 for k in range(80)}
+        provenance = [{"device_kind": "Simulated CPU", "versions": dict.fromkeys(LIBRARIES * 4, "1.2.3")}]
+        config = {**record.config, "trainer": filler}
+        summary = {**(record.summary or {}), "config": config}
+        yield replace(record, curve=curve, config=config, summary=summary, provenance=provenance)
+
+
+def _measured(point: dict[str, Any]) -> dict[str, Any]:
+    """With what a trainer writes beside: the rate, training figures and those with exact statistics."""
+    accuracy, loss = point["val_accuracy"], point["val_loss"]
+    more = {"lr": 0.1 / (1 + point["epoch"]), "train_loss": loss, "train_accuracy": accuracy}
+    return {**point, **more, "val_loss_exact": loss, "val_accuracy_exact": accuracy}
+
+
+def table(results: Path, out: Path) -> Cost:
+    """Make the table of all runs in a fresh process."""
+    command = [sys.executable, str(ROOT / "scripts" / "speedup_table.py"), "--runs", "*"]
+    command += ["--results", str(results), "--targets", *TARGETS, "--out", str(out)]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    begin = time.perf_counter()
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment)
+    assert process.stderr is not None
+    error = process.stderr.read().decode()
+    _, status, usage = os.wait4(process.pid, 0)
+    wall = time.perf_counter() - begin
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        sys.exit(f"speedup_table.py failed: {error.strip()}")
+    kilobytes = usage.ru_maxrss / (1024 if sys.platform == "darwin" else 1)
+    return Cost(wall, usage.ru_utime + usage.ru_stime, kilobytes / 1000)
+
+
+def change_a_run(results: Path) -> None:
+    """Replace one run's curve by itself without its first point."""
+    path = next((results / "runs").iterdir()) / METRICS
+    _, rest = path.read_text().split("\n", 1)
+    new = path.with_suffix(".new")
+    new.write_text(rest)
+    os.replace(new, path)
+
+
+def measure(results: Path, repeats: int) -> Iterator[tuple[str, list[Cost]]]:
+    """The cases of one store."""
+    out = results / "out"
+
+    def forget(_: Path) -> None:
+        shutil.rmtree(results / "cache", ignore_errors=True)
+
+    def nothing(_: Path) -> None:
+        pass
+
+    cases: list[tuple[str, Callable[[Path], None], int]] = [
+        ("first", nothing, 1),
+        ("second", nothing, repeats),
+        ("one run changed", change_a_run, repeats),
+        ("cache deleted", forget, repeats),
+    ]
+    for case, before, times in cases:
+        costs = []
+        for _ in range(times):
+            before(results)
+            costs.append(table(results, out))
+        yield case, costs
+
+
+def rows_of(runs: int, folder: Path, repeats: int) -> Iterator[dict[str, Any]]:
+    """A row a case, medians over its repeats."""
+    with tempfile.TemporaryDirectory(dir=folder) as name:
+        results = Path(name)
+        write_files(records(grid_of(runs), runs), results)
+        size = sum(path.stat().st_size for path in (results / "runs").glob(f"*/{METRICS}"))
+        for case, costs in measure(results, repeats):
+            walls = sorted(cost.wall_s for cost in costs)
+            row = {"runs": runs, "evaluations": EVALUATIONS, "curves_mb": round(size / 1e6, 1), "case": case}
+            row |= {"repeats": len(costs), "wall_s": statistics.median(walls)}
+            row |= {"wall_least_s": walls[0], "wall_most_s": walls[-1]}
+            row["cpu_s"] = statistics.median(cost.cpu_s for cost in costs)
+            row["peak_mb"] = max(cost.peak_mb for cost in costs)
+            text = f"{runs:>6} runs, {case}: {row['wall_s']:.2f} s ({row['cpu_s']:.2f} s of processor), "
+            print(f"{text}{row['peak_mb']:.0f} MB{_judged(row)}", flush=True)
+            yield row
+
+
+def _judged(row: dict[str, Any]) -> str:
+    goal = GOALS.get((row["runs"], row["case"]))
+    if goal is None:
+        return ""
+    met = row["wall_s"] < goal[0] and row["peak_mb"] < goal[1]
+    return f" (goal {goal[0]:g} s, {goal[1]:g} MB: {'met' if met else 'NOT met'})"
+
+
+def main() -> None:
+    """Measure every size, write the file."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--runs", type=int, nargs="+", default=SIZES, metavar="N", help="sizes of the stores")
+    parser.add_argument("--repeats", type=int, default=3, help="of each case but the first (default 3)")
+    parser.add_argument("--folder", type=Path, help="where the stores are made (default: the system's)")
+    parser.add_argument("--out", type=Path, default=ROOT / "results" / "benchmarks")
+    arguments = parser.parse_args()
+    if min(arguments.runs) < 16 or arguments.repeats < 1:
+        parser.error("--runs needs at least 16 (two arms of eight seeds), --repeats at least 1")
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:CORES])
+    rows = [row for runs in arguments.runs for row in rows_of(runs, arguments.folder, arguments.repeats)]
+
+    # Imported now: a child's peak would count the memory of a parent that holds torch.
+    import torch
+    from bench.environment import environment, file_name, write_rows
+
+    found = environment(torch.device("cpu"), "system") | {"cores": min(CORES, os.cpu_count() or 1)}
+    where = {key: found[key] for key in ("device_kind", "cores", "python", "commit", "dirty", "date")}
+    where |= {name: version(name) for name in LIBRARIES}
+    path = arguments.out / file_name("analysis", found)
+    write_rows(path, [row | where for row in rows], [*rows[0], *where])
+    print(path)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,54 @@
+"""bench_analysis.py: the store it makes, its file. No timing is judged."""
+
+import csv
+import importlib
+import subprocess
+import sys
+
+import pytest
+
+from gbn.analysis.load import load_any
+from gbn.analysis.simulate import write_files
+
+
+@pytest.fixture
+def bench(monkeypatch, root):
+    monkeypatch.syspath_prepend(root / "scripts")
+    return importlib.import_module("bench_analysis")
+
+
+def test_its_runs_are_as_many_and_as_long_as_it_says(bench, tmp_path):
+    write_files(bench.records(bench.grid_of(60), 60), tmp_path)
+    runs = load_any(["*"], tmp_path, targets=[0.6])
+    assert len(runs.runs) == 60
+    finished = runs.runs[runs.runs.status == "finished"]
+    assert len(finished) >= 50
+    row = finished.iloc[0]
+    assert len(runs.curve(row.setting, row.arm, row.seed)) == bench.EVALUATIONS
+    bench.change_a_run(tmp_path)
+    assert len(load_any(["*"], tmp_path, targets=[0.6]).curves) == len(runs.curves) - 1
+
+
+def test_a_goal_is_met_or_not(bench):
+    row = {"runs": 10_000, "case": "second", "wall_s": 1.9, "peak_mb": 400.0}
+    assert bench._judged(row).endswith(": met)")
+    assert bench._judged(row | {"wall_s": 2.1}).endswith("NOT met)")
+    assert bench._judged(row | {"peak_mb": 1001.0}).endswith("NOT met)")
+    assert bench._judged(row | {"runs": 40}) == ""
+
+
+@pytest.mark.slow
+def test_it_writes_a_row_a_case(root, tmp_path):
+    command = [sys.executable, root / "scripts" / "bench_analysis.py", "--runs", "16", "--repeats", "1"]
+    done = subprocess.run(
+        [*map(str, command), "--folder", str(tmp_path), "--out", str(tmp_path / "out")],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    (path,) = (tmp_path / "out").glob("analysis-*.csv")
+    with open(path, newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["case"] for row in rows] == ["first", "second", "one run changed", "cache deleted"]
+    assert all(float(row["wall_s"]) > 0 and float(row["peak_mb"]) > 20 for row in rows)
+    assert all(row["pyarrow"] and row["date"] for row in rows)
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]  # the stores are gone
