@@ -3,7 +3,6 @@
 import pytest
 
 from gbn.engine.mirror import curve_digest, description, log, summarise
-from gbn.store.groups import group_of
 from gbn.store.identity import identity, run_id_of
 
 
@@ -24,13 +23,6 @@ def test_a_group_is_an_arm_in_a_setting(described):
     assert described("norm=gbn_cvar", "seed=0", "experiment=x", "trainer.threads=2")["group"] == one["group"]
     for other in ("norm=bn", "norm.alpha=0.6", "optimizer.lr=0.3", "trainer.epochs=2"):
         assert described("norm=gbn_cvar", other)["group"] != one["group"]
-
-
-def test_the_group_is_the_run_id_without_its_seed(small):
-    config = small("norm=bn")
-    kept = identity(config.as_dict(), config.defaults())
-    assert run_id_of(kept).rsplit("-", 2)[0] == group_of(kept).rsplit("-", 1)[0]
-    assert kept["seed"] == 0  # the identity is left as it was
 
 
 def test_experiment_tags_and_configuration(described):
