@@ -48,7 +48,9 @@ def statistics_at(models: Mapping[str, nn.Module], layer: str) -> dict[str, Stat
         _require(next(iter(models.values())), layer)
     found: dict[str, Statistic] = {}
     for arm, model in having.items():
-        statistic: Statistic = model.get_submodule(layer).norm.pair.statistic  # type: ignore[union-attr]
+        norm = model.get_submodule(layer).norm
+        assert isinstance(norm, _PAIRED)
+        statistic = norm.pair.statistic
         if statistic.parameters.get("quantile_gradient") != "detached":
             found[arm] = statistic
     return found

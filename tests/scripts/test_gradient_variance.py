@@ -23,6 +23,7 @@ def experiment(tmp_path):
     return folder
 
 
+@pytest.mark.slow
 def test_measure_and_render(script, experiment, tmp_path):
     out = tmp_path / "out"
     common = (
