@@ -6,7 +6,7 @@ they get, not a re-implementation. ``scripts/validate_statistics.py`` runs it an
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from statistics import NormalDist
 
@@ -90,9 +90,13 @@ def _time(value: float, end: float) -> Time:
     return Time(value, value) if value <= end else Time(end, math.inf)
 
 
-def uncensored(repetitions: int, seed: int = 0) -> Iterator[Finding]:
+def uncensored(
+    repetitions: int, seed: int = 0, noises: Collection[str] = tuple(DISTRIBUTIONS)
+) -> Iterator[Finding]:
     """Coverage of the primary and the sensitivity intervals, error rates and bias, where every run gets there."""
     for place, (name, draw) in enumerate(DISTRIBUTIONS.items()):
+        if name not in noises:
+            continue
         for effect in (1.0, EFFECT):
             for n in PAIRS:
                 rng = np.random.default_rng([seed, place, n, round(10 * effect)])
