@@ -18,6 +18,7 @@ from gbn.analysis.load import Source
 from gbn.config.errors import ConfigError
 from gbn.config.grid import Grid, load_grid
 from gbn.config.schema import Config
+from gbn.config.seeds import seed_list
 from gbn.engine.run import Outcome
 from gbn.engine.sweep import default_jobs, train_all
 from gbn.store.archive import Archive
@@ -96,14 +97,6 @@ def seconds(text: str) -> float:
     if not match or float(match[1]) <= 0:
         raise argparse.ArgumentTypeError(f"{text!r} is no time: use 90s, 20m or 2h")
     return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]]
-
-
-def seed_list(text: str) -> set[int]:
-    """`3`, `4-7` or `0,2,4-7`."""
-    if not re.fullmatch(r"\d+(-\d+)?(,\d+(-\d+)?)*", text):
-        raise argparse.ArgumentTypeError(f"{text!r} is no list of seeds: use 3 or 4-7 or 0,2,4-7")
-    parts = [[int(end) for end in part.split("-")] for part in text.split(",")]
-    return {seed for part in parts for seed in range(part[0], part[-1] + 1)}
 
 
 def name_of(arguments: argparse.Namespace) -> str:

@@ -6,6 +6,7 @@ import shutil
 import sys
 
 from gbn.analysis import cli
+from gbn.config.seeds import seed_list
 
 EXAMPLES = (
     "python scripts/watch.py experiments/quick",
@@ -28,6 +29,7 @@ def parser() -> argparse.ArgumentParser:
         "--runs", nargs="+", metavar="GLOB", help="any set of runs instead: ids, patterns on ids, run folders"
     )
     add("--scale", help="one of the experiment's scales (default: its own)")
+    add("--seeds", type=seed_list, help="only these of the grid's seeds: 3 or 4-7 or 0,2,4-7")
     add("--results", default="results", metavar="DIR", help="where runs/ is (default: results)")
     add(
         "--measure",
@@ -69,6 +71,8 @@ def run() -> int:
 
 def watch(args: argparse.Namespace) -> int:
     """One snapshot, or a live view."""
+    from dataclasses import replace
+
     from rich.console import Console
 
     from gbn.analysis.plan import plan_of_grid
@@ -80,10 +84,13 @@ def watch(args: argparse.Namespace) -> int:
         from gbn.config.grid import load_grid
 
         plan = plan_of_grid(load_grid(args.experiment, args.scale, args.overrides))
+        if args.seeds:
+            plan = replace(plan, entries=tuple(entry for entry in plan.entries if entry.seed in args.seeds))
         command = shlex.join(
             [
                 *("python", "scripts/reproduce.py", args.experiment),
                 *(("--scale", args.scale) if args.scale else ()),
+                *(("--seeds", ",".join(map(str, sorted(args.seeds)))) if args.seeds else ()),
                 *(("--results", args.results) if args.results != "results" else ()),
                 *args.overrides,
             ]
