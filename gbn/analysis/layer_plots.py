@@ -66,7 +66,7 @@ def draw(frame: pd.DataFrame, comparison: Comparison, setting: str, row: Row, ch
                 _panel(axes, tables, dict(row.arms), looks, quantity)
             panels[0].set_ylabel(QUANTITIES[quantity].label)
         figure.subplots_adjust(
-            left=0.095, right=0.985, wspace=0.27, hspace=0.2, top=1 - TOP / height, bottom=BOTTOM / height
+            left=0.125, right=0.985, wspace=0.27, hspace=0.2, top=1 - TOP / height, bottom=BOTTOM / height
         )
         figure.align_ylabels(grid[:, 0])
         for axes, layer in zip(grid[0], layers, strict=True):
@@ -190,6 +190,7 @@ def _mean(table: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _ticks(axes: Axes, log: bool) -> None:
+    axes.set_axisbelow(True)
     axes.grid(True, color="0.92", linewidth=0.5)
     axes.tick_params(width=0.6, length=2.5, which="major", pad=1.5)
     axes.tick_params(width=0.4, length=1.5, which="minor")

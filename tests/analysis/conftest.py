@@ -1,6 +1,9 @@
+import json
+
 import pytest
 
 from gbn.analysis.simulate import Arm, SimulatedGrid, write_runs
+from gbn.store import RunStore
 
 CONTROLS = {"gbn_fast": ["bn_matched[gbn_fast]", "bn_reparam[gbn_fast]"]}
 
@@ -30,3 +33,41 @@ def make_grid():
 def results(tmp_path, grid):
     write_runs(grid.records(), tmp_path)
     return tmp_path
+
+
+def recording(update, value, layers=("stem.norm", "body.norm", "last.norm")):
+    return {
+        "update": update,
+        "revision": 1,
+        "images": 8,
+        "lr": 0.1,
+        "layers": {
+            name: {
+                "active": [value - 0.1, value, value + 0.1],
+                "deviation": [None, None, None],
+                "dead": 0.25,
+                "weight_norm": value * 10.0**depth,
+            }
+            for depth, name in enumerate(layers)
+        },
+    }
+
+
+def write_recordings(grid, results, arms=("bn", "gbn_fast")):
+    """Recordings for the runs of some arms: the active share is 0.3 + seed / 100 + update / 10,000."""
+    for record in grid.records():
+        norm = record.config["norm"]["name"]
+        if norm in arms:
+            lines = [
+                recording(update, 0.3 + record.config["seed"] / 100 + update / 1e4)
+                for update in (5, 100, 2000)
+            ]
+            path = RunStore(results).path(record.run_id) / "layers.jsonl"
+            path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+@pytest.fixture
+def recorded(grid, results):
+    """Results in which two arms of four have recordings of their layers."""
+    write_recordings(grid, results)
+    return results

@@ -1,52 +1,15 @@
 """Recordings as a frame: every number where it belongs, from the store and from the archive."""
 
 import dataclasses
-import json
 import math
 
 import numpy as np
 import pytest
 
-from gbn.analysis.activations import COLUMNS, QUANTITIES, layer_frame, layers_to_show, require, seed_table
+from gbn.analysis.activations import COLUMNS, layer_frame, layers_to_show, require, seed_table
 from gbn.analysis.load import NothingFound, load_grid_runs
 from gbn.store import RunStore
 from gbn.store.archive import Archive
-
-
-def recording(update, value, layers=("stem.norm", "body.norm", "last.norm")):
-    return {
-        "update": update,
-        "revision": 1,
-        "images": 8,
-        "lr": 0.1,
-        "layers": {
-            name: {
-                "active": [value - 0.1, value, value + 0.1],
-                "deviation": [None, None, None],
-                "dead": 0.25,
-                "weight_norm": value * 10.0**depth,
-            }
-            for depth, name in enumerate(layers)
-        },
-    }
-
-
-def write_recordings(grid, results, arms=("bn", "gbn_fast")):
-    """Recordings for the runs of some arms: the active share is 0.3 + seed / 100 + update / 10,000."""
-    for record in grid.records():
-        norm = record.config["norm"]["name"]
-        if norm in arms:
-            lines = [
-                recording(update, 0.3 + record.config["seed"] / 100 + update / 1e4) for update in (5, 100, 2000)
-            ]
-            path = RunStore(results).path(record.run_id) / "layers.jsonl"
-            path.write_text("".join(json.dumps(line) + "\n" for line in lines))
-
-
-@pytest.fixture
-def recorded(grid, results):
-    write_recordings(grid, results)
-    return results
 
 
 def test_every_number_is_in_its_place(grid, recorded):
@@ -93,7 +56,9 @@ def test_first_middle_and_last_layer_with_a_relu(grid, recorded):
     assert layers_to_show(without, "") == ["stem.norm", "body.norm"]
     assert layers_to_show(frame[frame.quantity != "active"], "") == ["stem.norm", "body.norm", "last.norm"]
     assert layers_to_show(frame, "", ["last.norm"]) == ["last.norm"]
-    with pytest.raises(ValueError, match=r"no normalizer 'stem' was recorded; there are stem\.norm, body\.norm"):
+    with pytest.raises(
+        ValueError, match=r"no normalizer 'stem' was recorded; there are stem\.norm, body\.norm"
+    ):
         layers_to_show(frame, "", ["stem"])
 
 
@@ -108,4 +73,3 @@ def test_a_table_of_seeds_takes_logarithms_where_the_figure_does(grid, recorded)
     assert seed_table(frame, "", "bn", "stem.norm", "deviation").isna().all(axis=None)
     negative = frame.assign(median=-frame["median"])
     assert np.isnan(seed_table(negative, "", "bn", "last.norm", "weight_norm")).all(axis=None)
-

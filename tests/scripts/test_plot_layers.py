@@ -1,0 +1,57 @@
+"""plot_layers.py: from the command line to figures, or to a line that says what is missing."""
+
+import json
+
+import pytest
+
+from gbn.analysis.simulate import Arm, SimulatedGrid, write_runs
+from gbn.store import RunStore
+
+GRID = SimulatedGrid({"bn": Arm(), "gbn_cvar": Arm()}, seeds=range(2))
+
+
+@pytest.fixture
+def results(tmp_path):
+    write_runs(GRID.records(), tmp_path)
+    return tmp_path
+
+
+def record_layers(results):
+    for run_id in RunStore(results).run_ids():
+        lines = [{"update": n, "layers": {"stem.norm": {"active": [0.1, 0.5, 0.9]}}} for n in (5, 2000)]
+        path = RunStore(results).path(run_id) / "layers.jsonl"
+        path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+def test_figures_of_recorded_runs(script, results):
+    record_layers(results)
+    status, out, _ = script(
+        "plot_layers", "--runs", "simulated-*", "--results", results, "--quantities", "active"
+    )
+    assert status == 0
+    assert "runs-layers.png" in out
+    assert (results / "scratch" / "figures" / "runs-layers.pdf").read_bytes().startswith(b"%PDF")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--quantities", "activity"], "no quantity 'activity' is recorded; there are statistic, deviation"),
+        (
+            ["--quantities", "active", "--layers", "body"],
+            "no normalizer 'body' was recorded; there are stem.norm",
+        ),
+    ],
+)
+def test_a_wrong_choice_is_one_line(script, results, arguments, words):
+    record_layers(results)
+    status, _, errors = script("plot_layers", "--runs", "simulated-*", "--results", results, *arguments)
+    assert status == 2
+    assert words in errors
+
+
+def test_runs_without_recordings_are_told_how_to_get_them(script, results):
+    status, _, errors = script("plot_layers", "--runs", "simulated-*", "--results", results)
+    assert status == 2
+    assert errors.count("\n") == 1
+    assert "train with trainer.record.layers=true" in errors
