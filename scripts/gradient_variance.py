@@ -112,9 +112,9 @@ def render(path: Path) -> None:
     """Table and figure of a file."""
     from gbn.analysis import gradient_variance, gradient_variance_plot
 
-    study = gradient_variance.read(path)
-    path.with_suffix(".md").write_text(gradient_variance.markdown(study, path.stem), encoding="utf-8")
-    gradient_variance_plot.save(study, path.with_suffix(".png"))
+    found = gradient_variance.read(path)
+    path.with_suffix(".md").write_text(gradient_variance.markdown(found, path.stem), encoding="utf-8")
+    gradient_variance_plot.save(found, path.with_suffix(".png"))
 
 
 def run() -> int:

@@ -7,7 +7,7 @@ as logarithms, cosines as they are; intervals are 95 % t intervals over seeds.
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ _ADDITIVE = ("cosine", "relative_bias", "along")
 
 
 @dataclass(frozen=True)
-class Study:
+class Measured:
     """A file's content.
 
     Attributes:
@@ -110,7 +110,7 @@ def write(path: Path, header: Mapping[str, Any], rows: Iterable[Mapping[str, Any
     path.write_text(f"# {MARK} {json.dumps(header, sort_keys=True)}\n{table}", encoding="utf-8")
 
 
-def read(path: Path) -> Study:
+def read(path: Path) -> Measured:
     """Read it back.
 
     Raises:
@@ -127,12 +127,12 @@ def read(path: Path) -> Study:
         rows = pd.read_csv(
             file, dtype={"against": str}, keep_default_na=False, na_values={"value": [""], "error": [""]}
         )
-    return Study(json.loads(content), rows)
+    return Measured(json.loads(content), rows)
 
 
-def markdown(study: Study, stem: str) -> str:
+def markdown(measured: Measured, stem: str) -> str:
     """The readable table; `stem`: the name of the CSV and the figure without their suffixes."""
-    header = study.header
+    header = measured.header
     lines = [
         f"# Variance of the weight gradient: {stem}",
         "",
@@ -141,17 +141,17 @@ def markdown(study: Study, stem: str) -> str:
         "",
         f"![Variance of the weight gradient]({stem}.png)",
         "",
-        *_explanation(study),
+        *_explanation(measured),
     ]
-    for update in study.states:
-        lines += ["", f"## After {update} updates", "", *_state(study, update)]
-    if study.sizes:
-        lines += ["", "## The statistic's own gradient against the batch size", "", *_sizes(study)]
+    for update in measured.states:
+        lines += ["", f"## After {update} updates", "", *_state(measured, update)]
+    if measured.sizes:
+        lines += ["", "## The statistic's own gradient against the batch size", "", *_sizes(measured)]
     return "\n".join([*lines, "", "## How it was measured", "", *_provenance(header), ""])
 
 
-def _explanation(study: Study) -> list[str]:
-    header, rows = study.header, study.rows
+def _explanation(measured: Measured) -> list[str]:
+    header, rows = measured.header, measured.rows
     seeds = sorted(rows.seed.unique())
     batches = sorted(rows[~rows.quantity.isin(BY_SIZE)].batches.unique())
     return [
@@ -168,12 +168,12 @@ def _explanation(study: Study) -> list[str]:
         "where the gradient knows that the loss does not change with the weight's scale.",
         "",
         "Brackets: 95 % t interval over seeds, one row at a time. "
-        f"Monte-Carlo standard error of a seed's number, from the limited number of batches: {_monte_carlo(study)}.",
+        f"Monte-Carlo standard error of a seed's number (finitely many batches): {_monte_carlo(measured)}.",
     ]
 
 
-def _monte_carlo(study: Study) -> str:
-    rows = study.rows[(study.rows.layer == NETWORK) & study.rows.error.notna()]
+def _monte_carlo(measured: Measured) -> str:
+    rows = measured.rows[(measured.rows.layer == NETWORK) & measured.rows.error.notna()]
     ratios = rows[rows.quantity == "variance_ratio"]
     cosines = rows[rows.quantity == "cosine"]
     if ratios.empty or cosines.empty:
@@ -182,8 +182,8 @@ def _monte_carlo(study: Study) -> str:
     return f"at most {relative:.2g} % of a variance ratio, at most {cosines.error.max():.2g} for a cosine"
 
 
-def _state(study: Study, update: int) -> list[str]:
-    header = study.header
+def _state(measured: Measured, update: int) -> list[str]:
+    header = measured.header
     baseline, trained, exact = header["baseline"], header["trajectory"], header["exact"]
     columns = [
         (f"variance / {baseline}'s", "variance_ratio", baseline),
@@ -194,23 +194,28 @@ def _state(study: Study, update: int) -> list[str]:
         ("along the weight", "along_rms", ""),
     ]
     cells = [
-        [arm, *(_cell(study.over_seeds(arm, quantity, other, update=update), quantity, arm == other)
+        [arm, *(_cell(measured.over_seeds(arm, quantity, other, update=update), quantity, arm == other)
                 for _, quantity, other in columns)]
-        for arm in study.arms
+        for arm in measured.arms
     ]  # fmt: skip
     lines = table(["arm", *(name for name, _, _ in columns)], cells)
-    if len(study.layers) > 1:
+    if len(measured.layers) > 1:
         ratios = [
-            [arm, *(_cell(study.over_seeds(arm, "variance_ratio", baseline, update=update, layer=layer),
-                          "variance_ratio", arm == baseline) for layer in study.layers)]
-            for arm in study.arms
+            [arm, *(_cell(measured.over_seeds(arm, "variance_ratio", baseline, update=update, layer=layer),
+                          "variance_ratio", arm == baseline) for layer in measured.layers)]
+            for arm in measured.arms
         ]  # fmt: skip
-        lines += ["", f"Variance / {baseline}'s, layer by layer:", "", *table(["arm", *study.layers], ratios)]
+        lines += [
+            "",
+            f"Variance / {baseline}'s, layer by layer:",
+            "",
+            *table(["arm", *measured.layers], ratios),
+        ]
     return lines
 
 
-def _sizes(study: Study) -> list[str]:
-    rows = study.rows[study.rows.quantity.isin(BY_SIZE)]
+def _sizes(measured: Measured) -> list[str]:
+    rows = measured.rows[measured.rows.quantity.isin(BY_SIZE)]
     (layer,), batches = rows.layer.unique(), "/".join(map(str, sorted(rows.batches.unique())))
     arms = list(dict.fromkeys(rows.arm))
     lines = [
@@ -227,14 +232,14 @@ def _sizes(study: Study) -> list[str]:
         cells = [
             [
                 arm,
-                *(f"{study.at_size(arm, quantity, size).value_low:.3g}" for size in study.sizes),
-                _with_interval(study.slope(arm, quantity), lambda value: f"{value:.2f}"),
+                *(f"{measured.at_size(arm, quantity, size).value_low:.3g}" for size in measured.sizes),
+                _with_interval(measured.slope(arm, quantity), lambda value: f"{value:.2f}"),
             ]
             for arm in arms
         ]
         lines += [
             "",
-            *table([f"variance of {name}", *(f"batch {size}" for size in study.sizes), "power"], cells),
+            *table([f"variance of {name}", *(f"batch {size}" for size in measured.sizes), "power"], cells),
         ]
     return lines
 
@@ -255,7 +260,7 @@ def _ratio(value: float) -> str:
     return f"{value:.3f}" if value < 2 else f"{value:.2f}" if value < 10 else f"{value:,.1f}"
 
 
-def _with_interval(estimate: Estimate, text: Any) -> str:
+def _with_interval(estimate: Estimate, text: Callable[[float], str]) -> str:
     if estimate.n == 0:
         return "-"
     centre = text(estimate.value_low)

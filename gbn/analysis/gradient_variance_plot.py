@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
-from gbn.analysis.gradient_variance import Study
+from gbn.analysis.gradient_variance import Measured
 from gbn.analysis.labels import label_ends
 from gbn.analysis.plots import _RC, COLOURS, DPI, STYLES, WIDTH
 from gbn.analysis.statistics import Estimate
@@ -18,35 +18,37 @@ from gbn.analysis.statistics import Estimate
 _MARKERS = ("o", "s", "^", "D", "v", "P")
 
 
-def draw(study: Study) -> Figure:
+def draw(measured: Measured) -> Figure:
     """Above: variance, noise scale and bias of each arm; below: the part along the weight, and the batch size."""
-    header = study.header
+    header = measured.header
     baseline, exact = header["baseline"], header["exact"]
     compared = exact or baseline
     with mpl.rc_context(_RC):
-        below = 2 if study.sizes else 1
-        height = 1.0 + below * (0.75 + 0.17 * len(study.arms))
+        below = 2 if measured.sizes else 1
+        height = 1.0 + below * (0.75 + 0.17 * len(measured.arms))
         figure = Figure(figsize=(WIDTH, height), dpi=DPI)
         grid = figure.subplots(below, 3, squeeze=False)
         figure.subplots_adjust(
             left=0.155, right=0.985, wspace=0.2, hspace=0.3, top=1 - 0.62 / height, bottom=0.85 / height
         )
-        _arms(grid[0][0], study, "variance_ratio", baseline, f"variance / {baseline}'s", one=True, names=True)
-        _arms(grid[0][1], study, "noise_scale", "", "noise scale (images)", log=True)
+        _arms(
+            grid[0][0], measured, "variance_ratio", baseline, f"variance / {baseline}'s", one=True, names=True
+        )
+        _arms(grid[0][1], measured, "noise_scale", "", "noise scale (images)", log=True)
         _arms(
             grid[0][2],
-            study,
+            measured,
             "cosine",
             compared,
             f"cosine with {compared}'s mean",
             log=False,
             one=True,
         )
-        if study.sizes:
-            _arms(grid[1][0], study, "along_rms", "", "cos(weight, gradient), r.m.s.", names=True)
-            _against_size(grid[1][1], study, "through_variance", "variance: through S")
-            _against_size(grid[1][2], study, "statistic_variance", "variance: dS/dw")
-            _make_room(grid[1][1:], max(map(len, study.arms)))
+        if measured.sizes:
+            _arms(grid[1][0], measured, "along_rms", "", "cos(weight, gradient), r.m.s.", names=True)
+            _against_size(grid[1][1], measured, "through_variance", "variance: through S")
+            _against_size(grid[1][2], measured, "statistic_variance", "variance: dS/dw")
+            _make_room(grid[1][1:], max(map(len, measured.arms)))
             label_ends(grid[1][2], size=6.5)  # they serve both panels
         handles, labels = grid[0][0].get_legend_handles_labels()
         figure.legend(
@@ -58,12 +60,12 @@ def draw(study: Study) -> Figure:
             fontsize=7,
         )
         figure.text(0.02, 1 - 0.07 / height, header["title"], fontsize=8.5, fontweight="bold", va="top")
-        seeds = study.rows.seed.nunique()
+        seeds = measured.rows.seed.nunique()
         caption = (
             f"Points: mean over {seeds} seeds, bars: 95 % t interval of that mean; every arm at the weights of "
             f"one run ({header['trajectory']}) and on the same batches.\nCosines are corrected for noise. "
         )
-        if study.sizes:
+        if measured.sizes:
             caption += "Grey: a variance that falls as 1 / batch size."
         figure.text(0.02, 0.06 / height, caption, fontsize=6.8, color="0.3", va="bottom")
         return figure
@@ -79,15 +81,15 @@ def _make_room(panels: Sequence[Axes], letters: int) -> None:
 
 
 def _arms(
-    axes: Axes, study: Study, quantity: str, against: str, title: str,
+    axes: Axes, measured: Measured, quantity: str, against: str, title: str,
     *, log: bool = True, one: bool = False, names: bool = False,
 ) -> None:  # fmt: skip
-    states, arms = study.states, study.arms
+    states, arms = measured.states, measured.arms
     if one:
         axes.axvline(1, color="0.6", linewidth=0.7, zorder=0)
     for index, update in enumerate(states):
         shift = 0.2 * (index - (len(states) - 1) / 2)
-        found = [study.over_seeds(arm, quantity, against, update=update) for arm in arms]
+        found = [measured.over_seeds(arm, quantity, against, update=update) for arm in arms]
         y = np.arange(len(arms)) + shift
         kept = [i for i, estimate in enumerate(found) if estimate.n and np.isfinite(estimate.value_low)]
         axes.errorbar(
@@ -123,11 +125,11 @@ def _bars(estimates: Sequence[Estimate]) -> Any:
     return np.nan_to_num(ends.reshape(2, -1)).clip(min=0)
 
 
-def _against_size(axes: Axes, study: Study, quantity: str, title: str) -> None:
-    sizes = study.sizes
-    arms = [arm for arm in study.arms if study.at_size(arm, quantity, sizes[0]).n]
+def _against_size(axes: Axes, measured: Measured, quantity: str, title: str) -> None:
+    sizes = measured.sizes
+    arms = [arm for arm in measured.arms if measured.at_size(arm, quantity, sizes[0]).n]
     for index, arm in enumerate(arms):
-        found = [study.at_size(arm, quantity, size) for size in sizes]
+        found = [measured.at_size(arm, quantity, size) for size in sizes]
         colour, style = COLOURS[index % len(COLOURS)], STYLES[(index + index // len(COLOURS)) % len(STYLES)]
         middle = [one.value_low for one in found]
         axes.plot(sizes, middle, color=colour, linestyle=style, linewidth=1.1, label=arm)
@@ -166,7 +168,7 @@ def _dress(axes: Axes) -> None:
     axes.tick_params(width=0.4, length=1.5, which="minor")
 
 
-def save(study: Study, path: Path) -> None:
+def save(measured: Measured, path: Path) -> None:
     """Write the PNG; without dates and versions in it, an unchanged figure is an unchanged file."""
     with mpl.rc_context(_RC):
-        draw(study).savefig(path, metadata={"Software": None})
+        draw(measured).savefig(path, metadata={"Software": None})

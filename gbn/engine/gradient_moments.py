@@ -172,7 +172,7 @@ def readings(sums: GradientSums, against: Sequence[str] = ()) -> list[Reading]:
     ``variance``        trace of the covariance of a batch's gradient
     ``mean_square``     squared length of the mean gradient; negative where noise leaves nothing of it
     ``noise_scale``     batch size * variance / mean_square, in images: B_simple of McCandlish et al. 2018
-                        (arXiv 1812.06162, eq. 2.9) with a batch's covariance times its size for an example's
+                        (arXiv 1812.06162) with a batch's covariance times its size for an example's
                         covariance, since behind a batch's statistics no example has a gradient of its own
     ``variance_ratio``  variance / the other arm's
     ``cosine``          of the angle between the two arms' mean gradients; unbiased products above and below, so noise

@@ -36,6 +36,8 @@ def measure(
 ) -> GradientSums:
     """Gradients of several models, equal in every parameter, over the same batches, in training mode.
 
+    In the parameters' own precision: no autocast, whatever the run was trained with.
+
     Parameters, buffers (running averages), modes and the global random stream are left as they were; dropout draws
     the same for every model.
 
