@@ -50,11 +50,24 @@ def draw(frame: pd.DataFrame, comparison: Comparison, setting: str, row: Row, ch
         setting: the setting.
         row: the arms (of :func:`gbn.analysis.plots.rows_of`).
         choice: quantities and layers; quantities that no arm has are left out.
+
+    Raises:
+        ValueError: a layer that was not recorded, or no quantity that is defined in these layers.
     """
     layers = layers_to_show(frame, setting, choice.layers)
-    here = frame[(frame.setting == setting) & frame.arm.isin([arm for arm, _ in row.arms])]
-    defined = set(here.quantity[here.layer.isin(layers) & here["median"].notna()])
+    here = frame[
+        (frame.setting == setting)
+        & frame.arm.isin([arm for arm, _ in row.arms])
+        & frame.layer.isin(layers)
+        & frame.quantity.isin(choice.quantities)
+    ]
+    defined = set(here.quantity[here["median"].notna()])
     quantities = [name for name in choice.quantities if name in defined]
+    if not quantities:
+        raise ValueError(
+            f"none of {', '.join(choice.quantities)} is defined in {', '.join(layers)}: choose other quantities or "
+            "layers"
+        )
     looks = _looks(row, comparison.runs.plan.reference)
     with mpl.rc_context(_RC):
         height = ROW_HEIGHT * len(quantities) + TOP + BOTTOM
@@ -87,7 +100,7 @@ def save(
         The files, and a sentence for each setting that was not drawn.
 
     Raises:
-        ValueError: a quantity or a layer that was not recorded.
+        ValueError: a layer that was not recorded, or no quantity that is defined in the chosen layers.
     """
     folder.mkdir(parents=True, exist_ok=True)
     paths, notes = [], []

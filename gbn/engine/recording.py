@@ -14,7 +14,8 @@ At some points of the curve a :class:`LayerRecorder` looks at every normalizer o
   L2 Regularization versus Batch and Weight Normalization, arXiv 1706.05350).
 
 Recording changes no number of the run: the batch goes through copies of the buffers with dropout off, modes are
-put back, no random stream moves, gradients and parameters are only read. Nor does the training clock see it.
+put back, no random stream moves, gradients and parameters are only read. (Of a foreign layer that keeps state
+outside its buffers this can't be promised.) Nor does the training clock see it.
 """
 
 from collections.abc import Callable, Sequence

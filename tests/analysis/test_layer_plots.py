@@ -92,3 +92,9 @@ def test_ticks_are_short():
 def test_an_unknown_quantity_is_refused():
     with pytest.raises(ValueError, match="no quantity 'activity' is recorded; there are statistic"):
         Choice(("activity",))
+
+
+def test_a_figure_without_a_panel_is_refused(drawn):
+    frame, comparison = drawn
+    with pytest.raises(ValueError, match=r"none of deviation, slope is defined in stem\.norm"):
+        layer_plots.draw(frame, comparison, "", ROW, Choice(("deviation", "slope"), ("stem.norm",)))

@@ -1,5 +1,7 @@
 """Recordings of layers: they change no number of a run, and their numbers are what they say."""
 
+import time
+
 import pytest
 import torch
 from torch import nn
@@ -71,6 +73,29 @@ def test_a_recorded_run_equals_the_unrecorded_one_bit_for_bit(small, tmp_path, n
     assert set(updates) <= {point["update"] for point in having.curve}
     assert [list(line["layers"]) for line in having.layers] == [["layers.0.norm", "layers.1.norm"]] * 3
     assert {line["images"] for line in having.layers} == {40}
+
+
+def test_half_precision_is_left_alone_too(small, tmp_path):
+    overrides = ("norm=gbn_cvar", "trainer.precision=bf16")
+    plain = run(small(*overrides, f"results_dir={tmp_path}/plain"))
+    run(small(*overrides, *RECORD, f"results_dir={tmp_path}/recorded"))
+    without, having = (RunStore(tmp_path / name).load(plain.run_id) for name in ("plain", "recorded"))
+    assert timeless(without.curve) == timeless(having.curve)
+    assert len(having.layers) == 3
+
+
+def test_the_training_clock_does_not_see_it(small, tmp_path, monkeypatch):
+    def slow(method):
+        def slowed(*arguments):
+            time.sleep(0.5)
+            return method(*arguments)
+
+        return slowed
+
+    for name in ("before_step", "record"):
+        monkeypatch.setattr(LayerRecorder, name, slow(getattr(LayerRecorder, name)))
+    outcome = run(small(*RECORD))
+    assert 0 < RunStore(tmp_path).load(outcome.run_id).summary["seconds"] < 6 * 0.5
 
 
 def test_stopped_and_resumed_it_records_what_the_uninterrupted_run_does(small, tmp_path):
