@@ -20,8 +20,12 @@ from typing import Any
 from bench import command, steps
 from bench.environment import RESULTS, environment, file_name, write_rows
 
-from gbn.analysis import cost, printed
-from gbn.config.grid import load_grid
+from gbn.analysis import cli, cost, printed
+from gbn.analysis.compare import Comparison, Options
+from gbn.analysis.load import load_grid_runs
+from gbn.analysis.sections_effects import times
+from gbn.analysis.tables import grid_lines
+from gbn.config.grid import Grid, load_grid
 from gbn.engine.run import choose_device, set_threads
 
 
@@ -43,6 +47,22 @@ def options() -> argparse.ArgumentParser:
     add("--budget", type=float, metavar="SECONDS", help="begin no block after this time")
     add("--out", type=Path, default=RESULTS, help="folder of the file (results/benchmarks)")
     add("--render", type=Path, metavar="CSV", help="print the ratios of this file, no more")
+    add(
+        "--times",
+        choices=("store", "archive", "both"),
+        help="with the runs found there: print time = updates x cost",
+    )
+    add(
+        "--elsewhere",
+        action="store_true",
+        help="with --times: also where the runs ran on another machine, a forecast",
+    )
+    add(
+        "--results",
+        default="results",
+        metavar="DIR",
+        help="with --times: where the runs are (default: results)",
+    )
     return parser
 
 
@@ -54,7 +74,7 @@ def main(argv: list[str] | None = None) -> int:
     extra = ["tracker.mode=disabled", "trainer.progress=quiet"]
     grid = load_grid(arguments.experiment, arguments.scale, extra)
     if arguments.render:
-        print(ratios(cost.read(arguments.render), grid.reference))
+        report(cost.read(arguments.render), grid, arguments)
         return 0
     cells = steps.chosen(grid, arguments.settings, arguments.arms)
     device = choose_device(arguments.device)
@@ -77,11 +97,29 @@ def main(argv: list[str] | None = None) -> int:
             said = "".join(f"; {count} arms {status}" for status, count in spoilt.items())
             print(f"{setting or name}: block {number + 1} of {arguments.blocks}{said}", flush=True)
     if rows:
-        print(ratios(cost.read(path), grid.reference))
+        report(cost.read(path), grid, arguments)
         print(path)
     if budget.left_out:
         print(f"out of time, left out: {'; '.join(budget.left_out)}", file=sys.stderr)
     return int(bool(budget.left_out) or not rows or any(row["status"] != cost.OK for row in rows))
+
+
+def report(costs: cost.Costs, grid: Grid, arguments: argparse.Namespace) -> None:
+    """Print the ratios of a file and, where asked for, the times that they make with the runs of the grid.
+
+    Raises:
+        ValueError: --times with runs of another machine, and no --elsewhere.
+        NothingFound: --times without a finished run.
+    """
+    print(ratios(costs, grid.reference))
+    if arguments.times is None:
+        return
+    comparison = Comparison(load_grid_runs(grid, arguments.results, arguments.times), Options())
+    for setting in grid.settings:
+        for section in times(comparison, setting, costs, arguments.elsewhere):
+            print(
+                "", *filter(None, [setting, section.heading]), *grid_lines(section), *section.notes, sep="\n"
+            )
 
 
 def ratios(costs: cost.Costs, reference: str) -> str:
@@ -97,4 +135,4 @@ def ratios(costs: cost.Costs, reference: str) -> str:
 
 
 if __name__ == "__main__":
-    command.run(main)
+    cli.main(main)

@@ -110,7 +110,7 @@ def time_ratio(
     """
     reason = None if elsewhere else costs_of.refusal(costs, comparison.runs)
     if reason:
-        raise ValueError(f"{reason}, or say that a cost from elsewhere is meant")
+        raise ValueError(f"{reason}, or ask for a forecast (elsewhere=True, --elsewhere)")
     against = against or comparison.runs.plan.reference
     seeds = comparison.pairs(setting, arm, against)
     ours, theirs = (

@@ -6,7 +6,7 @@ from gbn.analysis import cost, decompose, printed
 from gbn.analysis.compare import Comparison
 from gbn.analysis.cost import Costs
 from gbn.analysis.decompose import LINKS, Chain
-from gbn.analysis.section import Section
+from gbn.analysis.section import Section, percent
 from gbn.analysis.statistics import Estimate
 
 
@@ -16,10 +16,24 @@ def effects(comparison: Comparison, setting: str) -> Iterator[Section]:
     if chains:
         yield _chains(comparison, setting, chains)
     costs, _ = cost.choose(comparison.runs)
-    rows = [_time_row(comparison, costs, setting, arm) for arm in comparison.arms(setting)] if costs else []
-    timed = [row for row in rows if row is not None]
-    if costs is not None and timed:
-        yield _times(comparison, setting, costs, timed)
+    if costs is not None:
+        yield from times(comparison, setting, costs)
+
+
+def times(comparison: Comparison, setting: str, costs: Costs, elsewhere: bool = False) -> Iterator[Section]:
+    """Time = updates x cost for the arms that were timed; nothing where none was.
+
+    Args:
+        elsewhere: these costs may be of another machine or configuration than the runs': what the same updates would
+            take there.
+
+    Raises:
+        ValueError: costs that do not belong to the runs, and `elsewhere` is not said.
+    """
+    found = (_time_row(comparison, costs, setting, arm, elsewhere) for arm in comparison.arms(setting))
+    rows = [row for row in found if row is not None]
+    if rows:
+        yield _times(comparison, setting, costs, rows)
 
 
 def refused_costs(comparison: Comparison) -> list[str]:
@@ -64,7 +78,7 @@ def _chains(comparison: Comparison, setting: str, chains: list[Chain]) -> Sectio
 
 def _what(chain: Chain) -> str:
     if chain.quantity == "speedup":
-        return f"{chain.unit} to {100 * chain.target:g} %" + ("" if chain.exact else " *")
+        return f"{chain.unit} to {percent(chain.target)}" + ("" if chain.exact else " *")
     return {"area": "area under curve", "last": "last accuracy"}[chain.quantity]
 
 
@@ -85,7 +99,7 @@ def _fewer(comparison: Comparison, setting: str, chains: list[Chain]) -> str:
 def _times(comparison: Comparison, setting: str, costs: Costs, rows: Sequence[tuple[str, ...]]) -> Section:
     columns = ["arm", "ms an update", "cost"]
     for target in comparison.targets(setting):
-        columns += [f"updates to {100 * target:g} %", "time"]
+        columns += [f"updates to {percent(target)}", "time"]
     reference = comparison.runs.plan.reference
     return Section(
         f"Time = updates x cost of an update: each as {reference} / arm (greater than 1: the arm is faster)",
@@ -95,7 +109,9 @@ def _times(comparison: Comparison, setting: str, costs: Costs, rows: Sequence[tu
     )
 
 
-def _time_row(comparison: Comparison, costs: Costs, setting: str, arm: str) -> tuple[str, ...] | None:
+def _time_row(
+    comparison: Comparison, costs: Costs, setting: str, arm: str, elsewhere: bool
+) -> tuple[str, ...] | None:
     """None for an arm that was not timed."""
     reference = comparison.runs.plan.reference
     if not costs.seconds.get((setting, arm)):
@@ -105,7 +121,7 @@ def _time_row(comparison: Comparison, costs: Costs, setting: str, arm: str) -> t
         return (*row, *["1 (reference)"] * (1 + 2 * len(comparison.targets(setting))))
     row.append(printed.ratio(cost.ratio(costs, setting, arm, reference)))
     for target in comparison.targets(setting):
-        found = decompose.time_ratio(comparison, costs, setting, arm, target)
+        found = decompose.time_ratio(comparison, costs, setting, arm, target, elsewhere=elsewhere)
         row += [printed.ratio(found.updates), printed.ratio(found.time)]
     return tuple(row)
 
@@ -124,8 +140,11 @@ def _time_notes(comparison: Comparison, setting: str, costs: Costs) -> Iterator[
     if threads - {costs.threads}:
         text += f"The runs had {', '.join(map(str, sorted(threads)))} thread{'s' * (threads != {1})}. "
     yield text.strip()
+    reason = cost.refusal(costs, comparison.runs)
+    if reason:
+        yield f"A forecast, not a measurement: {reason}."
     yield (
-        "Time: the product of the two, which are independent (updates over seeds, cost over blocks); its interval is "
-        "Welch and Satterthwaite's t of the sum of their logarithms; where runs missed the target, the product of "
-        "intervals of 97.5 % each."
+        "Time: the product of the two, which are independent (updates over seeds, cost over blocks), as if every "
+        "update cost the same; its interval is Welch and Satterthwaite's t of the sum of their logarithms; where "
+        "runs missed the target, the product of intervals of 97.5 % each."
     )

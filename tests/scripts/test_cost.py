@@ -49,6 +49,7 @@ def experiment(tmp_path):
 QUICK = ("--device", "cpu", "--threads", "1", "--blocks", "2", "--block-seconds", "0")
 
 
+@pytest.mark.slow
 def test_it_writes_what_the_analysis_reads(tool, experiment, tmp_path, capsys):
     status = tool.script.main([str(experiment), *QUICK, "--out", str(tmp_path)])
     (path,) = tmp_path.glob("cost-tiny-*.csv")
@@ -97,6 +98,25 @@ def test_its_updates_are_those_of_a_run(tool, experiment, tmp_path):
     assert costs_of.read(path).machine == RunStore(tmp_path).load(outcome.run_id).machine
     for name, value in trainer.model.state_dict().items():
         assert torch.equal(value, weights[name]), name
+
+
+@pytest.mark.slow
+def test_times_with_the_runs_that_are_there(tool, experiment, tmp_path, capsys):
+    grid = load_grid(experiment, extra=[f"results_dir={tmp_path}", "tracker.mode=disabled"])
+    for _, config in grid.configs():
+        assert run(config).ok
+    asked = ("--times", "store", "--results", str(tmp_path))
+    assert tool.script.main([str(experiment), *QUICK, "--out", str(tmp_path), *asked]) == 0
+    (path,) = tmp_path.glob("cost-tiny-*.csv")
+    printed = capsys.readouterr().out
+    assert "Time = updates x cost of an update" in printed
+    assert "A forecast" not in printed
+    kind = costs_of.read(path).machine.partition(",")[0]
+    path.write_text(path.read_text().replace(kind, "Another CPU"))
+    with pytest.raises(ValueError, match=r"timed on Another CPU.*--elsewhere"):
+        tool.script.main([str(experiment), "--render", str(path), *asked])
+    assert tool.script.main([str(experiment), "--render", str(path), *asked, "--elsewhere"]) == 0
+    assert "A forecast, not a measurement" in capsys.readouterr().out
 
 
 def test_a_schedule_is_not_left_behind(tool, experiment):
