@@ -9,7 +9,7 @@ from gbn import kernels
 from gbn.config.errors import unknown
 from gbn.config.grid import Cell, Grid
 from gbn.config.schema import Config
-from gbn.data import load
+from gbn.data import ImageSet, load
 from gbn.engine.clock import LIMIT
 from gbn.engine.provenance import package_versions
 from gbn.engine.run import build_data, build_model
@@ -66,10 +66,8 @@ class SettingTiming:
         self.configs = {
             cell.label: Config.model_validate(cell.config).model_copy(update=seed) for cell in cells
         }
-        first = next(iter(self.configs.values()))
-        self.images = load(first.dataset.name, first.dataset.root, first.dataset.download)
-        # Arms of a setting may differ in their data only if a grid says so; else one set in memory serves all.
-        self._data: dict[str, tuple[Any, Any, Any]] = {}
+        # Arms that differ in nothing but their norm share one set in memory.
+        self._data: dict[str, tuple[ImageSet, Any, Any, Any]] = {}
         self._trainers: dict[str, Trainer] = {}
 
     def block(self, number: int, seconds: float) -> list[dict[str, Any]]:
@@ -108,13 +106,14 @@ class SettingTiming:
         return errors
 
     def _trainer(self, config: Config) -> Trainer:
-        model = build_model(config, self.images).to(self.device)
-        if config.trainer.channels_last:
-            model = model.to(memory_format=torch.channels_last)
         key = config.model_dump_json(exclude={"norm"})
         if key not in self._data:
-            self._data[key] = build_data(config, self.images, self.device)
-        loader, evaluator, task = self._data[key]
+            images = load(config.dataset.name, config.dataset.root, config.dataset.download)
+            self._data[key] = (images, *build_data(config, images, self.device))
+        images, loader, evaluator, task = self._data[key]
+        model = build_model(config, images).to(self.device)
+        if config.trainer.channels_last:
+            model = model.to(memory_format=torch.channels_last)
         # Files and mirror are for train(); only updates are made here.
         trainer = Trainer(config, model, loader, evaluator, task, None, None, self.device)
         trainer.recorder = None
