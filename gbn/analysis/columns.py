@@ -1,6 +1,7 @@
 """Runs in memory as columns: blocks of many runs, a row of each, and the curves of those that a plan uses."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -90,6 +91,15 @@ class Block:
             self.fetch([key])
         return self._values[key]
 
+    @cached_property
+    def ascending(self) -> bool:
+        """Whether the points of every run are in order of update."""
+        updates = self.values("update")
+        rises = updates[1:] >= updates[:-1]
+        inside = self._ends[:-1][(self._ends[:-1] > 0) & (self._ends[:-1] < len(updates))]
+        rises[inside - 1] = True  # from one run to the next
+        return bool(rises.all())
+
     def fetch(self, keys: Sequence[str]) -> None:
         """Read keys that :meth:`values` will be asked for, at once."""
         present = set(self.schema.names)
@@ -132,8 +142,12 @@ class Curves:
             return tuple(np.empty(0) for _ in names)
         self._fetch(("update", *names))
         order = self._order(row)
-        found = (self._slice(row, name).astype(float, copy=False) for name in names)
-        return tuple(found) if order is None else tuple(values[order] for values in found)
+        found = []
+        for name in names:
+            values = self._slice(row, name)
+            values = values if values.dtype == np.float64 else values.astype(np.float64)
+            found.append(values if order is None else values[order])
+        return tuple(found)
 
     def complete(self, name: str) -> bool:
         """Whether every point of every run has this key."""
@@ -168,5 +182,7 @@ class Curves:
 
     def _order(self, row: Row) -> np.ndarray | None:
         """What puts the points of a run in order of update; None where they are."""
+        if row.block.ascending:
+            return None
         updates = self._slice(row, "update")
         return None if (updates[1:] >= updates[:-1]).all() else np.argsort(updates, kind="stable")

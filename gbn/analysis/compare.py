@@ -89,6 +89,7 @@ class Comparison:
         self.measure: str = Options(self.options.measure or self.runs.plan.measure).measure or ""
         self._curves: dict[tuple[str, str, int], Curve] = {}
         self._times: dict[tuple[str, str, int, Unit], dict[float, Time]] = defaultdict(dict)
+        self._arm_times: dict[tuple[str, str, float, Unit], dict[int, Time]] = {}
         self._maxima: dict[str, dict[int, float]] = {}
         self._values: dict[tuple[str, str], pd.DataFrame] = {}
         self._evidence: dict[Figure, Evidence] = {}
@@ -167,6 +168,14 @@ class Comparison:
             known.update(zip(wanted, times, strict=True))
         return known[target]
 
+    def times(self, setting: str, arm: str, target: float, unit: Unit) -> dict[int, Time]:
+        """Times to a target of all usable runs of an arm, by seed."""
+        key = (setting, arm, target, unit)
+        if key not in self._arm_times:
+            seeds = self.runs.statuses(setting, arm)
+            self._arm_times[key] = {seed: self.time(setting, arm, seed, target, unit) for seed in seeds}
+        return self._arm_times[key]
+
     def pairs(self, setting: str, arm: str, against: str) -> list[int]:
         """The seeds that both arms have, on one machine each (see :mod:`gbn.analysis.load`)."""
         return sorted(self.runs.statuses(setting, arm).keys() & self.runs.statuses(setting, against).keys())
@@ -227,11 +236,12 @@ class Comparison:
                 yield self._speedup(setting, arm, reference, target, unit)
 
     def _all_times(self, setting: str, arm: str, target: float, unit: Unit) -> list[Time]:
-        return [self.time(setting, arm, s, target, unit) for s in self.runs.statuses(setting, arm)]
+        return list(self.times(setting, arm, target, unit).values())
 
     def _speedup(self, setting: str, arm: str, against: str, target: float, unit: Unit) -> Figure:
         seeds = self.pairs(setting, arm, against)
-        ours, theirs = ([self.time(setting, name, s, target, unit) for s in seeds] for name in (arm, against))
+        own, other = (self.times(setting, name, target, unit) for name in (arm, against))
+        ours, theirs = ([times[seed] for seed in seeds] for times in (own, other))
         return Figure(
             setting, "speedup_to_target", arm, statistics.speedup(ours, theirs), against, target, unit
         )

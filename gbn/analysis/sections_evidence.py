@@ -74,7 +74,7 @@ def _how_sure(comparison: Comparison, tests: list[Figure]) -> Section:
 def _censored(comparison: Comparison, setting: str, unit: Unit) -> Section:
     reference, rows, horizons = comparison.runs.plan.reference, [], []
     for target in comparison.targets(setting):
-        times = {arm: _times(comparison, setting, arm, target, unit) for arm in comparison.arms(setting)}
+        times = {arm: comparison.times(setting, arm, target, unit) for arm in comparison.arms(setting)}
         if all(time.reached for own in times.values() for time in own.values()):
             continue
         horizon = survival.common_horizon(*(list(own.values()) for own in times.values()))
@@ -95,11 +95,6 @@ def _censored(comparison: Comparison, setting: str, unit: Unit) -> Section:
             "on pseudo-values).",
         ),
     )
-
-
-def _times(comparison: Comparison, setting: str, arm: str, target: float, unit: Unit) -> dict[int, Time]:
-    seeds = [int(seed) for seed in comparison.runs.usable(setting, arm).seed]
-    return {seed: comparison.time(setting, arm, seed, target, unit) for seed in seeds}
 
 
 def _censored_row(
