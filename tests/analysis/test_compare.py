@@ -6,7 +6,6 @@ import math
 import pytest
 
 from gbn.analysis.compare import AA, Comparison, Options
-from gbn.analysis.frame import frame
 from gbn.analysis.load import load_grid_runs
 from gbn.analysis.simulate import Arm, Machine, write_runs
 
@@ -185,14 +184,3 @@ def test_options_are_checked():
         Options(measure="loss")
     with pytest.raises(ValueError, match="interpolation='linear'"):
         Options(interpolation="linear")
-
-
-def test_the_frame_holds_every_figure_once(compared):
-    comparison = compared()
-    table = frame(comparison)
-    assert len(table) == len(comparison.figures) == len(comparison.lookup)
-    row = table[
-        (table.quantity == "speedup_to_target") & (table.arm == "gbn_fast") & (table.against == "bn")
-    ].iloc[0]
-    assert row.n == 8
-    assert row.smallest_ratio_told_from_1 == pytest.approx(row.interval_high / row.value_high)

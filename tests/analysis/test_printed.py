@@ -1,5 +1,6 @@
 """What is printed: never a bound as a number, never a number without its uncertainty where there is one."""
 
+import dataclasses
 import math
 
 import pytest
@@ -80,3 +81,27 @@ def test_durations(given, unit, text):
 )
 def test_savings_follow_the_speedup(given, text):
     assert printed.saving(given) == text
+
+
+def test_a_star_marks_what_stands_after_the_correction():
+    given = dataclasses.replace(estimate(1.234, ci=(1.1, 1.366)), p=0.001, p_holm=0.02)
+    assert printed.ratio(given) == "1.23 [1.10, 1.37]*"
+    assert printed.ratio(dataclasses.replace(given, p_holm=0.06)) == "1.23 [1.10, 1.37]"
+    points = dataclasses.replace(estimate(0.0031, ci=(0.001, 0.0052)), p=0.001, p_holm=0.05)
+    assert printed.difference(points) == "+0.31 [+0.10, +0.52]*"
+
+
+@pytest.mark.parametrize(
+    ("p", "text"),
+    [(0.5, "0.50"), (0.0346, "0.035"), (0.0009, "< 0.001"), (1.0, "1.00"), (0.0, "< 0.001"), (NAN, "-")],
+)
+def test_p_values(p, text):
+    assert printed.p_value(p) == text
+
+
+def test_intervals_and_changes():
+    assert printed.interval(1.1, 1.366) == "[1.10, 1.37]"
+    assert printed.interval(NAN, NAN) == "-"
+    change = estimate(-12.4, ci=(-20.1, -4.6))
+    assert printed.change(change, lambda value: f"{value:+.0f}") == "-12 [-20, -5]"
+    assert printed.change(NOTHING, str) == "-"

@@ -201,3 +201,56 @@ def test_aa_for_the_maximum_spans_the_rows_that_identical_arms_would_show():
     assert estimate.value_low == pytest.approx(1)
     assert (estimate.low, estimate.high) == (pytest.approx(0.5), pytest.approx(2))
     assert s.aa_maximum([]).n == s.aa_maximum([[hit(1)]]).n == 0
+
+
+def test_the_primary_analysis_is_scipys_paired_t_on_logarithms():
+    from scipy import stats
+
+    arm, reference = [80.0, 120.0, 95.0, 70.0, 101.0], [100.0, 140.0, 90.0, 99.0, 120.0]
+    test = stats.ttest_rel(np.log(reference), np.log(arm))
+    for level in (0.8, 0.95, 0.99):
+        estimate = s.speedup([hit(x) for x in arm], [hit(x) for x in reference], level)
+        interval = test.confidence_interval(level)
+        assert estimate.p == pytest.approx(test.pvalue)
+        assert (estimate.low, estimate.high) == pytest.approx(
+            (math.exp(interval.low), math.exp(interval.high))
+        )
+        assert estimate.ratios[0] == (100 / 80, 100 / 80)
+
+
+def test_differences_have_the_paired_ts_p():
+    from scipy import stats
+
+    arm, reference = [0.9, 0.91, 0.93, 0.88], [0.89, 0.9, 0.9, 0.88]
+    assert s.paired_difference(arm, reference).p == pytest.approx(stats.ttest_rel(arm, reference).pvalue)
+    assert math.isnan(s.paired_difference([0.9], [0.8]).p)
+
+
+def test_where_a_run_missed_p_is_the_sign_tests():
+    estimate = s.speedup([hit(50)] * 5 + [hit(120)], [hit(100)] * 4 + [missed(100), hit(100)])
+    assert estimate.p == pytest.approx(2 * (1 + 6) / 2**6)
+    assert estimate.ratios[4] == (2, INF)
+    assert s.signs(estimate.ratios) == (5, 1)
+    # two open pairs count against the verdict
+    assert s.speedup([missed(100)] * 2 + [hit(50)] * 6, [missed(100)] * 2 + [hit(100)] * 6).p > 0.2
+
+
+def test_a_stricter_level_takes_more_pairs_or_a_wider_interval():
+    assert s.sign_test_rank(8, 0.95) == 1
+    assert s.sign_test_rank(8, 0.995) == 0
+    assert s.sign_test_rank(6, 1 - 2 / 2**6) == 1  # the level that it has exactly
+    assert s.median_of_bounds([(x, x) for x in range(1, 9)], level=0.5).low == 3
+    wild = s.speedup([hit(1), hit(1)], [hit(1e3), hit(1e-3)], 0.9999)
+    assert (wild.low, wild.high) == (0, INF)  # beyond what a float holds
+
+
+def test_log_ratios_of_a_miss_are_unknown():
+    assert s.log_ratios([hit(50)], [hit(100)]) == pytest.approx([math.log(2)])
+    with pytest.raises(ValueError, match="a run missed the target"):
+        s.log_ratios([hit(50)], [missed()])
+
+
+def test_an_arm_that_is_the_reference_but_for_rounding_shows_no_effect():
+    reference = [hit(100.0), hit(200.0), hit(300.0)]
+    arm = [hit(r.low * (1 + 1e-15)) for r in reference]
+    assert s.speedup(arm, reference).p == 1
