@@ -9,13 +9,13 @@ from gbn.analysis.compare import Comparison, Figure
 from gbn.analysis.decisions import Verdict, verdict
 
 #: Of more arms than this in one group some are named, the rest counted.
-NAMED = 4
+NAMED = 6
 
 #: The groups in order: a verdict after Holm's correction and the tone of its badge.
 GROUPS: tuple[tuple[Verdict, str], ...] = (
     ("faster", "good"),
     ("slower", "bad"),
-    ("equal within 5 %", "open"),
+    ("equal within 5 %", "same"),
     ("inconclusive", "open"),
 )
 

@@ -99,6 +99,7 @@ def _properties(record: Record) -> dict[str, str]:
     first: dict[str, Any] = segments[0] if segments else {}
     digest = first.get("data_digest")
     found["data digest"] = str(digest)[:12] if digest else None
+    found |= {name: first.get(name) for name in ("cuda", "cudnn")}
     versions = first.get("versions") or {
         "torch": environment.get("torch"),
         "python": environment.get("python"),

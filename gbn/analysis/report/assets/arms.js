@@ -62,11 +62,12 @@ function startArms() {
   const filter = document.getElementById("arm-filter");
   const rows = new Map();
   for (const arm of ARMS.values()) {
-    const box = make("input", { type: "checkbox", checked: arm.shown });
+    const box = make("input", { type: "checkbox", checked: arm.shown, "aria-label": arm.name });
     box.addEventListener("change", () => toggleArm(arm.name));
     const only = make("button", { type: "button", className: "only", "aria-label": `Only ${arm.name}` }, "only");
     only.addEventListener("click", () => showArms((other) => other.name === arm.name || other.name === DATA.reference));
-    const name = make("span", { className: "name", title: arm.name }, arm.name);
+    const short = arm.of ? arm.name.replace(`[${arm.of}]`, "") : arm.name; // it stands below its arm
+    const name = make("span", { className: "name", title: arm.name }, short);
     const row = make("li", { className: arm.of ? "control" : "" }, make("label", {}, box, swatch(arm.name), name), only);
     rows.set(arm.name, { row, box });
     list.append(row);
