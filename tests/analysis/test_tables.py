@@ -151,7 +151,9 @@ def test_the_csv_holds_the_numbers_that_are_printed(comparison):
     assert printed == f"{row.value_low:.2f} [{row.interval_low:.2f}, {row.interval_high:.2f}]*"
     assert row.p_holm < 0.05
     assert row.verdict == "faster"
-    assert len(frame) == len(comparison.figures)
+    causes = frame.quantity.str.startswith("effect_")
+    assert len(frame[~causes]) == len(comparison.figures)
+    assert set(frame[causes].arm) == {"gbn_fast"}
 
 
 def test_the_latex_is_balanced_and_escaped(comparison):
