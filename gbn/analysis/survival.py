@@ -14,7 +14,6 @@ import numpy as np
 from gbn.analysis.statistics import LEVEL, NOTHING, Estimate, paired_difference
 from gbn.analysis.targets import Time
 
-
 _HALF = 0.5 + 1e-9  # a product of fractions that is one half comes out beside it
 
 
