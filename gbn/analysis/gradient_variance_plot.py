@@ -66,7 +66,7 @@ def draw(measured: Measured) -> Figure:
             f"one run ({header['trajectory']}) and on the same batches.\nCosines are corrected for noise. "
         )
         if measured.sizes:
-            caption += "Grey: a variance that falls as 1 / batch size."
+            caption += "Below right: initial state, one layer. Grey: a variance that falls as 1 / batch size."
         figure.text(0.02, 0.06 / height, caption, fontsize=6.8, color="0.3", va="bottom")
         return figure
 
@@ -133,7 +133,7 @@ def _against_size(axes: Axes, measured: Measured, quantity: str, title: str) -> 
         colour, style = COLOURS[index % len(COLOURS)], STYLES[(index + index // len(COLOURS)) % len(STYLES)]
         middle = [one.value_low for one in found]
         axes.plot(sizes, middle, color=colour, linestyle=style, linewidth=1.1, label=arm)
-        apart = np.array(sizes) * 1.05 ** (index - (len(arms) - 1) / 2)  # so that bars can be told apart
+        apart = np.array(sizes) * 1.025 ** (index - (len(arms) - 1) / 2)  # so that bars can be told apart
         axes.errorbar(apart, middle, yerr=_bars(found), fmt=".", markersize=2, color=colour, elinewidth=0.6)
     axes.set_xscale("log")
     axes.set_yscale("log")
