@@ -61,7 +61,7 @@ def _chains(comparison: Comparison, setting: str, chains: list[Chain]) -> Sectio
     ]
     if not all(chain.exact for chain in chains):
         notes.append(
-            "*: runs missed the target, so that the medians over pairs stand there, a miss beyond its run's end. "
+            "†: runs missed the target, so that the medians over pairs stand there, a miss beyond its run's end. "
             "Medians do not multiply: the links need not give the whole."
         )
     fewer = _fewer(comparison, setting, chains)
@@ -78,7 +78,7 @@ def _chains(comparison: Comparison, setting: str, chains: list[Chain]) -> Sectio
 
 def _what(chain: Chain) -> str:
     if chain.quantity == "speedup":
-        return f"{chain.unit} to {percent(chain.target)}" + ("" if chain.exact else " *")
+        return f"{chain.unit} to {percent(chain.target)}" + ("" if chain.exact else " †")
     return {"area": "area under curve", "last": "last accuracy"}[chain.quantity]
 
 

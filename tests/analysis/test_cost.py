@@ -216,7 +216,7 @@ def test_sections_show_the_chain_with_its_misses(make_grid, tmp_path):
     comparison = Comparison(load_grid_runs(grid, tmp_path), Options())
     (chain,) = effects(comparison, "")
     what = [row[1] for row in chain.rows]
-    assert what == ["updates to 60 %", "updates to 80 % *", "area under curve", "last accuracy"]
+    assert what == ["updates to 60 %", "updates to 80 % †", "area under curve", "last accuracy"]
     assert {row[2] for row in chain.rows} == {"7"}
     assert any("Medians do not multiply" in note for note in chain.notes)
     assert any("gbn_fast (7 of 8)" in note for note in chain.notes)
