@@ -7,8 +7,8 @@
 Every arm is built by the trainer, with its data, optimizer and schedule, and takes whole updates. Arms take turns,
 update by update; each block builds them anew, so that no arm keeps a lucky place in memory, and is done again where
 other processes used the machine. Writes cost-<experiment>[-scale]-<device>-<date>.csv, a row a block and arm, from
-which the experiment's table makes "time = updates x cost" (gbn/analysis/cost.py) for runs of the same device kind,
-kernels and libraries.
+which the experiment's table makes "time = updates x cost" (gbn/analysis/effects/cost.py) for runs of the same
+device kind, kernels and libraries.
 """
 
 import argparse
@@ -20,10 +20,11 @@ from typing import Any
 from bench import command, steps
 from bench.environment import RESULTS, environment, file_name, write_rows
 
-from gbn.analysis import cli, cost, printed
+from gbn.analysis import cli, printed
 from gbn.analysis.compare import Comparison, Options
+from gbn.analysis.effects import cost
+from gbn.analysis.effects.sections import times
 from gbn.analysis.load import load_grid_runs
-from gbn.analysis.sections_effects import times
 from gbn.analysis.tables import grid_lines
 from gbn.config.grid import Grid, load_grid
 from gbn.engine.run import choose_device, set_threads

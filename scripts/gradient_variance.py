@@ -110,7 +110,7 @@ def header_of(grid: Grid, args: argparse.Namespace, made: dict[str, Any]) -> dic
 
 def render(path: Path) -> None:
     """Table and figure of a file."""
-    from gbn.analysis import gradient_variance, gradient_variance_plot
+    from gbn.analysis.inside import gradient_variance, gradient_variance_plot
 
     found = gradient_variance.read(path)
     path.with_suffix(".md").write_text(gradient_variance.markdown(found, path.stem), encoding="utf-8")
@@ -126,7 +126,7 @@ def run() -> int:
     if args.render:
         render(args.render)
         return 0
-    from gbn.analysis.gradient_variance import write
+    from gbn.analysis.inside.gradient_variance import write
 
     grid = load_grid(args.experiment, args.scale, ["tracker.mode=disabled"])
     study = study_of(grid, args)

@@ -62,10 +62,10 @@ def made(
     selection: Mapping[str, Any], results: str | Path, paths: list[str] | None = None
 ) -> tuple[dict, Any]:
     """The files' texts by suffix, and the figure, of what a header or the command line chose."""
-    from gbn.analysis import profiles, profiles_plot, profiles_table
     from gbn.analysis.compare import Comparison, Options
     from gbn.analysis.load import load_grid_runs
-    from gbn.analysis.tasks import tasks_of
+    from gbn.analysis.profiles import plot, score, table
+    from gbn.analysis.profiles.tasks import tasks_of
     from gbn.config.grid import load_grid
 
     options = Options(selection["measure"], "first" if selection["first_hit"] else "interpolated")
@@ -75,9 +75,9 @@ def made(
         runs = load_grid_runs(load_grid(path, scale or None), results, selection["source"])
         comparisons.append(Comparison(runs, options))
     tasks = tasks_of(comparisons, selection["unit"], selection["arms"], selection["controls"])
-    found = profiles.profiles(tasks, selection["r_max"])
-    texts = profiles_table.render(tasks, found, selection, selection["r_max"])
-    return texts, profiles_plot.draw(tasks, found, selection["r_max"])
+    found = score.profiles(tasks, selection["r_max"])
+    texts = table.render(tasks, found, selection, selection["r_max"])
+    return texts, plot.draw(tasks, found, selection["r_max"])
 
 
 if __name__ == "__main__":

@@ -25,8 +25,9 @@ def run() -> int:
     cli.check(parser, args)
     runs = cli.load(args, cli.grid(args))
 
-    from gbn.analysis import plots, sensitivity_plot
+    from gbn.analysis import plots
     from gbn.analysis.compare import Comparison
+    from gbn.analysis.inference import sensitivity_plot
 
     folder, comparison = cli.out_dir(args) / "figures", Comparison(runs, cli.options(args))
     if args.sensitivity:

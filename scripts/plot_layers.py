@@ -24,8 +24,8 @@ def run() -> int:
     cli.check(parser, args)
     runs = cli.load(args, cli.grid(args))
 
-    from gbn.analysis import activations, layer_plots
     from gbn.analysis.compare import Comparison
+    from gbn.analysis.inside import activations, layer_plots
 
     choice = layer_plots.Choice(tuple(args.quantities) or activations.SHOWN, tuple(args.layers))
     frame = activations.layer_frame(runs)

@@ -14,13 +14,13 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
-from gbn.analysis import validation
 from gbn.analysis.compare import Comparison
+from gbn.analysis.inference import validation
+from gbn.analysis.inference.validation import EFFECT, NOISE, SHARED, Finding
 from gbn.analysis.load import load_grid_runs
 from gbn.analysis.section import Section
 from gbn.analysis.simulate import Arm, SimulatedGrid
 from gbn.analysis.tables import grid_lines
-from gbn.analysis.validation import EFFECT, NOISE, SHARED, Finding
 from gbn.engine.provenance import git_state, package_versions
 from gbn.store.archive import Archive
 

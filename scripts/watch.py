@@ -76,8 +76,8 @@ def watch(args: argparse.Namespace) -> int:
     from rich.console import Console
 
     from gbn.analysis.plan import plan_of_grid
-    from gbn.analysis.watch import Watch
-    from gbn.analysis.watch_view import follow, render
+    from gbn.analysis.watching.view import follow, render
+    from gbn.analysis.watching.watch import Watch
 
     plan, command = None, ""
     if args.experiment:

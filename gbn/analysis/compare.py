@@ -13,20 +13,14 @@ from functools import cached_property
 import pandas as pd
 
 from gbn.analysis import statistics
-from gbn.analysis.evidence import Evidence, evidence
-from gbn.analysis.families import corrected
+from gbn.analysis.estimate import AA, PUBLISHED_SAVING, Figure
+from gbn.analysis.inference.evidence import Evidence, evidence
+from gbn.analysis.inference.families import corrected
 from gbn.analysis.load import Runs
-from gbn.analysis.statistics import Estimate
 from gbn.analysis.targets import INTERPOLATIONS, Curve, Interpolation, Time, Unit
 
 #: The curve keys that a target can be measured on.
 MEASURES = ("val_accuracy", "val_accuracy_exact", "val_full_accuracy", "test_accuracy")
-
-#: The name of the row that compares the reference with itself.
-AA = "A/A"
-
-#: Savings that count in the column "saved 31 %": the low end of Mixture Normalization's published 31 to 47 %.
-PUBLISHED_SAVING = 0.31
 
 
 @dataclass(frozen=True)
@@ -51,30 +45,6 @@ class Options:
         ):
             if value not in allowed:
                 raise ValueError(f"{name}={value!r}: allowed are {', '.join(filter(None, allowed))}")
-
-
-@dataclass(frozen=True)
-class Figure:
-    """One number of a table.
-
-    Attributes:
-        quantity: "last", "best_val", "best_test", "area" (an arm's mean), "last_difference", "area_difference"
-            (arm - against), "time_to_target" (an arm's median), "speedup_to_target", "speedup_to_maximum"
-            (against / arm).
-        target: the accuracy, where it is a fixed one.
-        unit: "updates" or "seconds"; empty for accuracies.
-        arm, against: what is compared with what; A/A as the arm: the reference with itself.
-        saved: pairs that saved at least :data:`PUBLISHED_SAVING` (metric of the maximum only).
-    """
-
-    setting: str
-    quantity: str
-    arm: str
-    estimate: Estimate
-    against: str = ""
-    target: float = math.nan
-    unit: str = ""
-    saved: int = 0
 
 
 @dataclass

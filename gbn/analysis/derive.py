@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from gbn.analysis.columns import Row
+from gbn.analysis.columnar.columns import Row
 from gbn.analysis.plan import Entry, Plan
 from gbn.store.identity import canonical, norm_label
 

@@ -5,8 +5,9 @@ from typing import Any
 
 import pandas as pd
 
-from gbn.analysis.compare import Comparison, Figure
-from gbn.analysis.frame_effects import effect_figures
+from gbn.analysis.compare import Comparison
+from gbn.analysis.effects.frame import effect_figures
+from gbn.analysis.estimate import Figure
 from gbn.analysis.statistics import smallest_ratio
 
 

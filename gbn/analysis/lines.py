@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from gbn.analysis.compare import Comparison
-from gbn.analysis.statistics import LEVEL, t_quantile
+from gbn.analysis.estimate import LEVEL
+from gbn.analysis.statistics import t_quantile
 from gbn.analysis.targets import Curve, Unit
 
 

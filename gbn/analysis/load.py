@@ -15,10 +15,10 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from gbn.analysis.cache import Cache
-from gbn.analysis.columns import Curves, Row
+from gbn.analysis.columnar.cache import Cache
+from gbn.analysis.columnar.columns import Curves, Row
+from gbn.analysis.columnar.ingest import list_runs
 from gbn.analysis.derive import derive_plan
-from gbn.analysis.ingest import list_runs
 from gbn.analysis.notes import absences, mixtures
 from gbn.analysis.plan import Entry, GridLike, Plan, plan_of_grid
 from gbn.store.records import DONE
@@ -119,8 +119,8 @@ def load_grid_runs(
         results_dir: holds ``runs/`` and ``archive/``.
         source: "store", "archive" or "both" (where both have a run, the store's record counts).
         targets: accuracies (fractions) in the place of the grid's own, which a note then says.
-        cache: keep a columnar copy in ``<results_dir>/cache/`` (:mod:`gbn.analysis.cache`) and read what has not
-            changed from it.
+        cache: keep a columnar copy in ``<results_dir>/cache/`` (:mod:`gbn.analysis.columnar.cache`) and read what
+            has not changed from it.
 
     Raises:
         NothingFound: no run of the grid is finished there.

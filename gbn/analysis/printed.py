@@ -1,13 +1,14 @@
 """How an estimate is printed: never without its uncertainty, a bound never as a number.
 
 ``>=`` and ``<=`` mark what misses leave known; ``?`` an estimate that misses leave open on both sides; ``*`` a
-difference that stands after the correction of its table for many comparisons (:mod:`gbn.analysis.families`).
+difference that stands after the correction of its table for many comparisons
+(:mod:`gbn.analysis.inference.families`).
 """
 
 import math
 from collections.abc import Callable
 
-from gbn.analysis.statistics import Estimate
+from gbn.analysis.estimate import Estimate
 
 NONE = "-"
 

@@ -3,11 +3,12 @@
 import math
 from collections.abc import Iterator
 
-from gbn.analysis import printed, sections_evidence, statistics
-from gbn.analysis.compare import AA, Comparison, Figure
+from gbn.analysis import printed, statistics
+from gbn.analysis.compare import Comparison
+from gbn.analysis.effects.sections import effects
+from gbn.analysis.estimate import AA, NOTHING, Estimate, Figure
+from gbn.analysis.inference import sections as sections_evidence
 from gbn.analysis.section import Section, percent
-from gbn.analysis.sections_effects import effects
-from gbn.analysis.statistics import NOTHING, Estimate
 from gbn.analysis.targets import Unit
 
 

@@ -8,60 +8,15 @@ run's end, and what is only known to lie on one side of a number is printed so (
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import cache
 from itertools import chain
 
 import numpy as np
 
-from gbn.analysis.decisions import ALPHA, p_of_signs, p_of_t
+from gbn.analysis.estimate import INFINITY, LEVEL, NOTHING, Estimate
+from gbn.analysis.inference.decisions import p_of_signs, p_of_t
 from gbn.analysis.targets import Time
-
-LEVEL = 1 - ALPHA
-INFINITY = float("inf")
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """An estimate known to lie in [value_low, value_high], with a confidence interval [low, high].
-
-    Attributes:
-        value_low, value_high: equal where the estimate is a number; a miss can leave only bounds.
-        low, high: the interval; NaN where n is too small for one.
-        n: pairs (or runs) behind it.
-        method: "paired t", "median", "mean", or what else made it.
-        sd: standard deviation of the log ratios, differences or values; NaN where it does not exist.
-        arm_misses, reference_misses: how many of the n did not reach the target.
-        p: two-sided, of no difference (ratio 1, difference 0); NaN where nothing is tested.
-        p_holm: the same after Holm's correction over the table (:mod:`gbn.analysis.families`).
-        holm_low, holm_high: the interval of the level at which Holm tests this row.
-        holm_level: that level.
-        ratios: bounds of each pair's ratio, for whatever else is asked of a speed-up.
-    """
-
-    value_low: float
-    value_high: float
-    low: float
-    high: float
-    n: int
-    method: str
-    sd: float = float("nan")
-    arm_misses: int = 0
-    reference_misses: int = 0
-    p: float = math.nan
-    p_holm: float = math.nan
-    holm_low: float = math.nan
-    holm_high: float = math.nan
-    holm_level: float = math.nan
-    ratios: tuple[tuple[float, float], ...] = field(default=(), repr=False, compare=False)
-
-    @property
-    def decided(self) -> bool:
-        """Whether the table's correction leaves this row's difference standing."""
-        return self.p_holm <= ALPHA
-
-
-NOTHING = Estimate(float("nan"), float("nan"), float("nan"), float("nan"), 0, "none")
 
 
 def t_quantile(probability: float, degrees: int) -> float:

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from gbn.analysis.compare import Comparison
+from gbn.analysis.effects.sections import refused_costs
 from gbn.analysis.frame import frame
 from gbn.analysis.sections import Section, sections
-from gbn.analysis.sections_effects import refused_costs
 
 MARK = "gbn-table"
 SUFFIXES = (".md", ".csv", ".tex", ".runs.txt")

@@ -5,7 +5,8 @@ import math
 
 import pytest
 
-from gbn.analysis.compare import AA, Comparison, Options
+from gbn.analysis.compare import Comparison, Options
+from gbn.analysis.estimate import AA
 from gbn.analysis.load import load_grid_runs
 from gbn.analysis.simulate import Arm, Machine, write_runs
 

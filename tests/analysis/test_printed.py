@@ -6,7 +6,7 @@ import math
 import pytest
 
 from gbn.analysis import printed
-from gbn.analysis.statistics import NOTHING, Estimate
+from gbn.analysis.estimate import NOTHING, Estimate
 
 NAN, INF = math.nan, math.inf
 

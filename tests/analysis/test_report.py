@@ -8,14 +8,14 @@ import pytest
 
 from gbn.analysis import printed
 from gbn.analysis.compare import Comparison, Options
+from gbn.analysis.inference.sensitivity import speedup_curve
+from gbn.analysis.inference.survival import kaplan_meier
 from gbn.analysis.lines import difference_line, mean_line
 from gbn.analysis.load import load_any, load_grid_runs
 from gbn.analysis.report import Sources, default_path, render, write
 from gbn.analysis.report.document import command
 from gbn.analysis.sections import sections
-from gbn.analysis.sensitivity import speedup_curve
 from gbn.analysis.simulate import Arm, Machine, SimulatedGrid, write_runs
-from gbn.analysis.survival import kaplan_meier
 from gbn.store.archive import Archive
 from gbn.store.records import RunStore
 

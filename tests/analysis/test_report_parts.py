@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gbn.analysis.estimate import NOTHING, Estimate
 from gbn.analysis.report import competence, configurations, curves, forest, looks, protocol, rounding
-from gbn.analysis.statistics import NOTHING, Estimate
 
 
 class TestLooks:

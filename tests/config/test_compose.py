@@ -147,7 +147,9 @@ def test_one_control_serves_every_way_of_the_gradient():
 def test_identity_ignores_where_and_how_visibly():
     assert id_of("tracker=none", "results_dir=x", "trainer.progress=quiet", "dataset.root=y") == id_of()
     assert id_of("launcher=parallel", "experiment=e", "trainer.threads=1") == id_of()
-    assert id_of("trainer.record.layers=true", "trainer.record.points=3", "trainer.record.images=64") == id_of()
+    assert (
+        id_of("trainer.record.layers=true", "trainer.record.points=3", "trainer.record.images=64") == id_of()
+    )
     for changed in ("seed=1", "optimizer.lr=0.1", "norm.eps=1e-3", "model.width=0.5", "dataset.revision=2"):
         assert id_of(changed) != id_of(), changed
 

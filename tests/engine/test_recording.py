@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from gbn.analysis.activations import QUANTITIES
+from gbn.analysis.inside.activations import QUANTITIES
 from gbn.config.compose import ConfigError
 from gbn.data import DeviceSet
 from gbn.engine import recording

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from gbn.analysis.profiles_table import read_selection
+from gbn.analysis.profiles.table import read_selection
 
 EXPERIMENTS = ("experiments/quick", "experiments/gbn_cifar10@small")
 

@@ -65,7 +65,9 @@ class TestSpeedupTable:
         text = (tmp_path / "out" / "tables" / "mine.md").read_text()
         assert "bn_matched_gbn_cvar_0.75" in text
         assert "updates to 50 %" in text
-        assert "Targets: first crossing by test_accuracy, the first point there, without interpolation." in text
+        assert (
+            "Targets: first crossing by test_accuracy, the first point there, without interpolation." in text
+        )
         assert "no grid fixed them in advance" in out
 
     def test_another_reference(self, script, results):

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from gbn.analysis.validation import Finding
+from gbn.analysis.inference.validation import Finding
 
 
 @pytest.fixture

@@ -18,10 +18,10 @@ from gbn.analysis.claims.quantities import Measurement, measure
 from gbn.analysis.claims.rules import Outcome, decide, word
 from gbn.analysis.claims.schema import Claim
 from gbn.analysis.compare import Comparison
-from gbn.analysis.decisions import ALPHA, holm_levels
+from gbn.analysis.estimate import ALPHA, Estimate
+from gbn.analysis.inference.decisions import holm_levels
 from gbn.analysis.load import NothingFound, Source, load_grid_runs
 from gbn.analysis.plan import GridLike
-from gbn.analysis.statistics import Estimate
 from gbn.config.grid import FULL, Outline, load_grid
 
 #: (experiment, scale, the (setting, arm) needed) -> grid.

@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 from gbn.analysis import statistics
 from gbn.analysis.claims.schema import TIMES, Rule
 from gbn.analysis.compare import Comparison
-from gbn.analysis.power import advice, advice_for_signs
-from gbn.analysis.statistics import LEVEL, Estimate
+from gbn.analysis.estimate import LEVEL, Estimate
+from gbn.analysis.inference.power import advice, advice_for_signs
 from gbn.analysis.targets import Time
 
 _COLUMNS = {"last_difference": "last", "best_val_difference": "best_val", "area_difference": "area"}

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Literal
 
 from gbn.analysis.claims.schema import Published, Rule
-from gbn.analysis.statistics import Estimate
+from gbn.analysis.estimate import Estimate
 
 Outcome = Literal["holds", "fails", "open", "not run", "underspecified"]
 

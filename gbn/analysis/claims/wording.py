@@ -5,7 +5,7 @@ import math
 from gbn.analysis import printed
 from gbn.analysis.claims.judge import Verdict
 from gbn.analysis.claims.schema import RATIOS, TIMES, Claim, Published, Rule
-from gbn.analysis.statistics import Estimate
+from gbn.analysis.estimate import Estimate
 from gbn.config.grid import FULL
 
 _NAMES = {

@@ -4,9 +4,11 @@ import math
 from collections import Counter
 from dataclasses import dataclass
 
-from gbn.analysis import evidence, printed
-from gbn.analysis.compare import Comparison, Figure
-from gbn.analysis.decisions import Verdict, verdict
+from gbn.analysis import printed
+from gbn.analysis.compare import Comparison
+from gbn.analysis.estimate import Figure
+from gbn.analysis.inference import evidence
+from gbn.analysis.inference.decisions import Verdict, verdict
 
 #: Of more arms than this in one group some are named, the rest counted.
 NAMED = 6

@@ -5,12 +5,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gbn.analysis import printed
-from gbn.analysis.activations import QUANTITIES, SHOWN
 from gbn.analysis.compare import Comparison
+from gbn.analysis.estimate import Estimate
+from gbn.analysis.inference.sensitivity import speedup_curve
+from gbn.analysis.inference.survival import kaplan_meier
+from gbn.analysis.inside.activations import QUANTITIES, SHOWN
 from gbn.analysis.report.rounding import short, shorts
-from gbn.analysis.sensitivity import speedup_curve
-from gbn.analysis.statistics import Estimate
-from gbn.analysis.survival import kaplan_meier
 from gbn.analysis.targets import Unit
 
 if TYPE_CHECKING:

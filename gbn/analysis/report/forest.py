@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gbn.analysis import printed
-from gbn.analysis.compare import AA, Comparison
-from gbn.analysis.statistics import NOTHING, Estimate
+from gbn.analysis.compare import Comparison
+from gbn.analysis.estimate import AA, NOTHING, Estimate
 from gbn.analysis.targets import Unit
 
 #: Beyond these factors an interval is cut off with an arrow.

@@ -7,8 +7,8 @@ from pathlib import Path
 from gbn.analysis import printed
 from gbn.analysis.claims import Verdict, verdicts
 from gbn.analysis.claims.schema import RATIOS, Claim
+from gbn.analysis.estimate import Estimate
 from gbn.analysis.load import Source
-from gbn.analysis.statistics import Estimate
 from gbn.config.errors import ConfigError
 
 #: A verdict's outcome -> the badge's tone in the style sheet.

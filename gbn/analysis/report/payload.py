@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from gbn.analysis.activations import layer_frame
 from gbn.analysis.compare import Comparison
+from gbn.analysis.inside.activations import layer_frame
 from gbn.analysis.report import curves, effects
 from gbn.analysis.report.looks import Look
 

@@ -1,0 +1,1 @@
+"""Thousands of runs as columns: read in bulk (points, ingest), kept (cache), asked (columns)."""

@@ -1,0 +1,1 @@
+"""Several experiments together: AlgoPerf's performance profiles, and the mean speed-up over tasks."""
