@@ -4,6 +4,7 @@ They stand beside the convergence figures (:mod:`gbn.analysis.plots`) and look l
 colour and style in both.
 """
 
+import math
 import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -25,6 +26,8 @@ from gbn.analysis.plots import COLOURS, DPI, REFERENCE, STYLES, Row, rows_of
 from gbn.analysis.statistics import t_quantile
 
 WIDTH, ROW_HEIGHT, TOP, BOTTOM = 7.2, 1.0, 0.78, 0.98  # inches; the last two for title and caption
+LEGEND_LINE, LEGEND_CHARACTERS = 0.15, 88  # inches a line, and what fits into one
+FEWEST_FOR_A_BAND = 3  # of two seeds the interval is thirteen standard errors wide: it hides everything
 _RC = {"font.size": 7, "axes.spines.top": False, "axes.spines.right": False, "axes.linewidth": 0.6}
 _RC |= {"pdf.fonttype": 42}
 
@@ -71,7 +74,8 @@ def draw(frame: pd.DataFrame, comparison: Comparison, setting: str, row: Row, ch
         )
     looks = _looks(row, comparison.runs.plan.reference)
     with mpl.rc_context(_RC):
-        height = ROW_HEIGHT * len(quantities) + TOP + BOTTOM
+        top = TOP + LEGEND_LINE * (_legend_lines(row) - 1)
+        height = ROW_HEIGHT * len(quantities) + top + BOTTOM
         figure = Figure(figsize=(WIDTH, height), dpi=DPI)
         grid = figure.subplots(len(quantities), len(layers), squeeze=False, sharex=True)
         for panels, quantity in zip(grid, quantities, strict=True):
@@ -80,7 +84,7 @@ def draw(frame: pd.DataFrame, comparison: Comparison, setting: str, row: Row, ch
                 _panel(axes, tables, dict(row.arms), looks, quantity)
             panels[0].set_ylabel(QUANTITIES[quantity].label)
         figure.subplots_adjust(
-            left=0.125, right=0.985, wspace=0.27, hspace=0.2, top=1 - TOP / height, bottom=BOTTOM / height
+            left=0.125, right=0.985, wspace=0.27, hspace=0.2, top=1 - top / height, bottom=BOTTOM / height
         )
         figure.align_ylabels(grid[:, 0])
         for axes, layer in zip(grid[0], layers, strict=True):
@@ -161,16 +165,17 @@ def _panel(
         axes.plot(
             updates, back(mean), color=colour, linestyle=style, linewidth=1.1, label=names[arm], zorder=above
         )
-        axes.fill_between(updates, low, high, color=colour, alpha=0.16, linewidth=0)
         lines.append(mean)
-        edges += [mean - half, mean + half]
+        if np.isfinite(half).any():
+            axes.fill_between(updates, low, high, color=colour, alpha=0.16, linewidth=0)
+            edges += [mean - half, mean + half]
     if not lines:
         axes.text(
             0.5, 0.5, "not defined here", transform=axes.transAxes, ha="center", color="0.5", fontsize=6.5
         )
         axes.set_yticks([])
         return
-    low, high = _limits(np.concatenate(lines), np.concatenate(edges), shown)
+    low, high = _limits(np.concatenate(lines), np.concatenate(edges or [np.array([])]), shown)
     axes.set_ylim(*(np.exp((low, high)) if shown.log else (low, high)))
     if shown.neutral is not None and low <= shown.neutral <= high:
         axes.axhline(shown.neutral, color="0.75", linewidth=0.5, zorder=0)
@@ -196,9 +201,11 @@ def _limits(lines: np.ndarray, edges: np.ndarray, shown: Quantity) -> tuple[floa
 
 
 def _mean(table: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
-    """Mean over seeds at each update, and half the interval of that mean (NaN with one seed)."""
+    """Mean over seeds at each update, and half the interval of that mean (NaN where seeds are few)."""
     count = table.notna().sum(axis=1).to_numpy()
-    quantiles = np.array([t_quantile(0.5 + LEVEL / 2, n - 1) if n > 1 else np.nan for n in count])
+    quantiles = np.array(
+        [t_quantile(0.5 + LEVEL / 2, n - 1) if n >= FEWEST_FOR_A_BAND else np.nan for n in count]
+    )
     half = quantiles * table.std(axis=1, ddof=1).to_numpy() / np.sqrt(count)
     return table.mean(axis=1).to_numpy(), half
 
@@ -228,6 +235,12 @@ def _short(value: float, _: int) -> str:
     return f"{value:g}"
 
 
+def _legend_lines(row: Row) -> int:
+    """How many lines the names need; columns are as wide as their longest name."""
+    widest = max(len(name) for _, name in row.arms) + 10  # the line's sample and the gap
+    return math.ceil(len(row.arms) * widest / LEGEND_CHARACTERS)
+
+
 def _legend(figure: Figure, height: float, row: Row, looks: Mapping[str, tuple[str, Any]]) -> None:
     handles = [
         Line2D([], [], color=looks[arm][0], linestyle=looks[arm][1], linewidth=1.2, label=name)
@@ -237,7 +250,7 @@ def _legend(figure: Figure, height: float, row: Row, looks: Mapping[str, tuple[s
         handles=handles,
         loc="upper left",
         bbox_to_anchor=(0.013, 1 - 0.36 / height),
-        ncols=len(handles),
+        ncols=math.ceil(len(handles) / _legend_lines(row)),
         frameon=False,
         fontsize=7.5,
         handlelength=3.2,
@@ -254,7 +267,8 @@ def _words(
     figure.text(0.02, 1 - 0.27 / height, subtitle, fontsize=7.5, color="0.3", va="top")
     counts = sorted(here.groupby("arm").seed.nunique().unique())
     seeds = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
-    band = "bands: pointwise 95 % t interval of that mean. " if counts[-1] > 1 else "one seed has no band. "
+    few = "fewer than three seeds have no band. "
+    band = "bands: pointwise 95 % t interval of that mean. " if counts[-1] >= FEWEST_FOR_A_BAND else few
     text = (
         f"Lines: mean over {seeds} seed{'s' if counts[-1] > 1 else ''} of the median over a layer's channels (of the "
         f"logarithm, where the axis is logarithmic); {band}S and D: what a layer subtracts and divides by, on one "
