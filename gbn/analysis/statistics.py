@@ -19,6 +19,7 @@ from gbn.analysis.inference.decisions import p_of_signs, p_of_t
 from gbn.analysis.targets import Time
 
 
+@cache
 def t_quantile(probability: float, degrees: int) -> float:
     """Quantile of Student's t."""
     from scipy.special import stdtrit  # imported here: a table of accuracies alone needs no scipy

@@ -22,10 +22,11 @@ _OPENINGS = {".md": "<!-- ", ".csv": "# ", ".tex": "% ", ".runs.txt": "# "}
 
 def render(comparison: Comparison) -> dict[str, str]:
     """All files of a table: suffix -> text."""
+    made = all_sections(comparison)
     return {
-        ".md": markdown(comparison),
+        ".md": markdown(comparison, made),
         ".csv": csv(comparison),
-        ".tex": latex(comparison),
+        ".tex": latex(comparison, made),
         ".runs.txt": run_list(comparison),
     }
 
@@ -91,13 +92,24 @@ def footnotes(comparison: Comparison) -> list[str]:
     return notes + refused_costs(comparison)
 
 
-def markdown(comparison: Comparison) -> str:
-    """The table for people; columns are padded, so that it reads in a terminal too."""
+def all_sections(comparison: Comparison) -> dict[str, list[Section]]:
+    """The sections of every setting."""
+    return {setting: list(sections(comparison, setting)) for setting in comparison.runs.plan.settings}
+
+
+def markdown(comparison: Comparison, made: Mapping[str, Sequence[Section]] | None = None) -> str:
+    """The table for people; columns are padded, so that it reads in a terminal too.
+
+    Args:
+        comparison: what is compared.
+        made: its :func:`all_sections`, where they are at hand.
+    """
+    made = made or all_sections(comparison)
     lines = [header(comparison, ".md"), f"# {comparison.runs.plan.title}\n", *explanation(comparison), ""]
     for setting in comparison.runs.plan.settings:
         if setting:
             lines += [f"## {setting}", ""]
-        for section in sections(comparison, setting):
+        for section in made[setting]:
             lines += [f"**{section.heading}**", "", *grid_lines(section), ""]
             lines += [*section.notes, ""] if section.notes else []
     notes = footnotes(comparison)
@@ -123,13 +135,14 @@ def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
     return "| " + " | ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)) + " |"
 
 
-def latex(comparison: Comparison) -> str:
-    r"""One ``table`` a section, for ``\usepackage{booktabs}``."""
+def latex(comparison: Comparison, made: Mapping[str, Sequence[Section]] | None = None) -> str:
+    r"""One ``table`` a section, for ``\usepackage{booktabs}``; see :func:`markdown`."""
+    made = made or all_sections(comparison)
     plan = comparison.runs.plan
     parts = [header(comparison, ".tex"), r"% needs \usepackage{booktabs}" + "\n"]
     parts += [f"% {line}\n" for line in explanation(comparison)]
     for setting in plan.settings:
-        for number, section in enumerate(sections(comparison, setting), start=1):
+        for number, section in enumerate(made[setting], start=1):
             parts.append(_latex_table(section, plan.title, setting, f"tab:{plan.name}-{setting}{number}"))
     parts += [f"% {note}\n" for note in footnotes(comparison)]
     return "".join(parts)

@@ -6,6 +6,7 @@ decide the effect that they show, says what to do next.
 
 import math
 from collections.abc import Callable
+from functools import cache
 
 from gbn.analysis.estimate import LEVEL, Estimate
 from gbn.analysis.statistics import t_quantile
@@ -133,6 +134,7 @@ def sd_upper(sd: float, n: int, confidence: float = 0.8) -> float:
     return sd * math.sqrt((n - 1) / float(chdtri(n - 1, confidence)))
 
 
+@cache
 def seeds_for_signs(share: float, level: float = LEVEL, power: float = POWER, tests: int = 1) -> int:
     """The fewest pairs with which the sign test decides, where this share of pairs favours one side.
 
