@@ -38,6 +38,7 @@ def label_ends(axes: Any, size: float = 6.8) -> None:
                 "arrowstyle": "-",
                 "color": line.get_color(),
                 "linewidth": 0.4,
+                "relpos": (0, 0.5),  # from the name's left edge, never through the name
                 "shrinkA": 1,
                 "shrinkB": 1,
             },
