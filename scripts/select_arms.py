@@ -5,10 +5,10 @@ from gbn.analysis import cli
 
 def run() -> int:
     """Print the ranking; the first --top arms are selected."""
-    parser = cli.parser(
-        __doc__,
-        ["python scripts/select_arms.py experiments/pairs_screen --scale small --source archive --top 4"],
+    example = (
+        "python scripts/select_arms.py experiments/pairs_screen --scale small --top 4 --without mean+std"
     )
+    parser = cli.parser(__doc__, [example])
     parser.add_argument("--top", type=int, default=4, help="how many are selected (default: 4)")
     parser.add_argument("--without", nargs="+", default=[], metavar="ARM", help="arms that are no candidates")
     parser.add_argument("--setting", default="", help="one of the grid's settings")
