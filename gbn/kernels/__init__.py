@@ -20,8 +20,9 @@ from collections.abc import Iterator
 
 from torch import Tensor
 
-from gbn.kernels import fused, reference
+from gbn.kernels import fused, gated, reference
 from gbn.kernels.activation import ACTIVATIONS, activate
+from gbn.kernels.gate import Gate
 from gbn.kernels.plan import lowers
 from gbn.risk.base import Deviation, Statistic
 
@@ -91,6 +92,7 @@ def normalize(
     deviation: Deviation,
     eps: float,
     act: str | None = None,
+    gate: Gate | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Normalise each channel with the statistic and the deviation of this batch (training).
 
@@ -102,14 +104,19 @@ def normalize(
         deviation: what is divided by; :mod:`gbn.kernels.epsilon` says where ``eps`` goes.
         eps: at least 0.
         act: None or a name in :data:`ACTIVATIONS`.
+        gate: None, or ``(gate_weight, gate_bias)``, each ``(C,)``: the gain of image n is then ``weight`` times
+            ``sigmoid(gate_weight * mean + gate_bias)`` with the mean over the spatial dimensions of that image's
+            own ``x`` (:mod:`gbn.kernels.gate`); gradients flow through it.
 
     Returns:
         ``(y, S, D)``: ``y`` with the shape, dtype and memory format of ``x``; ``S`` and ``D`` of shape
         ``(C,)`` in float32 (float64 for a float64 input), outside the graph, for the running averages.
     """
     if implementation(x, statistic, deviation) != "reference":
+        if gate is not None:
+            return gated.normalize(x, weight, bias, statistic, deviation, eps, act, gate)
         return fused.normalize(x, weight, bias, statistic, deviation, eps, act)
-    return reference.normalize(x, weight, bias, statistic, deviation, eps, act)
+    return reference.normalize(x, weight, bias, statistic, deviation, eps, act, gate)
 
 
 def normalize_with(
@@ -121,10 +128,13 @@ def normalize_with(
     deviation: Deviation,
     eps: float,
     act: str | None = None,
+    gate: Gate | None = None,
 ) -> Tensor:
     """Normalise each channel with given values (evaluation): no image depends on another.
 
     ``statistic_value`` and ``deviation_value`` have shape ``(C,)`` and count as constants; ``deviation`` only
     says where ``eps`` goes. The rest is as in :func:`normalize`.
     """
-    return reference.normalize_with(x, statistic_value, deviation_value, weight, bias, deviation, eps, act)
+    return reference.normalize_with(
+        x, statistic_value, deviation_value, weight, bias, deviation, eps, act, gate
+    )

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from gbn.kernels.activation import activate
 from gbn.kernels.epsilon import denominator, denominator_slope
+from gbn.kernels.gate import Gate, enhance
 from gbn.risk.base import Deviation, Statistic
 from gbn.risk.order import OrderStatistics
 
@@ -38,9 +39,15 @@ def normalize(
     deviation: Deviation,
     eps: float,
     act: str | None = None,
+    gate: Gate | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """See :func:`gbn.kernels.normalize`."""
-    y, s, d = _Normalize.apply(x, weight, bias, statistic, deviation, eps)
+    if gate is None:
+        y, s, d = _Normalize.apply(x, weight, bias, statistic, deviation, eps)
+    else:
+        wide = x.to(_wide(x.dtype))  # the result is rounded once, at the end
+        x_hat, s, d = _Normalize.apply(wide, None, None, statistic, deviation, eps)
+        y = enhance(x_hat, wide, weight, bias, gate).to(x.dtype)
     return activate(y, act), s, d
 
 
@@ -53,11 +60,16 @@ def normalize_with(
     deviation: Deviation,
     eps: float,
     act: str | None = None,
+    gate: Gate | None = None,
 ) -> Tensor:
     """See :func:`gbn.kernels.normalize_with`."""
     wide = _wide(x.dtype)
-    divisor = denominator(deviation, deviation_value.to(wide), eps)
-    y = _affine(x, statistic_value.to(wide), divisor, _to(weight, wide), _to(bias, wide))
+    shift, divisor = statistic_value.to(wide), denominator(deviation, deviation_value.to(wide), eps)
+    if gate is None:
+        y = _affine(x, shift, divisor, _to(weight, wide), _to(bias, wide))
+    else:
+        x_wide = x.to(wide)
+        y = enhance(_affine(x_wide, shift, divisor, None, None), x_wide, weight, bias, gate).to(x.dtype)
     return activate(y, act)
 
 
