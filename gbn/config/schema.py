@@ -7,20 +7,11 @@ part's ``revision`` raised in its YAML file.
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic import BaseModel, Field, ValidationInfo, model_validator
 
+from gbn.config.models import ModelConfig
 from gbn.config.norms import NormConfig
-
-Positive = Annotated[float, Field(gt=0)]
-NonNegative = Annotated[float, Field(ge=0)]
-Share = Annotated[float, Field(ge=0, lt=1)]
-Count = Annotated[int, Field(ge=1)]
-
-
-class Section(BaseModel):
-    """A group of keys: unknown keys are errors, types are never coerced across kinds."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, validate_default=False, protected_namespaces=())
+from gbn.config.section import Count, NonNegative, Positive, Section, Share
 
 
 class TaskConfig(Section):
@@ -41,68 +32,6 @@ class DatasetConfig(Section):
     validation: Count
     subset: Count | None = None
     augment: Literal["none", "flip", "crop", "crop_flip"] = "none"
-
-
-class _Model(Section):
-    revision: Count
-    width: Positive = 1.0
-
-
-class LeNetConfig(_Model):
-    """LeNet-5 with a normalizer after each hidden layer."""
-
-    name: Literal["lenet"]
-
-
-class MLPConfig(_Model):
-    """Fully connected network."""
-
-    name: Literal["mlp"]
-    depth: Count = 3
-
-
-class CNNConfig(_Model):
-    """The five-layer CNN of Mixture Normalization."""
-
-    name: Literal["cnn"]
-    last_kernel: Literal[3, 5] = 3
-
-
-class _SixNPlusTwo(_Model):
-    depth: Count = 20
-
-    @field_validator("depth")
-    @classmethod
-    def _whole_blocks(cls, depth: int) -> int:
-        if depth < 8 or (depth - 2) % 6:
-            raise ValueError("depth must be 6n+2 with n >= 1: 8, 14, 20, 26, 32, 44, 56, 110, ...")
-        return depth
-
-
-class ResNetConfig(_SixNPlusTwo):
-    """CIFAR ResNet (He et al. 2016a), depth 6n+2."""
-
-    name: Literal["resnet"]
-    shortcut: Literal["A", "B"] = "A"
-
-
-class PreActResNetConfig(_SixNPlusTwo):
-    """Pre-activation CIFAR ResNet (He et al. 2016b), depth 6n+2."""
-
-    name: Literal["preact_resnet"]
-    shortcut: Literal["A", "B"] = "A"
-
-
-class ResNet18Config(_Model):
-    """ResNet-18 with the CIFAR stem."""
-
-    name: Literal["resnet18"]
-
-
-class VGGConfig(_Model):
-    """VGG-16 for 32x32 images."""
-
-    name: Literal["vgg"]
 
 
 class _Optimizer(Section):
@@ -174,7 +103,7 @@ class StepConfig(_Schedule):
     """Multiply the rate by `gamma` at each milestone (a share of all updates)."""
 
     name: Literal["step"]
-    milestones: list[Annotated[float, Field(gt=0, lt=1)]] = [0.5, 0.75]
+    milestones: list[Annotated[float, Field(gt=0, lt=1)]] = Field(default=[0.5, 0.75])
     gamma: Annotated[float, Field(gt=0, lt=1)] = 0.1
 
 
@@ -244,7 +173,7 @@ class TrackerConfig(Section):
     mode: Literal["auto", "online", "offline", "disabled"] = "auto"
     project: str = "gbn"
     entity: str | None = None
-    tags: list[str] = []
+    tags: list[str] = Field(default=[])
     timeout: Positive = 20.0
 
 
@@ -255,9 +184,6 @@ class LauncherConfig(Section):
     jobs: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
 
 
-ModelConfig = (
-    LeNetConfig | MLPConfig | CNNConfig | ResNetConfig | PreActResNetConfig | ResNet18Config | VGGConfig
-)
 OptimizerConfig = SGDConfig | AdamConfig | AdamWConfig | NAdamConfig | RMSpropConfig
 ScheduleConfig = ConstantConfig | StepConfig | CosineConfig | OneCycleConfig
 

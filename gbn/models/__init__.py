@@ -10,13 +10,17 @@ from typing import Any
 from torch import nn
 
 from gbn.models.cnn import CNN
+from gbn.models.densenet import DenseNet
 from gbn.models.initialise import initialise
 from gbn.models.interface import NormLayer, Role
 from gbn.models.lenet import LeNet
 from gbn.models.mlp import MLP
 from gbn.models.preact_resnet import PreActResNet
+from gbn.models.preact_resnet_bottleneck import PreActResNetBottleneck
 from gbn.models.resnet import ResNet
 from gbn.models.resnet18 import ResNet18
+from gbn.models.resnet_bottleneck import ResNetBottleneck
+from gbn.models.resnext import ResNeXt
 from gbn.models.vgg import VGG
 from gbn.suggest import did_you_mean
 
@@ -24,11 +28,15 @@ __all__ = ["MODELS", "NormLayer", "Role", "build", "initialise"]
 
 MODELS: dict[str, type[nn.Module]] = {
     "cnn": CNN,
+    "densenet": DenseNet,
     "lenet": LeNet,
     "mlp": MLP,
     "preact_resnet": PreActResNet,
+    "preact_resnet_bottleneck": PreActResNetBottleneck,
     "resnet": ResNet,
     "resnet18": ResNet18,
+    "resnet_bottleneck": ResNetBottleneck,
+    "resnext": ResNeXt,
     "vgg": VGG,
 }
 """Name in the configuration -> class. Add a network here, and the shared tests of the models run on it."""

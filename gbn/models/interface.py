@@ -60,6 +60,7 @@ class ConvNorm(nn.Module):
         kernel: side of the kernel, odd.
         stride: stride of the convolution.
         padding: zeros on each side; half the kernel if None.
+        groups: groups of the convolution; divides both numbers of channels.
         bias: whether the convolution has a bias.
         act: the activation after the norm, or None.
         role: the norm's place in the network.
@@ -74,13 +75,14 @@ class ConvNorm(nn.Module):
         *,
         stride: int = 1,
         padding: int | None = None,
+        groups: int = 1,
         bias: bool = False,
         act: str | None = "relu",
         role: Role = "body",
     ) -> None:
         super().__init__()
         padding = kernel // 2 if padding is None else padding
-        self.conv = nn.Conv2d(in_channels, out_channels, kernel, stride, padding, bias=bias)
+        self.conv = nn.Conv2d(in_channels, out_channels, kernel, stride, padding, groups=groups, bias=bias)
         self.norm = norm_layer(out_channels, act=act, dim=2, role=role)
 
     def forward(self, x: Tensor) -> Tensor:

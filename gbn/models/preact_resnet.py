@@ -11,7 +11,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from gbn.models.interface import ConvNorm, NormLayer, needs_bias, scaled
-from gbn.models.residual import PadShortcut, Shortcut, blocks_per_stage, check_shortcut
+from gbn.models.residual import Shortcut, blocks_per_stage, check_shortcut, shortcut_without_norm
 
 
 class PreActBlock(nn.Module):
@@ -45,15 +45,8 @@ class PreActBlock(nn.Module):
         self.norm: nn.Module = nn.Identity() if activated else norm_layer(in_channels, act="relu", dim=2)
         self.layer1 = ConvNorm(norm_layer, in_channels, out_channels, 3, stride=stride, bias=bias)
         self.conv = nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=bias)
-        self.shortcut: nn.Module
-        self.projects = False
-        if stride == 1 and in_channels == out_channels:
-            self.shortcut = nn.Identity()
-        elif shortcut == "A":
-            self.shortcut = PadShortcut(in_channels, out_channels, stride)
-        else:
-            self.projects = True
-            self.shortcut = nn.Conv2d(in_channels, out_channels, 1, stride, bias=bias)
+        self.shortcut = shortcut_without_norm(in_channels, out_channels, stride, shortcut, bias)
+        self.projects = isinstance(self.shortcut, nn.Conv2d)
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C_in, H, W) -> (N, C_out, ceil(H / stride), ceil(W / stride))."""

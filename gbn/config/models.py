@@ -1,0 +1,149 @@
+"""The schema of the group ``model``: one class a network of :data:`gbn.models.MODELS`, and its depths.
+
+The networks check their options again (they are used without a configuration too); here a wrong depth is refused
+before torch is imported.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from gbn.config.section import Count, Positive, Section
+
+
+class _Model(Section):
+    revision: Count
+    width: Positive = 1.0
+
+
+class LeNetConfig(_Model):
+    """LeNet-5 with a normalizer after each hidden layer."""
+
+    name: Literal["lenet"]
+
+
+class MLPConfig(_Model):
+    """Fully connected network."""
+
+    name: Literal["mlp"]
+    depth: Count = 3
+
+
+class CNNConfig(_Model):
+    """The five-layer CNN of Mixture Normalization."""
+
+    name: Literal["cnn"]
+    last_kernel: Literal[3, 5] = 3
+
+
+class _SixNPlusTwo(_Model):
+    depth: Count = 20
+
+    @field_validator("depth")
+    @classmethod
+    def _whole_blocks(cls, depth: int) -> int:
+        if depth < 8 or (depth - 2) % 6:
+            raise ValueError(
+                "depth must be 6n+2 with n >= 1: 8, 14, 20, 26, 32, 44, 56, 110, ... (the networks of bottleneck "
+                "blocks, model=resnet_bottleneck and preact_resnet_bottleneck, have 9n+2)"
+            )
+        return depth
+
+
+class ResNetConfig(_SixNPlusTwo):
+    """CIFAR ResNet (He et al. 2016a), depth 6n+2."""
+
+    name: Literal["resnet"]
+    shortcut: Literal["A", "B"] = "A"
+
+
+class PreActResNetConfig(_SixNPlusTwo):
+    """Pre-activation CIFAR ResNet (He et al. 2016b), depth 6n+2."""
+
+    name: Literal["preact_resnet"]
+    shortcut: Literal["A", "B"] = "A"
+
+
+class _NineNPlusTwo(_Model):
+    depth: Count
+
+    @field_validator("depth")
+    @classmethod
+    def _whole_bottlenecks(cls, depth: int) -> int:
+        if depth < 11 or (depth - 2) % 9:
+            raise ValueError("depth must be 9n+2 with n >= 1: 11, 20, 29, 38, 47, 56, 110, 164, ...")
+        return depth
+
+
+class ResNetBottleneckConfig(_NineNPlusTwo):
+    """CIFAR ResNet of bottleneck blocks (He et al. 2016b's ResNet-164), depth 9n+2."""
+
+    name: Literal["resnet_bottleneck"]
+    depth: Count = 164
+    shortcut: Literal["A", "B"] = "B"
+
+
+class PreActResNetBottleneckConfig(_NineNPlusTwo):
+    """Pre-activation CIFAR ResNet of bottleneck blocks (He et al. 2016b), depth 9n+2."""
+
+    name: Literal["preact_resnet_bottleneck"]
+    depth: Count = 164
+    shortcut: Literal["A", "B"] = "B"
+
+
+class ResNeXtConfig(_NineNPlusTwo):
+    """CIFAR ResNeXt (Xie et al. 2017), depth 9n+2."""
+
+    name: Literal["resnext"]
+    depth: Count = 29
+    cardinality: Count = 8
+    base_width: Count = 64
+
+
+class DenseNetConfig(_Model):
+    """CIFAR DenseNet (Huang et al. 2017), depth 6n+4 with bottlenecks and 3n+4 without."""
+
+    name: Literal["densenet"]
+    depth: Count = 100
+    growth_rate: Count = 12
+    bottleneck: bool = True
+    compression: Annotated[float, Field(gt=0, le=1)] = 0.5
+
+    @model_validator(mode="after")
+    def _whole_layers(self) -> "DenseNetConfig":
+        form, each, some = "6n+4", 6, "10, 16, 22, 28, 40, 100, 190, 250"
+        if not self.bottleneck:
+            form, each, some = "3n+4", 3, "7, 10, 13, 22, 40, 100"
+        if self.depth < each + 4 or (self.depth - 4) % each:
+            raise ValueError(
+                f"depth must be {form} with n >= 1 where model.bottleneck={str(self.bottleneck).lower()}: "
+                f"{some}, ..., model.depth={self.depth} was given"
+            )
+        return self
+
+
+class ResNet18Config(_Model):
+    """ResNet-18 with the CIFAR stem."""
+
+    name: Literal["resnet18"]
+
+
+class VGGConfig(_Model):
+    """VGG-16 for 32x32 images."""
+
+    name: Literal["vgg"]
+
+
+ModelConfig = (
+    LeNetConfig
+    | MLPConfig
+    | CNNConfig
+    | ResNetConfig
+    | PreActResNetConfig
+    | ResNet18Config
+    | ResNetBottleneckConfig
+    | PreActResNetBottleneckConfig
+    | ResNeXtConfig
+    | DenseNetConfig
+    | VGGConfig
+)
