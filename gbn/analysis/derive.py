@@ -150,7 +150,7 @@ def _controls(norms: Mapping[str, Mapping[str, Any]]) -> dict[str, tuple[str, ..
             for other, control in norms.items()
             if control["method"] in _CONTROL_METHODS and _pair(control) == _pair(norm)
         ]
-        if matching and norm["method"] == "gbn":
+        if matching and norm["method"] in ("gbn", "iebn"):
             found[arm] = tuple(sorted(matching))
     return found
 

@@ -209,8 +209,8 @@ def _with_pair(norm: dict[str, Any]) -> dict[str, Any]:
         return norm
     pairs = {
         file.stem: entry
-        for file in (config_dir() / "norm").glob("gbn*.yaml")
-        if (entry := yaml.safe_load(file.read_text())).get("method") == "gbn"
+        for file in (config_dir() / "norm").glob("*.yaml")
+        if (entry := yaml.safe_load(file.read_text())).get("method") in ("gbn", "iebn")
     }
     if name not in pairs:
         raise unknown("norm.matched_to", str(name), pairs)

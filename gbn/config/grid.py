@@ -285,8 +285,8 @@ def _with_controls(spec: Mapping[str, Any], file: Path) -> tuple[dict[str, list[
 
 def _control(kind: str, overrides: Sequence[str], label: str, file: Path) -> list[str]:
     pair = next((one.removeprefix("norm=") for one in overrides if one.startswith("norm=")), None)
-    if pair is None or not pair.startswith("gbn"):
-        raise ConfigError(f"arm {label!r} in {file} has no norm=gbn_...: only a pair has controls")
+    if pair is None or not pair.startswith(("gbn", "iebn")):
+        raise ConfigError(f"arm {label!r} in {file} has no norm=gbn_... or iebn: only a pair has controls")
     rest = [one for one in overrides if not one.startswith("norm=")]
     return [f"norm={kind}", f"norm.matched_to={pair}", *rest]
 

@@ -8,17 +8,26 @@ pair it is matched to in the same place, so that one override reaches an arm and
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from gbn.risk.parameters import DEVIATION_PARAMETERS, QUADRANGLE_PARAMETERS, STATISTIC_PARAMETERS, validate
 from gbn.suggest import did_you_mean
 
 # The methods whose options are known here, without torch. Another one (one file in gbn/nn, one YAML file) takes the
 # keys of its YAML file as its options, and the registry of :mod:`gbn.nn.methods` checks them.
-METHODS = ("bn", "gbn", "bn_matched", "bn_reparam", "layer", "group", "instance", "none", "custom")
+METHODS = ("bn", "gbn", "iebn", "bn_matched", "bn_reparam", "layer", "group", "instance", "none", "custom")
 CONTROLS = ("bn_matched", "bn_reparam")
+_WITH_PAIR = ("gbn", "iebn", *CONTROLS)
+Role = Literal["stem", "body", "branch_end", "shortcut"]
 _GRADIENT = ("quantile_gradient", "window")
 _TABLES = {"statistic": STATISTIC_PARAMETERS, "deviation": DEVIATION_PARAMETERS}
+
+
+def _roles_of_the_gate(given: Any) -> Any:
+    """True stands for the places where the authors of IEBN put their gate, False for none."""
+    if isinstance(given, bool):
+        return ["stem", "body", "branch_end"] if given else []
+    return given
 
 
 class PlacementConfig(BaseModel):
@@ -26,7 +35,7 @@ class PlacementConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    roles: list[Literal["stem", "body", "branch_end", "shortcut"]] | None = None
+    roles: list[Role] | None = None
     pattern: list[str] | None = None
     otherwise: Literal["bn", "none"] = "bn"
 
@@ -49,6 +58,8 @@ class NormConfig(BaseModel):
     track_running_stats: bool = True
     rescaled: bool = False
     without_act: Literal["same", "bn", "mean"] = "same"
+    instance_enhancement: Annotated[list[Role], BeforeValidator(_roles_of_the_gate)] = []
+    gate_bias: Annotated[float, Field(allow_inf_nan=False)] = -1.0
     placement: PlacementConfig = PlacementConfig()
     groups: Annotated[int, Field(ge=1)] | None = None
     samples: Annotated[int, Field(ge=2)] | None = None
@@ -58,7 +69,8 @@ class NormConfig(BaseModel):
     @model_validator(mode="after")
     def _consistent(self) -> "NormConfig":
         given = dict(self.__pydantic_extra__ or {})
-        if self.method in ("gbn", *CONTROLS):
+        self._check_gate()
+        if self.method in _WITH_PAIR:
             self._check_pair(given)
         elif given and self.method in METHODS:
             self._refuse(given, [])
@@ -71,6 +83,22 @@ class NormConfig(BaseModel):
         if self.groups is not None and self.method != "group":
             raise ValueError(f"norm.groups belongs to norm=group, not to {self.method}")
         return self
+
+    def _check_gate(self) -> None:
+        if self.instance_enhancement and self.method not in _WITH_PAIR:
+            raise ValueError(
+                "norm.instance_enhancement gates the gain of a pair: use it with norm=gbn_... or iebn, not "
+                f"{self.name}"
+            )
+        if self.method == "iebn" and (not self.instance_enhancement or self.quadrangle != "std"):
+            raise ValueError(
+                "norm=iebn is batch normalization with instance enhancement: without it use norm=bn, with another "
+                "pair norm=gbn_cvar norm.instance_enhancement=true"
+            )
+        if self.gate_bias != -1.0 and not self.instance_enhancement:
+            raise ValueError(
+                "norm.gate_bias belongs to norm.instance_enhancement, which is off: set it to true"
+            )
 
     def _check_pair(self, given: dict[str, Any]) -> None:
         if self.quadrangle is not None:
@@ -125,6 +153,8 @@ class NormConfig(BaseModel):
         options["placement"] = self.placement.model_dump()
         if self.method == "gbn":
             options |= self._pair()
+        elif self.method == "iebn":
+            options |= self._gate()
         elif self.method in CONTROLS:
             options["matched_to"] = self._pair()
         if self.method == "custom":
@@ -138,8 +168,13 @@ class NormConfig(BaseModel):
 
     def _pair(self) -> dict[str, Any]:
         if self.quadrangle is not None:
-            return {"quadrangle": self.quadrangle, **self.parameters}
-        return {"statistic": self.statistic, "deviation": self.deviation}
+            return {"quadrangle": self.quadrangle, **self.parameters, **self._gate()}
+        return {"statistic": self.statistic, "deviation": self.deviation, **self._gate()}
+
+    def _gate(self) -> dict[str, Any]:
+        if not self.instance_enhancement:
+            return {}
+        return {"instance_enhancement": self.instance_enhancement, "gate_bias": self.gate_bias}
 
 
 def _functional(kind: Literal["statistic", "deviation"], given: dict[str, Any]) -> dict[str, Any]:

@@ -16,6 +16,11 @@ from gbn.nn.controls import (
 from gbn.nn.factory import NormFactory, norm_layer
 from gbn.nn.functional import generalized_batch_norm
 from gbn.nn.generalized import GeneralizedBatchNorm1d, GeneralizedBatchNorm2d, GeneralizedBatchNorm3d
+from gbn.nn.instance_enhancement import (
+    InstanceEnhancementBatchNorm1d,
+    InstanceEnhancementBatchNorm2d,
+    InstanceEnhancementBatchNorm3d,
+)
 from gbn.nn.methods import METHODS, Method, register
 from gbn.nn.placement import ROLES, Placement
 from gbn.nn.simple import (
@@ -40,6 +45,9 @@ __all__ = [
     "GeneralizedBatchNorm2d",
     "GeneralizedBatchNorm3d",
     "GroupNormAct",
+    "InstanceEnhancementBatchNorm1d",
+    "InstanceEnhancementBatchNorm2d",
+    "InstanceEnhancementBatchNorm3d",
     "InstanceNormAct1d",
     "InstanceNormAct2d",
     "InstanceNormAct3d",

@@ -10,6 +10,9 @@ a pair is a claim about what it does beyond these:
   function and its gradients to gain and bias at every step, on a Gaussian; only the gradient to x is
   BatchNorm's.
 
+With instance enhancement the gain is a gate's times the layer's; the gate starts at one number g for every image,
+and both controls have gain g/c in the place of 1/c.
+
 BN -> matched is an effect of the initial point, matched -> reparametrized one of the parametrisation
 (learning rates and weight decay of gain and bias), and only the rest is the deviation's own.
 """
@@ -23,6 +26,7 @@ import torch
 from torch import Tensor
 
 from gbn.nn.batchnorm import _BatchNormAct
+from gbn.nn.instance_enhancement import initial_gate
 from gbn.nn.pairs import Pair, pair_from_options
 
 __all__ = [
@@ -44,6 +48,8 @@ class _Control(_BatchNormAct):
             ``{"statistic": ..., "deviation": ...}``, the arguments of ``GeneralizedBatchNorm``.
         samples: values per channel n; needed for the pairs made of extremes only, whose k and c depend on it.
         rescaled: match the pair's Gaussian-rescaled form.
+        gate_bias: match the instance-enhanced layer of this pair whose gate starts at ``sigmoid(gate_bias)``
+            (:mod:`gbn.nn.instance_enhancement`); None: the pair alone.
         Others: as in BatchNorm, and ``act``.
 
     Raises:
@@ -57,6 +63,7 @@ class _Control(_BatchNormAct):
         *,
         samples: int | None = None,
         rescaled: bool = False,
+        gate_bias: float | None = None,
         eps: float = 1e-5,
         momentum: float | None = 0.1,
         affine: bool = True,
@@ -69,14 +76,17 @@ class _Control(_BatchNormAct):
         rescaled = bool(options.pop("rescaled", False)) or rescaled
         self.pair = matched_to if isinstance(matched_to, Pair) else pair_from_options(options)
         k, c = self.pair.gaussian(samples)
-        # S = mu + shift sigma and D = scale sigma; with D rescaled to sigma the shift stays.
-        self._shift, self._scale = k, 1.0 if rescaled else c
+        # S = mu + shift sigma and D = scale sigma; with D rescaled to sigma the shift stays. A gate multiplies
+        # what is divided by D: it divides the scale.
+        self.gate_bias = gate_bias
+        self._shift, self._scale = k, (1.0 if rescaled else c) / initial_gate(gate_bias)
         self._start_bias = self.pair.initial_bias * (c if rescaled else 1.0)
         super().__init__(num_features, eps, momentum, affine, track_running_stats, device, dtype, act)
 
     def extra_repr(self) -> str:
         """BatchNorm's text and the pair."""
-        return f"{super().extra_repr()}, matched_to={self.pair}"
+        text = f"{super().extra_repr()}, matched_to={self.pair}"
+        return text if self.gate_bias is None else f"{text}, gate_bias={self.gate_bias}"
 
 
 class _MatchedBatchNorm(_Control):
@@ -101,6 +111,8 @@ class _ReparametrizedBatchNorm(_Control):
             ``{"statistic": ..., "deviation": ...}``, the arguments of ``GeneralizedBatchNorm``.
         samples: values per channel n; needed for the pairs made of extremes only, whose k and c depend on it.
         rescaled: match the pair's Gaussian-rescaled form.
+        gate_bias: match the instance-enhanced layer of this pair whose gate starts at ``sigmoid(gate_bias)``
+            (:mod:`gbn.nn.instance_enhancement`): the gain is multiplied with that number; None: the pair alone.
         Others: as in BatchNorm, and ``act``.
 
     Raises:

@@ -111,21 +111,25 @@ class _GeneralizedBatchNorm(BatchStatisticsNorm):
         if not self._uses_batch():
             location, spread = self._running_values()
             return kernels.normalize_with(
-                x, location, spread, weight, self.bias, self.pair.deviation, eps, self.act
+                x, location, spread, weight, self.bias, self.pair.deviation, eps, self.act, self._gate()
             )
         self._check_batch(x)
         share = self._count_batch()
         if x.numel() == 0:
             # As BatchNorm: an empty result, zero gradients, running averages untouched.
-            return (
-                x * 1 if weight is None or self.bias is None else (x * weight[0] + self.bias[0]).to(x.dtype)
-            )
+            for factor in (weight, *(self._gate() or ())):
+                x = x if factor is None else (x * factor[0]).to(x.dtype)
+            return x * 1 if self.bias is None else (x + self.bias[0]).to(x.dtype)
         y, s, d = kernels.normalize(
-            x, weight, self.bias, self.pair.statistic, self.pair.deviation, eps, self.act
+            x, weight, self.bias, self.pair.statistic, self.pair.deviation, eps, self.act, self._gate()
         )
         if share is not None:
             self._average(s, d, share, x.numel() // self.num_features)
         return y
+
+    def _gate(self) -> tuple[Tensor, Tensor] | None:
+        """Weight and bias of a gate on the gain; none here (see :mod:`gbn.nn.instance_enhancement`)."""
+        return None
 
     def _scaled(self, x: Tensor) -> tuple[Tensor | None, float]:
         """Gain and eps for the kernel, which divides by the raw D."""

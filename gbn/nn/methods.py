@@ -11,10 +11,10 @@ from typing import Any
 
 from torch import nn
 
-from gbn.nn import batchnorm, controls, generalized, simple
+from gbn.nn import batchnorm, controls, generalized, instance_enhancement, simple
 from gbn.nn.custom import build_custom, check_custom
 from gbn.nn.pairs import Pair, pair_from_options
-from gbn.nn.placement import Site
+from gbn.nn.placement import ENHANCED_ROLES, Site, check_roles
 from gbn.risk.parameters import QUADRANGLE_PARAMETERS
 
 __all__ = ["COMMON_DEFAULTS", "METHODS", "Method", "register"]
@@ -29,6 +29,7 @@ COMMON_DEFAULTS: dict[str, Any] = {
     "rescaled": False,
 }
 _BATCH = frozenset({"eps", "momentum", "affine", "track_running_stats"})
+_GATE = frozenset({"instance_enhancement", "gate_bias"})
 _PAIR = frozenset(
     {"quadrangle", "statistic", "deviation"}.union(*(row.keys() for row in QUADRANGLE_PARAMETERS.values()))
 )
@@ -59,6 +60,8 @@ class Method:
 
     def with_mean(self, options: Mapping[str, Any]) -> dict[str, Any]:
         """The options of the pair (mean, D) in the place of (S, D)."""
+        if self.name == "iebn":
+            return dict(options)
         if self.name == "gbn":
             pair = _pair(options).with_mean()
             rest = {key: value for key, value in options.items() if key not in _PAIR}
@@ -91,6 +94,7 @@ def _by_dim(prefix: str, module: Any) -> dict[int, Callable[..., nn.Module]]:
 _TORCH_BN = _by_dim("BatchNorm", nn)
 _BN = _by_dim("BatchNormAct", batchnorm)
 _GBN = _by_dim("GeneralizedBatchNorm", generalized)
+_ENHANCED = _by_dim("InstanceEnhancementBatchNorm", instance_enhancement)
 _MATCHED = _by_dim("MatchedBatchNorm", controls)
 _REPARAM = _by_dim("ReparametrizedBatchNorm", controls)
 _INSTANCE = _by_dim("InstanceNormAct", simple)
@@ -102,16 +106,55 @@ def _build_bn(site: Site, options: Mapping[str, Any]) -> nn.Module:
     return _BN[site.dim](site.num_features, act=site.act, **options)
 
 
+def _gated(site: Site, options: Mapping[str, Any], default: bool) -> tuple[float | None, dict[str, Any]]:
+    """Where the gate of this place starts, None for none, and the other options."""
+    rest = {key: value for key, value in options.items() if key not in _GATE}
+    roles = options.get("instance_enhancement", default)
+    if isinstance(roles, bool):
+        roles = ENHANCED_ROLES if roles else ()
+    elif isinstance(roles, str):
+        roles = (roles,)
+    check_roles("instance_enhancement", roles)
+    if not roles and "gate_bias" in options:
+        raise ValueError(
+            "gate_bias belongs to the gate of instance_enhancement, which is off: set it to true"
+        )
+    return (options.get("gate_bias", instance_enhancement.GATE_BIAS) if site.role in roles else None), rest
+
+
 def _build_gbn(site: Site, options: Mapping[str, Any]) -> nn.Module:
-    return _GBN[site.dim](site.num_features, act=site.act, **options)
+    gate_bias, options = _gated(site, options, default=False)
+    if gate_bias is None:
+        return _GBN[site.dim](site.num_features, act=site.act, **options)
+    options = {"quadrangle": "cvar", **options}  # as the layer without a gate
+    return _ENHANCED[site.dim](site.num_features, act=site.act, gate_bias=gate_bias, **options)
+
+
+def _build_iebn(site: Site, options: Mapping[str, Any]) -> nn.Module:
+    gate_bias, options = _gated(site, options, default=True)
+    if gate_bias is None:
+        return _build_bn(site, options)
+    return _ENHANCED[site.dim](site.num_features, act=site.act, gate_bias=gate_bias, **options)
 
 
 def _build_matched(site: Site, options: Mapping[str, Any]) -> nn.Module:
-    return _MATCHED[site.dim](site.num_features, act=site.act, **_control_options("bn_matched", options))
+    return _build_control(_MATCHED, "bn_matched", site, options)
 
 
 def _build_reparam(site: Site, options: Mapping[str, Any]) -> nn.Module:
-    return _REPARAM[site.dim](site.num_features, act=site.act, **_control_options("bn_reparam", options))
+    return _build_control(_REPARAM, "bn_reparam", site, options)
+
+
+def _build_control(
+    layers: Mapping[int, Callable[..., nn.Module]], method: str, site: Site, options: Mapping[str, Any]
+) -> nn.Module:
+    matched: Any = _control_options(method, options)["matched_to"]
+    gate_bias = None
+    if not isinstance(matched, Pair):
+        gate_bias, matched = _gated(site, matched, default=False)
+    return layers[site.dim](
+        site.num_features, act=site.act, gate_bias=gate_bias, **{**options, "matched_to": matched}
+    )
 
 
 def _control_options(method: str, options: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -145,8 +188,16 @@ for _row in (
     Method(
         "gbn",
         "generalized batch normalization with a (statistic, deviation) pair",
-        _BATCH | _PAIR | {"rescaled", "samples"},
+        _BATCH | _PAIR | _GATE | {"rescaled", "samples"},
         _build_gbn,
+        True,
+        has_pair=True,
+    ),
+    Method(
+        "iebn",
+        "instance enhancement batch normalization: BN whose gain each image gates",
+        _BATCH | _GATE,
+        _build_iebn,
         True,
         has_pair=True,
     ),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from fnmatch import fnmatchcase
 from itertools import chain
 from typing import Any
@@ -11,9 +11,11 @@ from typing import Any
 import torch
 from torch import nn
 
-__all__ = ["ROLES", "Placement", "Site", "mark", "place"]
+__all__ = ["ENHANCED_ROLES", "ROLES", "Placement", "Site", "check_roles", "mark", "place"]
 
 ROLES = ("stem", "body", "branch_end", "shortcut")
+#: Where the authors of IEBN put their gate: every norm but the one in a downsampling shortcut.
+ENHANCED_ROLES = ("stem", "body", "branch_end")
 _OTHERWISE = ("bn", "none")
 _MARK = "norm_site"
 
@@ -28,6 +30,13 @@ class Site:
     role: str
 
 
+def check_roles(option: str, roles: Iterable[str]) -> None:
+    """Raise ValueError for a role that is not in :data:`ROLES`."""
+    for role in roles:
+        if role not in ROLES:
+            raise ValueError(f"{option}: unknown role {role!r}: allowed are {', '.join(ROLES)}")
+
+
 @dataclasses.dataclass(frozen=True)
 class Placement:
     """Roles and module-path patterns that a method takes (None: all), and what stands elsewhere."""
@@ -37,9 +46,7 @@ class Placement:
     otherwise: str = "bn"
 
     def __post_init__(self) -> None:
-        for role in self.roles or ():
-            if role not in ROLES:
-                raise ValueError(f"placement.roles: unknown role {role!r}: allowed are {', '.join(ROLES)}")
+        check_roles("placement.roles", self.roles or ())
         if self.otherwise not in _OTHERWISE:
             raise ValueError(f"placement.otherwise={self.otherwise!r}: allowed are {', '.join(_OTHERWISE)}")
 

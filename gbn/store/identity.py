@@ -141,13 +141,15 @@ def norm_label(norm: Mapping[str, Any]) -> str:
         parts.append(matched)
     for section in (norm, matched if isinstance(matched, Mapping) else {}):
         quadrangle = section.get("quadrangle")
-        if quadrangle and not any(quadrangle in part for part in parts):
+        if quadrangle and "iebn" not in parts and not any(quadrangle in part for part in parts):
             parts.append(str(quadrangle))
         for part in ("statistic", "deviation"):
             chosen = section.get(part)
             if isinstance(chosen, Mapping) and chosen.get("name"):
                 parts += [str(chosen["name"]), *_parameters(chosen)]
         parts += _parameters(section)
+        if section.get("instance_enhancement") and "iebn" not in parts:
+            parts.append("ie")
     return "_".join(parts)
 
 

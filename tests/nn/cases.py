@@ -56,6 +56,12 @@ def registered() -> list[Case]:
                 Case(f"{control}[{name}]", norm_layer(control, matched_to=matched_to, samples=SAMPLES))
                 for control in ("bn_matched", "bn_reparam")
             ]
+    matched_to = {"quadrangle": "std", "instance_enhancement": True}
+    cases += [
+        Case(f"{control}[iebn]", norm_layer(control, matched_to=matched_to))
+        for control in ("bn_matched", "bn_reparam")
+    ]
+    cases.append(Case("gbn[cvar enhanced]", norm_layer("gbn", quadrangle="cvar", instance_enhancement=True)))
     composed = {"statistic": {"name": "quantile", "alpha": 0.6}, "deviation": {"name": "cvar", "alpha": 0.8}}
     cases.append(Case("gbn[quantile+cvar]", norm_layer("gbn", **composed)))
     cases.append(Case("gbn[cvar rescaled]", norm_layer("gbn", quadrangle="cvar", rescaled=True)))

@@ -1,0 +1,104 @@
+"""Instance Enhancement Batch Normalization: each image scales the gain of each channel by what it holds there.
+
+    m[n,c] = mean of x[n,c] over the spatial dimensions (of the input, before normalization)
+    y      = act(weight[c] * sigmoid(gate_weight[c] * m[n,c] + gate_bias[c]) * (x - S[c]) / D[c] + bias[c])
+
+(Liang, Huang, Liang, Yang: Instance Enhancement Batch Normalization, AAAI 2020, arXiv 1908.04008, with S and D the
+mean and the standard deviation; the transform is the one of the authors' code, github.com/gbup-group/IEBN.) Here S
+and D may be any pair of :mod:`gbn.risk`. The bias is not gated, the gate is the same in training and evaluation, and
+its mean is taken in float32 at least, also under autocast.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gbn.nn.generalized import _GeneralizedBatchNorm
+
+__all__ = [
+    "GATE_BIAS",
+    "InstanceEnhancementBatchNorm1d",
+    "InstanceEnhancementBatchNorm2d",
+    "InstanceEnhancementBatchNorm3d",
+    "initial_gate",
+]
+
+#: Where the gate's bias starts in the authors' code; its weight starts at 0.
+GATE_BIAS = -1.0
+
+
+def initial_gate(gate_bias: float | None) -> float:
+    """What every gate is at the start, while its weight is 0: ``sigmoid(gate_bias)``; 1 without a gate (None)."""
+    return 1.0 if gate_bias is None else 1.0 / (1.0 + math.exp(-gate_bias))
+
+
+class _InstanceEnhancementBatchNorm(_GeneralizedBatchNorm):
+    """Batch normalization whose gain each image gates, channel by channel.
+
+    Args:
+        num_features: C, the size of dimension 1.
+        quadrangle: the pair, a name in :data:`gbn.risk.QUADRANGLES`; ``"std"``, the default, is the paper's IEBN.
+        gate_bias: where the parameter ``gate_bias`` starts; ``gate_weight`` starts at 0, so that the layer starts as
+            ``sigmoid(gate_bias)`` (0.268941) times batch normalization. A large one, 30, is batch normalization.
+        **options: of :class:`GeneralizedBatchNorm2d`: statistic, deviation, eps, momentum, affine,
+            track_running_stats, device, dtype, act, rescaled, samples, and the parameters of the pair. With
+            ``affine=False`` there is no gain and no bias; the gate stays.
+
+    Shapes:
+        input and output ``(N, C)`` or ``(N, C, L)`` (1d), ``(N, C, H, W)`` (2d), ``(N, C, D, H, W)`` (3d).
+
+    The state dict is BatchNorm's with ``gate_weight`` and ``gate_bias``, ``(C,)`` each, beside. A large negative bias
+    closes the gate for good: its gradient is then 0.
+
+    Raises:
+        ValueError: as in GeneralizedBatchNorm, and for a ``gate_bias`` that is not finite.
+    """
+
+    def __init__(
+        self,
+        num_features: int,
+        quadrangle: str | None = "std",
+        *,
+        gate_bias: float = GATE_BIAS,
+        **options: Any,
+    ) -> None:
+        if not math.isfinite(gate_bias):
+            raise ValueError(f"gate_bias={gate_bias}: it must be finite, for example {GATE_BIAS}")
+        self.initial_gate_bias = gate_bias
+        super().__init__(num_features, quadrangle, **options)
+        like = {"device": options.get("device"), "dtype": options.get("dtype")}
+        self.gate_weight = nn.Parameter(torch.zeros(num_features, **like))
+        self.gate_bias = nn.Parameter(torch.full((num_features,), gate_bias, **like))
+
+    def _gate(self) -> tuple[Tensor, Tensor]:
+        return self.gate_weight, self.gate_bias
+
+    def reset_parameters(self) -> None:
+        """Reset the running averages, and gain, bias and gate to their starting values."""
+        super().reset_parameters()
+        if hasattr(self, "gate_weight"):  # not yet when the base's constructor calls
+            nn.init.zeros_(self.gate_weight)
+            nn.init.constant_(self.gate_bias, self.initial_gate_bias)
+
+    def extra_repr(self) -> str:
+        """The text of the layer without the gate, and where the gate's bias started."""
+        return f"{super().extra_repr()}, gate_bias={self.initial_gate_bias}"
+
+
+class InstanceEnhancementBatchNorm1d(_InstanceEnhancementBatchNorm):  # noqa: D101 - its docstring is its base's
+    __doc__ = _InstanceEnhancementBatchNorm.__doc__
+    _input_dims = (2, 3)
+
+
+class InstanceEnhancementBatchNorm2d(_InstanceEnhancementBatchNorm):  # noqa: D101 - its docstring is its base's
+    __doc__ = _InstanceEnhancementBatchNorm.__doc__
+    _input_dims = (4,)
+
+
+class InstanceEnhancementBatchNorm3d(_InstanceEnhancementBatchNorm):  # noqa: D101 - its docstring is its base's
+    __doc__ = _InstanceEnhancementBatchNorm.__doc__
+    _input_dims = (5,)
