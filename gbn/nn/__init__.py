@@ -22,6 +22,7 @@ from gbn.nn.instance_enhancement import (
     InstanceEnhancementBatchNorm3d,
 )
 from gbn.nn.methods import METHODS, Method, register
+from gbn.nn.noise import add_constant_noise
 from gbn.nn.placement import ROLES, Placement
 from gbn.nn.simple import (
     Activation,
@@ -61,6 +62,7 @@ __all__ = [
     "ReparametrizedBatchNorm1d",
     "ReparametrizedBatchNorm2d",
     "ReparametrizedBatchNorm3d",
+    "add_constant_noise",
     "as_timm",
     "calibrate",
     "generalized_batch_norm",

@@ -38,6 +38,7 @@ class BatchStatisticsNorm(nn.Module):
     _version = 2  # of the state dict: that of BatchNorm with num_batches_tracked
     _input_dims: ClassVar[tuple[int, ...]] = ()
     _buffer_names: tuple[str, str] = ("running_mean", "running_var")
+    noise: tuple[float, float] | None = None  # see :mod:`gbn.nn.noise`
 
     def __init__(
         self,
@@ -115,6 +116,21 @@ class BatchStatisticsNorm(nn.Module):
     def _uses_batch(self) -> bool:
         """Whether this call normalises with the batch's own statistics."""
         return self.training or all(buffer is None for buffer in self.running())
+
+    def _is_noisy(self) -> bool:
+        """Whether this call is one of an attacked training (:mod:`gbn.nn.noise`)."""
+        return self.noise is not None and self.training and torch.is_grad_enabled()
+
+    def _noisy_affine(
+        self, x: Tensor, gain: Tensor | None, bias: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Gain and bias that do to x_hat what these (None: 1 and 0) do to ``scale x_hat + shift``."""
+        assert self.noise is not None
+        scale, shift = self.noise
+        if gain is None:
+            wide = torch.promote_types(x.dtype, torch.float32)
+            gain = torch.ones(self.num_features, dtype=wide, device=x.device)
+        return gain * scale, gain * shift if bias is None else bias + gain * shift
 
     def _check_batch(self, x: Tensor) -> None:
         if x.numel() == x.shape[1]:  # the rule and the words of torch.nn.functional.batch_norm

@@ -30,6 +30,8 @@ class _BatchNormAct(BatchStatisticsNorm):
         if self.training and not self.track_running_stats:
             location = spread = None
         gain, bias = self._gain_and_bias(x)
+        if self._is_noisy():
+            gain, bias = self._noisy_affine(x, gain, bias)
         factor = 0.0 if share is None else float(share)
         y = F.batch_norm(x, location, spread, gain, bias, self._uses_batch(), factor, self.eps)
         return activate(y, self.act)

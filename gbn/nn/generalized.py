@@ -120,12 +120,18 @@ class _GeneralizedBatchNorm(BatchStatisticsNorm):
             for factor in (weight, *(self._gate() or ())):
                 x = x if factor is None else (x * factor[0]).to(x.dtype)
             return x * 1 if self.bias is None else (x + self.bias[0]).to(x.dtype)
-        y, s, d = kernels.normalize(
-            x, weight, self.bias, self.pair.statistic, self.pair.deviation, eps, self.act, self._gate()
-        )
+        y, s, d = self._normalize(x, weight, eps)
         if share is not None:
             self._average(s, d, share, x.numel() // self.num_features)
         return y
+
+    def _normalize(self, x: Tensor, weight: Tensor | None, eps: float) -> tuple[Tensor, Tensor, Tensor]:
+        """(y, S, D) of this batch."""
+        pair, bias = self.pair, self.bias
+        if self._is_noisy():
+            _, bias = self._noisy_affine(x, self.weight, bias)
+            weight, _ = self._noisy_affine(x, weight, None)
+        return kernels.normalize(x, weight, bias, pair.statistic, pair.deviation, eps, self.act)
 
     def _gate(self) -> tuple[Tensor, Tensor] | None:
         """Weight and bias of a gate on the gain; none here (see :mod:`gbn.nn.instance_enhancement`)."""

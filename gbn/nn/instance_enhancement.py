@@ -17,6 +17,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gbn import kernels
+from gbn.kernels import activate
+from gbn.kernels.gate import row_gains
 from gbn.nn.generalized import _GeneralizedBatchNorm
 
 __all__ = [
@@ -76,6 +79,19 @@ class _InstanceEnhancementBatchNorm(_GeneralizedBatchNorm):
 
     def _gate(self) -> tuple[Tensor, Tensor]:
         return self.gate_weight, self.gate_bias
+
+    def _normalize(self, x: Tensor, weight: Tensor | None, eps: float) -> tuple[Tensor, Tensor, Tensor]:
+        pair, gate = self.pair, self._gate()
+        if not self._is_noisy():
+            return kernels.normalize(
+                x, weight, self.bias, pair.statistic, pair.deviation, eps, self.act, gate
+            )
+        assert self.noise is not None
+        gain, _ = self._noisy_affine(x, weight, None)
+        y, s, d = kernels.normalize(x, gain, self.bias, pair.statistic, pair.deviation, eps, None, gate)
+        # The noise's shift passes gain and gate as well, so that it differs from image to image.
+        shift = self.noise[1] * row_gains(x, self.weight, gate)
+        return activate((y + shift.view(*shift.shape, *[1] * (x.dim() - 2))).to(y.dtype), self.act), s, d
 
     def reset_parameters(self) -> None:
         """Reset the running averages, and gain, bias and gate to their starting values."""

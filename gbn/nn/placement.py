@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-__all__ = ["ENHANCED_ROLES", "ROLES", "Placement", "Site", "check_roles", "mark", "place"]
+__all__ = ["ENHANCED_ROLES", "ROLES", "Placement", "Site", "check_roles", "copy_mark", "mark", "place"]
 
 ROLES = ("stem", "body", "branch_end", "shortcut")
 #: Where the authors of IEBN put their gate: every norm but the one in a downsampling shortcut.
@@ -77,6 +77,12 @@ def mark(layer: nn.Module, site: Site) -> nn.Module:
     """Write onto a layer where it stands, for :func:`place`; survives copying and pickling."""
     setattr(layer, _MARK, site)
     return layer
+
+
+def copy_mark(old: nn.Module, new: nn.Module) -> None:
+    """Mark ``new`` as standing where ``old`` stands, if that is known."""
+    if hasattr(old, _MARK):
+        mark(new, getattr(old, _MARK))
 
 
 def place(

@@ -1,0 +1,67 @@
+"""Constant noise on what every norm over the batch hands on: an attack on training.
+
+    x_hat -> scale * x_hat + shift            before gain, gate, bias and activation
+
+("The constant noise attack" of Liang et al., AAAI 2020, arXiv 1908.04008; its definition is recalled, not read.) The
+noise is there while a network trains: in training mode where gradients are recorded. Evaluation is without it, and so
+is :func:`gbn.nn.calibrate`; running statistics are those that training sees.
+"""
+
+from __future__ import annotations
+
+from torch import nn
+
+from gbn.nn.base import BatchStatisticsNorm
+from gbn.nn.batchnorm import BatchNormAct1d, BatchNormAct2d, BatchNormAct3d
+from gbn.nn.placement import copy_mark
+
+__all__ = ["add_constant_noise"]
+
+_TWINS: dict[type[nn.Module], type[BatchStatisticsNorm]] = {
+    nn.BatchNorm1d: BatchNormAct1d,
+    nn.BatchNorm2d: BatchNormAct2d,
+    nn.BatchNorm3d: BatchNormAct3d,
+}
+
+
+def add_constant_noise(model: nn.Module, scale: float, shift: float) -> nn.Module:
+    """Put the noise on every norm of ``model`` that takes statistics over the batch.
+
+    torch's BatchNorm layers are replaced by our equals with the same parameters and buffers, so names and state dict
+    stay. With scale 1 and shift 0 nothing changes but rounding.
+
+    Returns:
+        the model (another object only when it is itself one of torch's norms).
+
+    Raises:
+        ValueError: when it has no such norm.
+    """
+    found = 0
+    for path, layer in list(model.named_modules()):
+        norm = _twin(layer) if type(layer) in _TWINS else layer
+        if not isinstance(norm, BatchStatisticsNorm):
+            continue
+        norm.noise = (scale, shift)
+        found += 1
+        if norm is layer:
+            continue
+        if not path:
+            return norm
+        parent, _, name = path.rpartition(".")
+        setattr(model.get_submodule(parent), name, norm)
+    if not found:
+        raise ValueError("constant noise acts on norms with statistics of the batch: this model has none")
+    return model
+
+
+def _twin(layer: nn.Module) -> BatchStatisticsNorm:
+    """Our layer in the place of torch's: the same parameters and buffers, options, mode and mark."""
+    assert isinstance(layer, nn.modules.batchnorm._BatchNorm)
+    kept = ("eps", "momentum", "affine", "track_running_stats")
+    twin = _TWINS[type(layer)](layer.num_features, **{name: getattr(layer, name) for name in kept})
+    for name, parameter in layer.named_parameters(recurse=False):
+        setattr(twin, name, parameter)
+    for name, buffer in layer.named_buffers(recurse=False):
+        setattr(twin, name, buffer)
+    copy_mark(layer, twin)
+    return twin.train(layer.training)
