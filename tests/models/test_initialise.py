@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from gbn.models import MODELS, build, initialise
+from tests.models.networks import COMMON, SMALL
 
-COMMON = {"in_channels": 3, "num_classes": 10, "image_size": 32}
 GOLDEN_STEM = [0.013452178798615932, -0.06254544854164124, -0.0568622387945652, -0.3073967695236206]
 GOLDEN_HEAD = [-0.0431843101978302, -0.04557393491268158, -0.0895935595035553, 0.025545015931129456]
 
@@ -50,7 +50,7 @@ def shared_tensors(model):
 
 @pytest.mark.parametrize("name", MODELS)
 def test_arms_share_the_initial_values_of_all_that_they_share(name):
-    options = COMMON | {"width": 0.25}
+    options = COMMON | {"width": 0.25} | SMALL.get(name, {})
     torch.manual_seed(1)
     one = shared_tensors(initialise(build(name, batch_norm, **options), 0))
     torch.manual_seed(2)

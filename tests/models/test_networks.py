@@ -8,27 +8,9 @@ from torch import nn
 
 from gbn.models import MODELS, build, initialise
 from gbn.models.interface import needs_bias, scaled
+from tests.models.networks import COMMON, SMALL, RecordingNorms, abstract, count, stage_shapes
 
 SMALLEST = {"lenet": 16, "vgg": 32}
-COMMON = {"in_channels": 3, "num_classes": 10, "image_size": 32}
-
-
-class RecordingNorms:
-    """BatchNorm and ReLU; remembers what it was asked for."""
-
-    def __init__(self, needs_bias=False):
-        self.calls = []
-        self.needs_bias = needs_bias
-
-    def __call__(self, num_features, act="relu", dim=2, role="body"):
-        self.calls.append({"num_features": num_features, "act": act, "dim": dim, "role": role})
-        norm = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d}[dim](num_features)
-        return nn.Sequential(norm, nn.ReLU()) if act == "relu" else norm
-
-
-def count(name, **options):
-    model = build(name, RecordingNorms(), **(COMMON | options))
-    return sum(parameter.numel() for parameter in model.parameters())
 
 
 @pytest.mark.parametrize(
@@ -81,8 +63,8 @@ def test_forward_and_backward_at_every_size(name, size, channels):
         with pytest.raises(ValueError, match=f"at least {SMALLEST[name]}x{SMALLEST[name]}.*use cnn"):
             build(name, RecordingNorms(), in_channels=channels, num_classes=7, image_size=size)
         return
-    options = {"width": 0.125} if name in ("vgg", "resnet18") else {}
-    model = build(name, RecordingNorms(), in_channels=channels, num_classes=7, image_size=size, **options)
+    options = {"in_channels": channels, "num_classes": 7, "image_size": size} | SMALL.get(name, {})
+    model = build(name, RecordingNorms(), **options)
     logits = initialise(model, 0)(torch.randn(5, channels, size, size))
     assert logits.shape == (5, 7)
     nn.functional.cross_entropy(logits, torch.arange(5)).backward()
@@ -96,7 +78,7 @@ def test_forward_and_backward_at_every_size(name, size, channels):
 def test_width_scales_every_channel(name):
     full, half, double = RecordingNorms(), RecordingNorms(), RecordingNorms()
     for norms, width in ((full, 1.0), (half, 0.5), (double, 2.0)):
-        build(name, norms, **COMMON, width=width)
+        abstract(name, norms, width=width)
     for a, b, c in zip(full.calls, half.calls, double.calls, strict=True):
         assert b["num_features"] == scaled(a["num_features"], 0.5)
         assert c["num_features"] == 2 * a["num_features"]
@@ -120,14 +102,15 @@ def test_width_must_be_positive(width):
 @pytest.mark.parametrize("name", MODELS)
 def test_norms_are_asked_for_by_role(name):
     norms = RecordingNorms()
-    model = build(name, norms, **COMMON)
+    model = abstract(name, norms)
     roles = Counter(call["role"] for call in norms.calls)
-    assert roles["stem"] == (name != "mlp")
+    # A DenseNet normalizes its stem's output anew before each of the layers that it goes to.
+    assert roles["stem"] == (name not in ("mlp", "densenet"))
     for call in norms.calls:
         # An activation follows exactly where no sum does.
         assert (call["act"] is None) == (call["role"] in ("branch_end", "shortcut"))
-    expected = {"resnet": (9, 0), "resnet18": (8, 3)}.get(name, (0, 0))
-    assert (roles["branch_end"], roles["shortcut"]) == expected
+    expected = {"resnet": (9, 0), "resnet18": (8, 3), "resnet_bottleneck": (54, 3), "resnext": (9, 3)}
+    assert (roles["branch_end"], roles["shortcut"]) == expected.get(name, (0, 0))
     # Every norm asked for stands in the network exactly once.
     used = [m for m in model.modules() if isinstance(m, nn.BatchNorm1d | nn.BatchNorm2d)]
     assert len(used) == len(norms.calls)
@@ -142,7 +125,7 @@ def test_shortcut_b_asks_for_norms_on_shortcuts():
 @pytest.mark.parametrize("name", MODELS)
 def test_biases_before_norms_only_where_the_norm_gives_none(name):
     def hidden_biases(norms, **options):
-        model = build(name, norms, **COMMON, **options)
+        model = abstract(name, norms, **options)
         layers = [m for m in model.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
         assert model.head.bias is not None
         return {layer.bias is not None for layer in layers if layer is not model.head}
@@ -167,23 +150,14 @@ def test_lenet_with_biases_and_without_norms_is_the_known_network():
 
 def test_cnn_pools_to_the_sizes_of_the_paper():
     model = build("cnn", RecordingNorms(), **COMMON)
-    sizes = []
-    for layer in (model.layer1, model.layer2, model.layer3, model.layer4):
-        layer.register_forward_hook(lambda module, inputs, output: sizes.append(tuple(output.shape[1:])))
-    model(torch.randn(2, 3, 32, 32))
-    assert sizes == [(64, 32, 32), (128, 16, 16), (128, 8, 8), (256, 4, 4)]
+    layers = (model.layer1, model.layer2, model.layer3, model.layer4)
+    assert stage_shapes(model, layers) == [(64, 32, 32), (128, 16, 16), (128, 8, 8), (256, 4, 4)]
 
 
 def test_residual_networks_halve_twice():
     for name in ("resnet", "preact_resnet"):
         model = build(name, RecordingNorms(), **COMMON, depth=8)
-        shapes = []
-        for stage in model.stages:
-            stage.register_forward_hook(
-                lambda module, inputs, output, shapes=shapes: shapes.append(tuple(output.shape[1:]))
-            )
-        model(torch.randn(2, 3, 32, 32))
-        assert shapes == [(16, 32, 32), (32, 16, 16), (64, 8, 8)]
+        assert stage_shapes(model, model.stages) == [(16, 32, 32), (32, 16, 16), (64, 8, 8)]
 
 
 def test_pad_shortcut_subsamples_and_appends_zero_channels():
@@ -231,7 +205,7 @@ def test_preactivation_block_keeps_the_shortcut_path_clean():
         ("preact_resnet", {"shortcut": "a"}, "'a' was given"),
         ("cnn", {"last_kernel": 4}, "3 or 5, 4 was given"),
         ("mlp", {"depth": 0}, "at least 1, 0 was given"),
-        ("resnt", {}, r"unknown model 'resnt' \(did you mean 'resnet'\?\); allowed: cnn, lenet"),
+        ("resnt", {}, r"unknown model 'resnt' \(did you mean 'resnet'\?\); allowed: cnn, densenet, lenet"),
         ("cnn", {"widht": 0.5}, r"no option 'widht' \(did you mean 'width'\?\); allowed: in_channels"),
         ("cnn", {"zzz": 0.5}, "no option 'zzz'; allowed"),
     ],
@@ -254,7 +228,7 @@ def test_state_dict_paths_hold_no_trace_of_how_norm_and_act_are_joined(name):
         return Fused(num_features)
 
     def outside(norm_layer):
-        model = build(name, norm_layer, **COMMON)
+        model = abstract(name, norm_layer)
         norms = [path for path, m in model.named_modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
         names = [path for path, _ in model.named_parameters()]
         return [path for path in names if not path.startswith(tuple(f"{norm}." for norm in norms))]

@@ -7,6 +7,7 @@ from torch import nn
 from gbn import risk
 from gbn.models import MODELS, build, initialise
 from gbn.nn import METHODS, norm_layer
+from tests.models.networks import SMALL
 
 OPTIONS = {
     "bn_matched": {"matched_to": {"quadrangle": "cvar"}},
@@ -19,9 +20,10 @@ ARMS = [(method, OPTIONS.get(method, {})) for method in METHODS] + PAIRS
 
 def network(name, method, options, **more):
     size = 32 if name == "vgg" else 16
-    width = {"vgg": 0.0625, "resnet18": 0.0625}.get(name, 0.25)
-    norm = norm_layer(method, **options)
-    return build(name, norm, in_channels=3, num_classes=4, image_size=size, width=width, **more), size
+    width = {"vgg": 0.0625, "resnet18": 0.0625, "resnext": 0.0625}.get(name, 0.25)
+    sizes = {"in_channels": 3, "num_classes": 4, "image_size": size}
+    made = sizes | SMALL.get(name, {}) | {"width": width} | more
+    return build(name, norm_layer(method, **options), **made), size
 
 
 def tensors_outside_norms(model):
