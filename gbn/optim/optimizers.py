@@ -1,10 +1,12 @@
-"""Torch's optimizers, built from their configuration section."""
+"""Torch's optimizers and the preconditioner before them, built from their configuration section."""
 
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import nn
+
+from gbn.optim.preconditioning import BatchNormPreconditioner
 
 
 def build_optimizer(model: nn.Module, options: Mapping[str, Any]) -> torch.optim.Optimizer:
@@ -35,6 +37,26 @@ def build_optimizer(model: nn.Module, options: Mapping[str, Any]) -> torch.optim
     if name == "nadam":
         return torch.optim.NAdam(groups, lr=lr, betas=betas, eps=options["eps"])
     raise ValueError(f"unknown optimizer {name!r}; allowed: sgd, adam, adamw, nadam, rmsprop")
+
+
+def build_preconditioner(model: nn.Module, options: Mapping[str, Any]) -> BatchNormPreconditioner | None:
+    """What rewrites the model's gradients before the optimizer's step, or None.
+
+    Args:
+        model: hooked, if there is a preconditioner.
+        options: the section ``optimizer``: ``precondition`` (none, bnp) and, for bnp, the section ``bnp`` with the
+            options of :class:`BatchNormPreconditioner` beside its revision.
+
+    Raises:
+        ValueError: an unknown preconditioner, or a model that cannot be preconditioned.
+    """
+    name = options.get("precondition", "none")
+    if name == "none":
+        return None
+    if name == "bnp":
+        own = {key: value for key, value in (options.get("bnp") or {}).items() if key != "revision"}
+        return BatchNormPreconditioner(model, **own)
+    raise ValueError(f"unknown preconditioner {name!r}; allowed: none, bnp")
 
 
 def _parameter_groups(model: nn.Module, weight_decay: float, decay: str) -> list[dict[str, Any]]:

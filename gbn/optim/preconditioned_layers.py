@@ -1,0 +1,236 @@
+"""The layers that BNP preconditions: which they are, what they collect, how their gradients are rewritten."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import UninitializedParameter
+from torch.utils.hooks import RemovableHandle
+
+from gbn.optim.input_moments import Conv, input_sums
+
+__all__ = ["MISSING_BIAS", "PreconditionedLayer", "find_layers"]
+
+MISSING_BIAS = ("error", "skip")
+
+_KINDS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+
+
+class PreconditionedLayer:
+    """One weight with its bias, and the modules that use it (several, if it is tied): a hook of each of them.
+
+    Attributes:
+        name: path of the first module.
+        weight, bias: the parameters.
+        fan_in: inputs of an output unit: columns of the weight as a matrix.
+        columns: means and variances that the layer keeps.
+        rows, images: terms of the sums collected so far, and what N of the fan-in scale counts; 0 if nothing was.
+    """
+
+    def __init__(self, name: str, module: nn.Linear | Conv, statistics: str) -> None:
+        assert module.bias is not None
+        self.name = name
+        self.modules = [module]
+        self.weight, self.bias = module.weight, module.bias
+        self.statistics = statistics
+        self.fan_in = self.weight[0].numel()
+        self.groups = 1 if isinstance(module, nn.Linear) else module.groups
+        self.columns = self.weight.shape[1] * self.groups
+        if statistics == "patch":
+            self.columns *= math.prod(self.weight.shape[2:])
+        self.sums: Tensor | None = None
+        self.rows = self.images = 0
+
+    def attach(self) -> list[RemovableHandle]:
+        """Hook every module of the layer."""
+        return [module.register_forward_pre_hook(self, with_kwargs=True) for module in self.modules]
+
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        """The hook: add up a module's inputs, in training with gradients only."""
+        if not (module.training and torch.is_grad_enabled() and self.weight.requires_grad):
+            return
+        x = args[0] if args else kwargs["input"]
+        with torch.no_grad():
+            sums, rows = input_sums(module, x, self.statistics)  # type: ignore[arg-type]
+        self.sums = sums if self.sums is None else self.sums + sums
+        self.rows += rows
+        self.images += x.shape[0] if x.dim() > max(1, self.weight.dim() - 1) else 1
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        # A copy of the model is no model in training with this preconditioner: its hook does nothing.
+        return _nothing
+
+    def __reduce__(self) -> Any:
+        return (_no_hook, ())
+
+    def sums_on(self, device: torch.device) -> Tensor:
+        """(2, columns) in float64: what was collected, or zeros."""
+        if self.sums is None:
+            return torch.zeros(2, self.columns, dtype=torch.float64, device=device)
+        return self.sums.to(device)
+
+    def forget(self) -> None:
+        """Begin the next step."""
+        self.sums = None
+        self.rows = self.images = 0
+
+    def has_gradients(self) -> bool:
+        """Whether there is something to rewrite."""
+        return self.weight.grad is not None and self.bias.grad is not None
+
+    def working_dtype(self) -> torch.dtype:
+        """The precision of the rewriting: that of the parameters, float32 at least."""
+        return torch.promote_types(self.weight.dtype, torch.float32)
+
+    def rewrite(self, mean: Tensor, inverse: Tensor, shrink: Tensor | None) -> None:
+        """``.grad`` of both parameters, in place.
+
+        Args:
+            mean, inverse: (columns,), the second divided by max(m / N, 1) already.
+            shrink: what G_b is multiplied with, a tensor without dimensions; None: 1.
+        """
+        weight_grad, bias_grad = self.weight.grad, self.bias.grad
+        assert weight_grad is not None
+        assert bias_grad is not None
+        weight, bias = weight_grad.to(mean.dtype), bias_grad.to(mean.dtype)  # no copies of float32
+        mean, inverse = mean.to(weight.device), inverse.to(weight.device)
+        if weight.dim() == 2:
+            _rewrite_matrix(weight, bias, mean, inverse, shrink)
+        else:
+            _rewrite_kernel(weight, bias, self._spread(mean), self._spread(inverse), shrink)
+        if weight is not weight_grad:
+            weight_grad.copy_(weight)
+        if bias is not bias_grad:
+            bias_grad.copy_(bias)
+
+    def _spread(self, columns: Tensor) -> Tensor:
+        """A number a column -> the shape of the kernel, of size 1 where it does not vary."""
+        out, inputs, *kernel = self.weight.shape
+        taps = kernel if self.statistics == "patch" else [1] * len(kernel)
+        grouped = columns.view(self.groups, 1, inputs, *taps)
+        if self.groups == 1:
+            return grouped[0]
+        return grouped.expand(-1, out // self.groups, *grouped.shape[2:]).reshape(out, inputs, *taps)
+
+
+def _rewrite_matrix(
+    weight: Tensor, bias: Tensor, mean: Tensor, inverse: Tensor, shrink: Tensor | None
+) -> None:
+    weight.addr_(bias, mean, alpha=-1).mul_(inverse)
+    if shrink is not None:
+        bias.mul_(shrink)
+    bias.addmv_(weight, mean, alpha=-1)
+
+
+def _rewrite_kernel(
+    weight: Tensor, bias: Tensor, mean: Tensor, inverse: Tensor, shrink: Tensor | None
+) -> None:
+    # By broadcasting, which is right for every memory format of the gradient.
+    weight.addcmul_(bias.view(-1, *[1] * (weight.dim() - 1)), mean, value=-1).mul_(inverse)
+    if shrink is not None:
+        bias.mul_(shrink)
+    bias.sub_((weight * mean).flatten(1).sum(1))
+
+
+def _nothing(*_: Any) -> None:
+    """The hook that copies of a model have in the place of a collecting one."""
+
+
+def _no_hook() -> Any:
+    return _nothing
+
+
+def find_layers(
+    model: nn.Module, statistics: str, missing_bias: str, exclude: Sequence[str]
+) -> list[PreconditionedLayer]:
+    """The model's linear layers and convolutions, in order of registration; those with tied weights are one.
+
+    Args:
+        model: its frozen layers are taken too, unless they have no bias, so that they can be thawed later.
+        statistics, missing_bias, exclude: as in :class:`gbn.optim.BatchNormPreconditioner`.
+
+    Raises:
+        ValueError: see there.
+    """
+    modules = {path: module for path, module in model.named_modules() if isinstance(module, _KINDS)}
+    for pattern in exclude:
+        if not any(fnmatchcase(path, pattern) for path in modules):
+            raise ValueError(
+                f"exclude: {pattern!r} matches no linear layer or convolution; they are {_listed(modules)}"
+            )
+    wanted = {
+        path: module
+        for path, module in modules.items()
+        if not any(fnmatchcase(path, pattern) for pattern in exclude)
+    }
+    found: dict[int, PreconditionedLayer] = {}
+    for path, module in wanted.items():
+        if not _can_be_preconditioned(path, module, missing_bias):
+            continue
+        if any(isinstance(hook, PreconditionedLayer) for hook in module._forward_pre_hooks.values()):
+            raise ValueError(f"{_called(path, module)} has a preconditioner already: remove() that one first")
+        tied = found.get(id(module.weight))
+        if tied is None:
+            found[id(module.weight)] = PreconditionedLayer(path, module, statistics)
+        elif tied.bias is module.bias:
+            tied.modules.append(module)
+        else:
+            raise ValueError(
+                f"{tied.name} and {path} share a weight and not the bias: no statistics belong to both biases; "
+                f"share the bias too, or exclude=[{tied.name!r}, {path!r}]"
+            )
+    if not found:
+        raise ValueError(
+            "nothing to precondition: the model has no nn.Linear and no nn.Conv1d/2d/3d with a trainable weight "
+            f"and a bias{' outside exclude' if exclude else ''}"
+        )
+    _check_owners(model, found)
+    return list(found.values())
+
+
+def _can_be_preconditioned(path: str, module: nn.Module, missing_bias: str) -> bool:
+    """Whether a layer is taken; raises where it should be and cannot."""
+    weight, bias = module._parameters.get("weight"), module._parameters.get("bias")
+    if weight is None:
+        raise ValueError(
+            f"{_called(path, module)} computes its weight (a parametrization): its gradient is not the weight's; "
+            f"exclude=[{path!r}] leaves it alone"
+        )
+    if isinstance(weight, UninitializedParameter):
+        raise ValueError(f"{_called(path, module)} is lazy: pass a batch through the model first")
+    if bias is not None and (bias.requires_grad or not weight.requires_grad):
+        return True
+    if not weight.requires_grad or missing_bias == "skip":
+        return False
+    what = "has no bias" if bias is None else "has a frozen bias"
+    raise ValueError(
+        f"{_called(path, module)} {what}, and preconditioning moves a part of each step into the bias: make it with "
+        f"bias=True, or leave it alone by exclude=[{path!r}] or missing_bias='skip'"
+    )
+
+
+def _check_owners(model: nn.Module, found: Mapping[int, PreconditionedLayer]) -> None:
+    """Refuse a weight that another kind of module, or one that is left alone, uses too."""
+    taken = {module for layer in found.values() for module in layer.modules}
+    for path, module in model.named_modules():
+        for parameter in module._parameters.values():
+            if parameter is not None and id(parameter) in found and module not in taken:
+                layer = found[id(parameter)]
+                raise ValueError(
+                    f"{layer.name} shares its weight with {_called(path, module)}, whose gradient has other "
+                    f"statistics: exclude=[{layer.name!r}] leaves it alone"
+                )
+
+
+def _called(path: str, module: nn.Module) -> str:
+    return f"{path or 'the model'} ({type(module).__name__})"
+
+
+def _listed(modules: Mapping[str, nn.Module], at_most: int = 8) -> str:
+    names = list(modules)
+    return ", ".join(names[:at_most]) + (", ..." if len(names) > at_most else "") if names else "none"
