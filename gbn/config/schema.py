@@ -13,6 +13,15 @@ from gbn.config.models import ModelConfig
 from gbn.config.norms import NormConfig
 from gbn.config.section import Count, NonNegative, Positive, Section, Share
 
+DatasetName = Literal["digits", "mnist", "fashion_mnist", "cifar10", "cifar100", "svhn"]
+_PER_IMAGE = (
+    "layer",
+    "group",
+    "instance",
+    "none",
+    "custom",
+)  # norms without statistics of the batch, or unknown
+
 
 class TaskConfig(Section):
     """The kind of problem: loss, metrics, evaluation."""
@@ -25,7 +34,7 @@ class TaskConfig(Section):
 class DatasetConfig(Section):
     """A data set, the validation images cut from its training part, and the augmentation of batches."""
 
-    name: Literal["digits", "mnist", "fashion_mnist", "cifar10", "cifar100", "svhn"]
+    name: DatasetName
     revision: Count
     root: str | None = None
     download: bool = True
@@ -148,6 +157,27 @@ class RecordConfig(Section):
     images: Annotated[int, Field(ge=2)] = 256
 
 
+class AttackConfig(Section):
+    """What makes training harder on purpose; the definitions stand in experiments/iebn_noise.
+
+    `constant` [scale, shift] makes scale x_hat + shift of every normalized value, before gain and bias; `images`
+    of the data set `dataset` join each training batch and stay out of its loss.
+    """
+
+    constant: Annotated[list[float], Field(min_length=2, max_length=2)] | None = None
+    dataset: DatasetName | None = None
+    images: Annotated[int, Field(ge=0)] = 0
+
+    @model_validator(mode="after")
+    def _whole(self) -> "AttackConfig":
+        if (self.dataset is None) != (self.images == 0):
+            raise ValueError(
+                f"trainer.attack.dataset={self.dataset} with trainer.attack.images={self.images}: foreign images "
+                "in a batch need both, for example trainer.attack.dataset=mnist trainer.attack.images=32"
+            )
+        return self
+
+
 class TrainerConfig(Section):
     """The training loop."""
 
@@ -160,6 +190,7 @@ class TrainerConfig(Section):
     clip_norm: Positive | None = None
     evaluation: EvaluationConfig = EvaluationConfig()
     record: RecordConfig = RecordConfig()
+    attack: AttackConfig = AttackConfig()
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: Count | Literal["auto"] = "auto"
     clock: Literal["auto", "exclusive", "shared"] = "auto"
@@ -254,6 +285,11 @@ def _impossible(config: Config) -> list[str]:
         problems.append(
             f"trainer.batch_size={config.trainer.batch_size} is more than dataset.subset="
             f"{config.dataset.subset}: no batch would ever be full"
+        )
+    if config.trainer.attack.constant is not None and config.norm.method in _PER_IMAGE:
+        problems.append(
+            f"trainer.attack.constant acts on norms with statistics of the batch, norm={config.norm.name} has none: "
+            "use bn, iebn or a gbn pair"
         )
     if config.norm.matched_to is not None and config.norm.method not in ("bn_matched", "bn_reparam"):
         problems.append(f"norm.matched_to belongs to bn_matched and bn_reparam, not to {config.norm.method}")

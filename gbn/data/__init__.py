@@ -10,6 +10,7 @@ from pathlib import Path
 from gbn.data import cifar, digits, mnist, svhn
 from gbn.data.augment import Augmentation, augment
 from gbn.data.files import data_root
+from gbn.data.foreign import ForeignImages, fitted
 from gbn.data.image_set import DataError, ImageSet
 from gbn.data.loader import DeviceSet, TrainLoader, epoch_order
 from gbn.data.splits import split, subset
@@ -20,11 +21,13 @@ __all__ = [
     "Augmentation",
     "DataError",
     "DeviceSet",
+    "ForeignImages",
     "ImageSet",
     "TrainLoader",
     "augment",
     "data_root",
     "epoch_order",
+    "fitted",
     "load",
     "split",
     "subset",

@@ -4,7 +4,7 @@ Which images a step trains on and how they are augmented follows from (seed, ste
 resumed at step s sees what the uninterrupted run saw.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -83,12 +83,21 @@ class TrainLoader:
         indices: which of its images are trained on, int64 (n,).
         batch_size: images a batch, at most n.
         seed: the run's seed.
+        append: what puts foreign images behind those of a batch, given the batch's images and the step
+            (:meth:`gbn.data.ForeignImages.appended`); None: nothing.
 
     Raises:
         ValueError: a batch larger than the training set, or no image in it.
     """
 
-    def __init__(self, data: DeviceSet, indices: Tensor, batch_size: int, seed: int) -> None:
+    def __init__(
+        self,
+        data: DeviceSet,
+        indices: Tensor,
+        batch_size: int,
+        seed: int,
+        append: Callable[[Tensor, int], Tensor] | None = None,
+    ) -> None:
         if not 1 <= batch_size <= len(indices):
             raise ValueError(
                 f"batch_size={batch_size} with {len(indices)} training images: no batch would ever be full; "
@@ -98,6 +107,7 @@ class TrainLoader:
         self.indices = indices
         self.batch_size = batch_size
         self.seed = seed
+        self.append = append
         self.steps_per_epoch = len(indices) // batch_size
         self._epoch: int | None = None
         self._order: Tensor
@@ -111,7 +121,8 @@ class TrainLoader:
         return self._order
 
     def batch(self, step: int) -> tuple[Tensor, Tensor]:
-        """Images and labels of one step, counted from 0 over all epochs."""
+        """Images and labels of one step, counted from 0 over all epochs; images beyond the labels are foreign."""
         epoch, place = divmod(step, self.steps_per_epoch)
         indices = self.order(epoch)[place * self.batch_size : (place + 1) * self.batch_size]
-        return self.data.batch(indices, derive(self.seed, "augment", step))
+        images, labels = self.data.batch(indices, derive(self.seed, "augment", step))
+        return (images if self.append is None else self.append(images, step)), labels

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from gbn.config.schema import Config
 from gbn.data import TrainLoader
-from gbn.engine.run import build_data, build_model
+from gbn.engine.build import build_data, build_model
 from gbn.engine.tracking import Tracker
 from gbn.engine.trainer import Trainer
 from gbn.seeding import derive

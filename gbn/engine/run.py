@@ -18,9 +18,7 @@ from gbn.store.records import DONE, RunStore, RunWriter
 
 if TYPE_CHECKING:
     import torch
-    from torch import nn
 
-    from gbn.data import ImageSet
     from gbn.engine.tracking import Tracker
 
 _ONE_VALUE = "Expected more than 1 value per channel when training"  # torch's own words, and our layers'
@@ -136,6 +134,7 @@ def _tracked(
     imported = time.monotonic() - began
     from gbn import kernels
     from gbn.data import load
+    from gbn.engine.build import build_data, build_model
     from gbn.engine.clock import Neighbours, clock_of
     from gbn.engine.evaluation import best_points
     from gbn.engine.progress import make_progress
@@ -239,58 +238,3 @@ def set_threads(wanted: int | str, jobs: int) -> None:
     torch.set_num_threads(int(wanted))
     with contextlib.suppress(RuntimeError):  # can be set once, before any parallel work
         torch.set_num_interop_threads(1)
-
-
-def build_model(config: Config, images: "ImageSet") -> "nn.Module":
-    """The network with its normalizers and the seed's initial values, on the CPU."""
-    from gbn.models import build, initialise
-    from gbn.nn import norm_layer
-
-    norm = norm_layer(config.norm.method, **config.norm.options())
-    options = config.model.model_dump(exclude={"name", "revision"})
-    model = build(
-        config.model.name,
-        norm,
-        in_channels=images.in_channels,
-        num_classes=images.num_classes,
-        image_size=images.image_size,
-        **options,
-    )
-    return initialise(norm.place(model), config.seed)
-
-
-def build_data(config: Config, images: "ImageSet", device: "torch.device") -> tuple[Any, Any, Any]:
-    """(loader, evaluator, task) of a run, the images on the device."""
-    from gbn.data import DeviceSet, TrainLoader, split, subset
-    from gbn.engine.evaluation import Evaluator
-    from gbn.engine.trainer import precision_context
-    from gbn.tasks import Classification
-
-    channels_last = config.trainer.channels_last
-    shared: dict[str, Any] = {"device": device, "channels_last": channels_last}
-    train = DeviceSet(
-        images.train_images,
-        images.train_labels,
-        images.mean,
-        images.std,
-        augmentation=config.dataset.augment,
-        **shared,
-    )
-    test = DeviceSet(images.test_images, images.test_labels, images.mean, images.std, **shared)
-    training, validation = split(images.train_labels, config.dataset.validation, config.seed)
-    if config.dataset.subset is not None:
-        training = subset(images.train_labels, config.dataset.subset, training)
-    evaluation = config.trainer.evaluation
-    calibration = min(evaluation.calibration_images, len(training))
-    task = Classification(config.task.label_smoothing)
-    evaluator = Evaluator(
-        task,
-        train,
-        test,
-        validation=validation,
-        calibration=subset(images.train_labels, calibration, training),
-        slice_images=evaluation.images,
-        exact=evaluation.exact,
-        autocast=precision_context(config.trainer.precision, device),
-    )
-    return TrainLoader(train, training, config.trainer.batch_size, config.seed), evaluator, task

@@ -151,6 +151,8 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         with self.autocast():
             logits = self.forward(images)
+        if len(images) > len(labels):  # foreign images of an attacked training
+            logits = logits[: len(labels)]
         loss = self.task.loss(logits, labels)
         self.scaler.scale(loss).backward()
         if self.config.trainer.clip_norm is not None:

@@ -10,9 +10,9 @@ from gbn.config.errors import unknown
 from gbn.config.grid import Cell, Grid
 from gbn.config.schema import Config
 from gbn.data import ImageSet, load
+from gbn.engine.build import build_data, build_model
 from gbn.engine.clock import LIMIT
 from gbn.engine.provenance import package_versions
-from gbn.engine.run import build_data, build_model
 from gbn.engine.trainer import Trainer
 
 from .environment import COLUMNS as ENVIRONMENT

@@ -8,9 +8,9 @@ import torch
 from torch import nn
 
 from gbn.data import load
+from gbn.engine.build import build_data, build_model
 from gbn.engine.evaluation import best_points, evaluation_grid
 from gbn.engine.evaluation import test_points as points_of_tests
-from gbn.engine.run import build_data, build_model
 from gbn.tasks import Classification
 
 

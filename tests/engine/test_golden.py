@@ -11,7 +11,7 @@ import torch
 from gbn import kernels
 from gbn.config.compose import compose
 from gbn.data import load
-from gbn.engine.run import build_data, build_model
+from gbn.engine.build import build_data, build_model
 from gbn.engine.trainer import Trainer
 
 CNN = ("model=cnn", "model.width=0.25", "trainer.batch_size=64", "seed=1")

@@ -5,7 +5,7 @@ import torch
 
 from gbn.config.compose import config_dir
 from gbn.data import load
-from gbn.engine.run import build_data, build_model
+from gbn.engine.build import build_data, build_model
 
 NORMS = sorted(file.stem for file in (config_dir() / "norm").glob("*.yaml"))
 NEEDED = {"custom": ["norm._target_=torch.nn.BatchNorm2d"], "group": ["norm.groups=2"]}

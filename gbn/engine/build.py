@@ -1,0 +1,84 @@
+"""The parts of a run from its configuration: network, batches, evaluation."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gbn.config.schema import Config
+from gbn.data import DeviceSet, ForeignImages, ImageSet, TrainLoader, fitted, load, split, subset
+from gbn.engine.evaluation import Evaluator
+from gbn.engine.trainer import precision_context
+from gbn.models import build, initialise
+from gbn.nn import add_constant_noise, norm_layer
+from gbn.tasks import Classification
+
+__all__ = ["build_data", "build_model"]
+
+
+def build_model(config: Config, images: ImageSet) -> nn.Module:
+    """The network with its normalizers and the seed's initial values, on the CPU."""
+    norm = norm_layer(config.norm.method, **config.norm.options())
+    options = config.model.model_dump(exclude={"name", "revision"})
+    model = build(
+        config.model.name,
+        norm,
+        in_channels=images.in_channels,
+        num_classes=images.num_classes,
+        image_size=images.image_size,
+        **options,
+    )
+    model = initialise(norm.place(model), config.seed)
+    if config.trainer.attack.constant is None:
+        return model
+    return add_constant_noise(model, *config.trainer.attack.constant)
+
+
+def build_data(config: Config, images: ImageSet, device: torch.device) -> tuple[Any, Any, Any]:
+    """(loader, evaluator, task) of a run, the images on the device."""
+    channels_last = config.trainer.channels_last
+    shared: dict[str, Any] = {"device": device, "channels_last": channels_last}
+    train = DeviceSet(
+        images.train_images,
+        images.train_labels,
+        images.mean,
+        images.std,
+        augmentation=config.dataset.augment,
+        **shared,
+    )
+    test = DeviceSet(images.test_images, images.test_labels, images.mean, images.std, **shared)
+    training, validation = split(images.train_labels, config.dataset.validation, config.seed)
+    if config.dataset.subset is not None:
+        training = subset(images.train_labels, config.dataset.subset, training)
+    evaluation = config.trainer.evaluation
+    calibration = min(evaluation.calibration_images, len(training))
+    task = Classification(config.task.label_smoothing)
+    evaluator = Evaluator(
+        task,
+        train,
+        test,
+        validation=validation,
+        calibration=subset(images.train_labels, calibration, training),
+        slice_images=evaluation.images,
+        exact=evaluation.exact,
+        autocast=precision_context(config.trainer.precision, device),
+    )
+    loader = TrainLoader(
+        train, training, config.trainer.batch_size, config.seed, _foreign(config, images, shared)
+    )
+    return loader, evaluator, task
+
+
+def _foreign(
+    config: Config, images: ImageSet, shared: dict[str, Any]
+) -> Callable[[Tensor, int], Tensor] | None:
+    """What puts the foreign images of an attack behind those of a batch; None without one."""
+    attack = config.trainer.attack
+    if attack.dataset is None:
+        return None
+    foreign = load(attack.dataset, config.dataset.root, config.dataset.download).train_images
+    foreign = fitted(foreign, images.in_channels, images.image_size)
+    return ForeignImages(
+        foreign, images.mean, images.std, count=attack.images, seed=config.seed, **shared
+    ).appended
