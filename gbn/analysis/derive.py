@@ -1,7 +1,7 @@
 """A plan for any set of runs: arms and settings read off their identities.
 
-What differs in the norm section makes another arm; what differs elsewhere (the seed apart) makes another
-setting, and only arms of one setting are compared.
+What differs in the norm section or in the preconditioner makes another arm; what differs elsewhere (the seed
+apart) makes another setting, and only arms of one setting are compared.
 """
 
 import json
@@ -11,7 +11,7 @@ from typing import Any
 
 from gbn.analysis.columnar.columns import Row
 from gbn.analysis.plan import Entry, Plan
-from gbn.store.identity import canonical, norm_label
+from gbn.store.identity import OF_THE_ARM, canonical, norm_label
 
 _CONTROL_METHODS = ("bn_matched", "bn_reparam")
 _NOT_OF_THE_PAIR = ("name", "method", "matched_to", "revision")
@@ -42,6 +42,7 @@ def derive_plan(
         raise ValueError("none of these runs is finished: there is nothing to compare yet")
     norms = _parsed({run_id: row.norm for run_id, row in identified.items()})
     rests = _parsed({run_id: row.rest for run_id, row in identified.items()})
+    norms, rests = _with_preconditioners(norms, rests)
     arms, settings = _labels(norms, norm_label), _labels(rests, lambda _: "")
     entries = tuple(
         sorted(
@@ -97,6 +98,22 @@ def _parsed(texts: Mapping[str, str | None]) -> dict[str, dict[str, Any]]:
     """JSON objects by run; runs with the same text share one."""
     objects = {text: json.loads(text or "{}") for text in set(texts.values())}
     return {run_id: objects[text] for run_id, text in texts.items()}
+
+
+def _with_preconditioners(
+    norms: dict[str, dict[str, Any]], rests: dict[str, dict[str, Any]]
+) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, Any]]]:
+    """Both with the preconditioner's keys moved from the optimizer's section to the norm's."""
+    own = {
+        run_id: {key: rest["optimizer"][key] for key in OF_THE_ARM if key in rest.get("optimizer", {})}
+        for run_id, rest in rests.items()
+    }
+    for run_id, keys in own.items():
+        if keys:
+            kept = {key: value for key, value in rests[run_id]["optimizer"].items() if key not in keys}
+            norms[run_id] = {**norms[run_id], **keys}
+            rests[run_id] = {**rests[run_id], "optimizer": kept}
+    return norms, rests
 
 
 def _labels(

@@ -11,6 +11,7 @@ from pydantic import BaseModel, Field, ValidationInfo, model_validator
 
 from gbn.config.models import ModelConfig
 from gbn.config.norms import NormConfig
+from gbn.config.optimizers import OptimizerConfig
 from gbn.config.section import Count, NonNegative, Positive, Section, Share
 
 DatasetName = Literal["digits", "mnist", "fashion_mnist", "cifar10", "cifar100", "svhn"]
@@ -41,60 +42,6 @@ class DatasetConfig(Section):
     validation: Count
     subset: Count | None = None
     augment: Literal["none", "flip", "crop", "crop_flip"] = "none"
-
-
-class _Optimizer(Section):
-    revision: Count
-    lr: Positive
-    weight_decay: NonNegative = 0.0
-    decay: Literal["all", "weights"] = "all"
-
-
-class SGDConfig(_Optimizer):
-    """Stochastic gradient descent with (Nesterov) momentum."""
-
-    name: Literal["sgd"]
-    momentum: Share = 0.9
-    nesterov: bool = False
-
-    @model_validator(mode="after")
-    def _nesterov_needs_momentum(self) -> "SGDConfig":
-        if self.nesterov and self.momentum == 0:
-            raise ValueError("nesterov=true needs momentum > 0, momentum=0 was given")
-        return self
-
-
-class _AdamLike(_Optimizer):
-    beta1: Share = 0.9
-    beta2: Share = 0.999
-    eps: Positive = 1e-8
-
-
-class AdamConfig(_AdamLike):
-    """Adam."""
-
-    name: Literal["adam"]
-
-
-class AdamWConfig(_AdamLike):
-    """Adam with decoupled weight decay."""
-
-    name: Literal["adamw"]
-
-
-class NAdamConfig(_AdamLike):
-    """Adam with Nesterov momentum."""
-
-    name: Literal["nadam"]
-
-
-class RMSpropConfig(_Optimizer):
-    """RMSprop."""
-
-    name: Literal["rmsprop"]
-    alpha: Share = 0.99
-    momentum: Share = 0.0
-    eps: Positive = 1e-8
 
 
 class _Schedule(Section):
@@ -215,7 +162,6 @@ class LauncherConfig(Section):
     jobs: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
 
 
-OptimizerConfig = SGDConfig | AdamConfig | AdamWConfig | NAdamConfig | RMSpropConfig
 ScheduleConfig = ConstantConfig | StepConfig | CosineConfig | OneCycleConfig
 
 

@@ -21,6 +21,8 @@ def build_model(config: Config, images: ImageSet) -> nn.Module:
     """The network with its normalizers and the seed's initial values, on the CPU."""
     norm = norm_layer(config.norm.method, **config.norm.options())
     options = config.model.model_dump(exclude={"name", "revision"})
+    if config.optimizer.precondition != "none":
+        options["bias"] = True  # preconditioning moves a part of each step into the bias, under a norm too
     model = build(
         config.model.name,
         norm,

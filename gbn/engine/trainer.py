@@ -16,7 +16,7 @@ from gbn.engine.evaluation import Evaluator, evaluation_grid, test_points
 from gbn.engine.progress import Progress, Quiet
 from gbn.engine.recording import LayerRecorder, recording_grid
 from gbn.engine.tracking import Tracker
-from gbn.optim import build_optimizer, learning_rate
+from gbn.optim import build_optimizer, build_preconditioner, learning_rate
 from gbn.seeding import derive
 from gbn.store.records import RunWriter
 from gbn.tasks import Classification
@@ -69,6 +69,7 @@ class Trainer:
         self.optimizer_options = config.optimizer.model_dump()
         self.schedule_options = config.schedule.model_dump()
         self.optimizer = build_optimizer(model, self.optimizer_options)
+        self.preconditioner = build_preconditioner(model, self.optimizer_options)
         self.autocast = precision_context(options.precision, device)
         self.scaler = torch.amp.GradScaler(device.type, enabled=options.precision == "fp16")
         # Compiled for training only: evaluation and checkpoints see the plain module, whose parameters it shares.
@@ -135,6 +136,8 @@ class Trainer:
             return "finished"
         finally:
             progress.close()
+            if self.preconditioner is not None:
+                self.preconditioner.remove()
 
     def _update(self) -> None:
         images, labels = self.loader.batch(self.step)
@@ -155,12 +158,15 @@ class Trainer:
             logits = logits[: len(labels)]
         loss = self.task.loss(logits, labels)
         self.scaler.scale(loss).backward()
-        if self.config.trainer.clip_norm is not None:
+        scaled = self.config.trainer.clip_norm is None and self.preconditioner is None
+        if not scaled:
             self.scaler.unscale_(self.optimizer)
+        if self.preconditioner is not None:
+            self.preconditioner.precondition()
+        if self.config.trainer.clip_norm is not None:
             torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.trainer.clip_norm)
         if self.recorder is not None and self.step + 1 in self.record_at:
             self._stop_clock()
-            scaled = self.config.trainer.clip_norm is None
             self.recorder.before_step(self.scaler.get_scale() if scaled else 1.0)
             self._start_clock()
         self.scaler.step(self.optimizer)
@@ -222,6 +228,7 @@ class Trainer:
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
+            "preconditioner": None if self.preconditioner is None else self.preconditioner.state_dict(),
             "loss_sum": self.loss_sum,
             "correct": self.correct,
             "count": self.count,
@@ -238,6 +245,8 @@ class Trainer:
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
+        if self.preconditioner is not None:
+            self.preconditioner.load_state_dict(state["preconditioner"])
         for name in ("step", "points", "seconds", "loss_sum", "correct", "count", "diverged_at"):
             setattr(self, name, state[name])
         self.writer.truncate(self.points)

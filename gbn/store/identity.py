@@ -117,7 +117,7 @@ def run_id_of(kept: Mapping[str, Any]) -> str:
         ValueError: the identity lacks the data set, the model, the norm or the seed.
     """
     try:
-        parts = [kept["dataset"]["name"], kept["model"]["name"], norm_label(kept["norm"]), f"s{kept['seed']}"]
+        parts = [kept["dataset"]["name"], kept["model"]["name"], norm_label(arm_of(kept)), f"s{kept['seed']}"]
     except KeyError as missing:
         raise ValueError(
             f"an identity needs dataset.name, model.name, norm.method and seed; {missing} is missing "
@@ -126,10 +126,25 @@ def run_id_of(kept: Mapping[str, Any]) -> str:
     return "-".join([*(_slug(part) for part in parts), digest(kept)])
 
 
+#: What the optimizer's section holds of a method: gradients that are preconditioned stand for a norm layer.
+OF_THE_ARM = ("precondition", "bnp")
+
+
+def arm_of(kept: Mapping[str, Any]) -> dict[str, Any]:
+    """What makes an arm of an identity: the norm section, with the preconditioner's keys where there is one.
+
+    Raises:
+        KeyError: the identity has no norm.
+    """
+    optimizer = kept.get("optimizer", {})
+    return {**kept["norm"], **{key: optimizer[key] for key in OF_THE_ARM if key in optimizer}}
+
+
 def norm_label(norm: Mapping[str, Any]) -> str:
     """A short readable name of a norm section: ``bn``, ``gbn_cvar_0.9``, ``bn_matched_gbn_cvar_0.75``.
 
-    A parameter shows where the section holds it, that is, in an identity, where it differs from its default.
+    A parameter shows where the section holds it, that is, in an identity, where it differs from its default. The
+    preconditioner of :func:`arm_of` comes last: ``none_bnp``.
     """
     named = norm.get("name") or norm["method"]
     parts = [str(named)]
@@ -150,6 +165,8 @@ def norm_label(norm: Mapping[str, Any]) -> str:
         parts += _parameters(section)
         if section.get("instance_enhancement") and "iebn" not in parts:
             parts.append("ie")
+    if norm.get("precondition"):
+        parts.append(str(norm["precondition"]))
     return "_".join(parts)
 
 
