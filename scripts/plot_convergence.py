@@ -21,6 +21,9 @@ def run() -> int:
     parser.add_argument(
         "--sensitivity", action="store_true", help="speed-up against the target instead of the curves"
     )
+    parser.add_argument(
+        "--matrix", action="store_true", help="arms named row+column as a matrix of differences instead"
+    )
     args = parser.parse_args()
     cli.check(parser, args)
     runs = cli.load(args, cli.grid(args))
@@ -30,7 +33,11 @@ def run() -> int:
     from gbn.analysis.inference import sensitivity_plot
 
     folder, comparison = cli.out_dir(args) / "figures", Comparison(runs, cli.options(args))
-    if args.sensitivity:
+    if args.matrix:
+        from gbn.analysis.effects import matrix_plot
+
+        paths, notes = matrix_plot.save(comparison, folder)
+    elif args.sensitivity:
         paths, notes = sensitivity_plot.save(comparison, folder)
     else:
         paths, notes = plots.save(comparison, folder, linear=args.linear)
