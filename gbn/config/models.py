@@ -44,8 +44,8 @@ class _SixNPlusTwo(_Model):
     def _whole_blocks(cls, depth: int) -> int:
         if depth < 8 or (depth - 2) % 6:
             raise ValueError(
-                "depth must be 6n+2 with n >= 1: 8, 14, 20, 26, 32, 44, 56, 110, ... (the networks of bottleneck "
-                "blocks, model=resnet_bottleneck and preact_resnet_bottleneck, have 9n+2)"
+                f"depth must be 6n+2 with n >= 1: 8, 14, 20, 26, 32, 44, 56, 110, ..., model.depth={depth} was "
+                "given (9n+2 belongs to bottleneck blocks: model=resnet_bottleneck, preact_resnet_bottleneck)"
             )
         return depth
 
@@ -71,7 +71,10 @@ class _NineNPlusTwo(_Model):
     @classmethod
     def _whole_bottlenecks(cls, depth: int) -> int:
         if depth < 11 or (depth - 2) % 9:
-            raise ValueError("depth must be 9n+2 with n >= 1: 11, 20, 29, 38, 47, 56, 110, 164, ...")
+            raise ValueError(
+                "depth must be 9n+2 with n >= 1: 11, 20, 29, 38, 47, 56, 110, 164, ..., "
+                f"model.depth={depth} was given"
+            )
         return depth
 
 

@@ -42,10 +42,13 @@ def test_the_file_shows_the_defaults(name):
 @pytest.mark.parametrize(
     ("overrides", "words"),
     [
-        (["model=resnet_bottleneck", "model.depth=26"], ["9n+2", "11, 20, 29", "164"]),
+        (
+            ["model=resnet_bottleneck", "model.depth=26"],
+            ["9n+2", "11, 20, 29", "164", "model.depth=26 was given"],
+        ),
         (["model=preact_resnet_bottleneck", "model.depth=2"], ["9n+2"]),
         (["model=resnext", "model.depth=30"], ["9n+2"]),
-        (["model=resnet", "model.depth=29"], ["6n+2", "model=resnet_bottleneck"]),
+        (["model=resnet", "model.depth=29"], ["6n+2", "model=resnet_bottleneck", "model.depth=29 was given"]),
         (["model=resnext", "model.cardinality=0"], ["model.cardinality=0", "greater than or equal to 1"]),
         (["model=resnet_bottleneck", "model.shortcut=C"], ["'A' or 'B'"]),
         (["model=densenet", "model.depth=39"], ["6n+4", "model.bottleneck=true", "10, 16", "39 was given"]),
