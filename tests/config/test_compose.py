@@ -59,6 +59,11 @@ def test_the_documented_commands_compose():
         (["norm=group", "norm.groups=0"], ["norm.groups=0", "greater than or equal to 1"]),
         (["norm=bn", "norm.groups=2"], ["norm.groups belongs to norm=group"]),
         (["norm=gbn_cvar", "norm.without_act=none"], ["norm.without_act='none'", "'same', 'bn' or 'mean'"]),
+        (["norm=bn", "norm.instance_enhancement=true"], ["norm=gbn_... or iebn, not bn"]),
+        (["norm=iebn", "norm.instance_enhancement=[sten]"], ["'sten'", "did you mean 'stem'"]),
+        (["norm=iebn", "norm.instance_enhancement=false"], ["without it use norm=bn"]),
+        (["norm=gbn_cvar", "norm.gate_bias=2.0"], ["norm.instance_enhancement, which is off"]),
+        (["norm=iebn", "norm.alpha=0.6"], ["norm.alpha", "allowed for iebn: parameters none"]),
         (["norm.placement.roles=[stem,bdy]"], ["'bdy'", "did you mean 'body'"]),
         (["optimizer.lrr=3"], ["optimizer.lrr", "did you mean 'lr'", "momentum"]),
         (["optimizer.lr=fast"], ["optimizer.lr='fast'", "number"]),
@@ -135,6 +140,22 @@ def test_a_control_takes_the_parameters_of_its_pair():
     assert compose(["norm=bn_matched"]).norm.parameters["alpha"] == 0.75  # gbn_cvar.yaml's own
     free = compose(["norm=bn_matched", "norm.matched_to=gbn", "norm/statistic=median", "norm/deviation=std"])
     assert free.norm.options()["matched_to"]["deviation"] == {"name": "std"}
+
+
+def test_instance_enhancement_reaches_layer_controls_and_ids():
+    gate = {"instance_enhancement": ["stem", "body", "branch_end"], "gate_bias": -1.0}
+    assert compose(["norm=iebn"]).norm.options().items() >= gate.items()
+    assert id_of("norm=iebn", "norm.instance_enhancement=true") == id_of("norm=iebn")
+    control = compose(["norm=bn_matched", "norm.matched_to=iebn"])
+    assert control.norm.options()["matched_to"] == {"quadrangle": "std", **gate}
+    enhanced = compose(["norm=bn_reparam", "norm.matched_to=gbn_cvar", "norm.instance_enhancement=true"])
+    assert enhanced.norm.options()["matched_to"] == {"quadrangle": "cvar", "alpha": 0.75, **gate}
+    for pair in ("gbn_cvar", "gbn_mad"):
+        assert id_of(f"norm={pair}", "norm.instance_enhancement=false") == id_of(f"norm={pair}")
+        assert id_of(f"norm={pair}", "norm.instance_enhancement=true") != id_of(f"norm={pair}")
+    assert "-iebn-" in id_of("norm=iebn")
+    assert "-bn_reparam_iebn-" in id_of("norm=bn_reparam", "norm.matched_to=iebn")
+    assert "-gbn_mad_ie-" in id_of("norm=gbn_mad", "norm.instance_enhancement=true")
 
 
 def test_one_control_serves_every_way_of_the_gradient():
