@@ -11,7 +11,13 @@ from gbn.config.compose import check_sweep, compose
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
-COMMANDS = [line for line in README.splitlines() if line.startswith("python train.py ")]
+CARDS = {path.stem: path.read_text() for path in sorted((ROOT / "experiments" / "methods").glob("*.md"))}
+COMMANDS = [
+    line
+    for text in (README, *CARDS.values())
+    for line in text.splitlines()
+    if line.startswith("python train.py ")
+]
 
 
 @pytest.fixture
@@ -29,7 +35,7 @@ def load_script(name):
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_training_command_composes(command):
-    overrides = shlex.split(command)[2:]
+    overrides = shlex.split(command, comments=True)[2:]
     if overrides[0] == "-m":
         assert check_sweep(overrides[1:]) == 15
     elif overrides != ["--help"]:
@@ -61,6 +67,12 @@ def test_python_examples_run():
         METHODS.update(before)
 
 
+@pytest.mark.parametrize("card", CARDS)
+def test_python_examples_of_the_cards_run(card):
+    for block in re.findall(r"```python\n(.*?)```", CARDS[card], re.DOTALL):
+        exec(compile(block, card, "exec"), {"__name__": card})
+
+
 def test_the_yaml_example_is_a_norm_that_composes(tmp_path, monkeypatch):
     import shutil
 
@@ -82,7 +94,7 @@ def test_the_yaml_example_is_a_norm_that_composes(tmp_path, monkeypatch):
     [
         "README.md",
         "results/README.md",
-        *sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "experiments").glob("*/README.md")),
+        *sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "experiments").glob("*/*.md")),
     ],
 )
 def test_links_lead_somewhere(file):
