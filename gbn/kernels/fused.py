@@ -31,12 +31,22 @@ from gbn.risk.base import Deviation, Statistic
 from gbn.risk.order import traced
 from gbn.risk.quadrangles import from_text
 
-__all__ = ["Backend", "backend", "normalize"]
+__all__ = [
+    "ANY_LAYOUT",
+    "FUSED",
+    "Backend",
+    "as_promised",
+    "backend",
+    "here",
+    "normalize",
+    "plan_of",
+    "refuse_second_derivative",
+]
 
 _log = logging.getLogger(__name__)
 
 #: Activations that the kernels apply themselves; others follow as torch's own operation.
-_FUSED = (None, "relu")
+FUSED = (None, "relu")
 
 Gradients = tuple[Tensor | None, Tensor, Tensor]
 
@@ -122,17 +132,18 @@ def normalize(
     act: str | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """See :func:`gbn.kernels.normalize`; for an x that its device's backend serves."""
-    inner = act if act in _FUSED else None
+    inner = act if act in FUSED else None
     if traced(x):
         y, s, d, _ = _operator(x, weight, bias, statistic.text, deviation.text, eps, inner == "relu")
         s, d = s.detach(), d.detach()
     else:
         plan = lower(statistic, deviation, x.numel() // x.shape[1])
         y, s, d = _Normalize.apply(x, weight, bias, plan, eps, inner == "relu")
-    return (y if act in _FUSED else activate(y, act)), s, d
+    return (y if act in FUSED else activate(y, act)), s, d
 
 
-def _here(x: Tensor) -> Backend:
+def here(x: Tensor) -> Backend:
+    """The kernels for the device of x; raises RuntimeError, saying what to install, where there are none."""
     found = backend(x.device.type)
     if found is None:
         package = (
@@ -143,6 +154,16 @@ def _here(x: Tensor) -> Backend:
             f"{package} or compile under GBN_KERNELS=reference"
         )
     return found
+
+
+def refuse_second_derivative() -> None:
+    """Raise RuntimeError in a backward pass that is itself to be differentiated."""
+    if torch.is_grad_enabled():
+        # torch's own once_differentiable lets a constant cotangent pass and its second derivative be 0.
+        raise RuntimeError(
+            "generalized batch normalization is differentiable once: create_graph=True (a gradient "
+            "penalty, a Hessian) is not supported through it; use BatchNorm there"
+        )
 
 
 class _Normalize(torch.autograd.Function):
@@ -158,7 +179,7 @@ class _Normalize(torch.autograd.Function):
         eps: float,
         relu: bool,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        y, s, d, record = _here(x).forward(x, weight, bias, plan, eps, relu)
+        y, s, d, record = here(x).forward(x, weight, bias, plan, eps, relu)
         ctx.save_for_backward(x, weight, bias, s, d, record)
         ctx.plan, ctx.eps, ctx.relu = plan, eps, relu
         ctx.mark_non_differentiable(s, d)
@@ -167,18 +188,13 @@ class _Normalize(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *cotangents: Tensor | None) -> tuple[Tensor | None, ...]:
-        if torch.is_grad_enabled():
-            # torch's own once_differentiable lets a constant cotangent pass and its second derivative be 0.
-            raise RuntimeError(
-                "generalized batch normalization is differentiable once: create_graph=True (a gradient "
-                "penalty, a Hessian) is not supported through it; use BatchNorm there"
-            )
+        refuse_second_derivative()
         g = cotangents[0]
         if g is None:
             return (None,) * 6
         x, weight, bias, s, d, record = ctx.saved_tensors
         wanted = ctx.needs_input_grad[0]
-        dx, dweight, dbias = _here(x).backward(
+        dx, dweight, dbias = here(x).backward(
             g, x, weight, bias, s, d, record, ctx.plan, ctx.eps, ctx.relu, wanted
         )
         return (
@@ -192,7 +208,8 @@ class _Normalize(torch.autograd.Function):
 
 
 @lru_cache(maxsize=1024)
-def _plan(statistic: str, deviation: str, n: int) -> Plan:
+def plan_of(statistic: str, deviation: str, n: int) -> Plan:
+    """The plan of a pair that is written as text."""
     parts = from_text("statistic", statistic), from_text("deviation", deviation)
     return lower(*parts, n)
 
@@ -206,9 +223,9 @@ def _forward_operator(
     eps: float,
     relu: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    plan = _plan(statistic, deviation, x.numel() // x.shape[1])
-    y, s, d, record = _here(x).forward(x, weight, bias, plan, eps, relu)
-    return _as_promised(y, x), s, d, record
+    plan = plan_of(statistic, deviation, x.numel() // x.shape[1])
+    y, s, d, record = here(x).forward(x, weight, bias, plan, eps, relu)
+    return as_promised(y, x), s, d, record
 
 
 def _backward_operator(
@@ -224,29 +241,29 @@ def _backward_operator(
     eps: float,
     relu: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    plan = _plan(statistic, deviation, x.numel() // x.shape[1])
-    dx, dweight, dbias = _here(x).backward(g, x, weight, bias, s, d, record, plan, eps, relu, True)
+    plan = plan_of(statistic, deviation, x.numel() // x.shape[1])
+    dx, dweight, dbias = here(x).backward(g, x, weight, bias, s, d, record, plan, eps, relu, True)
     assert dx is not None
-    return _as_promised(dx, x), dweight, dbias
+    return as_promised(dx, x), dweight, dbias
 
 
-def _as_promised(result: Tensor, x: Tensor) -> Tensor:
+def as_promised(result: Tensor, x: Tensor) -> Tensor:
     """A result with the strides that the operators' fake implementations tell a compiler of."""
     return result if result.stride() == x.stride() else torch.empty_like(x).copy_(result)
 
 
 # A compiler may hand over x in the layout that the convolution before it likes best.
-_ANY_LAYOUT = (torch.Tag.flexible_layout,)
-_operator = torch.library.custom_op("gbn::normalize", _forward_operator, mutates_args=(), tags=_ANY_LAYOUT)
+ANY_LAYOUT = (torch.Tag.flexible_layout,)
+_operator = torch.library.custom_op("gbn::normalize", _forward_operator, mutates_args=(), tags=ANY_LAYOUT)
 _operator_backward = torch.library.custom_op(
-    "gbn::normalize_backward", _backward_operator, mutates_args=(), tags=_ANY_LAYOUT
+    "gbn::normalize_backward", _backward_operator, mutates_args=(), tags=ANY_LAYOUT
 )
 
 
 @_operator.register_fake
 def _(x: Tensor, weight: Any, bias: Any, statistic: str, deviation: str, eps: float, relu: bool) -> Any:
     channels = x.shape[1]
-    width = _plan(statistic, deviation, 2).record  # the same for every number of samples
+    width = plan_of(statistic, deviation, 2).record  # the same for every number of samples
     new = [x.new_empty(shape, dtype=torch.float32) for shape in ((channels,), (channels,), (channels, width))]
     return torch.empty_like(x), *new
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from gbn.kernels.gate import Gate
 from gbn.kernels.plan import Plan
 
-__all__ = ["REQUIRES", "backward", "forward", "load", "serves"]
+__all__ = ["REQUIRES", "backward", "backward_gated", "forward", "forward_gated", "load", "serves"]
 
 REQUIRES = "numba"
 
@@ -16,7 +17,7 @@ _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 def load() -> None:
     """Import numba and what it will compile; compiling waits for the first call, or takes the cache."""
-    from . import launch  # noqa: F401
+    from . import launch, launch_gated  # noqa: F401
 
 
 def serves(x: Tensor) -> bool:
@@ -50,3 +51,33 @@ def backward(
     from .launch import run_backward
 
     return run_backward(g, x, weight, bias, s, d, record, plan, eps, relu, wanted)
+
+
+def forward_gated(
+    x: Tensor, weight: Tensor | None, bias: Tensor | None, gate: Gate, plan: Plan, eps: float, relu: bool
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """See :class:`gbn.kernels.gated.Backend`."""
+    from .launch_gated import run_forward_gated
+
+    return run_forward_gated(x, weight, bias, gate, plan, eps, relu)
+
+
+def backward_gated(
+    g: Tensor,
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    gate: Gate,
+    s: Tensor,
+    d: Tensor,
+    record: Tensor,
+    means: Tensor,
+    plan: Plan,
+    eps: float,
+    relu: bool,
+    wanted: bool,
+) -> tuple[Tensor | None, Tensor, Tensor, Tensor, Tensor]:
+    """See :class:`gbn.kernels.gated.Backend`."""
+    from .launch_gated import run_backward_gated
+
+    return run_backward_gated(g, x, weight, bias, gate, s, d, record, means, plan, eps, relu, wanted)

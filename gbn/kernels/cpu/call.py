@@ -13,7 +13,7 @@ from .memory import ahead, floats, halves
 from .record import merge
 from .simd import LANES
 
-__all__ = ["Call", "affine", "divisor", "gradients", "tensor"]
+__all__ = ["Call", "affine", "divisor", "gradients", "tensor", "weigh"]
 
 
 class Call(IntEnum):
@@ -39,29 +39,39 @@ class Call(IntEnum):
     RANKS = 17
     TERMS = 18
     SIZE = 19  # bytes of scratch a thread
-    EPS = 20  # the bits of a float64
-    INTEGERS = 21  # the plan
-    REALS = 22
-    SCRATCH = 23
-    X = 24
-    Y = 25  # y, or dx
-    G = 26
-    S = 27
-    D = 28
-    RECORD = 29
-    WEIGHT = 30
-    BIAS = 31
-    DWEIGHT = 32
-    DBIAS = 33
-    PARTIAL = 34  # float64: sums of spans of positions
-    SPANS = 35  # how many spans of positions there are
+    SPANS = 20  # how many spans of positions there are (LAST)
+    PIECES = 21  # of an image, with instance enhancement (LAST)
+    EPS = 22  # the bits of a float64
+    INTEGERS = 23  # the plan
+    REALS = 24
+    SCRATCH = 25
+    X = 26
+    Y = 27  # y, or dx
+    G = 28
+    S = 29
+    D = 30
+    RECORD = 31
+    WEIGHT = 32
+    BIAS = 33
+    DWEIGHT = 34
+    DBIAS = 35
+    PARTIAL = 36  # float64: sums of spans of positions
+    GATE_WEIGHT = 37  # from here on: of instance enhancement (.gate)
+    GATE_BIAS = 38
+    DGATE_WEIGHT = 39
+    DGATE_BIAS = 40
+    MEANS = 41  # a number a row, as are the next three
+    GAINS = 42
+    SUMS = 43
+    PRODUCTS = 44
 
 
 # numba takes plain integers at module level as constants.
 (
     NEXT, THREADS, LAYOUT, KIND, IMAGES, CHANNELS, LENGTH, BLOCK, READ, DIRECT, PAST, RELU, ROOT, WANTED,
-    POINTS, S_POINTS, BENDS, RANKS, TERMS, SIZE, EPS, INTEGERS, REALS, SCRATCH,
-    X, Y, G, S, D, RECORD, WEIGHT, BIAS, DWEIGHT, DBIAS, PARTIAL, SPANS,
+    POINTS, S_POINTS, BENDS, RANKS, TERMS, SIZE, SPANS, PIECES, EPS, INTEGERS, REALS, SCRATCH, X, Y, G, S,
+    D, RECORD, WEIGHT, BIAS, DWEIGHT, DBIAS, PARTIAL, GATE_WEIGHT, GATE_BIAS, DGATE_WEIGHT, DGATE_BIAS,
+    MEANS, GAINS, SUMS, PRODUCTS,
 ) = (int(place) for place in Call)  # fmt: skip
 
 _ZERO = np.float32(0.0)
@@ -96,10 +106,16 @@ def affine(a, table, j, c, by):
 @compiled
 def gradients(a, c, d, by, scale, sum_g, sum_gu, merged):
     """Write the gradients to gain and bias, and the merged record that dx is made of."""
+    floats(a[DWEIGHT])[c] = sum_gu / by
+    floats(a[DBIAS])[c] = sum_g
+    weigh(a, c, d, by, scale, sum_g, sum_gu, merged)
+
+
+@compiled
+def weigh(a, c, d, by, scale, sum_g, sum_gu, merged):
+    """Write the merged record of channel c, given sums of g and g (x - S) whose gain is but for the scale in them."""
     root = a[ROOT] != 0
     sum_gx = sum_gu / by
-    floats(a[DWEIGHT])[c] = sum_gx
-    floats(a[DBIAS])[c] = sum_g
     slope = d / by if root else 1.0
     record = ahead(floats(a[RECORD]), c * (HEAD + POINT * a[POINTS]))
     merge(record, a[POINTS], a[S_POINTS], -scale * sum_g, -scale * slope * sum_gx, merged)

@@ -1,6 +1,9 @@
 """The passes over one channel that write a result, y or dx, and the one that reduces the cotangent.
 
 A channel is read from a view (:mod:`.search`) and written to another: where it lies, or a row of scratch.
+
+With instance enhancement (:mod:`.gate`) each plane has a gain of its own. Arguments that are None without it leave no
+trace in the compiled code.
 """
 
 from __future__ import annotations
@@ -12,7 +15,7 @@ from gbn.kernels.plan import HEAD, POINT
 from .compiling import compiled, inlined
 from .convert import exp
 from .memory import load, load_first, prefetch, store, store_first, stream
-from .simd import LANES, fma, maximum, minimum, splat, total, where, widen, zeros64
+from .simd import LANES, fma, maximum, minimum, splat, total, total_narrow, where, widen, zeros64
 from .sums import PIECE
 
 __all__ = ["differentiate", "normalize", "reduce"]
@@ -30,13 +33,20 @@ def _put(target, place, value, past):
 
 
 @compiled
-def normalize(source, start, stride, target, begin, step, planes, length, s, scale, bias, relu, past):
-    """``(x - S) scale + bias``, then the ReLU: first the difference, so the sample that is S gives the bias."""
+def normalize(
+    source, start, stride, target, begin, step, planes, length, s, scale, bias, relu, past, gains=None
+):
+    """``(x - S) scale + bias``, then the ReLU: first the difference, so the sample that is S gives the bias.
+
+    ``gains`` replaces the scale by one a plane; one number beyond the last plane's is read.
+    """
     shift, factor, offset, zero = splat(s), splat(scale), splat(bias), splat(_ZERO)
+    if gains is not None:
+        factor = splat(gains[0])
     floor = zero if relu else splat(-_INF)
     if stride == length and length % LANES == 0:
         # one run into short ones: a loop over each of them would cost more than its few vectors
-        write, end = begin, begin + length
+        write, end, plane = begin, begin + length, 0
         for i in range(start, start + planes * length, LANES):
             y = fma(load(source, i) - shift, factor, offset)
             _put(target, write, maximum(floor, y), past)
@@ -44,8 +54,13 @@ def normalize(source, start, stride, target, begin, step, planes, length, s, sca
             if write == end:
                 write += step - length
                 end += step
+                if gains is not None:
+                    plane += 1
+                    factor = splat(gains[plane])
         return
     for plane in range(planes):
+        if gains is not None:
+            factor = splat(gains[plane])
         read = start + plane * stride
         write = begin + plane * step
         whole = length // LANES * LANES
@@ -60,11 +75,17 @@ def normalize(source, start, stride, target, begin, step, planes, length, s, sca
 
 
 @compiled
-def reduce(x, start, stride, g, begin, step, planes, length, s, scale, bias, relu):
-    """Sums of g and of g (x - S) where the ReLU, if any, lets the value through."""
+def reduce(x, start, stride, g, begin, step, planes, length, s, scale, bias, relu, rows=None):
+    """Sums of g and of g (x - S) where the ReLU, if any, lets the value through.
+
+    ``rows`` is (gains, sums, products), a number a plane each: the sums go there, and the result is 0.
+    """
     shift, factor, offset, zero = splat(s), splat(scale), splat(bias), splat(_ZERO)
     sums, products = zeros64(), zeros64()
     for plane in range(planes):
+        row_sum, row_product = np.float64(0.0), np.float64(0.0)
+        if rows is not None:
+            factor = splat(rows[0][plane])
         read = start + plane * stride
         other = begin + plane * step
         for piece in range(0, length, PIECE):
@@ -94,8 +115,14 @@ def reduce(x, start, stride, g, begin, step, planes, length, s, scale, bias, rel
                     passed = where(fma(u, factor, offset) > zero, passed, zero)
                 a = a + passed
                 b = fma(passed, u, b)
-            sums = sums + widen(a)
-            products = products + widen(b)
+            if rows is None:
+                sums = sums + widen(a)
+                products = products + widen(b)
+            else:
+                row_sum += total_narrow(a)
+                row_product += total_narrow(b)
+        if rows is not None:
+            rows[1][plane], rows[2][plane] = row_sum, row_product
     return total(sums), total(products)
 
 
@@ -161,16 +188,22 @@ def differentiate(
     points,
     bends,
     past,
+    rows=None,
 ):
-    """dx = scale g + (the merged derivatives)(x)."""
+    """dx = scale g + (the merged derivatives)(x).
+
+    ``rows`` is (gains, pulls), a number a plane each, and one beyond: gains replace the scale, a pull is added.
+    """
     shift, factor, offset, zero = splat(s), splat(scale), splat(bias), splat(_ZERO)
     base, slope = splat(merged[0]), splat(merged[1])
+    if rows is not None:
+        factor, base = splat(rows[0][0]), splat(merged[0] + rows[1][0])
     slots = (_slot(merged, points, 0), _slot(merged, points, 1), _slot(merged, points, 2))
     floor = zero if relu else splat(-_INF)
     offset = offset if relu else zero
     scaled = factor if relu else zero
     if stride == length and length % LANES == 0:
-        out, end = write, write + length
+        out, end, plane = write, write + length, 0
         for i in range(start, start + planes * length, LANES):
             v = load(x, i)
             u = v - shift
@@ -181,8 +214,15 @@ def differentiate(
             if out == end:
                 out += jump - length
                 end += jump
+                if rows is not None:
+                    plane += 1
+                    factor, base = splat(rows[0][plane]), splat(merged[0] + rows[1][plane])
+                    scaled = factor if relu else zero
         return
     for plane in range(planes):
+        if rows is not None:
+            factor, base = splat(rows[0][plane]), splat(merged[0] + rows[1][plane])
+            scaled = factor if relu else zero
         read = start + plane * stride
         other = begin + plane * step
         out = write + plane * jump

@@ -24,11 +24,11 @@ from .call import Call
 from .compiling import entry_point
 from .encode import encoded
 from .passes import scratch_size
-from .passes_last import scratch_size_last, spans_of
+from .passes_last import pieces_of, scratch_size_last, spans_of
 from .rows import BFLOAT16, FLOAT16, FLOAT32, LAST, PLANES
 from .simd import LANES
 
-__all__ = ["run_backward", "run_forward"]
+__all__ = ["address", "layout_of", "like", "plain", "run_backward", "run_forward", "start"]
 
 _KINDS = {torch.float32: FLOAT32, torch.bfloat16: BFLOAT16, torch.float16: FLOAT16}
 
@@ -48,7 +48,7 @@ _scratch = threading.local()
 
 @functools.cache
 def _entry(name: str) -> Any:
-    return entry_point(getattr(passes_last if name.endswith("_spans") else passes, name))
+    return entry_point(getattr(passes if hasattr(passes, name) else passes_last, name))
 
 
 @functools.cache
@@ -90,7 +90,7 @@ def _run(name: str, table: int, threads: int) -> None:
         list(_pool(threads).map(entry.ctypes, [table] * threads))
 
 
-def _layout(x: Tensor) -> tuple[Tensor, int]:
+def layout_of(x: Tensor) -> tuple[Tensor, int]:
     """x, copied where it lies in neither way, and its layout."""
     if x.is_contiguous() and x.numel() != x.shape[0] * x.shape[1]:
         return x, PLANES
@@ -102,21 +102,22 @@ def _layout(x: Tensor) -> tuple[Tensor, int]:
     return x.contiguous(), PLANES
 
 
-def _like(g: Tensor, x: Tensor, layout: int) -> Tensor:
+def like(g: Tensor, x: Tensor, layout: int) -> Tensor:
     """The cotangent in x's layout and dtype."""
     if g.dtype != x.dtype:
         g = g.to(x.dtype)
     return g.contiguous() if layout == PLANES else g.movedim(1, -1).contiguous().movedim(-1, 1)
 
 
-def _plain(values: Tensor | None) -> Tensor | None:
+def plain(values: Tensor | None) -> Tensor | None:
     """Gain or bias as float32, side by side."""
     if values is None or (values.dtype == torch.float32 and values.is_contiguous()):
         return values
     return values.detach().to(torch.float32).contiguous()
 
 
-def _address(tensor: Tensor | None) -> int:
+def address(tensor: Tensor | None) -> int:
+    """Where its numbers lie; 0 for None."""
     return 0 if tensor is None else tensor.data_ptr()
 
 
@@ -130,7 +131,7 @@ def _room(size: int) -> int:
 
 
 _Table = ctypes.c_int64 * len(Call)
-_ADDRESSES = slice(int(Call.X), int(Call.PARTIAL) + 1)
+_FIRST = int(Call.X)
 _SIZE, _BLOCK, _SCRATCH, _SPANS = (int(place) for place in (Call.SIZE, Call.BLOCK, Call.SCRATCH, Call.SPANS))
 
 
@@ -146,6 +147,7 @@ def _template(
     eps: float,
     wanted: bool,
     threads: int,
+    gated: bool,
 ) -> tuple[bytes, Any]:
     """All of the table that does not change from call to call, and the arrays whose addresses stand in it."""
     table = _Table()
@@ -157,13 +159,15 @@ def _template(
     rows = 1 if name == "forward" else 2
     channel_rows = LANES if layout == LAST else block
     size = scratch_size(plan.n, channel_rows, len(plan.ranks), terms, plan.points, rows)
-    if name.endswith("_spans"):
+    if name.endswith(("_spans", "_blocks")):
         size = scratch_size_last(channels, plan.points)
+    images, spans = plan.n // length, spans_of(plan.n * channels)
+    pieces = pieces_of(images, channels, length)
     integers, reals = encoded(plan)
     for place, value in {
         Call.LAYOUT: layout,
         Call.KIND: _KINDS[dtype],
-        Call.IMAGES: plan.n // length,
+        Call.IMAGES: images,
         Call.CHANNELS: channels,
         Call.LENGTH: length,
         Call.BLOCK: block,
@@ -179,7 +183,8 @@ def _template(
         Call.RANKS: len(plan.ranks),
         Call.TERMS: terms,
         Call.SIZE: size + -size % 64,
-        Call.SPANS: spans_of(plan.n * channels),
+        Call.SPANS: min(spans, images * pieces) if gated else spans,
+        Call.PIECES: pieces,
         Call.EPS: ctypes.c_int64.from_buffer(ctypes.c_double(eps)).value,
         Call.INTEGERS: integers.ctypes.data,
         Call.REALS: reals.ctypes.data,
@@ -188,37 +193,48 @@ def _template(
     return bytes(table), (integers, reals)
 
 
-def _start(
-    name: str, x: Tensor, layout: int, plan: Plan, eps: float, relu: bool, wanted: bool, addresses: list[int]
+def start(
+    name: str,
+    x: Tensor,
+    layout: int,
+    plan: Plan,
+    eps: float,
+    relu: bool,
+    wanted: bool,
+    addresses: list[int],
+    gated: bool = False,
 ) -> None:
-    """Run an entry point on tensors at ``addresses``: those of the table from X to PARTIAL."""
+    """Run an entry point on tensors at ``addresses``: those of the table from X on, up to PARTIAL or all."""
     channels = x.shape[1]
-    length = plan.n if layout == LAST else x.numel() // (x.shape[0] * channels)
+    length = plan.n if layout == LAST and not gated else x.numel() // (x.shape[0] * channels)
     most = torch.get_num_threads()
-    template, _kept = _template(name, plan, channels, length, layout, x.dtype, relu, eps, wanted, most)
+    template, _kept = _template(name, plan, channels, length, layout, x.dtype, relu, eps, wanted, most, gated)
     table = _Table.from_buffer_copy(template)
-    table[_ADDRESSES] = addresses  # type: ignore[assignment] # typeshed wants what indexing gives
-    shares = table[_SPANS] if name.endswith("_spans") else -(-channels // table[_BLOCK])
+    table[_FIRST : _FIRST + len(addresses)] = addresses  # type: ignore[assignment] # typeshed: as indexing gives
+    if name.endswith("_spans"):
+        shares = table[_SPANS]
+    else:
+        shares = -(-channels // (LANES if name.endswith("_blocks") else table[_BLOCK]))
     threads = min(most, shares)
     table[_SCRATCH] = _room(table[_SIZE] * threads + 64)
-    _run(name, ctypes.addressof(table), threads)
+    _run(name + "_gated" if gated else name, ctypes.addressof(table), threads)
 
 
 def run_forward(
     x: Tensor, weight: Tensor | None, bias: Tensor | None, plan: Plan, eps: float, relu: bool
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """See :class:`gbn.kernels.fused.Backend`."""
-    x, layout = _layout(x)
-    weight, bias = _plain(weight), _plain(bias)
+    x, layout = layout_of(x)
+    weight, bias = plain(weight), plain(bias)
     y = torch.empty_like(x)
     channels = x.shape[1]
     s, d = (x.new_empty(channels, dtype=torch.float32) for _ in range(2))
     record = x.new_empty((channels, plan.record), dtype=torch.float32)
     tensors = (x, y, None, s, d, record, weight, bias, None, None, None)
-    addresses = [_address(one) for one in tensors]
-    _start("forward", x, layout, plan, eps, relu, False, addresses)
+    addresses = [address(one) for one in tensors]
+    start("forward", x, layout, plan, eps, relu, False, addresses)
     if layout == LAST:
-        _start("normalize_spans", x, layout, plan, eps, relu, False, addresses)
+        start("normalize_spans", x, layout, plan, eps, relu, False, addresses)
     return y, s, d, record
 
 
@@ -236,9 +252,9 @@ def run_backward(
     wanted: bool,
 ) -> tuple[Tensor | None, Tensor, Tensor]:
     """See :class:`gbn.kernels.fused.Backend`."""
-    x, layout = _layout(x)
-    g = _like(g, x, layout)
-    weight, bias = _plain(weight), _plain(bias)
+    x, layout = layout_of(x)
+    g = like(g, x, layout)
+    weight, bias = plain(weight), plain(bias)
     dx = torch.empty_like(x) if wanted else None
     dweight, dbias = torch.empty_like(s), torch.empty_like(s)
     partial = None
@@ -246,7 +262,7 @@ def run_backward(
         blocks = -(-x.shape[1] // LANES)
         partial = x.new_empty((spans_of(x.numel()), blocks, 2, LANES), dtype=torch.float64)
     tensors = (x, dx, g, s, d, record, weight, bias, dweight, dbias, partial)
-    addresses = [_address(one) for one in tensors]
+    addresses = [address(one) for one in tensors]
     for name in ("backward",) if layout == PLANES else ("reduce_spans", "differentiate_spans"):
-        _start(name, x, layout, plan, eps, relu, wanted, addresses)
+        start(name, x, layout, plan, eps, relu, wanted, addresses)
     return dx, dweight, dbias

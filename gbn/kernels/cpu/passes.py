@@ -3,6 +3,8 @@
 Each is called by as many threads as take part, with the address of one table (:mod:`.call`). Threads
 claim blocks of channels, one channel (PLANES) or 16 (LAST), until none is left; a channel is worked on by one
 thread from beginning to end and in a fixed order, so results depend neither on the number of threads nor on chance.
+
+``gated`` is None or True: each entry point is compiled without and with instance enhancement (:mod:`.gate`).
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from .call import (
     KIND,
     LAYOUT,
     LENGTH,
+    MEANS,
     NEXT,
     PAST,
     POINTS,
@@ -45,9 +48,11 @@ from .call import (
     divisor,
     gradients,
     tensor,
+    weigh,
 )
 from .compiling import compiled
 from .elementwise import differentiate, normalize, reduce
+from .gate import channel_gains, channel_rows, lanes_gains, row_means, settle_channel
 from .measure import measure
 from .memory import (
     ahead,
@@ -62,7 +67,7 @@ from .rows import LAST, PLANES, fetch, put_back
 from .select import room_to_select
 from .simd import LANES
 
-__all__ = ["backward", "forward", "scratch_size"]
+__all__ = ["backward", "backward_gated", "forward", "forward_gated", "scratch_size"]
 
 
 def scratch_size(n: int, block: int, ranks: int, terms: int, points: int, rows: int) -> int:
@@ -107,8 +112,8 @@ def _workspace(a, rows):
     return held, second, (square, short), room, (places, wide), (merged, table)
 
 
-def forward(table_address):
-    """y, S, D and the records of all channels."""
+@compiled
+def _forward(table_address, gated):
     a = integers(table_address)
     layout, images, channels, length = a[LAYOUT], a[IMAGES], a[CHANNELS], a[LENGTH]
     shape = (layout, images, channels, length)
@@ -141,29 +146,42 @@ def forward(table_address):
             target, begin, step = rows, start, stride
             if direct:
                 target, begin, step = y[0], c * length, channels * length
+            if gated is not None:
+                means, apart = ahead(floats(a[MEANS]), c * images), 1
+                if layout == LAST:
+                    means, apart = ahead(floats(a[MEANS]), c), channels
+                row_means(source, start, images, stride, length, shift, means, apart)
             if layout == PLANES:
-                normalize(
-                    source,
-                    start,
-                    stride,
-                    target,
-                    begin,
-                    step,
-                    images,
-                    length,
-                    shift,
-                    scale,
-                    offset,
-                    relu,
-                    past,
-                )
+                if gated is None:
+                    normalize(
+                        source, start, stride, target, begin, step, images, length,
+                        shift, scale, offset, relu, past,
+                    )  # fmt: skip
+                else:
+                    channel_gains(a, c, scale)
+                    normalize(
+                        source, start, stride, target, begin, step, images, length,
+                        shift, scale, offset, relu, past, channel_rows(a, c)[1],
+                    )  # fmt: skip
+        if gated is not None and layout == LAST:
+            lanes_gains(a, c0, many, table)
         if layout == PLANES and not direct:
             put_back(y, shape, c0, many, rows, width, stage[1])
     fence()
 
 
-def backward(table_address):
-    """dx, and the gradients to gain and bias, of all channels."""
+def forward(table_address):
+    """y, S, D and the records of all channels."""
+    _forward(table_address, None)
+
+
+def forward_gated(table_address):
+    """The same, and the means of rows; for LAST their gains in place of y."""
+    _forward(table_address, True)
+
+
+@compiled
+def _backward(table_address, gated):
     a = integers(table_address)
     layout, images, channels, length = a[LAYOUT], a[IMAGES], a[CHANNELS], a[LENGTH]
     shape = (layout, images, channels, length)
@@ -193,18 +211,44 @@ def backward(table_address):
             if as_it_lies:
                 source, other, start, stride = x[0], g[0], c * length, channels * length
                 planes, run, apart = images, length, stride
-            sum_g, sum_gu = reduce(
-                source, start, apart, other, start, apart, planes, run, shift, scale, offset, relu
-            )
-            gradients(a, c, spread, by, scale, sum_g, sum_gu, merged)
+            if gated is None:
+                sum_g, sum_gu = reduce(
+                    source, start, apart, other, start, apart, planes, run, shift, scale, offset, relu
+                )
+                gradients(a, c, spread, by, scale, sum_g, sum_gu, merged)
+            else:
+                channel_gains(a, c, scale)
+                _, gains, sums, products = channel_rows(a, c)
+                reduce(
+                    source, start, stride, other, start, stride, images, length, shift, scale, offset, relu,
+                    (gains, sums, products),
+                )  # fmt: skip
+                sum_g, sum_gu = settle_channel(a, c, by, scale)
+                weigh(a, c, spread, by, scale, sum_g, sum_gu, merged)
             if wanted:
                 target, begin, step = rows, start, stride
                 if direct:
                     target, begin, step = dx[0], c * length, channels * length
-                differentiate(
-                    source, start, stride, other, start, stride, target, begin, step, images, length,
-                    shift, scale, offset, relu, merged, points, bends, past,
-                )  # fmt: skip
+                if gated is None:
+                    differentiate(
+                        source, start, stride, other, start, stride, target, begin, step, images, length,
+                        shift, scale, offset, relu, merged, points, bends, past,
+                    )  # fmt: skip
+                else:
+                    differentiate(
+                        source, start, stride, other, start, stride, target, begin, step, images, length,
+                        shift, scale, offset, relu, merged, points, bends, past, (gains, sums),
+                    )  # fmt: skip
         if wanted and not direct:
             put_back(dx, shape, c0, many, rows, width, stage[1])
     fence()
+
+
+def backward(table_address):
+    """dx, and the gradients to gain and bias, of all channels."""
+    _backward(table_address, None)
+
+
+def backward_gated(table_address):
+    """The same, and the gradients to the gate; leaves gains and pulls of rows."""
+    _backward(table_address, True)

@@ -83,6 +83,7 @@ for _type in (f32x16, f64x16):
     _arithmetic(operator.add, lambda b, x, y: b.fadd(x, y), of=_type, gives=_type)
     _arithmetic(operator.sub, lambda b, x, y: b.fsub(x, y), of=_type, gives=_type)
     _arithmetic(operator.mul, lambda b, x, y: b.fmul(x, y), of=_type, gives=_type)
+_arithmetic(operator.truediv, lambda b, x, y: b.fdiv(x, y), of=f32x16, gives=f32x16)
 for _op, _sign in (
     (operator.lt, "<"),
     (operator.le, "<="),
@@ -206,25 +207,37 @@ def widen(typing_context, value):
     return f64x16(f32x16), lambda context, builder, signature, arguments: builder.fpext(arguments[0], _VD)
 
 
+def _sum_of_lanes(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+    v = arguments[0]
+    width = LANES
+    while width > 1:  # a tree of halves
+        width //= 2
+        half = ir.VectorType(_I32, width)
+        low = ir.Constant(half, [ir.Constant(_I32, k) for k in range(width)])
+        high = ir.Constant(half, [ir.Constant(_I32, k + width) for k in range(width)])
+        undefined = ir.Constant(v.type, ir.Undefined)
+        v = builder.fadd(
+            builder.shuffle_vector(v, undefined, low), builder.shuffle_vector(v, undefined, high)
+        )
+    return builder.extract_element(v, ir.Constant(_I32, 0))
+
+
+@intrinsic
+def narrow(typing_context, value):
+    """The numbers rounded to float32."""
+    return f32x16(f64x16), lambda context, builder, signature, arguments: builder.fptrunc(arguments[0], _VF)
+
+
 @intrinsic
 def total(typing_context, value):
     """The sum of the lanes, in a fixed order, as float64."""
+    return types.float64(f64x16), _sum_of_lanes
 
-    def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        v = arguments[0]
-        width = LANES
-        while width > 1:  # a tree of halves
-            width //= 2
-            half = ir.VectorType(_I32, width)
-            low = ir.Constant(half, [ir.Constant(_I32, k) for k in range(width)])
-            high = ir.Constant(half, [ir.Constant(_I32, k + width) for k in range(width)])
-            undefined = ir.Constant(v.type, ir.Undefined)
-            v = builder.fadd(
-                builder.shuffle_vector(v, undefined, low), builder.shuffle_vector(v, undefined, high)
-            )
-        return builder.extract_element(v, ir.Constant(_I32, 0))
 
-    return types.float64(f64x16), emit
+@intrinsic
+def total_narrow(typing_context, value):
+    """The sum of the lanes, in a fixed order, rounded to float32 at each of its four steps."""
+    return types.float32(f32x16), _sum_of_lanes
 
 
 @intrinsic
