@@ -7,8 +7,8 @@ convolution's kernel. The inputs h of a column are summed over the batch and, fo
 * ``patch``: over the positions that the tap really visits, padding included, one number a tap. Equal to ``channel``
   where padding is circular, the stride 1 and the output as large as the input.
 
-Sums run over images first, in float32 at least, and in float64 from there on: a map of sums is smaller than the
-data by the size of the batch, so telling taps apart costs next to nothing.
+Sums run over images first, in float32 at least, and over a convolution's map of sums in float64: the map is smaller
+than the data by the size of the batch, so telling taps apart costs next to nothing.
 """
 
 import torch
@@ -27,17 +27,16 @@ def input_sums(layer: nn.Linear | Conv, x: Tensor, statistics: str) -> tuple[Ten
 
     Args:
         layer: its geometry is read, not its values.
-        x: ``(..., in_features)`` for a linear layer, ``(N, C, *spatial)`` or ``(C, *spatial)`` for a convolution.
+        x: detached; ``(..., in_features)`` for a linear layer, ``([N,] C, *spatial)`` for a convolution.
         statistics: ``channel`` or ``patch``; without meaning for a linear layer.
 
     Returns:
-        (sums, rows): sums in float64 of shape (2, columns) with columns = in_features, or C, or C * taps (the taps
-        of a channel together); rows is the number of terms of each sum.
+        (sums, rows): sums of shape (2, columns) with columns = in_features, or C, or C * taps (the taps of a channel
+        together), in float64 where maps were summed; rows is the number of terms of each sum.
     """
-    x = x.detach()
     if isinstance(layer, nn.Linear):
-        matrix = x.reshape(-1, x.shape[-1])
-        return _column_sums(matrix).double(), matrix.shape[0]
+        matrix = x if x.dim() == 2 else x.reshape(-1, x.shape[-1])
+        return _column_sums(matrix), matrix.shape[0]
     if x.dim() == len(layer.kernel_size) + 1:
         x = x.unsqueeze(0)
     if statistics == "patch":
@@ -46,7 +45,7 @@ def input_sums(layer: nn.Linear | Conv, x: Tensor, statistics: str) -> tuple[Ten
     if x.is_contiguous():
         return _maps(x).flatten(2).sum(2), x.numel() // x.shape[1]
     matrix = x.movedim(1, -1).reshape(-1, x.shape[1])  # a view where channels lie last in memory
-    return _column_sums(matrix).double(), matrix.shape[0]
+    return _column_sums(matrix), matrix.shape[0]
 
 
 def _maps(x: Tensor) -> Tensor:
@@ -58,7 +57,9 @@ def _column_sums(matrix: Tensor) -> Tensor:
     """(rows, columns) -> (2, columns): sums of values and of squares, in float32 at least."""
     if matrix.dtype in (torch.float16, torch.bfloat16):
         matrix = matrix.float()
-    return torch.stack((matrix.sum(0), matrix.square().sum(0)))
+    if matrix.shape[0] == 1:
+        return torch.cat((matrix, matrix * matrix))
+    return torch.stack((matrix.sum(0), (matrix * matrix).sum(0)))
 
 
 def _sums_by_taps(layer: Conv, maps: Tensor) -> tuple[Tensor, int]:

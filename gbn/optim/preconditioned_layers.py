@@ -55,9 +55,8 @@ class PreconditionedLayer:
         if not (module.training and torch.is_grad_enabled() and self.weight.requires_grad):
             return
         x = args[0] if args else kwargs["input"]
-        with torch.no_grad():
-            sums, rows = input_sums(module, x, self.statistics)  # type: ignore[arg-type]
-        self.sums = sums if self.sums is None else self.sums + sums
+        sums, rows = input_sums(module, x.detach(), self.statistics)  # type: ignore[arg-type]
+        self.sums = sums if self.sums is None else self.sums.double() + sums
         self.rows += rows
         self.images += x.shape[0] if x.dim() > max(1, self.weight.dim() - 1) else 1
 
@@ -69,7 +68,7 @@ class PreconditionedLayer:
         return (_no_hook, ())
 
     def sums_on(self, device: torch.device) -> Tensor:
-        """(2, columns) in float64: what was collected, or zeros."""
+        """(2, columns): what was collected, or zeros."""
         if self.sums is None:
             return torch.zeros(2, self.columns, dtype=torch.float64, device=device)
         return self.sums.to(device)
@@ -79,34 +78,38 @@ class PreconditionedLayer:
         self.sums = None
         self.rows = self.images = 0
 
-    def has_gradients(self) -> bool:
-        """Whether there is something to rewrite."""
-        return self.weight.grad is not None and self.bias.grad is not None
+    def gradients(self) -> tuple[Tensor, Tensor] | None:
+        """Of the weight and of the bias; None where one is missing."""
+        weight, bias = self.weight.grad, self.bias.grad
+        return None if weight is None or bias is None else (weight, bias)
 
-    def working_dtype(self) -> torch.dtype:
-        """The precision of the rewriting: that of the parameters, float32 at least."""
-        return torch.promote_types(self.weight.dtype, torch.float32)
-
-    def rewrite(self, mean: Tensor, inverse: Tensor, shrink: Tensor | None) -> None:
-        """``.grad`` of both parameters, in place.
+    def rewrite(self, gradients: tuple[Tensor, Tensor], factors: Tensor, shrink: float | Tensor) -> None:
+        """Both gradients, in place.
 
         Args:
-            mean, inverse: (columns,), the second divided by max(m / N, 1) already.
-            shrink: what G_b is multiplied with, a tensor without dimensions; None: 1.
+            gradients: see :meth:`gradients`.
+            factors: (2, columns): means, and inverse variances that are divided by max(m / N, 1) already; the
+                precision of the rewriting.
+            shrink: one over max(m / N, 1).
         """
-        weight_grad, bias_grad = self.weight.grad, self.bias.grad
-        assert weight_grad is not None
-        assert bias_grad is not None
-        weight, bias = weight_grad.to(mean.dtype), bias_grad.to(mean.dtype)  # no copies of float32
-        mean, inverse = mean.to(weight.device), inverse.to(weight.device)
+        weight, bias = gradients
+        if weight.dtype != factors.dtype or bias.dtype != factors.dtype:
+            copies = weight.to(factors.dtype), bias.to(factors.dtype)
+            self.rewrite(copies, factors, shrink)
+            weight.copy_(copies[0])
+            bias.copy_(copies[1])
+            return
+        if factors.device != weight.device:
+            factors = factors.to(weight.device)
+        mean, inverse = factors.unbind()
         if weight.dim() == 2:
-            _rewrite_matrix(weight, bias, mean, inverse, shrink)
-        else:
-            _rewrite_kernel(weight, bias, self._spread(mean), self._spread(inverse), shrink)
-        if weight is not weight_grad:
-            weight_grad.copy_(weight)
-        if bias is not bias_grad:
-            bias_grad.copy_(bias)
+            weight.addr_(bias, mean, alpha=-1).mul_(inverse)
+            _scale(bias, shrink).addmv_(weight, mean, alpha=-1)
+            return
+        mean, inverse = self._spread(mean), self._spread(inverse)
+        # By broadcasting, which is right for every memory format of the gradient.
+        weight.addcmul_(bias.view(-1, *[1] * (weight.dim() - 1)), mean, value=-1).mul_(inverse)
+        _scale(bias, shrink).sub_((weight * mean).flatten(1).sum(1))
 
     def _spread(self, columns: Tensor) -> Tensor:
         """A number a column -> the shape of the kernel, of size 1 where it does not vary."""
@@ -118,23 +121,8 @@ class PreconditionedLayer:
         return grouped.expand(-1, out // self.groups, *grouped.shape[2:]).reshape(out, inputs, *taps)
 
 
-def _rewrite_matrix(
-    weight: Tensor, bias: Tensor, mean: Tensor, inverse: Tensor, shrink: Tensor | None
-) -> None:
-    weight.addr_(bias, mean, alpha=-1).mul_(inverse)
-    if shrink is not None:
-        bias.mul_(shrink)
-    bias.addmv_(weight, mean, alpha=-1)
-
-
-def _rewrite_kernel(
-    weight: Tensor, bias: Tensor, mean: Tensor, inverse: Tensor, shrink: Tensor | None
-) -> None:
-    # By broadcasting, which is right for every memory format of the gradient.
-    weight.addcmul_(bias.view(-1, *[1] * (weight.dim() - 1)), mean, value=-1).mul_(inverse)
-    if shrink is not None:
-        bias.mul_(shrink)
-    bias.sub_((weight * mean).flatten(1).sum(1))
+def _scale(bias: Tensor, shrink: float | Tensor) -> Tensor:
+    return bias if isinstance(shrink, float) and shrink == 1 else bias.mul_(shrink)
 
 
 def _nothing(*_: Any) -> None:

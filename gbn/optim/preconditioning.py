@@ -20,6 +20,7 @@ raw first and second moments, since variances within a batch are 0 for ever at b
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any
 
@@ -34,6 +35,23 @@ from gbn.suggest import did_you_mean
 __all__ = ["FAN_IN_SCALES", "BatchNormPreconditioner"]
 
 FAN_IN_SCALES = ("rows", "images", "none")
+
+
+@dataclass(frozen=True)
+class _Counts:
+    """What the sums of a step are made of.
+
+    Attributes:
+        rows: (columns,), terms of each sum, 1 where there is none.
+        seen: (columns,), whether there is one; None: everywhere.
+        shrink: a number a layer, one over max(m / N, 1).
+        shrink_columns: the same by column; None: 1 everywhere.
+    """
+
+    rows: Tensor
+    seen: Tensor | None
+    shrink: Sequence[float] | Tensor
+    shrink_columns: Tensor | None
 
 
 class BatchNormPreconditioner:
@@ -112,13 +130,14 @@ class BatchNormPreconditioner:
         self._group = process_group
         self._synchronize = synchronize
         self._layers = find_layers(model, statistics, missing_bias, exclude)
-        columns = [layer.columns for layer in self._layers]
+        self._sizes = columns = [layer.columns for layer in self._layers]
         # Rows: mean, second moment, and the sum of weights that debiases both. The layers stand side by side, so
         # that a step costs a handful of operations on one vector and three on each layer's gradients.
         self._running = torch.zeros(3, sum(columns), dtype=torch.float64)
+        self._ones = torch.ones(1, sum(columns), dtype=torch.float64)
         self._layer_of = torch.repeat_interleave(torch.arange(len(columns)), torch.tensor(columns))
         self._fan_in = torch.tensor([layer.fan_in for layer in self._layers], dtype=torch.float64)
-        self._counts: dict[tuple[tuple[int, int], ...], Tensor] = {}
+        self._counts: dict[tuple[tuple[int, int], ...], _Counts] = {}
         self._handles = [handle for layer in self._layers for handle in layer.attach()]
 
     @torch.no_grad()
@@ -129,69 +148,93 @@ class BatchNormPreconditioner:
             return
         counts = self._absorb(called[0].weight.device)
         mean, inverse = self._mean_and_inverse()
-        shrink = None if self.fan_in_scale == "none" else self._shrink(counts[1])
-        if shrink is not None:
-            inverse = inverse * shrink[self._layer_of]
-        starts = [0]
-        for layer in self._layers:
-            starts.append(starts[-1] + layer.columns)
-        casts: dict[torch.dtype, tuple[Tensor, Tensor, Tensor | None]] = {}
+        if counts.shrink_columns is not None:
+            inverse = inverse * counts.shrink_columns
+        factors = torch.stack((mean, inverse))
+        parts: dict[torch.dtype, tuple[Tensor, ...]] = {}
         for place, layer in enumerate(self._layers):
-            if layer.rows and layer.has_gradients():
-                dtype = layer.working_dtype()
-                if dtype not in casts:
-                    casts[dtype] = (
-                        mean.to(dtype),
-                        inverse.to(dtype),
-                        None if shrink is None else shrink.to(dtype),
-                    )
-                means, inverses, shrinks = casts[dtype]
-                columns = slice(starts[place], starts[place + 1])
-                layer.rewrite(means[columns], inverses[columns], None if shrinks is None else shrinks[place])
+            gradients = layer.gradients() if layer.rows else None
+            if gradients is not None:
+                # In the precision of the gradients, float32 at least.
+                dtype = torch.float64 if gradients[0].dtype == torch.float64 else torch.float32
+                if dtype not in parts:
+                    parts[dtype] = factors.to(dtype).split(self._sizes, dim=1)
+                layer.rewrite(gradients, parts[dtype][place], counts.shrink[place])
             layer.forget()
 
-    def _absorb(self, device: torch.device) -> Tensor:
-        """Move the running moments towards this step's; the counts (rows, N) of each layer, (2, layers)."""
-        self._running, self._layer_of = self._running.to(device), self._layer_of.to(device)
-        self._fan_in = self._fan_in.to(device)
-        sums = torch.cat([layer.sums_on(device) for layer in self._layers], dim=1)
-        counts = self._counts_on(device)
+    def _absorb(self, device: torch.device) -> _Counts:
+        """Move the running moments towards this step's."""
+        self._move(device)
+        sums = torch.cat([layer.sums_on(device) for layer in self._layers], dim=1).double()
         if self._synchronize and dist.is_available() and dist.is_initialized():
-            packed = torch.cat((sums.flatten(), counts.flatten()))
+            numbers = self._numbers(device)
+            packed = torch.cat((sums.flatten(), numbers.flatten()))
             dist.all_reduce(packed, group=self._group)
-            sums, counts = packed[: sums.numel()].view_as(sums), packed[sums.numel() :].view_as(counts)
-        rows = counts[0][self._layer_of]
-        batch = sums / rows.clamp(min=1)
+            sums, numbers = packed[: sums.numel()].view_as(sums), packed[sums.numel() :].view_as(numbers)
+            counts = self._counted(*numbers)
+        else:
+            counts = self._counts_on(device)
+        batch = sums / counts.rows
         # An overflow in half precision makes the scaler skip the step: it must not stay in the running moments.
-        known = batch.isfinite().all(0) & (rows > 0)
-        target = torch.cat((batch, torch.ones_like(batch[:1])))
+        known = batch.isfinite().all(0)
+        if counts.seen is not None:
+            known &= counts.seen
+        target = torch.cat((batch, self._ones))
         self._running.lerp_(torch.where(known, target, self._running), 1 - self.rho)
         return counts
 
-    def _counts_on(self, device: torch.device) -> Tensor:
-        """(2, layers) of rows and N; a tensor is made once for each combination, since copies make a GPU wait."""
+    def _move(self, device: torch.device) -> None:
+        if self._running.device != device:
+            self._counts.clear()
+            for name in ("_running", "_ones", "_layer_of", "_fan_in"):
+                setattr(self, name, getattr(self, name).to(device))
+
+    def _numbers(self, device: torch.device) -> Tensor:
+        """(2, layers): rows, and N of the fan-in scale."""
+        return torch.tensor(self._key(), dtype=torch.float64, device=device).T.contiguous()
+
+    def _key(self) -> tuple[tuple[int, int], ...]:
         by_rows = self.fan_in_scale == "rows"
-        key = tuple((layer.rows, layer.rows if by_rows else layer.images) for layer in self._layers)
+        return tuple((layer.rows, layer.rows if by_rows else layer.images) for layer in self._layers)
+
+    def _counts_on(self, device: torch.device) -> _Counts:
+        """Made once for each combination of numbers: they come from the host, and copies make a GPU wait."""
+        key = self._key()
         if key not in self._counts:
             if len(self._counts) > 16:
                 self._counts.clear()
-            self._counts[key] = torch.tensor(key, dtype=torch.float64).T.contiguous().to(device)
-        return self._counts[key].to(device)
+            counts = self._counted(*self._numbers(device))
+            if all(rows for rows, _ in key):
+                counts = replace(counts, seen=None)
+            if counts.shrink_columns is not None:
+                shrink = [float(one) for one in counts.shrink]
+                everywhere_one = all(one == 1 for one in shrink)
+                counts = replace(
+                    counts, shrink=shrink, shrink_columns=None if everywhere_one else counts.shrink_columns
+                )
+            self._counts[key] = counts
+        return self._counts[key]
+
+    def _counted(self, rows: Tensor, terms: Tensor) -> _Counts:
+        by_column = rows[self._layer_of]
+        seen, divisor = by_column > 0, by_column.clamp(min=1)
+        if self.fan_in_scale == "none":
+            return _Counts(divisor, seen, [1.0] * len(self._layers), None)
+        shrink = (terms / self._fan_in).clamp(max=1)
+        return _Counts(divisor, seen, shrink, shrink[self._layer_of])
 
     def _mean_and_inverse(self) -> tuple[Tensor, Tensor]:
         """The debiased means, and one over the floored variances (0 where that is 0), each (columns,)."""
         mean, variance = self._mean_and_variance()
         largest = variance.new_zeros(len(self._layers)).scatter_reduce(0, self._layer_of, variance, "amax")
-        floored = variance + self.eps_relative * largest[self._layer_of] + self.eps
-        return mean, torch.where(floored > 0, 1 / floored, 0.0)
+        floored = torch.add(variance + self.eps, largest[self._layer_of], alpha=self.eps_relative)
+        if self.eps > 0:
+            return mean, floored.reciprocal()
+        return mean, torch.where(floored > 0, floored.reciprocal(), 0.0)
 
     def _mean_and_variance(self) -> tuple[Tensor, Tensor]:
         mean, second = self._running[:2] / self._running[2].clamp(min=torch.finfo(torch.float64).tiny)
-        return mean, (second - mean.square()).clamp(min=0)
-
-    def _shrink(self, terms: Tensor) -> Tensor:
-        """One over max(m / N, 1), (layers,)."""
-        return (terms / self._fan_in).clamp(max=1)
+        return mean, torch.addcmul(second, mean, mean, value=-1).clamp_(min=0)
 
     def moments(self) -> dict[str, tuple[Tensor, Tensor]]:
         """Module path -> (mean, variance) of its inputs' columns as they stand, in float64.
@@ -199,8 +242,7 @@ class BatchNormPreconditioner:
         A layer that was never called has zeros. Columns: inputs of a linear layer; channels of a convolution, or
         (channel, tap) pairs.
         """
-        sizes = [layer.columns for layer in self._layers]
-        parts = [part.split(sizes) for part in self._mean_and_variance()]
+        parts = [part.split(self._sizes) for part in self._mean_and_variance()]
         return {layer.name: (parts[0][i], parts[1][i]) for i, layer in enumerate(self._layers)}
 
     def state_dict(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Plans read off a set of runs: a preconditioner of gradients is a method, though the optimizer's section holds it."""
+"""Plans read off a set of runs: a preconditioner is a method, though the optimizer's section holds it."""
 
 from gbn.analysis.load import load_any
 from gbn.analysis.simulate import Arm, SimulatedGrid, write_runs

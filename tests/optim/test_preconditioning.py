@@ -286,14 +286,14 @@ def test_running_moments_are_debiased_averages_of_raw_moments():
 def test_at_batch_one_and_two_the_variance_is_that_of_the_data(batch):
     # Averages of variances within a batch would be 0 and half of it.
     layer, deviations = nn.Linear(3, 2), torch.tensor([0.5, 1.0, 4.0])
-    with BatchNormPreconditioner(layer, rho=0.999) as preconditioner:
-        for _ in range(3000):
+    with BatchNormPreconditioner(layer, rho=0.99) as preconditioner:
+        for _ in range(600):
             layer(torch.randn(batch, 3) * deviations + 3).sum().backward()
             preconditioner.precondition()
         ((mean, variance),) = preconditioner.moments().values()
-    # 2,000 effective samples or more: the deviation of a variance is 1/30 of it; 5 of these.
-    torch.testing.assert_close(variance, deviations.square(), rtol=5 / 30, atol=0)
-    torch.testing.assert_close(mean, torch.full((3,), 3.0), rtol=0, atol=5 * 4 / 44)
+    # 199 effective samples or more: a variance deviates by a tenth of itself, a mean by a 14th of the deviation.
+    torch.testing.assert_close(variance, deviations.square(), rtol=0.4, atol=0)
+    torch.testing.assert_close(mean, torch.full((3,), 3.0), rtol=0, atol=4 * 4 / 14)
 
 
 def test_the_safeguards_are_what_they_are_said_to_be():
