@@ -127,7 +127,8 @@ class _GeneralizedBatchNorm(BatchStatisticsNorm):
 
     def _normalize(self, x: Tensor, weight: Tensor | None, eps: float) -> tuple[Tensor, Tensor, Tensor]:
         """(y, S, D) of this batch."""
-        pair, bias = self.pair, self.bias
+        pair = self.pair
+        bias: Tensor | None = self.bias
         if self._is_noisy():
             _, bias = self._noisy_affine(x, self.weight, bias)
             weight, _ = self._noisy_affine(x, weight, None)

@@ -28,6 +28,21 @@ RUNS = {
     "resnet_adam": ("model=resnet", "model.depth=8", "norm=gbn_cvar", "optimizer=adam", "schedule=cosine"),
     "preact_augmented": ("model=preact_resnet", "model.depth=8", "norm=bn", "dataset.augment=crop_flip"),
     "mlp_rmsprop": ("model=mlp", "model.width=0.25", "norm=gbn_cvar", "optimizer=rmsprop"),
+    "iebn": (*CNN, "norm=iebn"),
+    "gbn_cvar_enhanced": (*CNN, "norm=gbn_cvar", "norm.instance_enhancement=true"),
+    "bn_reparam_iebn": (*CNN, "norm=bn_reparam", "norm.matched_to=iebn"),
+    "iebn_attacked": (
+        *CNN,
+        "norm=iebn",
+        "trainer.attack.constant=[0.5,0.2]",
+        "trainer.attack.dataset=digits",
+        "trainer.attack.images=16",
+    ),
+    "bottleneck": ("model=resnet_bottleneck", "model.depth=11", "model.width=0.5", "norm=iebn"),
+    "preact_bottleneck": ("model=preact_resnet_bottleneck", "model.depth=11", "model.width=0.5", "norm=bn"),
+    "resnext": ("model=resnext", "model.depth=11", "model.width=0.125", "model.cardinality=4", "norm=bn"),
+    "densenet": ("model=densenet", "model.depth=10", "norm=bn"),
+    "bnp": (*CNN, "norm=none", "optimizer.precondition=bnp"),
 }
 UPDATES = 6
 
@@ -44,6 +59,15 @@ GOLDEN = {
     "resnet_adam": [2.326002, 2.293367, 2.265056, 2.239241, 2.202649, 2.172648],
     "preact_augmented": [2.347331, 2.349209, 2.339574, 2.320046, 2.272182, 2.276778],
     "mlp_rmsprop": [2.320451, 2.176581, 2.110188, 1.999521, 1.895917, 1.827220],
+    "iebn": [2.299711, 2.296761, 2.285531, 2.239338, 2.210690, 2.178984],
+    "gbn_cvar_enhanced": [2.298236, 2.293473, 2.310363, 2.300718, 2.283895, 2.278932],
+    "bn_reparam_iebn": [2.299710, 2.296780, 2.286011, 2.239216, 2.212785, 2.178315],
+    "iebn_attacked": [2.309457, 2.300235, 2.288294, 2.276698, 2.259257, 2.248487],
+    "bottleneck": [2.363252, 2.306695, 2.279477, 2.175560, 2.176718, 2.083054],
+    "preact_bottleneck": [2.360481, 2.318912, 2.253972, 2.193137, 2.138718, 2.120484],
+    "resnext": [2.426303, 2.271545, 2.299110, 2.104945, 2.053777, 1.970609],
+    "densenet": [2.279215, 2.261309, 2.203220, 2.141216, 2.115894, 2.063331],
+    "bnp": [2.363214, 2.660189, 2.680161, 2.539993, 2.498112, 2.471157],
 }
 
 
@@ -76,7 +100,9 @@ def test_losses_are_the_recorded_ones(name):
         assert losses(RUNS[name]) == pytest.approx(GOLDEN[name], rel=2e-4)
 
 
-@pytest.mark.parametrize("name", [name for name in RUNS if "gbn" in " ".join(RUNS[name])])
+@pytest.mark.parametrize(
+    "name", [name for name in RUNS if "norm=gbn" in (run := " ".join(RUNS[name])) or "norm=iebn" in run]
+)
 def test_fused_kernels_train_as_the_reference_does(name):
     """The kernels round otherwise. Digits have blank regions, whose activations are tied: rounding decides which of
     them a maximum takes, and from then on the runs part. (The reference's own losses of gbn_cvar move by 1.6e-5 at
