@@ -11,7 +11,15 @@ from numba.core.extending import intrinsic
 from .memory import _address
 from .simd import _I32, _VF, _VH, _VI, LANES, _call, _constant, f32x16
 
-__all__ = ["exp", "load_bfloat16", "load_float16", "store_bfloat16", "store_float16", "transpose"]
+__all__ = [
+    "exp",
+    "load_bfloat16",
+    "load_float16",
+    "row_totals",
+    "store_bfloat16",
+    "store_float16",
+    "transpose",
+]
 
 _V16 = ir.VectorType(ir.HalfType(), LANES)
 
@@ -129,6 +137,27 @@ def transpose(typing_context, source, start, step, target, begin, stride):
         return context.get_dummy_value()
 
     return types.none(source, types.intp, types.intp, target, types.intp, types.intp), emit
+
+
+@intrinsic
+def row_totals(typing_context, source, start):
+    """The sums of the rows of a square: lane i is that of the 16 values from ``start + 16 i``, in a fixed order."""
+
+    def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        source, start = arguments
+        rows = []
+        for i in range(LANES):
+            place = _address(builder, source, builder.add(start, ir.Constant(start.type, LANES * i)))
+            rows.append(builder.load(builder.bitcast(place, _VF.as_pointer()), align=4))
+        even, odd = ([ir.Constant(_I32, 2 * k + first) for k in range(LANES)] for first in (0, 1))
+        while len(rows) > 1:  # neighbouring lanes of two vectors are added and packed into one
+            rows = [
+                builder.fadd(*(builder.shuffle_vector(a, b, ir.Constant(_VI, pick)) for pick in (even, odd)))
+                for a, b in zip(rows[::2], rows[1::2], strict=True)
+            ]
+        return rows[0]
+
+    return f32x16(source, types.intp), emit
 
 
 def _transposed(builder: Any, rows: list[Any]) -> list[Any]:

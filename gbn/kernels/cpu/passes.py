@@ -150,7 +150,7 @@ def _forward(table_address, gated):
                 means, apart = ahead(floats(a[MEANS]), c * images), 1
                 if layout == LAST:
                     means, apart = ahead(floats(a[MEANS]), c), channels
-                row_means(source, start, images, stride, length, shift, means, apart)
+                row_means(source, start, images, stride, length, shift, means, apart, stage[0])
             if layout == PLANES:
                 if gated is None:
                     normalize(
@@ -191,7 +191,7 @@ def _backward(table_address, gated):
     d = floats(a[D])
     points, bends = a[POINTS], a[BENDS]
     eps = doubles(table_address)[EPS]
-    rows, others, stage, _, _, (merged, table) = _workspace(a, 2)
+    rows, others, stage, room, _, (merged, table) = _workspace(a, 2)
     as_it_lies, direct, relu, past = a[READ] != 0, a[DIRECT] != 0, a[RELU] != 0, a[PAST] != 0
     root, wanted = a[ROOT] != 0, a[WANTED] != 0
     while True:
@@ -221,7 +221,7 @@ def _backward(table_address, gated):
                 _, gains, sums, products = channel_rows(a, c)
                 reduce(
                     source, start, stride, other, start, stride, images, length, shift, scale, offset, relu,
-                    (gains, sums, products),
+                    (gains, sums, products, room),  # which holds two squares where 16 short planes are there
                 )  # fmt: skip
                 sum_g, sum_gu = settle_channel(a, c, by, scale)
                 weigh(a, c, spread, by, scale, sum_g, sum_gu, merged)
