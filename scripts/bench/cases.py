@@ -39,7 +39,9 @@ RESNET50 = {
 }
 NETWORKS = (*SMALL, "resnet50")
 DEFAULT_NETWORKS = {"cpu": ("cnn", "resnet20", "resnet18"), "cuda": ("resnet18", "resnet50")}
-DEFAULT_PAIRS = ("std", "mad", "cvar")
+#: The name of instance enhancement of (mean, std); of another pair: ``iebn[cvar]``, ``iebn[cvar,exact]``.
+GATED = "iebn"
+DEFAULT_PAIRS = ("std", "mad", "cvar", GATED, f"{GATED}[cvar]")
 
 
 @dataclass(frozen=True)
@@ -131,8 +133,21 @@ def pair_names(given: Iterable[str]) -> list[str]:
     for name in given:
         names.update(dict.fromkeys(risk.QUADRANGLES if name == "all" else [name]))
     for name in names:
-        pair_options(name)
+        pair_options(ungated(name))
     return list(names)
+
+
+def gated(name: str) -> bool:
+    """Whether a pair's name asks for instance enhancement."""
+    return name.split("[")[0] == GATED
+
+
+def ungated(name: str) -> str:
+    """The same pair without instance enhancement: ``iebn`` -> ``std``, ``iebn[cvar,exact]`` -> ``cvar[exact]``."""
+    match = re.fullmatch(rf"{GATED}(?:\[(\w+)(?:,([^\[\]]+))?\])?", name)
+    if not match:
+        return name
+    return f"{match[1]}[{match[2]}]" if match[2] else match[1] or "std"
 
 
 def pair_options(name: str) -> dict[str, Any]:
@@ -147,7 +162,7 @@ def pair_options(name: str) -> dict[str, Any]:
         hint = did_you_mean(name, QUADRANGLE_PARAMETERS)
         raise ValueError(
             f"pair {name!r} is unknown{hint}: allowed are all, {', '.join(QUADRANGLE_PARAMETERS)}, "
-            "each also as name[exact] or name[alpha=0.6]"
+            f"each also as name[exact] or name[alpha=0.6], and {GATED}, {GATED}[name] for instance enhancement"
         )
     options: dict[str, Any] = {"quadrangle": match[1]}
     for part in (match[2] or "").split(",") if match[2] else ():
@@ -166,8 +181,8 @@ def pair_options(name: str) -> dict[str, Any]:
 
 
 def pair_of(name: str) -> Pair:
-    """The statistic and deviation of a pair's name."""
-    options = pair_options(name)
+    """The statistic and deviation of a pair's name, with instance enhancement or without."""
+    options = pair_options(ungated(name))
     return build_pair(options.pop("quadrangle"), None, None, **options)
 
 

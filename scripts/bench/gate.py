@@ -1,7 +1,8 @@
 """Whether a kernel is right on the very tensor that it will be timed on: else it is not timed.
 
 Forward, S, D and all gradients under a random cotangent against the float64 reference on the same (rounded)
-input. Bounds hold for each element, and for the L2 norm of y and dx. They come from two sources:
+input; with instance enhancement those to its gate too. Bounds hold for each element, and for the L2 norm of y and
+dx. They come from two sources:
 
 * one rounding of y and dx to their dtype: half a unit in the last place of each element; in the L2 norm 1.2
   times what rounding the exact result costs (a second rounding would make it 1.4);
@@ -9,7 +10,8 @@ input. Bounds hold for each element, and for the L2 norm of y and dx. They come 
   grows like log2(n) roundings of the magnitude of what is summed. A few sums follow on one another, hence
   4 log2(n) eps32 for an element, and log2(n) eps32 in the L2 norm, where they do not all err the same way. The
   magnitude is that of the formula's own terms: dx = w/D (g - S_k sum g - D_k sum g x_hat), with S_k and D_k from
-  the functionals.
+  the functionals. A gate's errors are relative to 1 + abs(gate_weight) times its row's magnitude, and what reaches
+  dx through a row's mean to that row's sum of g x_hat.
 
 What rounding may decide either way is kept out rather than allowed for: the cotangent is 0 where the float64
 pre-activation is within its bound of 0 (ReLU's kink), and samples within rounding of S, but not S itself, are
@@ -34,8 +36,9 @@ from .cases import DTYPES, Case, input_of
 #: Share of elements that may be left out; more would mean a wrong bound.
 LEFT_OUT = 0.01
 EPS = 1e-5  # BatchNorm's
-Results = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
-NAMES = ("y", "S", "D", "dx", "dweight", "dbias")
+Results = tuple[Tensor, ...]
+NAMES = ("y", "S", "D", "dx", "dweight", "dbias", "dgate_weight", "dgate_bias")
+Leaves = dict[str, Tensor]
 OVER, SHAPE = (0, 2, 3), (1, -1, 1, 1)
 
 
@@ -63,45 +66,57 @@ class Verdict:
         return f"{self.where}: error {self.worst:.3g} times its bound"
 
 
-def check(case: Case, pair: Pair, choice: str, device: torch.device, seed: int = 0) -> Verdict:
+def check(
+    case: Case, pair: Pair, choice: str, device: torch.device, seed: int = 0, *, gated: bool = False
+) -> Verdict:
     """Compare ``kernels.normalize(..., "relu")`` under ``choice`` with the float64 reference."""
     x, g = input_of(case, device, seed)
     make = torch.Generator().manual_seed(seed + 1)
     channels = case.shape[1]
-    weight = (torch.rand(channels, generator=make) + 0.5).to(device)
-    bias = (torch.randn(channels, generator=make) * 0.3 + pair.initial_bias).to(device)
-    exact, g, bounds = _exact(case, pair, x, g, weight, bias)
-    leaves = [t.detach().clone().requires_grad_() for t in (x, weight, bias)]
+    given = {
+        "x": x,
+        "weight": torch.rand(channels, generator=make) + 0.5,
+        "bias": torch.randn(channels, generator=make) * 0.3 + pair.initial_bias,
+    }
+    if gated:
+        given["gate_weight"], given["gate_bias"] = torch.randn(2, channels, generator=make)
+    given = {name: value.to(device) for name, value in given.items()}
+    exact, g, bounds = _exact(case, pair, given, g)
+    leaves = {name: value.detach().clone().requires_grad_() for name, value in given.items()}
     with kernels.using(choice):
-        y, s, d = kernels.normalize(
-            leaves[0], leaves[1], leaves[2], pair.statistic, pair.deviation, EPS, "relu"
-        )
-        dx, dweight, dbias = torch.autograd.grad(y, leaves, g)
-    ours = (y.detach(), s, d, dx, dweight, dbias)
-    return _judge(ours, exact, bounds)
+        y, s, d = _normalized(leaves, pair, "relu")
+        gradients = torch.autograd.grad(y, list(leaves.values()), g)
+    return _judge((y.detach(), s, d, *gradients), exact, bounds)
 
 
-def _exact(
-    case: Case, pair: Pair, x: Tensor, g: Tensor, weight: Tensor, bias: Tensor
-) -> tuple[Results, Tensor, list[Bound]]:
+def _normalized(leaves: Leaves, pair: Pair, act: str | None) -> tuple[Tensor, Tensor, Tensor]:
+    gate = ((leaves["gate_weight"], leaves["gate_bias"]),) if "gate_weight" in leaves else ()
+    return kernels.normalize(
+        leaves["x"], leaves["weight"], leaves["bias"], pair.statistic, pair.deviation, EPS, act, *gate
+    )
+
+
+def _exact(case: Case, pair: Pair, given: Leaves, g: Tensor) -> tuple[Results, Tensor, list[Bound]]:
     """Float64 results, the cotangent without ReLU's kink, and the bounds of each result's error."""
-    wide = [t.detach().double().requires_grad_() for t in (x, weight, bias)]
+    wide = {name: value.detach().double().requires_grad_() for name, value in given.items()}
     with kernels.using("reference"):
-        before, s, d = kernels.normalize(wide[0], wide[1], wide[2], pair.statistic, pair.deviation, EPS)
+        before, s, d = _normalized(wide, pair, None)
     sums = math.log2(max(case.samples, 2)) * torch.finfo(torch.float32).eps
-    x64, pre = wide[0].detach(), before.detach()
-    w, b, divisor = wide[1].detach().view(SHAPE), wide[2].detach().view(SHAPE), d.view(SHAPE) + EPS
+    x64, pre = wide["x"].detach(), before.detach()
+    w, b = wide["weight"].detach().view(SHAPE), wide["bias"].detach().view(SHAPE)
+    divisor = d.view(SHAPE) + EPS
+    delta, unsure = _gate(wide)
     rms = x64.square().mean(OVER, keepdim=True).sqrt()
     # Errors of S and D are relative to the samples' magnitude, so those of x_hat relative to this.
     magnitude = (rms / divisor).clamp_min(1.0)
-    near = pre.abs() <= 8 * sums * (w * magnitude + b.abs())
+    near = pre.abs() <= 8 * sums * (w * delta * magnitude + b.abs()) * unsure
     g = g.masked_fill(near, 0.0)
     passed = g.double() * (pre > 0)
-    dx, dweight, dbias = torch.autograd.grad(before, wide, passed)
+    gradients = torch.autograd.grad(before, list(wide.values()), passed)
 
-    x_hat = (pre - b) / w
-    y = pre.relu()
-    y_scale = w * magnitude * (1 + x_hat.abs()) + b.abs()
+    x_hat = (pre - b) / (w * delta)
+    y, dx = pre.relu(), gradients[0]
+    y_scale = (w * delta * magnitude * (1 + x_hat.abs()) + b.abs()) * unsure
     distance = (x64 - s.view(SHAPE)).abs()
     beside = (distance > 0) & (distance <= 8 * sums * rms)
     for what in (near, beside):
@@ -109,16 +124,21 @@ def _exact(
             raise AssertionError(
                 f"the gate of {case} would leave out {share:.1%} of the samples: its bound is wrong"
             )
-    # Sums of g and g x_hat: what independent terms add up to, what comes out, and x_hat's own error.
-    size = passed.square().sum(OVER, keepdim=True).sqrt()
-    sum_g = size + dbias.abs().view(SHAPE)
-    sum_gx = (passed * x_hat).square().sum(OVER, keepdim=True).sqrt() + dweight.abs().view(SHAPE)
-    sum_gx = sum_gx + magnitude * sum_g
     s_k, d_k = (
-        _slopes(functional, wide[0], magnitude / case.samples, sums, rms)
+        _slopes(functional, wide["x"], magnitude / case.samples, sums, rms)
         for functional in (pair.statistic, pair.deviation)
     )
-    dx_scale = w / divisor * magnitude * (passed.abs() + s_k * sum_g + d_k * sum_gx)
+    weighed = passed * delta * unsure
+    sum_g, sum_gx = _sums(weighed, x_hat, magnitude, OVER)
+    dx_scale = w / divisor * magnitude * (weighed.abs() + s_k * sum_g + d_k * sum_gx)
+    of_gate = []
+    if "gate_weight" in wide:
+        pulls = w * delta * (1 - delta) * unsure * _sums(passed, x_hat, magnitude, (2, 3))[1]
+        dx_scale = dx_scale + wide["gate_weight"].detach().abs().view(SHAPE) * pulls / (
+            case.samples / case.shape[0]
+        )
+        row_rms = x64.square().mean((2, 3), keepdim=True).sqrt()
+        of_gate = [Bound(4 * sums * (pulls * size).sum(OVER)) for size in (row_rms, 1.0)]
     dx_scale.masked_fill_(beside, torch.inf)
     is_sample = (distance == 0).any(3).any(2).any(0) & (s.float().double() == s)
     bounds = [
@@ -127,9 +147,33 @@ def _exact(
         Bound(4 * sums * rms.flatten()),
         Bound(_rounding(dx, case) + 4 * sums * dx_scale, _norm_bound(dx, dx_scale, sums, case)),
         Bound(4 * sums * sum_gx.flatten()),
-        Bound(4 * sums * sum_g.flatten()),
+        Bound(4 * sums * _sums(passed, x_hat, magnitude, OVER)[0].flatten()),
+        *of_gate,
     ]
-    return (y, s, d, dx, dweight, dbias), g, bounds
+    return (y, s, d, *gradients), g, bounds
+
+
+def _gate(wide: Leaves) -> tuple[Tensor, Tensor]:
+    """The gate of each row, and what its relative error is relative to; 1 without a gate."""
+    x = wide["x"].detach()
+    if "gate_weight" not in wide:
+        return x.new_ones(()), x.new_ones(())
+    slope, offset = (wide[name].detach().view(SHAPE) for name in ("gate_weight", "gate_bias"))
+    delta = torch.sigmoid(slope * x.mean((2, 3), keepdim=True) + offset)
+    return delta, 1 + slope.abs() * x.square().mean((2, 3), keepdim=True).sqrt()
+
+
+def _sums(g: Tensor, x_hat: Tensor, magnitude: Tensor, over: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    """What errors of sums of g and g x_hat are relative to.
+
+    What independent terms add up to, what comes out, and x_hat's own error.
+    """
+
+    def size(terms: Tensor) -> Tensor:
+        return terms.square().sum(over, keepdim=True).sqrt() + terms.sum(over, keepdim=True).abs()
+
+    sum_g = size(g)
+    return sum_g, size(g * x_hat) + magnitude * sum_g
 
 
 def _slopes(functional: Functional, x: Tensor, even: Tensor, sums: float, rms: Tensor) -> Tensor:
@@ -167,7 +211,7 @@ def _norm_bound(exact: Tensor, scale: Tensor, sums: float, case: Case) -> float:
 def _judge(ours: Results, exact: Results, bounds: list[Bound]) -> Verdict:
     """The worst of all comparisons; anything that is no number is infinitely wrong."""
     worst, where = 0.0, "nothing"
-    for name, got, want, bound in zip(NAMES, ours, exact, bounds, strict=True):
+    for name, got, want, bound in zip(NAMES[: len(ours)], ours, exact, bounds, strict=True):
         error = (got.double() - want).abs()
         found = {name: torch.where(error == 0, 0.0, error / bound.element).max().item()}
         if bound.norm is not None:

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from gbn import kernels
-from gbn.nn import GeneralizedBatchNorm2d
+from gbn.nn import GeneralizedBatchNorm2d, InstanceEnhancementBatchNorm2d
 
-from .cases import Case, pair_of, pair_options
+from .cases import Case, gated, pair_of, pair_options, ungated
 from .timing import Step
 
 REFERENCE, COMPILED = "bn+relu", "bn+relu compiled"
@@ -35,7 +35,8 @@ class Provider:
         """The layer for a case, in training mode."""
         channels = case.shape[1]
         if self.ours:
-            return GeneralizedBatchNorm2d(channels, act="relu", device=device, **pair_options(self.pair))
+            kind = InstanceEnhancementBatchNorm2d if gated(self.pair) else GeneralizedBatchNorm2d
+            return kind(channels, act="relu", device=device, **pair_options(ungated(self.pair)))
         module = nn.Sequential(nn.BatchNorm2d(channels, device=device), nn.ReLU(inplace=True))
         if self.name == COMPILED:
             # Compiled code belongs to the module's class: after eight shapes torch would quietly run it eagerly.

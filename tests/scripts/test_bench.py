@@ -115,7 +115,11 @@ class TestCases:
     def test_pairs_by_name(self, bench):
         assert len(bench.cases.pair_names(["cvar", "all"])) == 16
         assert bench.cases.pair_of("cvar[alpha=0.6,exact]").statistic.parameters["alpha"] == 0.6
+        assert bench.cases.ungated("iebn[cvar,alpha=0.6,exact]") == "cvar[alpha=0.6,exact]"
+        assert bench.cases.pair_of("iebn[mad]") == bench.cases.pair_of("mad")
+        assert bench.cases.pair_of("iebn").is_mean_and_std
         for name, message in (
+            ("iebn[cvra]", "did you mean 'cvar'"),
             ("cvra", "did you mean 'cvar'"),
             ("cvar[exakt]", "'exakt' is neither one of exact"),
             ("cvar[alpha=2]", "alpha=2.0 .* is not allowed"),
@@ -133,6 +137,39 @@ class TestGate:
         for seed in range(5):
             verdict = bench.gate.check(case, bench.cases.pair_of(pair), "auto", torch.device("cpu"), seed)
             assert verdict.passed, str(verdict)
+
+    @pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+    @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+    @pytest.mark.parametrize("pair", ["std", "cvar"])
+    def test_what_is_right_passes_with_a_gate(self, bench, pair, dtype, layout):
+        case = bench.cases.Case((8, 6, 7, 5), dtype, layout, "")
+        for seed in range(5):
+            verdict = bench.gate.check(
+                case, bench.cases.pair_of(pair), "auto", torch.device("cpu"), seed, gated=True
+            )
+            assert verdict.passed, str(verdict)
+
+    @pytest.mark.parametrize("lost", ["dgate_weight", "dx"])
+    def test_a_gradient_that_stops_at_the_gate_fails(self, bench, monkeypatch, lost):
+        right = kernels.normalize
+
+        def normalize(x, weight, bias, s, d, eps, act, gate):
+            if x.dtype == torch.float32:
+                if lost == "dgate_weight":
+                    gate = (Scaled.apply(gate[0], 1 + 1e-4), gate[1])
+                else:  # of the mean alone
+                    delta = kernels.gate.row_gains(x.detach(), None, gate).view(*x.shape[:2], 1, 1)
+                    x_hat, *others = right(x, None, None, s, d, eps)
+                    y = x_hat * (weight.view(1, -1, 1, 1) * delta) + bias.view(1, -1, 1, 1)
+                    return (y.relu(), *others)
+            return right(x, weight, bias, s, d, eps, act, gate)
+
+        monkeypatch.setattr(kernels, "normalize", normalize)
+        case = bench.cases.Case((8, 6, 7, 5), "float32", "contiguous", "")
+        pair, device = bench.cases.pair_of("std"), torch.device("cpu")
+        verdict = bench.gate.check(case, pair, "auto", device, gated=True)
+        assert verdict.where.split(" ")[0] == lost
+        assert not verdict.passed
 
     @pytest.mark.parametrize(
         ("name", "change"),
@@ -177,11 +214,11 @@ class TestGate:
 class TestNorm:
     def test_files(self, bench, tmp_path):
         status, path, rows = norm(
-            bench, tmp_path, "--pairs", "std", "cvar[exact]", "--kernels", "auto", "reference"
+            bench, tmp_path, "--pairs", "std", "iebn[cvar,exact]", "--kernels", "auto", "reference"
         )
         assert status == 0
         assert tuple(rows[0]) == bench.measure.COLUMNS
-        names = ["bn+relu", "std", "std reference", "cvar[exact]", "cvar[exact] reference"]
+        names = ["bn+relu", "std", "std reference", "iebn[cvar,exact]", "iebn[cvar,exact] reference"]
         assert [row["provider"] for row in rows] == names
         for row in rows:
             assert row["status"] == "ok"
@@ -225,10 +262,10 @@ class TestNorm:
     def test_a_failing_provider_stops_no_other(self, bench, monkeypatch, tmp_path):
         check = bench.gate.check
 
-        def failing(case, pair, *rest):
+        def failing(case, pair, *rest, **options):
             if "median" in str(pair):
                 raise RuntimeError("no such\nkernel")
-            return check(case, pair, *rest)
+            return check(case, pair, *rest, **options)
 
         monkeypatch.setattr(bench.gate, "check", failing)
         status, _, rows = norm(bench, tmp_path, "--pairs", "mad", "std")
@@ -316,6 +353,13 @@ class TestGoals:
         found = self.verdicts(bench, row_of("huber", ratio="1.3"))
         assert [key for key in found if key[0] == "ratio"] == [("ratio", 1.2, "huber")]
         assert not found["ratio", 1.2, "huber"].met
+
+    def test_instance_enhancement_has_a_bound_of_its_own(self, bench):
+        rows = (row_of("iebn[cvar]", "128x64x8x8", ratio="1.1"), row_of("iebn", ratio="1.3"))
+        found = [v for v in bench.goals.judge(rows, bench.goals.NORM) if v.goal.column == "ratio"]
+        assert [("instance enhancement" in v.goal.text, v.group, v.met) for v in found] == [
+            (True, "iebn[cvar]", True), (True, "iebn", False),
+        ]  # fmt: skip
 
     def test_what_was_not_measured_is_not_met(self, bench):
         rows = (
