@@ -1,12 +1,25 @@
 """The best learning rate (setting) of each arm by the tuning seeds' validation accuracy; warns at a grid's end."""
 
+import itertools
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
 from gbn.analysis import cli
+
+if TYPE_CHECKING:
+    from gbn.analysis.selection import BestSetting
 
 
 def run() -> int:
     """Print each arm's accuracies over the settings; exit status 1 where an optimum lies at an end."""
     parser = cli.parser(
         __doc__, ["python scripts/select_rates.py experiments/learning_rate --scale small --source archive"]
+    )
+    parser.add_argument(
+        "--cells",
+        action="store_true",
+        help="print `selected` and `cells` instead, as a scale at the end of the second stage's sweep.yaml has them",
     )
     args = parser.parse_args()
     cli.check(parser, args)
@@ -15,20 +28,43 @@ def run() -> int:
         parser.error("a selection needs an experiment (experiments/<name>)")
     from gbn.analysis.compare import Comparison
     from gbn.analysis.load import load_grid_runs
-    from gbn.analysis.selection import best_settings
+    from gbn.analysis.selection import best_settings, rate_of
 
     found = best_settings(Comparison(load_grid_runs(grid, args.results, args.source)))
-    print(f"{grid.title}: mean accuracy (%) on the whole validation set at the last update, * the best")
-    for best in found:
-        cells = "  ".join(
-            f"{setting} {100 * value:5.2f}{'*' if setting == best.setting else ' '}"
-            for setting, value in best.values.items()
-        )
-        print(f"{best.arm:28s} {cells}")
-    ends = [best.arm for best in found if best.at_an_end]
+    if args.cells:
+        print("\n".join(cells_of(found, grid.name, grid.scale)))
+    else:
+        print(f"{grid.title}: mean accuracy (%) on the whole validation set at the last update, * the best")
+    for group, arms in itertools.groupby([] if args.cells else found, key=lambda best: best.group):
+        if group:
+            print(f"{group}:")
+        for best in arms:
+            cells = "  ".join(
+                f"{rate_of(setting)[1]} {100 * value:5.2f}{'*' if setting == best.setting else ' '}"
+                for setting, value in best.values.items()
+            )
+            print(f"{best.arm:28s} {cells}")
+    ends = [" in ".join(part for part in (best.arm, best.group) if part) for best in found if best.at_an_end]
     if ends:
-        print(f"at an end of the grid, extend it for every arm alike: {', '.join(ends)}")
+        print(
+            f"at an end of the grid, extend it for every arm alike: {', '.join(ends)}",
+            file=sys.stderr if args.cells else sys.stdout,
+        )
     return 1 if ends else 0
+
+
+def cells_of(found: Sequence["BestSetting"], experiment: str, scale: str | None) -> list[str]:
+    """The lines of a second stage's sweep.yaml that say which rates were selected, and by what."""
+    from gbn.analysis.selection import rate_of
+
+    lines = [
+        f"    selected: {{experiment: {experiment}, scale: {scale or 'full'}, rule: rate}}",
+        "    cells:",
+    ]
+    for group, arms in itertools.groupby(found, key=lambda best: best.group):
+        lines.append(f"      {group}:")
+        lines += [f"        {best.arm}: [optimizer.lr={rate_of(best.setting)[1]}]" for best in arms]
+    return lines
 
 
 if __name__ == "__main__":

@@ -63,39 +63,61 @@ class BestSetting:
     """The setting (learning rate) that suits an arm best.
 
     Attributes:
+        group: the second stage's setting that the rates are for; empty where there is one.
         values: setting -> mean accuracy, in the grid's order.
         at_an_end: the best is the first or last setting, so the true optimum may lie outside the grid.
     """
 
+    group: str
     arm: str
     setting: str
     values: Mapping[str, float]
     at_an_end: bool
 
 
+def rate_of(setting: str) -> tuple[str, str]:
+    """The second stage's setting and the rate in a first stage's setting: ``[<setting>_]lr_<rate>``.
+
+    >>> rate_of("mnist_batch_1_lr_0.25")
+    ('mnist_batch_1', '0.25')
+    >>> rate_of("lr_0.25")
+    ('', '0.25')
+    """
+    group, _, rate = setting.rpartition("lr_")
+    return group.removesuffix("_"), rate
+
+
 def best_settings(comparison: Comparison) -> list[BestSetting]:
     """For each arm the setting with the highest mean accuracy on the whole validation set at the last update.
 
-    A run that diverged counts as :data:`CHANCE`. The grid's order of settings is taken as the order of rates.
+    Where settings are named ``<setting>_lr_<rate>``, for each arm in each second-stage setting. A run that diverged
+    counts as :data:`CHANCE`. The grid's order of settings is taken as the order of rates. An arm without a single
+    finished run in a group is left out if others have theirs (BN at batch 1 is not applicable).
 
     Raises:
         ValueError: an arm lacks runs in a setting, so that budgets would not be equal.
     """
     plan, found = comparison.runs.plan, []
-    settings = plan.settings
-    for arm in dict.fromkeys(name for setting in settings for name in plan.arms(setting)):
-        values = {}
-        for setting in settings:
-            accuracies = _last_validation(comparison, setting, arm)
-            planned = len(plan.seeds(setting, arm))
-            if len(accuracies) < planned:
-                raise ValueError(
-                    f"{arm} in {setting}: {len(accuracies)} of {planned} runs are there; every arm needs its whole "
-                    f"budget before rates are chosen: python scripts/reproduce.py {plan.selection.get('experiment')}"
-                )
-            values[setting] = sum(accuracies) / len(accuracies)
-        best = max(settings, key=lambda name: values[name])
-        found.append(BestSetting(arm, best, values, best in (settings[0], settings[-1])))
+    groups: dict[str, list[str]] = {}
+    for setting in plan.settings:
+        groups.setdefault(rate_of(setting)[0], []).append(setting)
+    for group, settings in groups.items():
+        for arm in dict.fromkeys(name for setting in settings for name in plan.arms(setting)):
+            if group and all(comparison.runs.usable(setting, arm).empty for setting in settings):
+                continue
+            values = {}
+            for setting in settings:
+                accuracies = _last_validation(comparison, setting, arm)
+                planned = len(plan.seeds(setting, arm))
+                if len(accuracies) < planned:
+                    raise ValueError(
+                        f"{arm} in {setting}: {len(accuracies)} of {planned} runs are there; every arm needs its "
+                        "whole budget before rates are chosen: "
+                        f"python scripts/reproduce.py {plan.selection.get('experiment')}"
+                    )
+                values[setting] = sum(accuracies) / len(accuracies)
+            best = max(settings, key=lambda name: values[name])
+            found.append(BestSetting(group, arm, best, values, best in (settings[0], settings[-1])))
     return found
 
 
@@ -109,13 +131,15 @@ def _last_validation(comparison: Comparison, setting: str, arm: str) -> list[flo
     return accuracies
 
 
-def check(selected: Mapping[str, Any], arms: Mapping[str, list[str]], comparison: Comparison) -> str | None:
+def check(
+    selected: Mapping[str, Any], arms: Mapping[tuple[str, str], list[str]], comparison: Comparison
+) -> str | None:
     """Whether a second stage's arms are what its first stage selects; None where they are.
 
     Args:
         selected: the second grid's key of that name: ``{experiment, scale, rule: area, top: 4, without: [...]}`` or
             ``{experiment, scale, rule: rate}``.
-        arms: the second grid's arms with their overrides.
+        arms: the second grid's (setting, arm) with their overrides, of which the last one of a key holds.
         comparison: the first stage's.
 
     Raises:
@@ -124,14 +148,17 @@ def check(selected: Mapping[str, Any], arms: Mapping[str, list[str]], comparison
     if selected["rule"] == "area":
         ranked = rank_by_area(comparison, without=tuple(selected.get("without", ())))
         wanted = [one.arm for one in ranked if not one.out][: selected["top"]]
-        lacking = [arm for arm in wanted if arm not in arms]
+        lacking = [arm for arm in wanted if arm not in {label for _, label in arms}]
         return (
             f"selected are {', '.join(wanted)}; not among the arms: {', '.join(lacking)}" if lacking else None
         )
     if selected["rule"] == "rate":
         for best in best_settings(comparison):
-            rate = f"optimizer.lr={best.setting.removeprefix('lr_')}"
-            if best.arm in arms and rate not in arms[best.arm]:
-                return f"{best.arm} should train at {rate}, its overrides are {', '.join(arms[best.arm])}"
+            rate = f"optimizer.lr={rate_of(best.setting)[1]}"
+            for (setting, arm), overrides in arms.items():
+                given = [one for one in overrides if one.startswith("optimizer.lr=")]
+                if arm == best.arm and best.group in ("", setting) and given[-1:] != [rate]:
+                    where = f"{arm} in {setting}" if setting else arm
+                    return f"{where} should train at {rate}, its overrides are {', '.join(overrides)}"
         return None
     raise ValueError(f"selected.rule={selected['rule']!r}: allowed are area, rate")

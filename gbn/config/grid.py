@@ -16,13 +16,15 @@ The file, every value an override list in Hydra's grammar::
     targets: [0.8, 0.9]                           # validation accuracies, or {setting: [...]}
     measure: val_accuracy_exact                   # the curve that targets are measured on (default val_accuracy)
     selected: {experiment: pairs_screen, ...}     # optional: the first stage that the arms come from
+    cells:                                        # optional: what one arm has in one setting alone, say the learning
+      cnn: {bn: [optimizer.lr=0.1]}               # rate that a first stage chose for it
     scales:                                       # optional: named presets that replace or extend the above
       small: {base: [dataset.subset=12000], seeds: 8, settings: [cnn]}
 
 An experiment owns no runs: the grid names them, and a run that two experiments name is trained once.
 """
 
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Collection, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -45,6 +47,7 @@ _KEYS = (
     "targets",
     "measure",
     "selected",
+    "cells",
     "scales",
     "default_scale",
 )
@@ -111,6 +114,7 @@ class Outline:
         settings: setting -> the overrides of all its runs.
         arms: arm -> its overrides, controls included.
         controls, targets, measure, selected: as in :class:`Grid`.
+        cells: setting -> arm -> the overrides of its runs there alone.
     """
 
     name: str
@@ -124,6 +128,7 @@ class Outline:
     controls: dict[str, list[str]]
     measure: str
     selected: dict[str, Any]
+    cells: dict[str, dict[str, list[str]]]
 
 
 def outline(path: str | Path, scale: str | None = None) -> Outline:
@@ -159,6 +164,7 @@ def outline(path: str | Path, scale: str | None = None) -> Outline:
         controls=controls,
         measure=spec.get("measure", "val_accuracy"),
         selected=spec.get("selected", {}),
+        cells=_checked_cells(spec, settings, arms, file),
     )
 
 
@@ -191,7 +197,7 @@ def load_grid(
     """
     of = outline(path, scale)
     cells = [
-        _cell(setting, label, [*shared, *own, *extra], of.seeds)
+        _cell(setting, label, [*shared, *own, *of.cells.get(setting, {}).get(label, ()), *extra], of.seeds)
         for setting, shared in of.settings.items()
         for label, own in of.arms.items()
         if only is None or (setting, label) in only
@@ -255,6 +261,19 @@ def _scaled(spec: dict[str, Any], scale: str | None, file: Path) -> dict[str, An
         else:
             result["controls"] = [arm for arm in kept if arm in result["arms"]]
     return result
+
+
+def _checked_cells(
+    spec: Mapping[str, Any], settings: Collection[str], arms: Collection[str], file: Path
+) -> dict[str, dict[str, list[str]]]:
+    """The key `cells`, which may name nothing that the grid has not."""
+    for setting, inner in (cells := spec.get("cells", {})).items():
+        if setting not in settings:
+            raise unknown(f"setting under cells in {file}:", setting, settings)
+        for arm in inner:
+            if arm not in arms:
+                raise unknown(f"arm of {setting} under cells in {file}:", arm, arms)
+    return {setting: dict(inner) for setting, inner in cells.items()}
 
 
 def _with_controls(spec: Mapping[str, Any], file: Path) -> tuple[dict[str, list[str]], dict[str, list[str]]]:

@@ -8,7 +8,7 @@ from gbn.analysis.compare import Comparison
 from gbn.analysis.load import NothingFound, load_grid_runs
 from gbn.analysis.selection import best_settings, check, rank_by_area
 from gbn.analysis.simulate import Arm, SimulatedGrid, write_runs
-from gbn.config.grid import load_grid
+from gbn.config.grid import FULL, load_grid, outline, scales
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -54,9 +54,38 @@ def test_each_arm_gets_its_own_best_rate_and_an_end_is_said(tmp_path):
     bn, gbn = best_settings(comparison)
     assert (bn.setting, bn.at_an_end) == ("lr_0.2", False)
     assert (gbn.setting, gbn.at_an_end) == ("lr_0.4", True)
-    chosen = {"bn": ["norm=bn", "optimizer.lr=0.2"], "gbn": ["norm=gbn_mad", "optimizer.lr=0.4"]}
+    chosen = {("", "bn"): ["norm=bn", "optimizer.lr=0.2"], ("", "gbn"): ["norm=gbn_mad", "optimizer.lr=0.4"]}
     assert check({"rule": "rate"}, chosen, comparison) is None
-    assert "gbn should train at optimizer.lr=0.4" in check({"rule": "rate"}, chosen | {"gbn": []}, comparison)
+    assert "gbn should train at optimizer.lr=0.4" in check(
+        {"rule": "rate"}, chosen | {("", "gbn"): []}, comparison
+    )
+
+
+def test_an_arm_has_a_rate_in_each_setting_of_the_second_stage(tmp_path):
+    settings = ("one_lr_0.1", "one_lr_0.2", "one_lr_0.4", "two_lr_0.1", "two_lr_0.2", "two_lr_0.4")
+    grid = SimulatedGrid({"bn": Arm(), "gbn": Arm()}, seeds=range(2), settings=settings)
+    accuracy = {
+        "bn": dict(zip(settings, (0.5, 0.7, 0.6, 0.8, 0.7, 0.6), strict=True)),
+        "gbn": dict(zip(settings, (0.5, 0.7, 0.6, 0.6, 0.7, 0.65), strict=True)),
+    }
+    # As BN at batch 1: not a single finished run in one of the settings.
+    kept = [
+        record
+        for record in with_validation(grid, accuracy)
+        if (record.config["norm"]["name"], record.config["model"]["name"][:3]) != ("bn", "one")
+    ]
+    write_runs(kept, tmp_path)
+    comparison = Comparison(load_grid_runs(grid, tmp_path))
+    assert [(best.group, best.arm, best.setting, best.at_an_end) for best in best_settings(comparison)] == [
+        ("one", "gbn", "one_lr_0.2", False),
+        ("two", "bn", "two_lr_0.1", True),
+        ("two", "gbn", "two_lr_0.2", False),
+    ]
+    rate = {("one", "gbn"): "0.2", ("two", "bn"): "0.1", ("two", "gbn"): "0.2"}
+    chosen = {cell: ["optimizer.lr=9", f"optimizer.lr={value}"] for cell, value in rate.items()}
+    assert check({"rule": "rate"}, chosen, comparison) is None
+    chosen["two", "bn"].append("optimizer.lr=0.2")
+    assert "bn in two should train at optimizer.lr=0.1" in check({"rule": "rate"}, chosen, comparison)
 
 
 def test_a_diverged_run_counts_as_chance_and_unequal_budgets_are_refused(tmp_path):
@@ -73,9 +102,9 @@ def test_a_selection_by_area_names_what_is_lacking(tmp_path):
     grid = SimulatedGrid({"bn": Arm(), "a": Arm(speed=2.0), "b": Arm(speed=0.5)}, seeds=range(2))
     comparison = compared(grid, tmp_path)
     selected = {"rule": "area", "top": 1}
-    assert check(selected, {"a": []}, comparison) is None
-    assert "not among the arms: a" in check(selected, {"b": []}, comparison)
-    assert check(selected | {"without": ["a"]}, {"b": []}, comparison) is None
+    assert check(selected, {("", "a"): []}, comparison) is None
+    assert "not among the arms: a" in check(selected, {("", "b"): []}, comparison)
+    assert check(selected | {"without": ["a"]}, {("", "b"): []}, comparison) is None
     with pytest.raises(ValueError, match="allowed are area, rate"):
         check({"rule": "taste"}, {}, comparison)
 
@@ -84,13 +113,15 @@ def test_a_selection_by_area_names_what_is_lacking(tmp_path):
     "folder", sorted((ROOT / "experiments").glob("*/sweep.yaml")), ids=lambda p: p.parent.name
 )
 def test_committed_second_stages_are_what_the_archive_selects(folder):
-    grid = load_grid(folder.parent)
-    if not grid.selected:
+    selected = [scale for scale in (FULL, *scales(folder.parent)) if outline(folder.parent, scale).selected]
+    if not selected:
         pytest.skip("rests on no selection")
-    first = load_grid(ROOT / "experiments" / grid.selected["experiment"], grid.selected["scale"])
-    try:
-        runs = load_grid_runs(first, ROOT / "results", "archive")
-    except NothingFound as nothing:
-        pytest.fail(f"the first stage is not archived: {nothing}")
-    arms = {cell.label: list(cell.overrides) for cell in grid.cells}
-    assert check(grid.selected, arms, Comparison(runs)) is None
+    for scale in selected:
+        grid = load_grid(folder.parent, scale)
+        first = load_grid(ROOT / "experiments" / grid.selected["experiment"], grid.selected["scale"])
+        try:
+            runs = load_grid_runs(first, ROOT / "results", "archive")
+        except NothingFound as nothing:
+            pytest.fail(f"the first stage is not archived: {nothing}")
+        arms = {(cell.setting, cell.label): list(cell.overrides) for cell in grid.cells}
+        assert check(grid.selected, arms, Comparison(runs)) is None

@@ -128,3 +128,22 @@ def test_full_is_the_grid_as_it_stands(write):
     assert load_grid(folder, only=()).scale == "bare"
     full = load_grid(folder, "full", only={("small", "cvar_60")})
     assert (full.scale, len(full.cells)) == (None, 1)
+
+
+def test_a_cell_has_overrides_of_its_own(write):
+    folder = write(SWEEP + "cells: {small: {bn: [optimizer.lr=0.3]}}\n")
+    rates = {(cell.setting, cell.label): cell.config["optimizer"]["lr"] for cell in load_grid(folder).cells}
+    assert rates.pop(("small", "bn")) == 0.3
+    assert set(rates.values()) == {0.05}
+    plain = load_grid(write(name="plain"))
+    changed = set(load_grid(folder).run_ids()) ^ set(plain.run_ids())
+    assert len(changed) == 2 * 3
+
+
+@pytest.mark.parametrize(
+    ("cells", "message"),
+    [("{smal: {bn: []}}", "setting under cells"), ("{small: {bnn: []}}", "arm of small under cells")],
+)
+def test_cells_that_the_grid_has_not_are_named(write, cells, message):
+    with pytest.raises(ConfigError, match=message):
+        load_grid(write(f"{SWEEP}cells: {cells}\n"))
