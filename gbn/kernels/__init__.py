@@ -8,6 +8,9 @@ Layers call :func:`normalize` and :func:`normalize_with` and know nothing of imp
   everything else (float64, statistics of one's own, machines without numba or Triton), and is what the fused
   ones are tested against.
 
+``gate=`` adds instance enhancement (:mod:`gbn.kernels.gate`): inside the passes of ``numba``, as operations of torch
+around those of ``triton``.
+
 The environment variable ``GBN_KERNELS`` is read once, when this package is imported: ``auto`` (the default)
 takes the fused kernels where they serve, ``reference`` never does. :func:`using` changes it for a block of code.
 """

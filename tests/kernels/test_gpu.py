@@ -274,3 +274,25 @@ def test_keeps_no_more_memory_than_batchnorm_and_relu(layout: str) -> None:
         kept.append(torch.cuda.memory_allocated() - before)
         del y
     assert kept[0] <= kept[1]
+
+
+@pytest.mark.parametrize("layout", FORMATS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("name", ["std", "cvar"])
+def test_instance_enhancement(name: str, dtype: torch.dtype, layout: str) -> None:
+    """The gate of torch's operations around the kernels, against the same in float64; in half precision x_hat is
+    rounded before it, and in the L2 norm that is one rounding more.
+    """
+    pair = build(name)
+    x, weight, bias, g = sample(*SMALL, dtype=dtype, layout=layout)
+    gate = [torch.linspace(*ends, SMALL[1], device=DEVICE) for ends in ((-1, 1), (0, -2))]
+    results = []
+    for leaves in (
+        [t.detach().requires_grad_() for t in (x, weight, bias, *gate)],
+        [t.detach().double().requires_grad_() for t in (x, weight, bias, *gate)],
+    ):
+        y, s, d = kernels.normalize(*leaves[:3], pair.S, pair.D, EPS, None, tuple(leaves[3:]))
+        results.append([y, s, d, *torch.autograd.grad(y, leaves, g.to(y.dtype))])
+    for ours, exact in zip(*results, strict=True):
+        error = torch.linalg.vector_norm(ours.double() - exact)
+        assert error <= (2 * torch.finfo(dtype).eps + 1e-4) * torch.linalg.vector_norm(exact)

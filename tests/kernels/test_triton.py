@@ -493,6 +493,27 @@ def test_through_autograd(act: str | None, monkeypatch: pytest.MonkeyPatch) -> N
         assert (ours - exact).abs().max() <= 16 * EPS32 * exact.abs().max().clamp_min(1.0)
 
 
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("act", [None, "relu"])
+def test_instance_enhancement(
+    act: str | None, memory_format: torch.memory_format, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The gate of torch's operations around these kernels; its rounding and theirs."""
+    monkeypatch.setattr(fused, "backend", lambda device_type: gpu)
+    monkeypatch.setattr(gpu, "serves", lambda x: True)
+    x, weight, bias, g = sample(4, 3, 5, 2)
+    gate = torch.linspace(-1, 1, 3), torch.linspace(0, -2, 3)
+    pair, results = build("cvar"), []
+    for choice, wide in (("auto", False), ("reference", True)):
+        given = (x.contiguous(memory_format=memory_format), weight, bias, *gate)
+        leaves = [(t.double() if wide else t.clone()).requires_grad_() for t in given]
+        with kernels.using(choice):
+            y, s, d = kernels.normalize(*leaves[:3], pair.S, pair.D, EPS, act, tuple(leaves[3:]))
+        results.append([y, s, d, *torch.autograd.grad(y, leaves, g.to(y.dtype))])
+    for ours, exact in zip(*results, strict=True):
+        assert (ours - exact).abs().max() <= 32 * EPS32 * exact.abs().max().clamp_min(1.0)
+
+
 def test_serves_cuda_tensors_only() -> None:
     assert not gpu.serves(torch.ones(2, 3))
 

@@ -3,6 +3,10 @@
 Forward: exact order statistics in one pass over x (:mod:`.bracket`, :mod:`.scan`, :mod:`.settle`), then one that
 writes y. Backward: one pass of sums over x and g, then one that writes dx (:mod:`.gradient`). Nothing waits for the
 device, all sums have a fixed order. Triton is imported when a kernel is first needed, never with this package.
+
+Instance enhancement is not fused here: these kernels normalise, and torch's own operations find the gate and apply it
+(:mod:`gbn.kernels.gated`), which reads and writes the tensor several times more and keeps x_hat beside x. In half
+precision x_hat is rounded before the gate, and the result once more.
 """
 
 from __future__ import annotations
