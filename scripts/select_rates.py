@@ -21,6 +21,9 @@ def run() -> int:
         action="store_true",
         help="print `selected` and `cells` instead, as a scale at the end of the second stage's sweep.yaml has them",
     )
+    parser.add_argument(
+        "--plot", action="store_true", help="draw accuracy against the rate: figures/<name>-rates"
+    )
     args = parser.parse_args()
     cli.check(parser, args)
     grid = cli.grid(args)
@@ -31,6 +34,17 @@ def run() -> int:
     from gbn.analysis.selection import best_settings, rate_of
 
     found = best_settings(Comparison(load_grid_runs(grid, args.results, args.source)))
+    if args.plot:
+        from gbn.analysis.effects import rates_plot
+        from gbn.analysis.results import output_folder
+
+        stem = (
+            output_folder(args.results, args.source)
+            / "figures"
+            / f"{'-'.join(filter(None, (grid.name, args.scale)))}-rates"
+        )
+        seeds = max(len(cell.run_ids) for cell in grid.cells)
+        print("Written:", *rates_plot.save(found, grid.title, grid.reference, seeds, stem), sep="\n  ")
     if args.cells:
         print("\n".join(cells_of(found, grid.name, grid.scale)))
     else:
