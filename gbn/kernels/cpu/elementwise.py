@@ -107,7 +107,7 @@ def reduce(x, start, stride, g, begin, step, planes, length, s, scale, bias, rel
     shift, factor, offset, zero = splat(s), splat(scale), splat(bias), splat(_ZERO)
     sums, products = zeros64(), zeros64()
     together = 0
-    if rows is not None and stride == length and length % LANES == 0 and length <= PIECE:
+    if rows is not None and stride == step == length and length % LANES == 0 and length <= PIECE:
         together = planes // LANES * LANES
         reduce_together(x, start, g, begin, together, length, shift, offset, relu, rows)
     for plane in range(together, planes):
