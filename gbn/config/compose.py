@@ -4,6 +4,7 @@ Hydra composes; this module makes its use strict and its errors one line: overri
 groups on disk before Hydra sees them, and the composed values against the schema before torch is imported.
 """
 
+import copy
 import functools
 import itertools
 import os
@@ -55,14 +56,28 @@ def compose(overrides: Sequence[str] = ()) -> Config:
     Raises:
         ConfigError: one line saying what is wrong, what is allowed, and what was probably meant.
     """
-    strict = [one.input_line for one in rewrite(overrides)]
-    GlobalHydra.instance().clear()
+    groups = _groups()
+    choices: list[Override] = []
+    values: list[Override] = []
+    for one in rewrite(overrides):
+        # A value, ++a.b=c, changes what was chosen; everything else takes part in the choice.
+        (values if one.is_force_add() and one.key_or_group not in groups else choices).append(one)
     try:
-        with initialize_config_dir(str(config_dir()), version_base="1.3"):
-            composed = hydra_compose("config", overrides=strict)
+        composed = copy.deepcopy(_chosen(str(config_dir()), tuple(str(one.input_line) for one in choices)))
+        for one in values:
+            # As Hydra does it, which reads all files again for every run of a grid.
+            OmegaConf.update(composed, one.key_or_group, one.value(), merge=True, force_add=True)
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(_one_line(error)) from error
     return resolve(composed)
+
+
+@functools.lru_cache(maxsize=64)
+def _chosen(folder: str, choices: tuple[str, ...]) -> DictConfig:
+    """The configuration of a choice in each group, before single values are set."""
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(folder, version_base="1.3"):
+        return hydra_compose("config", overrides=list(choices))
 
 
 def resolve(composed: DictConfig | Mapping[str, Any]) -> Config:
@@ -99,14 +114,13 @@ def rewrite(overrides: Sequence[str]) -> list[Override]:
         ConfigError: a malformed override, an unknown group, choice or top-level key.
     """
     groups = _groups()
-    parser = OverridesParser.create()
     overrides = _with_foreign(overrides, groups["norm"])
     # Only norm=gbn lists a statistic and a deviation; a control that is given them needs them added.
     adds_functionals = any(text.startswith("norm=") and text != "norm=gbn" for text in overrides)
     result = []
     for text in overrides:
         try:
-            one = parser.parse_override(text)
+            one = _parsed(text)
         except HydraException as error:
             raise ConfigError(f"cannot read the override {text!r}: {_one_line(error)}") from error
         key = one.key_or_group
@@ -115,13 +129,19 @@ def rewrite(overrides: Sequence[str]) -> list[Override]:
         elif key in groups and not isinstance(one.value(), dict):
             choice = _checked_choice(one, groups[key])
             added = adds_functionals and key in ("norm/statistic", "norm/deviation")
-            result.append(parser.parse_override("+" + choice.lstrip("+") if added else choice))
+            result.append(_parsed("+" + choice.lstrip("+") if added else choice))
         else:
             top = key.split(".")[0].split("/")[0]
             if top not in Config.model_fields or ("/" in key and key not in groups):
                 raise unknown("key", key, groups if "/" in key else Config.model_fields)
-            result.append(parser.parse_override("++" + text.lstrip("+")))
+            result.append(_parsed("++" + text.lstrip("+")))
     return result
+
+
+@functools.lru_cache(maxsize=4096)
+def _parsed(text: str) -> Override:
+    """One override; a grid has the same ones in every run."""
+    return OverridesParser.create().parse_override(text)
 
 
 def expand(overrides: Sequence[str]) -> list[list[str]]:
