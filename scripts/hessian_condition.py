@@ -4,10 +4,10 @@
     python scripts/hessian_condition.py --render results/preconditioning/hessian.csv
 
 A fully connected ReLU network is trained on MNIST images that are averaged down to 7x7, without normalization and
-with plain SGD, once as it is and once preconditioned. At some states the Hessian of the loss over 2,000 training images is
-computed in float64 for the weights and the bias of each unit: H, and P H, P being what preconditioning multiplies
-gradients with. Its condition number is that of the eigenvalues above 1e-12 of the largest. Writes hessian.csv and .md
-into results/preconditioning and the figure results/figures/bnp-hessian.png, made from the CSV.
+with plain SGD, once as it is and once preconditioned. At some states the Hessian of the loss over 2,000 training
+images is computed in float64 for the weights and the bias of each unit: H, and P H, P being what preconditioning
+multiplies gradients with. Its condition number is that of the eigenvalues above 1e-12 of the largest. Writes
+hessian.csv and .md into results/preconditioning and the figure results/figures/bnp-hessian.png, made from the CSV.
 """
 
 import argparse
@@ -208,7 +208,7 @@ def draw(rows: Sequence[dict[str, Any]], path: Path) -> None:
         updates = sorted({update for _, _, update in table})
         for layer in layers:
             for trained, style in (("none", "-"), ("bnp", "--")):
-                for which, name in ((0, "H"), (1, "P H")):
+                for which in (0, 1):
                     course.plot(
                         [max(update, 3) for update in updates],  # 0 has no place on a logarithmic axis
                         [table[trained, layer, update][which] for update in updates],
@@ -217,11 +217,12 @@ def draw(rows: Sequence[dict[str, Any]], path: Path) -> None:
                         ms=3,
                         linewidth=1,
                         color=COLOURS[layer],
-                        label=f"layer {layer}, {name}" if trained == "none" else None,
                     )
         course.set(xscale="log", yscale="log", xlabel="update (0 is drawn at 3)", ylabel="median over units")
         course.set_title("along training: solid without, dashed with preconditioning", fontsize=7)
-        course.legend(frameon=False, fontsize=6, ncols=2)
+        for marker, name in (("o", "H"), ("x", "P H")):
+            course.plot([], [], marker=marker, ms=3, color="0.3", linestyle="none", label=name)
+        course.legend(frameon=False, fontsize=6.5, loc=(0.02, 0.62))
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path)
 
