@@ -59,6 +59,7 @@ norm_layer("bn_reparam", matched_to={"quadrangle": "mad"})(3)(x)
     "module",
     [
         "gbn.config.grid",
+        "gbn.config.outline",
         "gbn.store.archive",
         "gbn.store.identity",
         "gbn.analysis.results",

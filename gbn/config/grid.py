@@ -1,59 +1,19 @@
-"""An experiment's grid: ``experiments/<name>/sweep.yaml`` as cells (setting, arm) and their run ids.
-
-The file, every value an override list in Hydra's grammar::
-
-    title: GBN on CIFAR-10
-    base: [dataset=cifar10, trainer.epochs=8]     # every run
-    settings:                                     # optional: arms are compared within a setting
-      cnn: [model=cnn, model.width=0.25]
-    arms:
-      bn: [norm=bn]
-      gbn_cvar_75: [norm=gbn_cvar, norm.alpha=0.75]
-    controls: [gbn_cvar_75]                       # arms that get bn_matched[arm] and bn_reparam[arm];
-                                                  # or {arm: [arms that control for it]}, all listed above
-    reference: bn
-    seeds: 8                                      # 0 to 7, or a list
-    targets: [0.8, 0.9]                           # validation accuracies, or {setting: [...]}
-    measure: val_accuracy_exact                   # the curve that targets are measured on (default val_accuracy)
-    selected: {experiment: pairs_screen, ...}     # optional: the first stage that the arms come from
-    cells:                                        # optional: what one arm has in one setting alone, say the learning
-      cnn: {bn: [optimizer.lr=0.1]}               # rate that a first stage chose for it
-    scales:                                       # optional: named presets that replace or extend the above
-      small: {base: [dataset.subset=12000], seeds: 8, settings: [cnn]}
+"""An experiment's grid: its outline (:mod:`gbn.config.outline`) as cells (setting, arm) and their run ids.
 
 An experiment owns no runs: the grid names them, and a run that two experiments name is trained once.
 """
 
-from collections.abc import Collection, Container, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from gbn.config.compose import compose
-from gbn.config.errors import ConfigError, unknown
+from gbn.config.outline import FULL, Outline, outline, scales
 from gbn.config.schema import Config
 from gbn.store.identity import run_id
 
-_KEYS = (
-    "title",
-    "base",
-    "settings",
-    "arms",
-    "controls",
-    "reference",
-    "seeds",
-    "targets",
-    "measure",
-    "selected",
-    "cells",
-    "scales",
-    "default_scale",
-)
-
-#: The scale that is the grid as it stands, whatever its default is.
-FULL = "full"
+__all__ = ["FULL", "Cell", "Grid", "Outline", "load_grid", "outline", "scales"]
 
 
 @dataclass(frozen=True)
@@ -106,77 +66,6 @@ class Grid:
                 yield cell.run_ids[seed], config.model_copy(update={"seed": seed})
 
 
-@dataclass(frozen=True)
-class Outline:
-    """What a sweep.yaml asks for at one scale, before anything is composed (each configuration takes a while).
-
-    Attributes:
-        settings: setting -> the overrides of all its runs.
-        arms: arm -> its overrides, controls included.
-        controls, targets, measure, selected: as in :class:`Grid`.
-        cells: setting -> arm -> the overrides of its runs there alone.
-    """
-
-    name: str
-    title: str
-    scale: str | None
-    settings: dict[str, list[str]]
-    arms: dict[str, list[str]]
-    seeds: list[int]
-    reference: str
-    targets: dict[str, list[float]]
-    controls: dict[str, list[str]]
-    measure: str
-    selected: dict[str, Any]
-    cells: dict[str, dict[str, list[str]]]
-
-
-def outline(path: str | Path, scale: str | None = None) -> Outline:
-    """Read ``experiments/<name>`` (or its sweep.yaml) without composing a configuration.
-
-    Args:
-        path, scale: as in :func:`load_grid`.
-
-    Raises:
-        ConfigError: no such file, an unknown key, scale or reference.
-    """
-    file = _file(path)
-    spec = _read(file)
-    scale = None if scale == FULL else scale or spec.get("default_scale")
-    spec = _scaled(spec, scale, file)
-    seeds = spec["seeds"]
-    arms, controls = _with_controls(spec, file)
-    if spec["reference"] not in arms:
-        raise unknown(f"reference in {file}:", spec["reference"], arms)
-    base = spec.get("base", [])
-    settings = {name: [*base, *own] for name, own in (spec.get("settings") or {"": []}).items()}
-    targets = spec.get("targets", [])
-    by_setting = targets if isinstance(targets, Mapping) else dict.fromkeys(settings, targets)
-    return Outline(
-        name=file.parent.name,
-        title=spec.get("title", file.parent.name),
-        scale=scale,
-        settings=settings,
-        arms=arms,
-        seeds=list(range(seeds)) if isinstance(seeds, int) else [int(seed) for seed in seeds],
-        reference=spec["reference"],
-        targets={setting: [float(value) for value in by_setting.get(setting, [])] for setting in settings},
-        controls=controls,
-        measure=spec.get("measure", "val_accuracy"),
-        selected=spec.get("selected", {}),
-        cells=_checked_cells(spec, settings, arms, file),
-    )
-
-
-def scales(path: str | Path) -> list[str]:
-    """The names of the presets of ``experiments/<name>``.
-
-    Raises:
-        ConfigError: no such file, or an unknown key in it.
-    """
-    return list(_read(_file(path)).get("scales", {}))
-
-
 def load_grid(
     path: str | Path,
     scale: str | None = None,
@@ -214,100 +103,6 @@ def load_grid(
         measure=of.measure,
         selected=of.selected,
     )
-
-
-def _file(path: str | Path) -> Path:
-    folder = Path(path)
-    file = folder if folder.suffix == ".yaml" else folder / "sweep.yaml"
-    if not file.is_file():
-        beside = folder.parent.glob("*/sweep.yaml") if folder.parent.is_dir() else ()
-        raise unknown("experiment", str(path), [str(other.parent) for other in beside])
-    return file
-
-
-def _read(file: Path) -> dict[str, Any]:
-    spec: dict[str, Any] = yaml.safe_load(file.read_text())
-    for key in spec:
-        if key not in _KEYS:
-            raise unknown(f"key in {file}:", key, _KEYS)
-    return spec
-
-
-def _scaled(spec: dict[str, Any], scale: str | None, file: Path) -> dict[str, Any]:
-    """Apply a preset: lists of overrides are appended to, `settings` and `arms` select, the rest replaces."""
-    if scale is None:
-        return spec
-    presets = spec.get("scales", {})
-    if scale not in presets:
-        raise unknown(f"scale of {file}:", scale, presets)
-    result = dict(spec)
-    for key, value in presets[scale].items():
-        if key == "base":
-            result["base"] = [*spec.get("base", []), *value]
-        elif key in ("settings", "arms") and isinstance(value, list):
-            result[key] = {choice: spec[key][choice] for choice in value}
-        elif key in _KEYS:
-            result[key] = value
-        else:
-            raise unknown(f"key in scale {scale} of {file}:", key, _KEYS)
-    if "arms" in presets[scale]:
-        kept = result.get("controls", [])
-        if isinstance(kept, Mapping):
-            result["controls"] = {
-                arm: [one for one in inner if one in result["arms"]]
-                for arm, inner in kept.items()
-                if arm in result["arms"]
-            }
-        else:
-            result["controls"] = [arm for arm in kept if arm in result["arms"]]
-    return result
-
-
-def _checked_cells(
-    spec: Mapping[str, Any], settings: Collection[str], arms: Collection[str], file: Path
-) -> dict[str, dict[str, list[str]]]:
-    """The key `cells`, which may name nothing that the grid has not."""
-    for setting, inner in (cells := spec.get("cells", {})).items():
-        if setting not in settings:
-            raise unknown(f"setting under cells in {file}:", setting, settings)
-        for arm in inner:
-            if arm not in arms:
-                raise unknown(f"arm of {setting} under cells in {file}:", arm, arms)
-    return {setting: dict(inner) for setting, inner in cells.items()}
-
-
-def _with_controls(spec: Mapping[str, Any], file: Path) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
-    arms: dict[str, list[str]] = {}
-    controls: dict[str, list[str]] = {}
-    wanted = spec.get("controls", [])
-    named = (
-        [one for arm, inner in wanted.items() for one in (arm, *inner)]
-        if isinstance(wanted, Mapping)
-        else wanted
-    )
-    for arm in named:
-        if arm not in spec["arms"]:
-            raise unknown(f"arm under controls in {file}:", arm, spec["arms"])
-    if isinstance(wanted, Mapping):
-        given = {label: list(overrides) for label, overrides in spec["arms"].items()}
-        return given, {arm: list(inner) for arm, inner in wanted.items()}
-    for label, overrides in spec["arms"].items():
-        arms[label] = list(overrides)
-        if label in wanted:
-            controls[label] = []
-            for kind in ("bn_matched", "bn_reparam"):
-                control = f"{kind}[{label}]"
-                arms[control] = _control(kind, overrides, label, file)
-                controls[label].append(control)
-    return arms, controls
-
-
-def _control(kind: str, overrides: Sequence[str], label: str, file: Path) -> list[str]:
-    pair = next((one.removeprefix("norm=") for one in overrides if one.startswith("norm=")), None)
-    if pair is None or not pair.startswith(("gbn", "iebn")):
-        raise ConfigError(f"arm {label!r} in {file} has no norm=gbn_... or iebn: only a pair has controls")
-    rest = [one for one in overrides if not one.startswith("norm=")]
-    return [f"norm={kind}", f"norm.matched_to={pair}", *rest]
 
 
 def _cell(setting: str, label: str, overrides: Sequence[str], seeds: Sequence[int]) -> Cell:
