@@ -121,9 +121,7 @@ class BatchStatisticsNorm(nn.Module):
         """Whether this call is one of an attacked training (:mod:`gbn.nn.noise`)."""
         return self.noise is not None and self.training and torch.is_grad_enabled()
 
-    def _noisy_affine(
-        self, x: Tensor, gain: Tensor | None, bias: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
+    def _noisy_affine(self, x: Tensor, gain: Tensor | None, bias: Tensor | None) -> tuple[Tensor, Tensor]:
         """Gain and bias that do to x_hat what these (None: 1 and 0) do to ``scale x_hat + shift``."""
         assert self.noise is not None
         scale, shift = self.noise
