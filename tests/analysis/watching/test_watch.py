@@ -261,6 +261,8 @@ class TestScript:
                 cwd=ROOT,
                 stdout=theirs,
                 stderr=theirs,
+                # A shell's background job ignores the signal, and so would what these tests start there.
+                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
             )
             os.close(theirs)
             seen = b""
