@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from gbn import kernels
+from gbn.engine import build
 from gbn.engine import run as engine
 from gbn.engine.run import run, set_threads
 from gbn.store.records import RunStore
@@ -79,7 +80,7 @@ def test_a_failed_run_keeps_its_error_and_is_retried(small, tmp_path, monkeypatc
     config = small()
     with monkeypatch.context() as broken:
         broken.setattr(
-            engine, "build_model", lambda *_: (_ for _ in ()).throw(RuntimeError("no such network"))
+            build, "build_model", lambda *_: (_ for _ in ()).throw(RuntimeError("no such network"))
         )
         outcome = run(config)
     assert (outcome.status, outcome.ok) == ("failed", False)
