@@ -35,8 +35,17 @@ GATE_BIAS = -1.0
 
 
 def initial_gate(gate_bias: float | None) -> float:
-    """What every gate is at the start, while its weight is 0: ``sigmoid(gate_bias)``; 1 without a gate (None)."""
-    return 1.0 if gate_bias is None else 1.0 / (1.0 + math.exp(-gate_bias))
+    """What every gate is at the start, while its weight is 0: ``sigmoid(gate_bias)``; 1 without a gate (None).
+
+    Raises:
+        ValueError: for a bias so low that the gate is closed for good, which no gain can match.
+    """
+    if gate_bias is None:
+        return 1.0
+    gate = math.exp(min(gate_bias, 0.0)) / (1.0 + math.exp(-abs(gate_bias)))  # overflows on neither side
+    if gate == 0.0:
+        raise ValueError(f"gate_bias={gate_bias}: the gate starts at 0 and stays there; use a higher one")
+    return gate
 
 
 class _InstanceEnhancementBatchNorm(_GeneralizedBatchNorm):
@@ -71,6 +80,7 @@ class _InstanceEnhancementBatchNorm(_GeneralizedBatchNorm):
     ) -> None:
         if not math.isfinite(gate_bias):
             raise ValueError(f"gate_bias={gate_bias}: it must be finite, for example {GATE_BIAS}")
+        initial_gate(gate_bias)  # refuses one that can never open
         self.initial_gate_bias = gate_bias
         super().__init__(num_features, quadrangle, **options)
         like = {"device": options.get("device"), "dtype": options.get("dtype")}

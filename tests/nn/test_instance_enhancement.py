@@ -164,6 +164,16 @@ def test_refuses_a_gate_that_is_not_finite(value: float) -> None:
         InstanceEnhancementBatchNorm2d(4, gate_bias=value)
 
 
+@pytest.mark.parametrize("method", ["iebn", "bn_matched", "bn_reparam"])
+def test_refuses_a_gate_that_can_never_open(method: str) -> None:
+    gate = {"gate_bias": -1000.0, "instance_enhancement": True}
+    options: dict[str, Any] = gate if method == "iebn" else {"matched_to": {"quadrangle": "std", **gate}}
+    with pytest.raises(ValueError, match="starts at 0 and stays there"):
+        norm_layer(method, **options)
+    assert initial_gate(1000.0) == 1.0
+    assert 0.0 < initial_gate(-700.0) < 1e-300
+
+
 def test_refuses_a_batch_of_one_value_a_channel() -> None:
     with pytest.raises(ValueError, match="Expected more than 1 value per channel"):
         InstanceEnhancementBatchNorm1d(4)(torch.zeros(1, 4))
