@@ -125,6 +125,14 @@ class DenseNetConfig(_Model):
         return self
 
 
+class InceptionV3Config(_Model):
+    """Inception-V3 (Szegedy et al. 2016); images under 75x75 have the stem for small ones."""
+
+    name: Literal["inception_v3"]
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.5
+    aux: bool = False
+
+
 class ResNet18Config(_Model):
     """ResNet-18 with the CIFAR stem."""
 
@@ -148,5 +156,6 @@ ModelConfig = (
     | PreActResNetBottleneckConfig
     | ResNeXtConfig
     | DenseNetConfig
+    | InceptionV3Config
     | VGGConfig
 )

@@ -218,8 +218,14 @@ def _impossible(config: Config) -> list[str]:
             f"model={config.model.name} needs images of at least {smallest}x{smallest}, dataset="
             f"{config.dataset.name} has {size}x{size}: use model=cnn, resnet or mlp, or another data set"
         )
+    if config.model.name == "inception_v3" and config.model.aux:
+        problems.append(
+            f"model.aux=true needs images of at least 299x299, dataset={config.dataset.name} has {size}x{size}: "
+            "leave it false"
+        )
     if config.norm.method == "instance" and (
-        config.model.name in ("lenet", "mlp") or (size == 8 and config.model.name in ("cnn", "resnet18"))
+        config.model.name in ("lenet", "mlp")
+        or (size == 8 and config.model.name in ("cnn", "inception_v3", "resnet18"))
     ):
         problems.append(
             f"norm=instance has a single value a channel somewhere in model={config.model.name} with dataset="

@@ -11,6 +11,7 @@ from torch import nn
 
 from gbn.models.cnn import CNN
 from gbn.models.densenet import DenseNet
+from gbn.models.inception_v3 import InceptionV3
 from gbn.models.initialise import initialise
 from gbn.models.interface import NormLayer, Role
 from gbn.models.lenet import LeNet
@@ -29,6 +30,7 @@ __all__ = ["MODELS", "NormLayer", "Role", "build", "initialise"]
 MODELS: dict[str, type[nn.Module]] = {
     "cnn": CNN,
     "densenet": DenseNet,
+    "inception_v3": InceptionV3,
     "lenet": LeNet,
     "mlp": MLP,
     "preact_resnet": PreActResNet,

@@ -15,6 +15,10 @@ Role = Literal["stem", "body", "branch_end", "shortcut"]
 """stem: first layer; body: inside; branch_end: last norm of a residual branch; shortcut: on a projection."""
 
 
+Kernel = int | tuple[int, int]
+"""Side of a square kernel, or (height, width)."""
+
+
 class NormLayer(Protocol):
     """Makes the module for one place of the network: normalization, then the activation, if there is one."""
 
@@ -49,7 +53,7 @@ def scaled(channels: int, width: float) -> int:
 
 
 class ConvNorm(nn.Module):
-    """Square convolution, norm, activation; ``same`` padding for odd kernels at stride 1.
+    """Convolution, norm, activation; ``same`` padding for odd kernels at stride 1.
 
     (N, in_channels, H, W) -> (N, out_channels, ceil(H / stride), ceil(W / stride)) at the default padding.
 
@@ -57,9 +61,9 @@ class ConvNorm(nn.Module):
         norm_layer: makes the norm with its activation.
         in_channels: channels of the input.
         out_channels: channels of the output.
-        kernel: side of the kernel, odd.
+        kernel: side of the kernel or (height, width), odd.
         stride: stride of the convolution.
-        padding: zeros on each side; half the kernel if None.
+        padding: zeros on each side, in both directions; half the kernel in each if None.
         groups: groups of the convolution; divides both numbers of channels.
         bias: whether the convolution has a bias.
         act: the activation after the norm, or None.
@@ -71,7 +75,7 @@ class ConvNorm(nn.Module):
         norm_layer: NormLayer,
         in_channels: int,
         out_channels: int,
-        kernel: int,
+        kernel: Kernel,
         *,
         stride: int = 1,
         padding: int | None = None,
@@ -81,8 +85,11 @@ class ConvNorm(nn.Module):
         role: Role = "body",
     ) -> None:
         super().__init__()
-        padding = kernel // 2 if padding is None else padding
-        self.conv = nn.Conv2d(in_channels, out_channels, kernel, stride, padding, groups=groups, bias=bias)
+        height, width = (kernel, kernel) if isinstance(kernel, int) else kernel
+        around = (height // 2, width // 2) if padding is None else (padding, padding)
+        self.conv = nn.Conv2d(
+            in_channels, out_channels, (height, width), stride, around, groups=groups, bias=bias
+        )
         self.norm = norm_layer(out_channels, act=act, dim=2, role=role)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ COMMON = {"in_channels": 3, "num_classes": 10, "image_size": 32}
 #: Options under which a network runs in a moment; the others do so as they are.
 SMALL = {
     "densenet": {"depth": 10},
+    "inception_v3": {"width": 0.0625},
     "preact_resnet_bottleneck": {"depth": 11},
     "resnet18": {"width": 0.125},
     "resnet_bottleneck": {"depth": 11},
