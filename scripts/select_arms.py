@@ -23,10 +23,11 @@ def run() -> int:
 
     comparison = Comparison(load_grid_runs(grid, args.results, args.source))
     ranked = rank_by_area(comparison, args.setting, tuple(args.without))
+    measured = comparison.measured
     print(f"{grid.title}: mean area under the curve of {comparison.measure}")
     for place, one in enumerate(ranked, start=1):
         mark = "*" if place <= args.top and not one.out else " "
-        print(f"{mark} {place:3d}  {one.out or f'{100 * one.value:6.2f}'}  n={one.n}  {one.arm}")
+        print(f"{mark} {place:3d}  {one.out or f'{measured.number(one.value):>6}'}  n={one.n}  {one.arm}")
     return 0
 
 

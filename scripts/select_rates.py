@@ -1,4 +1,4 @@
-"""The best learning rate (setting) of each arm by the tuning seeds' validation accuracy; warns at a grid's end."""
+"""The best learning rate (setting) of each arm by the tuning seeds' validation values; warns at a grid's end."""
 
 import itertools
 import sys
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def run() -> int:
-    """Print each arm's accuracies over the settings; exit status 1 where an optimum lies at an end."""
+    """Print each arm's values over the settings; exit status 1 where an optimum lies at an end."""
     parser = cli.parser(
         __doc__, ["python scripts/select_rates.py experiments/learning_rate --scale small --source archive"]
     )
@@ -22,7 +22,7 @@ def run() -> int:
         help="print `selected` and `cells` instead, as a scale at the end of the second stage's sweep.yaml has them",
     )
     parser.add_argument(
-        "--plot", action="store_true", help="draw accuracy against the rate: figures/<name>-rates"
+        "--plot", action="store_true", help="draw quality against the rate: figures/<name>-rates"
     )
     args = parser.parse_args()
     cli.check(parser, args)
@@ -31,9 +31,10 @@ def run() -> int:
         parser.error("a selection needs an experiment (experiments/<name>)")
     from gbn.analysis.compare import Comparison
     from gbn.analysis.load import load_grid_runs
-    from gbn.analysis.selection import best_settings, rate_of
+    from gbn.analysis.selection import best_settings, rate_of, selecting
 
-    found = best_settings(Comparison(load_grid_runs(grid, args.results, args.source)))
+    comparison = Comparison(load_grid_runs(grid, args.results, args.source))
+    found, measure = best_settings(comparison), selecting(comparison)
     if args.plot:
         from gbn.analysis.effects import rates_plot
         from gbn.analysis.results import output_folder
@@ -44,17 +45,18 @@ def run() -> int:
             / f"{'-'.join(filter(None, (grid.name, args.scale)))}-rates"
         )
         seeds = max(len(cell.run_ids) for cell in grid.cells)
-        print("Written:", *rates_plot.save(found, grid.title, grid.reference, seeds, stem), sep="\n  ")
+        print("Written:", *rates_plot.save(found, grid.title, grid.reference, seeds, stem, measure), sep="\n  ")
     if args.cells:
         print("\n".join(cells_of(found, grid.name, grid.scale)))
     else:
-        print(f"{grid.title}: mean accuracy (%) on the whole validation set at the last update, * the best")
+        what = "accuracy (%) on the whole validation set" if measure.family == "accuracy" else measure.label
+        print(f"{grid.title}: mean {what} at the last update, * the best")
     for group, arms in itertools.groupby([] if args.cells else found, key=lambda best: best.group):
         if group:
             print(f"{group}:")
         for best in arms:
             cells = "  ".join(
-                f"{rate_of(setting)[1]} {100 * value:5.2f}{'*' if setting == best.setting else ' '}"
+                f"{rate_of(setting)[1]} {measure.number(value):>5}{'*' if setting == best.setting else ' '}"
                 for setting, value in best.values.items()
             )
             print(f"{best.arm:28s} {cells}")

@@ -4,6 +4,7 @@ Nothing heavy is imported before the arguments are known to be right.
 """
 
 import argparse
+import math
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -41,18 +42,20 @@ def add_measures(result: argparse.ArgumentParser, out: str = "DIR") -> None:
     add("--out", metavar=out, help=f"{what} (default: {'in reports/ of ' if out != 'DIR' else ''}{where})")
     add("--name", default="runs", help="name of the files made from --runs (default: runs)")
     add("--reference", metavar="ARM", help="with --runs: the arm to compare with (default: bn)")
-    add("--targets", nargs="+", type=_fraction, default=[], metavar="ACC", help="accuracies between 0 and 1")
+    what = "values of the measure: accuracies between 0 and 1, a KID of 0.02"
+    add("--targets", nargs="+", type=_positive, default=[], metavar="VALUE", help=what)
     add("--measure", help="curve key for targets (default: the experiment's own, else val_accuracy)")
     add("--first-hit", action="store_true", help="take the first point at a target, without interpolation")
 
 
-def _fraction(text: str) -> float:
+def _positive(text: str) -> float:
+    """A number above 0; whether the measure can have it is known when the measure is."""
     try:
         value = float(text)
     except ValueError:
         value = -1.0
-    if not 0 < value < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no accuracy between 0 and 1 (0.9 means 90 %)")
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is no target: give a number, for example 0.9 for 90 %")
     return value
 
 
@@ -80,8 +83,11 @@ def load(args: argparse.Namespace, of: "GridLike | None") -> "Runs":
     from gbn.analysis.load import load_any, load_grid_runs
 
     if of is None:
-        return load_any(args.runs, args.results, args.source, args.reference, args.targets, args.name)
-    return load_grid_runs(of, args.results, args.source, args.targets)
+        return load_any(
+            args.runs, args.results, args.source, args.reference, args.targets, args.name,
+            measure=args.measure,
+        )  # fmt: skip
+    return load_grid_runs(of, args.results, args.source, args.targets, measure=args.measure)
 
 
 def options(args: argparse.Namespace) -> "Options":

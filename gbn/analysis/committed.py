@@ -37,11 +37,13 @@ def regenerate(header: Mapping[str, Any], results_dir: str | Path, load_grid: Gr
     options = Options(header["measure"], header["interpolation"])
     if header.get("experiment"):
         grid = load_grid(header["experiment"], header.get("scale"))
-        runs = load_grid_runs(grid, results_dir, "archive", header.get("targets") or ())
+        runs = load_grid_runs(
+            grid, results_dir, "archive", header.get("targets") or (), measure=header["measure"]
+        )
     elif header.get("runs"):
         runs = load_any(
             header["runs"], results_dir, "archive", header.get("reference"), header.get("targets") or (),
-            name=header.get("name", "runs"),
+            name=header.get("name", "runs"), measure=header["measure"],
         )  # fmt: skip
     else:
         raise ValueError("its header names neither an experiment nor runs")

@@ -1,7 +1,8 @@
 """All figures of a comparison: one :class:`Figure` a number that a table prints.
 
-Per setting: test accuracies; updates (and seconds, where they may be compared) to the fixed targets; the same to
-the reference's own maximum, Mixture Normalization's metric, with its A/A row; each arm against its controls.
+Per setting: what runs came to (test accuracies, or the values of another measure); updates (and seconds, where they
+may be compared) to the fixed targets; the same to the reference's own best, Mixture Normalization's metric, with its
+A/A row; each arm against its controls.
 """
 
 import math
@@ -17,10 +18,10 @@ from gbn.analysis.estimate import AA, PUBLISHED_SAVING, Figure
 from gbn.analysis.inference.evidence import Evidence, evidence
 from gbn.analysis.inference.families import corrected
 from gbn.analysis.load import Runs
+from gbn.analysis.qualities import columns_of, qualities
 from gbn.analysis.targets import INTERPOLATIONS, Curve, Interpolation, Time, Unit
-
-#: The curve keys that a target can be measured on.
-MEASURES = ("val_accuracy", "val_accuracy_exact", "val_full_accuracy", "test_accuracy")
+from gbn.store import measures
+from gbn.store.measures import Measure
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class Options:
     """How targets are measured.
 
     Attributes:
-        measure: a curve key of :data:`MEASURES`; None takes the plan's own.
+        measure: a curve key of :mod:`gbn.store.measures`; None takes the plan's own.
         interpolation: "interpolated" between points, or the "first" point at the target.
 
     Raises:
@@ -39,30 +40,51 @@ class Options:
     interpolation: Interpolation = "interpolated"
 
     def __post_init__(self) -> None:
-        for value, allowed, name in (
-            (self.measure, (None, *MEASURES), "measure"),
-            (self.interpolation, INTERPOLATIONS, "interpolation"),
-        ):
-            if value not in allowed:
-                raise ValueError(f"{name}={value!r}: allowed are {', '.join(filter(None, allowed))}")
+        if self.measure is not None:
+            measures.measure(self.measure)
+        if self.interpolation not in INTERPOLATIONS:
+            raise ValueError(f"interpolation={self.interpolation!r}: allowed are {', '.join(INTERPOLATIONS)}")
 
 
 @dataclass
 class Comparison:
-    """The figures of a set of runs, made on first use."""
+    """The figures of a set of runs, made on first use.
+
+    Attributes:
+        runs, options: what they are made of, and how.
+        measured: the measure that targets are values of; `measure` is its key.
+    """
 
     runs: Runs
     options: Options = field(default_factory=Options)
 
     def __post_init__(self) -> None:
         # A misspelt measure of a plan is found here too.
-        self.measure: str = Options(self.options.measure or self.runs.plan.measure).measure or ""
+        self.measured: Measure = measures.measure(self.options.measure or self.runs.plan.measure)
+        self.measure: str = self.measured.key
         self._curves: dict[tuple[str, str, int], Curve] = {}
         self._times: dict[tuple[str, str, int, Unit], dict[float, Time]] = defaultdict(dict)
         self._arm_times: dict[tuple[str, str, float, Unit], dict[int, Time]] = {}
         self._maxima: dict[str, dict[int, float]] = {}
         self._values: dict[tuple[str, str], pd.DataFrame] = {}
         self._evidence: dict[Figure, Evidence] = {}
+
+    @cached_property
+    def final(self) -> Measure:
+        """What runs came to is told by: the measure on the test set where there is one, else the measure itself."""
+        final = self.measured.final
+        # A test accuracy that lacks is missing; of other measures some tasks have none.
+        return final if final.family == "accuracy" or self.has(final.key) else self.measured
+
+    def has(self, key: str) -> bool:
+        """Whether some usable run has a number under this key of its curve."""
+        runs = self.runs
+        return key in runs.points.keys and any(
+            pd.notna(runs.columns(setting, arm, seed, [key])[0]).any()
+            for setting in runs.plan.settings
+            for arm in self.arms(setting)
+            for seed in runs.statuses(setting, arm)
+        )
 
     @cached_property
     def figures(self) -> list[Figure]:
@@ -112,8 +134,10 @@ class Comparison:
         return ["updates"] if self.seconds_reason(setting) else ["updates", "seconds"]
 
     def targets(self, setting: str) -> tuple[float, ...]:
-        """The fixed targets of a setting."""
-        return self.runs.plan.targets.get(setting, ())
+        """The fixed targets of a setting, the easiest first; none where they are values of another measure's."""
+        plan = self.runs.plan
+        same = self.measured.comparable(measures.measure(plan.measure))
+        return self.measured.ordered(plan.targets.get(setting, ())) if same else ()
 
     def arms(self, setting: str) -> list[str]:
         """The arms of a setting that have a usable run, in the plan's order."""
@@ -125,7 +149,9 @@ class Comparison:
         if key not in self._curves:
             updates, seconds, values = self.runs.columns(*key, ("update", "seconds", self.measure))
             diverged = self.runs.statuses(setting, arm)[seed] == "diverged"
-            self._curves[key] = Curve.of_columns(updates, seconds, values, diverged)
+            self._curves[key] = Curve.of_columns(
+                updates, seconds, values, diverged, self.measured.higher_is_better
+            )
         return self._curves[key]
 
     def time(self, setting: str, arm: str, seed: int, target: float, unit: Unit) -> Time:
@@ -154,7 +180,7 @@ class Comparison:
         reference = self.runs.plan.reference
         arms = self.arms(setting)
         for arm in arms:
-            yield from self._accuracies(setting, arm)
+            yield from self._qualities(setting, arm)
             if arm != reference and reference in arms:
                 yield from self._differences(setting, arm, reference)
         for unit in self.units(setting):
@@ -171,17 +197,17 @@ class Comparison:
                             yield self._speedup(setting, arm, control, target, unit)
 
     def values(self, setting: str, arm: str) -> pd.DataFrame:
-        """last, best_val, best_test (test accuracies) and area of each usable run of an arm, by seed."""
+        """last and the bests (:mod:`gbn.analysis.qualities`), and area, of each usable run of an arm, by seed."""
         key = (setting, arm)
         if key not in self._values:
-            usable = self.runs.usable(setting, arm).set_index("seed")[["last", "best_val", "best_test"]]
+            usable = qualities(self.runs, setting, arm, self.measured, self.final)
             areas = [self.curve(setting, arm, seed).area for seed in self.runs.statuses(setting, arm)]
             self._values[key] = usable.assign(area=areas)
         return self._values[key]
 
-    def _accuracies(self, setting: str, arm: str) -> Iterator[Figure]:
+    def _qualities(self, setting: str, arm: str) -> Iterator[Figure]:
         values = self.values(setting, arm)
-        for quantity in ("last", "best_val", "best_test", "area"):
+        for quantity in (*columns_of(self.final), "area"):
             estimate = statistics.mean_interval(values[quantity].dropna().tolist())
             yield Figure(setting, quantity, arm, estimate)
 
@@ -217,7 +243,7 @@ class Comparison:
         )
 
     def _maximum(self, setting: str, arms: Sequence[str], unit: Unit) -> Iterator[Figure]:
-        """Mixture Normalization's metric, pair by pair: to the maximum that the reference reached at that seed."""
+        """Mixture Normalization's metric, pair by pair: to the best that the reference reached at that seed."""
         reference = self.runs.plan.reference
         peaks = self._peaks(setting)
         own = {seed: self.time(setting, reference, seed, peak, unit) for seed, peak in peaks.items()}
@@ -240,15 +266,15 @@ class Comparison:
             yield Figure(setting, "speedup_to_maximum", name, estimate, reference, unit=unit, saved=saved)
 
     def _peaks(self, setting: str) -> dict[int, float]:
-        """The maximum of each run of the reference, by seed."""
+        """The best value of each run of the reference, by seed."""
         if setting not in self._maxima:
             reference = self.runs.plan.reference
             seeds = self.runs.statuses(setting, reference)
-            maxima = {seed: self.curve(setting, reference, seed).maximum for seed in seeds}
+            maxima = {seed: self.curve(setting, reference, seed).best for seed in seeds}
             self._maxima[setting] = {seed: peak for seed, peak in maxima.items() if peak is not None}
         return self._maxima[setting]
 
     def _to_peaks(self, setting: str, seed: int, peaks: Mapping[int, float], unit: Unit) -> list[Time]:
-        """Times of the reference's run of this seed to the maxima of all its runs."""
+        """Times of the reference's run of this seed to the bests of all its runs."""
         curve = self.curve(setting, self.runs.plan.reference, seed)
         return curve.times_to([*peaks.values()], unit, self.options.interpolation)

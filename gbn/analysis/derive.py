@@ -11,6 +11,7 @@ from typing import Any
 
 from gbn.analysis.columnar.columns import Row
 from gbn.analysis.plan import Entry, Plan
+from gbn.store import measures
 from gbn.store.identity import OF_THE_ARM, canonical, norm_label
 
 _CONTROL_METHODS = ("bn_matched", "bn_reparam")
@@ -24,6 +25,7 @@ def derive_plan(
     reference: str | None = None,
     targets: Sequence[float] = (),
     selection: Mapping[str, Any] | None = None,
+    measure: str = measures.DEFAULT,
 ) -> Plan:
     """The plan in which the given runs are all there is.
 
@@ -31,11 +33,13 @@ def derive_plan(
         rows: finished runs; those without an identity are left out.
         name: names the files that come of it.
         reference: an arm's label; by default the arm ``bn``, or the only arm.
-        targets: accuracies (fractions); empty: chosen later from the curves, which a note says.
+        targets: values of the measure (accuracies are fractions); empty: chosen later from the curves, which a note
+            says.
         selection: how the runs were chosen.
+        measure: the curve's key that they are compared by.
 
     Raises:
-        ValueError: no finished run, or no such reference among the arms.
+        ValueError: no finished run, no such reference among the arms, or a target outside the measure's range.
     """
     identified = {row.run_id: row for row in rows if row.norm is not None}
     if not identified:
@@ -59,7 +63,8 @@ def derive_plan(
         title="A set of runs",
         entries=entries,
         reference=_reference(reference, arms, norms),
-        targets={setting: tuple(sorted(targets)) for setting in settings.values()},
+        targets=dict.fromkeys(settings.values(), measures.measure(measure).checked(targets)),
+        measure=measure,
         controls=controls,
         selection=dict(selection or {}),
         notes=(

@@ -63,11 +63,11 @@ class Figure:
     """One number of a table.
 
     Attributes:
-        quantity: "last", "best_val", "best_test", "area" (an arm's mean), "last_difference", "area_difference"
-            (arm - against), "time_to_target" (an arm's median), "speedup_to_target", "speedup_to_maximum"
-            (against / arm).
-        target: the accuracy, where it is a fixed one.
-        unit: "updates" or "seconds"; empty for accuracies.
+        quantity: "last", "best_val", "best_test" or "best", "area" (an arm's mean), "last_difference",
+            "area_difference" (arm - against), "time_to_target" (an arm's median), "speedup_to_target",
+            "speedup_to_maximum" (against / arm; the maximum is the best value, also where lower is better).
+        target: the value of the measure, where it is a fixed one.
+        unit: "updates" or "seconds"; empty for values of the measure.
         arm, against: what is compared with what; A/A as the arm: the reference with itself.
         saved: pairs that saved at least :data:`PUBLISHED_SAVING` (metric of the maximum only).
     """

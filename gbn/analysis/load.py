@@ -21,6 +21,7 @@ from gbn.analysis.columnar.ingest import list_runs
 from gbn.analysis.derive import derive_plan
 from gbn.analysis.notes import absences, mixtures
 from gbn.analysis.plan import Entry, GridLike, Plan, plan_of_grid
+from gbn.store import measures
 from gbn.store.records import DONE
 
 Source = Literal["store", "archive", "both"]
@@ -35,7 +36,7 @@ RUN_COLUMNS = [
 #: The statuses of runs that a comparison uses: a diverged run is a result.
 USABLE = ("finished", "diverged")
 
-#: Accuracies offered as targets where none was fixed.
+#: Accuracies (and other shares) offered as targets where none was fixed.
 ROUND_TARGETS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995)
 
 
@@ -111,6 +112,7 @@ def load_grid_runs(
     source: Source = "store",
     targets: Sequence[float] = (),
     cache: bool = True,
+    measure: str | None = None,
 ) -> Runs:
     """The runs of an experiment.
 
@@ -118,17 +120,21 @@ def load_grid_runs(
         grid: from :func:`gbn.config.grid.load_grid`.
         results_dir: holds ``runs/`` and ``archive/``.
         source: "store", "archive" or "both" (where both have a run, the store's record counts).
-        targets: accuracies (fractions) in the place of the grid's own, which a note then says.
+        targets: values of the measure (accuracies are fractions) in the place of the grid's own, which a note then
+            says.
         cache: keep a columnar copy in ``<results_dir>/cache/`` (:mod:`gbn.analysis.columnar.cache`) and read what
             has not changed from it.
+        measure: what `targets` are values of; None: the grid's own measure.
 
     Raises:
         NothingFound: no run of the grid is finished there.
         StoreError: a damaged file.
+        ValueError: an unknown measure, or targets outside its range.
     """
     plan = plan_of_grid(grid)
     if targets:
-        plan = plan.with_targets(targets, "Targets were given by hand, in the place of the experiment's own.")
+        said = "Targets were given by hand, in the place of the experiment's own."
+        plan = plan.with_targets(targets, said, measure)
     return load_plan(plan, results_dir, source, cache)
 
 
@@ -140,21 +146,27 @@ def load_any(
     targets: Sequence[float] = (),
     name: str = "runs",
     cache: bool = True,
+    measure: str | None = None,
 ) -> Runs:
     """Any set of runs, by id, by shell pattern on ids, or by the path of a run's folder.
 
-    Without `targets` the three highest of a fixed list that every run of the reference reached are taken, which
-    a note says: such targets were not fixed before the runs.
+    Without `measure` it is the first of :func:`gbn.store.measures.preferred` that the runs have. Without `targets`
+    the three hardest of a fixed list that every run of the reference reached are taken, which a note says: such
+    targets were not fixed before the runs.
 
     Raises:
         NothingFound: a pattern that fits no run, or no finished run at all.
-        ValueError: no arm to compare with (see :func:`gbn.analysis.derive.derive_plan`).
+        ValueError: no arm to compare with (see :func:`gbn.analysis.derive.derive_plan`), an unknown measure, or
+            targets outside its range.
     """
     wanted = [Path(pattern).name for pattern in patterns]
     look = Cache(results_dir, cache)
     rows = _fitting(wanted, look, source)
     selection = {"runs": sorted(wanted), "reference": reference, "targets": list(targets), "name": name}
-    plan = derive_plan(rows, name=name, reference=reference, targets=targets, selection=selection)
+    measure = measures.measure(measure or measures.preferred(_keys(rows))).key
+    plan = derive_plan(
+        rows, name=name, reference=reference, targets=targets, selection=selection, measure=measure
+    )
     runs = _load(plan, look, source)
     if targets:
         return runs
@@ -164,18 +176,41 @@ def load_any(
     )
 
 
+def _keys(rows: Sequence[Row]) -> list[str]:
+    """The keys under which some of these runs have a number (a block holds other runs too)."""
+    keys = dict.fromkeys(key for row in rows for key in row.block.keys)
+    return [
+        key
+        for key in keys
+        if any(
+            np.isfinite(row.block.values(key)[row.start : row.end].astype(float)).any()
+            for row in rows
+            if key in row.block.keys
+        )
+    ]
+
+
 def _reached(runs: Runs) -> dict[str, tuple[float, ...]]:
-    """For each setting up to three round accuracies that all runs of the reference reached."""
+    """For each setting up to three round values that all runs of the reference reached."""
     chosen = {}
+    measure = measures.measure(runs.plan.measure)
     for setting in runs.plan.settings:
         reference = runs.plan.reference
         peaks = []
         for seed in runs.statuses(setting, reference):
-            (values,) = runs.columns(setting, reference, seed, [runs.plan.measure])
-            peaks.append(np.nanmax(values, initial=0.0) if len(values) else 0.0)
-        lowest = min(peaks, default=0.0)
-        chosen[setting] = tuple(target for target in ROUND_TARGETS if target <= lowest)[-3:]
+            (values,) = runs.columns(setting, reference, seed, [measure.key])
+            known = values[np.isfinite(values)]
+            peaks.append(max((measure.sign * known).tolist(), default=-np.inf))
+        worst = min(peaks, default=-np.inf)
+        chosen[setting] = tuple(t for t in _offered(measure) if measure.sign * t <= worst)[-3:]
     return chosen
+
+
+def _offered(measure: measures.Measure) -> Sequence[float]:
+    """Round values of a measure, the easiest first."""
+    if measure.share:
+        return ROUND_TARGETS
+    return [float(f"{step}e{power}") for power in range(3, -6, -1) for step in (7, 5, 3, 2, 1.5, 1)]
 
 
 def _fitting(wanted: Sequence[str], cache: Cache, source: Source) -> list[Row]:

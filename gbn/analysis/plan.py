@@ -9,6 +9,8 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Protocol
 
+from gbn.store import measures
+
 
 class CellLike(Protocol):
     """One arm in one setting of a grid, over all seeds."""
@@ -55,7 +57,7 @@ class GridLike(Protocol):
 
     @property
     def targets(self) -> Mapping[str, Sequence[float]]:
-        """setting -> fixed accuracies."""
+        """setting -> fixed values of the measure."""
 
     @property
     def controls(self) -> Mapping[str, Sequence[str]]:
@@ -85,7 +87,7 @@ class Plan:
         title: one line for people.
         entries: every run that should be there.
         reference: the arm that the others are compared with.
-        targets: for each setting the fixed accuracies (fractions), ascending.
+        targets: for each setting the fixed values of the measure (accuracies are fractions), the easiest first.
         controls: arm -> the arms that control for it.
         selection: how to make this plan again: goes into each table's header.
         notes: what a reader must know about how the plan was made.
@@ -101,7 +103,7 @@ class Plan:
     controls: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     selection: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
-    measure: str = "val_accuracy"
+    measure: str = measures.DEFAULT
     methods: Mapping[str, str] = field(default_factory=dict)
 
     @cached_property
@@ -134,11 +136,17 @@ class Plan:
         """The seeds planned for an arm, sorted."""
         return sorted({e.seed for e in self.entries if e.setting == setting and e.arm == arm})
 
-    def with_targets(self, targets: Sequence[float], note: str = "") -> "Plan":
-        """This plan with other targets, the same in every setting."""
-        ordered = tuple(sorted(targets))
+    def with_targets(self, targets: Sequence[float], note: str = "", measure: str | None = None) -> "Plan":
+        """This plan with other targets, the same in every setting: values of its own measure, or of `measure`.
+
+        Raises:
+            ValueError: an unknown measure, or a target outside its range.
+        """
+        measure = measure or self.measure
+        ordered = measures.measure(measure).checked(targets)
         return replace(
             self,
+            measure=measure,
             targets=dict.fromkeys(self.settings, ordered),
             selection={**self.selection, "targets": list(ordered)},
             notes=(*self.notes, note) if note else self.notes,
@@ -149,7 +157,7 @@ def plan_of_grid(grid: GridLike) -> Plan:
     """The plan of an experiment's grid.
 
     Raises:
-        ValueError: the reference is none of the grid's arms.
+        ValueError: the reference is none of the grid's arms, the measure is unknown.
     """
     entries = tuple(
         Entry(cell.setting, cell.label, seed, run_id)
@@ -166,7 +174,10 @@ def plan_of_grid(grid: GridLike) -> Plan:
         title=grid.title,
         entries=entries,
         reference=grid.reference,
-        targets={setting: tuple(sorted(values)) for setting, values in grid.targets.items()},
+        targets={
+            setting: measures.measure(grid.measure).ordered(values)
+            for setting, values in grid.targets.items()
+        },
         controls={arm: tuple(controls) for arm, controls in grid.controls.items()},
         selection={"experiment": f"experiments/{grid.name}", "scale": grid.scale},
         measure=grid.measure,

@@ -1,13 +1,14 @@
-"""Convergence figures: accuracy and loss against updates and against seconds, a line an arm with a band.
+"""Convergence figures: the measure and the loss against updates and against seconds, a line an arm with a band.
 
 Each arm that has controls gets a row of its own with the reference and these controls, so a panel holds few
-lines; other arms share rows of at most six. Beside accuracy and loss stands the paired difference of accuracies,
-where arms can be told apart. Colours are Okabe and Ito's (told apart with any colour vision); line styles, and
-names at the ends of the last panel's lines, tell arms apart in grey print too. Sizes are a printed page's.
+lines; other arms share rows of at most six. Beside them stands the paired difference of the measure, where
+arms can be told apart. A measure of which lower is better has a logarithmic axis; a task without a validation loss
+(generated images) has no panel for it. Colours are Okabe and Ito's (told apart with any colour vision); line styles,
+and names at the ends of the last panel's lines, tell arms apart in grey print too. Sizes are a printed page's.
 """
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
+from gbn.analysis import headings
 from gbn.analysis.compare import Comparison
 from gbn.analysis.labels import label_ends
 from gbn.analysis.lines import Line, difference_line, mean_line
 from gbn.analysis.targets import Unit
+from gbn.store.measures import Measure
 
 #: Okabe and Ito's colours; black is the reference's.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
@@ -31,7 +34,6 @@ STYLES: tuple[Any, ...] = (
 REFERENCE: tuple[str, Any] = ("#000000", (0, (4, 2)))
 WIDTH, ROW_HEIGHT, DPI = 7.2, 2.0, 200
 TOP, BOTTOM = 0.55, 0.85  # inches for title and caption
-LOSS = {"val_accuracy_exact": "val_loss_exact", "test_accuracy": "test_loss"}
 _RC = {
     "font.size": 8,
     "axes.spines.top": False,
@@ -47,6 +49,15 @@ class Row:
 
     caption: str
     arms: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class Panels:
+    """The axes of one row: the measure, its loss and its difference from the reference, where there are such."""
+
+    value: Axes
+    loss: Axes | None
+    difference: Axes | None
 
 
 def rows_of(comparison: Comparison, setting: str) -> list[Row]:
@@ -76,13 +87,19 @@ def draw(comparison: Comparison, setting: str, unit: Unit, linear: bool = False)
         )
         height = ROW_HEIGHT * len(rows) + TOP + BOTTOM
         figure = Figure(figsize=(WIDTH, height), dpi=DPI)
-        grid = figure.subplots(len(rows), 3 if compared else 2, squeeze=False, sharex=True)
-        for index, (row, panels) in enumerate(zip(rows, grid, strict=True)):
-            if index:  # one bad arm would flatten a shared scale of differences
-                panels[0].sharey(grid[0][0])
-                panels[1].sharey(grid[0][1])
-            _row(comparison, setting, row, panels, unit)
+        loss = loss_key(comparison)
+        grid = figure.subplots(len(rows), 1 + (loss is not None) + compared, squeeze=False, sharex=True)
+        panels_of = [Panels(panels[0], *_rest(panels[1:], loss, compared)) for panels in grid]
+        first = panels_of[0]
+        for row, panels in zip(rows, panels_of, strict=True):
+            if panels is not first:  # one bad arm would flatten a shared scale of differences
+                panels.value.sharey(first.value)
+                if panels.loss is not None and first.loss is not None:
+                    panels.loss.sharey(first.loss)
+            _row(comparison, setting, row, panels, unit, loss)
         _scales(grid, linear)
+        for panels in panels_of:
+            _heights(panels, comparison.measured)
         names = [name for row in rows for _, name in row.arms]
         figure.subplots_adjust(
             left=0.062,
@@ -92,15 +109,17 @@ def draw(comparison: Comparison, setting: str, unit: Unit, linear: bool = False)
             top=1 - TOP / height,
             bottom=BOTTOM / height,
         )
-        for panels in grid:
-            low, high = panels[0].get_ylim()  # bands of few seeds reach beyond what an accuracy can be
-            panels[0].set_ylim(max(low, 0), min(high, 1.02))
-            label_ends(panels[-1])
+        for panels, row_of_axes in zip(panels_of, grid, strict=True):
+            if comparison.measured.share:
+                low, high = panels.value.get_ylim()  # bands of few seeds reach beyond what an accuracy can be
+                panels.value.set_ylim(max(low, 0), min(high, 1.02))
+            label_ends(row_of_axes[-1])
         for axes in grid[-1]:
             axes.set_xlabel("updates" if unit == "updates" else "seconds of training")
         title = comparison.runs.plan.title + (f": {setting}" if setting else "")
         figure.text(0.02, 1 - 0.09 / height, title, fontsize=9.5, fontweight="bold", va="top")
-        caption = "\n".join(textwrap.wrap(_caption(comparison, setting, compared, linear), 125))
+        text = _caption(comparison, setting, compared, linear, loss is not None)
+        caption = "\n".join(textwrap.wrap(text, 125))
         figure.text(0.02, 0.07 / height, caption, fontsize=6.8, color="0.3", va="bottom")
         return figure
 
@@ -132,27 +151,45 @@ def save(comparison: Comparison, folder: Path, linear: bool = False) -> tuple[li
     return paths, notes
 
 
-def _row(comparison: Comparison, setting: str, row: Row, panels: Sequence[Axes], unit: Unit) -> None:
-    measure, reference = comparison.measure, comparison.runs.plan.reference
+def loss_key(comparison: Comparison) -> str | None:
+    """The loss that stands beside the measure: of the same images and statistics; None where there is none."""
+    measured = comparison.measured
+    if measured.family == "loss" or not measured.split:
+        return None
+    key = "test_loss" if measured.split == "test" else f"val_loss{'_exact' if measured.exact else ''}"
+    return key if measured.family == "accuracy" or comparison.has(key) else None
+
+
+def _rest(axes: Sequence[Axes], loss: str | None, compared: bool) -> tuple[Axes | None, Axes | None]:
+    return axes[0] if loss else None, axes[-1] if compared else None
+
+
+def _row(
+    comparison: Comparison, setting: str, row: Row, panels: Panels, unit: Unit, loss: str | None
+) -> None:
+    measured, reference = comparison.measured, comparison.runs.plan.reference
+    measure = measured.key
     looks = iter(zip(COLOURS, STYLES, strict=True))
     for arm, name in row.arms:
         look = REFERENCE if arm == reference else next(looks)
-        _plot(panels[0], mean_line(comparison, setting, arm, measure, unit), name, look)
-        _plot(panels[1], mean_line(comparison, setting, arm, LOSS.get(measure, "val_loss"), unit), name, look)
-        if len(panels) > 2 and arm != reference:
+        _plot(panels.value, mean_line(comparison, setting, arm, measure, unit), name, look)
+        if panels.loss is not None and loss is not None:
+            _plot(panels.loss, mean_line(comparison, setting, arm, loss, unit), name, look)
+        if panels.difference is not None and arm != reference:
             line = difference_line(comparison, setting, arm, reference, measure, unit)
-            _plot(panels[2], line, name, look)
-    split = "test" if measure.startswith("test") else "validation"
+            _plot(panels.difference, line, name, look)
     for target in comparison.targets(setting):
-        panels[0].axhline(target, color="0.75", linewidth=0.5, zorder=0)
-    panels[0].set_ylabel(f"{split} accuracy (%)", labelpad=2)
-    panels[1].set_ylabel(f"{split} loss", labelpad=2)
-    if len(panels) > 2:
-        start, end = panels[0].dataLim.intervalx
-        panels[2].plot([start, end], [0, 0], color=REFERENCE[0], linestyle=REFERENCE[1], linewidth=0.9)
-        panels[2].get_lines()[-1].set_label(reference)
-        panels[2].set_ylabel(f"accuracy - {reference} (points)", labelpad=2)
-    panels[0].set_title(row.caption, loc="left", fontsize=8, fontweight="bold")
+        panels.value.axhline(target, color="0.75", linewidth=0.5, zorder=0)
+    panels.value.set_ylabel(measured.label, labelpad=2)
+    if panels.loss is not None:
+        panels.loss.set_ylabel(f"{measured.split} loss", labelpad=2)
+    if panels.difference is not None:
+        start, end = panels.value.dataLim.intervalx
+        zero = {"color": REFERENCE[0], "linestyle": REFERENCE[1], "linewidth": 0.9}
+        panels.difference.plot([start, end], [0, 0], **zero)
+        panels.difference.get_lines()[-1].set_label(reference)
+        panels.difference.set_ylabel(f"{measured.name} - {reference}{headings.counted(measured)}", labelpad=2)
+    panels.value.set_title(row.caption, loc="left", fontsize=8, fontweight="bold")
 
 
 def _plot(axes: Axes, line: Line | None, label: str, look: tuple[str, Any]) -> None:
@@ -178,19 +215,31 @@ def _scales(grid: Any, linear: bool) -> None:
             axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:,g}"))
         axes.xaxis.set_minor_formatter(NullFormatter())
-    for panels in grid:
-        panels[0].yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{100 * y:g}"))
-        panels[1].set_yscale("log")
-        panels[1].yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-        panels[1].yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}"))
-        panels[1].yaxis.set_minor_formatter(NullFormatter())
-        for axes in panels[2:]:
-            axes.yaxis.set_major_formatter(
-                FuncFormatter(lambda y, _: f"{100 * y:+g}" if abs(y) > 1e-9 else "0")
-            )
 
 
-def _caption(comparison: Comparison, setting: str, compared: bool, linear: bool) -> str:
+def _heights(panels: Panels, measured: Measure) -> None:
+    """Vertical scales: the measure's own unit; logarithmic for the loss, and where lower is better."""
+    shown = measured.shown
+    if panels.loss is not None:
+        _logarithmic(panels.loss, lambda y: y)
+    if measured.higher_is_better:
+        panels.value.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{shown(y):g}"))
+    else:
+        _logarithmic(panels.value, shown)
+    if panels.difference is not None:
+        panels.difference.yaxis.set_major_formatter(
+            FuncFormatter(lambda y, _: f"{shown(y):+g}" if abs(y) > 1e-9 else "0")
+        )
+
+
+def _logarithmic(axes: Axes, shown: Callable[[float], float]) -> None:
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{shown(y):g}"))
+    axes.yaxis.set_minor_formatter(NullFormatter())
+
+
+def _caption(comparison: Comparison, setting: str, compared: bool, linear: bool, loss: bool) -> str:
     arms = comparison.arms(setting)
     counts = sorted({len(comparison.runs.usable(setting, arm)) for arm in arms})
     seeds = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
@@ -200,14 +249,23 @@ def _caption(comparison: Comparison, setting: str, compared: bool, linear: bool)
         text += (
             "Right: paired difference, the same seed of both arms at the same place (own scale in each row). "
         )
-    exact = comparison.measure.endswith("exact")
-    text += f"Normalizers with {'exact' if exact else 'running'} statistics. "
+    measured = comparison.measured
+    if not measured.higher_is_better:
+        text += f"{measured.direction.capitalize()}{': below 0 the arm is better' if compared else ''}. "
+    text += f"Normalizers with {'exact' if measured.exact else 'running'} statistics. "
     text += "Grey: fixed targets. " if comparison.targets(setting) else ""
     if any((comparison.runs.usable(setting, arm).status == "diverged").any() for arm in arms):
         text += "×: a seed diverged, the mean ends there. "
-    return text + (
-        "The loss is logarithmic." if linear else "Horizontal axes are logarithmic, as is the loss."
-    )
+    logarithmic = [*(["the loss"] if loss else []), *([] if measured.higher_is_better else [measured.name])]
+    return (text + _logarithms(logarithmic, linear)).strip()
+
+
+def _logarithms(measures: Sequence[str], linear: bool) -> str:
+    """Which axes are logarithmic, in a sentence; "the loss", "KID" or both beside the horizontal ones."""
+    named, verb = " and ".join(measures), "are" if len(measures) > 1 else "is"
+    if linear:
+        return f"{named[0].upper()}{named[1:]} {verb} logarithmic." if named else ""
+    return f"Horizontal axes are logarithmic{f', as {verb} {named}' if named else ''}."
 
 
 def _slug(text: str) -> str:

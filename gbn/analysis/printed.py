@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable
 
 from gbn.analysis.estimate import Estimate
+from gbn.store.measures import ACCURACY, Measure
 
 NONE = "-"
 
@@ -20,11 +21,9 @@ def ratio(estimate: Estimate) -> str:
     return _with_interval(bounded(estimate, number), estimate, number)
 
 
-def difference(estimate: Estimate) -> str:
-    """A difference of accuracies in percentage points with its interval: ``+0.31 [-0.10, +0.72]``."""
-    if estimate.n == 0:
-        return NONE
-    return _with_interval(points(estimate.value_low), estimate, points)
+def difference(estimate: Estimate, measure: Measure = ACCURACY) -> str:
+    """A difference of a measure's values, of accuracies in points, with its interval: ``+0.31 [-0.10, +0.72]``."""
+    return change(estimate, lambda value: measure.number(value, "+"))
 
 
 def change(estimate: Estimate, formatted: Callable[[float], str]) -> str:
@@ -34,12 +33,12 @@ def change(estimate: Estimate, formatted: Callable[[float], str]) -> str:
     return _with_interval(formatted(estimate.value_low), estimate, formatted)
 
 
-def accuracy(estimate: Estimate) -> str:
-    """Mean and standard deviation over runs in per cent: ``98.12 +- 0.21``; one run has no spread."""
+def value(estimate: Estimate, measure: Measure = ACCURACY) -> str:
+    """Mean and standard deviation over runs, of accuracies in per cent: ``98.12 ± 0.21``; one run has no spread."""
     if estimate.n == 0:
         return NONE
-    mean = f"{100 * estimate.value_low:.2f}"
-    return mean if math.isnan(estimate.sd) else f"{mean} ± {100 * estimate.sd:.2f}"
+    mean = measure.number(estimate.value_low)
+    return mean if math.isnan(estimate.sd) else f"{mean} ± {measure.number(estimate.sd)}"
 
 
 def duration(estimate: Estimate, unit: str) -> str:
@@ -81,12 +80,6 @@ def number(value: float) -> str:
     if value == 0 or math.isinf(value):
         return f"{value:g}"
     return f"{value:.2f}" if value < 10 else f"{value:.3g}"
-
-
-def points(value: float) -> str:
-    """A fraction as signed percentage points."""
-    text = f"{100 * value:+.2f}"
-    return "+0.00" if text == "-0.00" else text
 
 
 def interval(low: float, high: float, formatted: Callable[[float], str] = number) -> str:

@@ -94,7 +94,9 @@ def compare_with_archive(
         there = Comparison(load_grid_runs(grid, results_dir, "archive"), options or Options())
     except NothingFound as nothing:
         return f"No comparison with the archive: {nothing}.\n"
-    lines = ["This machine beside the archive (same arms, same seeds; test accuracy in per cent).", ""]
+    final = here.final
+    shown = "test accuracy in per cent" if final.family == "accuracy" else final.label
+    lines = [f"This machine beside the archive (same arms, same seeds; {shown}).", ""]
     for setting in here.runs.plan.settings:
         lines += [f"[{setting}]"] if setting else []
         lines += [*tables.grid_lines(_beside(here, there, setting)), ""]
@@ -104,13 +106,17 @@ def compare_with_archive(
 def _beside(here: Comparison, there: Comparison, setting: str) -> Section:
     targets = here.targets(setting)
     columns = ["arm", "n here", "n archived", "last here", "last archived", "here - archived"]
-    columns += [f"{where} to {100 * t:g} %" for t in targets for where in ("speed-up", "archived")]
+    columns += [
+        f"{where} to {here.measured.target(t)}" for t in targets for where in ("speed-up", "archived")
+    ]
     rows = []
     for arm in here.arms(setting):
         ours, theirs = here.values(setting, arm)["last"], there.values(setting, arm)["last"]
         both = pd.concat([ours, theirs], axis=1, join="inner").dropna()
         change = (
-            printed.points(float((both.iloc[:, 0] - both.iloc[:, 1]).mean())) if len(both) else printed.NONE
+            here.final.number(float((both.iloc[:, 0] - both.iloc[:, 1]).mean()), "+")
+            if len(both)
+            else printed.NONE
         )
         row = [arm, str(len(ours)), str(len(theirs))]
         row += [_last(here, setting, arm), _last(there, setting, arm), change]
@@ -122,7 +128,7 @@ def _beside(here: Comparison, there: Comparison, setting: str) -> Section:
 
 def _last(comparison: Comparison, setting: str, arm: str) -> str:
     figure = comparison.lookup.get((setting, "last", arm, "", "", -1.0))
-    return printed.accuracy(figure.estimate) if figure else printed.NONE
+    return printed.value(figure.estimate, comparison.final) if figure else printed.NONE
 
 
 def _speedup(comparison: Comparison, setting: str, arm: str, target: float) -> str:

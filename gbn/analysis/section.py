@@ -18,8 +18,3 @@ class Section:
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     notes: tuple[str, ...] = ()
-
-
-def percent(fraction: float) -> str:
-    """A target as it is printed: ``95 %``."""
-    return f"{100 * fraction:g} %"

@@ -3,18 +3,20 @@
 import math
 from collections.abc import Iterator
 
-from gbn.analysis import printed, statistics
+from gbn.analysis import headings, printed, statistics
 from gbn.analysis.compare import Comparison
 from gbn.analysis.effects.sections import effects
 from gbn.analysis.estimate import AA, NOTHING, Estimate, Figure
 from gbn.analysis.inference import sections as sections_evidence
-from gbn.analysis.section import Section, percent
+from gbn.analysis.qualities import columns_of
+from gbn.analysis.section import Section
 from gbn.analysis.targets import Unit
+from gbn.store.measures import Measure
 
 
 def sections(comparison: Comparison, setting: str) -> Iterator[Section]:
     """The sub-tables of one setting."""
-    yield _accuracy(comparison, setting)
+    yield _quality(comparison, setting)
     for unit in comparison.units(setting):
         if comparison.targets(setting):
             yield _targets(comparison, setting, unit)
@@ -28,14 +30,15 @@ def sections(comparison: Comparison, setting: str) -> Iterator[Section]:
 
 
 def summary(comparison: Comparison, setting: str) -> Section:
-    """The short table for a terminal: last accuracy, its difference, and the speed-ups in updates."""
+    """The short table for a terminal: the last value, its difference, and the speed-ups in updates."""
     reference, targets = comparison.runs.plan.reference, comparison.targets(setting)
+    final = comparison.final
     rows = []
     for arm in comparison.arms(setting):
         last = _estimate(_get(comparison, setting, "last", arm))
         against = _estimate(_get(comparison, setting, "last_difference", arm, reference))
-        row = [arm, str(len(comparison.runs.usable(setting, arm))), printed.accuracy(last)]
-        row.append(printed.difference(against))
+        row = [arm, str(len(comparison.runs.usable(setting, arm))), printed.value(last, final)]
+        row.append(printed.difference(against, final))
         for target in targets:
             speed = _get(comparison, setting, "speedup_to_target", arm, reference, "updates", target)
             row.append("1 (reference)" if arm == reference else printed.ratio(_estimate(speed)))
@@ -51,9 +54,9 @@ def summary(comparison: Comparison, setting: str) -> Section:
         (
             "arm",
             "n",
-            "test acc. (%)",
-            f"- {reference} (points)",
-            *(f"speed-up to {percent(t)}" for t in targets),
+            headings.column(final),
+            f"- {reference}{headings.counted(final)}",
+            *(f"speed-up to {comparison.measured.target(t)}" for t in targets),
         ),
         tuple(rows),
         (_resolution(comparison, setting, "updates"),) if targets else (),
@@ -76,15 +79,25 @@ def _estimate(figure: Figure | None) -> Estimate:
     return NOTHING if figure is None else figure.estimate
 
 
-def _accuracy(comparison: Comparison, setting: str) -> Section:
-    reference = comparison.runs.plan.reference
+_COLUMNS = {
+    "last": "last epoch",
+    "best_val": "best by validation",
+    "best_test": "best on test",
+    "best": "best of the run",
+}
+_OPTIMISTIC = {
+    "best_test": "Best on test selects on the test set: it is an upper bound, not a result.",
+    "best": "Best of the run selects on what it reports: it is optimistic, not a result.",
+}
+
+
+def _quality(comparison: Comparison, setting: str) -> Section:
+    reference, measured, final = comparison.runs.plan.reference, comparison.measured, comparison.final
+    quantities = columns_of(final)
     rows = []
     for arm in comparison.arms(setting):
         usable = comparison.runs.usable(setting, arm)
-        mean = {
-            name: _estimate(_get(comparison, setting, name, arm))
-            for name in ("last", "best_val", "best_test", "area")
-        }
+        mean = {name: _estimate(_get(comparison, setting, name, arm)) for name in (*quantities, "area")}
         against = {
             name: _estimate(_get(comparison, setting, f"{name}_difference", arm, reference))
             for name in ("last", "area")
@@ -94,33 +107,30 @@ def _accuracy(comparison: Comparison, setting: str) -> Section:
             (
                 arm,
                 f"{len(usable)}" + (f" ({diverged} diverged)" if diverged else ""),
-                printed.accuracy(mean["last"]),
-                printed.accuracy(mean["best_val"]),
-                printed.accuracy(mean["best_test"]),
-                printed.difference(against["last"]),
-                printed.accuracy(mean["area"]),
-                printed.difference(against["area"]),
+                *(printed.value(mean[name], final) for name in quantities),
+                printed.difference(against["last"], final),
+                printed.value(mean["area"], measured),
+                printed.difference(against["area"], measured),
             )
         )
+    optimistic = " ".join(text for name, text in _OPTIMISTIC.items() if name in quantities)
     return Section(
-        "Test accuracy in per cent: mean ± standard deviation over seeds; differences in points, arm - reference",
+        f"{headings.quality(final)}; {headings.differences(final, 'reference')}",
         (
-            *("arm", "n", "last epoch", "best by validation", "best on test"),
+            *("arm", "n", *(_COLUMNS[name] for name in quantities)),
             *(f"last - {reference}", "area under curve", f"area - {reference}"),
         ),
         tuple(rows),
-        (
-            f"Area under curve: mean of {comparison.measure} over the logarithm of the update. "
-            "Best on test selects on the test set: it is an upper bound, not a result.",
-        ),
+        (f"Area under curve: mean of {measured.key} over the logarithm of the update. {optimistic}",),
     )
 
 
 def _targets(comparison: Comparison, setting: str, unit: Unit) -> Section:
     reference, targets = comparison.runs.plan.reference, comparison.targets(setting)
+    measured = comparison.measured
     columns = ["arm"]
     for target in targets:
-        columns += [f"{unit} to {percent(target)}", "reached", "speed-up"]
+        columns += [f"{unit} to {measured.target(target)}", "reached", "speed-up"]
     rows = []
     for arm in comparison.arms(setting):
         row = [arm]
@@ -140,8 +150,8 @@ def _targets(comparison: Comparison, setting: str, unit: Unit) -> Section:
                 aa += ["", "", printed.ratio(speed) if speed.n else "needs 2 seeds"]
             rows.append(tuple(aa))
     return Section(
-        f"{unit.capitalize()} to a fixed accuracy: medians, and speed-up = {unit} of {reference} / {unit} of the "
-        "arm (greater than 1: the arm is faster)",
+        f"{unit.capitalize()} to a fixed {measured.name}{headings.direction(measured)}: medians, and speed-up = "
+        f"{unit} of {reference} / {unit} of the arm (greater than 1: the arm is faster)",
         tuple(columns),
         tuple(rows),
         (_resolution(comparison, setting, unit),),
@@ -149,7 +159,7 @@ def _targets(comparison: Comparison, setting: str, unit: Unit) -> Section:
 
 
 def _maximum(comparison: Comparison, setting: str, unit: Unit) -> Section:
-    reference = comparison.runs.plan.reference
+    reference, measured, final = comparison.runs.plan.reference, comparison.measured, comparison.final
     rows = []
     for arm in comparison.arms(setting):
         name = AA if arm == reference else arm
@@ -168,20 +178,26 @@ def _maximum(comparison: Comparison, setting: str, unit: Unit) -> Section:
                 printed.ratio(estimate),
                 printed.saving(estimate),
                 f"{figure.saved}/{estimate.n}",
-                printed.difference(last),
+                printed.difference(last, final),
             )
         )
+    best, accuracy = headings.best(measured), measured.family == "accuracy"
+    quality = "accuracy" if accuracy else measured.name
+    worth = "half a point more accuracy" if accuracy else f"a better final {measured.name}"
     return Section(
-        f"{unit.capitalize()} to the maximum of {reference} at the same seed (Mixture Normalization's metric): "
+        f"{unit.capitalize()} to the {best} of {reference} at the same seed (Mixture Normalization's metric): "
         f"speed-up = {unit} of {reference} / {unit} of the arm; saved = 1 - 1/speed-up",
-        ("arm", "pairs", "missed", "speed-up", "saved", "saved 31 % or more", f"last - {reference} (points)"),
+        (
+            *("arm", "pairs", "missed", "speed-up", "saved", "saved 31 % or more"),
+            f"last - {reference}{headings.counted(final)}",
+        ),
         tuple(rows),
         (
-            f"Measured on {comparison.measure} (the paper: test accuracy). This metric is the maximum of a "
-            "noisy curve, late for the reference by construction, and mixes final accuracy with speed: half a "
-            "point more accuracy alone can show as more than a third saved. Read a row only beside the A/A row "
+            f"Measured on {comparison.measure} (the paper: test accuracy). This metric is the {best} of a "
+            f"noisy curve, late for the reference by construction, and mixes final {quality} with speed: {worth} "
+            "alone can show as more than a third saved. Read a row only beside the A/A row "
             "(all ordered pairs of different seeds of the reference; its bracket spans what single rows of "
-            "identical arms would have shown) and beside the accuracy difference.",
+            f"identical arms would have shown) and beside the {quality} difference.",
         ),
     )
 
@@ -195,20 +211,32 @@ def _controls(comparison: Comparison, setting: str) -> Section:
             if last is None:
                 continue
             area = _estimate(_get(comparison, setting, "area_difference", arm, control))
-            row = [arm, control, printed.difference(last.estimate), printed.difference(area)]
+            row = [arm, control, printed.difference(last.estimate, comparison.final)]
+            row.append(printed.difference(area, comparison.measured))
             for target in targets:
                 speed = _get(comparison, setting, "speedup_to_target", arm, control, "updates", target)
                 row.append(printed.ratio(_estimate(speed)))
             rows.append(tuple(row))
     return Section(
-        "Each arm against its own controls: differences in points (arm - control), speed-up = updates of the "
+        f"Each arm against its own controls: {_of_controls(comparison.final)}, speed-up = updates of the "
         "control / updates of the arm",
-        ("arm", "control", "last", "area", *(f"speed-up to {percent(target)}" for target in targets)),
+        (
+            *("arm", "control", "last", "area"),
+            *(f"speed-up to {comparison.measured.target(target)}" for target in targets),
+        ),
         tuple(rows),
         (
             "bn_matched is BN started at the arm's gain and bias; bn_reparam is BN with the arm's Gaussian scale "
             "and shift inside the layer. Only what an arm shows beyond bn_reparam comes from its deviation measure.",
         ),
+    )
+
+
+def _of_controls(final: Measure) -> str:
+    return (
+        "differences in points (arm - control)"
+        if final.family == "accuracy"
+        else headings.differences(final, "control")
     )
 
 

@@ -10,9 +10,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from gbn.analysis.compare import Comparison
+import numpy as np
 
-#: What a run that diverged counts for in the choice of a rate: the accuracy of guessing among ten classes.
+from gbn.analysis.compare import Comparison
+from gbn.store import measures
+from gbn.store.measures import Measure
+
+#: What a run that diverged counts for in the choice of a rate: the accuracy of guessing among ten classes. Of another
+#: measure it counts for the worst value (:attr:`gbn.store.measures.Measure.worst`).
 CHANCE = 0.1
 
 
@@ -33,7 +38,7 @@ class Ranked:
 
 
 def rank_by_area(comparison: Comparison, setting: str = "", without: tuple[str, ...] = ()) -> list[Ranked]:
-    """The arms by their mean area under the curve, the largest first; ties by name.
+    """The arms by their mean area under the curve, the best first (the smallest where lower is better); ties by name.
 
     Args:
         comparison: of the screen's runs.
@@ -55,7 +60,8 @@ def rank_by_area(comparison: Comparison, setting: str = "", without: tuple[str, 
             ranked.append(Ranked(arm, math.nan, len(usable), why))
             continue
         ranked.append(Ranked(arm, float(comparison.values(setting, arm).area.mean()), len(usable)))
-    return sorted(ranked, key=lambda one: (bool(one.out), -one.value if not one.out else 0.0, one.arm))
+    sign = comparison.measured.sign
+    return sorted(ranked, key=lambda one: (bool(one.out), -sign * one.value if not one.out else 0.0, one.arm))
 
 
 @dataclass(frozen=True)
@@ -64,7 +70,7 @@ class BestSetting:
 
     Attributes:
         group: the second stage's setting that the rates are for; empty where there is one.
-        values: setting -> mean accuracy, in the grid's order.
+        values: setting -> mean of what :func:`selecting` says, in the grid's order.
         at_an_end: the best is the first or last setting, so the true optimum may lie outside the grid.
     """
 
@@ -88,11 +94,12 @@ def rate_of(setting: str) -> tuple[str, str]:
 
 
 def best_settings(comparison: Comparison) -> list[BestSetting]:
-    """For each arm the setting with the highest mean accuracy on the whole validation set at the last update.
+    """For each arm the setting with the best mean of :func:`selecting` at the last update.
 
     Where settings are named ``<setting>_lr_<rate>``, for each arm in each second-stage setting. A run that diverged
-    counts as :data:`CHANCE`. The grid's order of settings is taken as the order of rates. An arm without a single
-    finished run in a group is left out if others have theirs (BN at batch 1 is not applicable).
+    counts as :data:`CHANCE`, or for the worst value of another measure. The grid's order of settings is taken as the
+    order of rates. An arm without a single finished run in a group is left out if others have theirs (BN at batch 1
+    is not applicable).
 
     Raises:
         ValueError: an arm lacks runs in a setting, so that budgets would not be equal.
@@ -107,28 +114,38 @@ def best_settings(comparison: Comparison) -> list[BestSetting]:
                 continue
             values = {}
             for setting in settings:
-                accuracies = _last_validation(comparison, setting, arm)
+                found_values = _last_validation(comparison, setting, arm)
                 planned = len(plan.seeds(setting, arm))
-                if len(accuracies) < planned:
+                if len(found_values) < planned:
                     raise ValueError(
-                        f"{arm} in {setting}: {len(accuracies)} of {planned} runs are there; every arm needs its "
+                        f"{arm} in {setting}: {len(found_values)} of {planned} runs are there; every arm needs its "
                         "whole budget before rates are chosen: "
                         f"python scripts/reproduce.py {plan.selection.get('experiment')}"
                     )
-                values[setting] = sum(accuracies) / len(accuracies)
-            best = max(settings, key=lambda name: values[name])
+                values[setting] = sum(found_values) / len(found_values)
+            best = max(settings, key=lambda name: comparison.measured.sign * values[name])
             found.append(BestSetting(group, arm, best, values, best in (settings[0], settings[-1])))
     return found
 
 
+def selecting(comparison: Comparison) -> Measure:
+    """What settings are chosen by: accuracy on the whole validation set; another measure there, or as it stands."""
+    measured = comparison.measured
+    if measured.family == "accuracy":
+        return measures.measure("val_full_accuracy")
+    whole = measured.key.replace("val_", "val_full_", 1).removesuffix("_exact")
+    on_slice = measured.split == "validation" and not measured.whole
+    return measures.measure(whole) if on_slice and comparison.has(whole) else measured
+
+
 def _last_validation(comparison: Comparison, setting: str, arm: str) -> list[float]:
-    usable = comparison.runs.usable(setting, arm)
-    accuracies = []
-    for seed, status in zip(usable.seed, usable.status, strict=True):
-        curve = comparison.runs.curve(setting, arm, int(seed))
-        whole = curve["val_full_accuracy"].dropna() if "val_full_accuracy" in curve else curve.iloc[:0]
-        accuracies.append(CHANCE if status == "diverged" or not len(whole) else float(whole.iloc[-1]))
-    return accuracies
+    measure, values = selecting(comparison), []
+    worst = CHANCE if measure.family == "accuracy" else measure.worst
+    for seed, status in comparison.runs.statuses(setting, arm).items():
+        (curve,) = comparison.runs.columns(setting, arm, seed, [measure.key])
+        known = curve[np.isfinite(curve)]
+        values.append(worst if status == "diverged" or not len(known) else float(known[-1]))
+    return values
 
 
 def check(

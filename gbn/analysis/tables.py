@@ -10,10 +10,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from gbn.analysis import headings
 from gbn.analysis.compare import Comparison
 from gbn.analysis.effects.sections import refused_costs
 from gbn.analysis.frame import frame
 from gbn.analysis.sections import Section, sections
+from gbn.store import measures
 
 MARK = "gbn-table"
 SUFFIXES = (".md", ".csv", ".tex", ".runs.txt")
@@ -70,16 +72,28 @@ def explanation(comparison: Comparison) -> list[str]:
         f"Speed-up = reference / arm, reference `{reference}`: greater than 1 means that the arm is faster.",
         f"Made from {len(usable)} of {len(runs.runs)} planned runs, read from the {where}; pairs share their seed "
         "(initial weights, batches).",
-        f"Targets: first crossing by {comparison.measure}, {how}. "
+        f"Targets: {headings.crossing(comparison.measured)}, {how}. "
         f"Devices: {'; '.join(sorted(usable.machine.unique()))}.",
         "Intervals: 95 %, a row at a time; *: told from none also after Holm's correction over all rows and targets "
         "of a table.",
+        *_apart(comparison),
+    ]
+
+
+def _apart(comparison: Comparison) -> list[str]:
+    """That values of a network's features stand for themselves."""
+    measured = comparison.measured
+    if not measured.network:
+        return []
+    return [
+        f"{measured.key} rests on the features of {measured.network.replace('own', 'the own')}: it compares with "
+        "no value of other features, of another number of images, or of another publication."
     ]
 
 
 def footnotes(comparison: Comparison) -> list[str]:
     """What is missing, mixed or not compared."""
-    notes = list(comparison.runs.notes)
+    notes = [*comparison.runs.notes, *_without_targets(comparison)]
     for setting in comparison.runs.plan.settings:
         reason = comparison.seconds_reason(setting)
         if reason and len(comparison.arms(setting)):
@@ -90,6 +104,15 @@ def footnotes(comparison: Comparison) -> list[str]:
                 "no speed-up can be given."
             )
     return notes + refused_costs(comparison)
+
+
+def _without_targets(comparison: Comparison) -> list[str]:
+    planned = comparison.runs.plan.measure
+    if comparison.measured.comparable(measures.measure(planned)):
+        return []
+    return [
+        f"The fixed targets are values of {planned}: none was fixed for {comparison.measure} (give --targets)."
+    ]
 
 
 def all_sections(comparison: Comparison) -> dict[str, list[Section]]:

@@ -1,4 +1,7 @@
-"""When a run reaches an accuracy, and what is known of that time when it never does.
+"""When a run reaches a target, and what is known of that time when it never does.
+
+A target is a value of the measure: an accuracy to be at or above, or, where lower is better, a loss or a distance to
+be at or below.
 
 A run that ends without reaching the target is right-censored: its time lies beyond its last update, how far
 is not known. A run that diverged never reaches it. Nothing is ever replaced by "budget + 1".
@@ -39,21 +42,27 @@ def first_update(
     values: Sequence[float],
     target: float,
     interpolation: Interpolation = "interpolated",
+    higher_is_better: bool = True,
 ) -> float | None:
-    """The first update at which a curve is at or above `target`; None when it never is.
+    """The first update at which a curve is at `target` or better; None when it never is.
 
-    Between the last point below and the first point at the target the curve is taken as linear in log(update)
+    Between the last point short of it and the first point there the curve is taken as linear in log(update)
     ("interpolated": points stand on a geometric grid, so the first point alone would be late by up to a grid
     step); "first" takes that point itself. Where the first of all points is there already, it is the answer.
 
     Args:
         updates: increasing, at least 0.
-        values: accuracies at these updates, finite.
-        target: the accuracy asked for.
+        values: of the measure at these updates, finite.
+        target: the value asked for.
         interpolation: see above.
+        higher_is_better: whether better is at or above the target, or at or below it.
     """
-    highest = np.maximum.accumulate(np.asarray(values, dtype=float))
-    return _first_updates(np.asarray(updates, dtype=float), highest, values, [target], interpolation)[0]
+    sign = 1.0 if higher_is_better else -1.0
+    upward = sign * np.asarray(values, dtype=float)
+    highest = np.maximum.accumulate(upward)
+    return _first_updates(np.asarray(updates, dtype=float), highest, upward, [sign * target], interpolation)[
+        0
+    ]
 
 
 def _first_updates(
@@ -63,7 +72,7 @@ def _first_updates(
     targets: Sequence[float],
     interpolation: Interpolation,
 ) -> list[float | None]:
-    """:func:`first_update` for many targets; `highest` is the running maximum of the values."""
+    """:func:`first_update` for many targets, where higher is better; `highest` is the values' running maximum."""
     found: list[float | None] = []
     for target, index in zip(targets, highest.searchsorted(targets).tolist(), strict=True):
         if index == len(highest):
@@ -87,6 +96,7 @@ class Curve:
         updates, seconds: of all points, increasing (seconds are NaN where no clock was kept).
         measured_at, values: the points at which the measure was taken and finite.
         diverged: the run diverged, so what it has not reached it never will.
+        higher_is_better: which way the measure is better.
     """
 
     updates: np.ndarray
@@ -94,31 +104,43 @@ class Curve:
     measured_at: np.ndarray
     values: np.ndarray
     diverged: bool = False
+    higher_is_better: bool = True
 
     @classmethod
-    def of(cls, points: pd.DataFrame, measure: str = "val_accuracy", diverged: bool = False) -> "Curve":
+    def of(
+        cls,
+        points: pd.DataFrame,
+        measure: str = "val_accuracy",
+        diverged: bool = False,
+        higher_is_better: bool = True,
+    ) -> "Curve":
         """The curve of a frame of points (columns update, seconds and the measure, any of which may lack)."""
         ordered = points.sort_values("update") if "update" in points else points.iloc[:0]
         updates, seconds, values = (
             ordered[name].to_numpy(float) if name in ordered else np.full(len(ordered), np.nan)
             for name in ("update", "seconds", measure)
         )
-        return cls.of_columns(updates, seconds, values, diverged)
+        return cls.of_columns(updates, seconds, values, diverged, higher_is_better)
 
     @classmethod
     def of_columns(
-        cls, updates: np.ndarray, seconds: np.ndarray, values: np.ndarray, diverged: bool = False
+        cls,
+        updates: np.ndarray,
+        seconds: np.ndarray,
+        values: np.ndarray,
+        diverged: bool = False,
+        higher_is_better: bool = True,
     ) -> "Curve":
         """The curve of columns of equal length, `updates` increasing; NaN where something was not measured."""
         known = np.isfinite(values)
         if known.all():
-            return cls(updates, seconds, updates, values, diverged)
-        return cls(updates, seconds, updates[known], values[known], diverged)
+            return cls(updates, seconds, updates, values, diverged, higher_is_better)
+        return cls(updates, seconds, updates[known], values[known], diverged, higher_is_better)
 
     def time_to(
         self, target: float, unit: Unit = "updates", interpolation: Interpolation = "interpolated"
     ) -> Time:
-        """The time to `target` (a fraction), in updates or in seconds on the training clock.
+        """The time to `target` (a value of the measure), in updates or in seconds on the training clock.
 
         Between two points seconds are linear in updates.
         """
@@ -131,7 +153,7 @@ class Curve:
         asked = (*targets, interpolation)
         if asked not in self._found:  # kept, for the other unit
             self._found[asked] = _first_updates(
-                self.measured_at, self._highest, self.values, targets, interpolation
+                self.measured_at, self._highest, self._upward, [*map(self._sign, targets)], interpolation
             )
         found = self._found[asked]
         never = self.diverged or not len(self.updates)
@@ -148,14 +170,22 @@ class Curve:
     def _found(self) -> dict[tuple[float | str, ...], list[float | None]]:
         return {}
 
+    def _sign(self, value: float) -> float:
+        """The value where higher is better, else its negative: then higher is better of it."""
+        return value if self.higher_is_better else -value
+
+    @cached_property
+    def _upward(self) -> np.ndarray:
+        return self.values if self.higher_is_better else -self.values
+
     @cached_property
     def _highest(self) -> np.ndarray:
-        return np.maximum.accumulate(self.values)
+        return np.maximum.accumulate(self._upward)
 
     @property
-    def maximum(self) -> float | None:
-        """The highest value; None where the measure was never taken."""
-        return float(self.values.max()) if len(self.values) else None
+    def best(self) -> float | None:
+        """The best value (the highest, or the lowest); None where the measure was never taken."""
+        return self._sign(float(self._upward.max())) if len(self.values) else None
 
     @property
     def area(self) -> float:

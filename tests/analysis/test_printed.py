@@ -49,9 +49,9 @@ def test_differences_are_signed_points(given, text):
 
 
 def test_accuracies_are_per_cent_with_their_spread():
-    assert printed.accuracy(estimate(0.98123, sd=0.00214)) == "98.12 ± 0.21"
-    assert printed.accuracy(estimate(0.98123, n=1)) == "98.12"
-    assert printed.accuracy(NOTHING) == "-"
+    assert printed.value(estimate(0.98123, sd=0.00214)) == "98.12 ± 0.21"
+    assert printed.value(estimate(0.98123, n=1)) == "98.12"
+    assert printed.value(NOTHING) == "-"
 
 
 @pytest.mark.parametrize(

@@ -72,7 +72,7 @@ def test_a_diverged_run_never_reaches_what_it_has_not_reached():
 def test_points_without_the_measure_are_passed_over():
     run = curve([0.2, None, 0.6])
     assert run.time_to(0.4).low == pytest.approx(100)  # from 10 to 1000 directly
-    assert run.maximum == 0.6
+    assert run.best == 0.6
 
 
 def test_seconds_are_read_off_at_the_interpolated_update():
@@ -90,7 +90,7 @@ def test_an_empty_curve_and_an_absent_measure_know_nothing():
         Curve.of(pd.DataFrame(), "val_accuracy"),
         Curve.of(pd.DataFrame({"update": [1]}), "val_accuracy"),
     ):
-        assert run.maximum is None
+        assert run.best is None
         assert math.isnan(run.area)
         assert not run.time_to(0.5).reached
 

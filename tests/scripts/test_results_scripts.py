@@ -85,7 +85,7 @@ class TestSpeedupTable:
             (["--runs", "x", "--scale", "small"], "--scale belongs to an experiment"),
             (["experiments/quick", "--reference", "bn"], "--reference belongs to --runs"),
             (["experiments/quick", "--targets", "90"], "'90' is no accuracy between 0 and 1"),
-            (["--runs", "*", "--measure", "loss"], "measure='loss': allowed are"),
+            (["--runs", "*", "--measure", "loss"], "unknown measure 'loss' (did you mean 'val_loss'?)"),
             (["--runs", "cifar100-*"], "no run fits 'cifar100-*'"),
             (["experiments/quack"], "unknown experiment"),
         ],

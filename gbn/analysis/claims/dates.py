@@ -17,6 +17,7 @@ import yaml
 
 from gbn.analysis.claims.files import CLAIMS, SWEEP
 from gbn.analysis.claims.schema import Claim
+from gbn.store import measures
 from gbn.store.archive import Archive
 from gbn.store.records import Record, RunStore
 
@@ -127,7 +128,11 @@ def _commits(folder: Path) -> Iterator[tuple[str, datetime]]:
 
 def _rules(claims: str, sweep: str) -> dict[str, Any]:
     """claim id -> everything that its verdict depends on, but for the runs."""
-    measure = (yaml.safe_load(sweep) or {}).get("measure", "val_accuracy")
+    grid = yaml.safe_load(sweep) or {}
+    presets = {
+        scale: preset["measure"] for scale, preset in grid.get("scales", {}).items() if "measure" in preset
+    }
+    measure = (grid.get("measure", measures.DEFAULT), presets)
     rules = {}
     for claim in (yaml.safe_load(claims) or {}).get("claims", []):
         published = claim.get("published") if claim.get("verdict", {}).get("rule") == "number" else None

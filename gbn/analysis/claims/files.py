@@ -10,9 +10,11 @@ from typing import Any, get_args
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from gbn.analysis.claims.schema import Claim, Paper
+from gbn.analysis.claims.schema import COLUMNS, Claim, Paper, Rule
+from gbn.analysis.qualities import columns_of
 from gbn.config.errors import ConfigError, unknown
 from gbn.config.grid import FULL, Outline, outline, scales
+from gbn.store import measures
 
 CLAIMS, PAPERS, SWEEP = "claims.yaml", "papers.yaml", "sweep.yaml"
 
@@ -73,11 +75,13 @@ def outlines(folder: str | Path, experiment: str) -> dict[str, Outline]:
 
 
 def applies(claim: Claim, grid: Outline, scale: str) -> bool:
-    """Whether a rule can be judged at a scale: its setting and arms are there, and it has a target for it."""
+    """Whether a rule can be judged at a scale: its setting and arms are there, and what it has for each scale."""
     rule = claim.verdict
     if rule.rule == "none" or rule.setting not in grid.settings:
         return False
     if not {rule.arm, *rule.against} <= grid.arms.keys():
+        return False
+    if rule.rule == "direction" and rule.relevant_at(scale) is None:
         return False
     return rule.quantity != "speedup_to_target" or rule.target_at(scale) is not None
 
@@ -128,11 +132,15 @@ def _check(claim: Claim, grids: Mapping[str, Outline]) -> None:
     for name in rule.names:
         if name not in full.arms:
             raise unknown(f"arm of {where}", name, full.arms)
+    for key, value in (("target", rule.target), ("smallest effect", rule.relevant)):
+        for scale in value if isinstance(value, dict) else ():
+            if scale not in grids:
+                raise unknown(f"scale of the {key} of {where}", scale, grids)
+    _check_quantity(rule, grids, where)
+    if rule.rule == "direction" and rule.relevant_at(FULL) is None:
+        raise ConfigError(f"{where} relevant has no entry for the scale {FULL}")
     if rule.target is None:
         return
-    for scale in rule.target if isinstance(rule.target, dict) else ():
-        if scale not in grids:
-            raise unknown(f"scale of the target of {where}", scale, grids)
     if rule.target_at(FULL) is None:
         raise ConfigError(f"{where} target has no entry for the scale {FULL}")
     for scale, grid in grids.items():
@@ -142,6 +150,16 @@ def _check(claim: Claim, grids: Mapping[str, Outline]) -> None:
                 f"{where} target {rule.target_at(scale):g} is none of the grid's at scale {scale}; allowed: "
                 f"{allowed} (a mapping scale -> target gives each scale its own)"
             )
+
+
+def _check_quantity(rule: Rule, grids: Mapping[str, Outline], where: str) -> None:
+    """A measure without a test set has no best by validation, and one with it no best of the run."""
+    for grid in grids.values():
+        final = measures.measure(grid.measure).final
+        allowed = (*columns_of(final), "area")
+        if rule.quantity in COLUMNS and COLUMNS[rule.quantity] not in allowed:
+            names = [name for name, column in COLUMNS.items() if column in allowed]
+            raise unknown(f"quantity for the measure {grid.measure} of {where}", rule.quantity, names)
 
 
 def _checked(model: type[Any], content: Any, where: str) -> Any:

@@ -7,7 +7,7 @@ it has a pair of the claim's runs, else each miniature that has one.
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -23,6 +23,8 @@ from gbn.analysis.inference.decisions import holm_levels
 from gbn.analysis.load import NothingFound, Source, load_grid_runs
 from gbn.analysis.plan import GridLike
 from gbn.config.grid import FULL, Outline, load_grid
+from gbn.store import measures
+from gbn.store.measures import Measure
 
 #: (experiment, scale, the (setting, arm) needed) -> grid.
 GridLoader = Callable[[str, str, set[tuple[str, str]]], GridLike]
@@ -37,6 +39,8 @@ class Verdict:
         outcome: "holds", "fails", "open", "not run" or "underspecified".
         scale: "full", or the miniature's name.
         measure: the curve that times and areas were taken from; empty where nothing ran.
+        final: the key of what runs came to: the measure on the test set where there is one.
+        planned: scale -> the measure of the grid there; empty where there is no grid yet.
         estimates: arm of `against` -> estimate, its interval at the level that Holm gives the test.
         levels: arm of `against` -> that level.
         tests: tests in the family.
@@ -55,6 +59,8 @@ class Verdict:
     outcome: Outcome
     scale: str = FULL
     measure: str = ""
+    final: str = ""
+    planned: Mapping[str, str] = field(default_factory=dict)
     estimates: Mapping[str, Estimate] = field(default_factory=dict)
     levels: Mapping[str, float] = field(default_factory=dict)
     tests: int = 0
@@ -72,6 +78,14 @@ class Verdict:
     def word(self) -> str:
         """For people: reproduced, not reproduced, inconclusive, ...; of a miniature supported (small), ..."""
         return word(self.outcome, self.scale)
+
+    @property
+    def compared(self) -> Measure:
+        """What a difference is of; where nothing ran, at full scale."""
+        measured = measures.measure(self.measure or self.planned.get(FULL, measures.DEFAULT))
+        return self.claim.verdict.compared(
+            measured, measures.measure(self.final) if self.final else measured.final
+        )
 
     @property
     def blind(self) -> bool | None:
@@ -136,7 +150,13 @@ def _experiment(
         for claim, verdict in _family(family, comparison, scale, starts).items():
             if claim in {one.id for one in waiting} and verdict.runs:
                 found[claim].append(verdict)
-    return {claim.id: found[claim.id] or [_unjudged(claim, bool(grids))] for claim in claims}
+    planned = {scale: grid.measure for scale, grid in grids.items()}
+    return {
+        claim.id: [
+            replace(one, planned=planned) for one in found[claim.id] or [_unjudged(claim, bool(grids))]
+        ]
+        for claim in claims
+    }
 
 
 def _wanted(family: Sequence[Claim], grid: Outline) -> set[tuple[str, str]]:
@@ -182,7 +202,8 @@ def _verdict(
 ) -> Verdict:
     rule = claim.verdict
     estimates = {against: one.estimate(levels[against]) for against, one in measured.items()}
-    outcome, reason = decide(rule, claim.published, estimates)
+    higher = comparison.measured.higher_is_better
+    outcome, reason = decide(rule, claim.published, estimates, scale, higher)
     refused = next((one.refused for one in measured.values() if one.refused), "")
     rows = _rows(comparison, rule.setting, rule.arm, {name: one.seeds for name, one in measured.items()})
     began = starts.of(rows)
@@ -196,6 +217,7 @@ def _verdict(
         outcome=outcome,
         scale=scale,
         measure=comparison.measure,
+        final=comparison.final.key,
         estimates=estimates,
         levels=levels,
         tests=tests,

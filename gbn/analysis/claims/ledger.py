@@ -38,7 +38,7 @@ def section(verdicts: Sequence[Verdict], linked: bool = False) -> Section:
         (
             f"[{one.claim.id}](#{one.claim.id})" if linked else one.claim.id,
             one.word,
-            wording.published(one.claim, short=True),
+            wording.published(one.claim, True, one.compared),
             here(one),
             str(one.n) if one.runs else "",
             {True: "yes", False: "no", None: "?" if one.runs else ""}[one.blind],
@@ -52,7 +52,7 @@ def here(verdict: Verdict) -> str:
     """The measured value, of each comparison where there are several."""
     rule, many = verdict.claim.verdict, len(verdict.estimates) > 1
     parts = [
-        wording.result(rule, estimate) + (f" against {name}" if many else "")
+        wording.result(rule, estimate, verdict.compared) + (f" against {name}" if many else "")
         for name, estimate in verdict.estimates.items()
     ]
     return "; ".join(parts)
@@ -93,13 +93,13 @@ def _claim(verdict: Verdict) -> list[str]:
     source = f"[{claim.source.read}]({claim.source.url})"
     whose = "Published" if claim.origin == "published" else "Ours"
     lines = [f"#### {claim.id}", "", f"{claim.wording}", ""]
-    number = f": {wording.published(claim)}" if claim.origin == "published" else ""
+    number = f": {wording.published(claim, measure=verdict.compared)}" if claim.origin == "published" else ""
     unit = f" ({claim.published.unit})" if claim.published and claim.verdict.quantity else ""
     lines.append(f"* {whose}, read in: {source}{number}{unit}. {claim.conditions}")
     if claim.underspecified:
         unknowns = ", ".join(f"{what} ({_code(key)})" for what, key in claim.underspecified.items())
         lines.append(f"* Not known (and what covers it): {unknowns}.")
-    return [*lines, f"* Rule: {wording.rule_in_words(claim)}"]
+    return [*lines, f"* Rule: {wording.rule_in_words(verdict)}"]
 
 
 def _code(key: str) -> str:
@@ -122,12 +122,13 @@ def _result(verdict: Verdict) -> list[str]:
             else ""
         )
         lines.append(
-            f"  * {rule.arm} against {name}: {wording.result(rule, estimate)}, n = {estimate.n}, {estimate.method}"
-            f"{misses}, {level}"
+            f"  * {rule.arm} against {name}: {wording.result(rule, estimate, verdict.compared)}, n = {estimate.n}, "
+            f"{estimate.method}{misses}, {level}"
         )
     for name, estimate in verdict.controls.items():
         lines.append(
-            f"  * beside it, against {name}: {wording.result(rule, estimate)}, n = {estimate.n}, 95 % interval"
+            f"  * beside it, against {name}: {wording.result(rule, estimate, verdict.compared)}, n = {estimate.n}, "
+            "95 % interval"
         )
     measured, machines = wording.measured_on(verdict), "; ".join(verdict.devices)
     lines.append(f"  * scale {wording.at_scale(verdict)}, measured on {measured}; {machines}")

@@ -4,13 +4,11 @@ import math
 from dataclasses import dataclass, replace
 
 from gbn.analysis import statistics
-from gbn.analysis.claims.schema import TIMES, Rule
+from gbn.analysis.claims.schema import COLUMNS, TIMES, Rule
 from gbn.analysis.compare import Comparison
 from gbn.analysis.estimate import LEVEL, Estimate
 from gbn.analysis.inference.power import advice, advice_for_signs
 from gbn.analysis.targets import Time
-
-_COLUMNS = {"last_difference": "last", "best_val_difference": "best_val", "area_difference": "area"}
 
 
 @dataclass(frozen=True)
@@ -19,7 +17,7 @@ class Measurement:
 
     Attributes:
         quantity: of :data:`gbn.analysis.claims.schema.Quantity`.
-        arm, against: times, or accuracies as fractions, one a pair.
+        arm, against: times, or values of the measure (accuracies are fractions), one a pair.
         seeds: of the pairs, in the same order.
         refused: why there are no values, where that is so.
     """
@@ -31,7 +29,7 @@ class Measurement:
     refused: str = ""
 
     def estimate(self, level: float = LEVEL) -> Estimate:
-        """The quantity with its interval of this level: a ratio, a share saved or a difference of fractions."""
+        """The quantity with its interval of this level: a ratio, a share saved or a difference of values."""
         plain = self._plain(level)
         return plain if self.quantity != "saving_to_maximum" or not plain.n else _saved(plain)
 
@@ -45,7 +43,8 @@ class Measurement:
         if self.quantity in TIMES or not plain.n:
             return advice(plain, level)
         # What a log ratio is there, a difference is here.
-        text = advice(replace(plain, value_low=math.exp(plain.value_low)), level)
+        effect = min(max(plain.value_low, -700.0), 700.0)  # beyond, exp would overflow
+        text = advice(replace(plain, value_low=math.exp(effect)), level)
         return text.replace("a ratio so near 1", "a difference so small")
 
     def _plain(self, level: float) -> Estimate:
@@ -57,20 +56,25 @@ class Measurement:
 def measure(comparison: Comparison, rule: Rule, arm: str, against: str, target: float | None) -> Measurement:
     """The pairs of an arm and another in a rule's quantity.
 
-    The maximum is that of `against` at the same seed (Mixture Normalization's metric, there BN's). Pairs without
-    a value (no test accuracy, no curve of the measure) are left out.
+    The maximum (the best value) is that of `against` at the same seed (Mixture Normalization's metric, there BN's).
+    Pairs without a value (no test accuracy, no curve of the measure) are left out.
     """
     quantity = str(rule.quantity)
     setting, seeds = rule.setting, comparison.pairs(rule.setting, arm, against)
-    if quantity in _COLUMNS:
-        ours, theirs = (comparison.values(setting, name)[_COLUMNS[quantity]] for name in (arm, against))
+    if quantity in COLUMNS:
+        frames = [comparison.values(setting, name) for name in (arm, against)]
+        if COLUMNS[quantity] not in frames[0]:
+            others = ", ".join(name for name, column in COLUMNS.items() if column in frames[0])
+            absent = f"{comparison.final.key} has no {quantity}: its rule can take {others}"
+            return Measurement(quantity, (), (), tuple(seeds), absent)
+        ours, theirs = (frame[COLUMNS[quantity]] for frame in frames)
         known = tuple(s for s in seeds if not math.isnan(ours[s] - theirs[s]))
         first, second = (tuple(float(side[s]) for s in known) for side in (ours, theirs))
         return Measurement(quantity, first, second, known)
     reason = comparison.seconds_reason(setting) if rule.unit == "seconds" else None
     if reason:
         return Measurement(quantity, (), (), tuple(seeds), f"seconds are not compared: {reason}")
-    goals = {s: comparison.curve(setting, against, s).maximum if target is None else target for s in seeds}
+    goals = {s: comparison.curve(setting, against, s).best if target is None else target for s in seeds}
     known = tuple(seed for seed, goal in goals.items() if goal is not None)
     early, late = (
         tuple(comparison.time(setting, one, s, float(goals[s] or 0.0), rule.unit) for s in known)

@@ -5,10 +5,12 @@ An interval that only touches the null, or the smallest relevant effect, is not 
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Literal
 
-from gbn.analysis.claims.schema import Published, Rule
+from gbn.analysis.claims.schema import TIMES, Published, Rule
 from gbn.analysis.estimate import Estimate
+from gbn.config.grid import FULL
 
 Outcome = Literal["holds", "fails", "open", "not run", "underspecified"]
 
@@ -29,13 +31,21 @@ def word(outcome: Outcome, scale: str) -> str:
     return f"{_SMALL[outcome]} ({scale})"
 
 
-def decide(rule: Rule, published: Published | None, estimates: Mapping[str, Estimate]) -> tuple[Outcome, str]:
+def decide(
+    rule: Rule,
+    published: Published | None,
+    estimates: Mapping[str, Estimate],
+    scale: str = FULL,
+    higher_is_better: bool = True,
+) -> tuple[Outcome, str]:
     """The outcome with its reason.
 
     Args:
         rule: "direction" or "number".
         published: the number of a rule "number".
         estimates: for each arm of `rule.against` the estimate with the interval of its level after Holm.
+        scale: where it is judged, for the smallest effect that counts there.
+        higher_is_better: of the measure: a difference of one of which lower is better holds below 0.
     """
     n = min(estimate.n for estimate in estimates.values())
     assert rule.pairs is not None
@@ -50,21 +60,29 @@ def decide(rule: Rule, published: Published | None, estimates: Mapping[str, Esti
     if rule.rule == "number":
         assert published is not None
         return _number(rule, published, estimates)
-    return _direction(rule, estimates)
+    relevant = rule.relevant_at(scale)
+    assert relevant is not None
+    return _direction(rule, estimates, relevant, higher_is_better or rule.quantity in TIMES)
 
 
-def _direction(rule: Rule, estimates: Mapping[str, Estimate]) -> tuple[Outcome, str]:
-    assert rule.relevant is not None
+def _direction(
+    rule: Rule, estimates: Mapping[str, Estimate], relevant: float, upward: bool
+) -> tuple[Outcome, str]:
+    """Improvements are compared: differences as they are, or (`upward` False) their negatives."""
+    if not upward:
+        estimates = {name: replace(one, low=-one.high, high=-one.low) for name, one in estimates.items()}
+    better, worse = ("above", "below") if upward else ("below", "above")
     if all(estimate.low > rule.null for estimate in estimates.values()):
-        return "holds", f"every interval lies above {rule.null:g}"
+        return "holds", f"every interval lies {better} {rule.null:g}"
     for name, estimate in estimates.items():
         if estimate.high < rule.null:
-            return "fails", f"against {name} the interval lies below {rule.null:g}: the other way round"
+            return "fails", f"against {name} the interval lies {worse} {rule.null:g}: the other way round"
     for name, estimate in estimates.items():
-        if estimate.high < rule.relevant:
+        if estimate.high < relevant:
+            smallest = relevant if upward else -relevant
             return (
                 "fails",
-                f"against {name} the interval ends below {rule.relevant:g}, the smallest effect that counts",
+                f"against {name} the interval ends {worse} {smallest:g}, the smallest effect that counts",
             )
     open_ = [name for name, estimate in estimates.items() if estimate.low <= rule.null]
     return "open", f"the interval against {', '.join(open_)} holds both {rule.null:g} and relevant effects"

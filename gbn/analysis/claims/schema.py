@@ -10,16 +10,26 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from gbn.store.measures import Measure
+
 Quantity = Literal[
     "speedup_to_target",
     "speedup_to_maximum",
     "saving_to_maximum",
     "last_difference",
     "best_val_difference",
+    "best_difference",
     "area_difference",
 ]
 RATIOS = ("speedup_to_target", "speedup_to_maximum")
 TIMES = (*RATIOS, "saving_to_maximum")
+#: What differences are of: a column of :mod:`gbn.analysis.qualities`, or the area under the curve.
+COLUMNS = {
+    "last_difference": "last",
+    "best_val_difference": "best_val",
+    "best_difference": "best",
+    "area_difference": "area",
+}
 
 Text = Annotated[str, Field(min_length=1)]
 Url = Annotated[str, Field(pattern=r"^https?://\S+$")]
@@ -51,6 +61,8 @@ class Published(Section):
     """A published number: a value, a range, or both, in the unit of the rule's quantity.
 
     Speed-ups are ratios; shares saved and differences of accuracy are fractions (0.31 is 31 %, 0.028 is 2.8 points).
+    A difference is arm - against in the curve's unit, so where lower is better an improvement is negative (an FID of
+    33.35 against 37.56 is -4.21).
     """
 
     value: float | None = None
@@ -84,13 +96,16 @@ class Rule(Section):
     Attributes:
         rule: "direction" (the interval lies wholly beyond the null), "number" (it overlaps the published range) or
             "none", with the `reason`.
-        quantity: what is measured of `arm` against each of `against`; greater is better in all of them.
+        quantity: what is measured of `arm` against each of `against`. Of ratios and shares saved greater is better;
+            of differences (arm - against) what is better of the grid's measure.
         setting: of the grid; empty where it has one.
-        target: the accuracy of "speedup_to_target"; a mapping scale -> accuracy where scales differ.
+        target: of "speedup_to_target", a value of the measure; a mapping scale -> value where scales differ.
         unit: of times: "updates" or "seconds".
         controls: shown beside the result, no part of the verdict.
         pairs: with fewer pairs the verdict stays open.
-        relevant: the smallest effect that deserves the claim's name: a ratio, a share saved, or points as a fraction.
+        relevant: the smallest effect that deserves the claim's name: a ratio, a share saved, points as a fraction, or
+            how much better in the measure's unit, always above the null; a mapping scale -> effect where scales
+            measure differently.
         scale: where "reproduced" may be said: the grid as it stands. Its presets are miniatures.
     """
 
@@ -103,7 +118,7 @@ class Rule(Section):
     against: list[str] = []
     controls: list[str] = []
     pairs: Annotated[int, Field(ge=2)] | None = None
-    relevant: float | None = None
+    relevant: float | dict[str, float] | None = None
     scale: Literal["full"] = "full"
     reason: str | None = None
 
@@ -124,10 +139,12 @@ class Rule(Section):
             raise ValueError("target belongs to quantity speedup_to_target, and that needs one")
         if self.unit == "seconds" and self.quantity not in TIMES:
             raise ValueError(f"unit: seconds belongs to times ({', '.join(TIMES)}), not to {self.quantity}")
-        if self.relevant is not None and self.relevant <= self.null:
-            raise ValueError(
-                f"relevant must lie above {self.null:g}, where nothing differs; got {self.relevant:g}"
-            )
+        effects = self.relevant.values() if isinstance(self.relevant, dict) else [self.relevant]
+        for effect in effects:
+            if effect is not None and effect <= self.null:
+                raise ValueError(
+                    f"relevant must lie above {self.null:g}, where nothing differs; got {effect:g}"
+                )
         repeated = {name for name in (*self.against, *self.controls, self.arm) if self.names.count(name) > 1}
         if repeated:
             raise ValueError(
@@ -148,6 +165,14 @@ class Rule(Section):
     def target_at(self, scale: str) -> float | None:
         """The target at a scale; None where the rule has none for it."""
         return self.target.get(scale) if isinstance(self.target, dict) else self.target
+
+    def relevant_at(self, scale: str) -> float | None:
+        """The smallest effect that counts at a scale; None where the rule has none for it."""
+        return self.relevant.get(scale) if isinstance(self.relevant, dict) else self.relevant
+
+    def compared(self, measured: Measure, final: Measure) -> Measure:
+        """What a difference is of: the area of the curve's measure, else what runs came to."""
+        return measured if self.quantity == "area_difference" else final
 
 
 class Claim(Section):

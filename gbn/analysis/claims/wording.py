@@ -1,25 +1,29 @@
 """Claims, rules and results in words, the same wherever they are shown."""
 
 import math
+from collections.abc import Mapping
 
 from gbn.analysis import printed
 from gbn.analysis.claims.judge import Verdict
 from gbn.analysis.claims.schema import RATIOS, TIMES, Claim, Published, Rule
 from gbn.analysis.estimate import Estimate
 from gbn.config.grid import FULL
+from gbn.store import measures
+from gbn.store.measures import ACCURACY, Measure
 
 _NAMES = {
     "speedup_to_target": "speed-up",
     "speedup_to_maximum": "speed-up to the maximum that the other reached at that seed",
     "saving_to_maximum": "share saved on the way to the maximum that the other reached at that seed",
-    "last_difference": "difference of test accuracies after the last epoch",
-    "best_val_difference": "difference of test accuracies at the best validation accuracy",
+    "last_difference": "difference of {values} after the last epoch",
+    "best_val_difference": "difference of {values} at the best {selected}",
+    "best_difference": "difference of {values} at the best of each run",
     "area_difference": "difference of the areas under the curve",
 }
 
 
-def result(rule: Rule, estimate: Estimate) -> str:
-    """An estimate with its interval: a ratio, a share in per cent, or percentage points."""
+def result(rule: Rule, estimate: Estimate, measure: Measure = ACCURACY) -> str:
+    """An estimate with its interval: a ratio, a share in per cent, percentage points or the measure's unit."""
     if not estimate.n:
         return printed.NONE
     if rule.quantity in RATIOS:
@@ -28,7 +32,7 @@ def result(rule: Rule, estimate: Estimate) -> str:
         ends = [_share(end) for end in (estimate.low, estimate.high)]
         known = not (math.isnan(estimate.low) or math.isnan(estimate.high))
         return f"{_saved(estimate)} % saved" + (f" [{ends[0]}, {ends[1]}]" if known else "")
-    return f"{printed.difference(estimate)} points"
+    return " ".join(filter(None, (printed.difference(estimate, measure), measure.points)))
 
 
 def _saved(estimate: Estimate) -> str:
@@ -44,8 +48,8 @@ def _share(value: float) -> str:
     return "-inf" if value == -math.inf else f"{100 * value:+.0f}"
 
 
-def published(claim: Claim, short: bool = False) -> str:
-    """What was published: a number in its unit, or that there is none."""
+def published(claim: Claim, short: bool = False, measure: Measure = ACCURACY) -> str:
+    """What was published: a number in its unit (a difference in that of `measure`), or that there is none."""
     if claim.origin == "ours":
         return "(ours)" if short else "a question of ours"
     if claim.published is None:
@@ -54,7 +58,9 @@ def published(claim: Claim, short: bool = False) -> str:
     if rule.quantity in TIMES and rule.quantity not in RATIOS:
         return f"{_scaled(claim.published)} % saved"
     if rule.quantity is not None and rule.quantity not in TIMES:
-        return f"{_scaled(claim.published, '+.2f')} points"
+        low, high = (measure.number(end, "+") for end in claim.published.range)
+        ends = low if low == high else f"{low} to {high}"
+        return " ".join(filter(None, (ends, measure.points or measure.name)))
     return number if rule.quantity in RATIOS else f"{number} {claim.published.unit}"
 
 
@@ -63,39 +69,69 @@ def _number(number: Published) -> str:
     return f"{low:g}" if low == high else f"{low:g} to {high:g}"
 
 
-def _scaled(number: Published, form: str = "g") -> str:
+def _scaled(number: Published) -> str:
     low, high = (100 * end for end in number.range)
-    return f"{low:{form}}" if low == high else f"{low:{form}} to {high:{form}}"
+    return f"{low:g}" if low == high else f"{low:g} to {high:g}"
 
 
-def rule_in_words(claim: Claim) -> str:
+def quantity(rule: Rule, measure: Measure) -> str:
+    """The name of a rule's quantity, of values of `measure`."""
+    values, selected = measure.label, "validation value"
+    if measure.family == "accuracy":
+        values, selected = "test accuracies", "validation accuracy"
+    return _NAMES[str(rule.quantity)].format(values=values, selected=selected)
+
+
+def rule_in_words(verdict: Verdict) -> str:
     """The rule of a verdict as a sentence."""
-    rule = claim.verdict
+    rule = verdict.claim.verdict
     if rule.rule == "none":
         return f"None: {rule.reason}"
     where = f", setting {rule.setting}" if rule.setting else ""
-    text = f"{_NAMES[str(rule.quantity)]}{_target(rule)}, {rule.arm} against {' and '.join(rule.against)}{where}: "
+    what = quantity(rule, verdict.compared) + target(rule, verdict.planned)
+    text = f"{what}, {rule.arm} against {' and '.join(rule.against)}{where}: "
     if rule.rule == "number":
         text += f"the interval overlaps what was published and excludes {rule.null:g}"
     else:
         each = "each interval" if len(rule.against) > 1 else "the interval"
-        text += f"{each} lies above {rule.null:g} (below {_relevant(rule)} no effect counts)"
+        side = "above" if rule.quantity in TIMES or verdict.compared.higher_is_better else "below"
+        text += f"{each} lies {side} {rule.null:g} ({_relevant(rule, verdict)})"
     return f"{text[0].upper()}{text[1:]}; at least {rule.pairs} pairs."
 
 
-def _target(rule: Rule) -> str:
+def target(rule: Rule, planned: Mapping[str, str]) -> str:
+    """ " to 95 % in updates": the target of each scale, as a value of its measure (`planned`: scale -> key)."""
     unit = f" in {rule.unit}" if rule.quantity in TIMES else ""
     if isinstance(rule.target, dict):
-        each = ", ".join(f"{100 * target:g} % ({scale})" for scale, target in rule.target.items())
+        each = ", ".join(f"{_measure(planned, s).target(value)} ({s})" for s, value in rule.target.items())
         return f" to {each}{unit}"
-    return f" to {100 * rule.target:g} %{unit}" if rule.target is not None else unit
+    return f" to {_measure(planned).target(rule.target)}{unit}" if rule.target is not None else unit
 
 
-def _relevant(rule: Rule) -> str:
+def _measure(planned: Mapping[str, str], scale: str = FULL) -> Measure:
+    return measures.measure(planned.get(scale, planned.get(FULL, measures.DEFAULT)))
+
+
+def _relevant(rule: Rule, verdict: Verdict) -> str:
     assert rule.relevant is not None
+    if isinstance(rule.relevant, dict):
+        each = ", ".join(
+            f"{_effect(rule, effect, _measure(verdict.planned, scale))} ({scale})"
+            for scale, effect in rule.relevant.items()
+        )
+        return f"smaller effects than {each} do not count"
+    effect = _effect(rule, rule.relevant, verdict.compared)
+    if rule.quantity in TIMES or verdict.compared.higher_is_better:
+        return f"below {effect} no effect counts"
+    return f"no effect smaller than {effect} counts"
+
+
+def _effect(rule: Rule, effect: float, measure: Measure) -> str:
     if rule.quantity in RATIOS:
-        return f"{rule.relevant:g}"
-    return f"{100 * rule.relevant:g} {'% saved' if rule.quantity in TIMES else 'points'}"
+        return f"{effect:g}"
+    if rule.quantity in TIMES:
+        return f"{100 * effect:g} % saved"
+    return " ".join(filter(None, (f"{measure.shown(effect):g}", measure.points or measure.name)))
 
 
 def age(verdict: Verdict) -> str:
@@ -115,9 +151,11 @@ def age(verdict: Verdict) -> str:
 
 
 def measured_on(verdict: Verdict) -> str:
-    """The curve, or the accuracy, that the numbers come from."""
-    differences = ("last_difference", "best_val_difference")
-    return "test accuracy" if verdict.claim.verdict.quantity in differences else verdict.measure
+    """The curve, or the test accuracy, that the numbers come from."""
+    compared, quantity = verdict.compared, verdict.claim.verdict.quantity
+    if quantity in TIMES or quantity == "area_difference":
+        return verdict.measure
+    return compared.title if compared.family == "accuracy" else f"{compared.key} ({compared.direction})"
 
 
 def at_scale(verdict: Verdict) -> str:

@@ -174,7 +174,7 @@ def controls_of(plan: Plan, arm: str) -> tuple[str, str] | None:
 
 
 def chains(comparison: Comparison, setting: str) -> Iterator[Chain]:
-    """Every chain of a setting: for each arm with both controls, each target in each unit, area, last accuracy.
+    """Every chain of a setting: for each arm with both controls, each target in each unit, area, last value.
 
     An arm without a seed that it shares with its controls and the reference has none.
     """

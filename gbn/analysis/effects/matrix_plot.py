@@ -11,15 +11,13 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from gbn.analysis import headings
 from gbn.analysis.compare import Comparison
 from gbn.analysis.estimate import Estimate
 from gbn.analysis.plots import DPI
+from gbn.store.measures import Measure
 
 _RC = {"font.size": 8, "axes.linewidth": 0.6, "pdf.fonttype": 42}
-_QUANTITIES = {
-    "area_difference": "area under the curve (points)",
-    "last_difference": "test accuracy, last epoch (points)",
-}
 
 
 def cells(comparison: Comparison, setting: str) -> dict[tuple[str, str], str]:
@@ -38,18 +36,20 @@ def draw(comparison: Comparison, setting: str) -> Figure | None:
     with mpl.rc_context(_RC):
         width, height = 2 * (1.5 + 0.62 * len(columns)), 1.35 + 0.42 * len(rows)
         figure = Figure(figsize=(width, height), dpi=DPI)
-        for axes, (quantity, title) in zip(figure.subplots(1, 2), _QUANTITIES.items(), strict=True):
+        for axes, (quantity, title, measure) in zip(
+            figure.subplots(1, 2), _quantities(comparison), strict=True
+        ):
             estimates = {
                 key: comparison.lookup[setting, quantity, arm, reference, "", -1.0].estimate
                 for key, arm in found.items()
             }
-            _matrix(axes, rows, columns, estimates)
+            _matrix(axes, rows, columns, estimates, measure)
             axes.set_title(f"{title}: arm - {reference}", fontsize=8)
         title = comparison.runs.plan.title + (f": {setting}" if setting else "")
         figure.text(0.02, 1 - 0.09 / height, title, fontsize=9.5, fontweight="bold", va="top")
         caption = (
             "Mean paired difference ± half-width of its 95 % t interval; bold: the interval excludes 0, one cell at "
-            f"a time. Up to {max(one.n for one in estimates.values())} pairs."
+            f"a time. Up to {max(one.n for one in estimates.values())} pairs.{_better(comparison.measured)}"
         )
         figure.text(0.02, 0.07 / height, caption, fontsize=6.8, color="0.3", va="bottom")
         figure.subplots_adjust(
@@ -77,23 +77,44 @@ def save(comparison: Comparison, folder: Path) -> tuple[list[Path], list[str]]:
     return paths, notes
 
 
+def _quantities(comparison: Comparison) -> tuple[tuple[str, str, Measure], ...]:
+    """Of each panel the quantity, its name and the measure that it is a difference of."""
+    measured, final = comparison.measured, comparison.final
+    return (
+        ("area_difference", f"area under the curve{headings.counted(measured)}", measured),
+        ("last_difference", f"{final.title}, last epoch{headings.counted(final)}", final),
+    )
+
+
+def _better(measured: Measure) -> str:
+    """Which colour is the better one, where a reader may not expect it."""
+    return "" if measured.family == "accuracy" else f" Blue is better: {measured.direction}."
+
+
 def _matrix(
-    axes: Axes, rows: list[str], columns: list[str], estimates: dict[tuple[str, str], Estimate]
+    axes: Axes,
+    rows: list[str],
+    columns: list[str],
+    estimates: dict[tuple[str, str], Estimate],
+    measure: Measure,
 ) -> None:
     values = np.full((len(rows), len(columns)), np.nan)
     for (row, column), one in estimates.items():
-        values[rows.index(row), columns.index(column)] = 100 * one.value_low
+        values[rows.index(row), columns.index(column)] = measure.shown(one.value_low)
     most = np.nanmax(np.abs(values)) or 1.0
-    axes.imshow(values, cmap="RdBu", vmin=-most, vmax=most, aspect="auto")
+    axes.imshow(
+        values, cmap="RdBu" if measure.higher_is_better else "RdBu_r", vmin=-most, vmax=most, aspect="auto"
+    )
     axes.set_xticks(range(len(columns)), columns, rotation=25, ha="right")
     axes.set_yticks(range(len(rows)), rows)
     axes.tick_params(length=0)
     for (row, column), one in estimates.items():
-        value = 100 * one.value_low
+        value = measure.shown(one.value_low)
+        digits = measure.digits - 1
         axes.text(
             columns.index(column),
             rows.index(row),
-            f"{round(value, 1) + 0.0:+.1f}\n±{50 * (one.high - one.low):.1f}",
+            f"{round(value, digits) + 0.0:+.{digits}f}\n±{measure.shown(one.high - one.low) / 2:.{digits}f}",
             ha="center",
             va="center",
             fontsize=6.5,

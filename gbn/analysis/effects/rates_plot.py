@@ -1,4 +1,4 @@
-"""The figure of a tuning stage: accuracy against the learning rate, a line an arm, its selected rate marked."""
+"""The figure of a tuning stage: quality against the learning rate, a line an arm, its selected rate marked."""
 
 import math
 from collections.abc import Sequence
@@ -13,6 +13,8 @@ from matplotlib.ticker import NullLocator
 from gbn.analysis.labels import label_ends
 from gbn.analysis.plots import COLOURS, DPI, REFERENCE, STYLES
 from gbn.analysis.selection import BestSetting, rate_of
+from gbn.store import measures
+from gbn.store.measures import Measure
 
 _RC = {
     "font.size": 8,
@@ -21,10 +23,13 @@ _RC = {
     "axes.linewidth": 0.6,
     "pdf.fonttype": 42,
 }
+VALIDATION = measures.measure("val_full_accuracy")
 _WIDTH, _HEIGHT, _TOP, _BOTTOM, _ACROSS = 3.4, 2.1, 0.45, 0.55, 3
 
 
-def draw(found: Sequence[BestSetting], title: str, reference: str, seeds: int) -> Figure:
+def draw(
+    found: Sequence[BestSetting], title: str, reference: str, seeds: int, measure: Measure = VALIDATION
+) -> Figure:
     """A panel for each second-stage setting.
 
     Args:
@@ -32,6 +37,7 @@ def draw(found: Sequence[BestSetting], title: str, reference: str, seeds: int) -
         title: the experiment's.
         reference: drawn in black.
         seeds: tuning seeds, for the caption.
+        measure: of :func:`gbn.analysis.selection.selecting`.
     """
     panels = [(group, list(arms)) for group, arms in groupby(found, key=lambda best: best.group)]
     across = min(_ACROSS, len(panels))
@@ -55,36 +61,57 @@ def draw(found: Sequence[BestSetting], title: str, reference: str, seeds: int) -
             hspace=0.5,
         )
         for axes, (group, arms) in zip(grid, panels, strict=False):
-            _panel(axes, arms, looks)
+            _panel(axes, arms, looks, measure)
             axes.set_title(group, loc="left", fontsize=8, fontweight="bold")
             label_ends(axes)
         for axes in grid[len(panels) :]:
             axes.remove()
         figure.text(0.1 / width, 1 - 0.09 / height, title, fontsize=9.5, fontweight="bold", va="top")
         caption = (
-            f"Mean over {seeds} tuning seeds of the accuracy on the whole validation set at the last update; a run "
-            "that diverged counts as chance. Filled: the rate selected."
+            f"Mean over {seeds} tuning seeds of {_what(measure)} at the last update; a run "
+            f"that diverged counts as {_diverged(measure)}. Filled: the rate selected."
         )
         figure.text(0.1 / width, 0.07 / height, caption, fontsize=6.8, color="0.3", va="bottom", wrap=True)
         return figure
 
 
-def save(found: Sequence[BestSetting], title: str, reference: str, seeds: int, stem: Path) -> list[Path]:
+def save(
+    found: Sequence[BestSetting],
+    title: str,
+    reference: str,
+    seeds: int,
+    stem: Path,
+    measure: Measure = VALIDATION,
+) -> list[Path]:
     """Write ``<stem>.png`` and ``<stem>.pdf``."""
     stem.parent.mkdir(parents=True, exist_ok=True)
     paths = [stem.with_name(f"{stem.name}.{kind}") for kind in ("png", "pdf")]
-    figure = draw(found, title, reference, seeds)
+    figure = draw(found, title, reference, seeds, measure)
     with mpl.rc_context(_RC):
         figure.savefig(paths[0], metadata={"Software": None})
         figure.savefig(paths[1], metadata={"CreationDate": None})
     return paths
 
 
-def _panel(axes: Axes, arms: Sequence[BestSetting], looks: dict[str, tuple[str, object]]) -> None:
+def _what(measure: Measure) -> str:
+    if measure.family == "accuracy":
+        return "the accuracy on the whole validation set"
+    return f"{measure.key} ({measure.direction})"
+
+
+def _diverged(measure: Measure) -> str:
+    if measure.family == "accuracy":
+        return "chance"
+    return "the worst value" if math.isfinite(measure.worst) else "infinite, so its mean is not drawn"
+
+
+def _panel(
+    axes: Axes, arms: Sequence[BestSetting], looks: dict[str, tuple[str, object]], measure: Measure
+) -> None:
     for best in arms:
         colour, style = looks[best.arm]
         rates = [float(rate_of(setting)[1]) for setting in best.values]
-        values = [100 * value for value in best.values.values()]
+        values = [measure.shown(value) for value in best.values.values()]
         axes.plot(rates, values, color=colour, linestyle=style, linewidth=1.1, label=best.arm)
         axes.plot(rates, values, "o", color=colour, markersize=2.8, markerfacecolor="white", label="_")
         place = list(best.values).index(best.setting)
@@ -93,4 +120,4 @@ def _panel(axes: Axes, arms: Sequence[BestSetting], looks: dict[str, tuple[str, 
     axes.set_xticks(rates, [f"{rate:g}" for rate in rates], fontsize=6.5)
     axes.xaxis.set_minor_locator(NullLocator())
     axes.set_xlabel("learning rate")
-    axes.set_ylabel("validation accuracy (%)")
+    axes.set_ylabel(measure.label)

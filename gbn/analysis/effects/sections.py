@@ -2,13 +2,14 @@
 
 from collections.abc import Iterator, Sequence
 
-from gbn.analysis import printed
+from gbn.analysis import headings, printed
 from gbn.analysis.compare import Comparison
 from gbn.analysis.effects import cost, decompose
 from gbn.analysis.effects.cost import Costs
 from gbn.analysis.effects.decompose import LINKS, Chain
 from gbn.analysis.estimate import Estimate
-from gbn.analysis.section import Section, percent
+from gbn.analysis.section import Section
+from gbn.store.measures import Measure
 
 
 def effects(comparison: Comparison, setting: str) -> Iterator[Section]:
@@ -48,15 +49,18 @@ def _chains(comparison: Comparison, setting: str, chains: list[Chain]) -> Sectio
     rows = [
         (
             chain.arm,
-            _what(chain),
+            _what(chain, comparison.measured),
             str(len(chain.seeds)),
-            *(_link(chain, getattr(chain, link)) for link in LINKS),
+            *(_link(chain, getattr(chain, link), comparison) for link in LINKS),
         )
         for chain in chains
     ]
+    final = comparison.final
+    accuracy = final.family == "accuracy"
+    values = "accuracies" if accuracy else "differences of values"
     notes = [
         f"Speed-ups multiply: {reference} / arm = initialisation ({reference} / bn_matched) x parametrisation "
-        "(bn_matched / bn_reparam) x own (bn_reparam / arm); accuracies add up, each link being the later minus the "
+        f"(bn_matched / bn_reparam) x own (bn_reparam / arm); {values} add up, each link being the later minus the "
         "earlier. Pairs: seeds that all four have. Intervals: paired t, 95 %, a link at a time; an interval around 1 "
         "(or 0) says that the link cannot be told from nothing."
     ]
@@ -69,22 +73,28 @@ def _chains(comparison: Comparison, setting: str, chains: list[Chain]) -> Sectio
     if fewer:
         notes.append(f"Fewer pairs than the arm has with {reference}, since a control lacks seeds: {fewer}.")
     return Section(
-        f"Where the effect comes from: the speed-up of {reference} / arm as a product, the difference of accuracies "
-        "(points, arm - reference) as a sum",
+        f"Where the effect comes from: the speed-up of {reference} / arm as a product, "
+        + (
+            "the difference of accuracies (points, arm - reference) as a sum"
+            if accuracy
+            else f"the difference of {final.name} as a sum ({headings.differences(final, 'reference')})"
+        ),
         ("arm", "of", "pairs", "total", "initialisation", "parametrisation", "own (deviation)"),
         tuple(rows),
         tuple(notes),
     )
 
 
-def _what(chain: Chain) -> str:
+def _what(chain: Chain, measured: Measure) -> str:
     if chain.quantity == "speedup":
-        return f"{chain.unit} to {percent(chain.target)}" + ("" if chain.exact else " †")
-    return {"area": "area under curve", "last": "last accuracy"}[chain.quantity]
+        return f"{chain.unit} to {measured.target(chain.target)}" + ("" if chain.exact else " †")
+    return {"area": "area under curve", "last": f"last {measured.name}"}[chain.quantity]
 
 
-def _link(chain: Chain, estimate: Estimate) -> str:
-    return printed.ratio(estimate) if chain.quantity == "speedup" else printed.difference(estimate)
+def _link(chain: Chain, estimate: Estimate, comparison: Comparison) -> str:
+    if chain.quantity == "speedup":
+        return printed.ratio(estimate)
+    return printed.difference(estimate, comparison.final if chain.quantity == "last" else comparison.measured)
 
 
 def _fewer(comparison: Comparison, setting: str, chains: list[Chain]) -> str:
@@ -100,7 +110,7 @@ def _fewer(comparison: Comparison, setting: str, chains: list[Chain]) -> str:
 def _times(comparison: Comparison, setting: str, costs: Costs, rows: Sequence[tuple[str, ...]]) -> Section:
     columns = ["arm", "ms an update", "cost"]
     for target in comparison.targets(setting):
-        columns += [f"updates to {percent(target)}", "time"]
+        columns += [f"updates to {comparison.measured.target(target)}", "time"]
     reference = comparison.runs.plan.reference
     return Section(
         f"Time = updates x cost of an update: each as {reference} / arm (greater than 1: the arm is faster)",

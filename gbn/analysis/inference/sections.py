@@ -8,12 +8,12 @@ from gbn.analysis.estimate import AA, Figure
 from gbn.analysis.inference import blocks, survival
 from gbn.analysis.inference import evidence as sure
 from gbn.analysis.inference.decisions import reach
-from gbn.analysis.section import Section, percent
+from gbn.analysis.section import Section
 from gbn.analysis.targets import Time, Unit
 
 
 def evidence(comparison: Comparison, setting: str, unit: Unit) -> Iterator[Section]:
-    """The sub-tables that stand below "updates (or seconds) to a fixed accuracy"."""
+    """The sub-tables that stand below "updates (or seconds) to a fixed target"."""
     tests = _tests(comparison, setting, unit)
     if any(figure.estimate.n > 1 for figure in tests):
         yield _how_sure(comparison, tests)
@@ -44,7 +44,7 @@ def _how_sure(comparison: Comparison, tests: list[Figure]) -> Section:
         rows.append(
             (
                 figure.arm,
-                percent(figure.target),
+                comparison.measured.target(figure.target),
                 str(estimate.n),
                 printed.p_value(estimate.p) + " (signs)" * (estimate.method == "median"),
                 printed.p_value(estimate.p_holm),
@@ -82,9 +82,10 @@ def _censored(comparison: Comparison, setting: str, unit: Unit) -> Section:
         horizon = survival.common_horizon(*(list(own.values()) for own in times.values()))
         if not horizon > 0:
             continue
-        horizons.append(f"{_amount(horizon, unit)} ({percent(target)})")
+        goal = comparison.measured.target(target)
+        horizons.append(f"{_amount(horizon, unit)} ({goal})")
         for arm, own in times.items():
-            rows.append(_censored_row(arm, target, own, times.get(reference, {}), horizon, unit))
+            rows.append((arm, goal, *_censored_cells(own, times.get(reference, {}), horizon, unit)))
     return Section(
         f"Where runs missed a target: Kaplan-Meier median and mean of the {unit}, each run watched to the same "
         f"horizon (less is faster; differences arm - {reference})",
@@ -99,8 +100,8 @@ def _censored(comparison: Comparison, setting: str, unit: Unit) -> Section:
     )
 
 
-def _censored_row(
-    arm: str, target: float, own: dict[int, Time], reference: dict[int, Time], horizon: float, unit: Unit
+def _censored_cells(
+    own: dict[int, Time], reference: dict[int, Time], horizon: float, unit: Unit
 ) -> tuple[str, ...]:
     curve = survival.kaplan_meier(list(own.values()))
     median = "not reached" if curve.median is None else _amount(curve.median, unit)
@@ -112,8 +113,6 @@ def _censored_row(
     )
     bracket = f" [{low or '?'}, {high or 'inf'}]" if low or high else ""
     return (
-        arm,
-        percent(target),
         f"{curve.n - curve.misses}/{curve.n}",
         f"{median}{bracket}",
         _amount(mean.value, unit) + (f" ± {_amount(mean.standard_error, unit)}" if curve.n > 1 else ""),
@@ -137,7 +136,10 @@ def _by_machine(comparison: Comparison, setting: str, tests: list[Figure], machi
         ]
         p = blocks.heterogeneity(comparison, figure)
         rows.append(
-            (figure.arm, percent(figure.target), *cells, printed.ratio(figure.estimate), printed.p_value(p))
+            (
+                *(figure.arm, comparison.measured.target(figure.target), *cells),
+                *(printed.ratio(figure.estimate), printed.p_value(p)),
+            )
         )
     legend = "; ".join(f"{name}: {machine}" for name, machine in zip(names, machines, strict=True))
     return Section(

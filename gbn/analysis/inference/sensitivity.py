@@ -10,13 +10,16 @@ from gbn.analysis.targets import Unit
 if TYPE_CHECKING:
     from gbn.analysis.compare import Comparison
 
+#: One target to the next, of a share (accuracy, Dice) ...
 STEP = 0.01
+#: ... and of other measures, whose values span powers of ten: so many targets a factor of ten, 4.7 % apart.
+PER_DECADE = 50
 
 
 def speedup_curve(
     comparison: "Comparison", setting: str, arm: str, against: str, unit: Unit = "updates"
 ) -> list[tuple[float, Estimate]]:
-    """The speed-up to every accuracy of a fixed grid (:func:`thresholds`): (target, estimate), ascending.
+    """The speed-up to every value of a fixed grid (:func:`thresholds`): (target, estimate), the easiest first.
 
     Each interval is that of the tables, not corrected for the many targets: the curve shows whether a speed-up
     depends on the target, it does not look for one.
@@ -46,18 +49,27 @@ def speedup_curve(
 
 
 def thresholds(comparison: "Comparison", setting: str, arm: str, against: str) -> list[float]:
-    """Targets one point apart: from above every run's first measurement to what half of the runs of `against` reach.
+    """Targets from beyond every run's first measurement to what half of the runs of `against` reach, easiest first.
 
-    At or below the first measured accuracy the time to it is where the evaluation began, not when it was reached;
-    beyond the median of the other arm's maxima most of its times are not known.
+    Shares stand one point apart, others 4.7 %. What the first measurement has, or better, was reached before the
+    evaluation began, nobody knows when; beyond the median of the other arm's bests most of its times are not known.
     """
+    measured = comparison.measured
     seeds = comparison.pairs(setting, arm, against)
     curves = {name: [comparison.curve(setting, name, seed) for seed in seeds] for name in (arm, against)}
     starts = [float(curve.values[0]) for own in curves.values() for curve in own if len(curve.values)]
-    peaks = sorted((curve.maximum or 0.0 for curve in curves[against]), reverse=True)
-    if not starts or not peaks:
+    bests = [measured.worst if curve.best is None else curve.best for curve in curves[against]]
+    bests.sort(key=lambda value: -measured.sign * value)
+    if not starts or not bests:
         return []
     # In whole steps, so that every table and figure has the same targets.
-    first = math.floor(max(starts) / STEP + 1e-9) + 1
-    last = math.floor(peaks[math.ceil(len(peaks) / 2) - 1] / STEP + 1e-9)
-    return [round(step * STEP, 4) for step in range(first, last + 1)]
+    start, end = max(starts, key=lambda v: measured.sign * v), bests[math.ceil(len(bests) / 2) - 1]
+    if measured.share:
+        first, last = math.floor(start / STEP + 1e-9) + 1, math.floor(end / STEP + 1e-9)
+        return [round(step * STEP, 4) for step in range(first, last + 1)]
+    if not (0 < start < math.inf and end < start):  # an unbiased KID can be negative
+        return []
+    smallest = max(end, start / 1000)
+    first = math.ceil(math.log10(start) * PER_DECADE - 1e-9) - 1
+    last = math.ceil(math.log10(smallest) * PER_DECADE - 1e-9)
+    return [float(f"{10 ** (step / PER_DECADE):.4g}") for step in range(first, last - 1, -1)]

@@ -13,14 +13,15 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
 
 from gbn.analysis.compare import Comparison
 from gbn.analysis.estimate import Estimate
-from gbn.analysis.inference.sensitivity import STEP, speedup_curve
+from gbn.analysis.inference.sensitivity import PER_DECADE, STEP, speedup_curve
 from gbn.analysis.labels import label_ends
 from gbn.analysis.plots import COLOURS, DPI, STYLES, Row, rows_of
 from gbn.analysis.targets import Unit
+from gbn.store.measures import Measure
 
 WIDTH, ROW_HEIGHT, TOP, BOTTOM = 7.2, 1.9, 0.5, 0.95
 #: The vertical axis ends here, as a factor either way; intervals may reach beyond.
@@ -63,10 +64,11 @@ def draw(comparison: Comparison, setting: str, unit: Unit) -> Figure | None:
             hspace=0.3,
         )
         _scales(axes, curves)
+        if not comparison.measured.higher_is_better:
+            _downward(axes)
         for one in axes:
             label_ends(one)
-        split = "test" if comparison.measure.startswith("test") else "validation"
-        axes[-1].set_xlabel(f"target: {split} accuracy (%)")
+        axes[-1].set_xlabel(f"target: {comparison.measured.label}")
         title = comparison.runs.plan.title + (f": {setting}" if setting else "")
         figure.text(0.02, 1 - 0.09 / height, title, fontsize=9.5, fontweight="bold", va="top")
         figure.text(0.02, 0.07 / height, _caption(comparison, unit), fontsize=6.8, color="0.3", va="bottom")
@@ -105,30 +107,33 @@ def _row(
 ) -> None:
     reference = comparison.runs.plan.reference
     for target in comparison.targets(setting):
-        axes.axvline(100 * target, color="0.6", linewidth=0.8, zorder=1)
+        axes.axvline(comparison.measured.shown(target), color="0.6", linewidth=0.8, zorder=1)
     looks = iter(zip(COLOURS, STYLES, strict=True))
     ends = []
     for arm, name in row.arms:
         if arm != reference:
-            _curve(axes, curves[arm], name, next(looks))
-            ends += [100 * target for target, _ in curves[arm]]
+            _curve(axes, curves[arm], name, next(looks), comparison.measured)
+            ends += [comparison.measured.shown(target) for target, _ in curves[arm]]
     if ends:
-        axes.plot([min(ends), max(ends)], [1, 1], color="black", linewidth=0.9, linestyle=(0, (4, 2)))
+        sides = [min(ends), max(ends)] if comparison.measured.higher_is_better else [max(ends), min(ends)]
+        axes.plot(sides, [1, 1], color="black", linewidth=0.9, linestyle=(0, (4, 2)))
         axes.get_lines()[-1].set_label(reference)
     axes.set_title(row.caption, loc="left", fontsize=8, fontweight="bold")
     axes.set_ylabel(f"speed-up ({unit})")
 
 
-def _curve(axes: Axes, curve: Sequence[tuple[float, Estimate]], name: str, look: tuple[str, Any]) -> None:
+def _curve(
+    axes: Axes, curve: Sequence[tuple[float, Estimate]], name: str, look: tuple[str, Any], measured: Measure
+) -> None:
     colour, style = look
-    x = [100 * target for target, _ in curve]
+    x = [measured.shown(target) for target, _ in curve]
     known = [
         (at, e.value_low)
         for at, (_, e) in zip(x, curve, strict=True)
         if e.value_low == e.value_high and 0 < e.value_low < math.inf
     ]
     if known:
-        axes.plot(*_with_gaps(known), color=colour, linestyle=style, linewidth=1.2, label=name)
+        axes.plot(*_with_gaps(known, measured), color=colour, linestyle=style, linewidth=1.2, label=name)
     low = [max(e.low, 1 / MOST / 2) for _, e in curve]
     high = [min(e.high, MOST * 2) for _, e in curve]
     axes.fill_between(x, low, high, color=colour, alpha=0.14, linewidth=0)
@@ -139,11 +144,12 @@ def _curve(axes: Axes, curve: Sequence[tuple[float, Estimate]], name: str, look:
                     axes.plot([place], [value], marker=marker, color=colour, markersize=2.5, linestyle="none")
 
 
-def _with_gaps(points: Sequence[tuple[float, float]]) -> tuple[list[float], list[float]]:
+def _with_gaps(points: Sequence[tuple[float, float]], measured: Measure) -> tuple[list[float], list[float]]:
     """x and y of a line that is broken where targets are missing, and ends where the last number stands."""
     x, y = [points[0][0]], [points[0][1]]
     for at, value in points[1:]:
-        if at - x[-1] > 150 * STEP:
+        apart = measured.shown(1.5 * STEP) if measured.share else x[-1] * (1 - 10 ** (-1.5 / PER_DECADE))
+        if abs(at - x[-1]) > apart:
             x.append(at)
             y.append(math.nan)
         x.append(at)
@@ -172,13 +178,30 @@ def _scales(axes: Sequence[Axes], curves: dict[str, list[tuple[float, Estimate]]
         one.tick_params(width=0.6, length=2.5, pad=2)
 
 
+def _downward(axes: Sequence[Axes]) -> None:
+    """Lower is better: harder targets stand to the right all the same, on a logarithmic axis."""
+    for one in axes:
+        one.set_xscale("log")
+        start, end = one.dataLim.intervalx
+        one.set_xlim(end, start)
+        one.xaxis.set_major_locator(LogLocator(subs=(1.0, 1.5, 2.0, 3.0, 5.0, 7.0)))
+        one.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
+        one.xaxis.set_minor_formatter(NullFormatter())
+
+
 def _caption(comparison: Comparison, unit: Unit) -> str:
     reference = comparison.runs.plan.reference
     text = (
         f"Speed-up = {unit} of {reference} / {unit} of the arm: geometric mean over pairs, median where a run "
         "misses; above 1 the arm is faster. Bands: 95 % interval, a target at a time. Triangles: bounds that misses "
         "leave. "
-        "Targets one point apart, from above every first evaluation to what half of the reference's runs reach. "
+        f"Targets {_spacing(comparison.measured)} every first evaluation to what half of the reference's runs reach. "
         "Grey: the targets of the tables."
     )
     return "\n".join(textwrap.wrap(text, 125))
+
+
+def _spacing(measured: Measure) -> str:
+    if measured.share:
+        return "one point apart, from above"
+    return f"{100 * (10 ** (1 / PER_DECADE) - 1):.1f} % apart, harder to the right ({measured.direction}), from below"

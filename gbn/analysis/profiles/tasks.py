@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from gbn.analysis.compare import Comparison
-from gbn.analysis.section import percent
 from gbn.analysis.targets import Time, Unit
+from gbn.store.measures import ACCURACY, Measure
 
 
 @dataclass(frozen=True)
@@ -18,15 +18,17 @@ class Setting:
 
     Attributes:
         name: experiment and setting.
-        targets: accuracies, a task each.
+        targets: values of the measure, a task each.
         seeds: those that all arms have.
         times: arm -> a row a target of one time a seed.
+        measure: what targets are values of; settings of several measures are tasks alike.
     """
 
     name: str
     targets: tuple[float, ...]
     seeds: tuple[int, ...]
     times: Mapping[str, Sequence[Sequence[Time]]]
+    measure: Measure = ACCURACY
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,9 @@ class Tasks:
     @property
     def names(self) -> list[str]:
         """One name a task."""
-        return [f"{one.name} to {percent(target)}" for one in self.settings for target in one.targets]
+        return [
+            f"{one.name} to {one.measure.target(target)}" for one in self.settings for target in one.targets
+        ]
 
 
 def tasks_of(
@@ -130,7 +134,7 @@ def _setting(comparison: Comparison, setting: str, arms: Sequence[str], unit: Un
         arm: [[comparison.time(setting, arm, seed, target, unit) for seed in seeds] for target in targets]
         for arm in arms
     }
-    return Setting(_name(comparison, setting), targets, seeds, times)
+    return Setting(_name(comparison, setting), targets, seeds, times, comparison.measured)
 
 
 def _name(comparison: Comparison, setting: str) -> str:

@@ -55,7 +55,7 @@ def baselines(
         same = [(c, a) for c, a in competence if _name(c, "dataset") == _name(config, "dataset")]
         found.append(
             Baseline(
-                setting, printed.accuracy(figure.estimate), _data(config), _network(config), _length(config),
+                setting, printed.value(figure.estimate), _data(config), _network(config), _length(config),
                 len(usable), tuple((_network(c), _length(c), f"{100 * a:.2f}") for c, a in same),
                 _warning(figure.estimate.value_low, _name(config, "dataset"), same),
             )

@@ -5,11 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gbn.analysis import printed
-from gbn.analysis.claims import Verdict, verdicts
+from gbn.analysis.claims import Verdict, verdicts, wording
 from gbn.analysis.claims.schema import RATIOS, Claim
 from gbn.analysis.estimate import Estimate
 from gbn.analysis.load import Source
 from gbn.config.errors import ConfigError
+from gbn.store.measures import ACCURACY, Measure
 
 #: A verdict's outcome -> the badge's tone in the style sheet.
 TONES = {"holds": "good", "fails": "bad", "open": "open", "not run": "none", "underspecified": "none"}
@@ -58,12 +59,14 @@ def rows(results_dir: str | Path, source: Source, experiment: str | Path | None)
 def _findings(verdict: Verdict) -> Iterator[tuple[str, str]]:
     claim = verdict.claim
     yield "why", verdict.reason + (f"; {verdict.power}" if verdict.power else "")
+    compared = verdict.compared
     for against, estimate in verdict.estimates.items():
         level = verdict.levels[against]
-        text = f"{measured(claim, estimate)} (n = {estimate.n}; {100 * level:.4g} % interval)"
+        text = f"{measured(claim, estimate, compared)} (n = {estimate.n}; {100 * level:.4g} % interval)"
         yield f"against {against}", text
     for control, estimate in verdict.controls.items():
-        yield f"beside {control}", f"{measured(claim, estimate)} (n = {estimate.n}; no part of the verdict)"
+        text = f"{measured(claim, estimate, compared)} (n = {estimate.n}; no part of the verdict)"
+        yield f"beside {control}", text
     if verdict.early is not None and verdict.runs and not verdict.blind:
         yield (
             "not blind",
@@ -78,7 +81,7 @@ def _background(verdict: Verdict) -> Iterator[tuple[str, str]]:
     yield "published", _published(claim)
     if claim.origin == "ours":
         yield "origin", "a question of ours that the paper leaves open"
-    yield "rule", _rule(claim)
+    yield "rule", _rule(verdict)
     yield "read in", f"{claim.source.read}, {claim.source.url}"
     yield "conditions", claim.conditions
     if claim.underspecified:
@@ -89,14 +92,15 @@ def _background(verdict: Verdict) -> Iterator[tuple[str, str]]:
         yield "command", command
 
 
-def measured(claim: Claim, estimate: Estimate) -> str:
+def measured(claim: Claim, estimate: Estimate, measure: Measure = ACCURACY) -> str:
     """An estimate in the unit of the claim's quantity."""
     if claim.verdict.quantity in RATIOS:
         return printed.ratio(estimate)
     if claim.verdict.quantity == "saving_to_maximum":
         text = printed.difference(estimate)
         return f"{text} % saved" if estimate.n else text
-    return f"{printed.difference(estimate)} points" if estimate.n else printed.NONE
+    unit = measure.points if estimate.n else ""
+    return " ".join(filter(None, (printed.difference(estimate, measure), unit)))
 
 
 def _published(claim: Claim) -> str:
@@ -110,16 +114,8 @@ def _published(claim: Claim) -> str:
     return f"{number}, {claim.published.unit}"
 
 
-def _rule(claim: Claim) -> str:
-    rule = claim.verdict
+def _rule(verdict: Verdict) -> str:
+    rule = verdict.claim.verdict
     if rule.rule == "none":
         return f"none: {rule.reason}"
-    what = str(rule.quantity).replace("_", " ")
-    if isinstance(rule.target, float):
-        what += f" {100 * rule.target:g} %"
-    elif rule.target:
-        what += " " + ", ".join(f"{100 * target:g} % ({scale})" for scale, target in rule.target.items())
-    where = f", {rule.setting}" if rule.setting else ""
-    text = f"{rule.rule} of {what} in {rule.unit}{where}: {rule.arm} against {', '.join(rule.against)}"
-    text += f"; at least {rule.pairs} pairs"
-    return text + (f"; smallest effect that counts: {rule.relevant:g}" if rule.relevant else "")
+    return f"{rule.rule}: {wording.rule_in_words(verdict)}"

@@ -10,6 +10,7 @@ from gbn.analysis.inference.sensitivity import speedup_curve, thresholds
 from gbn.analysis.load import load_grid_runs
 from gbn.analysis.simulate import Arm, Machine
 from gbn.store.archive import Archive
+from gbn.store.measures import ACCURACY
 
 
 @pytest.fixture
@@ -41,7 +42,7 @@ def test_the_grid_begins_where_runs_were_measured_and_ends_where_half_of_the_ref
     comparison = compared(arms, seeds=range(5))
     grid = thresholds(comparison, "", "gbn", "bn")
     first = max(comparison.curve("", arm, seed).values[0] for arm in arms for seed in range(5))
-    peaks = sorted(comparison.curve("", "bn", seed).maximum for seed in range(5))
+    peaks = sorted(comparison.curve("", "bn", seed).best for seed in range(5))
     assert first < grid[0] <= first + 0.01
     assert peaks[2] - 0.01 < grid[-1] <= peaks[2]
     reached = sum(comparison.time("", "bn", seed, grid[-1], "updates").reached for seed in range(5))
@@ -92,7 +93,7 @@ def test_one_arm_has_no_figure(compared, tmp_path):
 
 
 def test_a_line_is_broken_where_numbers_are_missing():
-    x, y = sensitivity_plot._with_gaps([(50.0, 1.1), (51.0, 1.2), (55.0, 1.3)])
+    x, y = sensitivity_plot._with_gaps([(50.0, 1.1), (51.0, 1.2), (55.0, 1.3)], ACCURACY)
     assert x == [50, 51, 55, 55]
     assert math.isnan(y[2])
     assert [y[0], y[1], y[3]] == [1.1, 1.2, 1.3]

@@ -1,0 +1,253 @@
+"""What the numbers of a curve measure: which way is better, in which unit they are written, and with what.
+
+A key tells its measure: ``[train|val|val_full|test]_<family>[_<structure>][_<unit>][_exact]`` for what is measured on
+a part of a data set, ``<family>_<network>[_exact]`` for the quality of generated images. ``_exact`` says that
+normalizers had exact statistics, ``val_full`` the whole validation set instead of a slice of it.
+
+========================  ======  ========================================================
+family                    better  written
+========================  ======  ========================================================
+accuracy, good_contours   higher  in per cent, differences in points
+dice                      higher  as a fraction, 0.940
+loss                      lower   as it is
+apd                       lower   in the unit of its key, ``_px`` or ``_mm``
+fid                       lower   as it is
+kid                       lower   times 1000
+========================  ======  ========================================================
+
+Values of fid and kid depend on the network that gave the features, so its name is in the key: ``inception`` for the
+standard weights, ``own_<digest>`` for one trained by this project, by the digest of its weights. Two keys are two
+measures: nothing compares across.
+"""
+
+import math
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from gbn.suggest import did_you_mean
+
+_SPLITS = {"train": "training", "val": "validation", "val_full": "validation", "test": "test"}
+_STRUCTURES = ("cavity", "epicardium", "myocardium")
+_LOSSES = ("generator", "discriminator")
+_ON_DATA = re.compile(
+    r"(?P<split>train|val_full|val|test)_(?P<family>accuracy|loss|dice|apd|good_contours)"
+    rf"(_(?P<unit>px|mm))?(_(?P<of>{'|'.join(_STRUCTURES)}))?(?P<exact>_exact)?"
+)
+_OF_IMAGES = re.compile(r"(?P<family>fid|kid)_(?P<network>inception|own_[0-9a-f]{8})(?P<exact>_exact)?")
+_PATTERNS = (
+    *("[train|val|val_full|test]_[accuracy|loss|dice|good_contours|apd_px|apd_mm][_exact]",),
+    f"dice, good_contours and apd also with _[{'|'.join(_STRUCTURES)}]",
+    *("[fid|kid]_[inception|own_<8 hex digits>][_exact]", f"[{'|'.join(_LOSSES)}]_loss"),
+)
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One measure.
+
+    Attributes:
+        key: of the curve.
+        family: "accuracy", "loss", "dice", "apd", "good_contours", "fid" or "kid".
+        higher_is_better: which way is better.
+        name: as it is called within a sentence: "accuracy", "Dice of the cavity", "KID".
+        split: "training", "validation", "test"; empty for generated images, and losses of no split.
+        network: what gave the features; empty where nothing did.
+        exact: normalizers had exact statistics.
+        whole: measured on the whole validation set, not on its slice.
+        scale: what is written is `scale` times the value.
+        unit: behind a number: "%", "px", "mm" or empty.
+        digits: decimals written.
+        worst: what a run counts for that has no value because it diverged, in averages that need one.
+    """
+
+    key: str
+    family: str
+    higher_is_better: bool
+    name: str
+    split: str = ""
+    network: str = ""
+    exact: bool = False
+    whole: bool = False
+    scale: float = 1.0
+    unit: str = ""
+    digits: int = 2
+    worst: float = math.inf
+
+    @property
+    def sign(self) -> float:
+        """1 where higher is better, else -1: the sign times a difference is an improvement."""
+        return 1.0 if self.higher_is_better else -1.0
+
+    @property
+    def share(self) -> bool:
+        """Whether values lie between 0 and 1."""
+        return self.family in ("accuracy", "dice", "good_contours")
+
+    @property
+    def title(self) -> str:
+        """Name with what it was measured on: "validation accuracy", "KID x 1000 (own network 1a2b3c4d)"."""
+        words = " ".join(filter(None, (self.split, self.name)))
+        words += f" x {self.scale:g}" if self.scale != 1 and not self.unit else ""
+        return words + (f" ({self.network})" if self.network else "")
+
+    @property
+    def label(self) -> str:
+        """The title with its unit, for an axis: "validation accuracy (%)"."""
+        return self.title + (f" ({self.unit})" if self.unit else "")
+
+    @property
+    def points(self) -> str:
+        """What a difference is counted in: "points" of per cent, else the unit; empty where there is none."""
+        return "points" if self.unit == "%" else self.unit
+
+    @property
+    def direction(self) -> str:
+        """ "higher is better" or "lower is better"."""
+        return f"{'higher' if self.higher_is_better else 'lower'} is better"
+
+    @property
+    def final(self) -> "Measure":
+        """The same on the test set, where a data set was split; else this measure itself."""
+        if self.split in ("validation", "test"):
+            base = self.key.removeprefix("val_full_").removeprefix("val_").removeprefix("test_")
+            return measure(f"test_{base.removesuffix('_exact')}")
+        return self
+
+    def comparable(self, other: "Measure") -> bool:
+        """Whether values of both mean the same, so that targets of one can be asked of the other."""
+        return (self.family, self.network, self.unit) == (other.family, other.network, other.unit)
+
+    def shown(self, value: float) -> float:
+        """The number that is written for a value."""
+        return self.scale * value
+
+    def number(self, value: float, sign: str = "") -> str:
+        """A value as it is written, without unit; `sign` "+" for a difference."""
+        text = f"{self.scale * value:{sign}.{self.digits}f}"
+        return text.replace("-", "+" if sign else "", 1) if float(text) == 0 and text[0] == "-" else text
+
+    def target(self, value: float) -> str:
+        """A target as it is written: "95 %" of an accuracy, "KID 20", "APD 2 mm"."""
+        amount = " ".join(filter(None, (f"{self.scale * value:g}", self.unit)))
+        return amount if self.family == "accuracy" else f"{self.name} {amount}"
+
+    def better(self, one: float, other: float) -> bool:
+        """Whether one value is better than another."""
+        return one > other if self.higher_is_better else one < other
+
+    def ordered(self, targets: Iterable[float]) -> tuple[float, ...]:
+        """Targets from the easiest to the hardest."""
+        return tuple(sorted(targets, reverse=not self.higher_is_better))
+
+    def checked(self, targets: Sequence[float]) -> tuple[float, ...]:
+        """Targets from the easiest to the hardest, each a value that the measure can have.
+
+        Raises:
+            ValueError: a target outside the measure's range.
+        """
+        for value in targets:
+            if self.share and not 0 < value < 1:
+                what = "accuracy" if self.family == "accuracy" else f"target of {self.key}"
+                example = f"0.9 means {self.target(0.9)}" if self.unit else "for example 0.9"
+                raise ValueError(f"'{value:g}' is no {what} between 0 and 1 ({example})")
+            if not 0 < value < math.inf:
+                raise ValueError(f"'{value:g}' is no target of {self.key}: give a positive number")
+        return self.ordered(targets)
+
+
+_FAMILIES: dict[str, dict[str, Any]] = {
+    "accuracy": {"higher_is_better": True, "name": "accuracy", "scale": 100.0, "unit": "%", "worst": 0.0},
+    "good_contours": {
+        "higher_is_better": True,
+        "name": "good contours",
+        "scale": 100.0,
+        "unit": "%",
+        "worst": 0.0,
+    },
+    "dice": {"higher_is_better": True, "name": "Dice", "digits": 3, "worst": 0.0},
+    "loss": {"higher_is_better": False, "name": "loss", "digits": 4},
+    "apd": {"higher_is_better": False, "name": "APD"},
+    "fid": {"higher_is_better": False, "name": "FID"},
+    "kid": {"higher_is_better": False, "name": "KID", "scale": 1000.0},
+}
+
+
+@cache
+def measure(key: str) -> Measure:
+    """The measure of a curve's key.
+
+    Raises:
+        ValueError: no known measure; the message says what is allowed and what was probably meant.
+    """
+    known = _parsed(key)
+    if known is None:
+        raise ValueError(
+            f"unknown measure {key!r}{did_you_mean(key, _examples())}; allowed: {'; '.join(_PATTERNS)}"
+        )
+    return known
+
+
+def find(key: str) -> Measure | None:
+    """The measure of a key, None where it is none: update, seconds and lr stand in the same curves."""
+    return _parsed(key)
+
+
+def _parsed(key: str) -> Measure | None:
+    if key in (f"{name}_loss" for name in _LOSSES):
+        return Measure(key, "loss", **_FAMILIES["loss"] | {"name": key.replace("_", " ")})
+    if found := _OF_IMAGES.fullmatch(key):
+        network = found["network"].replace("own_", "own network ").replace("inception", "Inception")
+        family = found["family"]
+        return Measure(key, family, network=network, exact=bool(found["exact"]), **_FAMILIES[family])
+    found = _ON_DATA.fullmatch(key)
+    if found is None or (found["family"] == "apd") != (found["unit"] is not None):
+        return None
+    family, of = found["family"], found["of"]
+    if of and family in ("accuracy", "loss"):
+        return None
+    written = dict(_FAMILIES[family])
+    written["name"] += f" of the {of}" if of else ""
+    written |= {"unit": found["unit"]} if found["unit"] else {}
+    whole, exact = found["split"] == "val_full", bool(found["exact"])
+    return Measure(key, family, split=_SPLITS[found["split"]], exact=exact, whole=whole, **written)
+
+
+def _examples() -> list[str]:
+    families = ("accuracy", "loss", "dice", "good_contours", "apd_px", "apd_mm")
+    structured = [f"{family}_{of}" for family in families[2:] for of in _STRUCTURES]
+    on_data = [f"{split}_{family}" for split in _SPLITS for family in (*families, *structured)]
+    of_images = [
+        f"{family}_{network}" for family in ("fid", "kid") for network in ("inception", "own_<digest>")
+    ]
+    losses = [f"{name}_loss" for name in _LOSSES]
+    return [key + end for key in (*on_data, *of_images) for end in ("", "_exact")] + losses
+
+
+#: The measure of an experiment that names none.
+DEFAULT = "val_accuracy"
+
+#: What a difference of classifiers is written as, where no runs are at hand.
+ACCURACY = measure("test_accuracy")
+
+#: The families that runs are compared by where nothing names a measure, the first that they have.
+_PREFERRED = ("accuracy", "dice", "kid", "fid", "loss")
+
+
+def preferred(keys: Iterable[str]) -> str:
+    """The key that runs with these keys are compared by unless told otherwise; :data:`DEFAULT` where none fits.
+
+    Of a family the plainest counts: of the validation slice, with running statistics, of all structures.
+    """
+    known = (_parsed(key) for key in keys)
+    fitting = [
+        one
+        for one in known
+        if one and one.family in _PREFERRED and (one.split == "validation" or one.network)
+    ]
+    ranked = sorted(
+        fitting, key=lambda one: (_PREFERRED.index(one.family), one.whole, one.exact, len(one.key), one.key)
+    )
+    return ranked[0].key if ranked else DEFAULT
