@@ -1,0 +1,125 @@
+"""Segmentation of structures that may lie within each other: soft Dice and cross-entropy, a logit a structure."""
+
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gbn.tasks.contours import PatientScores, import_monai, score_patients, score_slices, summary
+
+
+class Segmentation:
+    """Soft Dice loss + binary cross-entropy; Dice, APD and good contours of the masks where logits are positive.
+
+    Soft Dice is MONAI's ``DiceLoss(sigmoid=True)``: 1 - (2 sum p t + e) / (sum p + sum t + e) with e = 1e-5, the mean
+    over structures; sums run over pixels and, by default, over the batch, so that a slice without the structure is no
+    case of its own.
+
+    Args:
+        structures: names of the logits' channels.
+        unit: of the pixels' sizes, for the measures' names.
+        cross_entropy: weight of the mean cross-entropy beside the Dice loss.
+        dice_over: whether sums of the Dice loss run over each slice or over the batch.
+
+    Raises:
+        ValueError: no structure, a negative weight, another choice of ``dice_over``.
+        DataError: MONAI is not installed.
+    """
+
+    def __init__(
+        self,
+        structures: Sequence[str] = ("cavity", "epicardium"),
+        unit: Literal["mm", "px"] = "px",
+        cross_entropy: float = 1.0,
+        dice_over: Literal["batch", "slice"] = "batch",
+    ) -> None:
+        if not structures:
+            raise ValueError("segmentation needs at least one structure, none was given")
+        if not cross_entropy >= 0:
+            raise ValueError(
+                f"cross_entropy must be 0 or more, {cross_entropy} was given: 1.0 weighs both losses alike"
+            )
+        if dice_over not in ("batch", "slice"):
+            raise ValueError(f"dice_over must be 'batch' or 'slice', {dice_over!r} was given")
+        self.structures = tuple(structures)
+        self.unit = unit
+        self.cross_entropy = cross_entropy
+        self._dice = import_monai("losses").DiceLoss(sigmoid=True, batch=dice_over == "batch")
+
+    def loss(self, logits: Tensor, masks: Tensor) -> Tensor:
+        """The training loss, a float32 scalar, of logits (B, K, H, W) and masks, 0 or 1, (B, K, H, W)."""
+        logits, masks = logits.float(), masks.float()
+        loss: Tensor = self._dice(logits, masks)
+        return loss + self.cross_entropy * F.binary_cross_entropy_with_logits(logits, masks)
+
+    @staticmethod
+    def predicted(logits: Tensor) -> Tensor:
+        """Masks, bool (B, K, H, W): where a structure is more likely there than not."""
+        return logits > 0
+
+    def predict(
+        self,
+        model: nn.Module,
+        batches: Iterable[tuple[Tensor, Tensor]],
+        autocast: AbstractContextManager[object],
+    ) -> tuple[Tensor, Tensor, float]:
+        """Masks predicted in evaluation mode, those drawn, and the loss; the model's mode is put back.
+
+        The loss is that of all slices as one batch, so that it does not hang on how they are cut into batches.
+
+        Returns:
+            bool (N, K, H, W) predicted, bool (N, K, H, W) drawn, both on the CPU, and the loss.
+
+        Raises:
+            ValueError: there is no slice in ``batches``.
+        """
+        training = model.training
+        model.eval()
+        found, truth = [], []
+        try:
+            with torch.no_grad(), autocast:
+                for images, masks in batches:
+                    found.append(model(images).float().cpu())
+                    truth.append(masks.float().cpu())
+        finally:
+            model.train(training)
+        if not found:
+            raise ValueError("nothing to evaluate on: no slice in the given batches")
+        logits, masks = torch.cat(found), torch.cat(truth)
+        return self.predicted(logits), masks.bool(), self.loss(logits, masks).item()
+
+    def evaluate(
+        self,
+        model: nn.Module,
+        batches: Iterable[tuple[Tensor, Tensor]],
+        autocast: AbstractContextManager[object],
+        *,
+        patients: Tensor,
+        pixel_size: Tensor,
+    ) -> dict[str, float]:
+        """``loss`` and the measures of :func:`gbn.tasks.contours.summary`, means over patients.
+
+        Args:
+            model: gives logits (B, K, H, W).
+            batches: of images and masks.
+            autocast: context of the forward passes.
+            patients: int64 (N,), whose each slice of the batches is, in their order.
+            pixel_size: (N, 2) of each slice.
+
+        Raises:
+            ValueError: no slice, or a structure that is drawn nowhere.
+        """
+        predicted, drawn, loss = self.predict(model, batches, autocast)
+        names = [str(patient) for patient in range(int(patients.max()) + 1)]
+        rows = self.patients(predicted, drawn, patients, pixel_size, names)
+        return {"loss": loss, **summary(rows, self.unit)}
+
+    def patients(
+        self, predicted: Tensor, drawn: Tensor, patients: Tensor, pixel_size: Tensor, names: Sequence[str]
+    ) -> list[PatientScores]:
+        """Scores per patient and in all, of masks as :meth:`predict` gives them."""
+        scores = score_slices(predicted, drawn, pixel_size)
+        return score_patients(scores, patients.cpu(), names, self.structures)
