@@ -27,6 +27,7 @@ from pydantic import BaseModel, ValidationError
 from gbn.config.errors import ConfigError, unknown
 from gbn.config.norms import CONTROLS
 from gbn.config.schema import Config
+from gbn.config.tasks import with_implied
 from gbn.suggest import did_you_mean
 
 ENTRY_POINTS = "gbn.norms"
@@ -114,7 +115,7 @@ def rewrite(overrides: Sequence[str]) -> list[Override]:
         ConfigError: a malformed override, an unknown group, choice or top-level key.
     """
     groups = _groups()
-    overrides = _with_foreign(overrides, groups["norm"])
+    overrides = _with_foreign(with_implied(overrides), groups["norm"])
     # Only norm=gbn lists a statistic and a deviation; a control that is given them needs them added.
     adds_functionals = any(text.startswith("norm=") and text != "norm=gbn" for text in overrides)
     result = []
@@ -223,14 +224,14 @@ def _checked_choice(one: Override, allowed: tuple[str, ...]) -> str:
 
 
 def _with_pair(norm: dict[str, Any]) -> dict[str, Any]:
-    """Fill in, for a control, the quadrangle and parameters of the norm it is matched to."""
+    """Fill in, for a control, the options of the norm it is matched to."""
     name = norm.get("matched_to")
     if name is None or norm.get("method") not in CONTROLS:
         return norm
     pairs = {
         file.stem: entry
         for file in (config_dir() / "norm").glob("*.yaml")
-        if (entry := yaml.safe_load(file.read_text())).get("method") in ("gbn", "iebn")
+        if (entry := yaml.safe_load(file.read_text())).get("method") in ("gbn", "iebn", "mixture")
     }
     if name not in pairs:
         raise unknown("norm.matched_to", str(name), pairs)
@@ -254,7 +255,9 @@ def _explain(error: ValidationError, plain: Mapping[str, Any]) -> str:
 def _explain_one(one: Any, plain: Mapping[str, Any]) -> str:
     # A discriminated union puts the chosen name into the location; the user's key has no such part.
     path = [str(part) for part in one["loc"]]
-    if len(path) > 1 and isinstance(plain.get(path[0]), dict) and path[1] == plain[path[0]].get("name"):
+    # (The group norm is no union: there `mixture` is a key as well as a name.)
+    section = plain.get(path[0]) if len(path) > 1 else None
+    if isinstance(section, dict) and path[0] != "norm" and path[1] == section.get("name"):
         path.pop(1)
     key, given, kind = ".".join(path), one.get("input"), one["type"]
     context = one.get("ctx", {})

@@ -145,6 +145,13 @@ class VGGConfig(_Model):
     name: Literal["vgg"]
 
 
+class DCGANConfig(_Model):
+    """DCGAN's generator and discriminator for 32x32."""
+
+    name: Literal["dcgan"]
+    latent: Count = 100
+
+
 ModelConfig = (
     LeNetConfig
     | MLPConfig
@@ -158,4 +165,5 @@ ModelConfig = (
     | DenseNetConfig
     | InceptionV3Config
     | VGGConfig
+    | DCGANConfig
 )

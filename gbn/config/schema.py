@@ -13,6 +13,8 @@ from gbn.config.models import ModelConfig
 from gbn.config.norms import NormConfig
 from gbn.config.optimizers import OptimizerConfig
 from gbn.config.section import Count, NonNegative, Positive, Section, Share
+from gbn.config.tasks import TaskConfig
+from gbn.config.tasks import problems as problems_of_task
 
 DatasetName = Literal["digits", "mnist", "fashion_mnist", "cifar10", "cifar100", "svhn"]
 _PER_IMAGE = (
@@ -22,14 +24,6 @@ _PER_IMAGE = (
     "none",
     "custom",
 )  # norms without statistics of the batch, or unknown
-
-
-class TaskConfig(Section):
-    """The kind of problem: loss, metrics, evaluation."""
-
-    name: Literal["classification"]
-    revision: Count
-    label_smoothing: Share = 0.0
 
 
 class DatasetConfig(Section):
@@ -96,12 +90,14 @@ class EvaluationConfig(Section):
 class RecordConfig(Section):
     """Recordings of the normalizers along training; never part of a run's identity, since they change no number.
 
-    `points` of the curve's geometric grid, over `images` of the training images that exact statistics use.
+    `points` of the curve's geometric grid, over `images` of the training images that exact statistics use. `pictures`
+    of the grid's points at which a task that makes pictures saves one (0: none).
     """
 
     layers: bool = False
     points: Count = 12
     images: Annotated[int, Field(ge=2)] = 256
+    pictures: Annotated[int, Field(ge=0)] = 6
 
 
 class AttackConfig(Section):
@@ -168,7 +164,7 @@ ScheduleConfig = ConstantConfig | StepConfig | CosineConfig | OneCycleConfig
 class Config(Section):
     """One run. `seed=0` is a seed like any other."""
 
-    task: TaskConfig
+    task: Annotated[TaskConfig, Field(discriminator="name")]
     dataset: DatasetConfig
     model: Annotated[ModelConfig, Field(discriminator="name")]
     norm: NormConfig
@@ -210,7 +206,7 @@ def _defaults(section: BaseModel) -> dict[str, Any]:
 
 def _impossible(config: Config) -> list[str]:
     """Combinations that are each valid alone and cannot work together."""
-    problems = []
+    problems = problems_of_task(config)
     size = {"digits": 8, "mnist": 28, "fashion_mnist": 28}.get(config.dataset.name, 32)
     smallest = {"lenet": 16, "vgg": 32}.get(config.model.name, 8)
     if size < smallest:

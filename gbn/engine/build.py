@@ -7,12 +7,16 @@ import torch
 from torch import Tensor, nn
 
 from gbn.config.schema import Config
+from gbn.config.tasks import GenerationConfig
 from gbn.data import DeviceSet, ForeignImages, ImageSet, TrainLoader, fitted, load, split, subset
 from gbn.engine.evaluation import Evaluator
-from gbn.engine.trainer import precision_context
+from gbn.engine.generated import GenerationEvaluator, real_features
+from gbn.engine.updates import precision_context
 from gbn.models import build, initialise
 from gbn.nn import add_constant_noise, norm_layer
-from gbn.tasks import Classification
+from gbn.tasks import Classification, Generation
+from gbn.tasks.features import feature_network
+from gbn.tasks.generation import MEAN, STD
 
 __all__ = ["build_data", "build_model"]
 
@@ -39,8 +43,9 @@ def build_model(config: Config, images: ImageSet) -> nn.Module:
 
 def build_data(config: Config, images: ImageSet, device: torch.device) -> tuple[Any, Any, Any]:
     """(loader, evaluator, task) of a run, the images on the device."""
-    channels_last = config.trainer.channels_last
-    shared: dict[str, Any] = {"device": device, "channels_last": channels_last}
+    if isinstance(config.task, GenerationConfig):
+        return _for_generation(config, config.task, images, device)
+    shared: dict[str, Any] = {"device": device, "channels_last": config.trainer.channels_last}
     train = DeviceSet(
         images.train_images,
         images.train_labels,
@@ -70,6 +75,43 @@ def build_data(config: Config, images: ImageSet, device: torch.device) -> tuple[
         train, training, config.trainer.batch_size, config.seed, _foreign(config, images, shared)
     )
     return loader, evaluator, task
+
+
+def _for_generation(
+    config: Config, options: GenerationConfig, images: ImageSet, device: torch.device
+) -> tuple[TrainLoader, GenerationEvaluator, Generation]:
+    """The same for a generator: real images in [-1, 1], and others to compare with."""
+    colours = images.in_channels
+    train = DeviceSet(
+        images.train_images,
+        images.train_labels,
+        [MEAN] * colours,
+        [STD] * colours,
+        augmentation=config.dataset.augment,
+        device=device,
+        channels_last=config.trainer.channels_last,
+    )
+    training, _ = split(images.train_labels, config.dataset.validation, config.seed)
+    if config.dataset.subset is not None:
+        training = subset(images.train_labels, config.dataset.subset, training)
+    task = Generation(options.noise)
+    network = feature_network(options.features, device)
+    real, labels = images.test_images, images.test_labels
+    if network.reference == "train":
+        real, labels = images.train_images, images.train_labels
+    evaluation = config.trainer.evaluation
+    evaluator = GenerationEvaluator(
+        task,
+        network,
+        real_features(network, real.to(device), labels, options.real_images, images.digest),
+        seed=config.seed,
+        images=evaluation.images,
+        calibration=evaluation.calibration_images,
+        exact=evaluation.exact,
+        autocast=precision_context(config.trainer.precision, device),
+        device=device,
+    )
+    return TrainLoader(train, training, config.trainer.batch_size, config.seed), evaluator, task
 
 
 def _foreign(

@@ -60,6 +60,8 @@ class Evaluator:
         autocast: makes the precision context of a forward pass.
     """
 
+    has_test = True
+
     def __init__(
         self,
         task: Classification,
@@ -96,6 +98,14 @@ class Evaluator:
         loss, accuracy = self._on(model, self.test, torch.arange(len(self.test)))
         _, validation = self._on(model, self.train, self.validation)
         return {"test_loss": loss, "test_accuracy": accuracy, "val_full_accuracy": validation}
+
+    def best(self, curve: list[dict[str, Any]]) -> dict[str, Any]:
+        """The selections of a curve, for the run's summary."""
+        return best_points(curve)
+
+    def pictures(self, model: nn.Module, *, last: bool) -> dict[str, bytes]:
+        """None: a classifier has nothing to look at."""
+        return {}
 
     def _on(self, model: nn.Module, data: DeviceSet, indices: Tensor) -> tuple[float, float]:
         return self.task.evaluate(model, data.batches(indices, BATCH), self.autocast())

@@ -7,6 +7,7 @@ The step is the update.
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from gbn.store.groups import group_of
@@ -86,10 +87,20 @@ def log(run: Any, points: Iterable[Mapping[str, Any]]) -> int:
     return count
 
 
+def log_picture(run: Any, update: int, name: str, path: Path) -> None:
+    """Log a picture file beside the point of its update, unless the W&B run is beyond that update."""
+    import wandb
+
+    if update >= run.starting_step:
+        run.log({name: wandb.Image(str(path))}, step=update)
+
+
 def summarise(run: Any, summary: Mapping[str, Any], curve: Sequence[Mapping[str, Any]]) -> None:
     """Put the summary of a done run into that of its W&B run, and last the mark that it is complete."""
     for key in (*_SUMMARY, *_BEST):
         run.summary[key] = summary.get(key)
+    if "best" in summary:  # of tasks without a test set
+        run.summary["best"] = summary["best"]
     environment = summary.get("environment") or {}
     run.summary["device_kind"] = environment.get("device_kind")
     run.summary[DIGEST] = curve_digest(curve)

@@ -5,6 +5,8 @@ import time
 from collections.abc import Mapping
 from typing import Any, Protocol
 
+from gbn.store import measures
+
 
 class Progress(Protocol):
     """Shows a run's progress."""
@@ -30,6 +32,21 @@ class Quiet:
 
     def close(self) -> None:
         """Nothing."""
+
+
+def _loss(point: Mapping[str, Any]) -> str:
+    loss = point.get("train_loss", point.get("generator_loss"))
+    return f"loss {loss:.3f}" if loss is not None else ""
+
+
+def _quality(point: Mapping[str, Any]) -> str:
+    """The measure that a run is followed by: "val 61.20 %" of a classifier, otherwise its name and number."""
+    known = measures.find(measures.preferred(point))
+    value = point.get(known.key) if known is not None else None
+    if known is None or value is None:
+        return ""
+    name = "val" if known.family == "accuracy" else known.title.partition(" (")[0]
+    return " ".join(filter(None, (name, known.number(value), known.unit)))
 
 
 def _rate(images: float) -> str:
@@ -68,8 +85,8 @@ class Plain:
         per_update = (now - self.began) / max(1, done)
         left = per_update * (self.total - point["update"])
         print(
-            f"{self.run_id}  update {point['update']}/{self.total}  loss {point['train_loss']:.3f}  "
-            f"val {100 * point['val_accuracy']:.2f} %  {_rate(self.batch_size / max(per_update, 1e-9))}  "
+            f"{self.run_id}  update {point['update']}/{self.total}  {_loss(point)}  {_quality(point)}  "
+            f"{_rate(self.batch_size / max(per_update, 1e-9))}  "
             f"{_clock(left)} left",
             flush=True,
         )
@@ -79,7 +96,7 @@ class Plain:
 
 
 class Bar:
-    """A rich progress bar with loss, validation accuracy, images/s and time left."""
+    """A rich progress bar with loss, quality, images/s and time left."""
 
     def __init__(self, run_id: str, start: int, total: int, batch_size: int) -> None:
         from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
@@ -95,7 +112,7 @@ class Bar:
             refresh_per_second=4,
         )
         self.task = self.bar.add_task(run_id, total=total, completed=start, state="")
-        self.loss, self.accuracy = "", ""
+        self.loss, self.quality = "", ""
         self.bar.start()
 
     def update(self, update: int, loss: float | None) -> None:
@@ -105,13 +122,12 @@ class Bar:
         speed = self.bar.tasks[0].speed
         rate = _rate(speed * self.batch_size) if speed else ""
         self.bar.update(
-            self.task, completed=update, state="  ".join(filter(None, (self.loss, self.accuracy, rate)))
+            self.task, completed=update, state="  ".join(filter(None, (self.loss, self.quality, rate)))
         )
 
     def point(self, point: Mapping[str, Any]) -> None:
-        """Show the new validation accuracy."""
-        self.loss = f"loss {point['train_loss']:.3f}"
-        self.accuracy = f"val {100 * point['val_accuracy']:.2f} %"
+        """Show the new quality."""
+        self.loss, self.quality = _loss(point), _quality(point)
 
     def close(self) -> None:
         """Leave the finished bar on the screen."""

@@ -5,13 +5,14 @@ import os
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gbn.config.schema import Config
+from gbn.store import measures
 from gbn.store.identity import identity, run_id_of
 from gbn.store.locks import LockedError
 from gbn.store.records import DONE, RunStore, RunWriter
@@ -91,11 +92,21 @@ def _describe(store: RunStore, run_id: str) -> str:
         return "not applicable: the normalizer needs more than one value a channel in training"
     if summary["status"] == "diverged":
         return f"diverged at update {summary['diverged_at']}"
-    final = summary["final"]
-    return (
-        f"test accuracy {100 * final['test_accuracy']:.2f} %, validation {100 * final['val_accuracy']:.2f} %, "
-        f"{summary['updates']} updates in {summary['seconds']:.1f} s of training"
-    )
+    updates = f"{summary['updates']} updates in {summary['seconds']:.1f} s of training"
+    return ", ".join([*quality(summary["final"]), updates])
+
+
+def quality(point: Mapping[str, Any]) -> list[str]:
+    """What a point of a curve says of the trained network, in words: accuracies, or the task's own measures."""
+    if "test_accuracy" in point:
+        accuracies = {"test accuracy": point["test_accuracy"], "validation": point["val_accuracy"]}
+        return [f"{name} {100 * value:.2f} %" for name, value in accuracies.items()]
+    known = [found for key, value in point.items() if value is not None and (found := measures.find(key))]
+    return [
+        " ".join(filter(None, (one.title, one.number(point[one.key]), one.unit)))
+        for one in known
+        if one.family != "loss" and not one.exact
+    ]
 
 
 def _train(
@@ -136,7 +147,6 @@ def _tracked(
     from gbn.data import load
     from gbn.engine.build import build_data, build_model
     from gbn.engine.clock import Neighbours, clock_of
-    from gbn.engine.evaluation import best_points
     from gbn.engine.progress import make_progress
     from gbn.engine.provenance import provenance
     from gbn.engine.trainer import Trainer
@@ -181,7 +191,7 @@ def _tracked(
         "diverged_at": int(trainer.diverged_at) if ending == "diverged" else None,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "final": curve[-1] if curve else None,
-        **best_points(curve),
+        **evaluator.best(curve),
         "startup": _startup(trainer.first_update_at, imported) if fresh else None,
         "environment": {
             **{

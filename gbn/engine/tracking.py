@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
-from gbn.engine.mirror import define_axes, description, log, summarise
+from gbn.engine.mirror import define_axes, description, log, log_picture, summarise
 
 _CLOUD = ("api.forge.coreweave.com", "api.wandb.ai")  # one server: a login stands under either name
 
@@ -88,6 +88,11 @@ class Tracker:
         """A point of the curve; the step is the update."""
         if self._ready():
             self._guarded(lambda: log(self._run, [*self._earlier(point["update"]), point]))
+
+    def picture(self, update: int, name: str, path: Path) -> None:
+        """A picture that was saved after an update whose point is logged already."""
+        if self._ready():
+            self._guarded(lambda: log_picture(self._run, update, name, path))
 
     def _earlier(self, update: int) -> list[Mapping[str, Any]]:
         """The points before the first one of this process: W&B may lack some of them."""

@@ -1,9 +1,7 @@
 """The training loop of one run: updates, points of the curve, checkpoints, the training clock."""
 
-import contextlib
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from typing import Any, Literal
 
 import torch
@@ -11,27 +9,19 @@ from torch import nn
 
 from gbn.config.schema import Config
 from gbn.data import TrainLoader
+from gbn.engine.adversarial import Adversarial
 from gbn.engine.checkpoint import load_checkpoint, save_checkpoint
 from gbn.engine.evaluation import Evaluator, evaluation_grid, test_points
+from gbn.engine.generated import GenerationEvaluator
 from gbn.engine.progress import Progress, Quiet
 from gbn.engine.recording import LayerRecorder, recording_grid
 from gbn.engine.tracking import Tracker
-from gbn.optim import build_optimizer, build_preconditioner, learning_rate
-from gbn.seeding import derive
+from gbn.engine.updates import Supervised, Updates
+from gbn.store.files import write_bytes_atomically
 from gbn.store.records import RunWriter
-from gbn.tasks import Classification
+from gbn.tasks import Classification, Generation
 
 Ending = Literal["finished", "diverged", "interrupted"]
-
-_DTYPES = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
-
-
-def precision_context(precision: str, device: torch.device) -> Callable[[], AbstractContextManager[object]]:
-    """A maker of autocast contexts for fp32 (none), bf16 or fp16."""
-    dtype = _DTYPES[precision]
-    if dtype is None:
-        return contextlib.nullcontext
-    return lambda: torch.autocast(device.type, dtype)
 
 
 class Trainer:
@@ -45,6 +35,7 @@ class Trainer:
         model: initialised, on the device.
         loader: the training batches.
         evaluator: makes the points of the curve.
+        task: whose updates are made: a generator's against a discriminator's, or a network's with targets.
         writer: the run's files, locked.
         tracker: the mirror.
         stop: asked before each update; True ends the run early with a checkpoint.
@@ -55,8 +46,8 @@ class Trainer:
         config: Config,
         model: nn.Module,
         loader: TrainLoader,
-        evaluator: Evaluator,
-        task: Classification,
+        evaluator: Evaluator | GenerationEvaluator,
+        task: Classification | Generation,
         writer: RunWriter,
         tracker: Tracker,
         device: torch.device,
@@ -66,32 +57,33 @@ class Trainer:
         self.task, self.writer, self.tracker, self.device, self.stop = task, writer, tracker, device, stop
         options = config.trainer
         self.total = max(1, round(options.epochs * loader.steps_per_epoch))
-        self.optimizer_options = config.optimizer.model_dump()
-        self.schedule_options = config.schedule.model_dump()
-        self.optimizer = build_optimizer(model, self.optimizer_options)
-        self.preconditioner = build_preconditioner(model, self.optimizer_options)
-        self.autocast = precision_context(options.precision, device)
-        self.scaler = torch.amp.GradScaler(device.type, enabled=options.precision == "fp16")
-        # Compiled for training only: evaluation and checkpoints see the plain module, whose parameters it shares.
-        self.forward: Callable[..., Any] = torch.compile(model) if options.compile else model
+        kind = Adversarial if isinstance(task, Generation) else Supervised
+        self.updates: Updates = kind(config, model, loader, task, device, self.total)
         evaluation = options.evaluation
-        self.whole_at = {*test_points(evaluation.test_every, loader.steps_per_epoch, self.total)}
+        tests = test_points(evaluation.test_every, loader.steps_per_epoch, self.total)
+        self.whole_at = {*tests} if evaluator.has_test else set()
         geometric = evaluation_grid(evaluation.first, self.total, evaluation.points)
         self.grid = {*geometric, *self.whole_at}
-        record, data, images = options.record, evaluator.train, evaluator.calibration
-        self.recorder = (
-            LayerRecorder(model, data, images, record.images, self.autocast) if record.layers else None
-        )
+        record, self.recorder = options.record, None
+        if record.layers and isinstance(evaluator, Evaluator):
+            data, images = evaluator.train, evaluator.calibration
+            self.recorder = LayerRecorder(model, data, images, record.images, self.updates.autocast)
+            self.updates.before_step = self._before_step
         self.record_at = {*recording_grid(geometric, record.points)} if record.layers else set()
+        self.pictures_at = {*recording_grid(geometric, record.pictures)} if record.pictures else set()
         self.step, self.points, self.seconds = 0, 0, 0.0
         self.first_update_at: float | None = None  # of this process, by the wall clock
-        self._reset_sums()
         self.diverged_at = torch.full((), -1, dtype=torch.int64, device=device)
 
-    def _reset_sums(self) -> None:
-        self.loss_sum = torch.zeros((), dtype=torch.float64, device=self.device)
-        self.correct = torch.zeros((), dtype=torch.int64, device=self.device)
-        self.count = 0
+    @property
+    def rate(self) -> float:
+        """Learning rate of the last update."""
+        return self.updates.rate
+
+    @property
+    def optimizer_options(self) -> dict[str, Any]:
+        """The section ``optimizer`` of the configuration."""
+        return self.updates.optimizer_options
 
     def train(self, make_progress: Callable[[int, int], Progress] = lambda start, total: Quiet()) -> Ending:
         """Run to the end, to divergence, or until `stop` says so."""
@@ -113,7 +105,7 @@ class Trainer:
                 at_point = self.step in self.grid
                 # Asking a GPU for a number makes it wait: only at points and now and then.
                 if at_point or self.device.type == "cpu" or self.step % 50 == 0:
-                    progress.update(self.step, self._loss_so_far())
+                    progress.update(self.step, self.updates.loss_so_far())
                     if int(self.diverged_at) >= 0:
                         self._stop_clock()
                         self._point(progress, evaluate=False)
@@ -136,53 +128,19 @@ class Trainer:
             return "finished"
         finally:
             progress.close()
-            if self.preconditioner is not None:
-                self.preconditioner.remove()
+            self.updates.close()
 
     def _update(self) -> None:
-        images, labels = self.loader.batch(self.step)
-        torch.manual_seed(derive(self.config.seed, "dropout", self.step))
-        rate = learning_rate(
-            self.schedule_options,
-            self.optimizer_options["lr"],
-            self.step,
-            self.total,
-            self.loader.steps_per_epoch,
-        )
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        self.optimizer.zero_grad(set_to_none=True)
-        with self.autocast():
-            logits = self.forward(images)
-        if len(images) > len(labels):  # foreign images of an attacked training
-            logits = logits[: len(labels)]
-        loss = self.task.loss(logits, labels)
-        self.scaler.scale(loss).backward()
-        scaled = self.config.trainer.clip_norm is None and self.preconditioner is None
-        if not scaled:
-            self.scaler.unscale_(self.optimizer)
-        if self.preconditioner is not None:
-            self.preconditioner.precondition()
-        if self.config.trainer.clip_norm is not None:
-            torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.trainer.clip_norm)
-        if self.recorder is not None and self.step + 1 in self.record_at:
-            self._stop_clock()
-            self.recorder.before_step(self.scaler.get_scale() if scaled else 1.0)
-            self._start_clock()
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
+        self.updates.make(self.step)
         self.step += 1
-        self.rate = rate
-        with torch.no_grad():
-            detached = loss.detach()
-            first_bad = (self.diverged_at < 0) & ~torch.isfinite(detached)
-            self.diverged_at = torch.where(first_bad, self.step, self.diverged_at)
-            self.loss_sum += detached
-            self.correct += self.task.correct(logits.detach(), labels)
-            self.count += len(labels)
+        first_bad = (self.diverged_at < 0) & ~torch.isfinite(self.updates.loss)
+        self.diverged_at = torch.where(first_bad, self.step, self.diverged_at)
 
-    def _loss_so_far(self) -> float | None:
-        return float(self.loss_sum) / (self.count / self.loader.batch_size) if self.count else None
+    def _before_step(self, update: int, loss_scale: float) -> None:
+        if self.recorder is not None and update in self.record_at:
+            self._stop_clock()
+            self.recorder.before_step(loss_scale)
+            self._start_clock()
 
     def _point(self, progress: Progress, *, evaluate: bool = True) -> None:
         """Record a point; on divergence what training showed is kept and nothing is evaluated."""
@@ -192,8 +150,7 @@ class Trainer:
             "images": self.step * self.loader.batch_size,
             "seconds": self.seconds,
             "lr": self.rate,
-            "train_loss": self._loss_so_far(),
-            "train_accuracy": self.correct.item() / self.count if self.count else None,
+            **self.updates.measured(),
         }
         if evaluate:
             point |= self.evaluator.point(self.model)
@@ -203,10 +160,19 @@ class Trainer:
         self.points += 1
         if evaluate and self.recorder is not None and self.step in self.record_at:
             self.writer.append_layers(self.recorder.record(self.step, self.rate))
-        self._reset_sums()
+        self.updates.reset()
         if evaluate:
             progress.point(point)
         self.tracker.log(point)
+        if evaluate and self.step in self.pictures_at:
+            self._pictures()
+
+    def _pictures(self) -> None:
+        """Save what the task shows of the model, and send it to the mirror."""
+        for name, png in self.evaluator.pictures(self.model, last=self.step == self.total).items():
+            path = self.writer.folder / f"{name}-{self.step:06d}.png"
+            write_bytes_atomically(path, png)
+            self.tracker.picture(self.step, name, path)
 
     def _start_clock(self) -> None:
         self._synchronize()
@@ -225,13 +191,7 @@ class Trainer:
             "step": self.step,
             "points": self.points,
             "seconds": self.seconds,
-            "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "scaler": self.scaler.state_dict(),
-            "preconditioner": None if self.preconditioner is None else self.preconditioner.state_dict(),
-            "loss_sum": self.loss_sum,
-            "correct": self.correct,
-            "count": self.count,
+            **self.updates.state_dict(),
             "diverged_at": self.diverged_at,
         }
         save_checkpoint(self.writer.checkpoint_path, state)
@@ -242,11 +202,7 @@ class Trainer:
             self.writer.truncate(0)
             return
         state = load_checkpoint(self.writer.checkpoint_path, self.device)
-        self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.scaler.load_state_dict(state["scaler"])
-        if self.preconditioner is not None:
-            self.preconditioner.load_state_dict(state["preconditioner"])
-        for name in ("step", "points", "seconds", "loss_sum", "correct", "count", "diverged_at"):
+        self.updates.load_state_dict(state)
+        for name in ("step", "points", "seconds", "diverged_at"):
             setattr(self, name, state[name])
         self.writer.truncate(self.points)

@@ -10,6 +10,7 @@ from typing import Any
 from torch import nn
 
 from gbn.models.cnn import CNN
+from gbn.models.dcgan import DCGAN
 from gbn.models.densenet import DenseNet
 from gbn.models.inception_v3 import InceptionV3
 from gbn.models.initialise import initialise
@@ -25,7 +26,7 @@ from gbn.models.resnext import ResNeXt
 from gbn.models.vgg import VGG
 from gbn.suggest import did_you_mean
 
-__all__ = ["MODELS", "NormLayer", "Role", "build", "initialise"]
+__all__ = ["MODELS", "OF_OTHER_TASKS", "NormLayer", "Role", "build", "initialise"]
 
 MODELS: dict[str, type[nn.Module]] = {
     "cnn": CNN,
@@ -44,11 +45,15 @@ MODELS: dict[str, type[nn.Module]] = {
 """Name in the configuration -> class. Add a network here, and the shared tests of the models run on it."""
 
 
+OF_OTHER_TASKS: dict[str, type[nn.Module]] = {"dcgan": DCGAN}
+"""The networks that don't give logits of images: of other tasks than classification."""
+
+
 def build(name: str, norm_layer: NormLayer, **options: Any) -> nn.Module:
     """The network ``name`` with the given norms.
 
     Args:
-        name: a key of :data:`MODELS`.
+        name: a key of :data:`MODELS` or :data:`OF_OTHER_TASKS`.
         norm_layer: makes the norm at each place, see :mod:`gbn.models.interface`.
         **options: ``in_channels``, ``num_classes``, ``image_size`` and the network's own options
             (``width``, ``depth``, ...).
@@ -56,15 +61,16 @@ def build(name: str, norm_layer: NormLayer, **options: Any) -> nn.Module:
     Raises:
         ValueError: an unknown name or option, or a value that the network refuses.
     """
-    if name not in MODELS:
+    networks = MODELS | OF_OTHER_TASKS
+    if name not in networks:
         raise ValueError(
-            f"unknown model {name!r}{did_you_mean(name, MODELS)}; allowed: {', '.join(sorted(MODELS))}"
+            f"unknown model {name!r}{did_you_mean(name, networks)}; allowed: {', '.join(sorted(networks))}"
         )
-    allowed = [option for option in inspect.signature(MODELS[name]).parameters if option != "norm_layer"]
+    allowed = [option for option in inspect.signature(networks[name]).parameters if option != "norm_layer"]
     for option in options:
         if option not in allowed:
             raise ValueError(
                 f"model {name!r} has no option {option!r}{did_you_mean(option, allowed)}; "
                 f"allowed: {', '.join(allowed)}"
             )
-    return MODELS[name](norm_layer, **options)
+    return networks[name](norm_layer, **options)

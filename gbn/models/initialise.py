@@ -25,6 +25,9 @@ def initialise(model: nn.Module, seed: int) -> nn.Module:
       module's own stream. A parameter that comes out the same under two streams is not random (the gain and
       bias of a norm): it keeps the value that its constructor gave it, and so do buffers.
     * Other modules without ``reset_parameters`` keep what their constructor gave them.
+    * A network with the attribute ``initial_std`` has all weights of convolutions and linear layers from
+      N(0, initial_std^2) instead (DCGAN's recipe), their biases zero.
+    * Modules with a ``seed_stream`` (layers that draw numbers in training) get a stream of their own name.
 
     Values are drawn on the CPU in float32 and copied, so every device and precision starts from the same
     ones.
@@ -33,12 +36,15 @@ def initialise(model: nn.Module, seed: int) -> nn.Module:
         model: the network; a tensor shared by two modules takes the first one's name.
         seed: the run's seed.
     """
-    head = getattr(model, "head", None)
+    head, std = getattr(model, "head", None), getattr(model, "initial_std", None)
     for name, module in _with_own_parameters(model):
         if isinstance(module, nn.modules.conv._ConvNd | nn.Linear) and "weight" in module._parameters:
-            _dense(name, module, seed, is_head=module is head)
+            _dense(name, module, seed, is_head=module is head, std=std)
         else:
             _foreign(name, module, seed)
+    for name, module in model.named_modules():
+        if callable(getattr(module, "seed_stream", None)):
+            module.seed_stream(derive(seed, "stream", name))  # type: ignore[operator]
     return model
 
 
@@ -56,12 +62,14 @@ def _qualified(module_name: str, parameter_name: str) -> str:
     return f"{module_name}.{parameter_name}" if module_name else parameter_name
 
 
-def _dense(name: str, module: nn.Module, seed: int, is_head: bool) -> None:
+def _dense(name: str, module: nn.Module, seed: int, *, is_head: bool, std: float | None) -> None:
     weight, bias = module._parameters["weight"], module._parameters["bias"]
     assert weight is not None
     generator = torch.Generator().manual_seed(derive(seed, "init", _qualified(name, "weight")))
     value = torch.empty(weight.shape)
-    if is_head:
+    if std is not None:
+        value.normal_(0, std, generator=generator)
+    elif is_head:
         bound = weight[0].numel() ** -0.5
         value.uniform_(-bound, bound, generator=generator)
     else:

@@ -1,5 +1,6 @@
 """Kinds of problems: the loss, the metrics and the evaluation of each."""
 
 from gbn.tasks.classification import Classification
+from gbn.tasks.generation import Generation
 
-__all__ = ["Classification"]
+__all__ = ["Classification", "Generation"]

@@ -8,7 +8,9 @@ import pytest
 from gbn.config.compose import compose
 from gbn.config.errors import ConfigError
 from gbn.config.models import ModelConfig
-from gbn.models import MODELS
+from gbn.models import MODELS, OF_OTHER_TASKS
+
+NETWORKS = MODELS | OF_OTHER_TASKS
 
 SECTIONS = {
     get_args(section.model_fields["name"].annotation)[0]: section for section in get_args(ModelConfig)
@@ -16,13 +18,13 @@ SECTIONS = {
 
 
 def test_every_network_has_its_section():
-    assert SECTIONS.keys() == MODELS.keys()
+    assert SECTIONS.keys() == NETWORKS.keys()
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", NETWORKS)
 def test_options_and_defaults_are_those_of_the_network(name):
     fields = {key: field.default for key, field in SECTIONS[name].model_fields.items()}
-    parameters = inspect.signature(MODELS[name]).parameters.values()
+    parameters = inspect.signature(NETWORKS[name]).parameters.values()
     own = {
         p.name: p.default for p in parameters if p.default is not inspect.Parameter.empty and p.name != "bias"
     }

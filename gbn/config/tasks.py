@@ -1,0 +1,142 @@
+"""The schema of the group ``task``: one class a kind of problem.
+
+A task that no sensible run of has the classifiers' defaults brings its own: :data:`IMPLIED`, overrides that stand
+before those of the command line.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from pydantic import model_validator
+
+from gbn.config.features import digest_of
+from gbn.config.section import Count, Section, Share
+
+__all__ = [
+    "IMPLIED",
+    "NETWORKS",
+    "ClassificationConfig",
+    "GenerationConfig",
+    "TaskConfig",
+    "problems",
+    "with_implied",
+]
+
+
+class ClassificationConfig(Section):
+    """Labels of images: cross-entropy and accuracy."""
+
+    name: Literal["classification"]
+    revision: Count
+    label_smoothing: Share = 0.0
+
+
+class GenerationConfig(Section):
+    """A generator against a discriminator; quality by FID and KID over the features of a fixed network.
+
+    `features_digest` identifies that network; it is filled in from the committed file beside the weights, so that it
+    is part of the run's identity.
+    """
+
+    name: Literal["generation"]
+    revision: Count
+    noise: Literal["uniform", "normal"] = "uniform"
+    features: Literal["own", "inception"] = "own"
+    features_digest: str | None = None
+    real_images: Count = 10_000
+
+    @model_validator(mode="after")
+    def _measured_with_what_is_here(self) -> "GenerationConfig":
+        found = digest_of(self.features)
+        if self.features_digest not in (None, found):
+            raise ValueError(
+                f"task.features={self.features} is the network {found} here, task.features_digest="
+                f"{self.features_digest} asks for another: numbers of the two can't be compared; leave "
+                "task.features_digest out, or put back the files of results/features that belong to it"
+            )
+        self.features_digest = found
+        return self
+
+    @property
+    def suffix(self) -> str:
+        """What the names of the measures end in: ``inception``, or ``own_<digest>``."""
+        return self.features if self.features == "inception" else f"{self.features}_{self.features_digest}"
+
+
+TaskConfig = ClassificationConfig | GenerationConfig
+
+#: The networks of a task that is not classification; all others classify.
+NETWORKS = {"generation": ("dcgan",)}
+
+_COLOUR_32 = ("cifar10", "cifar100", "svhn")
+
+#: What a task asks for where the command line says nothing else, in the order of the command line.
+IMPLIED = {
+    "generation": (
+        "model=dcgan",
+        "dataset=cifar10",
+        "dataset.augment=none",  # as Radford et al. have it; flips can be asked for
+        "optimizer=adam",
+        "optimizer.lr=0.0002",
+        "optimizer.beta1=0.5",
+    )
+}
+
+
+def with_implied(overrides: Sequence[str]) -> list[str]:
+    """Overrides with those that their task implies in front; none of a key or an optimizer that they set themselves.
+
+    >>> with_implied(["task=generation", "optimizer=sgd", "dataset.augment=flip"])
+    ['model=dcgan', 'dataset=cifar10', 'task=generation', 'optimizer=sgd', 'dataset.augment=flip']
+    """
+    given = {text.lstrip("+").split("=", 1)[0] for text in overrides}
+    task = next((text.split("=", 1)[1] for text in overrides if text.startswith("task=")), "")
+    kept = [
+        one
+        for one in IMPLIED.get(task, ())
+        if (key := one.split("=", 1)[0]) not in given
+        and not (key.startswith("optimizer.") and "optimizer" in given)
+    ]
+    return [*kept, *overrides]
+
+
+def problems(config: Any) -> list[str]:
+    """What of a configuration (:class:`gbn.config.schema.Config`) its task cannot work with."""
+    task, model = config.task.name, config.model.name
+    own = {name: of for of, names in NETWORKS.items() for name in names}
+    if own.get(model, "classification") != task:
+        needed = ", ".join(NETWORKS.get(task, ())) or "cnn, resnet or another classifier"
+        return [
+            f"model={model} belongs to task={own.get(model, 'classification')}, task={task} was given: use "
+            f"task={own.get(model, 'classification')}, or model={needed}"
+        ]
+    return _problems_of_generation(config) if task == "generation" else []
+
+
+def _problems_of_generation(config: Any) -> list[str]:
+    found = []
+    if config.dataset.name not in _COLOUR_32:
+        found.append(
+            f"model=dcgan makes colour images of 32x32, dataset={config.dataset.name} has none: use dataset="
+            f"{', '.join(_COLOUR_32)}"
+        )
+    if "crop" in config.dataset.augment:
+        found.append(
+            f"dataset.augment={config.dataset.augment} pads real images with black, which a generator would learn: "
+            "use dataset.augment=none or flip"
+        )
+    if config.norm.without_act != "same":
+        found.append(
+            f"norm.without_act={config.norm.without_act} with model=dcgan: its discriminator applies LeakyReLU(0.2) "
+            "behind norms built without activation, which are no places without one; use norm.without_act=same"
+        )
+    for key, used in (
+        ("optimizer.precondition=bnp", config.optimizer.precondition != "none"),
+        ("trainer.attack", config.trainer.attack.constant is not None or config.trainer.attack.images > 0),
+        ("trainer.record.layers=true", config.trainer.record.layers),
+    ):
+        if used:
+            found.append(f"{key} works with one network and its labels: it needs task=classification")
+    if config.trainer.evaluation.images < 2:
+        found.append("trainer.evaluation.images=1: FID and KID need at least 2 generated images")
+    return found
