@@ -15,11 +15,17 @@ from gbn.suggest import did_you_mean
 
 # The methods whose options are known here, without torch. Another one (one file in gbn/nn, one YAML file) takes the
 # keys of its YAML file as its options, and the registry of :mod:`gbn.nn.methods` checks them.
-METHODS = ("bn", "gbn", "iebn", "bn_matched", "bn_reparam", "layer", "group", "instance", "none", "custom")
+METHODS = (
+    *("bn", "gbn", "iebn", "bn_matched", "bn_reparam", "mixture"),
+    *("layer", "group", "instance", "none", "custom"),
+)
 CONTROLS = ("bn_matched", "bn_reparam")
 _WITH_PAIR = ("gbn", "iebn", *CONTROLS)
 Role = Literal["stem", "body", "branch_end", "shortcut"]
 _GRADIENT = ("quantile_gradient", "window")
+# What a control of mixture normalization takes over from it, and what is the layer's alone.
+_FIT = ("components", "mixture", "em_steps", "subset", "variance_floor")
+_OF_THE_LAYER = ("warm_start", "posterior_gradient")
 _TABLES = {"statistic": STATISTIC_PARAMETERS, "deviation": DEVIATION_PARAMETERS}
 
 
@@ -60,6 +66,13 @@ class NormConfig(BaseModel):
     without_act: Literal["same", "bn", "mean"] = "same"
     instance_enhancement: Annotated[list[Role], BeforeValidator(_roles_of_the_gate)] = []
     gate_bias: Annotated[float, Field(allow_inf_nan=False)] = -1.0
+    components: Annotated[int, Field(ge=1)] = 3
+    mixture: Literal["joint", "per_channel"] = "joint"
+    em_steps: Annotated[int, Field(ge=0)] = 3
+    subset: Annotated[int, Field(ge=2)] = 1024
+    variance_floor: Annotated[float, Field(gt=0, le=1)] = 1e-3
+    warm_start: bool = True
+    posterior_gradient: bool = False
     placement: PlacementConfig = PlacementConfig()
     groups: Annotated[int, Field(ge=1)] | None = None
     samples: Annotated[int, Field(ge=2)] | None = None
@@ -70,12 +83,15 @@ class NormConfig(BaseModel):
     def _consistent(self) -> "NormConfig":
         given = dict(self.__pydantic_extra__ or {})
         self._check_gate()
-        if self.method in _WITH_PAIR:
+        self._check_mixture()
+        if self.method in _WITH_PAIR and not self._has_mixture:
             self._check_pair(given)
         elif given and self.method in METHODS:
             self._refuse(given, [])
         if self.method in CONTROLS and self.matched_to is None:
-            raise ValueError(f"norm={self.method} is the control of a pair: add norm.matched_to=gbn_cvar")
+            raise ValueError(
+                f"norm={self.method} is the control of a pair or of a mixture: add norm.matched_to=gbn_cvar"
+            )
         if self.method == "custom" and not self.target:
             raise ValueError("norm=custom needs norm._target_=their.module.Layer")
         if self.method == "group" and self.groups is None:
@@ -98,6 +114,31 @@ class NormConfig(BaseModel):
         if self.gate_bias != -1.0 and not self.instance_enhancement:
             raise ValueError(
                 "norm.gate_bias belongs to norm.instance_enhancement, which is off: set it to true"
+            )
+
+    @property
+    def _has_mixture(self) -> bool:
+        return self.method == "mixture" or (self.method in CONTROLS and self.matched_to == "mixture")
+
+    def _check_mixture(self) -> None:
+        if not self._has_mixture:
+            for key in (*_FIT, *_OF_THE_LAYER):
+                if getattr(self, key) != type(self).model_fields[key].default:
+                    raise ValueError(
+                        f"norm.{key} belongs to norm=mixture and its controls, not to {self.name}"
+                    )
+            return
+        if self.method in CONTROLS:
+            # A control fits the first batch alone: one run serves whatever the layer does from there on.
+            for key in _OF_THE_LAYER:
+                setattr(self, key, type(self).model_fields[key].default)
+            if self.quadrangle or self.statistic or self.deviation or self.rescaled or self.samples:
+                raise ValueError(
+                    f"norm={self.method} norm.matched_to=mixture takes the keys of norm=mixture alone"
+                )
+        if self.subset < self.components:
+            raise ValueError(
+                f"norm.subset={self.subset} is fewer samples than norm.components={self.components}: raise it"
             )
 
     def _check_pair(self, given: dict[str, Any]) -> None:
@@ -155,6 +196,10 @@ class NormConfig(BaseModel):
             options |= self._pair()
         elif self.method == "iebn":
             options |= self._gate()
+        elif self.method == "mixture":
+            options |= {key: getattr(self, key) for key in (*_FIT, *_OF_THE_LAYER)}
+        elif self._has_mixture:
+            options["matched_to"] = {"method": "mixture", **{key: getattr(self, key) for key in _FIT}}
         elif self.method in CONTROLS:
             options["matched_to"] = self._pair()
         if self.method == "custom":

@@ -22,6 +22,15 @@ from gbn.nn.instance_enhancement import (
     InstanceEnhancementBatchNorm3d,
 )
 from gbn.nn.methods import METHODS, Method, register
+from gbn.nn.mixture import MixtureNorm1d, MixtureNorm2d, MixtureNorm3d
+from gbn.nn.mixture_controls import (
+    MixtureMatchedBatchNorm1d,
+    MixtureMatchedBatchNorm2d,
+    MixtureMatchedBatchNorm3d,
+    MixtureReparametrizedBatchNorm1d,
+    MixtureReparametrizedBatchNorm2d,
+    MixtureReparametrizedBatchNorm3d,
+)
 from gbn.nn.noise import add_constant_noise
 from gbn.nn.placement import ROLES, Placement
 from gbn.nn.simple import (
@@ -57,6 +66,15 @@ __all__ = [
     "MatchedBatchNorm2d",
     "MatchedBatchNorm3d",
     "Method",
+    "MixtureMatchedBatchNorm1d",
+    "MixtureMatchedBatchNorm2d",
+    "MixtureMatchedBatchNorm3d",
+    "MixtureNorm1d",
+    "MixtureNorm2d",
+    "MixtureNorm3d",
+    "MixtureReparametrizedBatchNorm1d",
+    "MixtureReparametrizedBatchNorm2d",
+    "MixtureReparametrizedBatchNorm3d",
     "NormFactory",
     "Placement",
     "ReparametrizedBatchNorm1d",

@@ -37,7 +37,7 @@ class BatchStatisticsNorm(nn.Module):
 
     _version = 2  # of the state dict: that of BatchNorm with num_batches_tracked
     _input_dims: ClassVar[tuple[int, ...]] = ()
-    _buffer_names: tuple[str, str] = ("running_mean", "running_var")
+    _buffer_names: tuple[str, ...] = ("running_mean", "running_var")
     noise: tuple[float, float] | None = None  # see :mod:`gbn.nn.noise`
 
     def __init__(
@@ -66,7 +66,8 @@ class BatchStatisticsNorm(nn.Module):
             values = nn.Parameter(torch.empty(num_features, device=device, dtype=dtype)) if affine else None
             self.register_parameter(name, values)
         for name in self._buffer_names:
-            kept = torch.empty(num_features, device=device, dtype=dtype) if track_running_stats else None
+            shape = self._buffer_shape(name)
+            kept = torch.empty(shape, device=device, dtype=dtype) if track_running_stats else None
             self.register_buffer(name, kept)
         count = torch.tensor(0, dtype=torch.long, device=device) if track_running_stats else None
         self.num_batches_tracked: Tensor | None
@@ -74,6 +75,10 @@ class BatchStatisticsNorm(nn.Module):
         self.weight: nn.Parameter | None
         self.bias: nn.Parameter | None
         self.reset_parameters()
+
+    def _buffer_shape(self, name: str) -> tuple[int, ...]:
+        """Shape of a running average."""
+        return (self.num_features,)
 
     def running(self) -> tuple[Tensor | None, Tensor | None]:
         """The two running averages, (location, spread), or Nones when they are not tracked."""

@@ -11,7 +11,15 @@ from typing import Any
 
 from torch import nn
 
-from gbn.nn import batchnorm, controls, generalized, instance_enhancement, simple
+from gbn.nn import (
+    batchnorm,
+    controls,
+    generalized,
+    instance_enhancement,
+    mixture,
+    mixture_controls,
+    simple,
+)
 from gbn.nn.custom import build_custom, check_custom
 from gbn.nn.pairs import Pair, pair_from_options
 from gbn.nn.placement import ENHANCED_ROLES, Site, check_roles
@@ -30,6 +38,8 @@ COMMON_DEFAULTS: dict[str, Any] = {
 }
 _BATCH = frozenset({"eps", "momentum", "affine", "track_running_stats"})
 _GATE = frozenset({"instance_enhancement", "gate_bias"})
+#: How a mixture is fitted: what a control of mixture normalization takes over from it.
+_FIT = frozenset({"components", "mixture", "em_steps", "subset", "variance_floor"})
 _PAIR = frozenset(
     {"quadrangle", "statistic", "deviation"}.union(*(row.keys() for row in QUADRANGLE_PARAMETERS.values()))
 )
@@ -67,6 +77,8 @@ class Method:
             rest = {key: value for key, value in options.items() if key not in _PAIR}
             return {**rest, "statistic": pair.statistic, "deviation": pair.deviation}
         matched = dict(options["matched_to"])
+        if matched.get("method") == "mixture":
+            return dict(options)
         pair = pair_from_options({key: value for key, value in matched.items() if key in _PAIR}).with_mean()
         rest = {key: value for key, value in matched.items() if key not in _PAIR}
         return {**options, "matched_to": {**rest, "statistic": pair.statistic, "deviation": pair.deviation}}
@@ -97,6 +109,11 @@ _GBN = _by_dim("GeneralizedBatchNorm", generalized)
 _ENHANCED = _by_dim("InstanceEnhancementBatchNorm", instance_enhancement)
 _MATCHED = _by_dim("MatchedBatchNorm", controls)
 _REPARAM = _by_dim("ReparametrizedBatchNorm", controls)
+_MIXTURE = _by_dim("MixtureNorm", mixture)
+_MIXTURE_CONTROLS = {
+    "bn_matched": _by_dim("MixtureMatchedBatchNorm", mixture_controls),
+    "bn_reparam": _by_dim("MixtureReparametrizedBatchNorm", mixture_controls),
+}
 _INSTANCE = _by_dim("InstanceNormAct", simple)
 
 
@@ -150,6 +167,8 @@ def _build_control(
 ) -> nn.Module:
     matched: Any = _control_options(method, options)["matched_to"]
     gate_bias = None
+    if isinstance(matched, Mapping) and matched.get("method") == "mixture":
+        return _build_mixture_control(method, site, options)
     if not isinstance(matched, Pair):
         gate_bias, matched = _gated(site, matched, default=False)
     return layers[site.dim](
@@ -157,13 +176,31 @@ def _build_control(
     )
 
 
+def _build_mixture_control(method: str, site: Site, options: Mapping[str, Any]) -> nn.Module:
+    for key in ("rescaled", "samples"):
+        if options.get(key):
+            raise ValueError(f"{key} belongs to the controls of a pair; mixture normalization has none")
+    fit = {key: value for key, value in options["matched_to"].items() if key != "method"}
+    for key in fit:
+        if key not in _FIT:
+            raise ValueError(
+                f"matched_to: unknown key {key!r}; allowed with method=mixture: {', '.join(sorted(_FIT))}"
+            )
+    rest = {key: value for key, value in options.items() if key not in ("matched_to", "rescaled", "samples")}
+    return _MIXTURE_CONTROLS[method][site.dim](site.num_features, act=site.act, **rest, **fit)
+
+
 def _control_options(method: str, options: Mapping[str, Any]) -> Mapping[str, Any]:
     if options.get("matched_to") is None:
         raise ValueError(
-            f"method {method!r} is the control of a pair and needs matched_to, for example "
-            "matched_to={'quadrangle': 'cvar', 'alpha': 0.75}"
+            f"method {method!r} is the control of a pair, or of mixture normalization, and needs matched_to, for "
+            "example matched_to={'quadrangle': 'cvar', 'alpha': 0.75} or {'method': 'mixture', 'components': 3}"
         )
     return options
+
+
+def _build_mixture(site: Site, options: Mapping[str, Any]) -> nn.Module:
+    return _MIXTURE[site.dim](site.num_features, act=site.act, **options)
 
 
 def _build_layer(site: Site, options: Mapping[str, Any]) -> nn.Module:
@@ -216,6 +253,13 @@ for _row in (
         _build_reparam,
         True,
         has_pair=True,
+    ),
+    Method(
+        "mixture",
+        "mixture normalization: each sample by the components of a fitted mixture that it belongs to",
+        _BATCH | _FIT | {"warm_start", "posterior_gradient"},
+        _build_mixture,
+        True,
     ),
     Method("layer", "layer normalization over channels and space", _PER_IMAGE, _build_layer, False),
     Method("group", "group normalization", _PER_IMAGE | {"groups"}, _build_group, False),

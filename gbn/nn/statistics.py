@@ -67,7 +67,8 @@ def calibrate(
     try:
         model.eval()
         for layer in layers:
-            layer.reset_running_stats()  # type: ignore[operator]
+            # A mixture's components stay where they are: only their averages begin again.
+            getattr(layer, "restart_running_stats", layer.reset_running_stats)()  # type: ignore[operator]
             layer.train()
         with torch.no_grad():
             for batch in batches:
@@ -111,3 +112,8 @@ def precise_statistics(
         for layer, buffers in zip(layers, kept, strict=True):
             for name, values in buffers.items():
                 getattr(layer, name).copy_(values)
+            getattr(layer, "buffers_changed", _nothing)()
+
+
+def _nothing() -> None:
+    """For layers whose buffers are all the state that they have."""

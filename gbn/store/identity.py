@@ -172,7 +172,12 @@ def norm_label(norm: Mapping[str, Any]) -> str:
 
 def _parameters(section: Mapping[str, Any]) -> list[str]:
     found = (section.get(key) for key in ("alpha", "tau", "b"))
-    return [f"{value:g}" for value in found if isinstance(value, int | float)]
+    parts = [f"{value:g}" for value in found if isinstance(value, int | float)]
+    if section.get("components"):
+        parts.append(f"k{section['components']}")
+    if section.get("mixture") == "per_channel":
+        parts.append("per_channel")
+    return parts
 
 
 def _slug(text: str) -> str:

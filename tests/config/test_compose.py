@@ -59,6 +59,15 @@ def test_the_documented_commands_compose():
         (["norm=group", "norm.groups=0"], ["norm.groups=0", "greater than or equal to 1"]),
         (["norm=bn", "norm.groups=2"], ["norm.groups belongs to norm=group"]),
         (["norm=gbn_cvar", "norm.without_act=none"], ["norm.without_act='none'", "'same', 'bn' or 'mean'"]),
+        (["norm=bn", "norm.components=5"], ["norm.components belongs to norm=mixture", "not to bn"]),
+        (["norm=mixture", "norm.components=0"], ["norm.components=0", "greater than or equal to 1"]),
+        (["norm=mixture", "norm.mixture=joined"], ["norm.mixture='joined'", "did you mean 'joint'"]),
+        (["norm=mixture", "norm.subset=2"], ["norm.subset=2 is fewer samples than norm.components=3"]),
+        (["norm=mixture", "norm.alpha=0.6"], ["norm.alpha", "allowed for mixture: parameters none"]),
+        (
+            ["norm=bn_matched", "norm.matched_to=mixture", "norm.rescaled=true"],
+            ["keys of norm=mixture alone"],
+        ),
         (["norm=bn", "norm.instance_enhancement=true"], ["norm=gbn_... or iebn, not bn"]),
         (["norm=iebn", "norm.instance_enhancement=[sten]"], ["'sten'", "did you mean 'stem'"]),
         (["norm=iebn", "norm.instance_enhancement=false"], ["without it use norm=bn"]),
@@ -214,3 +223,20 @@ def test_a_damaged_store_is_told_from_a_wrong_command():
 def test_configuration_never_imports_torch():
     code = "import sys, gbn.config.grid; gbn.config.grid.compose(['norm=gbn_cvar']); sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_a_mixture_and_its_controls() -> None:
+    options = compose(["norm=mixture", "norm.components=5"]).norm.options()
+    assert (options["components"], options["mixture"], options["warm_start"]) == (5, "joint", True)
+    control = compose(["norm=bn_reparam", "norm.matched_to=mixture", "norm.components=5"]).norm.options()
+    assert control["matched_to"]["method"] == "mixture"
+    assert control["matched_to"]["components"] == 5
+    assert "warm_start" not in control["matched_to"]
+    # What is the layer's alone names no other run of its control.
+    plain = ("norm=bn_reparam", "norm.matched_to=mixture")
+    assert id_of(*plain, "norm.warm_start=false", "norm.posterior_gradient=true") == id_of(*plain)
+    assert id_of(*plain, "norm.em_steps=1") != id_of(*plain)
+    assert "-bn_reparam_mixture-" in id_of(*plain)
+    assert "-mixture_k5_per_channel-" in id_of(
+        "norm=mixture", "norm.components=5", "norm.mixture=per_channel"
+    )

@@ -27,6 +27,11 @@ class Case:
         return METHODS[self.factory.method].batch_statistics and not self.foreign
 
     @property
+    def draws(self) -> bool:
+        """Whether it draws numbers in training, by the place of a sample in the batch."""
+        return self.factory.method == "mixture" and self.factory.options.get("components") != 1
+
+    @property
     def foreign(self) -> bool:
         """Whether it came by --gbn-norm or an entry point."""
         return self.factory.method == "custom"
@@ -40,6 +45,15 @@ class Case:
         quadrangle = options.get("quadrangle", "cvar")
         if self.factory.method == "gbn" and "quantile_gradient" in QUADRANGLE_PARAMETERS[quadrangle]:
             options["quantile_gradient"] = "exact"
+        if self.factory.method == "mixture":
+            # The mixture is fitted without gradient: at fixed parameters the rest has one, if posteriors have.
+            # Seeds are samples, so the mixture has to be an earlier batch's.
+            options |= {
+                "posterior_gradient": True,
+                "em_steps": 0,
+                "warm_start": True,
+                "track_running_stats": True,
+            }
         return Case(self.name, norm_layer(self.factory.method, **options))
 
 
@@ -62,6 +76,21 @@ def registered() -> list[Case]:
         for control in ("bn_matched", "bn_reparam")
     ]
     cases.append(Case("gbn[cvar enhanced]", norm_layer("gbn", quadrangle="cvar", instance_enhancement=True)))
+    cases += [
+        Case(f"{control}[mixture]", norm_layer(control, matched_to={"method": "mixture"}))
+        for control in ("bn_matched", "bn_reparam")
+    ]
+    cases += [
+        Case(f"mixture[{text}]", norm_layer("mixture", **options))
+        for text, options in {
+            "one": {"components": 1},
+            "per channel": {"mixture": "per_channel"},
+            "posterior gradient": {"posterior_gradient": True},
+            "cold start": {"warm_start": False},
+            "no affine, no tracking": {"affine": False, "track_running_stats": False},
+            "subset": {"subset": 16, "components": 2},
+        }.items()
+    ]
     composed = {"statistic": {"name": "quantile", "alpha": 0.6}, "deviation": {"name": "cvar", "alpha": 0.8}}
     cases.append(Case("gbn[quantile+cvar]", norm_layer("gbn", **composed)))
     cases.append(Case("gbn[cvar rescaled]", norm_layer("gbn", quadrangle="cvar", rescaled=True)))

@@ -24,6 +24,8 @@ CASES: list[tuple[str, dict[str, Any], str]] = [
     ("gbn", {"quadrangle": "expectile"}, "aot_eager"),
     ("gbn", {"quadrangle": "cvar", "momentum": None, "rescaled": True}, "aot_eager"),
     ("bn_reparam", {"matched_to": {"quadrangle": "cvar"}}, "aot_eager"),
+    ("mixture", {"subset": 32}, "aot_eager"),
+    ("mixture", {"mixture": "per_channel", "posterior_gradient": True}, "aot_eager"),
     # ... and generated code for the pair that matters most.
     ("gbn", {"quadrangle": "cvar"}, "inductor"),
 ]

@@ -105,6 +105,8 @@ def test_evaluation_of_an_image_does_not_depend_on_the_others(case: Any) -> None
 
 
 def test_order_of_images_does_not_matter(case: Any) -> None:
+    if case.draws:
+        pytest.skip("seeds of a mixture are drawn by the place of a sample in the batch")
     layer = randomised(case.layer(C)).double().train()
     x = images(8, C, 4, 4, dtype=torch.float64)
     order = torch.tensor([3, 1, 7, 0, 2, 6, 5, 4])
@@ -268,12 +270,12 @@ def test_sync_conversion_does_not_change_the_function(case: Any) -> None:
 
 
 def test_no_grad_and_inference_mode(case: Any) -> None:
-    layer = case.layer(C, "relu")
+    layer, twin = case.layer(C, "relu"), case.layer(C, "relu")
     x = images(8, C, 4, 4)
     with torch.no_grad():
         a = layer(x)
     with torch.inference_mode():
-        b = layer(x)
+        b = twin(x)
     assert torch.equal(a, b)
 
 

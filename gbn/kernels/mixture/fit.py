@@ -1,0 +1,159 @@
+"""Fitting a mixture to samples: k-means++ seeds, then steps of expectation and maximization, all without gradient.
+
+Nothing here asks the device for a number: the same operations run whatever the data are, empty components included.
+"""
+
+import torch
+from torch import Tensor
+
+from gbn.kernels.mixture.gaussians import Mixture, channel_moments, quadratic
+
+__all__ = ["fitted", "log_likelihood", "seeded"]
+
+
+def seeded(samples: Tensor, components: int, draws: Tensor, form: str) -> Mixture:
+    """The clusters of the samples nearest to k-means++ seeds (Arthur and Vassilvitskii 2007), as components.
+
+    Distances are measured in units of each channel's deviation.
+
+    Args:
+        samples: (S, C).
+        components: K.
+        draws: uniform numbers in [0, 1), (K,) of a joint mixture, (K * C,) of one a channel.
+        form: ``joint`` or ``per_channel``.
+    """
+    count = samples.shape[0]
+    mean, var = channel_moments(samples)
+    scaled = samples * _inverse_deviation(var)
+    draws = draws.view(components, -1)
+    chosen = (draws[0] * count).long().clamp(max=count - 1)
+    seeds, distances = [_at(samples, chosen)], [_distance(scaled, _at(scaled, chosen), form)]
+    nearest = distances[0]
+    for k in range(1, components):
+        chosen = _drawn(nearest, draws[k])
+        seeds.append(_at(samples, chosen))
+        distances.append(_distance(scaled, _at(scaled, chosen), form))
+        nearest = torch.minimum(nearest, distances[k])
+    kinds = torch.arange(components, device=samples.device).view(-1, 1, 1)
+    belongs = (torch.stack(distances).argmin(0, keepdim=True) == kinds).to(samples.dtype)
+    every = Mixture(belongs.mean(1), torch.stack(seeds), var.expand(components, -1))
+    centred = samples - mean
+    return _maximized(centred, centred.square(), belongs, every, mean, torch.zeros_like(var))
+
+
+def fitted(
+    samples: Tensor, start: Mixture, steps: int, floor: Tensor, draws: Tensor | None = None
+) -> Mixture:
+    """The mixture after a few steps of expectation and maximization.
+
+    Args:
+        samples: (S, C), in float32 at least.
+        start: where to begin.
+        steps: how many; 0 gives ``start`` with its variances raised to the floor.
+        floor: (C,): no variance is less.
+        draws: uniform numbers as in :func:`seeded`: a component that has less than one sample begins again, with the
+            variance of all, at a sample drawn by its distance from the other components. None: it stays where it is.
+
+    A component without samples keeps its mean and variance, and gets the weight of a millionth of a sample.
+    """
+    mean, var = channel_moments(samples)
+    mixture = Mixture(start.weight, start.mean, torch.maximum(start.var, floor))
+    centred = samples - mean
+    squares = centred.square()
+    for step in range(steps):
+        posterior = _posterior(centred, squares, mixture, mean)
+        if step == 0 and draws is not None:
+            mixture = _revived(samples, posterior, mixture, torch.maximum(var, floor), draws)
+            posterior = _posterior(centred, squares, mixture, mean)
+        mixture = _maximized(centred, squares, posterior, mixture, mean, floor)
+    return mixture
+
+
+def log_likelihood(samples: Tensor, mixture: Mixture) -> Tensor:
+    """Mean over the samples, (1,) of a joint mixture, (C,) of one a channel; without the constant of the Gaussian."""
+    mean, _ = channel_moments(samples)
+    centred = samples - mean
+    return torch.logsumexp(_log_joint(centred, centred.square(), mixture, mean), 0).mean(0)
+
+
+def _log_joint(centred: Tensor, squares: Tensor, mixture: Mixture, centre: Tensor) -> Tensor:
+    """log (weight * density): (K, S, 1) of a joint mixture, (K, S, C) of one a channel."""
+    a, b, c = quadratic(mixture, centre)
+    if mixture.weight.shape[1] == 1:
+        powers = torch.addmm(squares @ (-0.5 * a).T, centred, b.T).T.unsqueeze(2)
+        return powers + (c.sum(1, keepdim=True) + mixture.weight.log()).unsqueeze(1)
+    powers = centred * b.unsqueeze(1) - 0.5 * squares * a.unsqueeze(1)
+    return powers + (c + mixture.weight.log()).unsqueeze(1)
+
+
+def _posterior(centred: Tensor, squares: Tensor, mixture: Mixture, centre: Tensor) -> Tensor:
+    return torch.softmax(_log_joint(centred, squares, mixture, centre), 0)
+
+
+def _maximized(
+    centred: Tensor, squares: Tensor, posterior: Tensor, last: Mixture, centre: Tensor, floor: Tensor
+) -> Mixture:
+    total = posterior.sum(1)  # (K, 1) or (K, C)
+    divisor = total.clamp(min=torch.finfo(total.dtype).tiny)
+    if posterior.shape[2] == 1:
+        first, second = (posterior.squeeze(2) @ values for values in (centred, squares))
+    else:
+        first, second = ((posterior * values).sum(1) for values in (centred, squares))
+    offset = first / divisor
+    var = torch.maximum(second / divisor - offset.square(), floor)
+    few = total < 1e-6
+    weight = total.clamp(min=1e-6) / centred.shape[0]
+    return Mixture(
+        weight / weight.sum(0),
+        torch.where(few, last.mean, centre + offset),
+        torch.where(few, last.var, var),
+    )
+
+
+def _revived(samples: Tensor, posterior: Tensor, mixture: Mixture, var: Tensor, draws: Tensor) -> Mixture:
+    components = mixture.mean.shape[0]
+    empty = posterior.sum(1) < 1.0
+    form = "joint" if posterior.shape[2] == 1 else "per_channel"
+    scale = _inverse_deviation(var)
+    scaled, means = samples * scale, mixture.mean * scale
+    nearest = samples.new_full((samples.shape[0], posterior.shape[2]), torch.inf)
+    for k in range(components):
+        distance = _distance(scaled, means[k], form)
+        nearest = torch.where(empty[k], nearest, torch.minimum(nearest, distance))
+    draws = draws.view(components, -1)
+    seeds = torch.stack([_at(samples, _drawn(nearest, draws[k])) for k in range(components)])
+    weight = torch.where(empty, 1 / components, mixture.weight)
+    return Mixture(
+        weight / weight.sum(0), torch.where(empty, seeds, mixture.mean), torch.where(empty, var, mixture.var)
+    )
+
+
+def _inverse_deviation(var: Tensor) -> Tensor:
+    """One over the deviation; 0 for a constant channel, which tells no samples apart."""
+    return torch.where(var > 0, var.clamp(min=torch.finfo(var.dtype).tiny).rsqrt(), 0.0)
+
+
+def _distance(scaled: Tensor, seed: Tensor, form: str) -> Tensor:
+    """Squared distances of (S, C) from (C,): (S, 1) over all channels, or (S, C)."""
+    squares = (scaled - seed).square()
+    return squares.sum(1, keepdim=True) if form == "joint" else squares
+
+
+def _drawn(distances: Tensor, draw: Tensor) -> Tensor:
+    """(S, R) non-negative, (R,) uniform -> (R,) indices with probability proportional to the distance.
+
+    Where all distances are 0 (or none is finite) every sample is as likely as any other.
+    """
+    known = torch.where(distances.isfinite(), distances, 1.0)
+    known = torch.where(known.sum(0) > 0, known, 1.0)
+    sums = known.double().cumsum(0).T.contiguous()
+    wanted = draw.double().unsqueeze(1) * sums[:, -1:]
+    found = torch.searchsorted(sums, wanted, right=True).squeeze(1)
+    return found.clamp(max=distances.shape[0] - 1)
+
+
+def _at(samples: Tensor, chosen: Tensor) -> Tensor:
+    """Rows (1,) of (S, C), or a row for each channel (C,): (C,)."""
+    if chosen.shape[0] == 1:
+        return samples.index_select(0, chosen).squeeze(0)
+    return samples.gather(0, chosen.unsqueeze(0)).squeeze(0)

@@ -1,0 +1,61 @@
+"""A mixture of Gaussians with diagonal variances, and what the transform measures of a batch."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+__all__ = ["FORMS", "Mixture", "Moments", "channel_moments", "quadratic"]
+
+FORMS = ("joint", "per_channel")
+
+
+class Mixture(NamedTuple):
+    """K components over C channels.
+
+    Attributes:
+        weight: (K, 1) of a joint mixture, (K, C) of one a channel; sums to 1 over K.
+        mean, var: (K, C).
+    """
+
+    weight: Tensor
+    mean: Tensor
+    var: Tensor
+
+
+class Moments(NamedTuple):
+    """What a batch's posteriors t_ik give: the statistics that normalize it.
+
+    Attributes:
+        weight: l_k = mean of t_ik over the samples, (K, 1) or (K, C).
+        mean, var: (K, C), weighted by w_ik = t_ik / sum_i t_ik.
+        concentration: sum of w_ik squared over the samples, (K, 1) or (K, C): one over the number of samples that a
+            component effectively has.
+    """
+
+    weight: Tensor
+    mean: Tensor
+    var: Tensor
+    concentration: Tensor
+
+
+def channel_moments(samples: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and variance of each column of (S, C), in two passes."""
+    var, mean = torch.var_mean(samples, 0, correction=0)
+    return mean, var
+
+
+def quadratic(mixture: Mixture, centre: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Coefficients of a component's log-density: ``-a/2 (x - centre)^2 + b (x - centre) + c`` a channel.
+
+    Args:
+        mixture: its variances are positive.
+        centre: (C,): what is taken off the samples first, so that squares do not swamp what they differ by.
+
+    Returns:
+        (a, b, c), each (K, C); c without the component's weight and the constant of the Gaussian.
+    """
+    a = mixture.var.reciprocal()
+    mean = mixture.mean - centre
+    b = a * mean
+    return a, b, -0.5 * (b * mean + mixture.var.log())

@@ -1,0 +1,56 @@
+"""Mixture normalization of a batch by its own moments, or of anything by a given mixture."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from gbn.kernels.mixture import joint, per_channel
+from gbn.kernels.mixture.gaussians import Mixture, Moments
+
+__all__ = ["normalize_by_batch", "normalize_by_mixture"]
+
+
+def normalize_by_batch(
+    x: Tensor,
+    mixture: Mixture,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    eps: float,
+    posterior_gradient: bool = False,
+    centre: Tensor | None = None,
+) -> tuple[Tensor, Moments]:
+    """``weight * sum_k t_ik / sqrt(l_k) * (x_i - m_k) / sqrt(q_k + eps) + bias``, with the batch's m, q and l.
+
+    Args:
+        x: ``(N, C, *spatial)``.
+        mixture: gives the posteriors t; no gradient goes to it.
+        weight, bias: (C,) or None.
+        eps: added to the weighted variances q.
+        posterior_gradient: whether the gradient sees that the posteriors depend on x; otherwise they are constants.
+        centre: (C,), what is taken off the samples first, so that their squares are not much larger than what is
+            measured; something near the batch's mean. By default the mixture's.
+
+    Returns:
+        the result with the shape, dtype and memory format of ``x``, and the moments, without gradient, in float32 at
+        least. Differentiable once.
+    """
+    form = joint if mixture.weight.shape[1] == 1 else per_channel
+    if centre is None:
+        centre = (mixture.weight * mixture.mean).sum(0)
+    y, *moments = form.Normalize.apply(x, weight, bias, *mixture, centre, eps, posterior_gradient)
+    return y, Moments(*moments)
+
+
+def normalize_by_mixture(
+    x: Tensor, mixture: Mixture, weight: Tensor | None, bias: Tensor | None, eps: float
+) -> Tensor:
+    """The same by a mixture's own weights, means and variances, as in evaluation; every derivative is right."""
+    wide = torch.promote_types(x.dtype, torch.float32)
+    factor = torch.rsqrt(mixture.weight * (mixture.var + eps))
+    # A component of weight 0 has no posterior: whatever stands here is multiplied by 0.
+    factor = torch.where(mixture.weight > 0, factor, 0.0).to(wide)
+    gain = factor if weight is None else factor * weight
+    form = joint if mixture.weight.shape[1] == 1 else per_channel
+    y = form.apply_components(x.to(wide), Mixture(*(part.to(wide) for part in mixture)), gain, bias)
+    return y.to(x.dtype)

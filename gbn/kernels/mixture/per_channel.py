@@ -1,0 +1,166 @@
+"""A mixture of numbers for each channel: every value has K posteriors.
+
+They are never held together: their normalizing constant is kept, one number a value, and a component's posteriors are
+made from it whenever they are needed, so memory does not grow with K.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from gbn.kernels.mixture.gaussians import Mixture, quadratic
+
+__all__ = ["Normalize", "apply_components"]
+
+
+class _Components:
+    """The log-densities of K components at the values of a batch that is centred."""
+
+    def __init__(self, centred: Tensor, mixture: Mixture, centre: Tensor) -> None:
+        self.centred = centred
+        self.shape = (1, -1, *[1] * (centred.dim() - 2))
+        self.dims = [i for i in range(centred.dim()) if i != 1]
+        self.a, self.b, constant = quadratic(mixture, centre)
+        self.constant = constant + mixture.weight.log()
+        self.number = mixture.mean.shape[0]
+
+    def over(self, values: Tensor) -> Tensor:
+        """(C,) -> broadcasts along the batch."""
+        return values.view(self.shape)
+
+    def sum(self, values: Tensor) -> Tensor:
+        """The batch's shape -> (C,)."""
+        return values.sum(self.dims)
+
+    def log_joint(self, k: int) -> Tensor:
+        """log (weight * density) of component k, the batch's shape."""
+        inner = self.over(self.b[k]) - (0.5 * self.over(self.a[k])) * self.centred
+        return inner * self.centred + self.over(self.constant[k])
+
+    def log_sum(self) -> Tensor:
+        """The logarithm of the mixture's density."""
+        found = self.log_joint(0)
+        for k in range(1, self.number):
+            found = torch.logaddexp(found, self.log_joint(k))
+        return found
+
+    def posterior(self, k: int, log_sum: Tensor) -> Tensor:
+        """t of component k."""
+        return (self.log_joint(k) - log_sum).exp()
+
+
+def apply_components(x: Tensor, mixture: Mixture, gain: Tensor, bias: Tensor | None) -> Tensor:
+    """``sum_k t_ik gain_k (x_i - mean_k) + bias`` channel by channel, plain operations."""
+    centre = (mixture.weight * mixture.mean).sum(0)
+    shape = (1, -1, *[1] * (x.dim() - 2))
+    centred = x - centre.view(shape)
+    of = _Components(centred, mixture, centre)
+    log_sum = of.log_sum()
+    shift = gain * (centre - mixture.mean)
+    y = torch.zeros_like(centred) if bias is None else torch.zeros_like(centred) + of.over(bias)
+    for k in range(of.number):
+        y = y + of.posterior(k, log_sum) * (of.over(gain[k]) * centred + of.over(shift[k]))
+    return y
+
+
+class Normalize(torch.autograd.Function):
+    """See :func:`gbn.kernels.mixture.normalize_by_batch`; kept: the input and one number a value."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor | None,
+        bias: Tensor | None,
+        mixture_weight: Tensor,
+        mixture_mean: Tensor,
+        mixture_var: Tensor,
+        centre: Tensor,
+        eps: float,
+        posterior_gradient: bool,
+    ) -> tuple[Tensor, ...]:
+        """(y, l, m, q, sum of squared weights)."""
+        wide = torch.promote_types(x.dtype, torch.float32)
+        mixture = Mixture(*(part.to(wide) for part in (mixture_weight, mixture_mean, mixture_var)))
+        centre = centre.to(wide)
+        centred = x.to(wide) - centre.view(1, -1, *[1] * (x.dim() - 2))
+        of = _Components(centred, mixture, centre)
+        count = x.numel() // x.shape[1]
+        log_sum = of.log_sum()
+        total, first, second, squared = (torch.empty_like(mixture.mean) for _ in range(4))
+        for k in range(of.number):
+            t = of.posterior(k, log_sum)
+            total[k], squared[k] = of.sum(t), of.sum(t.square())
+            t = t * centred
+            first[k], second[k] = of.sum(t), of.sum(t * centred)
+        divisor = total.clamp(min=torch.finfo(wide).tiny)
+        mean = first / divisor
+        var = (second / divisor - mean.square()).clamp_(min=0)
+        factor = torch.rsqrt(divisor / count * (var + eps))
+        gain = factor if weight is None else factor * weight.to(wide)
+        shift = -gain * mean
+        if bias is not None:
+            shift = shift + bias.to(wide)
+        y = torch.zeros_like(centred)
+        for k in range(of.number):
+            y.addcmul_(of.posterior(k, log_sum), of.over(gain[k]) * centred + of.over(shift[k]))
+        outputs = (total / count, mean + centre, var, squared / divisor / divisor)  # its square can be 0
+        ctx.mark_non_differentiable(*outputs)
+        ctx.save_for_backward(x, log_sum, weight, bias, *mixture, centre, mean, var, divisor, factor)
+        ctx.eps, ctx.posterior_gradient = eps, posterior_gradient
+        return (y.to(x.dtype), *outputs)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
+        """To x, weight and bias."""
+        with torch.autocast(grad.device.type, enabled=False):
+            return Normalize._backward(ctx, grad)
+
+    @staticmethod
+    def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, log_sum, weight, bias, *saved = ctx.saved_tensors
+        mixture, (centre, mean, var, divisor, factor) = Mixture(*saved[:3]), saved[3:]
+        wide = log_sum.dtype
+        g = torch.empty_like(log_sum).copy_(grad)
+        centred = x.to(wide) - centre.view(1, -1, *[1] * (x.dim() - 2))
+        of = _Components(centred, mixture, centre)
+        product = g * centred
+        sums, along = torch.empty_like(mean), torch.empty_like(mean)
+        for k in range(of.number):
+            t = of.posterior(k, log_sum)
+            sums[k], along[k] = of.sum(t * g), of.sum(t * product)
+        along -= mean * sums
+        grad_weight = (factor * along).sum(0).to(weight.dtype) if weight is not None else None
+        grad_bias = sums.sum(0).to(bias.dtype) if bias is not None else None
+        if not ctx.needs_input_grad[0]:
+            return None, grad_weight, grad_bias, *[None] * 6
+        gain = factor if weight is None else factor * weight.to(wide)
+        to_factor = along if weight is None else along * weight.to(wide)
+        to_mean, to_var = -gain * sums, -0.5 * to_factor * factor / (var + ctx.eps)
+        slope = 2.0 * to_var / divisor
+        offset = to_mean / divisor - slope * mean
+        dx = torch.zeros_like(g)
+        for k in range(of.number):
+            inner = of.over(gain[k]) * g + of.over(slope[k]) * centred + of.over(offset[k])
+            dx.addcmul_(of.posterior(k, log_sum), inner)
+        if ctx.posterior_gradient:
+            to_share = -0.5 * to_factor * factor / divisor
+            constant = to_share + (to_var * (mean.square() - var) - to_mean * mean) / divisor
+
+            def to_t(k: int) -> Tensor:
+                linear = of.over((to_mean[k] - 2.0 * to_var[k] * mean[k]) / divisor[k])
+                inner = (of.over(to_var[k] / divisor[k]) * centred + linear) * centred
+                return inner + of.over(gain[k]) * (product - of.over(mean[k]) * g) + of.over(constant[k])
+
+            average = torch.zeros_like(g)
+            for k in range(of.number):
+                average.addcmul_(of.posterior(k, log_sum), to_t(k))
+            for k in range(of.number):
+                to_logit = of.posterior(k, log_sum) * (to_t(k) - average)
+                dx += to_logit * (of.over(of.b[k]) - of.over(of.a[k]) * centred)
+        return dx.to(x.dtype), grad_weight, grad_bias, *[None] * 6

@@ -1,0 +1,237 @@
+"""Mixture normalization: every sample is normalized by the components of a mixture that it belongs to.
+
+    y_i = act(weight * sum_k t_ik / sqrt(l_k) * (x_i - m_k) / sqrt(q_k + eps) + bias)
+
+(Kalayeh and Shah: Training Faster by Separating Modes of Variation in Batch-normalized Models, TPAMI 2019, arXiv
+1806.02892. No code of theirs exists and the formula is reconstructed; what they left open is an option here.) Samples
+are the C-vectors at every position of every image; :mod:`gbn.kernels.mixture` says what t, l, m and q are.
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gbn.kernels import activate
+from gbn.kernels.mixture import Mixture, Moments, normalize_by_batch, normalize_by_mixture
+from gbn.nn.base import BatchStatisticsNorm
+from gbn.nn.mixture_fit import MixtureFit, full_precision
+
+__all__ = ["MixtureNorm1d", "MixtureNorm2d", "MixtureNorm3d"]
+
+
+class _MixtureNorm(BatchStatisticsNorm):
+    """Normalization by the components of a Gaussian mixture with diagonal variances.
+
+    In training each batch's samples get posteriors from a mixture that a few steps of expectation and maximization
+    fit to some of them, without gradient; means, variances and weights of the components are then those of the whole
+    batch under these posteriors. Evaluation uses running averages of them. With one component this is batch
+    normalization, running averages included. The mean of the batch is 0, its variance at most K (equal to K where
+    posteriors are 0 or 1): so the layer starts with a larger gain than batch normalization, which the controls of
+    :mod:`gbn.nn.mixture_controls` have too.
+
+    Args:
+        num_features: C, the size of dimension 1.
+        components: K; 3 and 5 are the paper's.
+        mixture: ``joint``: one mixture of C-vectors; ``per_channel``: one of numbers for each channel.
+        em_steps: steps of expectation and maximization a batch. With 0 the posteriors come from the mixture of past
+            batches (of the k-means++ seeds in the first).
+        subset: samples of the batch that they see, drawn anew each time.
+        warm_start: whether a batch's steps begin at the running mixture, so that components keep their identity from
+            batch to batch, and a component left without samples begins again at one of them; the first batch begins
+            at k-means++ seeds. False: every batch does. Its components have no identity that an average could follow,
+            so the running mixture is the last batch's; :func:`gbn.nn.precise_statistics` and
+            :func:`gbn.nn.calibrate` then fit one anew, whose batches follow one another.
+        posterior_gradient: whether the gradient sees that posteriors depend on the input; by default they are
+            constants, as the mixture is.
+        variance_floor: in fitting, no component's variance is less than this share of the channel's (and eps).
+        eps: added to the components' variances; and the least variance in fitting.
+        momentum, affine, track_running_stats, device, dtype: as in BatchNorm.
+        act: activation applied to the result, None or a name in :data:`gbn.kernels.ACTIVATIONS`.
+
+    Shapes:
+        input and output ``(N, C)`` or ``(N, C, L)`` (1d), ``(N, C, H, W)`` (2d), ``(N, C, D, H, W)`` (3d).
+
+    State: ``running_weight`` (K, 1), or (K, C) per channel, ``running_mean`` and the unbiased ``running_var``, (K, C)
+    each, ``num_batches_tracked``, and ``stream``, the number that, with the count of batches, all draws are a
+    function of: no generator is used, so a resumed training goes on as the uninterrupted one. Loading a checkpoint of
+    BatchNorm takes gain and bias only and warns. Differentiable once in training. No operation waits for a GPU.
+
+    Raises:
+        ValueError: for options outside their range, an input of the wrong shape, and in training for a batch with one
+            value per channel or fewer samples than components.
+    """
+
+    _buffer_names: tuple[str, ...] = ("running_weight", "running_mean", "running_var")
+
+    def __init__(
+        self,
+        num_features: int,
+        components: int = 3,
+        *,
+        mixture: str = "joint",
+        em_steps: int = 3,
+        subset: int = 1024,
+        warm_start: bool = True,
+        posterior_gradient: bool = False,
+        variance_floor: float = 1e-3,
+        eps: float = 1e-5,
+        momentum: float | None = 0.1,
+        affine: bool = True,
+        track_running_stats: bool = True,
+        device: Any = None,
+        dtype: torch.dtype | None = None,
+        act: str | None = None,
+    ) -> None:
+        self.fit = MixtureFit(components, mixture, em_steps, subset, variance_floor)
+        self.warm_start, self.posterior_gradient = warm_start, posterior_gradient
+        self._is_fitted = False
+        super().__init__(num_features, eps, momentum, affine, track_running_stats, device, dtype, act)
+        self.stream: Tensor
+        self.register_buffer("stream", torch.zeros((), dtype=torch.int64, device=device))
+
+    def _buffer_shape(self, name: str) -> tuple[int, ...]:
+        last = self.fit.weights(self.num_features) if name == "running_weight" else self.num_features
+        return (self.fit.components, last)
+
+    def seed_stream(self, seed: int) -> None:
+        """Name the stream of this layer's draws; 0 before."""
+        self.stream.fill_(seed)
+
+    def running_mixture(self) -> Mixture | None:
+        """The running averages; None when they are not tracked."""
+        parts = [getattr(self, name) for name in self._buffer_names]
+        return None if parts[0] is None else Mixture(*parts)
+
+    def running(self) -> tuple[Tensor | None, Tensor | None]:
+        """Mean and variance of the whole running mixture, (C,) each, or Nones when it is not tracked."""
+        kept = self.running_mixture()
+        if kept is None:
+            return None, None
+        mean = (kept.weight * kept.mean).sum(0)
+        return mean, (kept.weight * (kept.var + (kept.mean - mean).square())).sum(0)
+
+    def reset_running_stats(self) -> None:
+        """Forget the mixture: the next batch in training begins at k-means++ seeds. Until then the first component is
+        the standard Gaussian and has all the weight, so that evaluation does what a fresh BatchNorm does.
+        """
+        self._is_fitted = False
+        kept = self.running_mixture()
+        if kept is not None and self.num_batches_tracked is not None:
+            kept.weight.zero_()
+            kept.weight[0].fill_(1.0)
+            kept.mean.zero_()
+            kept.var.fill_(1.0)
+            self.num_batches_tracked.zero_()
+
+    def restart_running_stats(self) -> None:
+        """Begin the averages again; with a warm start the components stay where they are, for the next batch."""
+        if not self.warm_start:
+            self.reset_running_stats()
+        elif self.num_batches_tracked is not None:
+            self.num_batches_tracked.zero_()
+
+    def buffers_changed(self) -> None:
+        """Look again whether there is a running mixture to start from: after buffers were set by hand."""
+        count = self.num_batches_tracked
+        self._is_fitted = count is not None and count.device.type != "meta" and bool(count > 0)
+
+    def reset_parameters(self) -> None:
+        """Reset the running averages, the stream, and gain and bias to their starting values."""
+        super().reset_parameters()
+        if "stream" in self._buffers:  # not yet when the base's constructor calls
+            self.stream.zero_()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalize ``x``; in training by its own components, which are added to the running averages."""
+        self._check_input(x)
+        gain, bias = (
+            self._noisy_affine(x, self.weight, self.bias) if self._is_noisy() else (self.weight, self.bias)
+        )
+        with full_precision(x):
+            kept = self.running_mixture()
+            if not self._uses_batch() and kept is not None:
+                return activate(normalize_by_mixture(x, kept, gain, bias, self.eps), self.act)
+            self._check_batch(x)
+            self.fit.check_samples(x, type(self).__name__)
+            share = self._count_batch()
+            if x.numel() == 0:
+                # As BatchNorm: an empty result, zero gradients, running averages untouched.
+                y = x * 1 if gain is None else (x * gain[0]).to(x.dtype)
+                return y if bias is None else (y + bias[0]).to(x.dtype)
+            start = kept if self._is_fitted and self._follows() else None
+            mixture, centre = self.fit(x.detach(), self.eps, self.stream, self._count(), start)
+            y, moments = normalize_by_batch(x, mixture, gain, bias, self.eps, self.posterior_gradient, centre)
+            if start is None and self.fit.components > 1:
+                share = None if share is None else 1.0  # not the running components moved on: others
+            if share is not None and kept is not None:
+                self._average(kept, moments, share, x.numel() // self.num_features)
+                self._is_fitted = True
+            return activate(y, self.act)
+
+    def _uses_batch(self) -> bool:
+        return self.training or not self.track_running_stats
+
+    def _follows(self) -> bool:
+        """Whether this batch begins where the one before ended; those of a calibration do."""
+        return self.warm_start or not torch.is_grad_enabled()
+
+    def _count(self) -> Tensor:
+        return torch.zeros_like(self.stream) if self.num_batches_tracked is None else self.num_batches_tracked
+
+    @torch.no_grad()
+    def _average(self, kept: Mixture, moments: Moments, share: float | Tensor, samples: int) -> None:
+        """Add this batch's components to the running averages.
+
+        A component that has less than one sample moves by as much less. The unbiased variance is the one for weights
+        (BatchNorm's n / (n - 1) where there is one component); no component counts as fewer than two samples there.
+        """
+        present = (moments.weight * samples).clamp(max=1.0)
+        unbiased = moments.var / (1.0 - moments.concentration).clamp(min=0.5)
+        for part, new, step in (
+            (kept.weight, moments.weight, torch.ones_like(present)),
+            (kept.mean, moments.mean, present),
+            (kept.var, unbiased, present),
+        ):
+            part.lerp_(new.to(part.dtype), (step * share).to(part.dtype).expand_as(part))
+
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, local_metadata: dict[str, Any], *rest: Any
+    ) -> None:
+        foreign = prefix + "running_weight" not in state_dict and prefix + "weight" in state_dict
+        if foreign and self.track_running_stats:
+            for name in (*self._buffer_names, "num_batches_tracked", "stream"):
+                state_dict[prefix + name] = getattr(self, name).clone()
+            where = f"layer {prefix[:-1]!r}" if prefix else "this layer"
+            warnings.warn(
+                f"{where} normalizes by a mixture, its checkpoint holds none: gain and bias are loaded, the mixture "
+                "is not and needs calibration (gbn.nn.precise_statistics, or training) before evaluation mode",
+                stacklevel=2,
+            )
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, *rest)
+        self.buffers_changed()
+
+    def extra_repr(self) -> str:
+        """BatchNorm's text and the mixture's options."""
+        return (
+            f"{super().extra_repr()}, {self.fit!r}, warm_start={self.warm_start}, "
+            f"posterior_gradient={self.posterior_gradient}"
+        )
+
+
+class MixtureNorm1d(_MixtureNorm):  # noqa: D101 - its docstring is its base's
+    __doc__ = _MixtureNorm.__doc__
+    _input_dims = (2, 3)
+
+
+class MixtureNorm2d(_MixtureNorm):  # noqa: D101 - its docstring is its base's
+    __doc__ = _MixtureNorm.__doc__
+    _input_dims = (4,)
+
+
+class MixtureNorm3d(_MixtureNorm):  # noqa: D101 - its docstring is its base's
+    __doc__ = _MixtureNorm.__doc__
+    _input_dims = (5,)

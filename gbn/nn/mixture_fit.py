@@ -1,0 +1,103 @@
+"""How a mixture is fitted to a batch: what mixture normalization and its controls share."""
+
+from __future__ import annotations
+
+import contextlib
+
+import torch
+from torch import Tensor
+
+from gbn.kernels.mixture import FORMS, Mixture, channel_moments, fitted, sample, seeded, uniform
+from gbn.suggest import did_you_mean
+
+__all__ = ["MixtureFit", "full_precision"]
+
+_SEEDING, _REVIVAL = 1, 2  # purposes of the draws; 0 is the choice of the samples
+
+
+class MixtureFit:
+    """How a mixture is fitted to a batch: the options that the layer and its controls share.
+
+    Args:
+        components: K, at least 1; 3 and 5 are the paper's.
+        mixture: ``joint``: one mixture of C-vectors; ``per_channel``: one of numbers for each channel.
+        em_steps: steps of expectation and maximization a batch, at least 0.
+        subset: samples that they see, drawn anew for each batch; at least K.
+        variance_floor: no component's variance is less than this share of the channel's (and eps).
+
+    Raises:
+        ValueError: for another value.
+    """
+
+    def __init__(
+        self, components: int, mixture: str, em_steps: int, subset: int, variance_floor: float
+    ) -> None:
+        if components < 1:
+            raise ValueError(
+                f"components={components}: a mixture has at least 1 (batch normalization), 3 and 5 are usual"
+            )
+        if mixture not in FORMS:
+            hint = did_you_mean(str(mixture), FORMS)
+            raise ValueError(f"mixture={mixture!r}{hint}: allowed are {', '.join(FORMS)}")
+        if em_steps < 0:
+            raise ValueError(f"em_steps={em_steps}: it must be at least 0")
+        if subset < components:
+            raise ValueError(f"subset={subset}: components={components} need at least as many samples")
+        if not 0 < variance_floor <= 1:
+            raise ValueError(f"variance_floor={variance_floor} is a share of a variance: 0 < floor <= 1")
+        self.components, self.mixture, self.em_steps = components, mixture, em_steps
+        self.subset, self.variance_floor = subset, variance_floor
+
+    def weights(self, num_features: int) -> int:
+        """Numbers in a component's weight: 1, or one a channel."""
+        return 1 if self.mixture == "joint" else num_features
+
+    @torch.no_grad()
+    def __call__(
+        self, x: Tensor, eps: float, stream: Tensor, count: Tensor, start: Mixture | None = None
+    ) -> tuple[Mixture, Tensor]:
+        """The mixture of a batch (N, C, *spatial), and the mean of the samples (C,), in float32 at least.
+
+        Args:
+            x: the batch.
+            eps: the least variance.
+            stream, count: int64 scalars that every draw is a function of.
+            start: the mixture to begin from; k-means++ seeds without it.
+        """
+        channels = x.shape[1]
+        wide = torch.promote_types(x.dtype, torch.float32)
+        samples = sample(x, self.subset, stream, count).to(wide)
+        mean, var = channel_moments(samples)
+        if self.components == 1:  # its one posterior is 1 whatever its mean and variance
+            weight = torch.ones_like(mean[None, : self.weights(channels)])
+            return Mixture(weight, mean[None], var[None] + eps), mean
+        number = self.components * self.weights(channels)
+        draws = uniform(stream, count, _SEEDING if start is None else _REVIVAL, number)
+        if start is None:
+            start = seeded(samples, self.components, draws, self.mixture)
+        else:
+            # Copies: the backward pass reads them, and running averages change before it.
+            start = Mixture(*(part.to(wide, copy=True) for part in start))
+        return fitted(samples, start, self.em_steps, var * self.variance_floor + eps, draws), mean
+
+    def check_samples(self, x: Tensor, name: str) -> None:
+        """Raise ValueError for a batch of fewer samples than components."""
+        count = x.numel() // x.shape[1]
+        if 0 < count < self.components:
+            raise ValueError(
+                f"{name} has components={self.components} and got a batch of {count} samples, {tuple(x.shape)}: "
+                "use fewer components or a larger batch"
+            )
+
+    def __repr__(self) -> str:
+        return (
+            f"components={self.components}, mixture={self.mixture!r}, em_steps={self.em_steps}, "
+            f"subset={self.subset}, variance_floor={self.variance_floor}"
+        )
+
+
+def full_precision(x: Tensor) -> contextlib.AbstractContextManager[object]:
+    """Within this context autocast is off: posteriors in bfloat16 would be wrong in their first digits."""
+    if x.device.type not in ("cpu", "cuda"):
+        return contextlib.nullcontext()
+    return torch.autocast(x.device.type, enabled=False)
