@@ -114,7 +114,7 @@ def main() -> int:
         "classes": images.num_classes,
         "mean": list(images.mean),
         "std": list(images.std),
-        # It has seen the training images, so real images are compared with are the test images.
+        # It has seen the training images, so generated ones are compared with the test images.
         "reference": "test",
         "trained_on": "45,000 training images of CIFAR-10",
         "test_accuracy": final["test_accuracy"],

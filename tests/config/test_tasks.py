@@ -56,7 +56,7 @@ def test_classifiers_are_what_they_were():
         (["task=generation", "task.noise=gauss"], ["task.noise='gauss'", "uniform"]),
         (["task=generation", "task.features=incepton"], ["task.features='incepton'", "inception"]),
         (["task=generation", "task.label_smoothing=0.1"], ["task.label_smoothing", "unknown key"]),
-        (["task=generaton"], ["generaton", "did you mean generation"]),
+        (["task=generaton"], ["generaton", "did you mean 'generation'"]),
     ],
 )
 def test_what_cannot_work_is_one_line(overrides, words):

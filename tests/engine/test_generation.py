@@ -18,7 +18,7 @@ from gbn.engine.trainer import Trainer
 from gbn.seeding import derive
 from gbn.store.records import RunStore
 from tests.engine.gan import colours, tiny
-from tests.engine.test_resume import assert_same_run, timeless
+from tests.engine.test_resume import assert_same_run
 
 CPU = torch.device("cpu")
 KID = f"kid_own_{digest_of('own')}"
@@ -233,7 +233,50 @@ def test_options_train(config, overrides):
     assert outcome.status == "finished", outcome.message
 
 
-GOLDEN = {}
+GOLDEN = {
+    "bn": [
+        1.452206,
+        0.746700,
+        1.344465,
+        0.801187,
+        1.329057,
+        0.778196,
+        1.299198,
+        0.754503,
+        1.251419,
+        0.779554,
+        1.214435,
+        0.767186,
+    ],
+    "gbn_cvar": [
+        1.361956,
+        0.703942,
+        1.312774,
+        0.738498,
+        1.296200,
+        0.737899,
+        1.270416,
+        0.726513,
+        1.268726,
+        0.730804,
+        1.242247,
+        0.720957,
+    ],
+    "bn_reparam": [
+        1.514428,
+        0.594124,
+        1.451280,
+        0.630465,
+        1.420218,
+        0.641800,
+        1.375597,
+        0.656712,
+        1.357710,
+        0.672597,
+        1.308530,
+        0.689756,
+    ],
+}
 
 
 def losses(overrides):
@@ -250,19 +293,13 @@ def losses(overrides):
 
 @pytest.mark.parametrize("norm", GOLDEN)
 def test_losses_are_the_recorded_ones(norm):
-    """As in test_golden.py; ``python -m tests.engine.test_generation`` records anew where a definition changed."""
+    """As in test_golden.py; where a definition changed, the failing test shows what to record."""
     with kernels.using("reference"):
         assert losses([f"norm={norm}"]) == pytest.approx(GOLDEN[norm], rel=2e-4)
 
 
 def test_training_brings_the_generator_nearer_to_the_images(config, tmp_path):
-    outcome = run(config("trainer.epochs=12", "optimizer.lr=0.002", "model.width=0.0625"))
+    outcome = run(config("trainer.epochs=20", "optimizer.lr=0.001", "model.width=0.125"))
     curve = RunStore(tmp_path).load(outcome.run_id).curve
     assert curve[-1][f"{KID}_exact"] < 0.5 * curve[0][f"{KID}_exact"]
-    assert timeless(curve)[-1]["update"] == 60
-
-
-if __name__ == "__main__":
-    with kernels.using("reference"):
-        for key in ("bn", "gbn_cvar", "bn_reparam"):
-            print(f'    "{key}": [{", ".join(f"{loss:.6f}" for loss in losses([f"norm={key}"]))}],')
+    assert curve[-1][f"{FID}_exact"] < 0.5 * curve[0][f"{FID}_exact"]
