@@ -152,6 +152,14 @@ class DCGANConfig(_Model):
     latent: Count = 100
 
 
+class UNetConfig(_Model):
+    """U-Net of BNU-Net's reconstruction, for segmentation."""
+
+    name: Literal["unet"]
+    depth: Count = 4
+    activation: Literal["relu", "elu"] = "elu"
+
+
 ModelConfig = (
     LeNetConfig
     | MLPConfig
@@ -166,4 +174,5 @@ ModelConfig = (
     | InceptionV3Config
     | VGGConfig
     | DCGANConfig
+    | UNetConfig
 )

@@ -23,6 +23,7 @@ from gbn.models.resnet import ResNet
 from gbn.models.resnet18 import ResNet18
 from gbn.models.resnet_bottleneck import ResNetBottleneck
 from gbn.models.resnext import ResNeXt
+from gbn.models.unet import UNet
 from gbn.models.vgg import VGG
 from gbn.suggest import did_you_mean
 
@@ -45,7 +46,7 @@ MODELS: dict[str, type[nn.Module]] = {
 """Name in the configuration -> class. Add a network here, and the shared tests of the models run on it."""
 
 
-OF_OTHER_TASKS: dict[str, type[nn.Module]] = {"dcgan": DCGAN}
+OF_OTHER_TASKS: dict[str, type[nn.Module]] = {"dcgan": DCGAN, "unet": UNet}
 """The networks that don't give logits of images: of other tasks than classification."""
 
 
