@@ -15,7 +15,10 @@ from gbn.store import measures
 from gbn.store.identity import OF_THE_ARM, canonical, norm_label
 
 _CONTROL_METHODS = ("bn_matched", "bn_reparam")
+_WITH_CONTROLS = ("gbn", "iebn", "mixture")
 _NOT_OF_THE_PAIR = ("name", "method", "matched_to", "revision")
+# What a mixture does after its first batch, of which its controls know nothing.
+_NOT_MATCHED = ("warm_start", "posterior_gradient")
 
 
 def derive_plan(
@@ -162,7 +165,7 @@ def flatten(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _controls(norms: Mapping[str, Mapping[str, Any]]) -> dict[str, tuple[str, ...]]:
-    """arm -> controls: those matched to a pair of the same name with the same parameters."""
+    """arm -> controls: those matched to a pair, or a mixture, with the same parameters."""
     found = {}
     for arm, norm in norms.items():
         if norm["method"] in _CONTROL_METHODS:
@@ -172,7 +175,7 @@ def _controls(norms: Mapping[str, Mapping[str, Any]]) -> dict[str, tuple[str, ..
             for other, control in norms.items()
             if control["method"] in _CONTROL_METHODS and _pair(control) == _pair(norm)
         ]
-        if matching and norm["method"] in ("gbn", "iebn"):
+        if matching and norm["method"] in _WITH_CONTROLS:
             found[arm] = tuple(sorted(matching))
     return found
 
@@ -180,7 +183,13 @@ def _controls(norms: Mapping[str, Mapping[str, Any]]) -> dict[str, tuple[str, ..
 def _pair(norm: Mapping[str, Any]) -> str:
     matched = norm.get("matched_to")
     inner = matched if isinstance(matched, Mapping) else {}
-    return canonical({key: part for key, part in norm.items() if key not in _NOT_OF_THE_PAIR} | dict(inner))
+    mixed = "mixture" in (
+        norm.get("method"),
+        matched,
+    )  # a pair is known by its quadrangle, a mixture has none
+    left_out = (*_NOT_OF_THE_PAIR, *(_NOT_MATCHED if mixed else ()))
+    kept = {key: part for key, part in norm.items() if key not in left_out}
+    return canonical(kept | dict(inner) | ({"fitted": "mixture"} if mixed else {}))
 
 
 def _reference(asked: str | None, arms: Mapping[str, str], norms: Mapping[str, Mapping[str, Any]]) -> str:

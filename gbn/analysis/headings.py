@@ -12,16 +12,27 @@ def counted(measure: Measure) -> str:
 
 
 def direction(measure: Measure) -> str:
-    """Label and direction, in brackets: " (KID x 1000 (Inception), lower is better)"; of an accuracy nothing."""
-    return "" if measure.family == "accuracy" else f" ({measure.label}, {measure.direction})"
+    """Label and direction, in brackets: " (KID x 1000, Inception, lower is better)"; of an accuracy nothing."""
+    if measure.family == "accuracy":
+        return ""
+    label = (
+        measure.label.replace(f" ({measure.network})", f", {measure.network}")
+        if measure.network
+        else measure.label
+    )
+    return f" ({label}, {measure.direction})"
 
 
 def differences(measure: Measure, against: str) -> str:
     """What a difference is: "differences in points, arm - reference", and which sign is the better one."""
     unit = f" in {measure.points}" if measure.points else ""
-    text = f"differences{unit}, arm - {against}"
+    return f"differences{unit}, arm - {against}{sense(measure)}"
+
+
+def sense(measure: Measure) -> str:
+    """Which sign of a difference is the better one: "; below 0 the arm is better"; of an accuracy nothing."""
     side = "above" if measure.higher_is_better else "below"
-    return text if measure.family == "accuracy" else f"{text}: {side} 0 the arm is better"
+    return "" if measure.family == "accuracy" else f"; {side} 0 the arm is better"
 
 
 def quality(final: Measure) -> str:

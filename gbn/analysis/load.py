@@ -170,7 +170,8 @@ def load_any(
     runs = _load(plan, look, source)
     if targets:
         return runs
-    note = "Targets were chosen from these runs (the highest that every run of the reference reached)."
+    hardest = "highest" if measures.measure(measure).higher_is_better else "lowest"
+    note = f"Targets were chosen from these runs (the {hardest} that every run of the reference reached)."
     return replace(
         runs, plan=replace(plan, targets=_reached(runs), notes=(*plan.notes, note)), notes=[*runs.notes, note]
     )

@@ -180,7 +180,8 @@ def _row(
             _plot(panels.difference, line, name, look)
     for target in comparison.targets(setting):
         panels.value.axhline(target, color="0.75", linewidth=0.5, zorder=0)
-    panels.value.set_ylabel(measured.label, labelpad=2)
+    size = 8 if len(measured.label) < 30 else 6.5  # a feature network's name is long
+    panels.value.set_ylabel(measured.label, labelpad=2, fontsize=size)
     if panels.loss is not None:
         panels.loss.set_ylabel(f"{measured.split} loss", labelpad=2)
     if panels.difference is not None:

@@ -11,7 +11,6 @@ from gbn.analysis.inference import sections as sections_evidence
 from gbn.analysis.qualities import columns_of
 from gbn.analysis.section import Section
 from gbn.analysis.targets import Unit
-from gbn.store.measures import Measure
 
 
 def sections(comparison: Comparison, setting: str) -> Iterator[Section]:
@@ -182,7 +181,7 @@ def _maximum(comparison: Comparison, setting: str, unit: Unit) -> Section:
             )
         )
     best, accuracy = headings.best(measured), measured.family == "accuracy"
-    quality = "accuracy" if accuracy else measured.name
+    quality, paper = ("accuracy", " (the paper: test accuracy)") if accuracy else (measured.name, "")
     worth = "half a point more accuracy" if accuracy else f"a better final {measured.name}"
     return Section(
         f"{unit.capitalize()} to the {best} of {reference} at the same seed (Mixture Normalization's metric): "
@@ -193,7 +192,7 @@ def _maximum(comparison: Comparison, setting: str, unit: Unit) -> Section:
         ),
         tuple(rows),
         (
-            f"Measured on {comparison.measure} (the paper: test accuracy). This metric is the {best} of a "
+            f"Measured on {comparison.measure}{paper}. This metric is the {best} of a "
             f"noisy curve, late for the reference by construction, and mixes final {quality} with speed: {worth} "
             "alone can show as more than a third saved. Read a row only beside the A/A row "
             "(all ordered pairs of different seeds of the reference; its bracket spans what single rows of "
@@ -203,7 +202,8 @@ def _maximum(comparison: Comparison, setting: str, unit: Unit) -> Section:
 
 
 def _controls(comparison: Comparison, setting: str) -> Section:
-    targets = comparison.targets(setting)
+    targets, final = comparison.targets(setting), comparison.final
+    unit = f" in {final.points}" if final.points else ""
     rows = []
     for arm, controls in comparison.runs.plan.controls.items():
         for control in controls:
@@ -211,33 +211,40 @@ def _controls(comparison: Comparison, setting: str) -> Section:
             if last is None:
                 continue
             area = _estimate(_get(comparison, setting, "area_difference", arm, control))
-            row = [arm, control, printed.difference(last.estimate, comparison.final)]
+            row = [arm, control, printed.difference(last.estimate, final)]
             row.append(printed.difference(area, comparison.measured))
             for target in targets:
                 speed = _get(comparison, setting, "speedup_to_target", arm, control, "updates", target)
                 row.append(printed.ratio(_estimate(speed)))
             rows.append(tuple(row))
     return Section(
-        f"Each arm against its own controls: {_of_controls(comparison.final)}, speed-up = updates of the "
-        "control / updates of the arm",
+        f"Each arm against its own controls: differences{unit} (arm - control{headings.sense(final)}), speed-up = "
+        "updates of the control / updates of the arm",
         (
             *("arm", "control", "last", "area"),
             *(f"speed-up to {comparison.measured.target(target)}" for target in targets),
         ),
         tuple(rows),
-        (
-            "bn_matched is BN started at the arm's gain and bias; bn_reparam is BN with the arm's Gaussian scale "
-            "and shift inside the layer. Only what an arm shows beyond bn_reparam comes from its deviation measure.",
-        ),
+        _of_controls(comparison),
     )
 
 
-def _of_controls(final: Measure) -> str:
-    return (
-        "differences in points (arm - control)"
-        if final.family == "accuracy"
-        else headings.differences(final, "control")
-    )
+#: What the controls are of a pair, and of a mixture.
+_OF_PAIRS = (
+    "bn_matched is BN started at the arm's gain and bias; bn_reparam is BN with the arm's Gaussian scale "
+    "and shift inside the layer. Only what an arm shows beyond bn_reparam comes from its deviation measure."
+)
+_OF_MIXTURES = (
+    "bn_matched of a mixture is BN started at the gain that the mixture has on the first batch; bn_reparam is BN "
+    "with that gain inside the layer. Only what a mixture shows beyond bn_reparam comes from its components."
+)
+
+
+def _of_controls(comparison: Comparison) -> tuple[str, ...]:
+    """What the controls of the plan's arms are."""
+    plan = comparison.runs.plan
+    mixtures = {plan.methods.get(arm) == "mixture" for arm in plan.controls}
+    return tuple(text for mixture, text in ((False, _OF_PAIRS), (True, _OF_MIXTURES)) if mixture in mixtures)
 
 
 def _resolution(comparison: Comparison, setting: str, unit: Unit) -> str:

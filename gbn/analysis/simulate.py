@@ -3,18 +3,24 @@
 A simulated arm is a learning curve whose speed, final accuracy and noise are given, so the truth behind a table
 is known: an arm of speed 2 needs half the updates. The tests rest on it, and so does the warning under the
 metric of the maximum (an arm of equal speed and half a point more final accuracy seems to save a third).
+
+A grid whose measure is another than an accuracy gets runs of that measure alone, as another task's would be: where
+lower is better the curve falls from ``start`` to the arm's final value; a measure on the validation set stands on the
+test set as well, and one of generated images nowhere else.
 """
 
 import json
 import random
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from gbn.store import measures
 from gbn.store.identity import run_id_of
+from gbn.store.measures import Measure
 from gbn.store.records import CONFIG, METRICS, PROVENANCE, SUMMARY, Record, RunStore
 
 _DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
@@ -25,9 +31,9 @@ class Arm:
     """The truth about an arm.
 
     Attributes:
-        speed: updates of an arm of speed 1 / updates of this one, to any accuracy that both can reach.
-        final: the accuracy that the curve tends to (fraction).
-        noise: standard deviation of each measured accuracy.
+        speed: updates of an arm of speed 1 / updates of this one, to any value that both can reach.
+        final: the value that the curve tends to (an accuracy is a fraction).
+        noise: standard deviation of each measured value.
         spread: standard deviation of the logarithm of a seed's speed, shared by all arms of the seed.
         own_spread: the same, an arm's own: what pairing cannot remove.
         diverges_at: the update at which the loss becomes NaN.
@@ -66,7 +72,11 @@ class SimulatedCell:
 
 @dataclass(frozen=True)
 class SimulatedGrid:
-    """A grid of simulated runs, with the fields of :class:`gbn.config.grid.Grid`."""
+    """A grid of simulated runs, with the fields of :class:`gbn.config.grid.Grid`.
+
+    Attributes:
+        start: where the curves begin of a measure of which lower is better.
+    """
 
     arms: Mapping[str, Arm]
     seeds: Sequence[int] = tuple(range(8))
@@ -79,7 +89,8 @@ class SimulatedGrid:
     controls: Mapping[str, Sequence[str]] = field(default_factory=dict)
     updates: int = 2000
     points: int = 40
-    measure: str = "val_accuracy"
+    measure: str = measures.DEFAULT
+    start: float = 1.0
 
     @property
     def targets(self) -> dict[str, list[float]]:
@@ -125,9 +136,6 @@ def _record(grid: SimulatedGrid, setting: str, arm: str, seed: int, machine: Mac
     run_id = run_id_of(identity)
     curve = _curve(grid, setting, arm, seed, machine)
     diverged = truth.diverges_at is not None and truth.diverges_at <= grid.updates
-    measured = [point for point in curve if point.get("test_accuracy") is not None]
-    best_val = max(measured, key=lambda point: point["val_accuracy"], default=None)
-    best_test = max(measured, key=lambda point: point["test_accuracy"], default=None)
     config = {**identity, "results_dir": "results"}
     status = "diverged" if diverged else "finished"
     summary = {
@@ -141,8 +149,7 @@ def _record(grid: SimulatedGrid, setting: str, arm: str, seed: int, machine: Mac
         "diverged_at": truth.diverges_at if diverged else None,
         "parameters": 1000,
         "final": curve[-1],
-        "best_by_validation": best_val,
-        "best_on_test": best_test,
+        **_best_points(grid, curve),
         "environment": {
             "device": "cpu",
             "device_kind": machine.device_kind,
@@ -154,29 +161,55 @@ def _record(grid: SimulatedGrid, setting: str, arm: str, seed: int, machine: Mac
     return Record(run_id, status, config, summary, curve, [{"command": "simulated"}])  # type: ignore[arg-type]
 
 
+def _best_points(grid: SimulatedGrid, curve: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """What the summary of a classifier says of its best points."""
+    if measures.measure(grid.measure).family != "accuracy":
+        return {}
+    measured = [point for point in curve if point.get("test_accuracy") is not None]
+    return {
+        "best_by_validation": max(measured, key=lambda point: point["val_accuracy"], default=None),
+        "best_on_test": max(measured, key=lambda point: point["test_accuracy"], default=None),
+    }
+
+
 def _curve(grid: SimulatedGrid, setting: str, arm: str, seed: int, machine: Machine) -> list[dict[str, Any]]:
     truth = grid.arms[arm]
     own = random.Random(f"{setting}/{arm}/{seed}")
     shared = random.Random(f"{setting}/{seed}").gauss(0, truth.spread)
     speed = truth.speed * pow(2.718281828459045, shared + own.gauss(0, truth.own_spread))
     points: list[dict[str, Any]] = []
+    key = measures.measure(grid.measure)
     for update in _geometric(5, grid.updates, grid.points):
-        accuracy = truth.final * (1 - 1 / (1 + update * speed / 40))
+        learned = 1 - 1 / (1 + update * speed / 40)
+        tested = update == grid.updates or len(points) % 8 == 7
         point = {
             "update": update,
             "epoch": update / 100,
             "images": update * 128,
             "seconds": update * machine.seconds_per_update,
-            "val_accuracy": accuracy + own.gauss(0, truth.noise),
-            "val_loss": 2.3 * (1 - accuracy) + own.gauss(0, truth.noise),
         }
-        if update == grid.updates or len(points) % 8 == 7:
-            point["test_accuracy"] = accuracy + own.gauss(0, truth.noise)
+        value = (
+            truth.final * learned
+            if key.higher_is_better
+            else grid.start + (truth.final - grid.start) * learned
+        )
+        quality = _quality(key, value, tested, lambda: own.gauss(0, truth.noise))
         if truth.diverges_at is not None and update >= truth.diverges_at:
-            nothing = {"val_accuracy": None, "val_loss": None, "test_accuracy": None}
+            nothing = dict.fromkeys(quality)
             return [*points, point | nothing | {"update": truth.diverges_at, "diverged": True}]
-        points.append(point)
+        points.append(point | quality)
     return points
+
+
+def _quality(key: Measure, value: float, tested: bool, noise: Callable[[], float]) -> dict[str, float]:
+    """What a point says of a run whose true value of the measure is this."""
+    if key.family == "accuracy":
+        known = {"val_accuracy": value + noise(), "val_loss": 2.3 * (1 - value) + noise()}
+    else:
+        known = {key.key: value + noise()}
+    if tested and key.final.key not in known:
+        known[key.final.key] = value + noise()
+    return known
 
 
 def _geometric(first: int, last: int, count: int) -> list[int]:

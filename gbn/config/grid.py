@@ -12,6 +12,7 @@ from gbn.config.compose import compose
 from gbn.config.outline import FULL, Outline, outline, scales
 from gbn.config.schema import Config
 from gbn.store.identity import run_id
+from gbn.store.measures import DEFAULT
 
 __all__ = ["FULL", "Cell", "Grid", "Outline", "load_grid", "outline", "scales"]
 
@@ -33,8 +34,8 @@ class Grid:
 
     Attributes:
         controls: for each arm that has them, its control arms, BN-started first.
-        targets: for each setting, the fixed validation accuracies of the time-to-target columns.
-        measure: the key of the curve that targets are measured on.
+        targets: for each setting, the fixed values of the measure of the time-to-target columns.
+        measure: the key of the curve that targets are measured on (:mod:`gbn.store.measures`).
         selected: the first stage that the arms were selected by, and its rule (:mod:`gbn.analysis.selection`).
     """
 
@@ -46,7 +47,7 @@ class Grid:
     reference: str
     targets: dict[str, list[float]]
     controls: dict[str, list[str]] = field(default_factory=dict)
-    measure: str = "val_accuracy"
+    measure: str = DEFAULT
     selected: dict[str, Any] = field(default_factory=dict)
 
     @property

@@ -9,12 +9,13 @@ The file, every value an override list in Hydra's grammar::
     arms:
       bn: [norm=bn]
       gbn_cvar_75: [norm=gbn_cvar, norm.alpha=0.75]
-    controls: [gbn_cvar_75]                       # arms that get bn_matched[arm] and bn_reparam[arm];
+    controls: [gbn_cvar_75]                       # arms (pairs, mixtures) that get bn_matched[arm], bn_reparam[arm];
                                                   # or {arm: [arms that control for it]}, all listed above
     reference: bn
     seeds: 8                                      # 0 to 7, or a list
-    targets: [0.8, 0.9]                           # validation accuracies, or {setting: [...]}
-    measure: val_accuracy_exact                   # the curve that targets are measured on (default val_accuracy)
+    targets: [0.8, 0.9]                           # values of the measure, or {setting: [...]}
+    measure: val_accuracy_exact                   # the curve that targets are measured on (default val_accuracy);
+                                                  # also kid_own_<digest>, val_dice, ...: gbn.store.measures
     selected: {experiment: pairs_screen, ...}     # optional: the first stage that the arms come from
     cells:                                        # optional: what one arm has in one setting alone, say the learning
       cnn: {bn: [optimizer.lr=0.1]}               # rate that a first stage chose for it
@@ -32,6 +33,8 @@ from typing import Any
 import yaml
 
 from gbn.config.errors import ConfigError, unknown
+from gbn.store.measures import DEFAULT
+from gbn.store.measures import measure as measure_of
 
 __all__ = ["FULL", "Outline", "outline", "scales"]
 
@@ -50,6 +53,9 @@ _KEYS = (
     "scales",
     "default_scale",
 )
+
+#: How the names of norms begin that BN can be matched to: pairs, BN with a gate, mixtures.
+MATCHABLE = ("gbn", "iebn", "mixture")
 
 #: The scale that is the grid as it stands, whatever its default is.
 FULL = "full"
@@ -101,6 +107,7 @@ def outline(path: str | Path, scale: str | None = None) -> Outline:
     settings = {name: [*base, *own] for name, own in (spec.get("settings") or {"": []}).items()}
     targets = spec.get("targets", [])
     by_setting = targets if isinstance(targets, Mapping) else dict.fromkeys(settings, targets)
+    measure = spec.get("measure", DEFAULT)
     return Outline(
         name=file.parent.name,
         title=spec.get("title", file.parent.name),
@@ -109,9 +116,9 @@ def outline(path: str | Path, scale: str | None = None) -> Outline:
         arms=arms,
         seeds=list(range(seeds)) if isinstance(seeds, int) else [int(seed) for seed in seeds],
         reference=spec["reference"],
-        targets={setting: [float(value) for value in by_setting.get(setting, [])] for setting in settings},
+        targets={setting: _targets(by_setting.get(setting, []), measure, file) for setting in settings},
         controls=controls,
-        measure=spec.get("measure", "val_accuracy"),
+        measure=measure,
         selected=spec.get("selected", {}),
         cells=_checked_cells(spec, settings, arms, file),
     )
@@ -124,6 +131,16 @@ def scales(path: str | Path) -> list[str]:
         ConfigError: no such file, or an unknown key in it.
     """
     return list(_read(_file(path)).get("scales", {}))
+
+
+def _targets(given: Sequence[float], measure: str, file: Path) -> list[float]:
+    """Numbers that the measure can have, in the file's order."""
+    try:
+        values = [float(value) for value in given]
+        measure_of(measure).checked(values)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"{file}: {error}") from None
+    return values
 
 
 def _file(path: str | Path) -> Path:
@@ -213,8 +230,11 @@ def _with_controls(spec: Mapping[str, Any], file: Path) -> tuple[dict[str, list[
 
 
 def _control(kind: str, overrides: Sequence[str], label: str, file: Path) -> list[str]:
-    pair = next((one.removeprefix("norm=") for one in overrides if one.startswith("norm=")), None)
-    if pair is None or not pair.startswith(("gbn", "iebn")):
-        raise ConfigError(f"arm {label!r} in {file} has no norm=gbn_... or iebn: only a pair has controls")
+    """The arm's overrides with the control in the norm's place; options of the norm and its placement stay."""
+    norms = [one.removeprefix("norm=") for one in overrides if one.startswith("norm=")]
+    if not norms or not norms[-1].startswith(MATCHABLE):
+        raise ConfigError(
+            f"arm {label!r} in {file} has no norm=gbn_..., iebn or mixture: only a pair or a mixture has controls"
+        )
     rest = [one for one in overrides if not one.startswith("norm=")]
-    return [f"norm={kind}", f"norm.matched_to={pair}", *rest]
+    return [f"norm={kind}", f"norm.matched_to={norms[-1]}", *rest]

@@ -1,19 +1,19 @@
 """What the numbers of a curve measure: which way is better, in which unit they are written, and with what.
 
-A key tells its measure: ``[train|val|val_full|test]_<family>[_<structure>][_<unit>][_exact]`` for what is measured on
+A key tells its measure: ``[train|val|val_full|test]_<family>[_<unit>][_<structure>][_exact]`` for what is measured on
 a part of a data set, ``<family>_<network>[_exact]`` for the quality of generated images. ``_exact`` says that
 normalizers had exact statistics, ``val_full`` the whole validation set instead of a slice of it.
 
-========================  ======  ========================================================
+========================  ======  ==============================================================================
 family                    better  written
-========================  ======  ========================================================
-accuracy, good_contours   higher  in per cent, differences in points
+========================  ======  ==============================================================================
+accuracy, good_contours   higher  in per cent, differences in points (``_px``, ``_mm``: the unit of the limit)
 dice                      higher  as a fraction, 0.940
 loss                      lower   as it is
 apd                       lower   in the unit of its key, ``_px`` or ``_mm``
 fid                       lower   as it is
 kid                       lower   times 1000
-========================  ======  ========================================================
+========================  ======  ==============================================================================
 
 Values of fid and kid depend on the network that gave the features, so its name is in the key: ``inception`` for the
 standard weights, ``own_<digest>`` for one trained by this project, by the digest of its weights. Two keys are two
@@ -38,9 +38,10 @@ _ON_DATA = re.compile(
 )
 _OF_IMAGES = re.compile(r"(?P<family>fid|kid)_(?P<network>inception|own_[0-9a-f]{8})(?P<exact>_exact)?")
 _PATTERNS = (
-    *("[train|val|val_full|test]_[accuracy|loss|dice|good_contours|apd_px|apd_mm][_exact]",),
-    f"dice, good_contours and apd also with _[{'|'.join(_STRUCTURES)}]",
-    *("[fid|kid]_[inception|own_<8 hex digits>][_exact]", f"[{'|'.join(_LOSSES)}]_loss"),
+    "[train|val|val_full|test]_[accuracy|loss|dice|apd_px|apd_mm|good_contours_px|good_contours_mm][_exact]",
+    f"dice, apd and good_contours also with _[{'|'.join(_STRUCTURES)}]",
+    "[fid|kid]_[inception|own_<8 hex digits>][_exact]",
+    f"[{'|'.join(_LOSSES)}]_loss",
 )
 
 
@@ -59,6 +60,7 @@ class Measure:
         whole: measured on the whole validation set, not on its slice.
         scale: what is written is `scale` times the value.
         unit: behind a number: "%", "px", "mm" or empty.
+        limit: the unit of the distance up to which a contour is good; empty of other families.
         digits: decimals written.
         worst: what a run counts for that has no value because it diverged, in averages that need one.
     """
@@ -73,6 +75,7 @@ class Measure:
     whole: bool = False
     scale: float = 1.0
     unit: str = ""
+    limit: str = ""
     digits: int = 2
     worst: float = math.inf
 
@@ -90,6 +93,7 @@ class Measure:
     def title(self) -> str:
         """Name with what it was measured on: "validation accuracy", "KID x 1000 (own network 1a2b3c4d)"."""
         words = " ".join(filter(None, (self.split, self.name)))
+        words += f", limit in {self.limit}" if self.limit else ""
         words += f" x {self.scale:g}" if self.scale != 1 and not self.unit else ""
         return words + (f" ({self.network})" if self.network else "")
 
@@ -118,7 +122,8 @@ class Measure:
 
     def comparable(self, other: "Measure") -> bool:
         """Whether values of both mean the same, so that targets of one can be asked of the other."""
-        return (self.family, self.network, self.unit) == (other.family, other.network, other.unit)
+        mine, others = ((one.family, one.network, one.unit, one.limit) for one in (self, other))
+        return mine == others
 
     def shown(self, value: float) -> float:
         """The number that is written for a value."""
@@ -203,20 +208,23 @@ def _parsed(key: str) -> Measure | None:
         family = found["family"]
         return Measure(key, family, network=network, exact=bool(found["exact"]), **_FAMILIES[family])
     found = _ON_DATA.fullmatch(key)
-    if found is None or (found["family"] == "apd") != (found["unit"] is not None):
+    if found is None:
         return None
-    family, of = found["family"], found["of"]
+    family, of, unit = found["family"], found["of"], found["unit"]
+    if (family == "apd" and not unit) or (unit and family not in ("apd", "good_contours")):
+        return None
     if of and family in ("accuracy", "loss"):
         return None
     written = dict(_FAMILIES[family])
     written["name"] += f" of the {of}" if of else ""
-    written |= {"unit": found["unit"]} if found["unit"] else {}
+    if unit:
+        written |= {"unit": unit} if family == "apd" else {"limit": unit}
     whole, exact = found["split"] == "val_full", bool(found["exact"])
     return Measure(key, family, split=_SPLITS[found["split"]], exact=exact, whole=whole, **written)
 
 
 def _examples() -> list[str]:
-    families = ("accuracy", "loss", "dice", "good_contours", "apd_px", "apd_mm")
+    families = ("accuracy", "loss", "dice", "apd_px", "apd_mm", "good_contours_px", "good_contours_mm")
     structured = [f"{family}_{of}" for family in families[2:] for of in _STRUCTURES]
     on_data = [f"{split}_{family}" for split in _SPLITS for family in (*families, *structured)]
     of_images = [

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from gbn.analysis.estimate import NOTHING, Estimate
 from gbn.analysis.report import competence, configurations, curves, forest, looks, protocol, rounding
+from gbn.store.measures import measure
 
 
 class TestLooks:
@@ -135,7 +136,7 @@ def test_differences_of_configurations():
     ]
 
 
-def baseline(accuracy, others):
+def baseline(accuracy, others, key="test_accuracy"):
     config = {"dataset": {"name": "mnist"}, "model": {"name": "lenet"}, "trainer": {"epochs": 10.0}}
     estimate = Estimate(accuracy, accuracy, math.nan, math.nan, 1, "mean")
     usable = type("Usable", (), {"run_id": ["r"], "__len__": lambda self: 1})()
@@ -144,6 +145,7 @@ def baseline(accuracy, others):
             plan=SimpleNamespace(reference="bn", settings=[""]), usable=lambda setting, arm: usable
         ),
         lookup={("", "last", "bn", "", "", -1.0): SimpleNamespace(estimate=estimate)},
+        final=measure(key),
     )
     known = [({**config, "dataset": {"name": name}}, value) for name, value in others]
     return competence.baselines(comparison, {"r": SimpleNamespace(config=config)}, known)[0]
@@ -155,3 +157,9 @@ def test_a_weak_baseline_is_said_to_be_weak():
     assert weak.warning.startswith("A weak baseline: 4.0 points below the competence run")
     assert weak.known == (("lenet", "10 epochs", "99.00"), ("lenet", "10 epochs", "97.00"))
     assert "No competence run on mnist" in baseline(0.99, [("cifar10", 0.85)]).warning
+
+
+def test_no_classifier_vouches_for_a_generator():
+    found = baseline(0.0214, [("mnist", 0.99)], "kid_inception")
+    assert (found.value, found.measured, found.known) == ("21.40", "KID x 1000 (Inception)", ())
+    assert found.warning.startswith("No competence run is measured by KID x 1000 (Inception)")

@@ -76,7 +76,7 @@ def test_two_experiments_that_name_the_same_run_share_it(write):
         ("seeds: 3", "sedes: 3", "did you mean 'seeds'"),
         ("reference: bn", "reference: nb", "'nb'"),
         ("controls: [cvar_60]", "controls: [cvar_61]", "did you mean 'cvar_60'"),
-        ("controls: [cvar_60]", "controls: [bn]", "only a pair has controls"),
+        ("controls: [cvar_60]", "controls: [bn]", "only a pair or a mixture has controls"),
         ("norm.alpha=0.6", "norm.alpha=6", "between 0 and 1"),
     ],
 )

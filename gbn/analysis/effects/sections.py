@@ -77,11 +77,27 @@ def _chains(comparison: Comparison, setting: str, chains: list[Chain]) -> Sectio
         + (
             "the difference of accuracies (points, arm - reference) as a sum"
             if accuracy
-            else f"the difference of {final.name} as a sum ({headings.differences(final, 'reference')})"
+            else f"the difference of {final.name} (arm - reference{headings.sense(final)}) as a sum"
         ),
-        ("arm", "of", "pairs", "total", "initialisation", "parametrisation", "own (deviation)"),
+        (
+            "arm",
+            "of",
+            "pairs",
+            "total",
+            "initialisation",
+            "parametrisation",
+            f"own ({_own(comparison, chains)})",
+        ),
         tuple(rows),
         tuple(notes),
+    )
+
+
+def _own(comparison: Comparison, chains: Sequence[Chain]) -> str:
+    """What stands behind the last link."""
+    methods = {comparison.runs.plan.methods.get(chain.arm) == "mixture" for chain in chains}
+    return " or ".join(
+        name for mixture, name in ((False, "deviation"), (True, "mixture")) if mixture in methods
     )
 
 

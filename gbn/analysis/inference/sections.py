@@ -34,7 +34,8 @@ def _tests(comparison: Comparison, setting: str, unit: Unit) -> list[Figure]:
         and f.arm != AA
     ]
     order = {arm: place for place, arm in enumerate(comparison.arms(setting))}
-    return sorted(figures, key=lambda figure: (order[figure.arm], figure.target))
+    sign = comparison.measured.sign
+    return sorted(figures, key=lambda figure: (order[figure.arm], sign * figure.target))
 
 
 def _how_sure(comparison: Comparison, tests: list[Figure]) -> Section:

@@ -183,7 +183,7 @@ def _downward(axes: Sequence[Axes]) -> None:
     for one in axes:
         one.set_xscale("log")
         start, end = one.dataLim.intervalx
-        one.set_xlim(end, start)
+        one.set_xlim(1.02 * end, start / 1.02)
         one.xaxis.set_major_locator(LogLocator(subs=(1.0, 1.5, 2.0, 3.0, 5.0, 7.0)))
         one.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
         one.xaxis.set_minor_formatter(NullFormatter())

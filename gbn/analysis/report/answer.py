@@ -81,20 +81,21 @@ def _answer(comparison: Comparison, setting: str) -> Answer:
     if not comparison.targets(setting):
         return Answer(setting, "No target is fixed, so no speed-up can be given.")
     target, figures = _telling(comparison, setting, own)
+    goal = comparison.measured.target(target) + " accuracy" * (comparison.measured.family == "accuracy")
     if not figures:
         return Answer(setting, "No pair of runs (same seed) to compare yet.")
     words = {figure.arm: verdict(figure.estimate) for figure in figures}
     groups = ((word, tone, [f for f in figures if words[f.arm] == word]) for word, tone in GROUPS)
     return Answer(
         setting,
-        f"To {100 * target:g} % accuracy, speed-up over {plan.reference} in updates (above 1 is faster), by verdict "
+        f"To {goal}, speed-up over {plan.reference} in updates (above 1 is faster), by verdict "
         "after Holm's correction:",
         tuple(Group(word, tone, _group(inside)) for word, tone, inside in groups if inside),
     )
 
 
 def _telling(comparison: Comparison, setting: str, arms: list[str]) -> tuple[float, list[Figure]]:
-    """The highest target at which some arm has an interval, else the lowest, with the figures there."""
+    """The hardest target at which some arm has an interval, else the easiest, with the figures there."""
     reference, targets = comparison.runs.plan.reference, comparison.targets(setting)
     for target in reversed(targets):
         keys = ((setting, "speedup_to_target", arm, reference, "updates", target) for arm in arms)

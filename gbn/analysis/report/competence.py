@@ -1,4 +1,7 @@
-"""Is the baseline believable? The reference's accuracy beside experiments/competence and what the field knows."""
+"""Is the baseline believable? What the reference came to, beside experiments/competence and what the field knows.
+
+Competence runs are classifiers: beside another measure than test accuracy there is none to put.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,6 +13,7 @@ from gbn.analysis.compare import Comparison
 from gbn.analysis.load import NothingFound, Runs, load_grid_runs
 from gbn.analysis.report import origin
 from gbn.analysis.report.protocol import readme
+from gbn.store.measures import Measure
 from gbn.store.records import Record
 
 #: Below the competence run on the same data by more than this, a reference is called weak.
@@ -21,14 +25,16 @@ class Baseline:
     """The reference of one setting beside the competence runs on the same data set.
 
     Attributes:
-        accuracy: its test accuracy at the last epoch, in per cent as printed.
+        value: what it came to at the last epoch, as printed, with its unit.
+        measured: what that is: "test accuracy", "KID x 1000 (own network 1a2b3c4d)".
         data, network, length: what it is; n runs of it.
         known: (network, length, accuracy) of each competence run on the same data.
         warning: why it is weak; "" where nothing says so.
     """
 
     setting: str
-    accuracy: str
+    value: str
+    measured: str
     data: str
     network: str
     length: str
@@ -52,12 +58,15 @@ def baselines(
             continue
         config = next((records[r].config for r in usable.run_id if r in records), {})
         figure = comparison.lookup[setting, "last", reference, "", "", -1.0]
+        final = comparison.final
         same = [(c, a) for c, a in competence if _name(c, "dataset") == _name(config, "dataset")]
+        same = same if final.family == "accuracy" else []
+        value = " ".join(filter(None, (printed.value(figure.estimate, final), final.unit)))
         found.append(
             Baseline(
-                setting, printed.value(figure.estimate), _data(config), _network(config), _length(config),
+                setting, value, final.title, _data(config), _network(config), _length(config),
                 len(usable), tuple((_network(c), _length(c), f"{100 * a:.2f}") for c, a in same),
-                _warning(figure.estimate.value_low, _name(config, "dataset"), same),
+                _warning(figure.estimate.value_low, final, _name(config, "dataset"), same),
             )
         )  # fmt: skip
     return found
@@ -89,7 +98,9 @@ def field(experiments: Path) -> str:
     return readme(experiments / "competence")
 
 
-def _warning(accuracy: float, data: str, others: list[tuple[dict[str, Any], float]]) -> str:
+def _warning(accuracy: float, final: Measure, data: str, others: list[tuple[dict[str, Any], float]]) -> str:
+    if final.family != "accuracy":
+        return f"No competence run is measured by {final.title}: nothing here vouches for this baseline."
     if not others:
         return f"No competence run on {data or 'this data set'} is archived: nothing here vouches for this baseline."
     config, best = max(others, key=lambda run: run[1])

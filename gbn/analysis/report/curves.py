@@ -4,7 +4,6 @@ Horizontal axes other than updates are not further copies: epochs and images fol
 arm, and only seconds, which differ from seed to seed, have lines of their own where they may be compared.
 """
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,47 +12,34 @@ from gbn.analysis.compare import Comparison
 from gbn.analysis.lines import Line, difference_line, mean_line
 from gbn.analysis.report.rounding import shorts
 from gbn.analysis.targets import Unit
+from gbn.store.measures import Measure, find
 
 #: The most points of a line that are embedded; a screen shows no more.
 MOST_POINTS = 150
 
 
-@dataclass(frozen=True)
-class Measure:
-    """A curve key that the chart offers: its name, and whether it is an accuracy (a share) or a loss."""
-
-    key: str
-    name: str
-    share: bool
-
-
-MEASURES = (
-    Measure("val_accuracy", "Validation accuracy, running statistics", True),
-    Measure("val_accuracy_exact", "Validation accuracy, exact statistics", True),
-    Measure("val_full_accuracy", "Validation accuracy, whole set", True),
-    Measure("test_accuracy", "Test accuracy", True),
-    Measure("train_accuracy", "Training accuracy", True),
-    Measure("val_loss", "Validation loss, running statistics", False),
-    Measure("val_loss_exact", "Validation loss, exact statistics", False),
-    Measure("test_loss", "Test loss", False),
-    Measure("train_loss", "Training loss", False),
+#: Keys that the chart offers first, in this order; others follow in the order of the curves.
+FIRST = (
+    *("val_accuracy", "val_accuracy_exact", "val_full_accuracy", "test_accuracy", "train_accuracy"),
+    *("val_loss", "val_loss_exact", "test_loss", "train_loss"),
 )
 
 
 def measures(comparison: Comparison) -> list[Measure]:
-    """Those of :data:`MEASURES` that some curve has, the measure of the targets first."""
-    known = [measure for measure in MEASURES if _measured(comparison, measure.key)]
-    return sorted(known, key=lambda measure: measure.key != comparison.measure)
+    """The measures that some curve has, that of the targets first."""
+    keys = dict.fromkeys((comparison.measure, *FIRST, *comparison.runs.points.keys))
+    known = (find(key) for key in keys)
+    return [measure for measure in known if measure is not None and comparison.has(measure.key)]
 
 
-def _measured(comparison: Comparison, key: str) -> bool:
-    runs = comparison.runs
-    return key in runs.points.keys and any(
-        np.isfinite(runs.columns(setting, arm, seed, [key])[0]).any()
-        for setting in runs.plan.settings
-        for arm in comparison.arms(setting)
-        for seed in runs.statuses(setting, arm)
-    )
+def name(measure: Measure) -> str:
+    """What the reader chooses from: "Validation accuracy, exact statistics"."""
+    text = measure.title[0].upper() + measure.title[1:]
+    if measure.whole:
+        return f"{text}, whole set"
+    if measure.split == "validation" or measure.network:
+        return f"{text}, {'exact' if measure.exact else 'running'} statistics"
+    return text
 
 
 def curves(comparison: Comparison, setting: str) -> dict[str, Any]:
@@ -70,7 +56,7 @@ def curves(comparison: Comparison, setting: str) -> dict[str, Any]:
         for measure in measures(comparison):
             lines = {arm: mean_line(comparison, setting, arm, measure.key, unit) for arm in arms}
             _put(result["lines"], unit, measure.key, lines)
-            if reference in arms and measure.share:
+            if reference in arms and measure.family != "loss":  # a difference of losses has no natural scale
                 rest = [arm for arm in arms if arm != reference]
                 less = {
                     arm: difference_line(comparison, setting, arm, reference, measure.key, unit)

@@ -69,7 +69,7 @@ def panels(comparison: Comparison, setting: str, unit: Unit = "updates") -> list
         for target in comparison.targets(setting)
     }  # fmt: skip
     reach = _reach([estimate for row in table.values() for estimate in row])
-    return [_panel(target, row, reach) for target, row in table.items()]
+    return [_panel(comparison.measured.target(target), row, reach) for target, row in table.items()]
 
 
 def _estimate(
@@ -86,14 +86,12 @@ def _reach(estimates: Sequence[Estimate]) -> float:
     return min(WIDEST, max(1.25, math.exp(max(logs, default=0.0)) * 1.05))
 
 
-def _panel(target: float, estimates: Sequence[Estimate], reach: float) -> Panel:
+def _panel(target: str, estimates: Sequence[Estimate], reach: float) -> Panel:
     aa, *rest = estimates
     band = None
     if math.isfinite(aa.low) and math.isfinite(aa.high) and aa.low > 0:
         band = _place(aa.low, reach), _place(aa.high, reach)
-    return Panel(
-        f"{100 * target:g} %", _ticks(reach), _place(1, reach), band, tuple(interval(e, reach) for e in rest)
-    )
+    return Panel(target, _ticks(reach), _place(1, reach), band, tuple(interval(e, reach) for e in rest))
 
 
 def interval(e: Estimate, reach: float) -> Interval:

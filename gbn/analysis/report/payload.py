@@ -16,7 +16,8 @@ def payload(comparison: Comparison, looks: Mapping[str, Look]) -> dict[str, Any]
     """The page's data.
 
     Returns:
-        ``reference``, ``arms`` (name, colours, dash, marker, of, shown), ``measures``, ``quantities`` (of layers) and
+        ``reference``, ``measure`` (of the targets), ``arms`` (name, colours, dash, marker, of, shown), ``measures``
+        (how each is written, and whether lower is better), ``quantities`` (of layers) and
         ``settings``, each with ``name``, ``arms``, ``targets``, ``secondsReason``, :func:`curves.curves`,
         ``speedups`` (unit -> arm), ``survivals`` (unit -> target as printed -> arm) and ``layers``. Arms are named,
         never numbered.
@@ -25,13 +26,18 @@ def payload(comparison: Comparison, looks: Mapping[str, Look]) -> dict[str, Any]
     frame = layer_frame(comparison.runs)
     return {
         "reference": plan.reference,
+        "measure": comparison.measure,
         "arms": [
             {"name": arm, "light": look.light, "dark": look.dark, "dash": look.dash, "marker": look.marker,
              "of": look.of, "shown": place < SHOWN_AT_FIRST}
             for place, (arm, look) in enumerate(looks.items())
         ],
         "measures": [
-            {"key": measure.key, "name": measure.name, "share": measure.share}
+            {
+                "key": measure.key, "name": curves.name(measure), "axis": measure.label, "scale": measure.scale,
+                "unit": measure.unit, "points": measure.points, "digits": measure.digits,
+                "lower": not measure.higher_is_better, "loss": measure.family == "loss",
+            }
             for measure in curves.measures(comparison)
         ],
         "quantities": effects.quantities(frame),
@@ -50,7 +56,8 @@ def _setting(comparison: Comparison, name: str, frame: Any) -> dict[str, Any]:
         "speedups": {unit: effects.speedups(comparison, name, unit) for unit in units},
         "survivals": {
             unit: {
-                f"{100 * target:g} %": effects.survivals(comparison, name, target, unit) for target in targets
+                comparison.measured.target(target): effects.survivals(comparison, name, target, unit)
+                for target in targets
             }
             for unit in units
         },

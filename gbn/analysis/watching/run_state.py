@@ -12,6 +12,7 @@ from typing import Any
 
 import yaml
 
+from gbn.store import measures
 from gbn.store.files import StoreError, read_json
 from gbn.store.locks import is_locked
 from gbn.store.records import CHECKPOINT, CONFIG, DONE, ERROR, METRICS, PROVENANCE, SUMMARY, Status
@@ -251,4 +252,5 @@ def _error_line(path: Path) -> str:
 
 def bad_value(measure: str) -> float:
     """What a diverged run counts as in a median: worse than any number."""
-    return math.inf if "loss" in measure or "error" in measure else -math.inf
+    found = measures.find(measure)
+    return math.inf if found is None or not found.higher_is_better else -math.inf

@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from gbn.analysis.watching.watch import ArmState, Median, Snapshot
+from gbn.store import measures
 
 _COLOURS = {"done": "green", "running": "cyan", "failed": "red", "interrupted": "yellow", "missing": "dim"}
 _MARKS = {"failed": "failed", "interrupted": "stopped"}
@@ -157,11 +158,14 @@ def _running(arm: ArmState) -> list[str]:
 def _value(found: Median, measure: str) -> str:
     if math.isinf(found.value):
         return "diverged"
-    return f"{100 * found.value:.2f}" if "accuracy" in measure else f"{found.value:.4g}"
+    known = measures.measure(measure)
+    return f"{found.value:.4g}" if known.family == "loss" else known.number(found.value)
 
 
 def _legend(snapshot: Snapshot) -> str:
-    unit = " in %" if "accuracy" in snapshot.measure else ""
+    known = measures.measure(snapshot.measure)
+    unit = f" in {known.unit}" if known.unit else f" x {known.scale:g}" if known.scale != 1 else ""
+    unit += "" if known.higher_is_better or known.family == "loss" else f" ({known.direction})"
     return (
         f"Medians of {snapshot.measure}{unit}. now: @ the latest update that all begun runs of the arm have; "
         "final: the last point of the done runs."

@@ -16,6 +16,7 @@ import yaml
 from gbn.analysis.plan import Entry, Plan
 from gbn.analysis.watching.run_state import RunState, WatchedRun, bad_value, read_config
 from gbn.analysis.watching.time_left import TimeLeft, time_left
+from gbn.store import measures
 from gbn.store.files import StoreError, read_json
 from gbn.store.groups import group_of
 from gbn.store.identity import identity
@@ -114,6 +115,9 @@ class Watch:
         patterns: ids or shell patterns on ids, matched anew at each look; used where there is no plan.
         measure: the key of the curve to show; the plan's own by default.
         command: what trains the runs that are left.
+
+    Raises:
+        ValueError: an unknown measure.
     """
 
     def __init__(
@@ -127,7 +131,7 @@ class Watch:
         self.store = RunStore(results_dir)
         self.plan = plan
         self.patterns = [Path(pattern).name for pattern in patterns]
-        self.measure = measure or (plan.measure if plan else "val_accuracy")
+        self.measure = measures.measure(measure or (plan.measure if plan else measures.DEFAULT)).key
         self.command = command
         self._runs: dict[str, WatchedRun] = {}
         self._groups: dict[str, str] = {}

@@ -32,10 +32,11 @@ function buildConvergence(setting, state, arms, width) {
   const difference = state.view === "difference";
   const lines = convergenceLines(setting, state);
   const drawn = arms.filter((name) => lines[name]);
-  const factor = measure.share ? 100 : 1;
+  const factor = measure.scale;
   const times = (list) => list?.map((value) => (value == null ? null : value * factor));
-  const written = (value) => (value == null ? "?" : difference ? signed(value) : measure.share ? value.toFixed(2) : value.toPrecision(4));
-  const unit = difference ? " points" : measure.share ? " %" : "";
+  const written = (value) => (value == null ? "?" : difference ? signed(value, measure.digits) : measure.loss ? value.toPrecision(4) : value.toFixed(measure.digits));
+  const named = difference ? measure.points : measure.unit;
+  const unit = named ? ` ${named}` : "";
   const traces = [];
   const xs = [];
   for (const name of referenceLast(drawn)) {
@@ -59,24 +60,24 @@ function buildConvergence(setting, state, arms, width) {
   const [low, high] = limits(xs);
   const shapes = difference
     ? [{ ...dotted("y", 0), line: { color: colourOf(DATA.reference), width: 1.5, dash: "5px,3px" } }]
-    : state.measure === DATA.measures[0].key && measure.share ? setting.targets.map((target) => dotted("y", 100 * target)) : [];
+    : state.measure === DATA.measures[0].key ? setting.targets.map((target) => dotted("y", factor * target)) : [];
   return {
     traces, drawn,
     layout: {
       shapes, hovermode: drawn.length > 8 ? "closest" : "x unified",
       xaxis: { type: isLog ? "log" : "linear", title: { text: AXES[state.axis] }, ...(isLog ? logTicks(low, high, width) : { tickformat: ",", rangemode: "tozero" }), hoverformat: ",.5~g", unifiedhovertitle: { text: `%{x:,.5~g} ${AXES[state.axis]}` } },
       yaxis: difference
-        ? { title: { text: `minus ${DATA.reference} (points)` }, tickformat: "+~g" }
-        : measure.share
-          ? { title: { text: "accuracy (%)" } }
-          : { type: "log", title: { text: "loss" }, ...logTicks(...limits(traces.map(({ y }) => y))) },
+        ? { title: { text: `minus ${DATA.reference}${measure.points ? ` (${measure.points})` : ""}${measure.lower ? ", below 0 is better" : ""}` }, tickformat: "+~g" }
+        : measure.lower
+          ? { type: "log", title: { text: measure.axis }, ...logTicks(...limits(traces.map(({ y }) => y))) }
+          : { title: { text: measure.axis } },
     },
     note: bandNote(state, drawn) + (setting.secondsReason ? `Seconds are not compared: ${setting.secondsReason}.` : ""),
   };
 }
 
-function signed(value) {
-  return `${value < 0 ? "−" : "+"}${Math.abs(value).toFixed(2)}`;
+function signed(value, digits) {
+  return `${value < 0 ? "−" : "+"}${Math.abs(value).toFixed(digits)}`;
 }
 
 eachSetting("convergence", (host, setting) => {
@@ -99,7 +100,7 @@ eachSetting("convergence", (host, setting) => {
       band: { label: "bands", options: [{ value: "on", label: "on" }, { value: "off", label: "off" }] },
     },
     build: (state, arms) => {
-      const loss = !DATA.measures.find(({ key }) => key === state.measure).share;
+      const { loss } = DATA.measures.find(({ key }) => key === state.measure);
       const view = chart.controls.querySelector('[name="view"]');
       if (view) {
         view.options[1].disabled = loss; // a difference of losses has no natural scale

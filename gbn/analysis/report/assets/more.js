@@ -13,18 +13,20 @@ function ratioTicks(reach) {
 
 function buildThresholds(setting, state, arms) {
   const curves = setting.speedups[state.unit];
+  const measured = DATA.measures.find(({ key }) => key === DATA.measure);
+  const to = measured.unit ? ` ${measured.unit}` : "";
   const drawn = arms.filter((name) => curves[name]);
   const traces = [];
   const values = [];
   for (const name of drawn) {
     const { target, value, low, high, text, n } = curves[name];
-    const x = target.map((share) => 100 * share);
+    const x = target.map((value) => measured.scale * value);
     // a logarithmic axis has no zero
     const floored = low.map((ratio) => (ratio == null ? null : Math.max(ratio, 1e-3)));
     if (bandsShown(state, drawn)) traces.push(bandTrace(name, x, floored, high, drawn.length > 8 ? 0.07 : 0.13));
     const hover = text.map((words, i) => `${words}, n = ${n[i]}`);
     traces.push(lineTrace(name, x, value, {
-      text: hover, hovertemplate: `<b>%{fullData.name}</b> %{text}${drawn.length > 8 ? "<br>to %{x:.3~g} %" : ""}<extra></extra>`,
+      text: hover, hovertemplate: `<b>%{fullData.name}</b> %{text}${drawn.length > 8 ? `<br>to %{x:.3~g}${to}` : ""}<extra></extra>`,
     }));
     values.push(value);
   }
@@ -34,11 +36,15 @@ function buildThresholds(setting, state, arms) {
     traces, drawn, note: bandNote(state, drawn),
     layout: {
       shapes: [
-        ...setting.targets.map((target) => dotted("x", 100 * target)),
+        ...setting.targets.map((target) => dotted("x", measured.scale * target)),
         { ...dotted("y", 1), line: { color: colourOf(DATA.reference), width: 1.5, dash: "5px,3px" } },
       ],
       hovermode: drawn.length > 8 ? "closest" : "x unified",
-      xaxis: { title: { text: "target accuracy (%)" }, unifiedhovertitle: { text: "to %{x:.3~g} %" } },
+      // harder targets stand to the right, also where lower is better
+      xaxis: {
+        title: { text: `target: ${measured.axis}` }, unifiedhovertitle: { text: `to %{x:.3~g}${to}` },
+        ...(measured.lower ? { type: "log", autorange: "reversed" } : {}),
+      },
       yaxis: {
         type: "log", title: { text: `speed-up in ${state.unit}` }, range: [-Math.log10(reach), Math.log10(reach)],
         ...ratioTicks(reach),
