@@ -61,6 +61,12 @@ def test_the_file_shows_the_defaults(name):
         (["model=densenet", "model.compression=0"], ["model.compression=0", "greater than 0"]),
         (["model=densenet", "model.growth=24"], ["model.growth", "did you mean 'growth_rate'"]),
         (["model=densnet"], ["did you mean 'densenet'"]),
+        (
+            ["model=inception_v3", "model.aux=true", "dataset=cifar10"],
+            ["model.aux=true", "299x299", "dataset=cifar10 has 32x32"],
+        ),
+        (["model=inception_v3", "model.dropout=1.0"], ["model.dropout=1.0", "less than 1"]),
+        (["model=inception_v3", "norm=instance", "dataset=digits"], ["single value a channel", "inception_v3"]),
     ],
 )
 def test_an_error_is_one_line_that_says_what_is_allowed(overrides, words):
