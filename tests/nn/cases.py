@@ -54,6 +54,8 @@ class Case:
                 "warm_start": True,
                 "track_running_stats": True,
             }
+            # The floor of a variance is eps and a share of the batch's; a large eps keeps posteriors smooth.
+            options |= {"variance_floor": 1e-12, "eps": 0.5}
         return Case(self.name, norm_layer(self.factory.method, **options))
 
 
