@@ -154,7 +154,10 @@ class _MixtureNorm(BatchStatisticsNorm):
         with full_precision(x):
             kept = self.running_mixture()
             if not self._uses_batch() and kept is not None:
-                return activate(normalize_by_mixture(x, kept, gain, bias, self.eps), self.act)
+                _, var = self.running()
+                assert var is not None
+                floor = self.fit.floor(var, self.eps)  # as in fitting: a constant channel's variance is 0
+                return activate(normalize_by_mixture(x, kept, gain, bias, self.eps, floor), self.act)
             self._check_batch(x)
             self.fit.check_samples(x, type(self).__name__)
             share = self._count_batch()

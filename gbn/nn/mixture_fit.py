@@ -78,7 +78,11 @@ class MixtureFit:
         else:
             # Copies: the backward pass reads them, and running averages change before it.
             start = Mixture(*(part.to(wide, copy=True) for part in start))
-        return fitted(samples, start, self.em_steps, var * self.variance_floor + eps, draws), mean
+        return fitted(samples, start, self.em_steps, self.floor(var, eps), draws), mean
+
+    def floor(self, var: Tensor, eps: float) -> Tensor:
+        """The least variance of a component, given the variance of the channels."""
+        return var * self.variance_floor + eps
 
     def check_samples(self, x: Tensor, name: str) -> None:
         """Raise ValueError for a batch of fewer samples than components."""

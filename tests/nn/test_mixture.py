@@ -160,6 +160,19 @@ def test_a_cold_start_keeps_the_last_mixture_and_calibrates_anew() -> None:
     torch.testing.assert_close(layer.running_mean.sort(0).values, expected, atol=0.5, rtol=0)
 
 
+@pytest.mark.parametrize("form", FORMS)
+def test_constant_channels_are_finite_in_training_and_evaluation(form: str) -> None:
+    layer = MixtureNorm2d(C, mixture=form)
+    for seed in range(3):
+        x = clusters(seed=seed)
+        x[:, 2] = 7.0
+        assert layer(x).isfinite().all()
+    assert layer.running_var[:, 2].max() < 1e-6
+    y = layer.eval()(x)
+    assert y.isfinite().all()
+    assert y[:, 2].abs().max() < 0.1
+
+
 def test_autocast_does_not_reach_the_posteriors() -> None:
     x = clusters()
     plain, cast = MixtureNorm2d(C), MixtureNorm2d(C)

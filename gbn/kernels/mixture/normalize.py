@@ -43,14 +43,23 @@ def normalize_by_batch(
 
 
 def normalize_by_mixture(
-    x: Tensor, mixture: Mixture, weight: Tensor | None, bias: Tensor | None, eps: float
+    x: Tensor,
+    mixture: Mixture,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    eps: float,
+    floor: Tensor | float = 0.0,
 ) -> Tensor:
-    """The same by a mixture's own weights, means and variances, as in evaluation; every derivative is right."""
+    """The same by a mixture's own weights, means and variances, as in evaluation; every derivative is right.
+
+    ``floor``, (C,) or a number, is the least variance that posteriors are taken with: a component's own can be 0.
+    """
     wide = torch.promote_types(x.dtype, torch.float32)
     factor = torch.rsqrt(mixture.weight * (mixture.var + eps))
     # A component of weight 0 has no posterior: whatever stands here is multiplied by 0.
     factor = torch.where(mixture.weight > 0, factor, 0.0).to(wide)
     gain = factor if weight is None else factor * weight
     form = joint if mixture.weight.shape[1] == 1 else per_channel
+    mixture = Mixture(mixture.weight, mixture.mean, mixture.var.clamp(min=floor))
     y = form.apply_components(x.to(wide), Mixture(*(part.to(wide) for part in mixture)), gain, bias)
     return y.to(x.dtype)
