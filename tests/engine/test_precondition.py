@@ -119,12 +119,12 @@ def test_what_is_clipped_is_the_preconditioned_gradient(small, tmp_path, digits)
 
 
 def test_no_hook_outlives_the_training(small, monkeypatch):
-    from gbn.engine import trainer
+    from gbn.engine import updates
 
     made = []
-    build = trainer.build_preconditioner
+    build = updates.build_preconditioner
     monkeypatch.setattr(
-        trainer, "build_preconditioner", lambda model, options: made.append(model) or build(model, options)
+        updates, "build_preconditioner", lambda model, options: made.append(model) or build(model, options)
     )
     finished(small("norm=none", BNP))
     assert not any(module._forward_pre_hooks for module in made[0].modules())
