@@ -15,6 +15,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
+from gbn.analysis.chosen import measure_of, round_targets
 from gbn.analysis.columnar.cache import Cache
 from gbn.analysis.columnar.columns import Curves, Row
 from gbn.analysis.columnar.ingest import list_runs
@@ -35,9 +36,6 @@ RUN_COLUMNS = [
 
 #: The statuses of runs that a comparison uses: a diverged run is a result.
 USABLE = ("finished", "diverged")
-
-#: Accuracies (and other shares) offered as targets where none was fixed.
-ROUND_TARGETS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995)
 
 
 class NothingFound(LookupError):
@@ -150,7 +148,7 @@ def load_any(
 ) -> Runs:
     """Any set of runs, by id, by shell pattern on ids, or by the path of a run's folder.
 
-    Without `measure` it is the first of :func:`gbn.store.measures.preferred` that the runs have. Without `targets`
+    Without `measure` it is the first of :func:`gbn.store.measures.ranked` that the runs have. Without `targets`
     the three hardest of a fixed list that every run of the reference reached are taken, which a note says: such
     targets were not fixed before the runs.
 
@@ -163,7 +161,7 @@ def load_any(
     look = Cache(results_dir, cache)
     rows = _fitting(wanted, look, source)
     selection = {"runs": sorted(wanted), "reference": reference, "targets": list(targets), "name": name}
-    measure = measures.measure(measure or measures.preferred(_keys(rows))).key
+    measure = measures.measure(measure or measure_of(rows)).key
     plan = derive_plan(
         rows, name=name, reference=reference, targets=targets, selection=selection, measure=measure
     )
@@ -173,45 +171,10 @@ def load_any(
     hardest = "highest" if measures.measure(measure).higher_is_better else "lowest"
     note = f"Targets were chosen from these runs (the {hardest} that every run of the reference reached)."
     return replace(
-        runs, plan=replace(plan, targets=_reached(runs), notes=(*plan.notes, note)), notes=[*runs.notes, note]
+        runs,
+        plan=replace(plan, targets=round_targets(runs), notes=(*plan.notes, note)),
+        notes=[*runs.notes, note],
     )
-
-
-def _keys(rows: Sequence[Row]) -> list[str]:
-    """The keys under which some of these runs have a number (a block holds other runs too)."""
-    keys = dict.fromkeys(key for row in rows for key in row.block.keys)
-    return [
-        key
-        for key in keys
-        if any(
-            np.isfinite(row.block.values(key)[row.start : row.end].astype(float)).any()
-            for row in rows
-            if key in row.block.keys
-        )
-    ]
-
-
-def _reached(runs: Runs) -> dict[str, tuple[float, ...]]:
-    """For each setting up to three round values that all runs of the reference reached."""
-    chosen = {}
-    measure = measures.measure(runs.plan.measure)
-    for setting in runs.plan.settings:
-        reference = runs.plan.reference
-        peaks = []
-        for seed in runs.statuses(setting, reference):
-            (values,) = runs.columns(setting, reference, seed, [measure.key])
-            known = values[np.isfinite(values)]
-            peaks.append(max((measure.sign * known).tolist(), default=-np.inf))
-        worst = min(peaks, default=-np.inf)
-        chosen[setting] = tuple(t for t in _offered(measure) if measure.sign * t <= worst)[-3:]
-    return chosen
-
-
-def _offered(measure: measures.Measure) -> Sequence[float]:
-    """Round values of a measure, the easiest first."""
-    if measure.share:
-        return ROUND_TARGETS
-    return [float(f"{step}e{power}") for power in range(3, -6, -1) for step in (7, 5, 3, 2, 1.5, 1)]
 
 
 def _fitting(wanted: Sequence[str], cache: Cache, source: Source) -> list[Row]:

@@ -244,10 +244,10 @@ ACCURACY = measure("test_accuracy")
 _PREFERRED = ("accuracy", "dice", "kid", "fid", "loss")
 
 
-def preferred(keys: Iterable[str]) -> str:
-    """The key that runs with these keys are compared by unless told otherwise; :data:`DEFAULT` where none fits.
+def ranked(keys: Iterable[str]) -> list[str]:
+    """Those of some keys that runs can be compared by, the one that it is unless told otherwise first.
 
-    Of a family the plainest counts: of the validation slice, with running statistics, of all structures.
+    Of a family the plainest comes first: of the validation slice, with running statistics, of all structures.
     """
     known = (_parsed(key) for key in keys)
     fitting = [
@@ -255,7 +255,5 @@ def preferred(keys: Iterable[str]) -> str:
         for one in known
         if one and one.family in _PREFERRED and (one.split == "validation" or one.network)
     ]
-    ranked = sorted(
-        fitting, key=lambda one: (_PREFERRED.index(one.family), one.whole, one.exact, len(one.key), one.key)
-    )
-    return ranked[0].key if ranked else DEFAULT
+    fitting.sort(key=lambda one: (_PREFERRED.index(one.family), one.whole, one.exact, len(one.key), one.key))
+    return [one.key for one in fitting]
