@@ -181,7 +181,7 @@ def test_without_a_reference_there_is_no_speedup(make_grid, tmp_path):
 
 
 def test_options_are_checked():
-    with pytest.raises(ValueError, match="unknown measure 'loss'.*did you mean 'val_loss'"):
+    with pytest.raises(ValueError, match=r"unknown measure 'loss'.*did you mean 'val_loss'"):
         Options(measure="loss")
     with pytest.raises(ValueError, match="interpolation='linear'"):
         Options(interpolation="linear")

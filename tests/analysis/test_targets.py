@@ -141,3 +141,37 @@ def test_the_search_finds_exactly_what_looking_at_every_point_finds(values, targ
         assert clock == curve(values, updates).time_to(target, "seconds", interpolation)
         assert clock.reached == time.reached
         assert clock.low == (time.low if math.isinf(time.low) else pytest.approx(time.low / 100))
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.lists(st.one_of(st.none(), st.floats(-2, 2)), max_size=12),
+    st.lists(st.floats(-2, 2), min_size=1, max_size=4),
+    st.sampled_from(INTERPOLATIONS),
+    st.booleans(),
+)
+def test_a_curve_upside_down_has_the_same_times_where_lower_is_better(values, targets, how, diverged):
+    updates = np.array([5.0 * 2**k for k in range(len(values))])
+    up = np.array([math.nan if value is None else value for value in values])
+    rising = Curve.of_columns(updates, updates / 100, up, diverged)
+    falling = Curve.of_columns(updates, updates / 100, -up, diverged, higher_is_better=False)
+    negated = [-target for target in targets]
+    for unit in ("updates", "seconds"):
+        assert falling.times_to(negated, unit, how) == rising.times_to(targets, unit, how)
+    assert falling.best == (None if rising.best is None else -rising.best)
+    assert falling.area == pytest.approx(-rising.area, nan_ok=True)
+    known = np.isfinite(up)
+    for target in targets:
+        found = first_update(updates[known], -up[known], -target, how, higher_is_better=False)
+        assert found == first_update(updates[known], up[known], target, how)
+
+
+def test_a_lower_target_is_reached_at_or_below_it():
+    falling = Curve.of_columns(
+        np.array([10.0, 100.0, 1000.0]), np.full(3, np.nan), np.array([0.6, 0.4, 0.2]), higher_is_better=False
+    )
+    assert falling.time_to(0.3).low == pytest.approx(10**2.5)
+    assert falling.time_to(0.2) == Time(1000, 1000)
+    assert falling.time_to(0.19) == Time(1000, math.inf)
+    assert falling.time_to(0.7) == Time(10, 10)
+    assert falling.best == 0.2

@@ -105,7 +105,7 @@ class Block:
         """Read keys that :meth:`values` will be asked for, at once."""
         present = set(self.schema.names)
         table = self.table(
-            [CURVE + key for key in keys if CURVE + key in present and key not in self._values]
+            [CURVE + key for key in dict.fromkeys(keys) if CURVE + key in present and key not in self._values]
         )
         for name in table.column_names:
             kind = table[name].type.value_type
