@@ -158,7 +158,7 @@ class Comparison:
         """Time to a target of one run."""
         known = self._times[setting, arm, seed, unit]
         if target not in known:  # together, since one search costs what many do
-            peak = self._peaks(setting).get(seed, target)
+            peak = self.peaks(setting).get(seed, target)
             wanted = dict.fromkeys((target, peak, *self.targets(setting)))
             times = self.curve(setting, arm, seed).times_to([*wanted], unit, self.options.interpolation)
             known.update(zip(wanted, times, strict=True))
@@ -245,7 +245,7 @@ class Comparison:
     def _maximum(self, setting: str, arms: Sequence[str], unit: Unit) -> Iterator[Figure]:
         """Mixture Normalization's metric, pair by pair: to the best that the reference reached at that seed."""
         reference = self.runs.plan.reference
-        peaks = self._peaks(setting)
+        peaks = self.peaks(setting)
         own = {seed: self.time(setting, reference, seed, peak, unit) for seed, peak in peaks.items()}
         for arm in arms:
             if arm == reference:
@@ -265,7 +265,7 @@ class Comparison:
             saved = sum(a.reached and a.high <= (1 - PUBLISHED_SAVING) * r.low for a, r in times)
             yield Figure(setting, "speedup_to_maximum", name, estimate, reference, unit=unit, saved=saved)
 
-    def _peaks(self, setting: str) -> dict[int, float]:
+    def peaks(self, setting: str) -> dict[int, float]:
         """The best value of each run of the reference, by seed."""
         if setting not in self._maxima:
             reference = self.runs.plan.reference

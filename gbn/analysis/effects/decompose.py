@@ -20,7 +20,7 @@ Seed by seed the three multiply to the whole exactly, hence their geometric mean
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -46,6 +46,7 @@ class TimeRatio:
     """Seconds to a target, reference / arm, as a product.
 
     Attributes:
+        target: the value; NaN: the best of the reference at each seed.
         updates: the speed-up in updates, over seeds.
         cost: seconds an update, reference / arm, over blocks.
         time: their product; n is the number of seeds, sd does not exist.
@@ -93,7 +94,7 @@ def time_ratio(
     costs: Costs,
     setting: str,
     arm: str,
-    target: float,
+    target: float | None,
     *,
     against: str | None = None,
     elsewhere: bool = False,
@@ -102,6 +103,8 @@ def time_ratio(
     """Seconds to a target, reference / arm, from updates and cost; see the module's docstring.
 
     Args:
+        target: a value of the measure; None: at each seed the best that the plan's reference reached there (Mixture
+            Normalization's metric).
         against: the arm in the numerator; by default the plan's reference.
         elsewhere: take costs of another machine or configuration than the runs', for a forecast.
 
@@ -112,10 +115,14 @@ def time_ratio(
     if reason:
         raise ValueError(f"{reason}, or ask for a forecast (elsewhere=True, --elsewhere)")
     against = against or comparison.runs.plan.reference
-    seeds = comparison.pairs(setting, arm, against)
+    goals: Mapping[int, float] = comparison.peaks(setting)
+    if target is not None:
+        goals = dict.fromkeys(comparison.pairs(setting, arm, against), target)
+    seeds = [seed for seed in comparison.pairs(setting, arm, against) if seed in goals]
     ours, theirs = (
-        [comparison.time(setting, name, s, target, "updates") for s in seeds] for name in (arm, against)
+        [comparison.time(setting, name, s, goals[s], "updates") for s in seeds] for name in (arm, against)
     )
+    target = math.nan if target is None else target
     updates = statistics.speedup(ours, theirs, level)
     cost = costs_of.ratio(costs, setting, arm, against, level)
     if not updates.n or not cost.n:
