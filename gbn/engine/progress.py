@@ -41,10 +41,10 @@ def _loss(point: Mapping[str, Any]) -> str:
 
 def _quality(point: Mapping[str, Any]) -> str:
     """The measure that a run is followed by: "val 61.20 %" of a classifier, otherwise its name and number."""
-    known = measures.find(measures.preferred(point))
-    value = point.get(known.key) if known is not None else None
-    if known is None or value is None:
+    key = next((key for key in measures.ranked(point) if point[key] is not None), None)
+    if key is None:
         return ""
+    known, value = measures.measure(key), point[key]
     name = "val" if known.family == "accuracy" else known.title.partition(" (")[0]
     return " ".join(filter(None, (name, known.number(value), known.unit)))
 

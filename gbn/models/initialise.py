@@ -44,7 +44,7 @@ def initialise(model: nn.Module, seed: int) -> nn.Module:
             _foreign(name, module, seed)
     for name, module in model.named_modules():
         if callable(getattr(module, "seed_stream", None)):
-            module.seed_stream(derive(seed, "stream", name))  # type: ignore[operator]
+            module.seed_stream(derive(seed, "stream", name))
     return model
 
 
