@@ -6,7 +6,7 @@ import pytest
 
 from gbn.analysis.compare import Comparison
 from gbn.analysis.load import NothingFound, load_grid_runs
-from gbn.analysis.selection import best_settings, check, rank_by_area
+from gbn.analysis.selection import best_settings, check, rank_by_area, selecting
 from gbn.analysis.simulate import Arm, SimulatedGrid, write_runs
 from gbn.config.grid import FULL, load_grid, outline, scales
 
@@ -125,3 +125,27 @@ def test_committed_second_stages_are_what_the_archive_selects(folder):
             pytest.fail(f"the first stage is not archived: {nothing}")
         arms = {(cell.setting, cell.label): list(cell.overrides) for cell in grid.cells}
         assert check(grid.selected, arms, Comparison(runs)) is None
+
+
+def test_where_lower_is_better_the_smallest_area_and_value_win(tmp_path):
+    settings = ("lr_0.1", "lr_0.2", "lr_0.4")
+    arms = {"bn": Arm(final=0.02), "fast": Arm(speed=3, final=0.02), "wild": Arm(final=0.02)}
+    grid = SimulatedGrid(arms, range(2), settings, measure="kid_own_1a2b3c4d", start=0.4)
+    records = []
+    for record in grid.records():
+        setting, arm = record.config["model"]["name"], record.config["norm"]["name"]
+        record.curve[-1]["kid_own_1a2b3c4d"] = {"lr_0.1": 0.03, "lr_0.2": 0.02, "lr_0.4": 0.05}[setting]
+        if arm == "wild" and setting == "lr_0.2":  # its best rate, but it diverges
+            record.summary["status"] = "diverged"
+        records.append(record)
+    write_runs(records, tmp_path)
+    comparison = Comparison(load_grid_runs(grid, tmp_path))
+    assert [one.arm for one in rank_by_area(comparison, "lr_0.1")] == ["fast", "wild"]
+    assert selecting(comparison).key == "kid_own_1a2b3c4d"
+    best = {one.arm: one for one in best_settings(comparison)}
+    assert {arm: one.setting for arm, one in best.items()} == {
+        "bn": "lr_0.2",
+        "fast": "lr_0.2",
+        "wild": "lr_0.1",
+    }
+    assert best["wild"].values["lr_0.2"] == float("inf")

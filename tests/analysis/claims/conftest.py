@@ -76,12 +76,12 @@ class World:
         path.write_text(yaml.safe_dump({"claims": list(claims)}, sort_keys=False))
         return path
 
-    def runs(self, scale="full", *, machine=None, date=None, seeds=range(8), **arms):
-        """Simulate the arms of the grid at a scale; those not given are never run."""
+    def runs(self, scale="full", *, machine=None, date=None, seeds=range(8), grid=None, **arms):
+        """Simulate the arms of the grid (with `grid`'s changes) at a scale; those not given are never run."""
         named = {name: replace(arm, norm={"scale": scale}) for name, arm in arms.items()}
         every = {name: Arm(norm={"scale": scale}) for name in ("bn", "gbn", "control", "gbn_2")} | named
         self.grids[scale] = SimulatedGrid(
-            every, name="sim", seeds=range(8), scale=None if scale == "full" else scale
+            every, name="sim", seeds=range(8), scale=None if scale == "full" else scale, **(grid or {})
         )
         records = [
             copy.deepcopy(record)

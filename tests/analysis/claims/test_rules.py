@@ -107,3 +107,30 @@ def test_a_miniature_says_no_more_than_supported():
     assert [word(one, "small") for one in ("holds", "fails", "open")] == [
         *("supported (small)", "not supported (small)", "inconclusive (small)")
     ]
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "outcome", "said"),
+    [
+        (-0.02, -0.001, "holds", "every interval lies below 0"),
+        (-0.02, 0.0, "open", "holds both 0 and relevant effects"),
+        (-0.009, 0.02, "fails", "ends above -0.01, the smallest effect that counts"),
+        (-0.01, 0.02, "open", "holds both 0 and relevant effects"),
+        (1, 2, "fails", "lies above 0: the other way round"),
+    ],
+)
+def test_a_direction_of_a_difference_where_lower_is_better(low, high, outcome, said):
+    found, reason = decide(DIFFERENCE, None, {"bn": estimate(low, high)}, higher_is_better=False)
+    assert found == outcome
+    assert said in reason
+
+
+def test_a_speedup_is_better_when_greater_whatever_it_is_of():
+    assert decide(RATIO, None, {"bn": estimate(1.2, 1.5)}, higher_is_better=False)[0] == "holds"
+    assert decide(RATIO, None, {"bn": estimate(0.5, 0.9)}, higher_is_better=False)[0] == "fails"
+
+
+def test_the_smallest_effect_may_differ_between_scales():
+    rule = DIFFERENCE.model_copy(update={"relevant": {"full": 2.0, "small": 0.002}})
+    assert decide(rule, None, {"bn": estimate(-1.0, 0.5)}, "full", False)[0] == "fails"
+    assert decide(rule, None, {"bn": estimate(-1.0, 0.5)}, "small", False)[0] == "open"

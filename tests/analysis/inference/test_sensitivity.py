@@ -1,14 +1,15 @@
 """Speed-up against target: it finds a known one at every target, and a figure of it can be drawn."""
 
+import itertools
 import math
 
 import pytest
 
 from gbn.analysis.compare import Comparison
 from gbn.analysis.inference import sensitivity_plot
-from gbn.analysis.inference.sensitivity import speedup_curve, thresholds
+from gbn.analysis.inference.sensitivity import PER_DECADE, speedup_curve, thresholds
 from gbn.analysis.load import load_grid_runs
-from gbn.analysis.simulate import Arm, Machine
+from gbn.analysis.simulate import Arm, Machine, SimulatedGrid, write_runs
 from gbn.store.archive import Archive
 from gbn.store.measures import ACCURACY
 
@@ -97,3 +98,24 @@ def test_a_line_is_broken_where_numbers_are_missing():
     assert x == [50, 51, 55, 55]
     assert math.isnan(y[2])
     assert [y[0], y[1], y[3]] == [1.1, 1.2, 1.3]
+
+
+def test_where_lower_is_better_targets_fall_by_a_fixed_factor(tmp_path):
+    arms = {"bn": Arm(final=0.02), "gbn": Arm(speed=1.5, final=0.02, own_spread=0.02)}
+    grid = SimulatedGrid(arms, range(5), measure="kid_own_1a2b3c4d", start=0.4, thresholds=(0.1, 0.05))
+    write_runs(grid.records(), tmp_path)
+    comparison = Comparison(load_grid_runs(grid, tmp_path))
+    targets = thresholds(comparison, "", "gbn", "bn")
+    runs = [comparison.curve("", arm, seed) for arm in arms for seed in range(5)]
+    assert max(targets) == targets[0] < min(curve.values[0] for curve in runs)
+    bests = sorted(comparison.curve("", "bn", seed).best for seed in range(5))
+    assert targets[-1] >= bests[2] > targets[-1] / 1.05
+    factors = [one / other for one, other in itertools.pairwise(targets)]
+    assert factors == pytest.approx([10 ** (1 / PER_DECADE)] * len(factors), rel=1e-3)
+    for target, estimate in speedup_curve(comparison, "", "gbn", "bn"):
+        if target > 0.05:
+            assert estimate.value_low == pytest.approx(1.5, rel=0.1)
+    figure = sensitivity_plot.draw(comparison, "", "updates")
+    left, right = figure.axes[0].get_xlim()
+    assert left > right  # harder to the right
+    assert figure.axes[-1].get_xlabel() == "target: KID x 1000 (own network 1a2b3c4d)"
