@@ -2,8 +2,10 @@
 
 import pytest
 
+from gbn.analysis.plan import plan_of_grid
+from gbn.config.compose import config_dir
 from gbn.config.errors import ConfigError
-from gbn.config.grid import load_grid
+from gbn.config.grid import load_grid, outline
 
 SWEEP = """
 title: a test
@@ -147,3 +149,62 @@ def test_a_cell_has_overrides_of_its_own(write):
 def test_cells_that_the_grid_has_not_are_named(write, cells, message):
     with pytest.raises(ConfigError, match=message):
         load_grid(write(f"{SWEEP}cells: {cells}\n"))
+
+
+MIXTURES = """
+title: mixtures
+base: [model=mlp, trainer.epochs=1]
+arms:
+  bn: [norm=bn]
+  mixture: [norm=mixture]
+  mixture_k5: [norm=mixture, norm.components=5, "norm.placement.pattern=['*.1']", norm.placement.otherwise=bn]
+  iebn: [norm=iebn]
+controls: [mixture, mixture_k5, iebn]
+reference: bn
+seeds: 2
+"""
+
+
+def test_a_mixture_has_controls_with_its_options_and_its_placement(write):
+    of = outline(write(MIXTURES))
+    for kind in ("bn_matched", "bn_reparam"):
+        assert of.arms[f"{kind}[mixture]"] == [f"norm={kind}", "norm.matched_to=mixture"]
+        assert of.arms[f"{kind}[mixture_k5]"] == [
+            *(f"norm={kind}", "norm.matched_to=mixture", "norm.components=5"),
+            *("norm.placement.pattern=['*.1']", "norm.placement.otherwise=bn"),
+        ]
+    assert of.controls["mixture_k5"] == ["bn_matched[mixture_k5]", "bn_reparam[mixture_k5]"]
+
+
+@pytest.mark.skipif(not (config_dir() / "norm" / "mixture.yaml").exists(), reason="there is no norm=mixture")
+def test_the_controls_of_a_mixture_compose(write):
+    grid = load_grid(write(MIXTURES))
+    norms = {cell.label: cell.config["norm"] for cell in grid.cells}
+    for kind in ("bn_matched", "bn_reparam"):
+        control, arm = norms[f"{kind}[mixture_k5]"], norms["mixture_k5"]
+        assert (control["method"], control["matched_to"]) == (kind, "mixture")
+        assert control["components"] == arm["components"] == 5
+        assert control["placement"] == arm["placement"]
+    assert len({run_id for cell in grid.cells for run_id in cell.run_ids.values()}) == 2 * len(grid.cells)
+
+
+@pytest.mark.parametrize(
+    ("measure", "targets", "words"),
+    [
+        ("val_acuracy", "[0.5]", "unknown measure 'val_acuracy'.*did you mean 'val_accuracy'"),
+        ("val_accuracy", "[50]", "'50' is no accuracy between 0 and 1"),
+        ("val_accuracy", "[half]", "could not convert string to float: 'half'"),
+        ("kid_own_1a2b3c4d", "[-1]", "'-1' is no target of kid_own_1a2b3c4d"),
+    ],
+)
+def test_a_measure_and_its_targets_are_checked(write, measure, targets, words):
+    text = SWEEP.replace("targets: {small: [0.5]}", f"measure: {measure}\ntargets: {targets}")
+    with pytest.raises(ConfigError, match=words):
+        load_grid(write(text))
+
+
+def test_a_measure_may_be_one_of_which_lower_is_better(write):
+    text = SWEEP.replace("targets: {small: [0.5]}", "measure: fid_inception\ntargets: [60, 40]")
+    grid = load_grid(write(text))
+    assert (grid.measure, grid.targets["small"]) == ("fid_inception", [60, 40])
+    assert plan_of_grid(grid).targets["small"] == (60, 40)

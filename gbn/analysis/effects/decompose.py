@@ -89,6 +89,13 @@ class Chain:
         return self.names[-1]
 
 
+def goals(comparison: Comparison, setting: str) -> list[float | None]:
+    """The targets; where an arm is a mixture also the best of the reference (None), the metric of its paper."""
+    plan = comparison.runs.plan
+    mixtures = any(plan.methods.get(arm) == "mixture" for arm in comparison.arms(setting))
+    return [*comparison.targets(setting), *([None] if mixtures else [])]
+
+
 def time_ratio(
     comparison: Comparison,
     costs: Costs,

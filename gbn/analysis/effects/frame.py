@@ -1,5 +1,6 @@
 """The numbers of the sub-tables about causes, as figures for a table's .csv."""
 
+import math
 from collections.abc import Iterator
 
 from gbn.analysis.compare import Comparison
@@ -12,7 +13,8 @@ def effect_figures(comparison: Comparison) -> Iterator[Figure]:
     """Of every setting: the links of each chain, the cost of an update and the time made of it.
 
     Quantities: ``effect_<of>_<link>`` with <of> speedup, area or last and <link> total, initialisation,
-    parametrisation or own; ``cost_of_update`` and ``time_to_target_by_cost``, both against / arm.
+    parametrisation or own; ``cost_of_update``, ``time_to_target_by_cost`` and, where an arm is a mixture,
+    ``time_to_maximum_by_cost``, all against / arm.
     """
     plan = comparison.runs.plan
     costs, _ = cost.choose(comparison.runs)
@@ -35,6 +37,8 @@ def effect_figures(comparison: Comparison) -> Iterator[Figure]:
             if arm == plan.reference or not ratio.n:
                 continue
             yield Figure(setting, "cost_of_update", arm, ratio, plan.reference, unit="seconds")
-            for target in comparison.targets(setting):
+            for target in decompose.goals(comparison, setting):
                 time = decompose.time_ratio(comparison, costs, setting, arm, target).time
-                yield Figure(setting, "time_to_target_by_cost", arm, time, plan.reference, target, "seconds")
+                goal = math.nan if target is None else target
+                quantity = f"time_to_{'maximum' if target is None else 'target'}_by_cost"
+                yield Figure(setting, quantity, arm, time, plan.reference, goal, "seconds")

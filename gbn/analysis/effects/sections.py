@@ -125,7 +125,7 @@ def _fewer(comparison: Comparison, setting: str, chains: list[Chain]) -> str:
 
 def _times(comparison: Comparison, setting: str, costs: Costs, rows: Sequence[tuple[str, ...]]) -> Section:
     columns, reference = ["arm", "ms an update", "cost"], comparison.runs.plan.reference
-    for target in _goals(comparison, setting):
+    for target in decompose.goals(comparison, setting):
         goal = f"the {headings.best(comparison.measured)} of {reference}"
         columns += [f"updates to {goal if target is None else comparison.measured.target(target)}", "time"]
     return Section(
@@ -134,13 +134,6 @@ def _times(comparison: Comparison, setting: str, costs: Costs, rows: Sequence[tu
         tuple(rows),
         tuple(_time_notes(comparison, setting, costs)),
     )
-
-
-def _goals(comparison: Comparison, setting: str) -> list[float | None]:
-    """The targets; where an arm is a mixture also the best of the reference (None), the metric of its paper."""
-    plan = comparison.runs.plan
-    mixtures = any(plan.methods.get(arm) == "mixture" for arm in comparison.arms(setting))
-    return [*comparison.targets(setting), *([None] if mixtures else [])]
 
 
 def _time_row(
@@ -152,9 +145,9 @@ def _time_row(
         return None
     row = [arm, f"{1e3 * cost.seconds_per_update(costs, setting, arm):.3g}"]
     if arm == reference:
-        return (*row, *["1 (reference)"] * (1 + 2 * len(_goals(comparison, setting))))
+        return (*row, *["1 (reference)"] * (1 + 2 * len(decompose.goals(comparison, setting))))
     row.append(printed.ratio(cost.ratio(costs, setting, arm, reference)))
-    for target in _goals(comparison, setting):
+    for target in decompose.goals(comparison, setting):
         found = decompose.time_ratio(comparison, costs, setting, arm, target, elsewhere=elsewhere)
         row += [printed.ratio(found.updates), printed.ratio(found.time)]
     return tuple(row)

@@ -12,7 +12,7 @@ from gbn.analysis.effects import cost
 from gbn.analysis.effects.sections import effects, refused_costs
 from gbn.analysis.frame import frame
 from gbn.analysis.load import load_grid_runs
-from gbn.analysis.simulate import Arm, Machine, write_runs
+from gbn.analysis.simulate import Arm, Machine, SimulatedGrid, write_runs
 from gbn.analysis.tables import footnotes
 
 HERE = {"device_kind": "Simulated CPU", "threads": 2, "torch": "2.13.0", "kernels": "reference"}
@@ -220,3 +220,31 @@ def test_sections_show_the_chain_with_its_misses(make_grid, tmp_path):
     assert {row[2] for row in chain.rows} == {"7"}
     assert any("Medians do not multiply" in note for note in chain.notes)
     assert any("gbn_fast (7 of 8)" in note for note in chain.notes)
+
+
+def test_mixtures_have_a_time_ratio_to_every_target_and_to_the_best_of_the_reference(tmp_path):
+    mixture = {"method": "mixture"}
+    arms = {
+        "bn": Arm(),
+        "mixture": Arm(speed=1.5, own_spread=0.03, norm=mixture),
+        "mixture_k5": Arm(speed=1.5, own_spread=0.03, norm=mixture),
+        "bn_matched[mixture]": Arm(own_spread=0.03),
+    }
+    grid = SimulatedGrid(arms, controls={"mixture": ["bn_matched[mixture]"]})
+    write_runs(grid.records(), tmp_path)
+    write(
+        tmp_path, rows_of(grid, noise=0.005, seconds=dict(zip(arms, (0.01, 0.02, 0.03, 0.01), strict=True)))
+    )
+    comparison = Comparison(load_grid_runs(grid, tmp_path), Options())
+    (time,) = [one for one in effects(comparison, "") if one.heading.startswith("Time")]
+    assert [row[0] for row in time.rows] == ["bn", "mixture", "bn_matched[mixture]", "mixture_k5"]
+    assert time.columns[-2:] == ("updates to the maximum of bn", "time")
+    assert time.rows[0][2:] == ("1 (reference)",) * 7
+    numbers = frame(comparison).set_index(["quantity", "arm"]).value_low.groupby(level=[0, 1]).first()
+    for arm, cost_ratio in (("mixture", 1 / 2), ("mixture_k5", 1 / 3), ("bn_matched[mixture]", 1)):
+        assert numbers["cost_of_update", arm] == pytest.approx(cost_ratio, rel=0.02)
+        updates = comparison.lookup["", "speedup_to_maximum", arm, "bn", "updates", -1.0].estimate
+        assert numbers["time_to_maximum_by_cost", arm] == pytest.approx(
+            updates.value_low * cost_ratio, rel=0.02
+        )
+    assert numbers["time_to_target_by_cost", "mixture"] == pytest.approx(0.75, rel=0.05)
