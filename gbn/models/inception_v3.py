@@ -158,7 +158,8 @@ class Mixed(nn.Module):
         for branch, path in self.paths.items():
             y = self._pooled(x) if branch == "branch_pool" else x
             for names in path:
-                y = torch.cat([self.get_submodule(name)(y) for name in names], 1)
+                parts = [self.get_submodule(name)(y) for name in names]
+                y = parts[0] if len(parts) == 1 else torch.cat(parts, 1)  # of one it would be a copy
             outputs.append(y)
         return torch.cat(outputs, 1)
 
@@ -209,7 +210,7 @@ class InceptionV3(nn.Module):
         bias: whether convolutions have a bias; "auto": only if the norm gives none.
 
     Raises:
-        ValueError: images too small, or a share outside [0, 1).
+        ValueError: images too small, for the network or for its auxiliary head, or a share outside [0, 1).
     """
 
     def __init__(
