@@ -66,7 +66,10 @@ def test_the_file_shows_the_defaults(name):
             ["model.aux=true", "299x299", "dataset=cifar10 has 32x32"],
         ),
         (["model=inception_v3", "model.dropout=1.0"], ["model.dropout=1.0", "less than 1"]),
-        (["model=inception_v3", "norm=instance", "dataset=digits"], ["single value a channel", "inception_v3"]),
+        (
+            ["model=inception_v3", "norm=instance", "dataset=digits"],
+            ["single value a channel", "inception_v3"],
+        ),
     ],
 )
 def test_an_error_is_one_line_that_says_what_is_allowed(overrides, words):
