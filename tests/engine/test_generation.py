@@ -218,6 +218,23 @@ def test_pictures_can_be_left_out(config, tmp_path):
     assert run(config()).skipped  # they change no number, so it is the same run
 
 
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_the_mirror_has_the_pictures_beside_their_points(config, tmp_path, monkeypatch, offline_records):
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    monkeypatch.setenv("WANDB_DATA_DIR", str(tmp_path))
+    monkeypatch.setenv("WANDB_CACHE_DIR", str(tmp_path))
+    outcome = run(config("tracker.mode=offline"))
+    (folder,) = (tmp_path / "wandb").glob(f"offline-run-*-{outcome.run_id}")
+    found = offline_records(folder)
+    history = [content["item"] for kind, content in found if kind == "history"]
+    assert [item["_step"] for item in history] == [2, 4, 10]
+    assert all(item[KID] is not None for item in history)
+    assert all(item["samples._type"] == "image-file" for item in history)
+    assert history[-1]["interpolation._type"] == "image-file"
+    assert len(list(folder.rglob("samples_*.png"))) == 3
+
+
 @pytest.mark.parametrize(
     "overrides",
     [
