@@ -68,7 +68,7 @@ def test_a_finished_run_leaves_its_curve_its_pictures_and_its_best_points(config
     assert run(config("norm=bn")).skipped
 
 
-@pytest.mark.parametrize("norm", ["bn", "gbn_cvar"])
+@pytest.mark.parametrize("norm", ["bn", "gbn_cvar", "mixture"])
 def test_stopped_again_and_again_equals_uninterrupted(config, tmp_path, norm):
     overrides = (f"norm={norm}", "schedule=cosine", "dataset.augment=flip", "trainer.evaluation.first=3")
     whole = run(config(*overrides, f"results_dir={tmp_path}/whole"))
@@ -320,3 +320,13 @@ def test_training_brings_the_generator_nearer_to_the_images(config, tmp_path):
     curve = RunStore(tmp_path).load(outcome.run_id).curve
     assert curve[-1][f"{KID}_exact"] < 0.5 * curve[0][f"{KID}_exact"]
     assert curve[-1][f"{FID}_exact"] < 0.5 * curve[0][f"{FID}_exact"]
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+def test_a_run_on_a_gpu(config, tmp_path, precision):
+    outcome = run(config("trainer.device=cuda", f"trainer.precision={precision}", "norm=gbn_cvar"))
+    assert outcome.status == "finished", outcome.message
+    record = RunStore(tmp_path).load(outcome.run_id)
+    assert record.summary["environment"]["device"] == "cuda"
+    assert record.curve[-1][f"{KID}_exact"] is not None
