@@ -76,7 +76,8 @@ class OneCycleConfig(_Schedule):
 class EvaluationConfig(Section):
     """The points of a curve: a fixed slice of the validation images on a geometric grid of updates.
 
-    The whole validation and test sets are seen every `test_every` epochs and at the end (0: at the end only).
+    The whole validation and test sets are seen every `test_every` epochs and at the end (0: at the end only). Of a
+    generator `images` are made at each point, from fixed latents, and there is no `test_every`.
     """
 
     images: Count = 2000
