@@ -9,6 +9,11 @@ from gbn.analysis.compare import Comparison, Options
 from gbn.analysis.effects import matrix_plot
 from gbn.analysis.load import load_any, load_grid_runs
 from gbn.analysis.plan import plan_of_grid
+from gbn.analysis.profiles.tasks import tasks_of
+from gbn.analysis.report.answer import answers
+from gbn.analysis.report.forest import panels
+from gbn.analysis.report.looks import looks_of
+from gbn.analysis.report.payload import payload
 from gbn.analysis.results import compare_with_archive, summary_text
 from gbn.analysis.simulate import Arm, SimulatedGrid, write_files
 from gbn.analysis.watching.view import render
@@ -185,6 +190,26 @@ def test_this_machine_stands_beside_the_archive_in_the_measures_unit(grid, folde
     assert "KID x 1000 (own network 1a2b3c4d)" in text
     assert "speed-up to KID 50" in text
     assert "+0.00" in text
+
+
+def test_the_report_knows_how_each_measure_is_written(comparison):
+    looks = looks_of(comparison.arms(""), "bn", CONTROLS)
+    data = payload(comparison, looks)
+    assert data["measure"] == KID
+    (measure,) = data["measures"]
+    assert (measure["key"], measure["scale"], measure["lower"], measure["loss"]) == (KID, 1000.0, True, False)
+    assert measure["name"] == "KID x 1000 (own network 1a2b3c4d), running statistics"
+    (setting,) = data["settings"]
+    assert setting["targets"] == [0.1, 0.05]
+    assert list(setting["survivals"]["updates"]) == ["KID 100", "KID 50"]
+    assert set(setting["differences"]["updates"]) == {KID}
+    (said,) = answers(comparison)
+    assert said.text.startswith("To KID 50, speed-up over bn in updates")
+    assert [panel.title for panel in panels(comparison, "")] == ["KID 100", "KID 50"]
+
+
+def test_tasks_of_a_profile_are_named_by_the_measure(comparison):
+    assert tasks_of([comparison]).names == ["gan to KID 100", "gan to KID 50"]
 
 
 def test_the_watch_view_shows_it_and_a_diverged_run_is_the_worst(grid, folder):

@@ -43,7 +43,7 @@ function buildThresholds(setting, state, arms) {
       // harder targets stand to the right, also where lower is better
       xaxis: {
         title: { text: `target: ${measured.axis}` }, unifiedhovertitle: { text: `to %{x:.3~g}${to}` },
-        ...(measured.lower ? { type: "log", autorange: "reversed" } : {}),
+        ...(measured.lower ? { type: "log", autorange: "reversed", ...logTicks(...limits(traces.map((trace) => trace.x))) } : {}),
       },
       yaxis: {
         type: "log", title: { text: `speed-up in ${state.unit}` }, range: [-Math.log10(reach), Math.log10(reach)],
