@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping
 
-from gbn.analysis import printed
+from gbn.analysis import headings, printed
 from gbn.analysis.claims.judge import Verdict
 from gbn.analysis.claims.schema import RATIOS, TIMES, Claim, Published, Rule
 from gbn.analysis.estimate import Estimate
@@ -13,8 +13,8 @@ from gbn.store.measures import ACCURACY, Measure
 
 _NAMES = {
     "speedup_to_target": "speed-up",
-    "speedup_to_maximum": "speed-up to the maximum that the other reached at that seed",
-    "saving_to_maximum": "share saved on the way to the maximum that the other reached at that seed",
+    "speedup_to_maximum": "speed-up to the {best} that the other reached at that seed",
+    "saving_to_maximum": "share saved on the way to the {best} that the other reached at that seed",
     "last_difference": "difference of {values} after the last epoch",
     "best_val_difference": "difference of {values} at the best {selected}",
     "best_difference": "difference of {values} at the best of each run",
@@ -79,7 +79,7 @@ def quantity(rule: Rule, measure: Measure) -> str:
     values, selected = measure.label, "validation value"
     if measure.family == "accuracy":
         values, selected = "test accuracies", "validation accuracy"
-    return _NAMES[str(rule.quantity)].format(values=values, selected=selected)
+    return _NAMES[str(rule.quantity)].format(values=values, selected=selected, best=headings.best(measure))
 
 
 def rule_in_words(verdict: Verdict) -> str:

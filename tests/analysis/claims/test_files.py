@@ -148,7 +148,7 @@ class TestThisRepository:
             ("iebn", 0.028, 0.028),
             ("mixture", 0.31, 0.47),
             ("mixture", 58, 58),
-            ("mixture", 4.21, 4.21),
+            ("mixture", -4.21, -4.21),
         }
 
     def test_an_experiment_with_claims_has_its_protocol(self):
