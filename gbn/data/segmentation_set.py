@@ -78,6 +78,11 @@ class SegmentationSet:
         """Side of an image in pixels."""
         return self.train.images.shape[2]
 
+    @property
+    def num_classes(self) -> int:
+        """Number of structures: each has a logit of its own."""
+        return len(self.structures)
+
     def part(self, name: Part) -> Slices:
         """The slices of one part by its name."""
         return {"train": self.train, "val": self.val, "test": self.test}[name]

@@ -8,7 +8,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gbn.tasks.contours import PatientScores, import_monai, score_patients, score_slices, summary
+from gbn.tasks.contours import (
+    PatientScores,
+    SliceScores,
+    import_monai,
+    score_patients,
+    score_slices,
+    summary,
+)
 
 
 class Segmentation:
@@ -28,6 +35,8 @@ class Segmentation:
         ValueError: no structure, a negative weight, another choice of ``dice_over``.
         DataError: MONAI is not installed.
     """
+
+    training_measure = "dice"
 
     def __init__(
         self,
@@ -59,6 +68,17 @@ class Segmentation:
     def predicted(logits: Tensor) -> Tensor:
         """Masks, bool (B, K, H, W): where a structure is more likely there than not."""
         return logits > 0
+
+    def correct(self, logits: Tensor, masks: Tensor) -> Tensor:
+        """Dice of the batch's masks, all its pixels together, times the number of slices: a float64 scalar.
+
+        The mean over structures; a structure neither predicted nor drawn has a Dice of 1. Summed over batches and
+        divided by the number of slices, it is what training shows of itself, not a score of patients.
+        """
+        found, drawn = self.predicted(logits), masks > 0.5
+        both = (found & drawn).sum((0, 2, 3)).double()
+        sizes = (found.sum((0, 2, 3)) + drawn.sum((0, 2, 3))).double()
+        return len(masks) * torch.where(sizes > 0, 2 * both / sizes.clamp_min(1), 1.0).mean()
 
     def predict(
         self,
@@ -117,9 +137,14 @@ class Segmentation:
         rows = self.patients(predicted, drawn, patients, pixel_size, names)
         return {"loss": loss, **summary(rows, self.unit)}
 
+    @staticmethod
+    def scores(predicted: Tensor, drawn: Tensor, pixel_size: Tensor) -> SliceScores:
+        """Scores of each slice, of masks as :meth:`predict` gives them."""
+        return score_slices(predicted, drawn, pixel_size)
+
     def patients(
         self, predicted: Tensor, drawn: Tensor, patients: Tensor, pixel_size: Tensor, names: Sequence[str]
     ) -> list[PatientScores]:
         """Scores per patient and in all, of masks as :meth:`predict` gives them."""
-        scores = score_slices(predicted, drawn, pixel_size)
+        scores = self.scores(predicted, drawn, pixel_size)
         return score_patients(scores, patients.cpu(), names, self.structures)

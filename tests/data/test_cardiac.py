@@ -35,7 +35,7 @@ def test_folds_are_parts_without_common_patients(root):
     assert data.patients == tuple(f"{patient:03d}" for patient in range(10))
     # Two frames, and three of four slices show something.
     assert [len(data.part(part)) for part in ("train", "val", "test")] == [36, 12, 12]
-    assert (data.in_channels, data.image_size, data.unit) == (1, 32, "px")
+    assert (data.in_channels, data.image_size, data.num_classes, data.unit) == (1, 32, 2, "px")
     assert (data.train.pixel_size == 1).all()
 
 

@@ -54,6 +54,17 @@ def test_masks_are_where_logits_are_positive():
     assert Segmentation.predicted(torch.tensor([-0.1, 0.0, 0.1])).tolist() == [False, False, True]
 
 
+def test_what_training_shows_is_the_dice_of_the_batchs_pixels():
+    masks = torch.zeros(3, 2, 4, 4)
+    masks[0, 0, :2] = 1  # 8 pixels drawn, 4 of them predicted, 4 others besides
+    logits = torch.full((3, 2, 4, 4), -1.0)
+    logits[0, 0, 1:3] = 1.0
+    # The second structure is neither drawn nor predicted.
+    shown = Segmentation().correct(logits, masks)
+    assert shown.dtype == torch.float64
+    assert shown.item() == pytest.approx(3 * (0.5 + 1) / 2)
+
+
 class Wrong(nn.Module):
     """Logits of the image's sign, one of them shifted by a row; remembers its mode."""
 
