@@ -5,8 +5,9 @@ Each point generates from the same latents, those of the run's seed, in evaluati
 weights. The features of the real images are computed once a process for each network and set.
 """
 
+import contextlib
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -89,8 +90,7 @@ class GenerationEvaluator:
         latents = self._latents(generator, "evaluation", self.images)
         point = self._quality(generator, latents)
         if self.exact and tracking_layers(generator):
-            batches = self._latents(generator, "calibration", self.calibration).split(BATCH)
-            with self.autocast(), precise_statistics(generator, batches):
+            with self._exactly(generator):
                 measured = self._quality(generator, latents)
             point |= {f"{key}_exact": value for key, value in measured.items()}
         return point
@@ -113,15 +113,27 @@ class GenerationEvaluator:
     def pictures(self, model: nn.Module, *, last: bool) -> dict[str, bytes]:
         """PNG files: ``samples``, images of fixed latents; at the end also ``interpolation``, each row between two.
 
-        Generated with running statistics, as a user of the trained network would.
+        Generated with exact statistics where they are evaluated too: with running ones the first pictures are grey.
         """
         generator = model.get_submodule("generator")
         latents = self._latents(generator, "pictures", GRID * GRID)
-        found = {"samples": _png(self._generate(generator, latents))}
-        if last:
-            rows = self.task.between(latents[:GRID], latents[GRID : 2 * GRID], GRID).flatten(0, 1)
-            found["interpolation"] = _png(self._generate(generator, rows))
-        return found
+        rows = self.task.between(latents[:GRID], latents[GRID : 2 * GRID], GRID).flatten(0, 1)
+        shown = {"samples": latents} | ({"interpolation": rows} if last else {})
+        with self._exactly(generator) if self.exact else contextlib.nullcontext():
+            return {name: _png(self._generate(generator, each)) for name, each in shown.items()}
+
+    @contextlib.contextmanager
+    def _exactly(self, generator: nn.Module) -> Iterator[None]:
+        """With statistics recomputed over fixed latents, other than those that are measured; none: as it is."""
+
+        def forward(latents: Tensor) -> Tensor:
+            with self.autocast():
+                images: Tensor = generator(latents)
+                return images
+
+        batches = self._latents(generator, "calibration", self.calibration).split(BATCH)
+        with precise_statistics(generator, batches if tracking_layers(generator) else (), forward):
+            yield
 
     def _latents(self, generator: nn.Module, purpose: str, count: int) -> Tensor:
         size: Any = generator.latent

@@ -106,6 +106,7 @@ def test_every_choice_of_every_group_composes():
     """Each YAML file alone satisfies the schema (with what it cannot do without)."""
     needed = {"custom": ["norm._target_=their.module.Layer"]}
     needed |= {"lenet": ["dataset=mnist"], "vgg": ["dataset=cifar10"], "instance": ["model=resnet"]}
+    needed |= {"dcgan": ["task=generation"]}
     for group in (
         "task",
         "dataset",

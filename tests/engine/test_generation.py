@@ -15,6 +15,7 @@ from gbn.engine import generated
 from gbn.engine.build import build_data, build_model
 from gbn.engine.run import run
 from gbn.engine.trainer import Trainer
+from gbn.nn import precise_statistics
 from gbn.seeding import derive
 from gbn.store.records import RunStore
 from tests.engine.gan import colours, tiny
@@ -201,7 +202,8 @@ def test_pictures_show_the_images_of_fixed_latents_row_by_row(config):
     picture = np.asarray(Image.open(io.BytesIO(shown["samples"])))
     assert picture.shape == (8 * 32, 8 * 32, 3)
     latents = trainer.task.latents(derive(0, "latent", "pictures"), 64, 8)
-    with torch.no_grad():
+    calibration = trainer.task.latents(derive(0, "latent", "calibration"), 32, 8)
+    with torch.no_grad(), precise_statistics(trainer.model.generator, [calibration]):
         images = trainer.model.generator.eval()(latents)
     expected = generated.to_uint8(images).permute(0, 2, 3, 1).numpy()
     assert np.array_equal(picture[:32, 32:64], expected[1])
