@@ -5,16 +5,20 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
 from torch.utils.hooks import RemovableHandle
 
+from gbn import kernels
 from gbn.optim.input_moments import Conv, input_sums
 
-__all__ = ["MISSING_BIAS", "PreconditionedLayer", "find_layers"]
+if TYPE_CHECKING:
+    from gbn.kernels.cpu.launch_precondition import CompiledStep, CompiledSums
+
+__all__ = ["MISSING_BIAS", "PreconditionedLayer", "compile_layers", "find_layers"]
 
 MISSING_BIAS = ("error", "skip")
 
@@ -29,7 +33,9 @@ class PreconditionedLayer:
         weight, bias: the parameters.
         fan_in: inputs of an output unit: columns of the weight as a matrix.
         columns: means and variances that the layer keeps.
-        rows, images: terms of the sums collected so far, and what N of the fan-in scale counts; 0 if nothing was.
+        sums: (2, columns), what was collected so far; None if nothing was.
+        rows, images: terms of each sum, and images or rows that they came from; 0 if nothing was collected.
+        compiled: sums by compiled code, of inputs that it takes; None: by torch alone.
     """
 
     def __init__(self, name: str, module: nn.Linear | Conv, statistics: str) -> None:
@@ -45,6 +51,7 @@ class PreconditionedLayer:
             self.columns *= math.prod(self.weight.shape[2:])
         self.sums: Tensor | None = None
         self.rows = self.images = 0
+        self.compiled: CompiledSums | None = None
 
     def attach(self) -> list[RemovableHandle]:
         """Hook every module of the layer."""
@@ -55,6 +62,17 @@ class PreconditionedLayer:
         if not (module.training and torch.is_grad_enabled() and self.weight.requires_grad):
             return
         x = args[0] if args else kwargs["input"]
+        compiled = self.compiled
+        # A tracer needs operations that it knows.
+        if compiled is not None and not torch.compiler.is_compiling():
+            sums = self.sums
+            if sums is None or sums is compiled.sums:
+                rows = compiled.add(x, sums is not None)
+                if rows:
+                    self.sums = compiled.sums
+                    self.rows += rows
+                    self.images += x.shape[0]
+                    return
         sums, rows = input_sums(module, x.detach(), self.statistics)  # type: ignore[arg-type]
         self.sums = sums if self.sums is None else self.sums.double() + sums
         self.rows += rows
@@ -222,3 +240,26 @@ def _called(path: str, module: nn.Module) -> str:
 def _listed(modules: Mapping[str, nn.Module], at_most: int = 8) -> str:
     names = list(modules)
     return ", ".join(names[:at_most]) + (", ..." if len(names) > at_most else "") if names else "none"
+
+
+def compile_layers(
+    layers: Sequence[PreconditionedLayer], rho: float, eps: float, eps_relative: float
+) -> CompiledStep | None:
+    """Give layers compiled sums where there are such, and make the compiled step; None where torch does it all.
+
+    Args:
+        layers: compiled code serves them as long as they are on the CPU; what it doesn't take goes through torch.
+        rho, eps, eps_relative: as in :class:`gbn.optim.BatchNormPreconditioner`.
+    """
+    if layers[0].weight.device.type != "cpu" or kernels.selected("cpu") != "numba":
+        return None
+    from gbn.kernels.cpu.launch_precondition import CompiledStep, CompiledSums, Shape
+
+    shapes = []
+    for layer in layers:
+        rows, width = layer.weight.shape[0], layer.fan_in
+        taps = layer.groups * width // layer.columns
+        shapes.append(Shape(layer.columns, taps, layer.groups, rows, width, width))
+        if layer.weight.dim() == 2 or layer.statistics == "channel":
+            layer.compiled = CompiledSums(layer.columns, layer.weight.dim())
+    return CompiledStep(shapes, 1 - rho, eps, eps_relative)

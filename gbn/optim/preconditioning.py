@@ -19,8 +19,8 @@ raw first and second moments, since variances within a batch are 0 for ever at b
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from functools import partial
 from types import TracebackType
 from typing import Any
 
@@ -29,29 +29,13 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from gbn.optim.input_moments import STATISTICS
-from gbn.optim.preconditioned_layers import MISSING_BIAS, find_layers
+from gbn.optim.preconditioned_layers import MISSING_BIAS, PreconditionedLayer, compile_layers, find_layers
+from gbn.optim.running_moments import Factors, RunningMoments
 from gbn.suggest import did_you_mean
 
 __all__ = ["FAN_IN_SCALES", "BatchNormPreconditioner"]
 
 FAN_IN_SCALES = ("rows", "images", "none")
-
-
-@dataclass(frozen=True)
-class _Counts:
-    """What the sums of a step are made of.
-
-    Attributes:
-        rows: (columns,), terms of each sum, 1 where there is none.
-        seen: (columns,), whether there is one; None: everywhere.
-        shrink: a number a layer, one over max(m / N, 1).
-        shrink_columns: the same by column; None: 1 everywhere.
-    """
-
-    rows: Tensor
-    seen: Tensor | None
-    shrink: Sequence[float] | Tensor
-    shrink_columns: Tensor | None
 
 
 class BatchNormPreconditioner:
@@ -130,111 +114,72 @@ class BatchNormPreconditioner:
         self._group = process_group
         self._synchronize = synchronize
         self._layers = find_layers(model, statistics, missing_bias, exclude)
-        self._sizes = columns = [layer.columns for layer in self._layers]
-        # Rows: mean, second moment, and the sum of weights that debiases both. The layers stand side by side, so
-        # that a step costs a handful of operations on one vector and three on each layer's gradients.
-        self._running = torch.zeros(3, sum(columns), dtype=torch.float64)
-        self._ones = torch.ones(1, sum(columns), dtype=torch.float64)
-        self._layer_of = torch.repeat_interleave(torch.arange(len(columns)), torch.tensor(columns))
-        self._fan_in = torch.tensor([layer.fan_in for layer in self._layers], dtype=torch.float64)
-        self._counts: dict[tuple[tuple[int, int], ...], _Counts] = {}
+        self._sizes = [layer.columns for layer in self._layers]
+        fan_in = [layer.fan_in for layer in self._layers]
+        self._moments = RunningMoments(self._sizes, fan_in, rho, eps, eps_relative)
+        self._compiled = compile_layers(self._layers, rho, eps, eps_relative)
         self._handles = [handle for layer in self._layers for handle in layer.attach()]
 
     @torch.no_grad()
     def precondition(self) -> None:
         """Take up the moments that were collected since the last call, and rewrite ``.grad`` in place."""
-        called = [layer for layer in self._layers if layer.rows]
+        layers = self._layers
+        called = [layer for layer in layers if layer.rows]
         if not called:
             return
-        counts = self._absorb(called[0].weight.device)
-        mean, inverse = self._mean_and_inverse()
-        if counts.shrink_columns is not None:
-            inverse = inverse * counts.shrink_columns
-        factors = torch.stack((mean, inverse))
-        parts: dict[torch.dtype, tuple[Tensor, ...]] = {}
-        for place, layer in enumerate(self._layers):
-            gradients = layer.gradients() if layer.rows else None
-            if gradients is not None:
-                # In the precision of the gradients, float32 at least.
-                dtype = torch.float64 if gradients[0].dtype == torch.float64 else torch.float32
-                if dtype not in parts:
-                    parts[dtype] = factors.to(dtype).split(self._sizes, dim=1)
-                layer.rewrite(gradients, parts[dtype][place], counts.shrink[place])
+        gradients = [layer.gradients() if layer.rows else None for layer in layers]
+        if self._compiled is not None and self._runs_compiled(called):
+            terms = [self._terms(layer) for layer in layers]
+            taken = [(layer.sums, layer.rows, n) for layer, n in zip(layers, terms, strict=True)]
+            self._compiled.absorb(self._moments.running, taken)
+            left = self._compiled.rewrite(gradients)
+            if left:
+                shrink = [min(1.0, n / layer.fan_in) for layer, n in zip(layers, terms, strict=True)]
+                self._rewrite(left, gradients, Factors(self._compiled.factors, shrink))
+        else:
+            left = [place for place, pair in enumerate(gradients) if pair is not None]
+            self._rewrite(left, gradients, self._absorb(called[0].weight.device))
+        for layer in called:
             layer.forget()
 
-    def _absorb(self, device: torch.device) -> _Counts:
-        """Move the running moments towards this step's."""
-        self._move(device)
+    def _runs_compiled(self, called: Sequence[PreconditionedLayer]) -> bool:
+        """Whether all that is known lies on the CPU of this process."""
+        return (
+            not self._distributed()
+            and self._moments.running.is_cpu
+            and all(layer.sums is not None and layer.sums.is_cpu for layer in called)
+        )
+
+    def _distributed(self) -> bool:
+        return self._synchronize and dist.is_available() and dist.is_initialized()
+
+    def _terms(self, layer: PreconditionedLayer) -> int:
+        """N of the fan-in scale."""
+        if self.fan_in_scale == "rows":
+            return layer.rows
+        return layer.images if self.fan_in_scale == "images" else layer.fan_in
+
+    def _absorb(self, device: torch.device) -> Factors:
+        self._moments.to(device)
         sums = torch.cat([layer.sums_on(device) for layer in self._layers], dim=1).double()
-        if self._synchronize and dist.is_available() and dist.is_initialized():
-            numbers = self._numbers(device)
-            packed = torch.cat((sums.flatten(), numbers.flatten()))
-            dist.all_reduce(packed, group=self._group)
-            sums, numbers = packed[: sums.numel()].view_as(sums), packed[sums.numel() :].view_as(numbers)
-            counts = self._counted(*numbers)
-        else:
-            counts = self._counts_on(device)
-        batch = sums / counts.rows
-        # An overflow in half precision makes the scaler skip the step: it must not stay in the running moments.
-        known = batch.isfinite().all(0)
-        if counts.seen is not None:
-            known &= counts.seen
-        target = torch.cat((batch, self._ones))
-        self._running.lerp_(torch.where(known, target, self._running), 1 - self.rho)
-        return counts
+        counted = tuple((layer.rows, self._terms(layer)) for layer in self._layers)
+        add_up: Callable[[Tensor], None] | None = None
+        if self._distributed():
+            add_up = partial(dist.all_reduce, group=self._group)
+        return self._moments.absorb(sums, counted, add_up)
 
-    def _move(self, device: torch.device) -> None:
-        if self._running.device != device:
-            self._counts.clear()
-            for name in ("_running", "_ones", "_layer_of", "_fan_in"):
-                setattr(self, name, getattr(self, name).to(device))
-
-    def _numbers(self, device: torch.device) -> Tensor:
-        """(2, layers): rows, and N of the fan-in scale."""
-        return torch.tensor(self._key(), dtype=torch.float64, device=device).T.contiguous()
-
-    def _key(self) -> tuple[tuple[int, int], ...]:
-        by_rows = self.fan_in_scale == "rows"
-        return tuple((layer.rows, layer.rows if by_rows else layer.images) for layer in self._layers)
-
-    def _counts_on(self, device: torch.device) -> _Counts:
-        """Made once for each combination of numbers: they come from the host, and copies make a GPU wait."""
-        key = self._key()
-        if key not in self._counts:
-            if len(self._counts) > 16:
-                self._counts.clear()
-            counts = self._counted(*self._numbers(device))
-            if all(rows for rows, _ in key):
-                counts = replace(counts, seen=None)
-            if counts.shrink_columns is not None:
-                shrink = [float(one) for one in counts.shrink]
-                everywhere_one = all(one == 1 for one in shrink)
-                counts = replace(
-                    counts, shrink=shrink, shrink_columns=None if everywhere_one else counts.shrink_columns
-                )
-            self._counts[key] = counts
-        return self._counts[key]
-
-    def _counted(self, rows: Tensor, terms: Tensor) -> _Counts:
-        by_column = rows[self._layer_of]
-        seen, divisor = by_column > 0, by_column.clamp(min=1)
-        if self.fan_in_scale == "none":
-            return _Counts(divisor, seen, [1.0] * len(self._layers), None)
-        shrink = (terms / self._fan_in).clamp(max=1)
-        return _Counts(divisor, seen, shrink, shrink[self._layer_of])
-
-    def _mean_and_inverse(self) -> tuple[Tensor, Tensor]:
-        """The debiased means, and one over the floored variances (0 where that is 0), each (columns,)."""
-        mean, variance = self._mean_and_variance()
-        largest = variance.new_zeros(len(self._layers)).scatter_reduce(0, self._layer_of, variance, "amax")
-        floored = torch.add(variance + self.eps, largest[self._layer_of], alpha=self.eps_relative)
-        if self.eps > 0:
-            return mean, floored.reciprocal()
-        return mean, torch.where(floored > 0, floored.reciprocal(), 0.0)
-
-    def _mean_and_variance(self) -> tuple[Tensor, Tensor]:
-        mean, second = self._running[:2] / self._running[2].clamp(min=torch.finfo(torch.float64).tiny)
-        return mean, torch.addcmul(second, mean, mean, value=-1).clamp_(min=0)
+    def _rewrite(
+        self, places: Sequence[int], gradients: Sequence[tuple[Tensor, Tensor] | None], factors: Factors
+    ) -> None:
+        parts: dict[torch.dtype, tuple[Tensor, ...]] = {}
+        for place in places:
+            pair = gradients[place]
+            assert pair is not None
+            # In the precision of the gradients, float32 at least.
+            dtype = torch.float64 if pair[0].dtype == torch.float64 else torch.float32
+            if dtype not in parts:
+                parts[dtype] = factors.columns.to(dtype).split(self._sizes, dim=1)
+            self._layers[place].rewrite(pair, parts[dtype][place], factors.shrink[place])
 
     def moments(self) -> dict[str, tuple[Tensor, Tensor]]:
         """Module path -> (mean, variance) of its inputs' columns as they stand, in float64.
@@ -242,14 +187,14 @@ class BatchNormPreconditioner:
         A layer that was never called has zeros. Columns: inputs of a linear layer; channels of a convolution, or
         (channel, tap) pairs.
         """
-        parts = [part.split(self._sizes) for part in self._mean_and_variance()]
+        parts = [part.split(self._sizes) for part in self._moments.mean_and_variance()]
         return {layer.name: (parts[0][i], parts[1][i]) for i, layer in enumerate(self._layers)}
 
     def state_dict(self) -> dict[str, Any]:
         """The running moments, as tensors and plain containers; nothing of a step that is under way."""
         return {
             "layers": {layer.name: layer.columns for layer in self._layers},
-            "running": self._running.clone(),
+            "running": self._moments.running.clone(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -265,7 +210,7 @@ class BatchNormPreconditioner:
                 f"the state is of other layers or statistics: {', '.join(wrong)} differ; make the "
                 "preconditioner with the model and the options that the state was saved with"
             )
-        self._running = state["running"].to(self._running.device, torch.float64, copy=True)
+        self._moments.running.copy_(state["running"])
         for layer in self._layers:
             layer.forget()
 

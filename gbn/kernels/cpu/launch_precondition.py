@@ -1,0 +1,192 @@
+"""From torch tensors to the compiled parts of preconditioning (:mod:`.precondition`)."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from . import precondition
+from .compiling import entry_point
+from .launch import _parallel
+from .precondition import Record, Step, Sums
+
+__all__ = ["CompiledStep", "CompiledSums", "Shape"]
+
+#: Values that are worth a thread, and values that a thread rewrites between two looks at the others.
+_EACH, _BLOCK = 1 << 15, 1 << 13
+
+_HEAD, _RECORD = len(Step), len(Record)
+_SumsTable = ctypes.c_int64 * len(Sums)
+
+
+@functools.cache
+def _entry(name: str) -> Any:
+    return entry_point(getattr(precondition, name))
+
+
+def _run(entry: Any, table: int, values: int) -> None:
+    """Call an entry point from as many threads as ``values`` are worth, and wait. One alone does it all, too."""
+    if values >= 2 * _EACH:
+        threads = min(torch.get_num_threads(), values // _EACH)
+        parallel = _parallel() if threads > 1 else None
+        if parallel is not None:
+            parallel(entry.address, table, threads, 0)
+            return
+    entry.ctypes(table)
+
+
+class CompiledSums:
+    """Sums of the inputs of one layer and of their squares, over any number of calls.
+
+    Sums of up to 16 terms are float32, those of them float64.
+
+    Args:
+        columns: inputs of a linear layer, channels of a convolution.
+        dimensions: 2 for matrices (rows, columns); else those of a convolution's batch (N, C, *spatial).
+
+    Attributes:
+        sums: (2, columns) in float64: what :meth:`add` left there.
+    """
+
+    def __init__(self, columns: int, dimensions: int) -> None:
+        self._columns, self._dimensions = columns, dimensions
+        stride = columns + -columns % 32
+        buffer = torch.zeros(4, stride, dtype=torch.float64, device="cpu")
+        self.sums = buffer[:2, :columns]
+        self._table = table = _SumsTable()
+        table[Sums.COLUMNS], table[Sums.STRIDE] = columns, stride
+        table[Sums.SUMS], table[Sums.FRESH] = buffer.data_ptr(), buffer[2:].data_ptr()
+        self._address = ctypes.addressof(table)
+        self._entry = _entry("column_sums" if dimensions == 2 else "plane_sums")
+
+    def add(self, x: Tensor, more: bool) -> int:
+        """Sum, and with ``more`` add to what is there.
+
+        Returns:
+            How many terms each sum got; 0, and nothing is done, if the kernels don't take x: they take contiguous
+            float32 on the CPU.
+        """
+        if x.dtype is not torch.float32 or type(x) is not Tensor or not (x.is_cpu and x.is_contiguous()):
+            return 0
+        shape, columns = x.shape, self._columns
+        if len(shape) != self._dimensions or shape[1] != columns:
+            return 0
+        values = x.numel()
+        rows, images = values // columns, shape[0]
+        # NEXT, IMAGES, COLUMNS, LENGTH, MORE, X
+        self._table[:6] = (0, images, columns, rows // (images or 1), more, x.data_ptr())  # type: ignore[assignment]
+        _run(self._entry, self._address, values)
+        return rows
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Of a layer: its gradient is ``groups`` blocks of rows, together (rows, width).
+
+    Attributes:
+        columns: factors of the layer; ``columns * taps == groups * width``.
+        taps: neighbouring columns of the gradient that share a factor.
+        fan_in: m of the divisor max(m / N, 1).
+    """
+
+    columns: int
+    taps: int
+    groups: int
+    rows: int
+    width: int
+    fan_in: int
+
+
+class CompiledStep:
+    """A step of all layers.
+
+    Args:
+        shapes: of the layers, whose columns stand side by side.
+        weight: of this step's inputs in the running moments.
+        eps, eps_relative: floor of the variance.
+
+    Attributes:
+        factors: float64 (2, columns of all layers), of layers that were called: means, and inverse variances
+            divided by max(m / N, 1).
+    """
+
+    def __init__(self, shapes: Sequence[Shape], weight: float, eps: float, eps_relative: float) -> None:
+        total, spread = sum(one.columns for one in shapes), sum(one.columns * one.taps for one in shapes)
+        self.factors = torch.zeros(2, total, dtype=torch.float64, device="cpu")
+        self._narrow = torch.zeros(2, spread, dtype=torch.float32, device="cpu")
+        self._reals = (ctypes.c_double * 3)(weight, eps, eps_relative)
+        self._table = table = (ctypes.c_int64 * (_HEAD + _RECORD * len(shapes)))()
+        self._address = ctypes.addressof(table)
+        table[Step.LAYERS], table[Step.COLUMNS], table[Step.SPREAD] = len(shapes), total, spread
+        table[Step.FACTORS], table[Step.NARROW] = self.factors.data_ptr(), self._narrow.data_ptr()
+        table[Step.REALS] = ctypes.addressof(self._reals)
+        self._values = [one.rows * one.width for one in shapes]
+        first = place = 0
+        for index, one in enumerate(shapes):
+            at = _HEAD + index * _RECORD
+            table[at + Record.FAN_IN], table[at + Record.FIRST] = one.fan_in, first
+            table[at + Record.COLUMNS], table[at + Record.TAPS] = one.columns, one.taps
+            table[at + Record.PLACE], table[at + Record.GROUPS] = place, one.groups
+            table[at + Record.OUT], table[at + Record.WIDTH] = one.rows, one.width
+            table[at + Record.BLOCK] = max(1, _BLOCK // max(1, one.width))
+            first, place = first + one.columns, place + one.columns * one.taps
+        self._absorb, self._rewrite = _entry("absorb"), _entry("rewrite")
+
+    def absorb(self, running: Tensor, taken: Sequence[tuple[Tensor | None, int, int]]) -> None:
+        """Move the running moments and make the factors.
+
+        Args:
+            running: (3, columns of all layers), contiguous float64 on the CPU, changed in place.
+            taken: a layer's sums, (2, columns) on the CPU with columns side by side, its terms a sum, and N of
+                max(m / N, 1); None, 0, 0 if it was not called.
+        """
+        table, at, kept = self._table, _HEAD, []
+        for sums, rows, terms in taken:
+            if sums is None:
+                table[at] = 0
+            else:
+                if sums.dtype is not torch.float64:
+                    sums = sums.double()
+                    kept.append(sums)
+                # SUMS, STRIDE, ROWS, TERMS
+                table[at : at + 4] = (sums.data_ptr(), sums.stride(0), rows, terms)  # type: ignore[assignment]
+            at += _RECORD
+        table[Step.RUNNING] = running.data_ptr()
+        self._absorb.ctypes(self._address)
+
+    def rewrite(self, gradients: Sequence[tuple[Tensor, Tensor] | None]) -> list[int]:
+        """Rewrite weights' and biases' gradients in place by the factors; None is passed over.
+
+        Returns:
+            The layers that are left to do: kernels take contiguous float32 on the CPU, outside a graph.
+        """
+        table, at, left, values = self._table, _HEAD + Record.WEIGHT, [], 0
+        for index, pair in enumerate(gradients):
+            table[at] = 0
+            if pair is not None:
+                if _served(pair[0]) and _served(pair[1]):
+                    table[at], table[at + 1] = pair[0].data_ptr(), pair[1].data_ptr()
+                    values += self._values[index]
+                else:
+                    left.append(index)
+            at += _RECORD
+        if values:
+            table[Step.NEXT] = 0
+            _run(self._rewrite, self._address, values)
+        return left
+
+
+def _served(gradient: Tensor) -> bool:
+    return (
+        gradient.dtype is torch.float32
+        and gradient.is_cpu
+        and type(gradient) is Tensor
+        and gradient.is_contiguous()
+        and not gradient.requires_grad
+    )
