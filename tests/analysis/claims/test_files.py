@@ -147,7 +147,7 @@ class TestThisRepository:
         assert found >= {
             ("iebn", 0.028, 0.028),
             ("mixture", 0.31, 0.47),
-            ("mixture", 58, 58),
+            ("mixture", 1.58, 2.38),
             ("mixture", -4.21, -4.21),
         }
 
