@@ -80,7 +80,7 @@ class CompiledSums:
         values = x.numel()
         rows, images = values // columns, shape[0]
         # NEXT, IMAGES, COLUMNS, LENGTH, MORE, X
-        self._table[:6] = (0, images, columns, rows // (images or 1), more, x.data_ptr())  # type: ignore[assignment]
+        self._table[:6] = [0, images, columns, rows // (images or 1), int(more), x.data_ptr()]
         _run(self._entry, self._address, values)
         return rows
 
@@ -155,7 +155,7 @@ class CompiledStep:
                     sums = sums.double()
                     kept.append(sums)
                 # SUMS, STRIDE, ROWS, TERMS
-                table[at : at + 4] = (sums.data_ptr(), sums.stride(0), rows, terms)  # type: ignore[assignment]
+                table[at : at + 4] = [sums.data_ptr(), sums.stride(0), rows, terms]
             at += _RECORD
         table[Step.RUNNING] = running.data_ptr()
         self._absorb.ctypes(self._address)
