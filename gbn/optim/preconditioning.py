@@ -62,6 +62,9 @@ class BatchNormPreconditioner:
     gradient keep the gradients that they have. Nothing here waits for a GPU. A recomputed forward pass
     (activation checkpointing) is counted twice.
 
+    On the CPU in float32 compiled code does the work, chosen when the preconditioner is made
+    (:func:`gbn.kernels.selected`); results are those of torch's operations to rounding.
+
     Args:
         model: with ``nn.Linear`` or ``nn.Conv1d/2d/3d`` layers that have biases.
         rho: weight of the past in the running moments, in [0, 1); 0 uses each step's inputs alone.
