@@ -13,6 +13,7 @@ from gbn.config.models import ModelConfig
 from gbn.config.norms import NormConfig
 from gbn.config.optimizers import OptimizerConfig
 from gbn.config.section import Count, NonNegative, Positive, Section, Share
+from gbn.config.slices import CardiacConfig, SunnybrookConfig
 from gbn.config.tasks import TaskConfig
 from gbn.config.tasks import problems as problems_of_task
 
@@ -166,7 +167,7 @@ class Config(Section):
     """One run. `seed=0` is a seed like any other."""
 
     task: Annotated[TaskConfig, Field(discriminator="name")]
-    dataset: DatasetConfig
+    dataset: Annotated[DatasetConfig | CardiacConfig | SunnybrookConfig, Field(discriminator="name")]
     model: Annotated[ModelConfig, Field(discriminator="name")]
     norm: NormConfig
     optimizer: Annotated[OptimizerConfig, Field(discriminator="name")]
@@ -230,10 +231,11 @@ def _impossible(config: Config) -> list[str]:
         )
     if config.trainer.device == "cpu" and config.trainer.precision == "fp16":
         problems.append("trainer.precision=fp16 needs a GPU (gradient scaling): use bf16 or fp32 on the CPU")
-    if config.dataset.subset is not None and config.trainer.batch_size > config.dataset.subset:
+    some = config.dataset.subset if isinstance(config.dataset, DatasetConfig) else None
+    if some is not None and config.trainer.batch_size > some:
         problems.append(
-            f"trainer.batch_size={config.trainer.batch_size} is more than dataset.subset="
-            f"{config.dataset.subset}: no batch would ever be full"
+            f"trainer.batch_size={config.trainer.batch_size} is more than dataset.subset={some}: no batch would ever "
+            "be full"
         )
     if config.trainer.attack.constant is not None and config.norm.method in _PER_IMAGE:
         problems.append(

@@ -10,13 +10,14 @@ from typing import Any, Literal
 from pydantic import model_validator
 
 from gbn.config.features import digest_of
-from gbn.config.section import Count, Section, Share
+from gbn.config.section import Count, NonNegative, Section, Share
 
 __all__ = [
     "IMPLIED",
     "NETWORKS",
     "ClassificationConfig",
     "GenerationConfig",
+    "SegmentationConfig",
     "TaskConfig",
     "problems",
     "with_implied",
@@ -63,10 +64,22 @@ class GenerationConfig(Section):
         return self.features if self.features == "inception" else f"{self.features}_{self.features_digest}"
 
 
-TaskConfig = ClassificationConfig | GenerationConfig
+class SegmentationConfig(Section):
+    """Masks of structures: soft Dice and cross-entropy, Dice and distances of contours."""
+
+    name: Literal["segmentation"]
+    revision: Count
+    cross_entropy: NonNegative = 1.0
+    dice_over: Literal["batch", "slice"] = "batch"
+
+
+TaskConfig = ClassificationConfig | GenerationConfig | SegmentationConfig
 
 #: The networks of a task that is not classification; all others classify.
-NETWORKS = {"generation": ("dcgan",)}
+NETWORKS = {"generation": ("dcgan",), "segmentation": ("unet",)}
+
+#: The data sets with masks; all others have labels.
+WITH_MASKS = ("cardiac", "sunnybrook")
 
 _COLOUR_32 = ("cifar10", "cifar100", "svhn")
 
@@ -79,7 +92,8 @@ IMPLIED = {
         "optimizer=adam",
         "optimizer.lr=0.0002",
         "optimizer.beta1=0.5",
-    )
+    ),
+    "segmentation": ("model=unet", "dataset=cardiac", "optimizer=adam", "trainer.batch_size=16"),
 }
 
 
@@ -110,7 +124,18 @@ def problems(config: Any) -> list[str]:
             f"model={model} belongs to task={own.get(model, 'classification')}, task={task} was given: use "
             f"task={own.get(model, 'classification')}, or model={needed}"
         ]
-    return _problems_of_generation(config) if task == "generation" else []
+    if (config.dataset.name in WITH_MASKS) != (task == "segmentation"):
+        return [_wrong_set(config.dataset.name, task)]
+    special = {"generation": _problems_of_generation, "segmentation": _problems_of_segmentation}
+    return special[task](config) if task in special else []
+
+
+def _wrong_set(name: str, task: str) -> str:
+    if task == "segmentation":
+        return (
+            f"task=segmentation needs masks, dataset={name} has labels: use dataset={' or '.join(WITH_MASKS)}"
+        )
+    return f"dataset={name} has masks, task={task} needs labels: use task=segmentation, or another data set"
 
 
 def _problems_of_generation(config: Any) -> list[str]:
@@ -130,13 +155,39 @@ def _problems_of_generation(config: Any) -> list[str]:
             f"norm.without_act={config.norm.without_act} with model=dcgan: its discriminator applies LeakyReLU(0.2) "
             "behind norms built without activation, which are no places without one; use norm.without_act=same"
         )
-    for key, used in (
-        ("optimizer.precondition=bnp", config.optimizer.precondition != "none"),
-        ("trainer.attack", config.trainer.attack.constant is not None or config.trainer.attack.images > 0),
-        ("trainer.record.layers=true", config.trainer.record.layers),
-    ):
-        if used:
-            found.append(f"{key} works with one network and its labels: it needs task=classification")
+    found += _of_classifiers_alone(config)
     if config.trainer.evaluation.images < 2:
         found.append("trainer.evaluation.images=1: FID and KID need at least 2 generated images")
     return found
+
+
+def _problems_of_segmentation(config: Any) -> list[str]:
+    found = _of_classifiers_alone(config)
+    smallest = 2**config.model.depth
+    if config.dataset.side < smallest:
+        found.append(
+            f"dataset.side={config.dataset.side} is less than the {smallest} pixels that model.depth="
+            f"{config.model.depth} halves to one: use a larger side or a lower depth"
+        )
+    if config.norm.method == "instance" and config.dataset.side <= smallest:
+        found.append(
+            f"norm=instance has a single value a channel at the bottom of model=unet with dataset.side="
+            f"{config.dataset.side}: use norm=layer or group, or a larger side"
+        )
+    return found
+
+
+def _of_classifiers_alone(config: Any) -> list[str]:
+    """What is asked for and works with one network and its labels only."""
+    return [
+        f"{key} works with one network and its labels: it needs task=classification"
+        for key, used in (
+            ("optimizer.precondition=bnp", config.optimizer.precondition != "none"),
+            (
+                "trainer.attack",
+                config.trainer.attack.constant is not None or config.trainer.attack.images > 0,
+            ),
+            ("trainer.record.layers=true", config.trainer.record.layers),
+        )
+        if used
+    ]

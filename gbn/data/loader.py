@@ -5,6 +5,7 @@ resumed at step s sees what the uninterrupted run saw.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -68,6 +69,16 @@ class DeviceSet:
             yield self.batch(part)
 
 
+class Batched(Protocol):
+    """What a :class:`TrainLoader` draws from: a DeviceSet, or a set with masks."""
+
+    images: Tensor
+
+    def batch(self, indices: Tensor, augment_seed: int | None = None) -> tuple[Tensor, Tensor]:
+        """Images and targets at ``indices``; augmented if a seed is given."""
+        ...
+
+
 def epoch_order(seed: int, epoch: int, count: int) -> Tensor:
     """The order of ``count`` training images in an epoch: a permutation of 0..count-1, int64 (count,)."""
     return torch.randperm(count, generator=torch.Generator().manual_seed(derive(seed, "order", epoch)))
@@ -92,7 +103,7 @@ class TrainLoader:
 
     def __init__(
         self,
-        data: DeviceSet,
+        data: Batched,
         indices: Tensor,
         batch_size: int,
         seed: int,

@@ -6,22 +6,27 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gbn.config.schema import Config
-from gbn.config.tasks import GenerationConfig
-from gbn.data import DeviceSet, ForeignImages, ImageSet, TrainLoader, fitted, load, split, subset
+from gbn.config.schema import Config, DatasetConfig
+from gbn.config.slices import CardiacConfig, SlicesConfig
+from gbn.config.tasks import ClassificationConfig, GenerationConfig, SegmentationConfig
+from gbn.data import DeviceSet, ForeignImages, ImageSet, TrainLoader, data_root, fitted, load, split, subset
+from gbn.data.framing import Framing
+from gbn.data.segmentation_set import SegmentationSet, SliceSet
+from gbn.data.warp import Warp
 from gbn.engine.evaluation import Evaluator
 from gbn.engine.generated import GenerationEvaluator, real_features
+from gbn.engine.segmented import SegmentationEvaluator
 from gbn.engine.updates import precision_context
 from gbn.models import build, initialise
 from gbn.nn import add_constant_noise, norm_layer
-from gbn.tasks import Classification, Generation
+from gbn.tasks import Classification, Generation, Segmentation
 from gbn.tasks.features import feature_network
 from gbn.tasks.generation import MEAN, STD
 
-__all__ = ["build_data", "build_model"]
+__all__ = ["build_data", "build_model", "load_slices"]
 
 
-def build_model(config: Config, images: ImageSet) -> nn.Module:
+def build_model(config: Config, images: ImageSet | SegmentationSet) -> nn.Module:
     """The network with its normalizers and the seed's initial values, on the CPU."""
     norm = norm_layer(config.norm.method, **config.norm.options())
     options = config.model.model_dump(exclude={"name", "revision"})
@@ -41,10 +46,24 @@ def build_model(config: Config, images: ImageSet) -> nn.Module:
     return add_constant_noise(model, *config.trainer.attack.constant)
 
 
-def build_data(config: Config, images: ImageSet, device: torch.device) -> tuple[Any, Any, Any]:
+def build_data(
+    config: Config, images: ImageSet | SegmentationSet, device: torch.device
+) -> tuple[Any, Any, Any]:
     """(loader, evaluator, task) of a run, the images on the device."""
+    if isinstance(config.task, SegmentationConfig):
+        assert isinstance(images, SegmentationSet)
+        return _for_segmentation(config, config.task, images, device)
+    assert isinstance(images, ImageSet)
     if isinstance(config.task, GenerationConfig):
         return _for_generation(config, config.task, images, device)
+    return _for_classification(config, config.task, images, device)
+
+
+def _for_classification(
+    config: Config, options: ClassificationConfig, images: ImageSet, device: torch.device
+) -> tuple[TrainLoader, Evaluator, Classification]:
+    """The same for a classifier."""
+    assert isinstance(config.dataset, DatasetConfig)
     shared: dict[str, Any] = {"device": device, "channels_last": config.trainer.channels_last}
     train = DeviceSet(
         images.train_images,
@@ -60,7 +79,7 @@ def build_data(config: Config, images: ImageSet, device: torch.device) -> tuple[
         training = subset(images.train_labels, config.dataset.subset, training)
     evaluation = config.trainer.evaluation
     calibration = min(evaluation.calibration_images, len(training))
-    task = Classification(config.task.label_smoothing)
+    task = Classification(options.label_smoothing)
     evaluator = Evaluator(
         task,
         train,
@@ -81,6 +100,7 @@ def _for_generation(
     config: Config, options: GenerationConfig, images: ImageSet, device: torch.device
 ) -> tuple[TrainLoader, GenerationEvaluator, Generation]:
     """The same for a generator: real images in [-1, 1], and others to compare with."""
+    assert isinstance(config.dataset, DatasetConfig)
     colours = images.in_channels
     train = DeviceSet(
         images.train_images,
@@ -114,6 +134,63 @@ def _for_generation(
     return TrainLoader(train, training, config.trainer.batch_size, config.seed), evaluator, task
 
 
+def load_slices(options: SlicesConfig) -> SegmentationSet:
+    """A set with masks as its section of the configuration says.
+
+    Raises:
+        DataError: the set is missing or broken: one line that names the file.
+    """
+    framing = Framing(options.side, options.window, options.normalise, options.empty_slices)
+    root = data_root(options.root)
+    if isinstance(options, CardiacConfig):
+        from gbn.data.cardiac import Patients, cardiac
+
+        patients = Patients(
+            options.patients, options.frames, options.split, options.test_fold, options.validation_fold
+        )
+        return cardiac(root, options.structures, patients, framing)
+    from gbn.data.sunnybrook import sunnybrook
+
+    return sunnybrook(root, options.structures, framing=framing)
+
+
+def _warp(options: SlicesConfig) -> Warp | None:
+    """The warps that a configuration asks for."""
+    if options.augment == "none":
+        return None
+    ranges = options.warp.model_dump()
+    if options.augment == "affine":
+        ranges["alpha"] = 0.0
+    elif options.augment == "elastic":
+        ranges |= dict.fromkeys(("rotation", "shift", "shear", "zoom"), 0.0)
+    return Warp(**ranges)
+
+
+def _for_segmentation(
+    config: Config, options: SegmentationConfig, images: SegmentationSet, device: torch.device
+) -> tuple[TrainLoader, SegmentationEvaluator, Segmentation]:
+    """The same for masks."""
+    assert isinstance(config.dataset, SlicesConfig)
+    channels_last = config.trainer.channels_last
+    train = SliceSet(
+        images.train, device=device, channels_last=channels_last, augmentation=_warp(config.dataset)
+    )
+    task = Segmentation(images.structures, images.unit, options.cross_entropy, options.dice_over)
+    evaluation = config.trainer.evaluation
+    evaluator = SegmentationEvaluator(
+        task,
+        images,
+        train,
+        calibration=evaluation.calibration_images,
+        slices=evaluation.images,
+        exact=evaluation.exact,
+        autocast=precision_context(config.trainer.precision, device),
+        channels_last=channels_last,
+    )
+    indices = torch.arange(len(train))
+    return TrainLoader(train, indices, config.trainer.batch_size, config.seed), evaluator, task
+
+
 def _foreign(
     config: Config, images: ImageSet, shared: dict[str, Any]
 ) -> Callable[[Tensor, int], Tensor] | None:
@@ -121,6 +198,7 @@ def _foreign(
     attack = config.trainer.attack
     if attack.dataset is None:
         return None
+    assert isinstance(config.dataset, DatasetConfig)
     foreign = load(attack.dataset, config.dataset.root, config.dataset.download).train_images
     foreign = fitted(foreign, images.in_channels, images.image_size)
     return ForeignImages(

@@ -103,6 +103,10 @@ class Evaluator:
         """The selections of a curve, for the run's summary."""
         return best_points(curve)
 
+    def final(self, model: nn.Module) -> dict[str, Any]:
+        """Nothing that the curve's last point does not hold."""
+        return {}
+
     def pictures(self, model: nn.Module, *, last: bool) -> dict[str, bytes]:
         """None: a classifier has nothing to look at."""
         return {}

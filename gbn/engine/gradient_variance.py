@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from gbn.config.schema import Config
+from gbn.config.schema import Config, DatasetConfig
 
 __all__ = ["Study", "rows_of_seed"]
 
@@ -60,6 +60,10 @@ def rows_of_seed(study: Study, seed: int, jobs: int = 1) -> tuple[list[dict[str,
     config = configs[study.trajectory]
     device = choose_device(config.trainer.device)
     set_threads(config.trainer.threads, jobs)
+    if not isinstance(config.dataset, DatasetConfig):
+        raise ValueError(
+            f"gradient noise is measured on images with labels, dataset={config.dataset.name} has masks: use another"
+        )
     images = load(config.dataset.name, config.dataset.root, config.dataset.download)
     rows: list[dict[str, Any]] = []
     for state in trajectory(config, images, study.at, device):

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gbn.config.schema import Config
+from gbn.config.schema import Config, DatasetConfig
 from gbn.store import measures
 from gbn.store.identity import identity, run_id_of
 from gbn.store.locks import LockedError
@@ -101,11 +101,12 @@ def quality(point: Mapping[str, Any]) -> list[str]:
     if "test_accuracy" in point:
         accuracies = {"test accuracy": point["test_accuracy"], "validation": point["val_accuracy"]}
         return [f"{name} {100 * value:.2f} %" for name, value in accuracies.items()]
+    # Of a set with parts, what the test part says, over all structures together.
     known = [found for key, value in point.items() if value is not None and (found := measures.find(key))]
     return [
         " ".join(filter(None, (one.title, one.number(point[one.key]), one.unit)))
         for one in known
-        if one.family != "loss" and not one.exact
+        if one.family != "loss" and not one.exact and one.split in ("test", "") and " of the " not in one.name
     ]
 
 
@@ -145,7 +146,7 @@ def _tracked(
     imported = time.monotonic() - began
     from gbn import kernels
     from gbn.data import load
-    from gbn.engine.build import build_data, build_model
+    from gbn.engine.build import build_data, build_model, load_slices
     from gbn.engine.clock import Neighbours, clock_of
     from gbn.engine.progress import make_progress
     from gbn.engine.provenance import provenance
@@ -155,7 +156,9 @@ def _tracked(
     if config.trainer.precision == "fp16" and device.type == "cpu":
         raise ValueError("trainer.precision=fp16 needs a GPU, and this machine has none: use bf16 or fp32")
     set_threads(config.trainer.threads, jobs)
-    images = load(config.dataset.name, config.dataset.root, config.dataset.download)
+    of_images = isinstance(config.dataset, DatasetConfig)
+    chosen: Any = config.dataset
+    images: Any = load(chosen.name, chosen.root, chosen.download) if of_images else load_slices(chosen)
     model = build_model(config, images).to(device)
     if config.trainer.channels_last:
         model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -192,6 +195,7 @@ def _tracked(
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "final": curve[-1] if curve else None,
         **evaluator.best(curve),
+        **(evaluator.final(model) if ending == "finished" else {}),
         "startup": _startup(trainer.first_update_at, imported) if fresh else None,
         "environment": {
             **{

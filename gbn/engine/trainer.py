@@ -15,11 +15,12 @@ from gbn.engine.evaluation import Evaluator, evaluation_grid, test_points
 from gbn.engine.generated import GenerationEvaluator
 from gbn.engine.progress import Progress, Quiet
 from gbn.engine.recording import LayerRecorder, recording_grid
+from gbn.engine.segmented import SegmentationEvaluator
 from gbn.engine.tracking import Tracker
 from gbn.engine.updates import Supervised, Updates
 from gbn.store.files import write_bytes_atomically
 from gbn.store.records import RunWriter
-from gbn.tasks import Classification, Generation
+from gbn.tasks import Classification, Generation, Segmentation
 
 Ending = Literal["finished", "diverged", "interrupted"]
 
@@ -46,8 +47,8 @@ class Trainer:
         config: Config,
         model: nn.Module,
         loader: TrainLoader,
-        evaluator: Evaluator | GenerationEvaluator,
-        task: Classification | Generation,
+        evaluator: Evaluator | GenerationEvaluator | SegmentationEvaluator,
+        task: Classification | Generation | Segmentation,
         writer: RunWriter,
         tracker: Tracker,
         device: torch.device,

@@ -123,7 +123,8 @@ class Supervised(Updates):
     def reset(self) -> None:
         """Sums of loss, hits and images to zero."""
         self.loss_sum = torch.zeros((), dtype=torch.float64, device=self.device)
-        self.correct = torch.zeros((), dtype=torch.int64, device=self.device)
+        exact = torch.int64 if self.task.training_measure == "accuracy" else torch.float64
+        self.correct = torch.zeros((), dtype=exact, device=self.device)
         self.count = 0
 
     def make(self, step: int) -> None:
@@ -162,10 +163,10 @@ class Supervised(Updates):
         return float(self.loss_sum) / (self.count / self.loader.batch_size) if self.count else None
 
     def measured(self) -> dict[str, float | None]:
-        """``train_loss`` and ``train_accuracy`` over the batches since the last point, as training saw them."""
+        """``train_loss`` and ``train_accuracy`` (or ``train_dice``) over the batches since the last point."""
         return {
             "train_loss": self.loss_so_far(),
-            "train_accuracy": self.correct.item() / self.count if self.count else None,
+            f"train_{self.task.training_measure}": self.correct.item() / self.count if self.count else None,
         }
 
     def state_dict(self) -> dict[str, Any]:

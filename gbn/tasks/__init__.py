@@ -2,5 +2,6 @@
 
 from gbn.tasks.classification import Classification
 from gbn.tasks.generation import Generation
+from gbn.tasks.segmentation import Segmentation
 
-__all__ = ["Classification", "Generation"]
+__all__ = ["Classification", "Generation", "Segmentation"]

@@ -16,6 +16,8 @@ class Classification:
             are plain cross-entropy, so that runs with and without smoothing compare.
     """
 
+    training_measure = "accuracy"
+
     def __init__(self, label_smoothing: float = 0.0) -> None:
         self.label_smoothing = label_smoothing
 

@@ -107,6 +107,7 @@ def test_every_choice_of_every_group_composes():
     needed = {"custom": ["norm._target_=their.module.Layer"]}
     needed |= {"lenet": ["dataset=mnist"], "vgg": ["dataset=cifar10"], "instance": ["model=resnet"]}
     needed |= {"dcgan": ["task=generation"]}
+    needed |= {name: ["task=segmentation"] for name in ("unet", "cardiac", "sunnybrook")}
     for group in (
         "task",
         "dataset",

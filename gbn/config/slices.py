@@ -1,0 +1,67 @@
+"""The schema of the data sets for segmentation: whose slices, which window of them, how they are warped.
+
+What the keys mean stands in :mod:`gbn.data.cardiac`, :mod:`gbn.data.framing` and :mod:`gbn.data.warp`.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from gbn.config.section import Count, NonNegative, Section, Share
+
+Fold = Annotated[int, Field(ge=0, le=4)]
+
+
+class WarpConfig(Section):
+    """The ranges of `dataset.augment`: of affine warps all but the last two, which are the elastic ones'."""
+
+    rotation: NonNegative = 10.0
+    shift: Share = 0.1
+    shear: NonNegative = 0.1
+    zoom: Share = 0.05
+    alpha: Annotated[float, Field(gt=0)] = 500.0
+    sigma: Annotated[float, Field(ge=1)] = 20.0
+
+
+class SlicesConfig(Section):
+    """What all sets of slices share."""
+
+    revision: Count
+    root: str | None = None
+    structures: Literal["cavity", "epicardium", "both"] = "both"
+    side: Count = 96
+    window: Count | Literal["whole"] | None = None
+    normalise: Literal["slice", "volume", "none"] = "volume"
+    empty_slices: Literal["keep", "drop"] = "drop"
+    augment: Literal["none", "affine", "elastic", "affine_elastic"] = "affine_elastic"
+    warp: WarpConfig = WarpConfig()
+
+
+class CardiacConfig(SlicesConfig):
+    """ACDC, split by patient."""
+
+    name: Literal["cardiac"]
+    patients: Literal["core45", "all"] | list[str] = "core45"
+    frames: Literal["both", "ed", "es"] = "both"
+    split: Literal["fold5", "split_70_10_20"] = "fold5"
+    test_fold: Fold = 0
+    validation_fold: Fold | None = None
+
+    @model_validator(mode="after")
+    def _two_folds(self) -> "CardiacConfig":
+        if self.test_fold == self.validation_fold:
+            raise ValueError(
+                f"dataset.test_fold and dataset.validation_fold are both {self.test_fold}: name two different folds, "
+                "or leave dataset.validation_fold out"
+            )
+        if self.split != "fold5" and (self.test_fold != 0 or self.validation_fold is not None):
+            raise ValueError(
+                f"dataset.test_fold and dataset.validation_fold belong to dataset.split=fold5, not to {self.split}"
+            )
+        return self
+
+
+class SunnybrookConfig(SlicesConfig):
+    """Sunnybrook Cardiac Data in the challenge's parts."""
+
+    name: Literal["sunnybrook"]
