@@ -167,13 +167,15 @@ class _MixtureNorm(BatchStatisticsNorm):
                 return y if bias is None else (y + bias[0]).to(x.dtype)
             start = kept if self._is_fitted and self._follows() else None
             mixture, centre = self.fit(x.detach(), self.eps, self.stream, self._count(), start)
-            y, moments = normalize_by_batch(x, mixture, gain, bias, self.eps, self.posterior_gradient, centre)
+            y, moments = normalize_by_batch(
+                x, mixture, gain, bias, self.eps, self.posterior_gradient, centre, self.act
+            )
             if start is None and self.fit.components > 1:
                 share = None if share is None else 1.0  # not the running components moved on: others
             if share is not None and kept is not None:
                 self._average(kept, moments, share, x.numel() // self.num_features)
                 self._is_fitted = True
-            return activate(y, self.act)
+            return y
 
     def _uses_batch(self) -> bool:
         return self.training or not self.track_running_stats

@@ -26,10 +26,11 @@ compiled: Callable[..., Any] = numba.njit(**_OPTIONS)
 inlined: Callable[..., Any] = numba.njit(forceinline=True, **_OPTIONS)
 
 
-def _stamp() -> str:
-    """A hash of all kernel sources: numba itself looks only at the file of the function that it compiles."""
+def _stamp(function: Any) -> str:
+    """A hash of all sources here and in the function's folder: numba itself looks only at the function's file."""
     folder = Path(__file__).parent
-    sources = [*sorted(folder.glob("*.py")), folder.parent / "plan.py"]
+    folders = dict.fromkeys((folder, Path(function.__code__.co_filename).parent))
+    sources = [*(path for each in folders for path in sorted(each.glob("*.py"))), folder.parent / "plan.py"]
     return hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()
 
 
@@ -39,7 +40,7 @@ class _Cache(caching.FunctionCache):
     def __init__(self, function: Any) -> None:
         super().__init__(function)
         self._cache_file = caching.IndexDataCacheFile(
-            cache_path=self._cache_path, filename_base=self._impl.filename_base, source_stamp=_stamp()
+            cache_path=self._cache_path, filename_base=self._impl.filename_base, source_stamp=_stamp(function)
         )
 
 

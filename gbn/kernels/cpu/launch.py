@@ -28,7 +28,17 @@ from .passes_last import pieces_of, scratch_size_last, spans_of
 from .rows import BFLOAT16, FLOAT16, FLOAT32, LAST, PLANES
 from .simd import LANES
 
-__all__ = ["address", "layout_of", "like", "plain", "run_backward", "run_forward", "start"]
+__all__ = [
+    "address",
+    "layout_of",
+    "like",
+    "plain",
+    "room",
+    "run_backward",
+    "run_entry",
+    "run_forward",
+    "start",
+]
 
 _KINDS = {torch.float32: FLOAT32, torch.bfloat16: BFLOAT16, torch.float16: FLOAT16}
 
@@ -79,8 +89,11 @@ def _pool(threads: int) -> ThreadPoolExecutor:
 
 
 def _run(name: str, table: int, threads: int) -> None:
+    run_entry(_entry(name), table, threads)
+
+
+def run_entry(entry: Any, table: int, threads: int) -> None:
     """Call an entry point from ``threads`` threads and wait."""
-    entry = _entry(name)
     parallel = _parallel() if threads > 1 else None
     if parallel is not None:
         parallel(entry.address, table, threads, 0)
@@ -121,7 +134,7 @@ def address(tensor: Tensor | None) -> int:
     return 0 if tensor is None else tensor.data_ptr()
 
 
-def _room(size: int) -> int:
+def room(size: int) -> int:
     """Scratch kept by each calling thread: fresh memory would have to be mapped by the system at every call."""
     kept = getattr(_scratch, "kept", None)
     if kept is None or kept.numel() < size:
@@ -216,7 +229,7 @@ def start(
     else:
         shares = -(-channels // (LANES if name.endswith("_blocks") else table[_BLOCK]))
     threads = min(most, shares)
-    table[_SCRATCH] = _room(table[_SIZE] * threads + 64)
+    table[_SCRATCH] = room(table[_SIZE] * threads + 64)
     _run(name + "_gated" if gated else name, ctypes.addressof(table), threads)
 
 

@@ -14,7 +14,7 @@ variances is fitted to some of them without gradient (:mod:`gbn.kernels.mixture.
 
 from gbn.kernels.mixture.fit import fitted, seeded
 from gbn.kernels.mixture.gaussians import FORMS, Mixture, Moments, channel_moments
-from gbn.kernels.mixture.normalize import normalize_by_batch, normalize_by_mixture
+from gbn.kernels.mixture.normalize import implementation, normalize_by_batch, normalize_by_mixture
 from gbn.kernels.mixture.sampling import sample, uniform
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "Moments",
     "channel_moments",
     "fitted",
+    "implementation",
     "normalize_by_batch",
     "normalize_by_mixture",
     "sample",

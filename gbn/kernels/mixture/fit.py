@@ -6,6 +6,7 @@ Nothing here asks the device for a number: the same operations run whatever the 
 import torch
 from torch import Tensor
 
+from gbn.kernels.mixture import fused
 from gbn.kernels.mixture.gaussians import Mixture, channel_moments, quadratic
 
 __all__ = ["fitted", "log_likelihood", "seeded"]
@@ -57,6 +58,8 @@ def fitted(
     A component without samples keeps its mean and variance, and gets the weight of a millionth of a sample.
     """
     mean, var = channel_moments(samples)
+    if fused.serves_fit(samples, start.mean.shape[0]):
+        return fused.fit(samples, start, steps, floor, draws, mean, var)
     mixture = Mixture(start.weight, start.mean, torch.maximum(start.var, floor))
     centred = samples - mean
     squares = centred.square()

@@ -2,7 +2,6 @@
 
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
 __all__ = ["FORMS", "Mixture", "Moments", "channel_moments", "quadratic"]
@@ -40,9 +39,9 @@ class Moments(NamedTuple):
 
 
 def channel_moments(samples: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and variance of each column of (S, C), in two passes."""
-    var, mean = torch.var_mean(samples, 0, correction=0)
-    return mean, var
+    """Mean and variance of each column of (S, C), in two passes (torch.var_mean of columns takes much longer)."""
+    mean = samples.mean(0)
+    return mean, (samples - mean).square_().mean(0)
 
 
 def quadratic(mixture: Mixture, centre: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from gbn.kernels.mixture import joint, per_channel
+from gbn.kernels.activation import activate
+from gbn.kernels.mixture import fused, joint, per_channel
 from gbn.kernels.mixture.gaussians import Mixture, Moments
 
-__all__ = ["normalize_by_batch", "normalize_by_mixture"]
+__all__ = ["implementation", "normalize_by_batch", "normalize_by_mixture"]
 
 
 def normalize_by_batch(
@@ -19,8 +20,9 @@ def normalize_by_batch(
     eps: float,
     posterior_gradient: bool = False,
     centre: Tensor | None = None,
+    act: str | None = None,
 ) -> tuple[Tensor, Moments]:
-    """``weight * sum_k t_ik / sqrt(l_k) * (x_i - m_k) / sqrt(q_k + eps) + bias``, with the batch's m, q and l.
+    """``act(weight * sum_k t_ik / sqrt(l_k) * (x_i - m_k) / sqrt(q_k + eps) + bias)``, with the batch's m, q and l.
 
     Args:
         x: ``(N, C, *spatial)``.
@@ -30,16 +32,26 @@ def normalize_by_batch(
         posterior_gradient: whether the gradient sees that the posteriors depend on x; otherwise they are constants.
         centre: (C,), what is taken off the samples first, so that their squares are not much larger than what is
             measured; something near the batch's mean. By default the mixture's.
+        act: activation applied to the result, None or a name in :data:`gbn.kernels.ACTIVATIONS`.
 
     Returns:
         the result with the shape, dtype and memory format of ``x``, and the moments, without gradient, in float32 at
         least. Differentiable once.
     """
-    form = joint if mixture.weight.shape[1] == 1 else per_channel
     if centre is None:
         centre = (mixture.weight * mixture.mean).sum(0)
+    if fused.serves(x, mixture.mean.shape[0], posterior_gradient):
+        relu = act == "relu"
+        y, *moments = fused.Normalize.apply(x, weight, bias, *mixture, centre, eps, relu)
+        return (y if relu else activate(y, act)), Moments(*moments)
+    form = joint if mixture.weight.shape[1] == 1 else per_channel
     y, *moments = form.Normalize.apply(x, weight, bias, *mixture, centre, eps, posterior_gradient)
-    return y, Moments(*moments)
+    return activate(y, act), Moments(*moments)
+
+
+def implementation(x: Tensor, components: int, posterior_gradient: bool = False) -> str:
+    """Name of the implementation that :func:`normalize_by_batch` would use for these: numba or reference."""
+    return "numba" if fused.serves(x, components, posterior_gradient) else "reference"
 
 
 def normalize_by_mixture(

@@ -1,0 +1,162 @@
+"""The compiled entry points: ``void (int64)``, told the address of a table (:mod:`.call`).
+
+Passes are compiled for each number of components; each has a factory of its own, because the cache of machine code
+tells entry points apart by their name and by what they close over.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+from gbn.kernels.cpu.compiling import entry_point
+from gbn.kernels.cpu.memory import doubles, integers
+
+from . import channels, em, joint_last, joint_planes, settle
+from .call import EPS
+
+__all__ = ["entry"]
+
+Like = tuple[int, ...]
+
+
+def _logits(like: Like) -> Any:
+    def logits(address):
+        settle.logits_of(integers(address))
+
+    return logits
+
+
+def _measured(like: Like) -> Any:
+    def measured(address):
+        settle.measured(integers(address), doubles(address)[EPS])
+
+    return measured
+
+
+def _differentiated(like: Like) -> Any:
+    def differentiated(address):
+        settle.differentiated(integers(address), doubles(address)[EPS])
+
+    return differentiated
+
+
+def _moments(like: Like) -> Any:
+    def moments(address):
+        joint_planes.moments(integers(address), like)
+
+    return moments
+
+
+def _normalize(like: Like) -> Any:
+    def normalize(address):
+        joint_planes.normalize(integers(address), like)
+
+    return normalize
+
+
+def _reduce(like: Like) -> Any:
+    def reduce(address):
+        joint_planes.reduce(integers(address), like)
+
+    return reduce
+
+
+def _differentiate(like: Like) -> Any:
+    def differentiate(address):
+        joint_planes.differentiate(integers(address), like)
+
+    return differentiate
+
+
+def _moments_last(like: Like) -> Any:
+    def moments_last(address):
+        joint_last.moments_last(integers(address), like)
+
+    return moments_last
+
+
+def _normalize_last(like: Like) -> Any:
+    def normalize_last(address):
+        joint_last.normalize_last(integers(address), like)
+
+    return normalize_last
+
+
+def _reduce_last(like: Like) -> Any:
+    def reduce_last(address):
+        joint_last.reduce_last(integers(address), like)
+
+    return reduce_last
+
+
+def _differentiate_last(like: Like) -> Any:
+    def differentiate_last(address):
+        joint_last.differentiate_last(integers(address), like)
+
+    return differentiate_last
+
+
+def _forward_channels(like: Like) -> Any:
+    def forward_channels(address):
+        channels.forward(integers(address), doubles(address)[EPS], like)
+
+    return forward_channels
+
+
+def _backward_channels(like: Like) -> Any:
+    def backward_channels(address):
+        channels.backward(integers(address), doubles(address)[EPS], like)
+
+    return backward_channels
+
+
+def _fit_joint(like: Like) -> Any:
+    def fit_joint(address):
+        em.fit_joint(integers(address), like)
+
+    return fit_joint
+
+
+def _fit_channels(like: Like) -> Any:
+    def fit_channels(address):
+        em.fit_channels(integers(address), like)
+
+    return fit_channels
+
+
+#: Entry points compiled for a number of components, and those that need not know it.
+_OF_COMPONENTS: dict[str, Callable[[Like], Any]] = {
+    "moments": _moments,
+    "normalize": _normalize,
+    "reduce": _reduce,
+    "differentiate": _differentiate,
+    "moments_last": _moments_last,
+    "normalize_last": _normalize_last,
+    "reduce_last": _reduce_last,
+    "differentiate_last": _differentiate_last,
+    "forward_channels": _forward_channels,
+    "backward_channels": _backward_channels,
+    "fit_joint": _fit_joint,
+    "fit_channels": _fit_channels,
+}
+_OF_ALL: dict[str, Callable[[Like], Any]] = {
+    "logits": _logits,
+    "measured": _measured,
+    "differentiated": _differentiated,
+}
+
+
+@functools.cache
+def _compiled(name: str, components: int) -> Any:
+    return entry_point((_OF_COMPONENTS | _OF_ALL)[name]((0,) * components))
+
+
+def entry(name: str, components: int) -> Any:
+    """An entry point, compiled or from the cache.
+
+    Raises:
+        KeyError: an unknown name.
+    """
+    return _compiled(name, components if name in _OF_COMPONENTS else 0)

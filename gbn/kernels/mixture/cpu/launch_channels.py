@@ -1,0 +1,103 @@
+"""From torch tensors to the compiled passes of a mixture for each channel."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gbn.kernels.cpu.launch import plain
+from gbn.kernels.cpu.simd import LANES
+from gbn.kernels.mixture.gaussians import Mixture
+
+from .channels import scratch_size
+from .launch import SHORT, Kept, Shape, past, run, table_of
+from .turn import to_planes
+
+__all__ = ["run_backward", "run_forward"]
+
+
+def _planes(x: Tensor) -> Tensor:
+    """x as (N, C, L) with whole planes; where it does not lie so, or planes are short, a copy (1, C, N L)."""
+    if _is_as_it_lies(x):
+        return x.flatten(2)
+    return _turned(x)
+
+
+def _turned(x: Tensor) -> Tensor:
+    return to_planes(x.movedim(1, -1).reshape(-1, x.shape[1]).contiguous()).unsqueeze(0)
+
+
+def _is_as_it_lies(x: Tensor) -> bool:
+    return x.is_contiguous() and x.numel() >= SHORT * x.shape[0] * x.shape[1]
+
+
+def _as_batch(planes: Tensor, x: Tensor) -> Tensor:
+    """The inverse for a result: x's shape."""
+    if _is_as_it_lies(x):
+        return planes.view(x.shape)
+    return to_planes(planes.squeeze(0)).view(x.shape[0], *x.shape[2:], x.shape[1]).movedim(-1, 1)
+
+
+def _shape(planes: Tensor) -> Shape:
+    images, channels, length = planes.shape
+    return Shape(False, images, channels, length, 1, length)
+
+
+def run_forward(
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    mixture: Mixture,
+    centre: Tensor,
+    eps: float,
+    relu: bool,
+) -> tuple[Tensor, tuple[Tensor, ...], Kept]:
+    """As :func:`gbn.kernels.mixture.cpu.launch.run_forward`; no posteriors are kept."""
+    planes = _planes(x)
+    shape = _shape(planes)
+    number, channels = mixture.mean.shape
+    given = [plain(part) for part in (*mixture, centre)]
+    weight, bias = plain(weight), plain(bias)
+    y = torch.empty_like(planes)
+    mask = torch.empty(shape.masks, dtype=torch.int16) if relu else None
+    logits = planes.new_empty((channels, 3, number))
+    numbers = torch.empty((4, number, channels), dtype=torch.float64)
+    moments = planes.new_empty((4, number, channels)).unbind()
+    call = table_of(
+        shape, number, eps, size=_size(shape, number), relu=relu, past=past(planes, shape), x=planes, y=y,
+        mask=mask, logits=logits, weight=weight, bias=bias, centre=given[3], mixture_weight=given[0],
+        mixture_mean=given[1], mixture_var=given[2], shares=moments[0], mean=moments[1], var=moments[2],
+        concentration=moments[3], kept=numbers,
+    )  # fmt: skip
+    run("forward_channels", call, number, channels)
+    assert given[3] is not None
+    return _as_batch(y, x), moments, Kept(None, mask, logits, numbers, given[3])
+
+
+def run_backward(
+    g: Tensor, x: Tensor, weight: Tensor | None, kept: Sequence[Any], eps: float, relu: bool, wanted: bool
+) -> tuple[Tensor | None, Tensor, Tensor]:
+    """(dx where it is wanted, gradient to gain, gradient to bias)."""
+    kept = Kept(*kept)
+    planes = _planes(x)
+    shape = _shape(planes)
+    g = g.contiguous().flatten(2) if _is_as_it_lies(x) else _turned(g)
+    weight = plain(weight)
+    number, channels = kept.numbers.shape[1:]
+    dx = torch.empty_like(planes) if wanted else None
+    to_weight, to_bias = planes.new_empty((2, channels)).unbind()
+    call = table_of(
+        shape, number, eps, size=_size(shape, number), relu=relu, past=past(planes, shape), wanted=wanted,
+        x=planes, y=dx, g=g, mask=kept.mask, logits=kept.logits, weight=weight, centre=kept.centre,
+        kept=kept.numbers, dweight=to_weight, dbias=to_bias,
+    )  # fmt: skip
+    run("backward_channels", call, number, channels)
+    return None if dx is None else _as_batch(dx, x), to_weight, to_bias
+
+
+def _size(shape: Shape, number: int) -> int:
+    size = scratch_size(shape.blocks, number)
+    return size + -size % (4 * LANES)

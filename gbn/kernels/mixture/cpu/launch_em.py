@@ -1,0 +1,52 @@
+"""From torch tensors to the compiled steps of expectation and maximization."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from gbn.kernels.cpu.launch import plain
+from gbn.kernels.cpu.simd import LANES
+from gbn.kernels.mixture.gaussians import Mixture
+
+from .channels import scratch_size
+from .launch import Shape, run, table_of
+from .turn import to_planes
+
+__all__ = ["run_fit"]
+
+#: Samples of a tile, see :mod:`.launch`.
+_PIECE = 256
+
+
+def run_fit(
+    samples: Tensor,
+    start: Mixture,
+    steps: int,
+    floor: Tensor,
+    draws: Tensor | None,
+    mean: Tensor,
+    var: Tensor,
+) -> Mixture:
+    """See :func:`gbn.kernels.mixture.fitted`; ``mean`` and ``var``, (C,) each, are the samples'; all float32."""
+    count, channels = samples.shape
+    number = start.mean.shape[0]
+    joint = start.weight.shape[1] == 1
+    parts = [part.to(torch.float32).contiguous() for part in start]
+    mixture = Mixture(parts[0].clone(), parts[1].clone(), torch.maximum(parts[2], floor))
+    x = samples.contiguous() if joint else to_planes(samples.contiguous())
+    shape = Shape(joint, 1, channels, count, 1, _PIECE)
+    blocks = -(-count // LANES)
+    sums = 2 * number * (channels + 1) if joint else 4 * number
+    posteriors = samples.new_empty((blocks, number, LANES))
+    logits, constants = samples.new_zeros(shape.width(2 * number + 1) + 3 * number), samples.new_empty(number)
+    partial = torch.empty(sums + count, dtype=torch.float64)
+    held = plain(floor), plain(draws)
+    call = table_of(
+        shape, number, 0.0, size=4 * LANES * (LANES + 1) * number if joint else scratch_size(blocks, number),
+        steps=steps, x=x, posteriors=posteriors, logits=logits, constants=constants, partial=partial, centre=mean,
+        var=var, floor=held[0], draws=held[1], mixture_weight=mixture.weight, mixture_mean=mixture.mean,
+        mixture_var=mixture.var,
+    )  # fmt: skip
+    run("fit_joint" if joint else "fit_channels", call, number)
+    return mixture
