@@ -45,7 +45,9 @@ def run() -> int:
             / f"{'-'.join(filter(None, (grid.name, args.scale)))}-rates"
         )
         seeds = max(len(cell.run_ids) for cell in grid.cells)
-        print("Written:", *rates_plot.save(found, grid.title, grid.reference, seeds, stem, measure), sep="\n  ")
+        print(
+            "Written:", *rates_plot.save(found, grid.title, grid.reference, seeds, stem, measure), sep="\n  "
+        )
     if args.cells:
         print("\n".join(cells_of(found, grid.name, grid.scale)))
     else:
