@@ -25,7 +25,6 @@ from gbn.kernels.cpu.memory import (
     store_first,
     stream,
 )
-
 from gbn.kernels.cpu.simd import LANES, fma, maximum, splat, where
 
 from .bundles import (
