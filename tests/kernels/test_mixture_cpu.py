@@ -103,6 +103,16 @@ def test_agrees_with_the_eager_kernels(
 
 
 @pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("last", [False, True])
+def test_agrees_where_results_are_written_past_the_caches(form: str, last: bool) -> None:
+    x = batch((17, 32, 32, 32), last)
+    given, g = mixture_of(x, form, 3), torch.randn(x.shape, generator=torch.Generator().manual_seed(3))
+    with kernels.using("reference"):
+        exact, eager = (results(x.to(kind), g, given, (), None) for kind in (torch.float64, torch.float32))
+    check(results(x, g, given, (), None), eager, exact)
+
+
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("components", [2, 5, MOST_COMPONENTS])
 @pytest.mark.slow
 def test_agrees_for_other_numbers_of_components(form: str, components: int) -> None:
