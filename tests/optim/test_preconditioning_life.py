@@ -3,6 +3,8 @@
 import copy
 import io
 import itertools
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -174,22 +176,30 @@ def test_a_compiled_model_has_the_same_gradients():
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
 
 
-def _one_process(rank, file, x, results):
-    import torch.distributed as dist
+# A script, since a spawned process can't import a test's module.
+_ONE_PROCESS = """
+import sys
+import torch
+import torch.distributed as dist
+from torch import nn
+from gbn.optim import BatchNormPreconditioner
 
-    torch.set_num_threads(1)
-    torch.set_default_dtype(torch.float64)
-    dist.init_process_group("gloo", init_method=f"file://{file}", rank=rank, world_size=2)
-    torch.manual_seed(0)
-    model = nn.Linear(4, 3)
-    with BatchNormPreconditioner(model, rho=0.9) as preconditioner:
-        out = model(x[:5] if rank == 0 else x[5:])
-        (out.square().sum() + out.sin().sum()).backward()
-        for p in model.parameters():
-            dist.all_reduce(p.grad)
-        preconditioner.precondition()
-    results.put((rank, [p.grad.tolist() for p in model.parameters()]))
-    dist.destroy_process_group()
+rank, folder = int(sys.argv[1]), sys.argv[2]
+torch.set_num_threads(1)
+torch.set_default_dtype(torch.float64)
+dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
+x = torch.load(f"{folder}/x.pt")
+torch.manual_seed(0)
+model = nn.Linear(4, 3)
+with BatchNormPreconditioner(model, rho=0.9) as preconditioner:
+    out = model(x[:5] if rank == 0 else x[5:])
+    (out.square().sum() + out.sin().sum()).backward()
+    for p in model.parameters():
+        dist.all_reduce(p.grad)
+    preconditioner.precondition()
+torch.save([p.grad for p in model.parameters()], f"{folder}/{rank}.pt")
+dist.destroy_process_group()
+"""
 
 
 @pytest.mark.slow
@@ -199,17 +209,21 @@ def test_processes_add_up_their_moments(tmp_path):
     expected = train_once(
         nn.Linear(4, 3), x, **{**BARE, "eps": 1e-4, "eps_relative": 1e-2, "fan_in_scale": "rows"}
     )
-    context = torch.multiprocessing.get_context("spawn")
-    results = context.SimpleQueue()
+    torch.save(x, tmp_path / "x.pt")
     processes = [
-        context.Process(target=_one_process, args=(rank, tmp_path / "store", x, results)) for rank in range(2)
+        subprocess.Popen(
+            [sys.executable, "-c", _ONE_PROCESS, str(rank), str(tmp_path)], stderr=subprocess.PIPE, text=True
+        )
+        for rank in range(2)
     ]
-    for process in processes:
-        process.start()
-    found = dict(results.get() for _ in processes)
-    for process in processes:
-        process.join()
-        assert process.exitcode == 0
-    for gradients in found.values():
-        for a, b in zip(expected, gradients, strict=True):
-            close(a, torch.tensor(b))
+    try:
+        for process in processes:
+            _, error = process.communicate(timeout=120)
+            assert process.returncode == 0, error
+    finally:
+        for process in processes:
+            process.kill()
+            process.communicate()
+    for rank in range(2):
+        for a, b in zip(expected, torch.load(tmp_path / f"{rank}.pt"), strict=True):
+            close(a, b)
