@@ -1,6 +1,6 @@
 """Forward and backward of one norm layer with its ReLU, against nn.BatchNorm2d and against memory bandwidth.
 
-    python scripts/bench_norm.py                                 # default shapes, std, mad, cvar, iebn, iebn on cvar
+    python scripts/bench_norm.py                                 # default shapes: std, mad, cvar, iebn, mixture
     python scripts/bench_norm.py --pairs all --networks resnet20
     python scripts/bench_norm.py --pairs cvar 'cvar[exact]' --shapes 128x64x32x32 --kernels auto reference
     python scripts/bench_norm.py --cold-start                    # what compiling costs a fresh process, alone
@@ -30,7 +30,10 @@ def options() -> argparse.ArgumentParser:
     parser.add_argument("--dtypes", nargs="+", choices=cases.DTYPES)
     parser.add_argument("--layouts", nargs="+", choices=cases.LAYOUTS)
     parser.add_argument(
-        "--pairs", nargs="+", default=list(cases.DEFAULT_PAIRS), help="names, name[exact], iebn[name], or all"
+        "--pairs",
+        nargs="+",
+        default=list(cases.DEFAULT_PAIRS),
+        help="names, name[exact], iebn[name], mixture, mixture[5], mixture[per_channel], or all",
     )
     parser.add_argument("--kernels", nargs="+", choices=("auto", "reference"), default=["auto"])
     parser.add_argument(

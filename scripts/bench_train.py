@@ -26,7 +26,10 @@ def options() -> argparse.ArgumentParser:
     parser.add_argument("--width", type=float, default=1.0, help="multiplies the channels")
     parser.add_argument("--batch", type=int, nargs="+", default=[128])
     parser.add_argument(
-        "--arms", nargs="+", default=list(training.DEFAULT_ARMS), help="bn first; gbn_<pair>[@reference]"
+        "--arms",
+        nargs="+",
+        default=list(training.DEFAULT_ARMS),
+        help="bn first; gbn_<pair>, iebn, mixture, each also with @reference",
     )
     parser.add_argument("--precision", nargs="+", choices=training.PRECISIONS, help="float32, or autocast")
     parser.add_argument("--layout", choices=LAYOUTS)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from gbn import models, risk
+from gbn.kernels.mixture import FORMS
 from gbn.nn.pairs import Pair, build_pair
 from gbn.risk.parameters import GRADIENT_MODES, QUADRANGLE_PARAMETERS
 from gbn.suggest import did_you_mean
@@ -41,7 +42,18 @@ NETWORKS = (*SMALL, "resnet50")
 DEFAULT_NETWORKS = {"cpu": ("cnn", "resnet20", "resnet18"), "cuda": ("resnet18", "resnet50")}
 #: The name of instance enhancement of (mean, std); of another pair: ``iebn[cvar]``, ``iebn[cvar,exact]``.
 GATED = "iebn"
-DEFAULT_PAIRS = ("std", "mad", "cvar", GATED, f"{GATED}[cvar]")
+#: The name of mixture normalization; ``mixture[5]``, ``mixture[per_channel]``, ``mixture[per_channel,5]``.
+MIXTURE = "mixture"
+DEFAULT_PAIRS = (
+    "std",
+    "mad",
+    "cvar",
+    GATED,
+    f"{GATED}[cvar]",
+    MIXTURE,
+    f"{MIXTURE}[5]",
+    f"{MIXTURE}[per_channel]",
+)
 
 
 @dataclass(frozen=True)
@@ -133,8 +145,41 @@ def pair_names(given: Iterable[str]) -> list[str]:
     for name in given:
         names.update(dict.fromkeys(risk.QUADRANGLES if name == "all" else [name]))
     for name in names:
-        pair_options(ungated(name))
+        if is_mixture(name):
+            mixture_options(name)
+        else:
+            pair_options(ungated(name))
     return list(names)
+
+
+def is_mixture(name: str) -> bool:
+    """Whether a name asks for mixture normalization."""
+    return name.split("[")[0] == MIXTURE
+
+
+def mixture_options(name: str) -> dict[str, Any]:
+    """``mixture[per_channel,5]`` -> the options of a layer; without them one mixture of three components.
+
+    Raises:
+        ValueError: something in brackets that is neither a form nor a number of components.
+    """
+    match = re.fullmatch(rf"{MIXTURE}(?:\[([^\[\]]+)\])?", name)
+    options: dict[str, Any] = {"components": 3, "mixture": FORMS[0]}
+    for part in (match[1] or "").split(",") if match and match[1] else ():
+        part = part.strip()
+        if part in FORMS:
+            options["mixture"] = part
+        elif part.isdigit() and int(part) > 0:
+            options["components"] = int(part)
+        else:
+            match = None
+            break
+    if match is None:
+        raise ValueError(
+            f"{name!r}: allowed are {MIXTURE}, and in brackets after it a number of components, at least 1, and "
+            f"one of {', '.join(FORMS)}"
+        )
+    return options
 
 
 def gated(name: str) -> bool:
@@ -162,7 +207,8 @@ def pair_options(name: str) -> dict[str, Any]:
         hint = did_you_mean(name, QUADRANGLE_PARAMETERS)
         raise ValueError(
             f"pair {name!r} is unknown{hint}: allowed are all, {', '.join(QUADRANGLE_PARAMETERS)}, "
-            f"each also as name[exact] or name[alpha=0.6], and {GATED}, {GATED}[name] for instance enhancement"
+            f"each also as name[exact] or name[alpha=0.6], {GATED}, {GATED}[name] for instance enhancement, and "
+            f"{MIXTURE}, {MIXTURE}[5], {MIXTURE}[per_channel] for mixture normalization"
         )
     options: dict[str, Any] = {"quadrangle": match[1]}
     for part in (match[2] or "").split(",") if match[2] else ():

@@ -103,6 +103,14 @@ def _gated(row: Row) -> bool:
     return row["pair"].split("[")[0] == "iebn"
 
 
+def _mixture(row: Row, form: str = "") -> bool:
+    """Whether a row is of mixture normalization, of one form or of any."""
+    name = row["pair"]
+    return name.split("[")[0] == "mixture" and (
+        not form or ("per_channel" in name) == (form == "per_channel")
+    )
+
+
 def _large(row: Row) -> bool:
     return int(row["elements"]) >= MILLION
 
@@ -120,7 +128,7 @@ NORM = (
     ),
     Goal(
         "CPU, the other pairs: at most 1.2 times BatchNorm + ReLU",
-        lambda row: _cpu(row) and not _named(row) and not _gated(row),
+        lambda row: _cpu(row) and not _named(row) and not _gated(row) and not _mixture(row),
         *("ratio", 1.2),
     ),
     Goal(
@@ -129,18 +137,28 @@ NORM = (
         *("ratio", 1.2),
     ),
     Goal(
+        "CPU, one mixture a layer: at most 1.5 times BatchNorm + ReLU",
+        lambda row: _cpu(row) and _mixture(row, "joint"),
+        *("ratio", 1.5),
+    ),
+    Goal(
+        "CPU, a mixture for each channel: at most 2 times BatchNorm + ReLU",
+        lambda row: _cpu(row) and _mixture(row, "per_channel"),
+        *("ratio", 2.0),
+    ),
+    Goal(
         "CPU, std, mad and cvar, a million elements or more: at most 1.5 times the limit of memory bandwidth",
         lambda row: _cpu(row) and _named(row) and _large(row),
         *("of_limit", 1.5),
     ),
     Goal(
         "GPU: at most the time of the faster of BatchNorm + ReLU eager and compiled",
-        _gpu,
+        lambda row: _gpu(row) and not _mixture(row),
         *("ratio_best", 1.0),
     ),
     Goal(
         "GPU, beyond the L2 cache: at least 80 % of the copy bandwidth (1.25 times the limit)",
-        lambda row: _gpu(row) and row["beyond_cache"] == "yes",
+        lambda row: _gpu(row) and not _mixture(row) and row["beyond_cache"] == "yes",
         *("of_limit", 1.25),
     ),
     Goal(
@@ -153,7 +171,7 @@ NORM = (
 TRAIN = tuple(
     Goal(
         f"training step, {mode}: images/s at least {bound} times the same net's with BatchNorm + ReLU",
-        lambda row, mode=mode: _ours(row) and row["mode"] == mode,
+        lambda row, mode=mode: _ours(row) and not _mixture(row) and row["mode"] == mode,
         *("ratio", bound, True, "arm", ("net", "batch", "precision")),
     )
     for mode, bound in (("eager", 1.0), ("compiled", 0.97))

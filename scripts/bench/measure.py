@@ -9,8 +9,9 @@ from typing import Any
 import torch
 
 from . import gate
-from .cases import DTYPES, LAYOUTS, Case, gated, input_of, pair_of
+from .cases import DTYPES, LAYOUTS, Case, gated, input_of, is_mixture, pair_of
 from .environment import COLUMNS as ENVIRONMENT
+from .gate_mixture import check_mixture
 from .providers import REFERENCE, Provider, attempt, kept_bytes, step_of
 from .timing import Clock, DeviceClock, Samples, Spread, WallClock, copy_seconds, interleave, ratios, spread
 
@@ -80,9 +81,11 @@ def _prepared(
 ) -> tuple[Any, int] | None:
     """(step, bytes kept) of a provider that may be timed; None where the gate refuses."""
     if provider.ours:
-        verdict = gate.check(
-            case, pair_of(provider.pair), provider.choice, device, gated=gated(provider.pair)
-        )
+        if is_mixture(provider.pair):
+            verdict = check_mixture(case, provider.pair, provider.choice, device)
+        else:
+            pair = pair_of(provider.pair)
+            verdict = gate.check(case, pair, provider.choice, device, gated=gated(provider.pair))
         row |= {"gate_error": verdict.worst, "gate_where": verdict.where}
         if not verdict.passed:
             row["status"] = "gate failed"

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from gbn import kernels
-from gbn.nn import GeneralizedBatchNorm2d, InstanceEnhancementBatchNorm2d
+from gbn.kernels import mixture
+from gbn.nn import GeneralizedBatchNorm2d, InstanceEnhancementBatchNorm2d, MixtureNorm2d
 
-from .cases import Case, gated, pair_of, pair_options, ungated
+from .cases import Case, gated, is_mixture, mixture_options, pair_of, pair_options, ungated
 from .timing import Step
 
 REFERENCE, COMPILED = "bn+relu", "bn+relu compiled"
@@ -34,6 +35,8 @@ class Provider:
     def build(self, case: Case, device: torch.device) -> nn.Module:
         """The layer for a case, in training mode."""
         channels = case.shape[1]
+        if is_mixture(self.pair):
+            return MixtureNorm2d(channels, act="relu", device=device, **mixture_options(self.pair))
         if self.ours:
             kind = InstanceEnhancementBatchNorm2d if gated(self.pair) else GeneralizedBatchNorm2d
             return kind(channels, act="relu", device=device, **pair_options(ungated(self.pair)))
@@ -48,6 +51,9 @@ class Provider:
         """What really computes it."""
         if not self.ours:
             return "inductor" if self.name == COMPILED else "torch"
+        if is_mixture(self.pair):
+            with kernels.using(self.choice):
+                return mixture.implementation(x, mixture_options(self.pair)["components"])
         pair = pair_of(self.pair)
         with kernels.using(self.choice):
             return kernels.implementation(x, pair.statistic, pair.deviation)

@@ -10,16 +10,25 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gbn import kernels, models
-from gbn.nn import norm_layer
+from gbn.nn import NormFactory, norm_layer
 from gbn.suggest import did_you_mean
 
-from .cases import LAYOUTS, SMALL, pair_options
+from .cases import (
+    LAYOUTS,
+    SMALL,
+    gated,
+    is_mixture,
+    mixture_options,
+    pair_names,
+    pair_options,
+    ungated,
+)
 from .environment import COLUMNS as ENVIRONMENT
 from .providers import attempt
 from .timing import Samples, Step, WallClock, interleave, ratios, spread
 
 BASE = "bn"
-DEFAULT_ARMS = (BASE, "gbn_std", "gbn_mad", "gbn_cvar")
+DEFAULT_ARMS = (BASE, "gbn_std", "gbn_mad", "gbn_cvar", "iebn", "mixture")
 PRECISIONS = ("float32", "bfloat16", "float16")
 CHECKED = 3  # first losses that are looked at
 COLUMNS = (
@@ -73,8 +82,9 @@ class Setting:
 def parse_arm(name: str) -> tuple[str, str]:
     """The pair and the choice of kernels of an arm, both empty for ``bn``.
 
-    Arms are ``bn`` and ``gbn_<pair>`` with a pair as in bench_norm.py (``gbn_cvar``, ``gbn_cvar[exact]``); with
-    ``@reference`` after it the reference kernels compute it.
+    Arms are ``bn`` and ``gbn_<pair>`` with a pair as in bench_norm.py (``gbn_cvar``, ``gbn_cvar[exact]``), and
+    ``iebn``, ``iebn[cvar]``, ``mixture``, ``mixture[5]`` named as there; with ``@reference`` after it the reference
+    kernels compute it.
 
     Raises:
         ValueError: another name.
@@ -82,13 +92,25 @@ def parse_arm(name: str) -> tuple[str, str]:
     if name == BASE:
         return "", ""
     arm, at, choice = name.partition("@")
-    if not arm.startswith("gbn_") or (at and choice != "reference"):
+    pair = arm.removeprefix("gbn_")
+    if (arm == pair) != (gated(pair) or is_mixture(pair)) or (at and choice != "reference"):
         hint = did_you_mean(name, DEFAULT_ARMS)
         raise ValueError(
-            f"arm {name!r} is unknown{hint}: allowed are bn, gbn_<pair> and gbn_<pair>@reference"
+            f"arm {name!r} is unknown{hint}: allowed are bn, gbn_<pair>, iebn, iebn[<pair>], mixture and "
+            "mixture[<options>], each also with @reference but bn"
         )
-    pair_options(arm.removeprefix("gbn_"))
-    return arm.removeprefix("gbn_"), choice or "auto"
+    pair_names([pair])
+    return pair, choice or "auto"
+
+
+def norm_of(pair: str) -> NormFactory:
+    """The norm of an arm's pair; BatchNorm for none."""
+    if not pair:
+        return norm_layer("bn")
+    if is_mixture(pair):
+        return norm_layer("mixture", **mixture_options(pair))
+    gate = {"instance_enhancement": True} if gated(pair) else {}
+    return norm_layer("gbn", **pair_options(ungated(pair)), **gate)
 
 
 class Arm:
@@ -97,7 +119,7 @@ class Arm:
     def __init__(self, name: str, setting: Setting, device: torch.device) -> None:
         self.name, self.setting, self.device = name, setting, device
         self.pair, self.choice = parse_arm(name)
-        norm = norm_layer("gbn", **pair_options(self.pair)) if self.pair else norm_layer("bn")
+        norm = norm_of(self.pair)
         network, options = SMALL[setting.net]
         model = models.build(
             network, norm, in_channels=3, num_classes=10, image_size=32, width=setting.width, **options

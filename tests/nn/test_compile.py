@@ -44,9 +44,11 @@ def test_compiled_layer_equals_eager(method: str, options: dict[str, Any], backe
         a, b = x.clone().requires_grad_(), x.clone().requires_grad_()
         eager.train(training), compiled.train(training)
         ya, yb = eager(a), compiled(b)
-        torch.testing.assert_close(yb, ya, rtol=1e-5, atol=1e-5)
+        # An eager mixture is fitted by compiled passes, which sum in another order.
+        atol = 1e-4 if method == "mixture" else 1e-5
+        torch.testing.assert_close(yb, ya, rtol=1e-5, atol=atol)
         ya.backward(g), yb.backward(g)
-        torch.testing.assert_close(b.grad, a.grad, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(b.grad, a.grad, rtol=1e-4, atol=atol)
     for p, q in zip(eager.parameters(), compiled_from.parameters(), strict=True):
         torch.testing.assert_close(q.grad, p.grad, rtol=1e-4, atol=1e-4)
     for p, q in zip(eager.buffers(), compiled_from.buffers(), strict=True):

@@ -23,6 +23,7 @@ def bench(monkeypatch, root):
         "cases",
         "coldstart",
         "gate",
+        "gate_mixture",
         "goals",
         "command",
         "markdown",
@@ -118,6 +119,18 @@ class TestCases:
         assert bench.cases.ungated("iebn[cvar,alpha=0.6,exact]") == "cvar[alpha=0.6,exact]"
         assert bench.cases.pair_of("iebn[mad]") == bench.cases.pair_of("mad")
         assert bench.cases.pair_of("iebn").is_mean_and_std
+        assert bench.cases.pair_names(["mixture[per_channel, 5]", "mixture"]) == [
+            "mixture[per_channel, 5]",
+            "mixture",
+        ]
+        assert bench.cases.mixture_options("mixture") == {"components": 3, "mixture": "joint"}
+        assert bench.cases.mixture_options("mixture[per_channel,5]") == {
+            "components": 5,
+            "mixture": "per_channel",
+        }
+        for name in ("mixture[0]", "mixture[]", "mixture[jiont]", "mixture[3"):
+            with pytest.raises(ValueError, match="a number of components, at least 1"):
+                bench.cases.pair_names([name])
         for name, message in (
             ("iebn[cvra]", "did you mean 'cvar'"),
             ("cvra", "did you mean 'cvar'"),
@@ -211,7 +224,36 @@ class TestGate:
         assert not verdict.passed
 
 
+class TestMixtureGate:
+    def test_wrong_kernels_are_not_passed(self, bench, monkeypatch):
+        """Kernels whose moments are a thousandth off fail where they are wrong; right ones pass."""
+        from gbn import kernels
+
+        case = bench.cases.Case((8, 6, 7, 5), "float32", "contiguous", "")
+        gate, cpu = bench.gate_mixture, torch.device("cpu")
+        for name in ("mixture", "mixture[per_channel]"):
+            assert gate.check_mixture(case, name, "auto", cpu).passed
+        right = gate.normalize_by_batch
+
+        def wrong(x, mixture, *rest, **options):
+            y, moments = right(x, mixture, *rest, **options)
+            ours = x.dtype == torch.float32 and kernels.selected("cpu") != "reference"
+            return (y * 1.001 if ours else y), moments
+
+        monkeypatch.setattr(gate, "normalize_by_batch", wrong)
+        verdict = gate.check_mixture(case, "mixture", "auto", cpu)
+        assert not verdict.passed
+        assert "(L2)" in str(verdict)
+
+
 class TestNorm:
+    def test_mixtures_are_timed_too(self, bench, tmp_path):
+        status, _, rows = norm(bench, tmp_path, "--pairs", "mixture", "mixture[per_channel]")
+        assert status == 0
+        assert [row["provider"] for row in rows] == ["bn+relu", "mixture", "mixture[per_channel]"]
+        assert [row["implementation"] for row in rows[1:]] == ["numba", "numba"]
+        assert all(row["status"] == "ok" and float(row["gate_error"]) <= 1 for row in rows[1:])
+
     def test_files(self, bench, tmp_path):
         status, path, rows = norm(
             bench, tmp_path, "--pairs", "std", "iebn[cvar,exact]", "--kernels", "auto", "reference"
@@ -361,6 +403,14 @@ class TestGoals:
             (True, "iebn[cvar]", True), (True, "iebn", False),
         ]  # fmt: skip
 
+    def test_mixtures_have_bounds_of_their_own(self, bench):
+        names = ("mixture", "mixture[5]", "mixture[per_channel]")
+        rows = [row_of(name, ratio="1.6") for name in names]
+        found = [v for v in bench.goals.judge(rows, bench.goals.NORM) if v.goal.column == "ratio"]
+        assert [(v.group, v.goal.bound, v.met) for v in found] == [
+            ("mixture", 1.5, False), ("mixture[5]", 1.5, False), ("mixture[per_channel]", 2.0, True),
+        ]  # fmt: skip
+
     def test_what_was_not_measured_is_not_met(self, bench):
         rows = (
             row_of("std"),
@@ -450,7 +500,11 @@ class TestTrain:
 
     def test_arms_by_name(self, bench):
         assert bench.training.parse_arm("gbn_cvar[exact]@reference") == ("cvar[exact]", "reference")
-        for name in ("gbn", "bn@reference", "gbn_cvar@fast", "layer"):
+        assert bench.training.parse_arm("iebn") == ("iebn", "auto")
+        assert bench.training.parse_arm("mixture[5]@reference") == ("mixture[5]", "reference")
+        for name, method in (("", "bn"), ("iebn[mad]", "gbn"), ("mixture[5]", "mixture"), ("mad", "gbn")):
+            assert bench.training.norm_of(name).method == method
+        for name in ("gbn", "bn@reference", "gbn_cvar@fast", "layer", "gbn_iebn", "gbn_mixture"):
             with pytest.raises(ValueError, match=r"allowed are bn, gbn_<pair>"):
                 bench.training.parse_arm(name)
 

@@ -75,7 +75,7 @@ from .call import (
     blocks_of,
     clear,
 )
-from .settle import LOG2E, TINY, log2
+from .settle import LOG2E, TINY, log2, variance
 
 __all__ = ["backward", "forward", "logits_of_channel", "measure", "scratch_size"]
 
@@ -167,8 +167,7 @@ def _measured(a, c, eps, sums, table, number):
     for k in range(number):
         place, divisor = k * a[CHANNELS] + c, max(sums[k], TINY)
         mean = sums[2 * number + k] / divisor
-        var = sums[3 * number + k] / divisor - mean * mean
-        var = 0.0 if var < 0.0 else var  # NaN stays
+        var = variance(sums[3 * number + k] / divisor, mean)
         factor = 1.0 / math.sqrt(divisor / count * (var + eps))
         floats(a[SHARES])[place], floats(a[VAR])[place] = sums[k] / count, var
         floats(a[MEAN])[place] = mean + np.float64(floats(a[CENTRE])[c])

@@ -39,7 +39,7 @@ from .call import (
     place_of,
 )
 
-__all__ = ["LOG2E", "TINY", "differentiated", "log2", "logits_of", "measured"]
+__all__ = ["LOG2E", "TINY", "differentiated", "log2", "logits_of", "measured", "variance"]
 
 #: Logarithms are to base 2: the posteriors are made by powers of 2.
 LOG2E = 1.0 / math.log(2.0)
@@ -60,7 +60,7 @@ def logits_of(a):
     channels, number = a[CHANNELS], a[COMPONENTS]
     table, constants, centre = floats(a[LOGITS]), floats(a[CONSTANTS]), floats(a[CENTRE])
     weights, means, variances = floats(a[MIXTURE_WEIGHT]), floats(a[MIXTURE_MEAN]), floats(a[MIXTURE_VAR])
-    width = 2 * number + 1
+    width, kept = 2 * number + 1, doubles(a[PARTIAL])
     for k in range(number):
         product, constant = 1.0, 0.0
         for c in range(channels):
@@ -75,7 +75,13 @@ def logits_of(a):
             if not 1e-200 < product < 1e200:  # a logarithm of many variances at once
                 constant -= 0.5 * log2(product)
                 product = 1.0
-        constants[k] = constant - 0.5 * log2(product) + log2(np.float64(weights[k]))
+        kept[k] = constant - 0.5 * log2(product) + log2(np.float64(weights[k]))
+    # Only differences count, and a constant in the hundreds would be rounded for all samples alike.
+    top = kept[0]
+    for k in range(1, number):
+        top = max(top, kept[k])
+    for k in range(number):
+        constants[k] = kept[k] - top
 
 
 @compiled
@@ -93,6 +99,14 @@ def _gain_of(a, c):
 
 
 @compiled
+def variance(square, mean):
+    """From the mean square about the centre and the mean; 0 for a single sample, whose square is rounded as here."""
+    narrow = np.float32(mean)
+    found = np.float64(np.float32(square)) - np.float64(np.float32(narrow * narrow))
+    return 0.0 if found < 0.0 else found  # NaN stays
+
+
+@compiled
 def measured(a, eps):
     """From the sums: moments, what the backward pass needs of them, and the table that y is made by (joint)."""
     channels, number = a[CHANNELS], a[COMPONENTS]
@@ -106,8 +120,7 @@ def measured(a, eps):
         floats(a[SHARES])[k], floats(a[CONCENTRATION])[k] = total / count, squares / divisor / divisor
         for c in range(channels):
             mean = _summed(a, 2 * number * c + k) / divisor
-            var = _summed(a, 2 * number * c + number + k) / divisor - mean * mean
-            var = 0.0 if var < 0.0 else var  # NaN stays
+            var = variance(_summed(a, 2 * number * c + number + k) / divisor, mean)
             factor = 1.0 / math.sqrt(divisor / count * (var + eps))
             place = k * channels + c
             floats(a[MEAN])[place], floats(a[VAR])[place] = mean + np.float64(centre[c]), var
