@@ -205,7 +205,7 @@ def test_preactivation_block_keeps_the_shortcut_path_clean():
         ("preact_resnet", {"shortcut": "a"}, "'a' was given"),
         ("cnn", {"last_kernel": 4}, "3 or 5, 4 was given"),
         ("mlp", {"depth": 0}, "at least 1, 0 was given"),
-        ("resnt", {}, r"unknown model 'resnt' \(did you mean 'resnet'\?\); allowed: cnn, densenet, lenet"),
+        ("resnt", {}, r"unknown model 'resnt' \(did you mean 'resnet'\?\); allowed: cnn, dcgan, densenet"),
         ("cnn", {"widht": 0.5}, r"no option 'widht' \(did you mean 'width'\?\); allowed: in_channels"),
         ("cnn", {"zzz": 0.5}, "no option 'zzz'; allowed"),
     ],
