@@ -179,12 +179,12 @@ def draw(rows: Sequence[dict[str, Any]], path: Path) -> None:
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
-    from gbn.analysis.plots import _RC, COLOURS, DPI, WIDTH
+    from gbn.figures.style import COLOURS, DPI, RC, WIDTH
 
     at_start = [row for row in rows if int(row["update"]) == 0 and row["trained"] == "none"]
     table = medians(rows)
     layers = sorted({layer for _, layer, _ in table})
-    with mpl.rc_context(_RC):
+    with mpl.rc_context(dict(RC)):
         figure = Figure(figsize=(WIDTH, 0.42 * WIDTH), dpi=DPI, layout="constrained")
         units, course = figure.subplots(1, 2, width_ratios=(1, 1.25))
         for layer, marker in zip(layers, "os^", strict=False):

@@ -40,6 +40,7 @@ def run() -> int:
     add("--out", metavar="DIR", help="gets profiles/ (default: as for the tables)")
     args = parser.parse_args()
     from gbn.analysis.results import output_folder
+    from gbn.figures.style import save
 
     chosen = ("experiments", "source", "arms", "controls", "unit", "r_max", "measure", "first_hit")
     selection = {key: getattr(args, key) for key in chosen}
@@ -50,9 +51,7 @@ def run() -> int:
     folder.mkdir(parents=True, exist_ok=True)
     for suffix, text in texts.items():
         (folder / f"{args.name}{suffix}").write_text(text, encoding="utf-8")
-    # Without dates and versions in it, an unchanged figure is an unchanged file.
-    figure.savefig(folder / f"{args.name}.png", metadata={"Software": None})
-    figure.savefig(folder / f"{args.name}.pdf", metadata={"CreationDate": None})
+    save(figure, folder / args.name)
     print(texts[".md"].partition("\n")[2])
     print("Written:", *(folder / f"{args.name}{end}" for end in (*texts, ".png", ".pdf")), sep="\n  ")
     return 0

@@ -68,12 +68,13 @@ def main() -> int:
     try:
         name, runs = chosen(args)
         from gbn.analysis import samples
+        from gbn.figures.style import save
 
         store = RunStore(args.results)
         folders = {label: store.path(run_id) for label, run_id in runs.items()}
         figure = samples.draw(folders, args.at, args.images)
         out = args.out if args.out is not None else Path(args.results) / "figures"
-        print("Written:", *samples.save(figure, out / name), sep="\n  ")
+        print("Written:", *save(figure, out / name), sep="\n  ")
     except (ConfigError, StoreError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

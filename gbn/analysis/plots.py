@@ -23,24 +23,11 @@ from gbn.analysis.compare import Comparison
 from gbn.analysis.labels import label_ends
 from gbn.analysis.lines import Line, difference_line, mean_line
 from gbn.analysis.targets import Unit
+from gbn.figures.style import COLOURS, DPI, RC, REFERENCE, STYLES, WIDTH
+from gbn.figures.style import save as save_figure
 from gbn.store.measures import Measure
 
-#: Okabe and Ito's colours; black is the reference's.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-STYLES: tuple[Any, ...] = (
-    *("-", (0, (6, 1.5, 1, 1.5)), (0, (1.5, 1.2)), (0, (8, 2)), (0, (3, 1))),
-    (0, (4, 1, 1, 1, 1, 1)),
-)
-REFERENCE: tuple[str, Any] = ("#000000", (0, (4, 2)))
-WIDTH, ROW_HEIGHT, DPI = 7.2, 2.0, 200
-TOP, BOTTOM = 0.55, 0.85  # inches for title and caption
-_RC = {
-    "font.size": 8,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.linewidth": 0.6,
-    "pdf.fonttype": 42,  # text stays text
-}
+ROW_HEIGHT, TOP, BOTTOM = 2.0, 0.55, 0.85  # inches; the last two for title and caption
 
 
 @dataclass(frozen=True)
@@ -80,7 +67,7 @@ def rows_of(comparison: Comparison, setting: str) -> list[Row]:
 
 def draw(comparison: Comparison, setting: str, unit: Unit, linear: bool = False) -> Figure:
     """The figure of one setting against `unit`, on a logarithmic axis unless `linear`."""
-    with mpl.rc_context(_RC):
+    with mpl.rc_context(dict(RC)):
         rows = rows_of(comparison, setting)
         compared = comparison.runs.plan.reference in comparison.arms(setting) and any(
             len(row.arms) > 1 for row in rows
@@ -143,11 +130,7 @@ def save(comparison: Comparison, folder: Path, linear: bool = False) -> tuple[li
         for unit in units:
             figure = draw(comparison, setting, unit, linear)
             stem = "-".join(filter(None, (comparison.runs.plan.name, _slug(setting), unit)))
-            # Without dates and versions in it, an unchanged figure is an unchanged file.
-            with mpl.rc_context(_RC):
-                figure.savefig(folder / f"{stem}.png", metadata={"Software": None})
-                figure.savefig(folder / f"{stem}.pdf", metadata={"CreationDate": None})
-            paths += [folder / f"{stem}.png", folder / f"{stem}.pdf"]
+            paths += save_figure(figure, folder / stem)
     return paths, notes
 
 

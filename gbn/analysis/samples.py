@@ -12,8 +12,10 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
+from gbn.figures.style import DPI, RC
+
 _NAME = re.compile(r"samples-(\d+)\.png")
-_RC = {"font.family": "DejaVu Sans", "font.size": 7, "pdf.fonttype": 42, "savefig.dpi": 200}
+_RC = {**RC, "font.size": 7}
 
 #: Rows and columns of a saved picture.
 GRID = 8
@@ -71,7 +73,9 @@ def draw(folders: Mapping[str, Path], at: Sequence[int] | None = None, images: i
         raise ValueError("the runs have no update in common of which there are pictures")
     side = min(1.4, 7.0 / len(found))
     with mpl.rc_context(_RC):
-        figure = Figure(figsize=(side * len(found) + 0.5, side * len(rows) + 0.3), layout="constrained")
+        figure = Figure(
+            figsize=(side * len(found) + 0.5, side * len(rows) + 0.3), layout="constrained", dpi=DPI
+        )
         axes = figure.subplots(len(rows), len(found), squeeze=False)
         for row, update in zip(axes, rows, strict=True):
             for panel, (label, files) in zip(row, found.items(), strict=True):
@@ -82,13 +86,3 @@ def draw(folders: Mapping[str, Path], at: Sequence[int] | None = None, images: i
                     panel.set_title(label.replace("[", "\n["), fontsize=6)
             row[0].set_ylabel(f"update {update:,}", fontsize=6)
     return figure
-
-
-def save(figure: Figure, stem: Path) -> list[Path]:
-    """Write PNG and PDF; without dates and versions in them, an unchanged figure is an unchanged file."""
-    stem.parent.mkdir(parents=True, exist_ok=True)
-    paths = [stem.with_name(f"{stem.name}.{kind}") for kind in ("png", "pdf")]
-    with mpl.rc_context(_RC):
-        figure.savefig(paths[0], metadata={"Software": None})
-        figure.savefig(paths[1], metadata={"CreationDate": None})
-    return paths

@@ -109,7 +109,7 @@ class SegmentationEvaluator:
         return found
 
     def _overlay(self, model: nn.Module) -> bytes:
-        from gbn.analysis.segmentation_plots import Overlay, overlay_figure, representatives
+        from gbn.figures.segmentation import Overlay, overlay_figure, representatives
 
         predicted, drawn, _ = self._predicted(model, self.val, torch.arange(len(self.val)))
         part = self.data.val
@@ -127,7 +127,7 @@ class SegmentationEvaluator:
         return _png(overlay_figure(cases, self.data.structures))
 
     def _areas(self, model: nn.Module) -> bytes:
-        from gbn.analysis.segmentation_plots import bland_altman_figure
+        from gbn.figures.segmentation import bland_altman_figure
 
         predicted, drawn, _ = self._predicted(model, self.test, torch.arange(len(self.test)))
         part, structure = self.data.test, self.data.structures[0]

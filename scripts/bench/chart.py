@@ -9,21 +9,19 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
+from gbn.figures.style import COLOURS, DPI, RC, WIDTH
+
 from .goals import MILLION, NAMED, Row
 from .providers import COMPILED, REFERENCE
 
-# Okabe and Ito's colours (told apart with any colour vision) and shapes that tell them apart in grey; as in
-# gbn/analysis/plots.py, which needs packages that a borrowed GPU machine lacks. Black is BatchNorm's.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-MARKERS = ("o", "^", "D", "v", "P", "X")
+MARKERS = ("o", "^", "D", "v", "P", "X")  # tell arms apart in grey
 BASELINES = {REFERENCE: ("#000000", "s"), COMPILED: ("#7F7F7F", "s")}
-WIDTH, ROW_HEIGHT, DPI = 7.2, 2.6, 200
-_RC = {"font.size": 8, "axes.spines.top": False, "axes.spines.right": False, "axes.linewidth": 0.6}
+ROW_HEIGHT = 2.6  # inches
 
 
 def save(rows: Sequence[Row], path: Path) -> None:
     """Draw the timed rows as a PNG: a row of panels for each dtype and layout."""
-    with mpl.rc_context(_RC):
+    with mpl.rc_context(dict(RC)):
         draw(rows).savefig(path, metadata={"Software": None}, facecolor="white")
 
 

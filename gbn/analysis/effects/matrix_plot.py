@@ -14,10 +14,11 @@ from matplotlib.figure import Figure
 from gbn.analysis import headings
 from gbn.analysis.compare import Comparison
 from gbn.analysis.estimate import Estimate
-from gbn.analysis.plots import DPI
+from gbn.figures.style import DPI
+from gbn.figures.style import save as save_figure
 from gbn.store.measures import Measure
 
-_RC = {"font.size": 8, "axes.linewidth": 0.6, "pdf.fonttype": 42}
+_RC = {"font.size": 8, "axes.linewidth": 0.6, "pdf.fonttype": 42}  # a matrix keeps its frame
 
 
 def cells(comparison: Comparison, setting: str) -> dict[tuple[str, str], str]:
@@ -70,10 +71,7 @@ def save(comparison: Comparison, folder: Path) -> tuple[list[Path], list[str]]:
             continue
         stem = "-".join(filter(None, (comparison.runs.plan.name, setting, "matrix")))
         stem = stem.replace("/", "_").replace(" ", "_")
-        paths += [folder / f"{stem}.png", folder / f"{stem}.pdf"]
-        with mpl.rc_context(_RC):
-            figure.savefig(paths[-2], metadata={"Software": None})
-            figure.savefig(paths[-1], metadata={"CreationDate": None})
+        paths += save_figure(figure, folder / stem, _RC)
     return paths, notes
 
 

@@ -11,18 +11,12 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
 from gbn.analysis.labels import label_ends
-from gbn.analysis.plots import COLOURS, DPI, REFERENCE, STYLES
 from gbn.analysis.selection import BestSetting, rate_of
+from gbn.figures.style import COLOURS, DPI, RC, REFERENCE, STYLES
+from gbn.figures.style import save as save_figure
 from gbn.store import measures
 from gbn.store.measures import Measure
 
-_RC = {
-    "font.size": 8,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.linewidth": 0.6,
-    "pdf.fonttype": 42,
-}
 VALIDATION = measures.measure("val_full_accuracy")
 _WIDTH, _HEIGHT, _TOP, _BOTTOM, _ACROSS = 3.4, 2.1, 0.45, 0.55, 3
 
@@ -47,7 +41,7 @@ def draw(
         arm: (COLOURS[place % len(COLOURS)], STYLES[place % len(STYLES)]) for place, arm in enumerate(names)
     }
     looks[reference] = REFERENCE
-    with mpl.rc_context(_RC):
+    with mpl.rc_context(dict(RC)):
         width, height = max(_WIDTH * across, 5.0), _HEIGHT * down + _TOP + _BOTTOM
         figure = Figure(figsize=(width, height), dpi=DPI)
         grid = figure.subplots(down, across, squeeze=False).ravel().tolist()
@@ -84,13 +78,7 @@ def save(
     measure: Measure = VALIDATION,
 ) -> list[Path]:
     """Write ``<stem>.png`` and ``<stem>.pdf``."""
-    stem.parent.mkdir(parents=True, exist_ok=True)
-    paths = [stem.with_name(f"{stem.name}.{kind}") for kind in ("png", "pdf")]
-    figure = draw(found, title, reference, seeds, measure)
-    with mpl.rc_context(_RC):
-        figure.savefig(paths[0], metadata={"Software": None})
-        figure.savefig(paths[1], metadata={"CreationDate": None})
-    return paths
+    return save_figure(draw(found, title, reference, seeds, measure), stem)
 
 
 def _what(measure: Measure) -> str:

@@ -19,20 +19,15 @@ from gbn.analysis.compare import Comparison
 from gbn.analysis.estimate import Estimate
 from gbn.analysis.inference.sensitivity import PER_DECADE, STEP, speedup_curve
 from gbn.analysis.labels import label_ends
-from gbn.analysis.plots import COLOURS, DPI, STYLES, Row, rows_of
+from gbn.analysis.plots import Row, rows_of
 from gbn.analysis.targets import Unit
+from gbn.figures.style import COLOURS, DPI, RC, STYLES, WIDTH
+from gbn.figures.style import save as save_figure
 from gbn.store.measures import Measure
 
-WIDTH, ROW_HEIGHT, TOP, BOTTOM = 7.2, 1.9, 0.5, 0.95
+ROW_HEIGHT, TOP, BOTTOM = 1.9, 0.5, 0.95  # inches
 #: The vertical axis ends here, as a factor either way; intervals may reach beyond.
 MOST = 4.0
-_RC = {
-    "font.size": 8,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.linewidth": 0.6,
-    "pdf.fonttype": 42,
-}
 
 
 def draw(comparison: Comparison, setting: str, unit: Unit) -> Figure | None:
@@ -49,7 +44,7 @@ def draw(comparison: Comparison, setting: str, unit: Unit) -> Figure | None:
     }
     if not any(len(curve) > 1 for curve in curves.values()):
         return None
-    with mpl.rc_context(_RC):
+    with mpl.rc_context(dict(RC)):
         height = ROW_HEIGHT * len(rows) + TOP + BOTTOM
         figure = Figure(figsize=(WIDTH, height), dpi=DPI)
         axes = figure.subplots(len(rows), 1, squeeze=False, sharex=True)[:, 0].tolist()
@@ -90,10 +85,7 @@ def save(comparison: Comparison, folder: Path) -> tuple[list[Path], list[str]]:
                 break
             parts = (comparison.runs.plan.name, setting, "sensitivity", unit)
             stem = "-".join(filter(None, parts)).replace("/", "_").replace(" ", "_")
-            with mpl.rc_context(_RC):
-                figure.savefig(folder / f"{stem}.png", metadata={"Software": None})
-                figure.savefig(folder / f"{stem}.pdf", metadata={"CreationDate": None})
-            paths += [folder / f"{stem}.png", folder / f"{stem}.pdf"]
+            paths += save_figure(figure, folder / stem)
     return paths, notes
 
 

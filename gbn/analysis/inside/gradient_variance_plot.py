@@ -13,7 +13,7 @@ from matplotlib.ticker import FuncFormatter, NullFormatter
 from gbn.analysis.estimate import Estimate
 from gbn.analysis.inside.gradient_variance import Measured
 from gbn.analysis.labels import label_ends
-from gbn.analysis.plots import _RC, COLOURS, DPI, STYLES, WIDTH
+from gbn.figures.style import COLOURS, DPI, RC, STYLES, WIDTH
 
 _MARKERS = ("o", "s", "^", "D", "v", "P")
 
@@ -23,7 +23,7 @@ def draw(measured: Measured) -> Figure:
     header = measured.header
     baseline, exact = header["baseline"], header["exact"]
     compared = exact or baseline
-    with mpl.rc_context(_RC):
+    with mpl.rc_context(dict(RC)):
         below = 2 if measured.sizes else 1
         height = 1.0 + below * (0.75 + 0.17 * len(measured.arms))
         figure = Figure(figsize=(WIDTH, height), dpi=DPI)
@@ -170,5 +170,5 @@ def _dress(axes: Axes) -> None:
 
 def save(measured: Measured, path: Path) -> None:
     """Write the PNG; without dates and versions in it, an unchanged figure is an unchanged file."""
-    with mpl.rc_context(_RC):
+    with mpl.rc_context(dict(RC)):
         draw(measured).savefig(path, metadata={"Software": None})

@@ -22,14 +22,15 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 from gbn.analysis.compare import Comparison
 from gbn.analysis.estimate import LEVEL
 from gbn.analysis.inside.activations import QUANTITIES, SHOWN, Quantity, layers_to_show, seed_table
-from gbn.analysis.plots import COLOURS, DPI, REFERENCE, STYLES, Row, rows_of
+from gbn.analysis.plots import Row, rows_of
 from gbn.analysis.statistics import t_quantile
+from gbn.figures.style import COLOURS, DPI, RC, REFERENCE, STYLES, WIDTH
+from gbn.figures.style import save as save_figure
 
-WIDTH, ROW_HEIGHT, TOP, BOTTOM = 7.2, 1.0, 0.78, 0.98  # inches; the last two for title and caption
+ROW_HEIGHT, TOP, BOTTOM = 1.0, 0.78, 0.98  # inches; the last two for title and caption
 LEGEND_LINE, LEGEND_CHARACTERS = 0.15, 88  # inches a line, and what fits into one
 FEWEST_FOR_A_BAND = 3  # of two seeds the interval is thirteen standard errors wide: it hides everything
-_RC = {"font.size": 7, "axes.spines.top": False, "axes.spines.right": False, "axes.linewidth": 0.6}
-_RC |= {"pdf.fonttype": 42}
+_RC = {**RC, "font.size": 7}
 
 
 @dataclass(frozen=True)
@@ -123,11 +124,7 @@ def save(
             parts = (comparison.runs.plan.name, setting, "layers", subject if len(rows) > 1 else "")
             stem = "-".join(_slug(part) for part in parts if part)
             figure = draw(frame, comparison, setting, row, choice or Choice())
-            # Without dates and versions in it, an unchanged figure is an unchanged file.
-            with mpl.rc_context(_RC):
-                figure.savefig(folder / f"{stem}.png", metadata={"Software": None})
-                figure.savefig(folder / f"{stem}.pdf", metadata={"CreationDate": None})
-            paths += [folder / f"{stem}.png", folder / f"{stem}.pdf"]
+            paths += save_figure(figure, folder / stem, _RC)
     return paths, notes
 
 

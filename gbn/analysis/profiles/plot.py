@@ -8,16 +8,16 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from gbn.analysis.plots import _RC, COLOURS, DPI, REFERENCE, STYLES
 from gbn.analysis.profiles.score import Profile
 from gbn.analysis.profiles.tasks import Tasks
+from gbn.figures.style import COLOURS, DPI, RC, REFERENCE, STYLES, WIDTH
 
-WIDTH, HEIGHT = 7.2, 3.6
+HEIGHT = 3.6  # inches
 
 
 def draw(tasks: Tasks, profiles: Sequence[Profile], r_max: float) -> Figure:
     """rho against tau from 1 to `r_max`, the score behind each arm's name."""
-    with mpl.rc_context(_RC):
+    with mpl.rc_context(dict(RC)):
         figure = Figure(figsize=(WIDTH, HEIGHT), dpi=DPI)
         axes = figure.subplots()
         others = [one.arm for one in profiles if one.arm != tasks.reference]

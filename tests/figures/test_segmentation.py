@@ -9,7 +9,7 @@ from matplotlib.collections import PathCollection
 from matplotlib.colors import to_hex
 from matplotlib.contour import QuadContourSet
 
-from gbn.analysis.segmentation_plots import (
+from gbn.figures.segmentation import (
     DRAWN,
     PREDICTED,
     Overlay,
@@ -177,5 +177,5 @@ def test_wrong_areas():
 
 
 def test_figures_do_without_torch():
-    code = "import sys, gbn.analysis.segmentation_plots; sys.exit('torch' in sys.modules)"
+    code = "import sys, gbn.figures.segmentation; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -16,10 +16,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
-from gbn.analysis.plots import COLOURS, DPI, WIDTH
+from gbn.figures.style import COLOURS, DPI, RC, WIDTH
 
 DRAWN, PREDICTED = COLOURS[5], COLOURS[4]  # sky blue and orange: both stand out on grey tissue
-_RC = {"font.size": 8, "axes.titlesize": 8, "axes.linewidth": 0.6, "pdf.fonttype": 42}
+_RC = {**RC, "axes.titlesize": 8}
 
 
 @dataclass(frozen=True, eq=False)
@@ -214,7 +214,7 @@ def bland_altman_figure(
     """
     if not areas:
         raise ValueError("no arm to draw")
-    with mpl.rc_context(_RC | {"axes.spines.top": False, "axes.spines.right": False}):
+    with mpl.rc_context(dict(RC)):
         columns = min(len(areas), 3)
         rows = -(-len(areas) // columns)
         figure = Figure(
