@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator
 
 from gbn.analysis import headings, printed, statistics
+from gbn.analysis.beside import beside
 from gbn.analysis.compare import Comparison
 from gbn.analysis.effects.sections import effects
 from gbn.analysis.estimate import AA, NOTHING, Estimate, Figure
@@ -16,6 +17,9 @@ from gbn.analysis.targets import Unit
 def sections(comparison: Comparison, setting: str) -> Iterator[Section]:
     """The sub-tables of one setting."""
     yield _quality(comparison, setting)
+    further = beside(comparison, setting)
+    if further is not None:
+        yield further
     for unit in comparison.units(setting):
         if comparison.targets(setting):
             yield _targets(comparison, setting, unit)

@@ -9,7 +9,7 @@ import io
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import asdict
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -92,7 +92,7 @@ class SegmentationEvaluator:
 
     def final(self, model: nn.Module) -> dict[str, Any]:
         """Under ``patients``: a row of scores a structure and test patient, and one of all."""
-        predicted, drawn, _ = self._predicted(model, self.test, torch.arange(len(self.test)))
+        predicted, drawn = self.masks(model, "test")
         part = self.data.test
         rows = self.task.patients(predicted, drawn, part.patients, part.pixel_size, self.data.patients)
         return {"patients": [_finite(asdict(row)) for row in rows]}
@@ -111,7 +111,7 @@ class SegmentationEvaluator:
     def _overlay(self, model: nn.Module) -> bytes:
         from gbn.figures.segmentation import Overlay, overlay_figure, representatives
 
-        predicted, drawn, _ = self._predicted(model, self.val, torch.arange(len(self.val)))
+        predicted, drawn = self.masks(model, "val")
         part = self.data.val
         dice = self.task.scores(predicted, drawn, part.pixel_size).dice.nanmean(1).tolist()
         names = [self.data.patients[index] for index in part.patients.tolist()]
@@ -129,10 +129,9 @@ class SegmentationEvaluator:
     def _areas(self, model: nn.Module) -> bytes:
         from gbn.figures.segmentation import bland_altman_figure
 
-        predicted, drawn, _ = self._predicted(model, self.test, torch.arange(len(self.test)))
+        predicted, drawn = self.masks(model, "test")
         part, structure = self.data.test, self.data.structures[0]
-        pixel = part.pixel_size.double().prod(1)
-        areas = [(masks[:, 0].sum((1, 2)) * pixel).tolist() for masks in (predicted, drawn)]
+        areas = [areas_of(masks, part).tolist() for masks in (predicted, drawn)]
         names = [self.data.patients[index] for index in part.patients.tolist()]
         name = f"test part, {len(names)} slices"
         return _png(bland_altman_figure({name: (areas[0], areas[1])}, names, f"{self.data.unit}²", structure))
@@ -150,8 +149,16 @@ class SegmentationEvaluator:
         )
         return _finite({f"{name}_{key}": value for key, value in scores.items()})
 
-    def _predicted(self, model: nn.Module, part: SliceSet, indices: Tensor) -> tuple[Tensor, Tensor, float]:
-        return self.task.predict(model, part.batches(indices, BATCH), self.autocast())
+    def masks(self, model: nn.Module, name: Literal["val", "test"]) -> tuple[Tensor, Tensor]:
+        """Predicted and drawn masks of a part, bool (N, K, H, W) on the CPU; with running statistics."""
+        part = {"val": self.val, "test": self.test}[name]
+        found = self.task.predict(model, part.batches(torch.arange(len(part)), BATCH), self.autocast())
+        return found[:2]
+
+
+def areas_of(masks: Tensor, part: Slices) -> Tensor:
+    """Area of the first structure on each slice, float64 (N,), in the square of the set's unit."""
+    return masks[:, 0].sum((1, 2)) * part.pixel_size.double().prod(1)
 
 
 def _share(part: Slices, count: int) -> Tensor:

@@ -104,20 +104,67 @@ def overlay_figure(cases: Sequence[Overlay], structures: Sequence[str], caption:
             for row in range(2):
                 _grey(panels[row, column], case.image)
             panels[0, column].set_title(case.title)
-            for drawn, predicted in zip(case.drawn, case.predicted, strict=True):
-                _outline(panels[1, column], drawn, DRAWN, "-")
-                _outline(panels[1, column], predicted, PREDICTED, (0, (3, 1.5)))
-        handles = [
-            Line2D([], [], color=DRAWN, label=f"drawn contours of {' and '.join(structures)}"),
-            Line2D([], [], color=PREDICTED, linestyle=(0, (3, 1.5)), label="predicted"),
-        ]
+            _contours(panels[1, column], case)
         height = figure.get_figheight()
         anchor = (0.5, (0.2 if caption else 0.0) / height)
-        figure.legend(handles=handles, ncols=2, frameon=False, loc="lower center", bbox_to_anchor=anchor)
+        figure.legend(
+            handles=_handles(structures), ncols=2, frameon=False, loc="lower center", bbox_to_anchor=anchor
+        )
         if caption:
             figure.text(0.5, 0.06 / height, caption, ha="center", va="bottom", fontsize=7)
         figure.subplots_adjust(0.01, 0.5 / height, 0.99, 1 - 0.22 / height, 0.03, 0.03)
         return figure
+
+
+def comparison_figure(cases: Mapping[str, Mapping[str, Overlay]], structures: Sequence[str]) -> Figure:
+    """The same slices as several arms see them: a row a slice, the image alone first, then a column an arm.
+
+    Args:
+        cases: what a slice is -> arm -> its contours; the same arms and the same image in a row.
+        structures: names of the masks' channels, for the legend.
+
+    Raises:
+        ValueError: no case, or rows with different arms.
+    """
+    if not cases or not all(cases.values()):
+        raise ValueError("no case to draw")
+    arms = list(next(iter(cases.values())))
+    for name, row in cases.items():
+        if list(row) != arms:
+            raise ValueError(f"{name}: arms {', '.join(row)}, in the first row {', '.join(arms)}")
+    with mpl.rc_context(_RC):
+        side = min(1.7, (WIDTH - 0.2) / (len(arms) + 1))
+        size = (side * (len(arms) + 1) + 0.2, side * len(cases) + 0.75)
+        figure = Figure(figsize=size, dpi=DPI)
+        panels = figure.subplots(len(cases), len(arms) + 1, squeeze=False)
+        for axes, (name, row) in zip(panels, cases.items(), strict=True):
+            overlays = list(row.values())
+            _grey(axes[0], overlays[0].image)
+            axes[0].annotate(
+                name, (-0.06, 0.5), xycoords="axes fraction", rotation=90, va="center", ha="right"
+            )
+            for panel, overlay in zip(axes[1:], overlays, strict=True):
+                _grey(panel, overlay.image)
+                _contours(panel, overlay)
+                panel.text(0.03, 0.03, overlay.title, color="white", fontsize=6.5, transform=panel.transAxes)
+        for panel, arm in zip(panels[0][1:], arms, strict=True):
+            panel.set_title(arm.replace("[", "\n["), fontsize=7)
+        figure.legend(handles=_handles(structures), ncols=2, frameon=False, loc="lower center")
+        figure.subplots_adjust(0.2 / size[0], 0.33 / size[1], 1, 1 - 0.4 / size[1], 0.03, 0.03)
+        return figure
+
+
+def _contours(axes: Axes, overlay: Overlay) -> None:
+    for drawn, predicted in zip(overlay.drawn, overlay.predicted, strict=True):
+        _outline(axes, drawn, DRAWN, "-")
+        _outline(axes, predicted, PREDICTED, (0, (3, 1.5)))
+
+
+def _handles(structures: Sequence[str]) -> list[Line2D]:
+    return [
+        Line2D([], [], color=DRAWN, label=f"drawn contours of {' and '.join(structures)}"),
+        Line2D([], [], color=PREDICTED, linestyle=(0, (3, 1.5)), label="predicted"),
+    ]
 
 
 def _grey(axes: Axes, image: NDArray[np.floating[Any]]) -> None:

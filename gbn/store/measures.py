@@ -223,6 +223,17 @@ def _parsed(key: str) -> Measure | None:
     return Measure(key, family, split=_SPLITS[found["split"]], exact=exact, whole=whole, **written)
 
 
+def companions(final: Measure) -> list[Measure]:
+    """What is measured along with the Dice of a test set, structure by structure: Dice, APD, good contours.
+
+    Of any other measure nothing: a key of the result need not be in a curve.
+    """
+    if final.family != "dice" or final.split != "test":
+        return []
+    families = ("dice", "apd_px", "apd_mm", "good_contours_px", "good_contours_mm")
+    return [measure(f"test_{family}_{of}") for family in families for of in _STRUCTURES]
+
+
 def _examples() -> list[str]:
     families = ("accuracy", "loss", "dice", "apd_px", "apd_mm", "good_contours_px", "good_contours_mm")
     structured = [f"{family}_{of}" for family in families[2:] for of in _STRUCTURES]

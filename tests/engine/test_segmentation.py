@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
+from gbn import kernels
 from gbn.config.compose import compose
 from gbn.engine.build import build_data, build_model, load_slices
 from gbn.engine.run import run
@@ -117,6 +118,42 @@ def test_stopped_again_and_again_equals_uninterrupted(config, tmp_path, norm):
     assert summaries[0] == summaries[1]
     for path in one.path(whole.run_id).glob("*.png"):
         assert path.read_bytes() == (other.path(whole.run_id) / path.name).read_bytes(), path.name
+
+
+GOLDEN_RUNS = {
+    "bn": ("norm=bn",),
+    "unet": ("norm=none", "model.activation=relu"),
+    "gbn_cvar": ("norm=gbn_cvar",),
+    "gbn_cvar_relu": ("norm=gbn_cvar", "model.activation=relu"),
+    "mixture": ("norm=mixture",),
+    "by_slice": ("norm=iebn", "task.dice_over=slice", "dataset.augment=affine"),
+}
+GOLDEN = {
+    "bn": [1.473859, 1.465281, 1.534994, 1.493843, 1.545114, 1.511766],
+    "unet": [1.524619, 1.509055, 1.570421, 1.534298, 1.574511, 1.546151],
+    "gbn_cvar": [1.513047, 1.504100, 1.587978, 1.544053, 1.599735, 1.567030],
+    "gbn_cvar_relu": [1.506127, 1.497927, 1.571144, 1.533942, 1.573750, 1.552303],
+    "mixture": [1.504165, 1.499022, 1.565250, 1.530155, 1.567502, 1.544239],
+    "by_slice": [1.489272, 1.461863, 1.577370, 1.549896, 1.549312, 1.548949],
+}
+
+
+def losses(config):
+    trainer = trainer_of(config)
+    trainer.model.train()
+    recorded = []
+    for _ in range(6):
+        trainer._update()
+        recorded.append(trainer.updates.measured()["train_loss"])
+        trainer.updates.reset()
+    return recorded
+
+
+@pytest.mark.parametrize("name", GOLDEN_RUNS)
+def test_losses_are_the_recorded_ones(config, name):
+    """As in test_golden.py; where a definition changed, the failing test shows what to record."""
+    with kernels.using("reference"):
+        assert losses(config(*GOLDEN_RUNS[name], "seed=1")) == pytest.approx(GOLDEN[name], rel=2e-4)
 
 
 def test_divergence_is_a_result(config, tmp_path):

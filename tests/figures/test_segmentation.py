@@ -15,6 +15,7 @@ from gbn.figures.segmentation import (
     Overlay,
     agreement,
     bland_altman_figure,
+    comparison_figure,
     overlay_figure,
     representatives,
 )
@@ -179,3 +180,30 @@ def test_wrong_areas():
 def test_figures_do_without_torch():
     code = "import sys, gbn.figures.segmentation; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_arms_side_by_side_a_row_a_slice():
+    def overlay(shift):
+        image, mask = np.random.default_rng(0).random((20, 20)), np.zeros((1, 20, 20), bool)
+        mask[0, 4:9, 4:9] = True
+        return Overlay(f"Dice 0.{shift}", image, mask, np.roll(mask, shift, axis=1))
+
+    shifts = {
+        "best: patient 1": {"bn": 1, "bn_matched[gbn]": 2},
+        "worst: patient 2": {"bn": 3, "bn_matched[gbn]": 12},
+    }
+    cases = {name: {arm: overlay(shift) for arm, shift in arms.items()} for name, arms in shifts.items()}
+    figure = comparison_figure(cases, ["cavity"])
+    panels = np.array(figure.axes).reshape(2, 3)
+    assert [axes.get_title() for axes in panels[0]] == ["", "bn", "bn_matched\n[gbn]"]
+    assert [axes.texts[0].get_text() for axes in panels[:, 0]] == list(cases)
+    assert [axes.texts[0].get_text() for axes in panels[1, 1:]] == ["Dice 0.3", "Dice 0.12"]
+    outlines = [[c for c in axes.collections if isinstance(c, QuadContourSet)] for axes in panels.flat]
+    assert [len(found) for found in outlines] == [0, 2, 2, 0, 2, 2]
+    with pytest.raises(ValueError, match="no case"):
+        comparison_figure({}, ["cavity"])
+    cases["worst: patient 2"].pop("bn")
+    with pytest.raises(
+        ValueError, match=r"worst: patient 2: arms bn_matched\[gbn\], in the first row bn, bn_m"
+    ):
+        comparison_figure(cases, ["cavity"])

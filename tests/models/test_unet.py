@@ -97,6 +97,7 @@ ARMS = [
     ("bn", {}),
     ("gbn", {"quadrangle": "cvar"}),
     ("iebn", {}),
+    ("mixture", {}),
     ("bn_matched", {"matched_to": {"quadrangle": "cvar"}}),
     ("bn_reparam", {"matched_to": {"quadrangle": "cvar"}}),
 ]

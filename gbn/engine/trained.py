@@ -1,0 +1,58 @@
+"""The network of a finished run, built anew with the weights that it ended with.
+
+The archive holds no weights: only runs whose folder is there can be taken up.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from gbn.config.schema import Config, DatasetConfig
+from gbn.data import load
+from gbn.engine.build import build_data, build_model, load_slices
+from gbn.engine.checkpoint import load_checkpoint
+from gbn.store.files import StoreError
+from gbn.store.records import CHECKPOINT, RunStore
+
+
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """A run at its end.
+
+    Attributes:
+        run_id: the run.
+        model: its network, in evaluation mode.
+        data: the data set.
+        evaluator: what its curve was made with.
+    """
+
+    run_id: str
+    model: nn.Module
+    data: Any
+    evaluator: Any
+
+
+def trained(store: RunStore, run_id: str, device: torch.device | str = "cpu") -> Trained:
+    """Take up a finished run.
+
+    Raises:
+        StoreError: the run did not finish here, or its weights are gone.
+        DataError: its data set is missing or broken.
+    """
+    device = torch.device(device)
+    record, path = store.load(run_id), store.path(run_id) / CHECKPOINT
+    if record.status != "finished" or not path.exists():
+        state = record.status if record.status != "finished" else "without weights"
+        raise StoreError(
+            f"{run_id} is {state} in {store.path(run_id)}: train it here first (the archive holds no weights)"
+        )
+    config = Config.model_validate(record.config)
+    chosen: Any = config.dataset
+    of_images = isinstance(config.dataset, DatasetConfig)
+    data: Any = load(chosen.name, chosen.root, chosen.download) if of_images else load_slices(chosen)
+    model = build_model(config, data).to(device)
+    model.load_state_dict(load_checkpoint(path, device)["model"])
+    _, evaluator, _ = build_data(config, data, device)
+    return Trained(run_id, model.eval(), data, evaluator)

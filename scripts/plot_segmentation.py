@@ -1,0 +1,41 @@
+"""What the networks of several arms draw on the test part -> overlays and Bland-Altman plot (PNG and PDF each).
+
+    python scripts/plot_segmentation.py experiments/bnunet_cardiac --scale small --overlay bn none gbn_cvar
+    python scripts/plot_segmentation.py cardiac-unet-bn-s0-1a2b3c4d5e cardiac-unet-none-s0-1a2b3c4d5e
+
+Overlays: the best, median and worst patient of the first arm, on the same slices for every arm. Bland-Altman: area
+of the first structure, a panel an arm. The networks are taken up from the folders of the runs, with running
+statistics as in the test scores of the tables. The archive holds no weights: to make the figures anew, train anew.
+"""
+
+from gbn.analysis import cli, pictured
+
+
+def run() -> int:
+    """Find the runs, load their networks, draw, list the files."""
+    parser = pictured.parser(__doc__ or "")
+    parser.add_argument(
+        "--overlay", nargs="+", metavar="ARM", help="arms of the overlays (default: the first four)"
+    )
+    args = parser.parse_args()
+    name, runs = pictured.chosen(args)
+    shown = args.overlay or list(runs)[:4]
+    for arm in shown:
+        if arm not in runs:
+            raise ValueError(f"--overlay {arm}: among the chosen runs are {', '.join(runs)}")
+
+    from gbn.engine import drawn
+    from gbn.engine.trained import trained
+    from gbn.figures.style import save
+    from gbn.store.records import RunStore
+
+    store = RunStore(args.results)
+    found = drawn.drawings({label: trained(store, run_id) for label, run_id in runs.items()})
+    out = pictured.folder(args)
+    paths = save(drawn.overlays(found, shown), out / f"{name}-overlays")
+    print("Written:", *paths, *save(drawn.areas(found), out / f"{name}-areas"), sep="\n  ")
+    return 0
+
+
+if __name__ == "__main__":
+    cli.main(run)

@@ -1,0 +1,52 @@
+"""plot_samples.py and plot_segmentation.py: which runs they take, what they write, what they say is missing."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from gbn.config.grid import load_grid
+from gbn.engine.run import run
+from gbn.store import RunStore
+from tests.engine.test_segmentation import config, hearts  # noqa: F401
+
+
+def test_samples_of_an_experiments_arms(script, root, tmp_path):
+    experiment = root / "experiments" / "mixture_dcgan"
+    grid = load_grid(experiment, "small")
+    chosen = [cell for cell in grid.cells if cell.label in ("bn", "mixture_all")]
+    for cell in chosen:
+        folder = RunStore(tmp_path).path(cell.run_ids[1])
+        folder.mkdir(parents=True)
+        Image.fromarray(np.zeros((256, 256, 3), np.uint8)).save(folder / "samples-000009.png")
+    arguments = ("plot_samples", experiment, "--scale", "small", "--results", tmp_path, "--seed", 1)
+    status, out, _ = script(*arguments, "--arms", "mixture_all", "bn")
+    assert status == 0
+    assert "mixture_dcgan-small-samples.png" in out
+    assert (tmp_path / "figures" / "mixture_dcgan-small-samples.pdf").exists()
+    for wrong, words in {
+        ("--arms", "mixture"): "unknown arm",
+        ("--seed", 99): "unknown seed",
+        ("--setting", "elu"): "unknown setting",
+        ("--arms", "mixture_few"): "no pictures in",
+    }.items():
+        status, _, err = script(*arguments, *wrong)
+        assert (status, words in err, err.count("\n")) == (2, True, 1), err
+
+
+def test_segmentations_of_runs_by_id(script, config, tmp_path):  # noqa: F811
+    ids = [run(config(f"norm={norm}")).run_id for norm in ("bn", "none")]
+    status, out, err = script("plot_segmentation", *ids, "--results", tmp_path, "--overlay", ids[1])
+    assert status == 0, err
+    for name in ("runs-overlays", "runs-areas"):
+        assert f"{name}.png" in out
+        assert np.asarray(Image.open(tmp_path / "figures" / f"{name}.png")).std() > 10
+    status, _, err = script("plot_segmentation", *ids, "--results", tmp_path, "--overlay", "bn")
+    assert (status, "among the chosen runs are" in err) == (2, True)
+
+
+def test_an_untrained_segmentation_is_said(script, root, tmp_path):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path)
+        experiment = root / "experiments" / "bnunet_cardiac"
+        status, _, err = script("plot_segmentation", experiment, "--scale", "small", "--results", tmp_path)
+    assert (status, "no run cardiac-unet-bn-s0-" in err) == (2, True), err
