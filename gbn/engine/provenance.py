@@ -29,23 +29,34 @@ def device_kind(device: torch.device) -> str:
 
 
 @functools.cache
-def git_state() -> dict[str, str | None]:
-    """The checkout's commit, and the hash of what differs from it (None where nothing does, or without git)."""
-    folder = Path(__file__).resolve().parent
+def git_state(package: Path | None = None) -> dict[str, str | None]:
+    """The checkout's commit, and the hash of what differs from it (None where nothing does, or without git).
 
-    def git(*arguments: str) -> bytes | None:
+    Files that git neither tracks nor ignores count: a new module or configuration can change a number.
+
+    Args:
+        package: folder of the package in the checkout, beside ``conf`` and ``train.py``; None: this one.
+    """
+    folder = package or Path(__file__).resolve().parents[1]
+    places = (".", "../conf", "../train.py")
+
+    def git(*arguments: str) -> bytes:
         try:
             done = subprocess.run(
-                ["git", *arguments], cwd=folder.parent, capture_output=True, timeout=10, check=True
+                ["git", *arguments], cwd=folder, capture_output=True, timeout=10, check=True
             )
         except (OSError, subprocess.SubprocessError):
-            return None
+            return b""
         return done.stdout
 
-    commit = git("rev-parse", "HEAD")
-    difference = git("diff", "HEAD", "--", ".", "../conf", "../train.py")
+    commit = git("rev-parse", "HEAD").decode().strip()
+    difference = git("diff", "HEAD", "--", *places)
+    for name in git("ls-files", "--others", "--exclude-standard", "-z", "--", *places).split(b"\0"):
+        path = folder / os.fsdecode(name)
+        if name and path.is_file():
+            difference += name + b"\0" + path.read_bytes()
     return {
-        "commit": commit.decode().strip() if commit else None,
+        "commit": commit or None,
         "dirty": hashlib.sha256(difference).hexdigest()[:12] if difference else None,
     }
 

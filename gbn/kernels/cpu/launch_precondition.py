@@ -13,7 +13,7 @@ from torch import Tensor
 
 from . import precondition
 from .compiling import entry_point
-from .launch import _parallel
+from .launch import run_entry
 from .precondition import Record, Step, Sums
 
 __all__ = ["CompiledStep", "CompiledSums", "Shape"]
@@ -31,14 +31,8 @@ def _entry(name: str) -> Any:
 
 
 def _run(entry: Any, table: int, values: int) -> None:
-    """Call an entry point from as many threads as ``values`` are worth, and wait. One alone does it all, too."""
-    if values >= 2 * _EACH:
-        threads = min(torch.get_num_threads(), values // _EACH)
-        parallel = _parallel() if threads > 1 else None
-        if parallel is not None:
-            parallel(entry.address, table, threads, 0)
-            return
-    entry.ctypes(table)
+    """Call an entry point from as many threads as ``values`` are worth, and wait."""
+    run_entry(entry, table, max(1, min(torch.get_num_threads(), values // _EACH)))
 
 
 class CompiledSums:
