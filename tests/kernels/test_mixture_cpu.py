@@ -246,3 +246,28 @@ def test_everything_else_is_left_to_the_eager_kernels(form: str) -> None:
     assert implementation(x[:0], 3) == "reference"
     with kernels.using("reference"):
         assert implementation(x, 3) == "reference"
+
+
+@pytest.mark.parametrize("choice", ["reference", "auto"])
+def test_a_narrow_component_far_from_the_centre_keeps_its_variance(choice: str) -> None:
+    """Per channel: 32 of 4,096 samples about 6 with deviation 0.01, the others about 0 with deviation 1."""
+    torch.manual_seed(0)
+    x = torch.randn(16, 3, 16, 16)
+    few = torch.rand(16, 1, 16, 16) < 32 / 4096
+    x = torch.where(few, 6 + 0.01 * torch.randn(16, 3, 16, 16), x)
+    mixture = Mixture(
+        torch.tensor([[0.99], [0.01]]).expand(2, 3),
+        torch.tensor([[0.0], [6.01]]).expand(2, 3),
+        torch.tensor([[1.0], [1e-4]]).expand(2, 3),
+    )
+    results = []
+    for dtype, kernel in ((torch.float64, "reference"), (torch.float32, choice)):
+        constants = Mixture(*(part.to(dtype) for part in mixture))
+        with kernels.using(kernel):
+            y, moments = normalize_by_batch(
+                x.to(dtype), constants, None, None, 1e-5, centre=torch.zeros(3, dtype=dtype)
+            )
+        results.append((y.double(), moments.var.double()))
+    (exact, var), (found, ours) = results
+    torch.testing.assert_close(ours, var, rtol=1e-5, atol=0)
+    torch.testing.assert_close(found, exact, rtol=2e-3, atol=1e-3)

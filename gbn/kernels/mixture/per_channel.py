@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from gbn.kernels.mixture.gaussians import Mixture, quadratic
+from gbn.kernels.mixture.gaussians import Mixture
 
 __all__ = ["Normalize", "apply_components"]
 
@@ -24,8 +24,8 @@ class _Components:
         self.centred = centred
         self.shape = (1, -1, *[1] * (centred.dim() - 2))
         self.dims = [i for i in range(centred.dim()) if i != 1]
-        self.a, self.b, constant = quadratic(mixture, centre)
-        self.constant = constant + mixture.weight.log()
+        self.a, self.mean = mixture.var.reciprocal(), mixture.mean - centre
+        self.constant = mixture.weight.log() - 0.5 * mixture.var.log()
         self.number = mixture.mean.shape[0]
 
     def over(self, values: Tensor) -> Tensor:
@@ -38,8 +38,14 @@ class _Components:
 
     def log_joint(self, k: int) -> Tensor:
         """log (weight * density) of component k, the batch's shape."""
-        inner = self.over(self.b[k]) - (0.5 * self.over(self.a[k])) * self.centred
-        return inner * self.centred + self.over(self.constant[k])
+        return self.apart(k).square() * (-0.5 * self.over(self.a[k])) + self.over(self.constant[k])
+
+    def apart(self, k: int) -> Tensor:
+        """The values' distances from the mean of component k.
+
+        Their squares are never multiplied out: of a narrow component far from the centre nothing would be left.
+        """
+        return self.centred - self.over(self.mean[k])
 
     def log_sum(self) -> Tensor:
         """The logarithm of the mixture's density."""
@@ -95,11 +101,13 @@ class Normalize(torch.autograd.Function):
         for k in range(of.number):
             t = of.posterior(k, log_sum)
             total[k], squared[k] = of.sum(t), of.sum(t.square())
-            t = t * centred
-            first[k], second[k] = of.sum(t), of.sum(t * centred)
+            apart = of.apart(k)
+            t = t * apart
+            first[k], second[k] = of.sum(t), of.sum(t * apart)
         divisor = total.clamp(min=torch.finfo(wide).tiny)
-        mean = first / divisor
-        var = (second / divisor - mean.square()).clamp_(min=0)
+        moved = first / divisor
+        mean = of.mean + moved
+        var = (second / divisor - moved.square()).clamp_(min=0)
         factor = torch.rsqrt(divisor / count * (var + eps))
         gain = factor if weight is None else factor * weight.to(wide)
         shift = -gain * mean
@@ -162,5 +170,5 @@ class Normalize(torch.autograd.Function):
                 average.addcmul_(of.posterior(k, log_sum), to_t(k))
             for k in range(of.number):
                 to_logit = of.posterior(k, log_sum) * (to_t(k) - average)
-                dx += to_logit * (of.over(of.b[k]) - of.over(of.a[k]) * centred)
+                dx -= to_logit * of.over(of.a[k]) * of.apart(k)
         return dx.to(x.dtype), grad_weight, grad_bias, *[None] * 6

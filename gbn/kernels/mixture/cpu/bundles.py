@@ -34,11 +34,13 @@ __all__ = [
     "keep_first",
     "load_mask",
     "loads",
+    "multiply_each",
     "softmax2",
     "splats",
     "spread",
     "store_mask",
     "stores",
+    "subtract_each",
     "zeros",
 ]
 
@@ -84,16 +86,28 @@ def fma_each(typing_context, a, b, c):
     return result(a, b, c), emit
 
 
-@intrinsic
-def add_each(typing_context, a, b):
-    """``a_k + b_k`` for each k."""
+def _elementwise(operation: str) -> Any:
+    """An intrinsic of two arguments, each a bundle or one vector, one of them a bundle at least."""
 
-    def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        rows = [_each(builder, a, value, len(a)) for value in arguments]
-        sums = [builder.fadd(*each) for each in zip(*rows, strict=True)]
-        return context.make_tuple(builder, a, sums)
+    def typed(typing_context: Any, a: Any, b: Any) -> Any:
+        number = next(len(kind) for kind in (a, b) if isinstance(kind, types.BaseTuple))
+        result = types.UniTuple(f32x16, number)
 
-    return a(a, b), emit
+        def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            rows = [
+                _each(builder, kind, value, number)
+                for kind, value in zip(signature.args, arguments, strict=True)
+            ]
+            found = [getattr(builder, operation)(*each) for each in zip(*rows, strict=True)]
+            return context.make_tuple(builder, result, found)
+
+        return result(a, b), emit
+
+    return intrinsic(typed)
+
+
+#: ``a_k + b_k``, ``a_k - b_k``, ``a_k b_k`` for each k.
+add_each, subtract_each, multiply_each = (_elementwise(name) for name in ("fadd", "fsub", "fmul"))
 
 
 @intrinsic

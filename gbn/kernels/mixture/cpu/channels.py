@@ -37,10 +37,12 @@ from .bundles import (
     keep_first,
     load_mask,
     loads,
+    multiply_each,
     softmax2,
     splats,
     store_mask,
     stores,
+    subtract_each,
     zeros,
 )
 from .call import (
@@ -104,30 +106,34 @@ def _workspace(a, number):
 
 @compiled
 def logits_of_channel(a, c, table, number):
-    """A channel's ``-a/2 (x - centre)^2 + b (x - centre) + constant``, to base 2."""
+    """A channel's ``h (x - centre - mean)^2 + constant`` to base 2: rows of mean, h and constant.
+
+    The square is never multiplied out: of a narrow component far from the centre nothing would be left of it.
+    """
     for k in range(number):
         place = k * a[CHANNELS] + c
         var = np.float64(floats(a[MIXTURE_VAR])[place])
-        mean = np.float64(floats(a[MIXTURE_MEAN])[place]) - np.float64(floats(a[CENTRE])[c])
-        inverse = LOG2E / var
         weight = np.float64(floats(a[MIXTURE_WEIGHT])[place])
-        table[k] = inverse * mean
-        table[number + k] = -0.5 * inverse
-        table[2 * number + k] = log2(weight) - 0.5 * (inverse * mean * mean + log2(var))
+        table[k] = np.float64(floats(a[MIXTURE_MEAN])[place]) - np.float64(floats(a[CENTRE])[c])
+        table[number + k] = -0.5 * LOG2E / var
+        table[2 * number + k] = log2(weight) - 0.5 * log2(var)
 
 
 @inlined
-def _posterior(u, many, rows):
-    b, h, constants = rows
-    return keep_first(many, softmax2(fma_each(fma_each(h, u, b), u, constants)))
+def _posterior(apart, many, h, constants):
+    return keep_first(many, softmax2(fma_each(multiply_each(h, apart), apart, constants)))
 
 
 @compiled
 def measure(a, c, table, t, sums, like):
-    """Posteriors of a channel, and the sums of them, of their squares, and of what they weigh: K numbers each."""
+    """Posteriors of a channel, and the sums of them, of their squares, and of what they weigh: K numbers each.
+
+    What they weigh is the distance from the component's mean in the given mixture, and its square.
+    """
     x, channels, length, number = floats(a[X]), a[CHANNELS], a[LENGTH], len(like)
     m = splat(floats(a[CENTRE])[c])
-    rows = splats(table, 0, like), splats(table, number, like), splats(table, 2 * number, like)
+    means, h = splats(table, 0, like), splats(table, number, like)
+    constants = splats(table, 2 * number, like)
     total, squared, first, second = zeros(like), zeros(like), zeros(like), zeros(like)
     at = since = 0
     for image in range(a[IMAGES]):
@@ -136,11 +142,13 @@ def measure(a, c, table, t, sums, like):
             prefetch(x, i + channels * length)
             many = min(LANES, start + length - i)
             u = (load(x, i) if many == LANES else load_first(x, i, many, m)) - m
-            p = _posterior(u, many, rows)
+            apart = subtract_each(u, means)
+            p = _posterior(apart, many, h, constants)
             stores(t, at, LANES, p)
             at += LANES * number
             total, squared = add_each(total, p), fma_each(p, p, squared)
-            first, second = fma_each(p, u, first), fma_each(p, u * u, second)
+            weighed = multiply_each(p, apart)
+            first, second = add_each(first, weighed), fma_each(weighed, apart, second)
             since += 1
             if since == _PIECE:
                 add_totals(sums, 0, total)
@@ -156,7 +164,7 @@ def measure(a, c, table, t, sums, like):
 
 
 @compiled
-def _measured(a, c, eps, sums, table, number):
+def _measured(a, c, eps, sums, logits, table, number):
     """Moments of a channel, what its backward pass needs of them, and the gains and shifts that make y."""
     count, size = np.float64(a[IMAGES] * a[LENGTH]), number * a[CHANNELS]
     kept, weight, bias = doubles(a[KEPT]), _ONE, _ZERO
@@ -166,8 +174,9 @@ def _measured(a, c, eps, sums, table, number):
         bias = floats(a[BIAS])[c]
     for k in range(number):
         place, divisor = k * a[CHANNELS] + c, max(sums[k], TINY)
-        mean = sums[2 * number + k] / divisor
-        var = variance(sums[3 * number + k] / divisor, mean)
+        moved = sums[2 * number + k] / divisor
+        mean = np.float64(logits[k]) + moved
+        var = variance(sums[3 * number + k] / divisor, moved)
         factor = 1.0 / math.sqrt(divisor / count * (var + eps))
         floats(a[SHARES])[place], floats(a[VAR])[place] = sums[k] / count, var
         floats(a[MEAN])[place] = mean + np.float64(floats(a[CENTRE])[c])
@@ -201,7 +210,7 @@ def _normalize(a, c, table, t, mask, like):
             many = min(LANES, start + length - i)
             u = (load(x, i) if many == LANES else load_first(x, i, many, m)) - m
             p = loads(t, at * LANES * number, like)
-            value = fma(u, dot(p, gain, zero), dot(p, shift, zero))
+            value = dot(p, fma_each(gain, u, shift), zero)  # what cancels does so within a component
             if mask is not None:
                 store_mask(mask, bits + at, value > floor)
             _put(y, i, many, maximum(floor, value), past)
@@ -221,7 +230,7 @@ def forward(a, eps, like):
         logits_of_channel(a, c, logits, number)
         clear(sums, 4 * number)
         measure(a, c, logits, t, sums, like)
-        _measured(a, c, eps, sums, table, number)
+        _measured(a, c, eps, sums, logits, table, number)
         if a[MASK] != 0:
             _normalize(a, c, table, t, halves(a[MASK]), like)
         else:
@@ -243,7 +252,8 @@ def _reduce(a, c, table, t, sums, like):
     """Posteriors of a channel, and sums of the cotangent and of it times the sample, weighted by them."""
     x, g, channels, length, number = floats(a[X]), floats(a[G]), a[CHANNELS], a[LENGTH], len(like)
     m, relu, mask = splat(floats(a[CENTRE])[c]), a[RELU] != 0, halves(a[MASK])
-    rows = splats(table, 0, like), splats(table, number, like), splats(table, 2 * number, like)
+    means, h = splats(table, 0, like), splats(table, number, like)
+    constants = splats(table, 2 * number, like)
     first, second = zeros(like), zeros(like)
     bits, at, since = c * blocks_of(a) * a[IMAGES], 0, 0
     for image in range(a[IMAGES]):
@@ -253,7 +263,7 @@ def _reduce(a, c, table, t, sums, like):
             prefetch(g, i + channels * length)
             many = min(LANES, start + length - i)
             u = (load(x, i) if many == LANES else load_first(x, i, many, m)) - m
-            p = _posterior(u, many, rows)
+            p = _posterior(subtract_each(u, means), many, h, constants)
             stores(t, at * LANES * number, LANES, p)
             passed = _passed(g, i, many, mask, bits + at, relu)
             first, second = fma_each(p, passed, first), fma_each(p, passed * u, second)
@@ -310,7 +320,7 @@ def _differentiate(a, c, table, t, like):
             u = (load(x, i) if many == LANES else load_first(x, i, many, m)) - m
             p = loads(t, at * LANES * number, like)
             passed = _passed(g, i, many, mask, bits + at, relu)
-            value = fma(passed, dot(p, gain, zero), fma(u, dot(p, slope, zero), dot(p, offset, zero)))
+            value = fma(passed, dot(p, gain, zero), dot(p, fma_each(slope, u, offset), zero))
             _put(dx, i, many, value, past)
             at += 1
 

@@ -45,14 +45,14 @@ _FEW = 1e-6  # samples; a component that has fewer stays where it is
 
 
 @compiled
-def _maximized(a, c, k, total, first, second):
-    """A component's new mean and variance in channel c, from its sums about the centre."""
+def _maximized(a, c, k, origin, total, first, second):
+    """A component's new mean and variance in channel c, from its sums about an origin."""
     place = k * a[CHANNELS] + c
     if total < _FEW:
         return
     divisor = max(total, TINY)
     offset = first / divisor
-    floats(a[MIXTURE_MEAN])[place] = np.float64(floats(a[CENTRE])[c]) + offset
+    floats(a[MIXTURE_MEAN])[place] = np.float64(origin) + offset
     floats(a[MIXTURE_VAR])[place] = max(second / divisor - offset * offset, np.float64(floats(a[FLOOR])[c]))
 
 
@@ -163,7 +163,7 @@ def fit_joint(a, like):
         for c in range(channels):
             for k in range(number):
                 place = 2 * number * c + k
-                _maximized(a, c, k, totals[k], sums[place], sums[place + number])
+                _maximized(a, c, k, floats(a[CENTRE])[c], totals[k], sums[place], sums[place + number])
         _weigh(weights, 1, totals, number, samples)
 
 
@@ -190,5 +190,6 @@ def fit_channels(a, like):
                 if _revive(a, one, steps, weights, channels, sums, draws, nearest, number):
                     _expect_channel(a, c, table, t, sums, like)
             for k in range(number):
-                _maximized(a, c, k, sums[k], sums[2 * number + k], sums[3 * number + k])
+                origin = np.float64(floats(a[CENTRE])[c]) + np.float64(table[k])
+                _maximized(a, c, k, origin, sums[k], sums[2 * number + k], sums[3 * number + k])
             _weigh(weights, channels, sums, number, samples)
