@@ -7,10 +7,8 @@ groups on disk before Hydra sees them, and the composed values against the schem
 import copy
 import functools
 import itertools
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import entry_points
-from pathlib import Path
 from typing import Any, get_args
 
 import yaml
@@ -26,26 +24,12 @@ from pydantic import BaseModel, ValidationError
 
 from gbn.config.errors import ConfigError, unknown
 from gbn.config.norms import CONTROLS
+from gbn.config.places import config_dir
 from gbn.config.schema import Config
 from gbn.config.tasks import with_implied
 from gbn.suggest import did_you_mean
 
 ENTRY_POINTS = "gbn.norms"
-
-
-def config_dir() -> Path:
-    """The folder of YAML groups: GBN_CONF, or `conf/` beside the package (the repository's layout).
-
-    Raises:
-        ConfigError: there is no such folder.
-    """
-    given = os.environ.get("GBN_CONF")
-    path = Path(given) if given else Path(__file__).resolve().parents[2] / "conf"
-    if not (path / "config.yaml").is_file():
-        raise ConfigError(
-            f"no configuration at {path}: run from a checkout, or set GBN_CONF to its conf/ folder"
-        )
-    return path
 
 
 def compose(overrides: Sequence[str] = ()) -> Config:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from gbn.config.errors import ConfigError
+from gbn.config.places import config_dir
 
 __all__ = ["INCEPTION_SHA256", "description", "digest_of", "folder"]
 
@@ -24,8 +25,6 @@ _RECIPE = "python scripts/train_features.py"
 
 def folder() -> Path:
     """Where the weights lie: ``results/features`` beside the configuration."""
-    from gbn.config.compose import config_dir
-
     return config_dir().parent / "results" / "features"
 
 

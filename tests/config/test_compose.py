@@ -6,9 +6,10 @@ import sys
 import pytest
 from omegaconf import OmegaConf
 
-from gbn.config.compose import check_sweep, compose, config_dir, expand, resolve
+from gbn.config.compose import check_sweep, compose, expand, resolve
 from gbn.config.errors import ConfigError
 from gbn.config.norms import METHODS
+from gbn.config.places import config_dir
 from gbn.config.schema import Config
 from gbn.risk.parameters import DEVIATION_PARAMETERS, QUADRANGLE_PARAMETERS, STATISTIC_PARAMETERS
 from gbn.store.identity import run_id

@@ -3,9 +3,9 @@
 import pytest
 
 from gbn.analysis.plan import plan_of_grid
-from gbn.config.compose import config_dir
 from gbn.config.errors import ConfigError
 from gbn.config.grid import load_grid, outline
+from gbn.config.places import config_dir
 
 SWEEP = """
 title: a test

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from gbn.config.compose import config_dir
+from gbn.config.places import config_dir
 from gbn.data import load
 from gbn.engine.build import build_data, build_model
 
