@@ -133,15 +133,17 @@ def comparison_figure(cases: Mapping[str, Mapping[str, Overlay]], structures: Se
         if list(row) != arms:
             raise ValueError(f"{name}: arms {', '.join(row)}, in the first row {', '.join(arms)}")
     with mpl.rc_context(_RC):
-        side = min(1.7, (WIDTH - 0.2) / (len(arms) + 1))
-        size = (side * (len(arms) + 1) + 0.2, side * len(cases) + 0.75)
+        side, left = min(1.9, (WIDTH - 0.25) / (len(arms) + 1)), 0.25
+        columns = 2 if len(arms) > 1 else 1
+        below = 0.33 if columns == 2 else 0.5
+        size = (side * (len(arms) + 1) + left, side * len(cases) + 0.42 + below)
         figure = Figure(figsize=size, dpi=DPI)
         panels = figure.subplots(len(cases), len(arms) + 1, squeeze=False)
         for axes, (name, row) in zip(panels, cases.items(), strict=True):
             overlays = list(row.values())
             _grey(axes[0], overlays[0].image)
             axes[0].annotate(
-                name, (-0.06, 0.5), xycoords="axes fraction", rotation=90, va="center", ha="right"
+                name, (-0.03, 0.5), xycoords="axes fraction", rotation=90, va="center", ha="right"
             )
             for panel, overlay in zip(axes[1:], overlays, strict=True):
                 _grey(panel, overlay.image)
@@ -149,8 +151,8 @@ def comparison_figure(cases: Mapping[str, Mapping[str, Overlay]], structures: Se
                 panel.text(0.03, 0.03, overlay.title, color="white", fontsize=6.5, transform=panel.transAxes)
         for panel, arm in zip(panels[0][1:], arms, strict=True):
             panel.set_title(arm.replace("[", "\n["), fontsize=7)
-        figure.legend(handles=_handles(structures), ncols=2, frameon=False, loc="lower center")
-        figure.subplots_adjust(0.2 / size[0], 0.33 / size[1], 1, 1 - 0.4 / size[1], 0.03, 0.03)
+        figure.legend(handles=_handles(structures), ncols=columns, frameon=False, loc="lower center")
+        figure.subplots_adjust(left / size[0], below / size[1], 1, 1 - 0.4 / size[1], 0.03, 0.03)
         return figure
 
 
