@@ -4,7 +4,8 @@
     python scripts/readme.py --check    # exit status 1 when a block is stale
 
 A block stands between ``<!-- begin generated: NAME -->`` and ``<!-- end generated: NAME -->``; NAME is an experiment,
-with ``@scale`` where it has one, or ``benchmarks``.
+with ``@scale`` where it has one, or ``benchmarks``, or ``verdicts`` (the overview of results/CLAIMS.md, which
+scripts/claims.py makes).
 """
 
 import argparse
@@ -17,6 +18,7 @@ from bench.goals import NORM, TRAIN
 from bench.markdown import goal_overview
 
 from gbn.analysis import Comparison, NothingFound, Options, load_grid_runs
+from gbn.analysis.claims.ledger import OVERVIEW
 from gbn.analysis.sections import summary
 from gbn.analysis.tables import explanation, footnotes, grid_lines
 from gbn.config.grid import load_grid
@@ -69,6 +71,13 @@ def benchmarks(root: Path = ROOT) -> str:
     return "\n".join(lines) + "\n" if len(lines) > 1 else "\nNot run yet.\n\n"
 
 
+def verdicts(root: Path = ROOT) -> str:
+    """The overview of the ledger."""
+    text = (root / "results" / "CLAIMS.md").read_text(encoding="utf-8")
+    begin, end = (text.index(mark) for mark in OVERVIEW)
+    return "\n" + text[begin + len(OVERVIEW[0]) : end].strip() + "\n\n"
+
+
 def newest(folder: Path, what: str) -> list[Path]:
     """The last file of each device kind."""
     by_kind = {path.stem[: -len("-2026-01-01")]: path for path in sorted(folder.glob(f"{what}-*.csv"))}
@@ -79,7 +88,8 @@ def filled(file: str, root: Path = ROOT) -> str:
     """A file's text with its blocks made anew."""
 
     def fill(match: re.Match[str]) -> str:
-        text = benchmarks(root) if match[2] == "benchmarks" else block(match[2], root)
+        made = {"benchmarks": benchmarks, "verdicts": verdicts}.get(match[2])
+        text = made(root) if made is not None else block(match[2], root)
         if "/" in file:  # links are relative to the file
             text = text.replace("](results/", "](")
         return f"{match[1]}{text}{match[4]}"

@@ -17,6 +17,9 @@ from gbn.analysis.tables import grid_lines
 COLUMNS = ("claim", "verdict", "published", "here", "n", "rule first")
 COMMAND = "python scripts/claims.py --source archive --write"
 
+#: What stands around the overview in the ledger.
+OVERVIEW = ("<!-- begin overview -->", "<!-- end overview -->")
+
 _INTRODUCTION = """\
 What the five papers claim, and questions of ours that they leave open: each with a rule that was written down as
 data (`experiments/*/claims.yaml`), and with the verdict that code computes from the archived runs by that rule.
@@ -63,6 +66,27 @@ def counts(verdicts: Sequence[Verdict]) -> str:
     return ", ".join(f"{count} {word}" for word, count in Counter(one.word for one in verdicts).most_common())
 
 
+#: The order of an overview's columns.
+_WORDS = (
+    *("reproduced", "supported", "inconclusive", "not supported", "not reproduced"),
+    *("underspecified", "not run"),
+)
+
+
+def overview(verdicts: Sequence[Verdict], papers: Mapping[str, Paper]) -> Section:
+    """How many claims of each paper, and questions of ours to it, came to what."""
+    found = {one.word for one in verdicts}
+    words = sorted(found, key=lambda word: (_WORDS.index(word.split(" (")[0]), word))
+    rows = []
+    for key, mine in by_paper(verdicts, papers).items():
+        for origin, whose in (("published", "the paper's"), ("ours", "ours")):
+            count = Counter(one.word for one in mine if one.claim.origin == origin)
+            if count:
+                name = papers[key].method or papers[key].title.partition(":")[0]
+                rows.append((name, whose, *(str(count[word]) if count[word] else "" for word in words)))
+    return Section("", ("paper", "claims", *words), tuple(rows))
+
+
 def by_paper(verdicts: Sequence[Verdict], papers: Mapping[str, Paper]) -> dict[str, list[Verdict]]:
     """paper's key -> its verdicts, in the order of papers.yaml; papers without any are left out."""
     grouped = {key: [one for one in verdicts if one.claim.paper == key] for key in papers}
@@ -74,6 +98,7 @@ def markdown(verdicts: Sequence[Verdict], papers: Mapping[str, Paper]) -> str:
     lines = [f"<!-- made by `{COMMAND}` -->", "# Claims and verdicts", "", _INTRODUCTION]
     grouped = by_paper(verdicts, papers)
     lines += [f"{len({one.claim.id for one in verdicts})} claims: {counts(verdicts)}.", ""]
+    lines += [OVERVIEW[0], "", *grid_lines(overview(verdicts, papers)), "", OVERVIEW[1], ""]
     for key, mine in grouped.items():
         paper = papers[key]
         lines += [f"## {paper.title}", "", f"{paper.authors}, [{paper.venue}]({paper.url}).", ""]

@@ -42,9 +42,10 @@ class Section(BaseModel):
 
 
 class Paper(Section):
-    """An entry of papers.yaml."""
+    """An entry of papers.yaml; `method` is what it proposes, in a few words, where the title is longer."""
 
     title: Text
+    method: Text | None = None
     authors: Text
     venue: Text
     url: Url

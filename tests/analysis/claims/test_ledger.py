@@ -7,6 +7,7 @@ import pytest
 
 from gbn.analysis.claims import judge as judge_module
 from gbn.analysis.claims import load_papers, markdown, of_experiment, terminal
+from gbn.analysis.claims.ledger import OVERVIEW, overview
 from gbn.analysis.simulate import Arm
 
 
@@ -42,6 +43,21 @@ def test_markdown_holds_every_claim_with_its_verdict(ledger):
     assert "6 claims: 5 supported (small), 1 underspecified." in text
     assert text.index("## A paper") < text.index("## Another")
     assert "  * `python scripts/reproduce.py experiments/sim --scale small`" in text
+
+
+def test_the_overview_counts_each_claim_once(ledger):
+    made = overview(*ledger)
+    assert made.columns == ("paper", "claims", "supported (small)", "underspecified")
+    assert [row[:2] for row in made.rows] == [
+        ("A paper", "the paper's"),
+        ("A paper", "ours"),
+        ("Another", "the paper's"),
+    ]
+    numbers = [int(cell or 0) for row in made.rows for cell in row[2:]]
+    assert sum(numbers) == len(ledger[0])
+    text = markdown(*ledger)
+    begin, end = (text.index(mark) for mark in OVERVIEW)
+    assert text[begin:end].count("\n| A") == 3
 
 
 def test_markdown_says_whether_the_rule_came_first(ledger):
