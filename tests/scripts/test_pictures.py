@@ -50,3 +50,17 @@ def test_an_untrained_segmentation_is_said(script, root, tmp_path):
         experiment = root / "experiments" / "bnunet_cardiac"
         status, _, err = script("plot_segmentation", experiment, "--scale", "small", "--results", tmp_path)
     assert (status, "no run cardiac-unet-bn-s0-" in err) == (2, True), err
+
+
+def test_the_committed_table_of_patients_is_what_the_archive_gives(script, root, tmp_path):
+    for path in sorted((root / "results" / "segmentation").glob("*.md")):
+        name, _, scale = path.stem.partition("-")
+        arguments = (root / "experiments" / name, "--scale", scale, "--source", "archive")
+        status, _, err = script(
+            "patients_table", *arguments, "--results", root / "results", "--out", tmp_path
+        )
+        assert status == 0, err
+        for suffix in (".md", ".csv"):
+            assert (tmp_path / path.with_suffix(suffix).name).read_text() == path.with_suffix(
+                suffix
+            ).read_text()

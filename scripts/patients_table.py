@@ -1,0 +1,66 @@
+"""Segmentation patient by patient -> <experiment>-<scale>.md and .csv (a row a run, patient and structure).
+
+    python scripts/patients_table.py experiments/bnunet_cardiac --scale small --source archive
+
+From the summaries of finished runs; with --source archive into segmentation/ of --results, else of its scratch/.
+"""
+
+from pathlib import Path
+
+from gbn.analysis import cli
+
+EXAMPLES = ("python scripts/patients_table.py experiments/bnunet_cardiac --scale small --source archive",)
+
+
+def run() -> int:
+    """Find the runs, write, list the files."""
+    parser = cli.parser(__doc__ or "", EXAMPLES)
+    parser.add_argument("--out", metavar="DIR", help="where to write")
+    args = parser.parse_args()
+    if not args.experiment or args.runs:
+        parser.error("give an experiment: experiments/<name>")
+    from gbn.analysis.results import output_folder
+
+    folder = Path(args.out) if args.out else output_folder(args.results, args.source) / "segmentation"
+    folder.mkdir(parents=True, exist_ok=True)
+    texts = made(args.experiment, args.scale, args.results, args.source)
+    for name, text in texts.items():
+        (folder / name).write_text(text, encoding="utf-8")
+    print(next(iter(texts.values())))
+    print("Written:", *(folder / name for name in texts), sep="\n  ")
+    return 0
+
+
+def made(experiment: str, scale: str | None, results: str, source: str) -> dict[str, str]:
+    """File name -> text.
+
+    Raises:
+        LookupError: no run of the experiment has scores of patients there.
+    """
+    from gbn.analysis.patients import patient_frame, patient_sections
+    from gbn.analysis.tables import grid_lines
+    from gbn.config.grid import load_grid
+    from gbn.store.archive import Archive
+    from gbn.store.records import DONE, RunStore
+
+    grid = load_grid(experiment, scale)
+    ids = set(grid.run_ids())
+    store = RunStore(results)
+    records = [record for record in Archive(results) if record.run_id in ids] if source != "store" else []
+    if source != "archive":
+        records = [*(store.load(run_id) for run_id in store.run_ids() if run_id in ids), *records]
+    records = [record for record in records if record.status in DONE]
+    frame = patient_frame(grid, records)
+    lines = [f"# {grid.title}: patient by patient", ""]
+    for setting, section in patient_sections(frame, grid.reference).items():
+        lines += [f"## {setting}", ""] if setting else []
+        lines += [f"**{section.heading}**", "", *grid_lines(section), "", *section.notes, ""]
+    found = sorted({(one.environment["device_kind"], str(one.environment["commit"])[:10]) for one in records})
+    origin = "; ".join(f"{device}, commit {commit}" for device, commit in found)
+    lines += [f"From {len(records)} runs in the {source}, {origin}.", ""]
+    stem = "-".join(filter(None, (grid.name, grid.scale)))
+    return {f"{stem}.md": "\n".join(lines), f"{stem}.csv": frame.to_csv(index=False, float_format="%.6g")}
+
+
+if __name__ == "__main__":
+    cli.main(run)
