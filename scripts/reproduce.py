@@ -38,7 +38,7 @@ def main() -> int:
         return 2
     store = RunStore(arguments.results)
     jobs = arguments.jobs or default_jobs()
-    missing = [(run_id, config) for run_id, config in grid.configs() if store.status(run_id) not in DONE]
+    wanted = list(grid.configs())
     if arguments.seeds:
         if others := arguments.seeds - set(grid.seeds):
             listed = ", ".join(map(str, sorted(others)))
@@ -47,11 +47,11 @@ def main() -> int:
                 file=sys.stderr,
             )
             return 2
-        missing = [(run_id, config) for run_id, config in missing if config.seed in arguments.seeds]
+        wanted = [(run_id, config) for run_id, config in wanted if config.seed in arguments.seeds]
+    missing = [(run_id, config) for run_id, config in wanted if store.status(run_id) not in DONE]
     if arguments.use_archive:
         missing = without_archived(missing, arguments.results)
-    wanted = len(grid.cells) * len(arguments.seeds or grid.seeds)
-    print(f"{grid.title}: {wanted} runs, {wanted - len(missing)} done", flush=True)
+    print(f"{grid.title}: {len(wanted)} runs, {len(wanted) - len(missing)} done", flush=True)
     if arguments.dry_run:
         dry_run(grid, missing, store, arguments.results, jobs)
         return 0
@@ -166,6 +166,7 @@ def dry_run(
         needed = sum(one in wanted for one in ids)
         total += needed * sum(times) / len(times) if times else 0.0
         unknown += needed if not times else 0
+        wanted.difference_update(ids)  # a run of several cells is trained once
     for run_id, _ in missing:
         print(f"  {run_id}")
     if unknown:

@@ -56,15 +56,21 @@ class Grid:
         return list(dict.fromkeys(cell.setting for cell in self.cells))
 
     def run_ids(self) -> list[str]:
-        """All run ids, seed-major: whenever a sweep is stopped, its pairs are whole."""
-        return [cell.run_ids[seed] for seed in self.seeds for cell in self.cells]
+        """The ids of all runs, seed-major: whenever a sweep is stopped, its pairs are whole.
+
+        A run that stands in several cells (the same arm by two names, or in two settings) is named once.
+        """
+        return list(dict.fromkeys(cell.run_ids[seed] for seed in self.seeds for cell in self.cells))
 
     def configs(self) -> Iterator[tuple[str, Config]]:
-        """(run id, configuration) of every run, seed-major."""
+        """(run id, configuration) of every run, each once, in the order of :meth:`run_ids`."""
         checked = [Config.model_validate(cell.config) for cell in self.cells]
+        seen: set[str] = set()
         for seed in self.seeds:
             for cell, config in zip(self.cells, checked, strict=True):
-                yield cell.run_ids[seed], config.model_copy(update={"seed": seed})
+                if cell.run_ids[seed] not in seen:
+                    seen.add(cell.run_ids[seed])
+                    yield cell.run_ids[seed], config.model_copy(update={"seed": seed})
 
 
 def load_grid(

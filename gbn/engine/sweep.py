@@ -84,17 +84,18 @@ def train_all(
     a checkpoint. When a worker is killed (out of memory) a new pool goes on; a run killed twice has failed.
 
     Args:
-        configs: (run id, configuration) of each run.
+        configs: (run id, configuration) of each run; one that is named twice is trained once.
         jobs: processes; each gets cores / jobs threads.
         deadline: as ``time.time()`` counts.
         report: called with (outcome, how many have ended, how many there are).
     """
     outcomes: list[Outcome] = []
-    waiting = list(configs)
+    waiting = list(dict(configs).items())  # each run once
+    total = len(waiting)
 
     def ended(outcome: Outcome) -> None:
         outcomes.append(outcome)
-        report(outcome, len(outcomes), len(configs))
+        report(outcome, len(outcomes), total)
 
     broken: Counter[str] = Counter()
     while waiting:

@@ -56,6 +56,16 @@ def test_runs_are_seed_major_so_that_pairs_are_whole_whenever_it_stops(write):
     assert [config.seed for _, config in grid.configs()] == [0] * 8 + [1] * 8 + [2] * 8
 
 
+def test_a_run_that_stands_in_several_cells_is_named_once(write):
+    text = SWEEP.replace("\narms:", "\narms:\n  plain: [norm=bn, model.width=0.5]")
+    grid = load_grid(write(text))
+    runs = {(cell.setting, cell.label): cell.run_ids[0] for cell in grid.cells}
+    assert runs["small", "plain"] == runs["large", "plain"] == runs["large", "bn"] != runs["small", "bn"]
+    ids = grid.run_ids()
+    assert len(ids) == len(set(ids)) == (2 * 5 - 2) * 3
+    assert [one for one, _ in grid.configs()] == ids
+
+
 def test_a_scale_extends_the_base_selects_settings_and_replaces_the_rest(write):
     folder = write()
     short = load_grid(folder, "short")
