@@ -20,7 +20,7 @@ from gbn.analysis.columnar.cache import Cache
 from gbn.analysis.columnar.columns import Curves, Row
 from gbn.analysis.columnar.ingest import list_runs
 from gbn.analysis.derive import derive_plan
-from gbn.analysis.notes import absences, mixtures
+from gbn.analysis.notes import absences, mixtures, stand_ins
 from gbn.analysis.plan import Entry, GridLike, Plan, plan_of_grid
 from gbn.store import measures
 from gbn.store.records import DONE
@@ -212,6 +212,7 @@ def _load(plan: Plan, cache: Cache, source: Source) -> Runs:
     runs = pd.DataFrame(rows, columns=RUN_COLUMNS)
     notes += absences(runs) + mixtures(plan, runs)
     points = Curves({(entry.setting, entry.arm, entry.seed): row for entry, row in chosen.items()})
+    notes += stand_ins(plan, points)
     return Runs(plan, runs, points, source, notes, cache.store.results_dir)
 
 

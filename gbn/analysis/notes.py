@@ -2,6 +2,7 @@
 
 import pandas as pd
 
+from gbn.analysis.columnar.columns import EXACT, Curves
 from gbn.analysis.plan import Plan
 
 
@@ -14,6 +15,20 @@ def absences(runs: pd.DataFrame) -> list[str]:
             if status != "left out":  # said by the note on mixed devices
                 seeds = ", ".join(str(seed) for seed in sorted(group.seed))
                 notes.append(f"{where}: {str(status).replace('_', ' ')}: seeds {seeds}.")
+    return notes
+
+
+def stand_ins(plan: Plan, points: Curves) -> list[str]:
+    """Arms without statistics over batches, where the measure asks for exact ones."""
+    notes = []
+    for setting in plan.settings:
+        entries = [entry for entry in plan.entries if entry.setting == setting]
+        arms = {e.arm: None for e in entries if points.stands_in((setting, e.arm, e.seed), plan.measure)}
+        if arms:
+            notes.append(
+                f"{setting + ': ' if setting else ''}{', '.join(arms)}: no statistics over batches, so that "
+                f"{plan.measure.removesuffix(EXACT)} is {plan.measure} there."
+            )
     return notes
 
 

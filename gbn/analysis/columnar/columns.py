@@ -1,7 +1,8 @@
 """Runs in memory as columns: blocks of many runs, a row of each, and the curves of those that a plan uses."""
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -12,6 +13,10 @@ import pyarrow.parquet as pq
 from gbn.analysis.columnar.ingest import CURVE, FIELDS
 
 Key = tuple[str, str, int]
+
+#: Methods without statistics over batches: evaluation has nothing to take exactly, and writes no key ending in this.
+UNTRACKED = ("none", "group", "layer", "instance")
+EXACT = "_exact"
 _ROW = [name for name in FIELDS if name not in ("stamp", "points")]
 
 
@@ -118,6 +123,12 @@ class Block:
                 self._values[key] = np.full(self._ends[-1] if len(self) else 0, np.nan)
 
 
+@cache
+def _method(norm: str) -> str:
+    """The method of a norm section that is given as JSON."""
+    return str(json.loads(norm).get("method"))
+
+
 class Curves:
     """The curves of chosen runs, read key by key when they are asked for."""
 
@@ -178,7 +189,29 @@ class Curves:
                 block.fetch(names)
             self._fetched.update(names)
 
+    def stands_in(self, key: Key, name: str) -> bool:
+        """Whether plain values stand in for those with exact statistics: the run has none to take exactly."""
+        row = self._rows.get(key)
+        return row is not None and name.endswith(EXACT) and self._untracked(row)
+
+    def _untracked(self, row: Row) -> bool:
+        return (
+            row.norm is not None
+            and _method(row.norm) in UNTRACKED
+            and not any(
+                np.isfinite(self._values(row, name).astype(float)).any()
+                for name in self.keys
+                if name.endswith(EXACT)
+            )
+        )
+
     def _slice(self, row: Row, name: str) -> np.ndarray:
+        if name.endswith(EXACT) and row.norm is not None and self._untracked(row):
+            return self._values(row, name.removesuffix(EXACT))
+        return self._values(row, name)
+
+    @staticmethod
+    def _values(row: Row, name: str) -> np.ndarray:
         return row.block.values(name)[row.start : row.end]
 
     def _order(self, row: Row) -> np.ndarray | None:
