@@ -23,7 +23,7 @@ from gbn.tasks import Classification, Generation, Segmentation
 from gbn.tasks.features import feature_network
 from gbn.tasks.generation import MEAN, STD
 
-__all__ = ["build_data", "build_model", "load_slices"]
+__all__ = ["build_data", "build_model", "load_data", "load_slices"]
 
 
 def build_model(config: Config, images: ImageSet | SegmentationSet) -> nn.Module:
@@ -132,6 +132,18 @@ def _for_generation(
         device=device,
     )
     return TrainLoader(train, training, config.trainer.batch_size, config.seed), evaluator, task
+
+
+def load_data(config: Config) -> Any:
+    """The data set of a configuration: an ImageSet, or a SegmentationSet.
+
+    Raises:
+        DataError: the set is missing or broken.
+    """
+    chosen = config.dataset
+    if isinstance(chosen, DatasetConfig):
+        return load(chosen.name, chosen.root, chosen.download)
+    return load_slices(chosen)
 
 
 def load_slices(options: SlicesConfig) -> SegmentationSet:

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gbn.config.schema import Config, DatasetConfig
+from gbn.config.schema import Config
 from gbn.store import measures
 from gbn.store.identity import identity, run_id_of
 from gbn.store.locks import LockedError
@@ -145,8 +145,7 @@ def _tracked(
 
     imported = time.monotonic() - began
     from gbn import kernels
-    from gbn.data import load
-    from gbn.engine.build import build_data, build_model, load_slices
+    from gbn.engine.build import build_data, build_model, load_data
     from gbn.engine.clock import Neighbours, clock_of
     from gbn.engine.progress import make_progress
     from gbn.engine.provenance import provenance
@@ -156,9 +155,7 @@ def _tracked(
     if config.trainer.precision == "fp16" and device.type == "cpu":
         raise ValueError("trainer.precision=fp16 needs a GPU, and this machine has none: use bf16 or fp32")
     set_threads(config.trainer.threads, jobs)
-    of_images = isinstance(config.dataset, DatasetConfig)
-    chosen: Any = config.dataset
-    images: Any = load(chosen.name, chosen.root, chosen.download) if of_images else load_slices(chosen)
+    images = load_data(config)
     model = build_model(config, images).to(device)
     if config.trainer.channels_last:
         model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

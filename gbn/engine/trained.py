@@ -9,9 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from gbn.config.schema import Config, DatasetConfig
-from gbn.data import load
-from gbn.engine.build import build_data, build_model, load_slices
+from gbn.config.schema import Config
+from gbn.engine.build import build_data, build_model, load_data
 from gbn.engine.checkpoint import load_checkpoint
 from gbn.store.files import StoreError
 from gbn.store.records import CHECKPOINT, RunStore
@@ -49,9 +48,7 @@ def trained(store: RunStore, run_id: str, device: torch.device | str = "cpu") ->
             f"{run_id} is {state} in {store.path(run_id)}: train it here first (the archive holds no weights)"
         )
     config = Config.model_validate(record.config)
-    chosen: Any = config.dataset
-    of_images = isinstance(config.dataset, DatasetConfig)
-    data: Any = load(chosen.name, chosen.root, chosen.download) if of_images else load_slices(chosen)
+    data = load_data(config)
     model = build_model(config, data).to(device)
     model.load_state_dict(load_checkpoint(path, device)["model"])
     _, evaluator, _ = build_data(config, data, device)
