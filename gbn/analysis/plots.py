@@ -89,7 +89,7 @@ def draw(comparison: Comparison, setting: str, unit: Unit, linear: bool = False)
             _heights(panels, comparison.measured)
         names = [name for row in rows for _, name in row.arms]
         figure.subplots_adjust(
-            left=0.062,
+            left=0.062 if comparison.measured.share else 0.08,  # ticks of a KID are long
             right=1 - (0.28 + 0.055 * max(map(len, names))) / WIDTH,
             wspace=0.33,
             hspace=0.3,
@@ -163,8 +163,8 @@ def _row(
             _plot(panels.difference, line, name, look)
     for target in comparison.targets(setting):
         panels.value.axhline(target, color="0.75", linewidth=0.5, zorder=0)
-    size = 8 if len(measured.label) < 30 else 6.5  # a feature network's name is long
-    panels.value.set_ylabel(measured.label, labelpad=2, fontsize=size)
+    # A feature network's name is long; it stands in the caption.
+    panels.value.set_ylabel(measured.label.removesuffix(f" ({measured.network})"), labelpad=2)
     if panels.loss is not None:
         panels.loss.set_ylabel(f"{measured.split} loss", labelpad=2)
     if panels.difference is not None:
@@ -236,6 +236,7 @@ def _caption(comparison: Comparison, setting: str, compared: bool, linear: bool,
     measured = comparison.measured
     if not measured.higher_is_better:
         text += f"{measured.direction.capitalize()}{': below 0 the arm is better' if compared else ''}. "
+    text += f"Features: {measured.network}. " if measured.network else ""
     text += f"Normalizers with {'exact' if measured.exact else 'running'} statistics. "
     text += "Grey: fixed targets. " if comparison.targets(setting) else ""
     if any((comparison.runs.usable(setting, arm).status == "diverged").any() for arm in arms):

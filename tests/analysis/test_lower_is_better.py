@@ -114,13 +114,13 @@ def test_the_figure_has_the_measure_on_a_logarithmic_axis_and_no_panel_of_a_loss
     figure = plots.draw(comparison, "", "updates")
     value, difference = figure.axes[:2]
     assert len(figure.axes) == 2 * len(plots.rows_of(comparison, ""))
-    assert value.get_ylabel() == "KID x 1000 (own network 1a2b3c4d)"
+    assert value.get_ylabel() == "KID x 1000"
     assert value.get_yscale() == "log"
     assert value.yaxis.get_major_formatter()(0.05, 0) == "50"
     assert difference.get_ylabel() == "KID - bn"
     assert difference.yaxis.get_major_formatter()(-0.002, 0) == "-2"
     caption = " ".join(figure.texts[-1].get_text().split())
-    assert "Lower is better: below 0 the arm is better." in caption
+    assert "Lower is better: below 0 the arm is better. Features: own network 1a2b3c4d." in caption
     assert caption.endswith("Horizontal axes are logarithmic, as is KID.")
 
 

@@ -80,6 +80,12 @@ class Verdict:
         return word(self.outcome, self.scale)
 
     @property
+    def claimed(self) -> Measure:
+        """What a published number is a value of: the measure at full scale, whatever a miniature measures."""
+        planned = measures.measure(self.planned.get(FULL, self.measure or measures.DEFAULT))
+        return self.claim.verdict.compared(planned, planned.final)
+
+    @property
     def compared(self) -> Measure:
         """What a difference is of; where nothing ran, at full scale."""
         measured = measures.measure(self.measure or self.planned.get(FULL, measures.DEFAULT))

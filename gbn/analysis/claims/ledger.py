@@ -41,7 +41,7 @@ def section(verdicts: Sequence[Verdict], linked: bool = False) -> Section:
         (
             f"[{one.claim.id}](#{one.claim.id})" if linked else one.claim.id,
             one.word,
-            wording.published(one.claim, True, one.compared),
+            wording.published(one.claim, True, one.claimed),
             here(one),
             str(one.n) if one.runs else "",
             {True: "yes", False: "no", None: "?" if one.runs else ""}[one.blind],
@@ -118,7 +118,7 @@ def _claim(verdict: Verdict) -> list[str]:
     source = f"[{claim.source.read}]({claim.source.url})"
     whose = "Published" if claim.origin == "published" else "Ours"
     lines = [f"#### {claim.id}", "", f"{claim.wording}", ""]
-    number = f": {wording.published(claim, measure=verdict.compared)}" if claim.origin == "published" else ""
+    number = f": {wording.published(claim, measure=verdict.claimed)}" if claim.origin == "published" else ""
     unit = f" ({claim.published.unit})" if claim.published and claim.verdict.quantity else ""
     lines.append(f"* {whose}, read in: {source}{number}{unit}. {claim.conditions}")
     if claim.underspecified:

@@ -56,6 +56,7 @@ def test_a_lower_value_is_an_improvement_and_a_target_is_reached_from_above(gene
     assert "the interval lies below 0 (smaller effects than 2 FID (full), 2 KID (small) do not count)" in text
     assert "Speed-up to FID 60 (full), KID 60 (small) in updates, gbn against bn" in text
     assert f"measured on {KID} (lower is better)" in text
+    assert "| -4.21 FID |" in text.replace("  ", "")  # in its own unit, not in that of the miniature
     assert "points" not in text.split("## A paper")[1].split("#### ")[1]
     assert "supported (small)" in terminal([*found.values()], load_papers(generators.experiments))
     assert "KID x 1000" in judged._rule(lower)
