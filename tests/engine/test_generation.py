@@ -28,7 +28,7 @@ FID = f"fid_own_{digest_of('own')}"
 
 @pytest.fixture(autouse=True)
 def small_images(monkeypatch):
-    monkeypatch.setattr("gbn.data.load", lambda *_: colours())
+    monkeypatch.setattr("gbn.engine.build.load", lambda *_: colours())
 
 
 @pytest.fixture
