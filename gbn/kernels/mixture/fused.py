@@ -1,15 +1,23 @@
-"""The fused kernels' side of autograd, and when they serve: in training, on the CPU, without posteriors' gradient.
+"""The fused kernels' side of autograd and of ``torch.compile``.
 
-A form's kernels (:mod:`gbn.kernels.mixture.cpu`) offer two functions of plain float32 tensors:
+They serve in training, on the CPU, where the gradient takes posteriors for constants.
+
+A form's kernels (:mod:`gbn.kernels.mixture.cpu`) offer functions of plain float32 tensors:
 
 * ``run_forward(x, weight, bias, mixture, centre, eps, relu) -> (y, moments, kept)``
 * ``run_backward(g, x, weight, kept, eps, relu, wanted) -> (dx or None, dweight, dbias)``
+* ``kept_sizes(shape of x, components, relu)``: of posteriors, bits and tables in ``kept``, the most in any layout
 
 Half precision is widened before and rounded after. ``kept`` is a tuple of tensors or Nones.
+
+In eager mode an autograd.Function calls them. Where something traces (``torch.compile``, ``torch.export``) the
+operators ``gbn::mixture_normalize``, ``gbn::mixture_normalize_backward`` and ``gbn::mixture_fit`` stand in the graph,
+without a break.
 """
 
 from __future__ import annotations
 
+from functools import partial
 from importlib import import_module
 from typing import Any
 
@@ -18,10 +26,11 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from gbn import kernels
-from gbn.kernels.mixture.gaussians import Mixture
+from gbn.kernels.fused import ANY_LAYOUT, here
+from gbn.kernels.mixture.gaussians import Mixture, Moments
 from gbn.risk.order import traced
 
-__all__ = ["MOST_COMPONENTS", "Normalize", "fit", "serves", "serves_fit"]
+__all__ = ["MOST_COMPONENTS", "Normalize", "fit", "normalize", "serves", "serves_fit"]
 
 #: Beyond as many components their vectors would not fit a processor's registers.
 MOST_COMPONENTS = 8
@@ -31,14 +40,13 @@ _FORMS = {True: "launch", False: "launch_channels"}
 
 
 def serves(x: Tensor, components: int, posterior_gradient: bool) -> bool:
-    """Whether the fused kernels compute this: not in a compiler's trace, nor under ``GBN_KERNELS=reference``."""
+    """Whether the fused kernels compute this; never under ``GBN_KERNELS=reference``."""
     return (
         not posterior_gradient
         and x.device.type == "cpu"
         and x.dtype in _DTYPES
         and x.numel() > 0
         and components <= MOST_COMPONENTS
-        and not traced(x)
         and kernels.selected("cpu") == "numba"
     )
 
@@ -58,14 +66,35 @@ def fit(
     var: Tensor,
 ) -> Mixture:
     """:func:`gbn.kernels.mixture.fitted` by one compiled call."""
-    from gbn.kernels.mixture.cpu.launch_em import run_fit
+    if traced(samples):
+        return Mixture(*_fit_operator(samples, *start, steps, floor, draws, mean, var))
+    return _run_fit(samples, start, steps, floor, draws, mean, var)
 
-    return run_fit(samples, start, steps, floor, draws, mean, var)
+
+def _run_fit(samples: Tensor, start: Mixture, *rest: Any) -> Mixture:
+    # numba is imported when it is first needed: a machine without it runs the eager kernels
+    return import_module("gbn.kernels.mixture.cpu.launch_em").run_fit(samples, start, *rest)
 
 
 def _form(joint: bool) -> Any:
-    # numba is imported when it is first needed: a machine without it runs the eager kernels
     return import_module(f"gbn.kernels.mixture.cpu.{_FORMS[joint]}")
+
+
+def normalize(
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    mixture: Mixture,
+    centre: Tensor,
+    eps: float,
+    relu: bool,
+) -> tuple[Tensor, Moments]:
+    """See :func:`gbn.kernels.mixture.normalize_by_batch`; for an x that the kernels serve."""
+    if not traced(x):
+        y, *moments = Normalize.apply(x, weight, bias, *mixture, centre, eps, relu)
+        return y, Moments(*moments)
+    y, *results = _operator(x, weight, bias, *mixture, centre, eps, relu)
+    return y, Moments(*(result.detach() for result in results[:4]))
 
 
 class Normalize(torch.autograd.Function):
@@ -126,3 +155,150 @@ def _as(result: Tensor, x: Tensor) -> Tensor:
     if result.stride() == like.stride():
         return result.to(x.dtype)
     return like.copy_(result)
+
+
+def _laid_out(x: Tensor, planes: bool) -> Tensor:
+    """x with its channels as planes, or last in memory: kept posteriors and bits lie in the order of one of them."""
+    return x.contiguous() if planes else x.movedim(1, -1).contiguous().movedim(-1, 1)
+
+
+def _held(part: Tensor | None, size: int, dtype: torch.dtype) -> Tensor:
+    """What is kept, as so many numbers: operators promise sizes before they know how a batch will lie in memory."""
+    flat = torch.empty(0, dtype=dtype) if part is None else part.flatten()
+    if flat.numel() == size:
+        return flat
+    room = flat.new_zeros(size)
+    room[: flat.numel()] = flat
+    return room
+
+
+def _forward_operator(
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    mixture_weight: Tensor,
+    mixture_mean: Tensor,
+    mixture_var: Tensor,
+    centre: Tensor,
+    eps: float,
+    relu: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """(y, l, m, q, sum of squared weights, whether channels are planes, what else is kept)."""
+    here(x)
+    planes, joint = x.is_contiguous(), mixture_weight.shape[1] == 1
+    mixture = Mixture(mixture_weight, mixture_mean, mixture_var)
+    y, moments, (posteriors, mask, logits, numbers, _) = _form(joint).run_forward(
+        _laid_out(x.to(torch.float32), planes), weight, bias, mixture, centre, eps, relu
+    )
+    sizes = _form(joint).kept_sizes(x.shape, mixture_mean.shape[0], relu)
+    share, mean, var, concentration = (part.clone() for part in moments)  # no two results may share memory
+    return (
+        _as(y, x),
+        share,
+        mean,
+        var,
+        concentration,
+        torch.tensor(planes),
+        _held(posteriors, sizes[0], torch.float32),
+        _held(mask, sizes[1], torch.int16),
+        _held(logits, sizes[2], torch.float32),
+        numbers,
+    )
+
+
+def _backward_operator(
+    g: Tensor,
+    x: Tensor,
+    weight: Tensor | None,
+    planes: Tensor,
+    posteriors: Tensor,
+    mask: Tensor,
+    logits: Tensor,
+    numbers: Tensor,
+    centre: Tensor,
+    eps: float,
+    relu: bool,
+    joint: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    kept = posteriors if joint else None, mask if relu else None, logits, numbers, centre.contiguous()
+    wide = _laid_out(x.to(torch.float32), bool(planes))
+    dx, to_weight, to_bias = _form(joint).run_backward(
+        g.to(torch.float32), wide, weight, kept, eps, relu, True
+    )
+    return _as(dx, x), to_weight.clone(), to_bias.clone()
+
+
+def _fit_operator_(
+    samples: Tensor,
+    weight: Tensor,
+    mean: Tensor,
+    var: Tensor,
+    steps: int,
+    floor: Tensor,
+    draws: Tensor | None,
+    centre: Tensor,
+    spread: Tensor,
+) -> tuple[Tensor, Tensor, Tensor]:
+    start = Mixture(weight, mean, var)
+    found = _run_fit(samples, start, steps, floor, draws, centre.contiguous(), spread.contiguous())
+    return found.weight, found.mean, found.var
+
+
+_operator = torch.library.custom_op(
+    "gbn::mixture_normalize", _forward_operator, mutates_args=(), tags=ANY_LAYOUT
+)
+_operator_backward = torch.library.custom_op(
+    "gbn::mixture_normalize_backward", _backward_operator, mutates_args=(), tags=ANY_LAYOUT
+)
+_fit_operator = torch.library.custom_op("gbn::mixture_fit", _fit_operator_, mutates_args=())
+
+
+@_operator.register_fake
+def _(
+    x: Tensor,
+    weight: Any,
+    bias: Any,
+    shares: Tensor,
+    mean: Tensor,
+    var: Any,
+    centre: Any,
+    eps: Any,
+    relu: bool,
+) -> Any:
+    joint = bool(shares.shape[1] == 1)
+    posteriors, mask, logits = _form(joint).kept_sizes(x.shape, mean.shape[0], relu)
+    new = partial(torch.empty, device=x.device)
+    moments = [new(part.shape) for part in (shares, mean, mean, shares)]
+    kept = (
+        new(posteriors),
+        new(mask, dtype=torch.int16),
+        new(logits),
+        new((4, *mean.shape), dtype=torch.float64),
+    )
+    return torch.empty_like(x), *moments, new((), dtype=torch.bool), *kept
+
+
+@_operator_backward.register_fake
+def _(g: Tensor, x: Tensor, *rest: Any) -> Any:
+    return torch.empty_like(x), *(x.new_empty(x.shape[1], dtype=torch.float32) for _ in range(2))
+
+
+@_fit_operator.register_fake
+def _(samples: Tensor, *rest: Any) -> Any:
+    return tuple(samples.new_empty(part.shape) for part in rest[:3])
+
+
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    x, weight, bias, shares, _, _, centre, ctx.eps, ctx.relu = inputs
+    ctx.save_for_backward(x, weight, *output[5:], centre)
+    ctx.joint = bool(shares.shape[1] == 1)  # a tracer compares symbols
+    ctx.dtypes = tuple(None if part is None else part.dtype for part in (weight, bias))
+
+
+def _backward(ctx: Any, g: Tensor, *others: Tensor) -> tuple[Tensor | None, ...]:
+    dx, *others_dx = _operator_backward(g, *ctx.saved_tensors, ctx.eps, ctx.relu, ctx.joint)
+    gradients = (None if kind is None else d.to(kind) for d, kind in zip(others_dx, ctx.dtypes, strict=True))
+    return dx, *gradients, *[None] * 6
+
+
+_operator.register_autograd(_backward, setup_context=_setup_context)

@@ -42,8 +42,8 @@ def normalize_by_batch(
         centre = (mixture.weight * mixture.mean).sum(0)
     if fused.serves(x, mixture.mean.shape[0], posterior_gradient):
         relu = act == "relu"
-        y, *moments = fused.Normalize.apply(x, weight, bias, *mixture, centre, eps, relu)
-        return (y if relu else activate(y, act)), Moments(*moments)
+        y, moments = fused.normalize(x, weight, bias, mixture, centre, eps, relu)
+        return (y if relu else activate(y, act)), moments
     form = joint if mixture.weight.shape[1] == 1 else per_channel
     y, *moments = form.Normalize.apply(x, weight, bias, *mixture, centre, eps, posterior_gradient)
     return activate(y, act), Moments(*moments)

@@ -31,7 +31,9 @@ def _bits(stream: Tensor, count: Tensor, purpose: int, number: int) -> Tensor:
     """(number,) 64-bit integers; stream and count are int64 scalars."""
     step = (purpose * _STEP + 2**63) % 2**64 - 2**63  # a signed 64-bit integer again
     base = _mixed(_mixed(stream + count * _STEP) + step)
-    return _mixed(base + torch.arange(1, number + 1, device=stream.device) * _STEP)
+    # base + i * _STEP for i = 1, 2, ...; ~n is -(n + 1). Written so because torch's compiler takes arange times a
+    # constant for an index, whose overflow is undefined in its C++: the loop over it was seen not to end.
+    return _mixed(base - ~torch.arange(number, device=stream.device) * _STEP)
 
 
 def uniform(stream: Tensor, count: Tensor, purpose: int, number: int) -> Tensor:

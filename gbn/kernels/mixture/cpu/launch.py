@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -17,7 +18,7 @@ from gbn.kernels.mixture.gaussians import Mixture
 from .call import Call
 from .entries import entry
 
-__all__ = ["SHORT", "Kept", "Shape", "past", "run", "run_backward", "run_forward", "table_of"]
+__all__ = ["SHORT", "Kept", "Shape", "kept_sizes", "past", "run", "run_backward", "run_forward", "table_of"]
 
 #: Values of a tile: those of x stay in a core's level-2 cache.
 _TILE = 1 << 16
@@ -128,6 +129,21 @@ class Kept(NamedTuple):
     logits: Tensor
     numbers: Tensor  # float64 (4, K, C): divisor, mean from the centre, variance, factor
     centre: Tensor
+
+
+def kept_sizes(shape: Sequence[int], components: int, relu: bool) -> tuple[int, int, int]:
+    """Numbers that :class:`Kept` holds of posteriors, bits and logits: enough for any memory format.
+
+    Sizes may be symbols of a tracer, which know sums and products.
+    """
+    images, channels, length = shape[0], shape[1], math.prod(shape[2:])
+    across = (channels + LANES - 1) // LANES  # vectors of channels
+    if length < SHORT:  # such planes are turned, see shape_of
+        blocks, masks = (images * length + LANES - 1) // LANES, images * length * across
+    else:
+        blocks = images * ((length + LANES - 1) // LANES)
+        masks = LANES * across * blocks
+    return blocks * components * LANES, masks if relu else 0, LANES * across * (2 * components + 1)
 
 
 def run_forward(

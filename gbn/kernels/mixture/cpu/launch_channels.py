@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,7 +17,7 @@ from .channels import scratch_size
 from .launch import SHORT, Kept, Shape, past, run, table_of
 from .turn import to_planes
 
-__all__ = ["run_backward", "run_forward"]
+__all__ = ["kept_sizes", "run_backward", "run_forward"]
 
 
 def _planes(x: Tensor) -> Tensor:
@@ -44,6 +45,16 @@ def _as_batch(planes: Tensor, x: Tensor) -> Tensor:
 def _shape(planes: Tensor) -> Shape:
     images, channels, length = planes.shape
     return Shape(False, images, channels, length, 1, length)
+
+
+def kept_sizes(shape: Sequence[int], components: int, relu: bool) -> tuple[int, int, int]:
+    """As :func:`gbn.kernels.mixture.cpu.launch.kept_sizes`."""
+    images, channels, length = shape[0], shape[1], math.prod(shape[2:])
+    if length < SHORT:
+        blocks = (images * length + LANES - 1) // LANES
+    else:
+        blocks = images * ((length + LANES - 1) // LANES)
+    return 0, channels * blocks if relu else 0, channels * 3 * components
 
 
 def run_forward(
