@@ -228,7 +228,7 @@ def _backward_operator(
     return _as(dx, x), to_weight.clone(), to_bias.clone()
 
 
-def _fit_operator_(
+def _fit_of_tensors(
     samples: Tensor,
     weight: Tensor,
     mean: Tensor,
@@ -250,7 +250,7 @@ _operator = torch.library.custom_op(
 _operator_backward = torch.library.custom_op(
     "gbn::mixture_normalize_backward", _backward_operator, mutates_args=(), tags=ANY_LAYOUT
 )
-_fit_operator = torch.library.custom_op("gbn::mixture_fit", _fit_operator_, mutates_args=())
+_fit_operator = torch.library.custom_op("gbn::mixture_fit", _fit_of_tensors, mutates_args=())
 
 
 @_operator.register_fake
