@@ -60,15 +60,22 @@ def benchmarks(root: Path = ROOT) -> str:
     folder = root / "results" / "benchmarks"
     for path in newest(folder, "norm"):
         rows = read_rows(path)
-        kind, date, commit = (rows[0][key] for key in ("device_kind", "date", "commit"))
+        kind = rows[0]["device_kind"]
         lines += [f"![Forward and backward on {kind}](results/benchmarks/{path.stem}.png)", ""]
         train = [one for one in newest(folder, "train") if read_rows(one)[0]["device_kind"] == kind]
         lines += goal_overview(rows, NORM)
         for one in train:
             lines += ["", *goal_overview(read_rows(one), TRAIN)]
-        files = ", ".join(f"[{one.stem}.md](results/benchmarks/{one.stem}.md)" for one in (path, *train))
-        lines += ["", f"Measured on {kind}, {date[:10]}, commit {commit[:10]}: {files}.", ""]
+        files = ", ".join(map(_measured, (path, *train)))
+        lines += ["", f"Measured on {kind}: {files}.", ""]
     return "\n".join(lines) + "\n" if len(lines) > 1 else "\nNot run yet.\n\n"
+
+
+def _measured(path: Path) -> str:
+    """A benchmark's summary, with the date and the commit that it was measured at."""
+    first = read_rows(path)[0]
+    link = f"[{path.stem}.md](results/benchmarks/{path.stem}.md)"
+    return f"{link} on {first['date'][:10]} at commit {first['commit'][:10]}"
 
 
 def verdicts(root: Path = ROOT) -> str:

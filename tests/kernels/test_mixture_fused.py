@@ -54,6 +54,18 @@ def test_operators_keep_their_word(form: str, dtype: torch.dtype) -> None:
         )
 
 
+@pytest.mark.parametrize("form", FORMS)
+def test_a_default_dtype_of_float64_changes_nothing(form: str) -> None:
+    arguments = (*inputs(form=form), 1e-5, True)
+    torch.set_default_dtype(torch.float64)
+    try:
+        torch.library.opcheck(
+            torch.ops.gbn.mixture_normalize.default, arguments, test_utils=("test_faketensor",)
+        )
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("form", FORMS)
 def test_the_fit_keeps_its_word(form: str) -> None:

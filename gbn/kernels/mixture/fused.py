@@ -184,7 +184,7 @@ def _forward_operator(
     relu: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """(y, l, m, q, sum of squared weights, whether channels are planes, what else is kept)."""
-    here(x)
+    here(x)  # raises where a graph made elsewhere finds no kernels
     planes, joint = x.is_contiguous(), mixture_weight.shape[1] == 1
     mixture = Mixture(mixture_weight, mixture_mean, mixture_var)
     y, moments, (posteriors, mask, logits, numbers, _) = _form(joint).run_forward(
@@ -267,7 +267,7 @@ def _(
 ) -> Any:
     joint = bool(shares.shape[1] == 1)
     posteriors, mask, logits = _form(joint).kept_sizes(x.shape, mean.shape[0], relu)
-    new = partial(torch.empty, device=x.device)
+    new = partial(torch.empty, device=x.device, dtype=torch.float32)
     moments = [new(part.shape) for part in (shares, mean, mean, shares)]
     kept = (
         new(posteriors),
