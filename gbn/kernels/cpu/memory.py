@@ -11,7 +11,7 @@ from llvmlite import ir
 from numba.core import types
 from numba.core.extending import intrinsic
 
-from .simd import _I32, _I64, _VD, _VF, _VI, LANES, _call, _constant, _splat, f32x16, f64x16, mask16
+from .simd import _I32, _I64, _VD, _VF, _VI, LANES, _call, _splat, f32x16, f64x16, mask16
 
 __all__ = [
     "ahead",
@@ -161,7 +161,10 @@ def compress(typing_context, array, offset, mask, value):
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         pointer = _address(builder, arguments[0], arguments[1])
         name = "llvm.experimental.vector.compress.v16f32"
-        packed = _call(builder, name, _VF, [arguments[3], arguments[2], _constant(_VF, 0.0)])
+        # undefined beyond the packed lanes: LLVM's expansion of a constant fails an assertion where no instruction
+        # compresses
+        undefined = ir.Constant(_VF, ir.Undefined)
+        packed = _call(builder, name, _VF, [arguments[3], arguments[2], undefined])
         builder.store(packed, builder.bitcast(pointer, _VF.as_pointer()), align=4)
         return context.get_dummy_value()
 
