@@ -7,6 +7,7 @@ from torch import Tensor
 
 from gbn.kernels.gate import Gate
 from gbn.kernels.plan import Plan
+from gbn.risk.order import traced
 
 __all__ = ["REQUIRES", "backward", "backward_gated", "forward", "forward_gated", "load", "serves"]
 
@@ -16,13 +17,23 @@ _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
 def load() -> None:
-    """Import numba and what it will compile; compiling waits for the first call, or takes the cache."""
+    """Import what calls the kernels; compiling waits for the first call, or takes the cache."""
     from . import launch, launch_gated  # noqa: F401
 
 
-def serves(x: Tensor) -> bool:
-    """Whether the kernels take this tensor: on the CPU, float32 or half precision, with something in it."""
-    return x.device.type == "cpu" and x.dtype in _DTYPES and x.numel() > 0
+def serves(x: Tensor, gated: bool = False) -> bool:
+    """Whether the kernels take this tensor: on the CPU, float32 or half precision, with something in it.
+
+    Outside of tracers also whether they can be compiled here, for which the first call waits.
+    """
+    if x.device.type != "cpu" or x.dtype not in _DTYPES or x.numel() == 0:
+        return False
+    if traced(x):
+        return True
+    from .launch import entries, layout
+    from .objects import working
+
+    return working(entries(layout(x), gated))
 
 
 def forward(

@@ -1,63 +1,170 @@
-"""How the kernels are compiled, and where the machine code is kept between processes."""
+"""From Python to machine code: numba types a kernel and writes it as LLVM's text, LLVM makes an object file of it.
+
+numba compiles each function that a kernel calls on its own: optimizes it, makes machine code, and optimizes it again
+in each caller. A kernel is nothing but one entry point, so here functions stay text until the whole is there and is
+optimized once, which takes half the time. That LLVM's target need not be this machine is what the tests rest on
+which compile every kernel for processors of other kinds.
+"""
 
 from __future__ import annotations
 
-import hashlib
-import logging
 from collections.abc import Callable
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
-import numba
-from numba.core import caching
+import llvmlite.binding as llvm
+from numba.core import compiler, registry, typed_passes, types, untyped_passes
+from numba.core.codegen import JITCodeLibrary
+from numba.core.compiler_machinery import PassManager, register_pass
 
-__all__ = ["compiled", "entry_point", "inlined"]
+from .target import Target, emitting
 
-_log = logging.getLogger(__name__)
+__all__ = ["ENTRY_POINTS", "Object", "compiled", "entry_point", "inlined", "machine_code"]
 
 # No fast-math: sums are written in the order that is meant. No reference counting: kernels own no arrays, and
 # numba would count at every call, in the innermost loop.
-_OPTIONS = {"nogil": True, "error_model": "numpy", "boundscheck": False, "_nrt": False}
+_OPTIONS = {
+    "nogil": True,
+    "error_model": "numpy",
+    "boundscheck": False,
+    "_nrt": False,
+    "no_cpython_wrapper": True,
+}
+
+
+class _Text(JITCodeLibrary):
+    """One function, neither linked with what it calls, nor optimized, nor turned into machine code."""
+
+    def add_llvm_module(self, ll_module: Any) -> None:
+        ll_module.data_layout = self._codegen._data_layout
+        self._final_module.link_in(ll_module)
+
+    def finalize(self) -> None:
+        self._raise_if_finalized()
+        self._finalized = True
+
+    def linked(self) -> Any:
+        """A module of the function and all that it calls."""
+        found: dict[Any, None] = {}
+        ahead = [self]
+        while ahead:
+            library = ahead.pop()
+            if library not in found:
+                found[library] = None
+                ahead += library._linking_libraries if isinstance(library, _Text) else ()
+        whole = llvm.parse_assembly("")
+        for library in found:
+            one = library._final_module if isinstance(library, _Text) else library._get_module_for_linking()
+            whole.link_in(one, preserve=True)
+        return whole
+
+
+@register_pass(mutates_CFG=True, analysis_only=False)
+class _Lowering(typed_passes.NativeLowering):
+    """numba's, into a :class:`_Text`."""
+
+    _name = "gbn_lowering"
+
+    def run_pass(self, state: Any) -> bool:
+        state.library = _Text(state.targetctx.codegen(), state.func_id.func_qualname)
+        state.flags.no_compile = True
+        super().run_pass(state)
+        lowered = state["cr"]
+        # numba looks a function up by what Python would call, which must be a built-in function; nobody calls this
+        key: Any = [].append
+        state.targetctx.insert_user_function(key, lowered.fndesc, [state.library])
+        state["cr"] = lowered._replace(cfunc=key)
+        return True
+
+
+class _Pipeline(compiler.CompilerBase):
+    """numba's passes without those for what kernels do not use: array expressions, closures, generators, parfors."""
+
+    def define_pipelines(self) -> list[PassManager]:
+        passes = PassManager("gbn")
+        for one in (
+            untyped_passes.TranslateByteCode,
+            untyped_passes.FixupArgs,
+            untyped_passes.IRProcessing,
+            untyped_passes.RewriteSemanticConstants,
+            untyped_passes.DeadBranchPrune,
+            untyped_passes.GenericRewrites,
+            untyped_passes.ReconstructSSA,
+            untyped_passes.DeadBranchPrune,
+            typed_passes.NopythonTypeInference,
+            typed_passes.PreLowerStripPhis,
+            typed_passes.NoPythonSupportedFeatureValidation,
+            typed_passes.IRLegalization,
+            _Lowering,
+            typed_passes.NoPythonBackend,
+        ):
+            passes.add_pass(one, one.__name__)
+        passes.finalize()
+        return [passes]
+
+
+class _Function(registry.CPUDispatcher):
+    """A function that kernels call, compiled once for all constants of a type: LLVM knows them when it inlines."""
+
+    def get_call_template(self, args: Any, kws: Any) -> Any:
+        return super().get_call_template(tuple(map(types.unliteral, args)), kws)  # type: ignore[attr-defined]
+
+
+def _decorator(**options: Any) -> Callable[..., Any]:
+    def decorate(function: Any) -> Any:
+        made = _Function(function, {}, _OPTIONS | {"no_cfunc_wrapper": True} | options, _Pipeline)
+        made.enable_caching = None  # entry points are cached (.objects), not what they are made of
+        return made
+
+    return decorate
+
 
 #: For functions that kernels call.
-compiled: Callable[..., Any] = numba.njit(**_OPTIONS)
+compiled: Callable[..., Any] = _decorator()
 
 #: For the body of a loop, which LLVM would call where it is used twice.
-inlined: Callable[..., Any] = numba.njit(forceinline=True, **_OPTIONS)
+inlined: Callable[..., Any] = _decorator(forceinline=True)
 
 
-def _stamp(function: Any) -> str:
-    """A hash of all sources here and in the function's folder: numba itself looks only at the function's file."""
-    folder = Path(__file__).parent
-    folders = dict.fromkeys((folder, Path(function.__code__.co_filename).parent))
-    sources = [*(path for each in folders for path in sorted(each.glob("*.py"))), folder.parent / "plan.py"]
-    return hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()
-
-
-class _Cache(caching.FunctionCache):
-    """numba's cache on disk (beside the sources, or in the user's cache folder), tied to all sources."""
-
-    def __init__(self, function: Any) -> None:
-        super().__init__(function)
-        self._cache_file = caching.IndexDataCacheFile(
-            cache_path=self._cache_path, filename_base=self._impl.filename_base, source_stamp=_stamp(function)
-        )
+#: Python functions of entry points without a number of components, by name (:mod:`.objects`).
+ENTRY_POINTS: dict[str, Any] = {}
 
 
 def entry_point(function: Any) -> Any:
-    """Compile ``function(address)`` to a C function ``void (int64)``, from the cache where it is there."""
-    from numba.core.ccallback import CFunc
+    """Make a plain function ``(address)`` known as an entry point."""
+    ENTRY_POINTS[f"{function.__module__}:{function.__name__}"] = function
+    return function
 
-    signature, return_type = (numba.types.int64,), numba.types.void
-    made = CFunc(
-        function,
-        (signature, return_type),
-        locals={},
-        options=_OPTIONS,
-    )
-    try:
-        made._cache = _Cache(function)  # type: ignore[attr-defined]
-    except Exception as error:  # an unwritable folder costs the compilation in every process, nothing more
-        _log.warning("compiled kernels cannot be kept on disk (%s): each process compiles them again", error)
-    made.compile()
-    return made
+
+@dataclass(frozen=True)
+class Object:
+    """An object file, and the name of the C function ``void (int64)`` in it."""
+
+    symbol: str
+    code: bytes
+
+
+def _text(function: Any) -> tuple[str, Any]:
+    """The entry point's symbol and LLVM's module of it."""
+    made = _Function(function, {}, _OPTIONS, _Pipeline)
+    made.compile(types.void(types.int64))
+    (result,) = made.overloads.values()
+    return result.fndesc.llvm_cfunc_wrapper_name, result.library.linked()
+
+
+def machine_code(function: Any, target: Target) -> Object:
+    """Compile ``function(address)`` for a target. A process can do so for one target only."""
+    with emitting(target):
+        symbol, module = _text(function)
+    machine = target.machine()
+    module.triple = target.triple
+    module.data_layout = str(machine.target_data)
+    for one in module.functions:
+        if not one.is_declaration and one.name != symbol:
+            one.linkage = llvm.Linkage.internal
+    options = llvm.create_pipeline_tuning_options(speed_level=3)
+    options.loop_vectorization, options.slp_vectorization = True, False
+    builder = llvm.create_pass_builder(machine, options)
+    builder.getModulePassManager().run(module, builder)
+    module.verify()
+    return Object(symbol, machine.emit_object(module))

@@ -9,7 +9,8 @@ from numba.core import types
 from numba.core.extending import intrinsic
 
 from .memory import _address
-from .simd import _I32, _VF, _VH, _VI, LANES, _call, _constant, f32x16
+from .simd import _I32, _VF, _VH, _VI, LANES, _call, _constant, _fma, f32x16
+from .target import current
 
 __all__ = [
     "exp",
@@ -54,14 +55,59 @@ def store_bfloat16(typing_context, array, offset, value):
     return types.none(array, types.intp, f32x16), emit
 
 
+def _widened(builder: Any, bits: Any) -> Any:
+    """float16 as integers to float32, by integers: shifted to their place, the exponent moved from bias 15 to 127.
+
+    Numbers below the normal ones are made with the exponent of the least normal one, which is then taken off again.
+    """
+    body = builder.shl(builder.and_(bits, _constant(_VI, 0x7FFF)), _constant(_VI, 13))
+    exponent = builder.and_(body, _constant(_VI, 0x0F800000))
+    moved = builder.add(body, _constant(_VI, 112 << 23))
+    infinite = builder.icmp_signed("==", exponent, _constant(_VI, 0x0F800000))
+    moved = builder.select(infinite, builder.add(moved, _constant(_VI, 112 << 23)), moved)
+    offset = builder.fsub(
+        builder.bitcast(builder.add(moved, _constant(_VI, 1 << 23)), _VF), _constant(_VF, 2.0**-14)
+    )
+    small = builder.icmp_signed("==", exponent, _constant(_VI, 0))
+    magnitude = builder.select(small, builder.bitcast(offset, _VI), moved)
+    sign = builder.shl(builder.and_(bits, _constant(_VI, 0x8000)), _constant(_VI, 16))
+    return builder.bitcast(builder.or_(magnitude, sign), _VF)
+
+
+def _halved(builder: Any, value: Any) -> Any:
+    """float32 to float16 as integers, to the nearest, ties to even: the inverse of :func:`_widened`."""
+    bits = builder.bitcast(value, _VI)
+    body = builder.and_(bits, _constant(_VI, 0x7FFFFFFF))
+    # added to a small number, 1/2 leaves its bits, rounded, at the end of the sum
+    half = _constant(_VF, 0.5)
+    small = builder.sub(
+        builder.bitcast(builder.fadd(builder.bitcast(body, _VF), half), _VI), _constant(_VI, 0x3F000000)
+    )
+    odd = builder.and_(builder.lshr(body, _constant(_VI, 13)), _constant(_VI, 1))
+    normal = builder.lshr(
+        builder.add(builder.add(body, _constant(_VI, 0xFFF - (112 << 23))), odd), _constant(_VI, 13)
+    )
+    result = builder.select(builder.icmp_signed("<", body, _constant(_VI, 113 << 23)), small, normal)
+    over = builder.icmp_signed(">=", body, _constant(_VI, 143 << 23))
+    result = builder.select(over, _constant(_VI, 0x7C00), result)
+    nan = builder.icmp_signed(">", body, _constant(_VI, 255 << 23))
+    payload = builder.or_(
+        builder.and_(builder.lshr(body, _constant(_VI, 13)), _constant(_VI, 0x3FF)), _constant(_VI, 0x7E00)
+    )
+    result = builder.select(nan, payload, result)
+    return builder.or_(result, builder.and_(builder.lshr(bits, _constant(_VI, 16)), _constant(_VI, 0x8000)))
+
+
 @intrinsic
 def load_float16(typing_context, array, offset):
     """Sixteen float16, given as uint16, from ``offset``."""
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         pointer = _address(builder, arguments[0], arguments[1])
-        half = builder.load(builder.bitcast(pointer, _V16.as_pointer()), align=2)
-        return builder.fpext(half, _VF)
+        if current().converts_halves:
+            return builder.fpext(builder.load(builder.bitcast(pointer, _V16.as_pointer()), align=2), _VF)
+        bits = builder.load(builder.bitcast(pointer, _VH.as_pointer()), align=2)
+        return _widened(builder, builder.zext(bits, _VI))
 
     return f32x16(array, types.intp), emit
 
@@ -72,8 +118,11 @@ def store_float16(typing_context, array, offset, value):
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         pointer = _address(builder, arguments[0], arguments[1])
-        half = builder.fptrunc(arguments[2], _V16)
-        builder.store(half, builder.bitcast(pointer, _V16.as_pointer()), align=2)
+        if current().converts_halves:
+            half = builder.bitcast(builder.fptrunc(arguments[2], _V16), _VH)
+        else:
+            half = builder.trunc(_halved(builder, arguments[2]), _VH)
+        builder.store(half, builder.bitcast(pointer, _VH.as_pointer()), align=2)
         return context.get_dummy_value()
 
     return types.none(array, types.intp, f32x16), emit
@@ -87,9 +136,6 @@ def exp(typing_context, value):
     """
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        def fused(a: Any, b: Any, c: Any) -> Any:
-            return _call(builder, "llvm.fma.v16f32", _VF, [a, b, c])
-
         def number(value: float) -> Any:
             return _constant(_VF, value)
 
@@ -97,8 +143,8 @@ def exp(typing_context, value):
         vanishes = builder.fcmp_ordered("<", x, number(-87.0))
         x = builder.select(vanishes, number(-87.0), x)
         exponent = _call(builder, "llvm.rint.v16f32", _VF, [builder.fmul(x, number(1.44269504088896341))])
-        r = fused(exponent, number(-0.693359375), x)
-        r = fused(exponent, number(2.12194440e-4), r)
+        r = _fma(builder, exponent, number(-0.693359375), x)
+        r = _fma(builder, exponent, number(2.12194440e-4), r)
         polynomial = number(1.9875691500e-4)
         for coefficient in (
             1.3981999507e-3,
@@ -107,8 +153,8 @@ def exp(typing_context, value):
             1.6666665459e-1,
             5.0000001201e-1,
         ):
-            polynomial = fused(polynomial, r, number(coefficient))
-        result = builder.fadd(fused(polynomial, builder.fmul(r, r), r), number(1.0))
+            polynomial = _fma(builder, polynomial, r, number(coefficient))
+        result = builder.fadd(_fma(builder, polynomial, builder.fmul(r, r), r), number(1.0))
         nan = builder.fcmp_unordered("uno", arguments[0], arguments[0])
         safe = builder.select(nan, number(0.0), exponent)  # a NaN has no integer
         bits = builder.shl(builder.add(builder.fptosi(safe, _VI), _constant(_VI, 127)), _constant(_VI, 23))

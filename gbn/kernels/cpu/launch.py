@@ -19,9 +19,8 @@ from torch import Tensor
 
 from gbn.kernels.plan import Plan
 
-from . import passes, passes_last
+from . import objects
 from .call import Call
-from .compiling import entry_point
 from .encode import encoded
 from .passes import scratch_size
 from .passes_last import pieces_of, scratch_size_last, spans_of
@@ -30,6 +29,8 @@ from .simd import LANES
 
 __all__ = [
     "address",
+    "entries",
+    "layout",
     "layout_of",
     "like",
     "plain",
@@ -56,9 +57,26 @@ _TOGETHER = 512
 _scratch = threading.local()
 
 
+#: What a training step calls where channels lie side by side, beside the forward pass.
+_LAST = ("normalize_spans", "reduce_spans", "differentiate_spans")
+
+
+def _name(function: str) -> str:
+    module = "passes" if function.removesuffix("_gated") in ("forward", "backward") else "passes_last"
+    return f"gbn.kernels.cpu.{module}:{function}"
+
+
+def entries(layout: int, gated: bool) -> tuple[str, ...]:
+    """The entry points of a training step."""
+    functions = ["forward", "backward"] if layout == PLANES else ["forward", *_LAST]
+    if gated and layout == LAST:
+        functions.append("settle_blocks")
+    return tuple(_name(f"{one}_gated" if gated else one) for one in functions)
+
+
 @functools.cache
-def _entry(name: str) -> Any:
-    return entry_point(getattr(passes if hasattr(passes, name) else passes_last, name))
+def _entry(function: str) -> objects.Entry:
+    return objects.entry(_name(function))
 
 
 @functools.cache
@@ -103,16 +121,19 @@ def run_entry(entry: Any, table: int, threads: int) -> None:
         list(_pool(threads).map(entry.ctypes, [table] * threads))
 
 
+def layout(x: Tensor) -> int:
+    """The layout that kernels read x in; what lies in neither way is copied to planes."""
+    if x.numel() == x.shape[0] * x.shape[1]:  # one value an image and channel: both layouts are the same
+        return LAST
+    return LAST if not x.is_contiguous() and x.movedim(1, -1).is_contiguous() else PLANES
+
+
 def layout_of(x: Tensor) -> tuple[Tensor, int]:
     """x, copied where it lies in neither way, and its layout."""
-    if x.is_contiguous() and x.numel() != x.shape[0] * x.shape[1]:
-        return x, PLANES
-    last = x.movedim(1, -1)
-    if last.is_contiguous():
-        return x, LAST
-    if x.numel() == x.shape[0] * x.shape[1]:  # one value an image and channel: both layouts are the same
-        return last.contiguous().movedim(-1, 1), LAST
-    return x.contiguous(), PLANES
+    found = layout(x)
+    if found == PLANES:
+        return x.contiguous(), PLANES
+    return x.movedim(1, -1).contiguous().movedim(-1, 1), LAST
 
 
 def like(g: Tensor, x: Tensor, layout: int) -> Tensor:

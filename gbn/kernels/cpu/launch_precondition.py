@@ -11,8 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import precondition
-from .compiling import entry_point
+from . import objects
 from .launch import run_entry
 from .precondition import Record, Step, Sums
 
@@ -26,8 +25,8 @@ _SumsTable = ctypes.c_int64 * len(Sums)
 
 
 @functools.cache
-def _entry(name: str) -> Any:
-    return entry_point(getattr(precondition, name))
+def _entry(name: str) -> objects.Entry:
+    return objects.entry(f"gbn.kernels.cpu.precondition:{name}")
 
 
 def _run(entry: Any, table: int, values: int) -> None:

@@ -12,6 +12,7 @@ from numba.core import types
 from numba.core.extending import intrinsic
 
 from .simd import _I32, _I64, _VD, _VF, _VI, LANES, _call, _splat, f32x16, f64x16, mask16
+from .target import Target, current
 
 __all__ = [
     "ahead",
@@ -154,21 +155,97 @@ def store_first(typing_context, array, offset, count, value):
     return types.none(array, types.intp, types.intp, f32x16), emit
 
 
+def _lanes(first: int, size: int) -> ir.Constant:
+    return ir.Constant(ir.VectorType(_I32, size), [ir.Constant(_I32, first + k) for k in range(size)])
+
+
+def _table(builder: Any, size: int, each: int) -> Any:
+    """For each set of ``size`` lanes where its lanes stand, packed: ``each`` numbers a lane, of four bytes in all."""
+    name = f"gbn_packing_{size}_{each}"
+    found = builder.module.globals.get(name)
+    if found is None:
+        number = ir.IntType(32 // each)
+        row = ir.ArrayType(number, size * each)
+        rows = []
+        for bits in range(1 << size):
+            lanes = [k for k in range(size) if bits >> k & 1]
+            lanes += [0] * (size - len(lanes))
+            rows.append(
+                ir.Constant(row, [ir.Constant(number, each * k + j) for k in lanes for j in range(each)])
+            )
+        found = ir.GlobalVariable(builder.module, ir.ArrayType(row, len(rows)), name)
+        found.initializer = ir.Constant(found.value_type, rows)
+        found.global_constant, found.linkage, found.align = True, "linkonce_odr", 32
+    return found
+
+
+def _packed(builder: Any, target: Target, value: Any, bits: Any, size: int) -> Any:
+    """A vector of ``size`` lanes with those of the set ``bits`` in front, what is behind them undefined."""
+    each = 1 if size == 8 else 4
+    table = _table(builder, size, each)
+    row = builder.gep(table, [ir.Constant(_I32, 0), builder.zext(bits, _I32)])
+    if size == 8:
+        index = builder.load(builder.bitcast(row, ir.VectorType(_I32, 8).as_pointer()), align=32)
+        return _call(builder, "llvm.x86.avx2.permps", value.type, [value, index])
+    octets = ir.VectorType(ir.IntType(8), 16)
+    index = builder.load(builder.bitcast(row, octets.as_pointer()), align=16)
+    name = "llvm.aarch64.neon.tbl1.v16i8" if target.arm else "llvm.x86.ssse3.pshuf.b.128"
+    return builder.bitcast(_call(builder, name, octets, [builder.bitcast(value, octets), index]), value.type)
+
+
+def _compress_by_table(builder: Any, target: Target, pointer: Any, mask: Any, value: Any, size: int) -> Any:
+    """Write the lanes of the mask side by side, ``size`` lanes at a time; return how many."""
+    undefined = ir.Constant(_VF, ir.Undefined)
+    nothing = ir.Constant(mask.type, ir.Undefined)
+    few, count = ir.IntType(size), ir.Constant(_I64, 0)
+    for begin in range(0, LANES, size):
+        part = builder.shuffle_vector(value, undefined, _lanes(begin, size))
+        flags = builder.shuffle_vector(mask, nothing, _lanes(begin, size))
+        bits = builder.bitcast(flags, few)
+        packed = _packed(builder, target, part, bits, size)
+        place = builder.gep(pointer, [count])
+        builder.store(packed, builder.bitcast(place, packed.type.as_pointer()), align=4)
+        number = _call(builder, f"llvm.ctpop.i{size}", few, [bits])
+        count = builder.add(count, builder.zext(number, _I64))
+    return count
+
+
+def _compress_each(builder: Any, pointer: Any, mask: Any, value: Any) -> Any:
+    """The same a lane at a time: each is written, and counts where it is in the mask."""
+    count = ir.Constant(_I64, 0)
+    for k in range(LANES):
+        lane = ir.Constant(_I32, k)
+        builder.store(builder.extract_element(value, lane), builder.gep(pointer, [count]), align=4)
+        count = builder.add(count, builder.zext(builder.extract_element(mask, lane), _I64))
+    return count
+
+
 @intrinsic
 def compress(typing_context, array, offset, mask, value):
-    """Write the values of the mask's lanes side by side from ``offset``; up to 16 places there lose theirs."""
+    """Write the values of the mask's lanes side by side from ``offset``; return the offset behind them.
+
+    Up to 16 places from there lose what they hold. AVX-512 has an instruction for it; AVX2, SSSE3 and NEON permute a
+    register by a table of all masks; elsewhere lanes are written one by one.
+    """
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        pointer = _address(builder, arguments[0], arguments[1])
-        name = "llvm.experimental.vector.compress.v16f32"
-        # undefined beyond the packed lanes: LLVM's expansion of a constant fails an assertion where no instruction
-        # compresses
-        undefined = ir.Constant(_VF, ir.Undefined)
-        packed = _call(builder, name, _VF, [arguments[3], arguments[2], undefined])
-        builder.store(packed, builder.bitcast(pointer, _VF.as_pointer()), align=4)
-        return context.get_dummy_value()
+        array, offset, mask, value = arguments
+        target, pointer = current(), _address(builder, array, offset)
+        if target.has("avx512f"):
+            name = "llvm.x86.avx512.mask.compress.v16f32"
+            packed = _call(builder, name, _VF, [value, ir.Constant(_VF, ir.Undefined), mask])
+            builder.store(packed, builder.bitcast(pointer, _VF.as_pointer()), align=4)
+            bits = builder.bitcast(mask, ir.IntType(LANES))
+            count = builder.zext(_call(builder, "llvm.ctpop.i16", bits.type, [bits]), _I64)
+        elif target.has("avx2"):
+            count = _compress_by_table(builder, target, pointer, mask, value, 8)
+        elif target.has("ssse3") or target.arm:
+            count = _compress_by_table(builder, target, pointer, mask, value, 4)
+        else:
+            count = _compress_each(builder, pointer, mask, value)
+        return builder.add(offset, count)
 
-    return types.none(array, types.intp, mask16, f32x16), emit
+    return types.intp(array, types.intp, mask16, f32x16), emit
 
 
 def _pointer_from(number_type: Any, what: str) -> Any:

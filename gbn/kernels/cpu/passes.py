@@ -50,7 +50,7 @@ from .call import (
     tensor,
     weigh,
 )
-from .compiling import compiled
+from .compiling import compiled, entry_point
 from .elementwise import differentiate, normalize, reduce
 from .gate import channel_gains, channel_rows, lanes_gains, row_means, settle_channel
 from .measure import measure
@@ -170,11 +170,13 @@ def _forward(table_address, gated):
     fence()
 
 
+@entry_point
 def forward(table_address):
     """y, S, D and the records of all channels."""
     _forward(table_address, None)
 
 
+@entry_point
 def forward_gated(table_address):
     """The same, and the means of rows; for LAST their gains in place of y."""
     _forward(table_address, True)
@@ -244,11 +246,13 @@ def _backward(table_address, gated):
     fence()
 
 
+@entry_point
 def backward(table_address):
     """dx, and the gradients to gain and bias, of all channels."""
     _backward(table_address, None)
 
 
+@entry_point
 def backward_gated(table_address):
     """The same, and the gradients to the gate; leaves gains and pulls of rows."""
     _backward(table_address, True)

@@ -51,7 +51,7 @@ from .call import (
     tensor,
     weigh,
 )  # fmt: skip
-from .compiling import compiled
+from .compiling import compiled, entry_point
 from .elementwise_last import differentiate_last, normalize_last, reduce_last, reduce_rows_last
 from .gate import TOTALS, lanes_of, settle_lanes
 from .memory import ahead, claim, doubles, fence, floats, halves, integers
@@ -147,16 +147,19 @@ def _normalize_spans(table_address, gated):
     fence()
 
 
+@entry_point
 def normalize_spans(table_address):
     """y, when S and D are known."""
     _normalize_spans(table_address, None)
 
 
+@entry_point
 def normalize_spans_gated(table_address):
     """y, when S, D and the gains of rows are known."""
     _normalize_spans(table_address, True)
 
 
+@entry_point
 def reduce_spans(table_address):
     """Sums of the cotangent over each span."""
     a = integers(table_address)
@@ -177,6 +180,7 @@ def reduce_spans(table_address):
     fence()
 
 
+@entry_point
 def reduce_spans_gated(table_address):
     """Sums of the cotangent over each piece of an image."""
     a = integers(table_address)
@@ -196,6 +200,7 @@ def reduce_spans_gated(table_address):
     fence()
 
 
+@entry_point
 def settle_blocks_gated(table_address):
     """All gradients but that to x, when pieces' sums are known; leaves sums of channels, gains and pulls."""
     a = integers(table_address)
@@ -280,11 +285,13 @@ def _differentiate_spans(table_address, gated):
     fence()
 
 
+@entry_point
 def differentiate_spans(table_address):
     """The gradients to gain and bias, and dx where it is wanted."""
     _differentiate_spans(table_address, None)
 
 
+@entry_point
 def differentiate_spans_gated(table_address):
     """dx where it is wanted, after :func:`settle_blocks_gated`."""
     _differentiate_spans(table_address, True)

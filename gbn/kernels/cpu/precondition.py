@@ -16,7 +16,7 @@ from enum import IntEnum
 
 import numpy as np
 
-from .compiling import compiled
+from .compiling import compiled, entry_point
 from .memory import (
     ahead,
     claim,
@@ -101,6 +101,7 @@ _TINY = float(np.finfo(np.float64).tiny)
 _ZERO = np.float32(0.0)
 
 
+@entry_point
 def column_sums(table_address):
     """Of a matrix (images, columns), columns side by side."""
     a = integers(table_address)
@@ -157,6 +158,7 @@ def _sum_last_columns(x, rows, columns, c, stride, target):
     store_doubles(target, stride + c, squares)
 
 
+@entry_point
 def plane_sums(table_address):
     """Of maps (images, channels, length), by channel."""
     a = integers(table_address)
@@ -185,6 +187,7 @@ def plane_sums(table_address):
         sums[stride + c] = total(squares) + (sums[stride + c] if more else 0.0)
 
 
+@entry_point
 def absorb(table_address):
     """Running moments and factors of the layers that were called."""
     a = integers(table_address)
@@ -257,6 +260,7 @@ def _spread(values, narrow, columns, taps):
             narrow[j * taps + tap] = values[j]
 
 
+@entry_point
 def rewrite(table_address):
     """Gradients of weights and biases, in place."""
     a = integers(table_address)

@@ -16,7 +16,6 @@ from .simd import (
     LANES,
     as_float,
     bits_of_float,
-    count,
     float_of_bits,
     highest,
     lowest,
@@ -113,9 +112,7 @@ def _few(x, start, planes, stride, length, low, high, k, tiny):
         end = begin + length
         for i in range(begin, end, LANES):
             v = load_first(x, i, end - i, nothing)
-            mask = (v <= upper) ^ (v <= lower)
-            compress(tiny, found, mask, v)
-            found += count(mask)
+            found = compress(tiny, found, (v <= upper) ^ (v <= lower), v)
     v, w = load_first(tiny, 0, found, nothing), load_first(tiny, LANES, found - LANES, nothing)
     smaller_v, smaller_w = zeros32(), zeros32()
     for j in range(found):

@@ -20,7 +20,6 @@ from .search import count_about, count_upto, extent, search
 from .simd import (
     LANES,
     as_float,
-    count,
     highest,
     maximum,
     splat,
@@ -133,9 +132,8 @@ def _bracket(sample, m, share, ends, place, smaller, extremes, tiny):
 
 @inlined
 def _collect_step(v, lower, upper, below, beyond, inside, found):
-    mask = (v >= lower) & (v <= upper)
-    compress(inside, found, mask, v)
-    return tally(below, v < lower), tally(beyond, v > upper), found + count(mask)
+    found = compress(inside, found, (v >= lower) & (v <= upper), v)
+    return tally(below, v < lower), tally(beyond, v > upper), found
 
 
 @compiled

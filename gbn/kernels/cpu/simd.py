@@ -17,6 +17,8 @@ from llvmlite import ir
 from numba.core import types
 from numba.core.extending import intrinsic, lower_builtin, models, register_model, type_callable
 
+from .target import current
+
 __all__ = ["LANES"]
 
 LANES = 16
@@ -65,6 +67,13 @@ def _call(builder: Any, name: str, result: Any, arguments: list[Any]) -> Any:
     if function is None:
         function = ir.Function(builder.module, function_type, name)
     return builder.call(function, arguments)
+
+
+def _fma(builder: Any, a: Any, b: Any, c: Any) -> Any:
+    """a b + c, rounded once; twice where no instruction does both, since LLVM would call the C library a lane."""
+    if current().fuses:
+        return _call(builder, "llvm.fma.v16f32", _VF, [a, b, c])
+    return builder.fadd(builder.fmul(a, b), c)
 
 
 def _arithmetic(op: Any, emit: Callable[[Any, Any, Any], Any], *, of: types.Type, gives: types.Type) -> None:
@@ -136,10 +145,10 @@ minimum = _lanewise("min")
 
 @intrinsic
 def fma(typing_context, a, b, c):
-    """a b + c, rounded once."""
+    """a b + c, rounded once on every processor that can."""
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return _call(builder, "llvm.fma.v16f32", _VF, list(arguments))
+        return _fma(builder, *arguments)
 
     return f32x16(f32x16, f32x16, f32x16), emit
 

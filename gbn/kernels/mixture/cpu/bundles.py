@@ -18,8 +18,8 @@ from gbn.kernels.cpu.simd import (
     _VF,
     _VI,
     LANES,
-    _call,
     _constant,
+    _fma,
     _splat,
     _sum_of_lanes,
     f32x16,
@@ -65,10 +65,6 @@ def _each(builder: Any, kind: Any, value: Any, number: int) -> list[Any]:
     return (
         list(cgutils.unpack_tuple(builder, value)) if isinstance(kind, types.BaseTuple) else [value] * number
     )
-
-
-def _fma(builder: Any, a: Any, b: Any, c: Any) -> Any:
-    return _call(builder, "llvm.fma.v16f32", _VF, [a, b, c])
 
 
 @intrinsic

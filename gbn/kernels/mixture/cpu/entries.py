@@ -1,22 +1,20 @@
 """The compiled entry points: ``void (int64)``, told the address of a table (:mod:`.call`).
 
-Passes are compiled for each number of components; each has a factory of its own, because the cache of machine code
-tells entry points apart by their name and by what they close over.
+Passes are compiled for each number of components.
 """
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
-from gbn.kernels.cpu.compiling import entry_point
+from gbn.kernels.cpu import objects
 from gbn.kernels.cpu.memory import doubles, integers
 
 from . import channels, em, joint_last, joint_planes, settle
 from .call import EPS
 
-__all__ = ["entry"]
+__all__ = ["FACTORIES", "OF_ANY", "entry", "name_of"]
 
 Like = tuple[int, ...]
 
@@ -126,8 +124,8 @@ def _fit_channels(like: Like) -> Any:
     return fit_channels
 
 
-#: Entry points compiled for a number of components, and those that need not know it.
-_OF_COMPONENTS: dict[str, Callable[[Like], Any]] = {
+#: Entry points by name; each is made for a number of components, 0 where it need not know it.
+FACTORIES: dict[str, Callable[[Like], Any]] = {
     "moments": _moments,
     "normalize": _normalize,
     "reduce": _reduce,
@@ -140,23 +138,19 @@ _OF_COMPONENTS: dict[str, Callable[[Like], Any]] = {
     "backward_channels": _backward_channels,
     "fit_joint": _fit_joint,
     "fit_channels": _fit_channels,
-}
-_OF_ALL: dict[str, Callable[[Like], Any]] = {
     "logits": _logits,
     "measured": _measured,
     "differentiated": _differentiated,
 }
+#: Those that need not know it.
+OF_ANY = frozenset(("logits", "measured", "differentiated"))
 
 
-@functools.cache
-def _compiled(name: str, components: int) -> Any:
-    return entry_point((_OF_COMPONENTS | _OF_ALL)[name]((0,) * components))
+def name_of(name: str, components: int) -> str:
+    """An entry point's full name (:mod:`gbn.kernels.cpu.objects`); raises KeyError for an unknown one."""
+    return f"{FACTORIES[name].__module__}:{name}:{0 if name in OF_ANY else components}"
 
 
-def entry(name: str, components: int) -> Any:
-    """An entry point, compiled or from the cache.
-
-    Raises:
-        KeyError: an unknown name.
-    """
-    return _compiled(name, components if name in _OF_COMPONENTS else 0)
+def entry(name: str, components: int) -> objects.Entry:
+    """An entry point; see :func:`gbn.kernels.cpu.objects.entry`."""
+    return objects.entry(name_of(name, components))

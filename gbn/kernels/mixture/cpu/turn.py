@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import ctypes
-import functools
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from gbn.kernels.cpu import objects
 from gbn.kernels.cpu.compiling import compiled, entry_point
 from gbn.kernels.cpu.convert import transpose
 from gbn.kernels.cpu.launch import run_entry
 from gbn.kernels.cpu.memory import claim, fence, floats, integers
 from gbn.kernels.cpu.simd import LANES
 
-__all__ = ["to_planes"]
+__all__ = ["TURN", "to_planes"]
+
+#: The entry point's name.
+TURN = "gbn.kernels.mixture.cpu.turn:turn"
 
 _NEXT, _ROWS, _COLUMNS, _SOURCE, _TARGET = range(5)
 #: Rows that a thread claims: of a matrix of 64 columns, as many as fill a sixteenth of a level-2 cache.
@@ -42,14 +44,10 @@ def _turn(address):
     fence()
 
 
+@entry_point
 def turn(address):
     """The entry point."""
     _turn(address)
-
-
-@functools.cache
-def _entry() -> Any:
-    return entry_point(turn)
 
 
 def to_planes(x: Tensor) -> Tensor:
@@ -58,5 +56,5 @@ def to_planes(x: Tensor) -> Tensor:
     turned = x.new_empty((columns, rows))
     table = (ctypes.c_int64 * 5)(0, rows, columns, x.data_ptr(), turned.data_ptr())
     threads = min(torch.get_num_threads(), -(-rows // _SHARE))
-    run_entry(_entry(), ctypes.addressof(table), threads)
+    run_entry(objects.entry(TURN), ctypes.addressof(table), threads)
     return turned

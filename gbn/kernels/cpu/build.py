@@ -1,0 +1,104 @@
+"""The child process that compiles (:mod:`.objects`): told names and a target, it hands back their objects."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from . import cache
+from .compiling import ENTRY_POINTS, machine_code
+from .target import Target
+
+__all__ = ["function_of", "made", "main"]
+
+#: Seconds to wait for another process that compiles the same, before doing it as well.
+_PATIENCE = 120.0
+
+
+def function_of(name: str) -> Any:
+    """The Python function of an entry point's name.
+
+    Raises:
+        ValueError: no such function.
+    """
+    module, _, rest = name.partition(":")
+    place = importlib.import_module(module)
+    if name in ENTRY_POINTS:
+        return ENTRY_POINTS[name]
+    base, _, components = rest.partition(":")
+    factories = getattr(place, "FACTORIES", {})
+    if base in factories and components.isdigit():
+        return factories[base]((0,) * int(components))
+    raise ValueError(f"{name!r} names no entry point")
+
+
+def made(name: str, target: Target) -> bytes:
+    """The object of an entry point: its symbol, a zero byte, the file."""
+    found = machine_code(function_of(name), target)
+    return found.symbol.encode() + b"\0" + found.code
+
+
+@contextlib.contextmanager
+def _alone(name: str, target: Target) -> Iterator[None]:
+    """Hold back while another process compiles the same; where the system has no such locks, go on."""
+    try:
+        import fcntl
+    except ImportError:
+        yield
+        return
+    path = cache.lock_of(name, target)
+    try:
+        opened = path.open("wb")
+    except OSError:
+        yield
+        return
+    with opened:
+        limit = time.monotonic() + _PATIENCE
+        while time.monotonic() < limit:
+            try:
+                fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                time.sleep(0.1)
+            except OSError:
+                break
+        yield
+        path.unlink(missing_ok=True)
+
+
+def main() -> None:
+    """Read ``[names, triple, cpu, features]`` as JSON; write a line of JSON a name, and its object after it."""
+    out = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # nothing that is printed may come between
+    names, *words = json.load(sys.stdin)
+    target = Target(*words)
+    for name in names:
+        head: dict[str, Any] = {"name": name}
+        code = b""
+        try:
+            with _alone(name, target):
+                found = cache.read(name, target)
+                if found is None:
+                    found = made(name, target)
+                    head["unkept"] = _kept(name, target, found)
+            code = found
+            head = {"unkept": ""} | head | {"size": len(code)}
+        except Exception as error:
+            head["error"] = f"{type(error).__name__}: {error}"
+        out.write(json.dumps(head).encode() + b"\n" + code)
+        out.flush()
+
+
+def _kept(name: str, target: Target, code: bytes) -> str:
+    """Keep an object; why not, where that fails."""
+    try:
+        cache.write(name, target, code)
+    except OSError as error:
+        return str(error)
+    return ""
