@@ -29,9 +29,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="MODULE:LAYER",
         help="put this norm layer through tests/nn/test_shared.py as well; may be repeated",
     )
+    parser.addoption("--long", action="store_true", help="run the tests that take minutes as well")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not config.getoption("--long"):
+        longer = pytest.mark.skip(reason="takes minutes: --long runs it, as `make long-test` does")
+        for item in items:
+            if "long" in item.keywords:
+                item.add_marker(longer)
     if torch.cuda.is_available():
         return
     skip = pytest.mark.skip(reason="needs a CUDA device")

@@ -253,8 +253,11 @@ def compile_layers(
     """
     if layers[0].weight.device.type != "cpu" or kernels.selected("cpu") != "numba":
         return None
-    from gbn.kernels.cpu.launch_precondition import CompiledStep, CompiledSums, Shape
+    from gbn.kernels.cpu.launch_precondition import ENTRIES, CompiledStep, CompiledSums, Shape
+    from gbn.kernels.cpu.objects import working
 
+    if not working(ENTRIES):
+        return None
     shapes = []
     for layer in layers:
         rows, width = layer.weight.shape[0], layer.fan_in

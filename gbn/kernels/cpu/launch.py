@@ -66,6 +66,7 @@ def _name(function: str) -> str:
     return f"gbn.kernels.cpu.{module}:{function}"
 
 
+@functools.cache
 def entries(layout: int, gated: bool) -> tuple[str, ...]:
     """The entry points of a training step."""
     functions = ["forward", "backward"] if layout == PLANES else ["forward", *_LAST]

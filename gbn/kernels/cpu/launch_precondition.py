@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +14,7 @@ from . import objects
 from .launch import run_entry
 from .precondition import Record, Step, Sums
 
-__all__ = ["CompiledStep", "CompiledSums", "Shape"]
+__all__ = ["ENTRIES", "CompiledStep", "CompiledSums", "Shape"]
 
 #: Values that are worth a thread, and values that a thread rewrites between two looks at the others.
 _EACH, _BLOCK = 1 << 15, 1 << 13
@@ -24,7 +23,12 @@ _HEAD, _RECORD = len(Step), len(Record)
 _SumsTable = ctypes.c_int64 * len(Sums)
 
 
-@functools.cache
+#: The entry points of a step.
+ENTRIES = tuple(
+    f"gbn.kernels.cpu.precondition:{name}" for name in ("column_sums", "plane_sums", "absorb", "rewrite")
+)
+
+
 def _entry(name: str) -> objects.Entry:
     return objects.entry(f"gbn.kernels.cpu.precondition:{name}")
 

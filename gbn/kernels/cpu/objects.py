@@ -192,28 +192,31 @@ def entry(name: str) -> Entry:
     return found
 
 
+_working: set[tuple[str, ...]] = set()
 _broken: dict[tuple[str, ...], str] = {}
 
 
 def working(names: tuple[str, ...]) -> bool:
     """Whether these entry points all work here; compiles what the cache lacks. What fails is said once in the log."""
+    if names in _working:
+        return True
     if names in _broken:
         return False
-    if all(name in _loaded for name in names):
-        return True
     prepare(names)
     try:
         for name in names:
             entry(name)
     except CompilationFailed as error:
+        if str(error) not in _broken.values():
+            _log.warning(
+                "gbn's fused kernels cannot be compiled here (%s): eager reference kernels, which are several times "
+                "slower, serve in their place. Please report this line with the output of `python -m numba -s`; "
+                "GBN_KERNELS=reference does without it",
+                error,
+            )
         _broken[names] = str(error)
-        _log.warning(
-            "gbn's fused kernels cannot be compiled here (%s): eager reference kernels, which are several times "
-            "slower, serve in their place. Please report this line with the output of `python -m numba -s`; "
-            "GBN_KERNELS=reference does without it",
-            error,
-        )
         return False
+    _working.add(names)
     return True
 
 

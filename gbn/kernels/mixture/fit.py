@@ -58,7 +58,7 @@ def fitted(
     A component without samples keeps its mean and variance, and gets the weight of a millionth of a sample.
     """
     mean, var = channel_moments(samples)
-    if fused.serves_fit(samples, start.mean.shape[0]):
+    if fused.serves_fit(samples, start.mean.shape[0], joint=start.weight.shape[1] == 1):
         return fused.fit(samples, start, steps, floor, draws, mean, var)
     mixture = Mixture(start.weight, start.mean, torch.maximum(start.var, floor))
     centred = samples - mean

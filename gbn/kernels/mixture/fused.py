@@ -26,6 +26,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from gbn import kernels
+from gbn.kernels.cpu.objects import working
 from gbn.kernels.fused import ANY_LAYOUT, here
 from gbn.kernels.mixture.gaussians import Mixture, Moments
 from gbn.risk.order import traced
@@ -39,8 +40,17 @@ _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 _FORMS = {True: "launch", False: "launch_channels"}
 
 
-def serves(x: Tensor, components: int, posterior_gradient: bool) -> bool:
-    """Whether the fused kernels compute this; never under ``GBN_KERNELS=reference``."""
+def serves(x: Tensor, components: int, posterior_gradient: bool, joint: bool | None = None) -> bool:
+    """Whether the fused kernels compute this; never under ``GBN_KERNELS=reference``.
+
+    Outside of tracers also whether those of a form, where ``joint`` says which, can be compiled here.
+    """
+    return _takes(x, components, posterior_gradient) and (
+        joint is None or traced(x) or working(_form(joint).entries(x, components))
+    )
+
+
+def _takes(x: Tensor, components: int, posterior_gradient: bool) -> bool:
     return (
         not posterior_gradient
         and x.device.type == "cpu"
@@ -51,9 +61,16 @@ def serves(x: Tensor, components: int, posterior_gradient: bool) -> bool:
     )
 
 
-def serves_fit(samples: Tensor, components: int) -> bool:
+def serves_fit(samples: Tensor, components: int, joint: bool) -> bool:
     """Whether compiled steps of expectation and maximization serve; see :func:`serves`."""
-    return serves(samples, components, False) and samples.dtype == torch.float32
+    if samples.dtype != torch.float32 or not _takes(samples, components, False):
+        return False
+    return traced(samples) or working(_fitting().entries(components, joint))
+
+
+def _fitting() -> Any:
+    # what calls the kernels is imported when it is first needed: a machine without numba runs the eager ones
+    return import_module("gbn.kernels.mixture.cpu.launch_em")
 
 
 def fit(
@@ -72,8 +89,8 @@ def fit(
 
 
 def _run_fit(samples: Tensor, start: Mixture, *rest: Any) -> Mixture:
-    # numba is imported when it is first needed: a machine without it runs the eager kernels
-    return import_module("gbn.kernels.mixture.cpu.launch_em").run_fit(samples, start, *rest)
+    found: Mixture = _fitting().run_fit(samples, start, *rest)
+    return found
 
 
 def _form(joint: bool) -> Any:

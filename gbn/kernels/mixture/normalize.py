@@ -40,11 +40,12 @@ def normalize_by_batch(
     """
     if centre is None:
         centre = (mixture.weight * mixture.mean).sum(0)
-    if fused.serves(x, mixture.mean.shape[0], posterior_gradient):
+    is_joint = mixture.weight.shape[1] == 1
+    if fused.serves(x, mixture.mean.shape[0], posterior_gradient, is_joint):
         relu = act == "relu"
         y, moments = fused.normalize(x, weight, bias, mixture, centre, eps, relu)
         return (y if relu else activate(y, act)), moments
-    form = joint if mixture.weight.shape[1] == 1 else per_channel
+    form = joint if is_joint else per_channel
     y, *moments = form.Normalize.apply(x, weight, bias, *mixture, centre, eps, posterior_gradient)
     return activate(y, act), Moments(*moments)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -10,15 +11,26 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from gbn.kernels.cpu.launch import address, layout_of, like, plain, room, run_entry
+from gbn.kernels.cpu.launch import address, layout, layout_of, like, plain, room, run_entry
 from gbn.kernels.cpu.rows import LAST
 from gbn.kernels.cpu.simd import LANES
 from gbn.kernels.mixture.gaussians import Mixture
 
 from .call import Call
-from .entries import entry
+from .entries import entry, name_of
 
-__all__ = ["SHORT", "Kept", "Shape", "kept_sizes", "past", "run", "run_backward", "run_forward", "table_of"]
+__all__ = [
+    "SHORT",
+    "Kept",
+    "Shape",
+    "entries",
+    "kept_sizes",
+    "past",
+    "run",
+    "run_backward",
+    "run_forward",
+    "table_of",
+]
 
 #: Values of a tile: those of x stay in a core's level-2 cache.
 _TILE = 1 << 16
@@ -79,14 +91,27 @@ def shape_of(x: Tensor) -> tuple[Tensor, Shape]:
     length = x.numel() // (images * channels)
     if length < SHORT:
         x = x.movedim(1, -1).contiguous().movedim(-1, 1)
-    x, layout = layout_of(x)
-    last = layout == LAST
+    x, found = layout_of(x)
+    last = found == LAST
     if last:
         images, length = 1, images * length
     most = _MOST_POSITIONS_LAST if last else _MOST_POSITIONS
     most = max(LANES, min(most, _TILE // channels // LANES * LANES))
     together = 1 if last else max(1, most // (-(-length // LANES) * LANES))
     return x, Shape(last, images, channels, length, together, length if together > 1 else min(length, most))
+
+
+def entries(x: Tensor, components: int) -> tuple[str, ...]:
+    """The entry points of a training step."""
+    short = x.numel() < SHORT * x.shape[0] * x.shape[1] and x.shape[1] > 1
+    return _entries(short or layout(x) == LAST, components)
+
+
+@functools.cache
+def _entries(last: bool, components: int) -> tuple[str, ...]:
+    after = "_last" if last else ""
+    passes = [f"{name}{after}" for name in ("moments", "normalize", "reduce", "differentiate")]
+    return tuple(name_of(name, components) for name in (*passes, "logits", "measured", "differentiated"))
 
 
 def table_of(shape: Shape, components: int, eps: float, **places: int | Tensor | None) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -14,10 +15,11 @@ from gbn.kernels.cpu.simd import LANES
 from gbn.kernels.mixture.gaussians import Mixture
 
 from .channels import scratch_size
+from .entries import name_of
 from .launch import SHORT, Kept, Shape, past, run, table_of
-from .turn import to_planes
+from .turn import TURN, to_planes
 
-__all__ = ["kept_sizes", "run_backward", "run_forward"]
+__all__ = ["entries", "kept_sizes", "run_backward", "run_forward"]
 
 
 def _planes(x: Tensor) -> Tensor:
@@ -55,6 +57,17 @@ def kept_sizes(shape: Sequence[int], components: int, relu: bool) -> tuple[int, 
     else:
         blocks = images * ((length + LANES - 1) // LANES)
     return 0, channels * blocks if relu else 0, channels * 3 * components
+
+
+def entries(x: Tensor, components: int) -> tuple[str, ...]:
+    """The entry points of a training step."""
+    return _entries(_is_as_it_lies(x), components)
+
+
+@functools.cache
+def _entries(as_it_lies: bool, components: int) -> tuple[str, ...]:
+    passes = tuple(name_of(name, components) for name in ("forward_channels", "backward_channels"))
+    return passes if as_it_lies else (*passes, TURN)
 
 
 def run_forward(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import torch
 from torch import Tensor
 
@@ -10,13 +12,20 @@ from gbn.kernels.cpu.simd import LANES
 from gbn.kernels.mixture.gaussians import Mixture
 
 from .channels import scratch_size
+from .entries import name_of
 from .launch import Shape, run, table_of
-from .turn import to_planes
+from .turn import TURN, to_planes
 
-__all__ = ["run_fit"]
+__all__ = ["entries", "run_fit"]
 
 #: Samples of a tile, see :mod:`.launch`.
 _PIECE = 256
+
+
+@functools.cache
+def entries(components: int, joint: bool) -> tuple[str, ...]:
+    """The entry points of a fit."""
+    return (name_of("fit_joint", components),) if joint else (name_of("fit_channels", components), TURN)
 
 
 def run_fit(
