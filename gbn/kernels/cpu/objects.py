@@ -67,7 +67,7 @@ def prepare(names: Iterable[str]) -> None:
     """Begin to compile what the cache lacks, without waiting for it."""
     target = this_machine()
     with _lock:
-        lacking = []
+        lacking: dict[str, Future[bytes]] = {}
         for name in dict.fromkeys(names):
             if name in _pending:
                 continue
@@ -75,7 +75,7 @@ def prepare(names: Iterable[str]) -> None:
             _pending[name] = future
             code = cache.read(name, target)
             if code is None:
-                lacking.append(name)
+                lacking[name] = future
             else:
                 future.set_result(code)
         if not lacking:
@@ -86,9 +86,12 @@ def prepare(names: Iterable[str]) -> None:
             ", ".join(name.partition(":")[2] for name in lacking),
         )
         # the first is what is waited for: it has a process to itself where there are cores for others
-        shares = [lacking[:1], lacking[1:]] if (os.cpu_count() or 1) > 1 else [lacking]
-        for share in filter(None, shares):
-            threading.Thread(target=_watch, args=(share, target), daemon=True, name="gbn-compile").start()
+        alone = 1 if (os.cpu_count() or 1) > 1 else len(lacking)
+        waiting = list(lacking.items())
+        for share in filter(None, (waiting[:alone], waiting[alone:])):
+            threading.Thread(
+                target=_watch, args=(dict(share), target), daemon=True, name="gbn-compile"
+            ).start()
 
 
 def _command() -> list[str]:
@@ -98,20 +101,20 @@ def _command() -> list[str]:
     return [sys.executable, "-c", start]
 
 
-def _watch(names: list[str], target: Target) -> None:
+def _watch(waiting: dict[str, Future[bytes]], target: Target) -> None:
     """Run one child to its end, and hand on what it makes, or why it made nothing."""
     reason = "the compiler ended without a word"
     try:
-        reason = _run(names, target)
+        reason = _run(waiting, target)
     except Exception as error:
         reason = f"{type(error).__name__}: {error}"
     finally:
-        for name in names:
-            if not _pending[name].done():
-                _pending[name].set_exception(CompilationFailed(f"{name}: {reason}"))
+        for name, future in waiting.items():
+            if not future.done():
+                future.set_exception(CompilationFailed(f"{name}: {reason}"))
 
 
-def _run(names: list[str], target: Target) -> str:
+def _run(waiting: dict[str, Future[bytes]], target: Target) -> str:
     quiet = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "GBN_KERNELS": "reference"}
     with tempfile.TemporaryFile() as errors:
         child = subprocess.Popen(
@@ -128,10 +131,10 @@ def _run(names: list[str], target: Target) -> str:
         assert child.stdout is not None
         try:
             with child.stdin as told:
-                told.write(json.dumps([names, target.triple, target.cpu, target.features]).encode())
+                told.write(json.dumps([list(waiting), target.triple, target.cpu, target.features]).encode())
             with child.stdout as stream:
                 while head := stream.readline():
-                    _receive(json.loads(head), stream)
+                    _receive(json.loads(head), stream, waiting)
             status = child.wait()
         finally:
             timed_out = not late.is_alive()
@@ -143,16 +146,16 @@ def _run(names: list[str], target: Target) -> str:
     return _why(status, timed_out) + (f"; its last words: {last}" if last else "")
 
 
-def _receive(head: dict[str, Any], stream: IO[bytes]) -> None:
+def _receive(head: dict[str, Any], stream: IO[bytes], waiting: dict[str, Future[bytes]]) -> None:
     name = head["name"]
     if "error" in head:
-        _pending[name].set_exception(CompilationFailed(f"{name}: {head['error']}"))
+        waiting[name].set_exception(CompilationFailed(f"{name}: {head['error']}"))
         return
     code = stream.read(head["size"])
     if len(code) == head["size"]:
         if head["unkept"]:
             _say_unkept(head["unkept"])
-        _pending[name].set_result(code)
+        waiting[name].set_result(code)
 
 
 @functools.cache

@@ -1,0 +1,225 @@
+"""Machine code that is made in child processes and kept on disk: what may go wrong, each really done."""
+
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from gbn import kernels
+from gbn.kernels.cpu import cache, objects
+from gbn.kernels.cpu.target import this_machine
+from gbn.nn import GeneralizedBatchNorm2d
+
+#: The entry point that is quickest to compile.
+NAME = "gbn.kernels.mixture.cpu.turn:turn"
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def afresh(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
+    """Nothing is loaded, nothing has failed, and the only cache is an empty folder."""
+    for name in ("_pending", "_loaded", "_broken"):
+        monkeypatch.setattr(objects, name, {})
+    monkeypatch.setattr(objects, "_working", set())
+    folder = tmp_path / "cache"
+    monkeypatch.setattr(cache, "_folders", lambda: [folder])
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(folder))  # what the child goes by
+    yield folder
+    objects._say_unkept.cache_clear()
+
+
+def _command(text: str) -> list[str]:
+    return [sys.executable, "-c", text]
+
+
+def _again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a new process would begin."""
+    for name in ("_pending", "_loaded", "_broken"):
+        monkeypatch.setattr(objects, name, {})
+
+
+def test_an_object_is_made_once_and_then_read(afresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert objects.entry(NAME).address
+    (kept,) = afresh.glob("*.gbn")
+    _again(monkeypatch)
+    monkeypatch.setattr(objects, "_command", lambda: pytest.fail("compiled again"))
+    assert objects.entry(NAME).address
+    assert [*afresh.iterdir()] == [kept]  # neither locks nor half-written files stay
+
+
+@pytest.mark.parametrize("damage", ["empty", "cut", "flipped", "foreign", "a folder"])
+def test_a_damaged_object_is_made_again(damage: str, afresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    objects.entry(NAME)
+    (kept,) = afresh.glob("*.gbn")
+    good = kept.read_bytes()
+    if damage == "a folder":
+        kept.unlink()
+        kept.mkdir()
+    else:
+        flipped = bytearray(good)
+        flipped[len(good) // 2] ^= 1
+        kept.write_bytes(
+            {"empty": b"", "cut": good[:1000], "flipped": flipped, "foreign": b"x" * 5000}[damage]
+        )
+    assert cache.read(NAME, this_machine()) is None
+    _again(monkeypatch)
+    assert objects.entry(NAME).address
+    if damage != "a folder":
+        assert kept.read_bytes()[:32] == good[:32]
+
+
+def test_a_cache_of_another_processor_is_left_alone(afresh: Path) -> None:
+    mine = this_machine()
+    other = type(mine)(mine.triple, "x86-64-v9", mine.features)
+    cache.write(NAME, other, b"symbol\0code")
+    assert cache.read(NAME, mine) is None
+    assert cache.read(NAME, other) == b"symbol\0code"
+
+
+def test_where_nothing_can_be_written_kernels_work_and_a_line_says_what_to_do(
+    afresh: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    afresh.write_text("a file in the folder's place")
+    text = (
+        "import gbn.kernels.cpu.cache as cache, pathlib, os; "
+        "cache._folders = lambda: [pathlib.Path(os.environ['NUMBA_CACHE_DIR'])]; "
+        "from gbn.kernels.cpu.build import main; main()"
+    )
+    monkeypatch.setattr(objects, "_command", lambda: _command(text))
+    with caplog.at_level(logging.WARNING):
+        assert objects.entry(NAME).address
+        objects._say_unkept("again")
+    said = [record.getMessage() for record in caplog.records if "NUMBA_CACHE_DIR" in record.getMessage()]
+    assert len(said) == 2  # once for each reason
+    assert "cannot be kept on disk" in said[0]
+
+
+def test_a_read_only_cache_beside_the_sources_is_used(afresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    code = b"symbol\0code"
+    cache.write(NAME, this_machine(), code)
+    writable = afresh.parent / "other"
+    monkeypatch.setattr(cache, "_folders", lambda: [writable, afresh])
+    afresh.chmod(0o500)
+    try:
+        assert cache.read(NAME, this_machine()) == code
+        cache.write(NAME, this_machine(), code)
+    finally:
+        afresh.chmod(0o700)
+    assert len([*writable.iterdir()]) == 1
+
+
+def test_a_full_disk_leaves_nothing_behind(afresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(path: Path, content: bytes) -> None:
+        with path.open("wb") as opened:
+            opened.write(content[:10])
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OSError, match="No space left"):
+        cache.write(NAME, this_machine(), b"symbol\0code")
+    assert [*afresh.iterdir()] == []
+
+
+ENDS = {
+    "assertion": ("import os; os.abort()", "ended by SIGABRT"),
+    "out of memory": ("import os, signal; os.kill(os.getpid(), signal.SIGKILL)", "ended by SIGKILL"),
+    "exception": ("raise SystemError('no code generator')", "no code generator"),
+    "half an answer": (
+        f"import json; print(json.dumps(dict(name={NAME!r}, size=99, unkept=''))); print('abc')",
+        "status 0",
+    ),
+    "no Python": (None, "No such file"),
+}
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_the_compilers_death_leaves_the_reference(
+    end: str, afresh: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The network trains on; why, how to report it and what to do without is said once."""
+    text, reason = ENDS[end]
+    command = ["/nowhere/python"] if text is None else _command(f"import sys; sys.stdin.read(); {text}")
+    monkeypatch.setattr(objects, "_command", lambda: command)
+    layer = GeneralizedBatchNorm2d(3, quadrangle="cvar", act="relu")
+    x = torch.randn(4, 3, 5, 5, requires_grad=True)
+    with caplog.at_level(logging.WARNING):
+        y = layer(x)
+        y.backward(torch.randn_like(y))
+        assert kernels.implementation(x, layer.pair.statistic, layer.pair.deviation) == "reference"
+    with kernels.using("reference"):
+        torch.testing.assert_close(
+            y, GeneralizedBatchNorm2d(3, quadrangle="cvar", act="relu")(x), rtol=0, atol=0
+        )
+    said = [
+        record.getMessage() for record in caplog.records if "cannot be compiled here" in record.getMessage()
+    ]
+    assert len(said) == 1
+    assert reason in said[0]
+    assert "report" in said[0]
+    assert "GBN_KERNELS=reference" in said[0]
+    (failure,) = objects.failures()
+    assert reason in failure
+
+
+def test_a_compiler_that_hangs_is_ended(afresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(objects, "LIMIT", 0.5)
+    monkeypatch.setattr(objects, "_command", lambda: _command("import time; time.sleep(600)"))
+    with pytest.raises(objects.CompilationFailed, match="took more than"):
+        objects.entry(NAME)
+
+
+def test_what_is_asked_for_at_once_by_many_threads_is_compiled_once(
+    afresh: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun = []
+    run = objects._run
+    monkeypatch.setattr(objects, "_run", lambda names, target: begun.append(names) or run(names, target))
+    threads = [threading.Thread(target=objects.entry, args=(NAME,)) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert begun == [[NAME]]
+
+
+def test_processes_that_fill_one_cache_make_each_object_once(afresh: Path) -> None:
+    text = (
+        "import logging; logging.basicConfig(level='INFO')\n"
+        "import gbn.kernels.cpu.build as build\n"
+        "made = build.made\n"
+        "build.made = lambda *a: (print('made', flush=True), made(*a))[1]\n"
+        "build.main()"
+    )
+    mine = this_machine()
+    told = f'[["{NAME}"], "{mine.triple}", "{mine.cpu}", "{mine.features}"]'
+    children = [
+        subprocess.Popen(
+            _command(text), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT
+        )
+        for _ in range(3)
+    ]
+    ends = [child.communicate(told.encode(), timeout=300) for child in children]
+    assert [child.returncode for child in children] == [0, 0, 0]
+    assert sum(errors.decode().split().count("made") for _, errors in ends) == 1
+    assert len({out for out, _ in ends}) == 1
+
+
+def test_folders(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "own"))
+    folders = cache._folders()
+    assert folders[0] == tmp_path
+    assert folders[1].parent.name == "cpu"
+    assert folders[2] == tmp_path / "own" / "gbn"
+    monkeypatch.delenv("NUMBA_CACHE_DIR")
+    monkeypatch.setenv("XDG_CACHE_HOME", "")
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)  # nobody's home
+    assert cache._folders() == [folders[1]]
