@@ -10,6 +10,7 @@ from torch import Tensor
 
 from gbn import kernels
 from gbn.kernels.activation import check_activation
+from gbn.nn.arguments import check_arguments
 from gbn.nn.pairs import build_pair
 from gbn.risk.base import Deviation, Statistic
 
@@ -50,9 +51,14 @@ def generalized_batch_norm(
         a tensor with the shape, dtype and memory format of ``x``.
 
     Raises:
-        ValueError: for an unknown pair or parameter, evaluation without running averages, and training with
-            one value per channel.
+        ValueError: for an unknown pair or parameter, values out of range, evaluation without running averages, and
+            training with one value per channel.
     """
+    check_arguments(momentum=momentum, eps=eps)
+    if momentum is None:
+        raise ValueError(
+            "momentum=None averages over all batches, which a layer counts: give their share, as 0.1"
+        )
     pair = build_pair(quadrangle, statistic, deviation, **parameters)
     check_activation(act)
     if not training:
@@ -60,6 +66,8 @@ def generalized_batch_norm(
             raise ValueError(
                 "training=False needs running_statistic and running_deviation; give both, or training=True"
             )
+        if torch.is_grad_enabled():  # the backward pass reads them, and training in between may change them
+            running_statistic, running_deviation = running_statistic.clone(), running_deviation.clone()
         return kernels.normalize_with(
             x, running_statistic, running_deviation, weight, bias, pair.deviation, eps, act
         )

@@ -12,7 +12,7 @@ X = torch.randn(6, 4, 5, 5, generator=torch.Generator().manual_seed(0))
 
 @pytest.mark.parametrize("quadrangle", ["cvar", "mad", "range"])
 def test_function_equals_layer(quadrangle: str) -> None:
-    layer = GeneralizedBatchNorm2d(4, quadrangle, act="relu", momentum=0.3, eps=1e-3)
+    layer = GeneralizedBatchNorm2d(4, quadrangle=quadrangle, act="relu", momentum=0.3, eps=1e-3)
     with torch.no_grad():
         layer.weight.uniform_(0.5, 2), layer.bias.uniform_(-1, 1)
     buffers = torch.zeros(4), torch.ones(4)
@@ -28,7 +28,7 @@ def test_function_without_buffers_and_parameters() -> None:
     y = generalized_batch_norm(
         X, training=True, quadrangle=None, statistic="median", deviation="mad", eps=0.0
     )
-    torch.testing.assert_close(y, GeneralizedBatchNorm2d(4, "mad", eps=0.0)(X))
+    torch.testing.assert_close(y, GeneralizedBatchNorm2d(4, quadrangle="mad", eps=0.0)(X))
 
 
 def test_function_refuses() -> None:
