@@ -7,7 +7,7 @@ is installed; its own follow by keyword.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from numbers import Integral, Real
 from typing import Any
 
@@ -54,13 +54,8 @@ def check_arguments(**given: Any) -> None:
 
 
 def _hint(name: str, value: Any) -> str:
-    if name != "eps":
-        return ""
-    # What stood second before BatchNorm's own arguments did.
-    if isinstance(value, str):
+    if name == "eps" and isinstance(value, str):  # a pair stood second before BatchNorm's own arguments did
         return f"; a pair is given by keyword, as quadrangle={value!r}"
-    if isinstance(value, Mapping):
-        return f"; what a control matches is given by keyword, as matched_to={value!r}"
     return ""
 
 

@@ -17,7 +17,18 @@ from gbn.nn.arguments import check_arguments
 from gbn.nn.function import BATCHNORM, Function, adopt, save_function
 from gbn.nn.torchscript import refuse_script, refuse_trace
 
-__all__ = ["BatchStatisticsNorm"]
+__all__ = ["BatchStatisticsNorm", "kept_for_backward"]
+
+
+def kept_for_backward(buffer: Tensor | None) -> Tensor | None:
+    """A running average as an evaluation reads it: a copy where a backward pass may read it again.
+
+    Training in between would change the buffer, which autograd notices with some operators and not with others.
+    """
+    # A recording is made with gradients and checked without, and its buffers never change.
+    if buffer is None or not torch.is_grad_enabled() or torch.jit.is_tracing():
+        return buffer
+    return buffer.clone()
 
 
 class BatchStatisticsNorm(nn.Module):
@@ -152,14 +163,9 @@ class BatchStatisticsNorm(nn.Module):
         return BATCHNORM
 
     def _kept(self) -> tuple[Tensor | None, Tensor | None]:
-        """The running averages for a pass in evaluation mode: copies where a backward pass will read them.
-
-        Training in between would change them there, under the eyes of nobody where an operator of torch saved them.
-        """
+        """The running averages for a pass in evaluation mode, :func:`kept_for_backward`."""
         location, spread = self.running()
-        if torch.is_grad_enabled():
-            location, spread = (None if buffer is None else buffer.clone() for buffer in (location, spread))
-        return location, spread
+        return kept_for_backward(location), kept_for_backward(spread)
 
     def _check_batch(self, x: Tensor) -> None:
         refuse_trace(self)

@@ -11,6 +11,7 @@ from torch import Tensor
 from gbn import kernels
 from gbn.kernels.activation import check_activation
 from gbn.nn.arguments import check_arguments
+from gbn.nn.base import kept_for_backward
 from gbn.nn.pairs import build_pair
 from gbn.risk.base import Deviation, Statistic
 
@@ -66,11 +67,8 @@ def generalized_batch_norm(
             raise ValueError(
                 "training=False needs running_statistic and running_deviation; give both, or training=True"
             )
-        if torch.is_grad_enabled():  # the backward pass reads them, and training in between may change them
-            running_statistic, running_deviation = running_statistic.clone(), running_deviation.clone()
-        return kernels.normalize_with(
-            x, running_statistic, running_deviation, weight, bias, pair.deviation, eps, act
-        )
+        kept = kept_for_backward(running_statistic), kept_for_backward(running_deviation)
+        return kernels.normalize_with(x, *kept, weight, bias, pair.deviation, eps, act)
     if x.numel() <= x.shape[1]:
         raise ValueError(f"Expected more than 1 value per channel when training, got input size {x.size()}")
     y, s, d = kernels.normalize(x, weight, bias, pair.statistic, pair.deviation, eps, act)
