@@ -20,15 +20,13 @@ from gbn.nn.torchscript import refuse_script, refuse_trace
 __all__ = ["BatchStatisticsNorm", "kept_for_backward"]
 
 
-def kept_for_backward(buffer: Tensor | None) -> Tensor | None:
+def kept_for_backward(buffer: Tensor) -> Tensor:
     """A running average as an evaluation reads it: a copy where a backward pass may read it again.
 
     Training in between would change the buffer, which autograd notices with some operators and not with others.
     """
     # A recording is made with gradients and checked without, and its buffers never change.
-    if buffer is None or not torch.is_grad_enabled() or torch.jit.is_tracing():
-        return buffer
-    return buffer.clone()
+    return buffer.clone() if torch.is_grad_enabled() and not torch.jit.is_tracing() else buffer
 
 
 class BatchStatisticsNorm(nn.Module):
@@ -162,9 +160,11 @@ class BatchStatisticsNorm(nn.Module):
         """What the layer computes of its statistics and parameters, as its state dict says it."""
         return BATCHNORM
 
-    def _kept(self) -> tuple[Tensor | None, Tensor | None]:
+    def _kept(self) -> tuple[Tensor, Tensor]:
         """The running averages for a pass in evaluation mode, :func:`kept_for_backward`."""
         location, spread = self.running()
+        assert location is not None
+        assert spread is not None
         return kept_for_backward(location), kept_for_backward(spread)
 
     def _check_batch(self, x: Tensor) -> None:

@@ -67,8 +67,8 @@ def generalized_batch_norm(
             raise ValueError(
                 "training=False needs running_statistic and running_deviation; give both, or training=True"
             )
-        kept = kept_for_backward(running_statistic), kept_for_backward(running_deviation)
-        return kernels.normalize_with(x, *kept, weight, bias, pair.deviation, eps, act)
+        values = kept_for_backward(running_statistic), kept_for_backward(running_deviation)
+        return kernels.normalize_with(x, *values, weight, bias, pair.deviation, eps, act)
     if x.numel() <= x.shape[1]:
         raise ValueError(f"Expected more than 1 value per channel when training, got input size {x.size()}")
     y, s, d = kernels.normalize(x, weight, bias, pair.statistic, pair.deviation, eps, act)

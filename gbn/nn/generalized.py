@@ -159,8 +159,6 @@ class _GeneralizedBatchNorm(BatchStatisticsNorm):
     def _running_values(self) -> tuple[Tensor, Tensor]:
         """S and D to use in evaluation mode."""
         location, spread = self._kept()
-        assert location is not None
-        assert spread is not None
         return (location, spread.sqrt()) if self.pair.is_mean_and_std else (location, spread)
 
     @torch.no_grad()

@@ -102,10 +102,9 @@ def calibrate(
         if layers and seen == 0:
             raise ValueError("no images to compute statistics from: batches is empty")
         for layer, old, new in zip(layers, before, fresh, strict=True):
+            # Not reached, as the auxiliary head of an Inception in evaluation mode.
             if all(torch.equal(getattr(layer, name), values) for name, values in new.items()):
-                _restore(
-                    [layer], [old]
-                )  # not reached, as the auxiliary head of an Inception in evaluation mode
+                _restore([layer], [old])
     except BaseException:
         _restore(layers, before)
         raise
