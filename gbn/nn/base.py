@@ -13,8 +13,20 @@ import torch
 from torch import Tensor, nn
 
 from gbn.kernels.activation import check_activation
+from gbn.nn.arguments import check_arguments
+from gbn.nn.function import BATCHNORM, Function, adopt, save_function
+from gbn.nn.torchscript import refuse_script, refuse_trace
 
-__all__ = ["BatchStatisticsNorm"]
+__all__ = ["BatchStatisticsNorm", "kept_for_backward"]
+
+
+def kept_for_backward(buffer: Tensor) -> Tensor:
+    """A running average as an evaluation reads it: a copy where a backward pass may read it again.
+
+    Training in between would change the buffer, which autograd notices with some operators and not with others.
+    """
+    # A recording is made with gradients and checked without, and its buffers never change.
+    return buffer.clone() if torch.is_grad_enabled() and not torch.jit.is_tracing() else buffer
 
 
 class BatchStatisticsNorm(nn.Module):
@@ -24,21 +36,23 @@ class BatchStatisticsNorm(nn.Module):
         num_features: C, the size of dimension 1.
         eps: see :mod:`gbn.kernels.epsilon`.
         momentum: share of the new batch in the running averages; None for the plain average over all batches.
-        affine: learn a gain ``weight`` (from 1) and a ``bias`` (from 0).
+        affine: learn a gain ``weight`` (from 1) and, with ``bias``, a ``bias`` (from 0).
         track_running_stats: keep running averages and use them in evaluation mode; without them, evaluation
             uses the statistics of its own batch, as BatchNorm does.
         device, dtype: of parameters and buffers.
+        bias: False for an affine layer without ``bias``.
         act: activation applied to the result, None or a name in :data:`gbn.kernels.ACTIVATIONS`.
 
     Raises:
-        ValueError: for an input of the wrong number of dimensions or channels, and in training for a batch
-            with one value per channel.
+        ValueError: for arguments out of their range, an input of the wrong number of dimensions or channels, and in
+            training for a batch with one value per channel.
     """
 
     _version = 2  # of the state dict: that of BatchNorm with num_batches_tracked
     _input_dims: ClassVar[tuple[int, ...]] = ()
     _buffer_names: tuple[str, ...] = ("running_mean", "running_var")
     noise: tuple[float, float] | None = None  # see :mod:`gbn.nn.noise`
+    __prepare_scriptable__ = refuse_script
 
     def __init__(
         self,
@@ -49,21 +63,27 @@ class BatchStatisticsNorm(nn.Module):
         track_running_stats: bool = True,
         device: Any = None,
         dtype: torch.dtype | None = None,
+        *,
+        bias: bool = True,
         act: str | None = None,
     ) -> None:
         super().__init__()
-        if num_features < 1:
-            raise ValueError(f"num_features={num_features}: at least 1 channel is needed")
-        if eps < 0:
-            raise ValueError(f"eps={eps}: it must be at least 0")
+        check_arguments(
+            num_features=num_features,
+            eps=eps,
+            momentum=momentum,
+            affine=affine,
+            track_running_stats=track_running_stats,
+            bias=bias,
+        )
         self.num_features = num_features
         self.eps = eps
         self.momentum = momentum
         self.affine = affine
         self.track_running_stats = track_running_stats
         self.act = check_activation(act)
-        for name in ("weight", "bias"):
-            values = nn.Parameter(torch.empty(num_features, device=device, dtype=dtype)) if affine else None
+        for name, learned in (("weight", affine), ("bias", affine and bias)):
+            values = nn.Parameter(torch.empty(num_features, device=device, dtype=dtype)) if learned else None
             self.register_parameter(name, values)
         for name in self._buffer_names:
             shape = self._buffer_shape(name)
@@ -99,10 +119,9 @@ class BatchStatisticsNorm(nn.Module):
     def reset_parameters(self) -> None:
         """Reset the running averages, and gain and bias to their starting values."""
         self.reset_running_stats()
-        if self.weight is not None and self.bias is not None:
-            gain, bias = self.initial_affine()
-            nn.init.constant_(self.weight, gain)
-            nn.init.constant_(self.bias, bias)
+        for parameter, value in zip((self.weight, self.bias), self.initial_affine(), strict=True):
+            if parameter is not None:
+                nn.init.constant_(parameter, value)
 
     def _check_input(self, x: Tensor) -> None:
         if x.dim() not in self._input_dims:
@@ -110,7 +129,8 @@ class BatchStatisticsNorm(nn.Module):
             raise ValueError(
                 f"{type(self).__name__} expects {allowed}D input, got {x.dim()}D {tuple(x.shape)}"
             )
-        if x.shape[1] != self.num_features:
+        # A recorded size is a tensor: to compare it would make a number of the example's part of the recording.
+        if not torch.jit.is_tracing() and x.shape[1] != self.num_features:
             raise ValueError(
                 f"{type(self).__name__} has num_features={self.num_features}, got an input with {x.shape[1]} "
                 f"channels: {tuple(x.shape)}"
@@ -135,7 +155,20 @@ class BatchStatisticsNorm(nn.Module):
             gain = torch.ones(self.num_features, dtype=wide, device=x.device)
         return gain * scale, gain * shift if bias is None else bias + gain * shift
 
+    @property
+    def function(self) -> Function:
+        """What the layer computes of its statistics and parameters, as its state dict says it."""
+        return BATCHNORM
+
+    def _kept(self) -> tuple[Tensor, Tensor]:
+        """The running averages for a pass in evaluation mode, :func:`kept_for_backward`."""
+        location, spread = self.running()
+        assert location is not None
+        assert spread is not None
+        return kept_for_backward(location), kept_for_backward(spread)
+
     def _check_batch(self, x: Tensor) -> None:
+        refuse_trace(self)
         if x.numel() == x.shape[1]:  # the rule and the words of torch.nn.functional.batch_norm
             raise ValueError(
                 f"Expected more than 1 value per channel when training, got input size {x.size()}"
@@ -158,11 +191,18 @@ class BatchStatisticsNorm(nn.Module):
             f"{self.num_features}, eps={self.eps}, momentum={self.momentum}, affine={self.affine}, "
             f"track_running_stats={self.track_running_stats}"
         )
+        if self.weight is not None and self.bias is None:
+            text += ", bias=False"
         return text if self.act is None else f"{text}, act={self.act!r}"
+
+    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        save_function(self.function, destination, prefix)
 
     def _load_from_state_dict(
         self, state_dict: dict[str, Any], prefix: str, local_metadata: dict[str, Any], *rest: Any
     ) -> None:
+        adopt(self, state_dict, prefix, local_metadata)
         # Checkpoints older than num_batches_tracked lack it; BatchNorm fills it in, and so does this.
         key = prefix + "num_batches_tracked"
         if (local_metadata.get("version") or 1) < 2 and self.num_batches_tracked is not None:

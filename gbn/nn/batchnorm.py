@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -26,15 +27,34 @@ class _BatchNormAct(BatchStatisticsNorm):
         """Normalise ``x`` as ``torch.nn.BatchNorm`` does, then apply the activation."""
         self._check_input(x)
         share = self._count_batch()
-        location, spread = self.running()
-        if self.training and not self.track_running_stats:
-            location = spread = None
         gain, bias = self._gain_and_bias(x)
         if self._is_noisy():
             gain, bias = self._noisy_affine(x, gain, bias)
-        factor = 0.0 if share is None else float(share)
-        y = F.batch_norm(x, location, spread, gain, bias, self._uses_batch(), factor, self.eps)
+        if self._uses_batch():
+            y = self._by_batch(x, gain, bias, share)
+        else:
+            y = F.batch_norm(x, *self._kept(), gain, bias, eps=self.eps)
         return activate(y, self.act)
+
+    def _by_batch(
+        self, x: Tensor, gain: Tensor | None, bias: Tensor | None, share: float | Tensor | None
+    ) -> Tensor:
+        """Normalise with the batch's own statistics and average them, unless ``share`` is None."""
+        location, spread = (None, None) if share is None else self.running()
+        if not isinstance(share, Tensor) or not (torch.compiler.is_compiling() or torch.jit.is_tracing()):
+            return F.batch_norm(
+                x, location, spread, gain, bias, True, 0.0 if share is None else float(share), self.eps
+            )
+        # A recording takes no number from a tensor: the operator gives the batch's own and the average is taken here.
+        assert location is not None
+        assert spread is not None
+        mean, var = torch.zeros_like(location), torch.ones_like(spread)
+        y = F.batch_norm(x, mean, var, gain, bias, True, 1.0, self.eps)
+        if x.numel() > 0:
+            with torch.no_grad():
+                for kept, new in ((location, mean), (spread, var)):
+                    kept.lerp_(new, share.to(kept.dtype))
+        return y
 
 
 class BatchNormAct1d(_BatchNormAct):  # noqa: D101 - its docstring is its base's

@@ -25,7 +25,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gbn.nn.arguments import check_arguments
 from gbn.nn.batchnorm import _BatchNormAct
+from gbn.nn.function import BATCHNORM, Function
 from gbn.nn.instance_enhancement import initial_gate
 from gbn.nn.pairs import Pair, pair_from_options
 
@@ -44,34 +46,45 @@ class _Control(_BatchNormAct):
 
     Args:
         num_features: C, the size of dimension 1.
+        eps, momentum, affine, track_running_stats, device, dtype, bias: as in BatchNorm.
         matched_to: the pair: a mapping such as ``{"quadrangle": "cvar", "alpha": 0.75}`` or
             ``{"statistic": ..., "deviation": ...}``, the arguments of ``GeneralizedBatchNorm``.
         samples: values per channel n; needed for the pairs made of extremes only, whose k and c depend on it.
         rescaled: match the pair's Gaussian-rescaled form.
         gate_bias: match the instance-enhanced layer of this pair whose gate starts at ``sigmoid(gate_bias)``
             (:mod:`gbn.nn.instance_enhancement`); None: the pair alone.
-        Others: as in BatchNorm, and ``act``.
+        act: activation applied to the result, None or a name in :data:`gbn.kernels.ACTIVATIONS`.
 
     Raises:
-        ValueError: for an unknown pair, for extremes without ``samples``, and for ``affine=False``.
+        ValueError: for an unknown pair, for extremes without ``samples``, and for ``affine=False``, or
+            ``bias=False``, where the control starts from gain and bias.
     """
 
     def __init__(
         self,
         num_features: int,
-        matched_to: Mapping[str, Any] | Pair,
-        *,
-        samples: int | None = None,
-        rescaled: bool = False,
-        gate_bias: float | None = None,
         eps: float = 1e-5,
         momentum: float | None = 0.1,
         affine: bool = True,
         track_running_stats: bool = True,
         device: Any = None,
         dtype: torch.dtype | None = None,
+        *,
+        matched_to: Mapping[str, Any] | Pair,
+        bias: bool = True,
+        samples: int | None = None,
+        rescaled: bool = False,
+        gate_bias: float | None = None,
         act: str | None = None,
     ) -> None:
+        check_arguments(
+            samples=samples, rescaled=rescaled, **({} if gate_bias is None else {"gate_bias": gate_bias})
+        )
+        if not isinstance(matched_to, Mapping | Pair):
+            raise ValueError(
+                f"matched_to={matched_to!r} is not allowed: it must be a mapping, for example "
+                "{'quadrangle': 'cvar', 'alpha': 0.75}"
+            )
         options = {} if isinstance(matched_to, Pair) else dict(matched_to)
         rescaled = bool(options.pop("rescaled", False)) or rescaled
         self.pair = matched_to if isinstance(matched_to, Pair) else pair_from_options(options)
@@ -81,7 +94,13 @@ class _Control(_BatchNormAct):
         self.gate_bias = gate_bias
         self._shift, self._scale = k, (1.0 if rescaled else c) / initial_gate(gate_bias)
         self._start_bias = self.pair.initial_bias * (c if rescaled else 1.0)
-        super().__init__(num_features, eps, momentum, affine, track_running_stats, device, dtype, act)
+        super().__init__(
+            num_features, eps, momentum, affine, track_running_stats, device, dtype, bias=bias, act=act
+        )
+        self._check_affine()
+
+    def _check_affine(self) -> None:
+        """Raise ValueError where the parameters that the control needs are not there; it needs none here."""
 
     def extra_repr(self) -> str:
         """BatchNorm's text and the pair."""
@@ -92,10 +111,12 @@ class _Control(_BatchNormAct):
 class _MatchedBatchNorm(_Control):
     __doc__ = _Control.__doc__
 
-    def __init__(self, *args: Any, affine: bool = True, **options: Any) -> None:
-        if not affine:
+    def _check_affine(self) -> None:
+        if self.weight is None:
             raise ValueError("bn_matched lives in the starting gain and bias: it needs affine=True")
-        super().__init__(*args, **options)
+        start = self.initial_affine()[1]
+        if self.bias is None and start != 0.0:
+            raise ValueError(f"bn_matched starts this pair's bias at {start:.4g}: it needs bias=True")
 
     def initial_affine(self) -> tuple[float, float]:
         """Gain 1/c and bias -k/c (beside what the pair's own bias starts from)."""
@@ -107,13 +128,14 @@ class _ReparametrizedBatchNorm(_Control):
 
     Args:
         num_features: C, the size of dimension 1.
+        eps, momentum, affine, track_running_stats, device, dtype, bias: as in BatchNorm.
         matched_to: the pair: a mapping such as ``{"quadrangle": "cvar", "alpha": 0.75}`` or
             ``{"statistic": ..., "deviation": ...}``, the arguments of ``GeneralizedBatchNorm``.
         samples: values per channel n; needed for the pairs made of extremes only, whose k and c depend on it.
         rescaled: match the pair's Gaussian-rescaled form.
         gate_bias: match the instance-enhanced layer of this pair whose gate starts at ``sigmoid(gate_bias)``
             (:mod:`gbn.nn.instance_enhancement`): the gain is multiplied with that number; None: the pair alone.
-        Others: as in BatchNorm, and ``act``.
+        act: activation applied to the result, None or a name in :data:`gbn.kernels.ACTIVATIONS`.
 
     Raises:
         ValueError: for an unknown pair and for extremes without ``samples``.
@@ -125,13 +147,19 @@ class _ReparametrizedBatchNorm(_Control):
 
     def _gain_and_bias(self, x: Tensor) -> tuple[Tensor, Tensor]:
         # weight ((x_hat - k)/c) + bias = (weight/c) x_hat + (bias - k weight/c)
-        if self.weight is not None and self.bias is not None:
+        if self.weight is not None:
             gain = self.weight / self._scale
-            return gain, self.bias - self._shift * gain
-        location, _ = self.running()
-        like = x if location is None else location
-        gain = torch.full((self.num_features,), 1.0 / self._scale, dtype=like.dtype, device=like.device)
-        return gain, -self._shift * gain
+        else:
+            location, _ = self.running()
+            like = x if location is None else location
+            gain = torch.full((self.num_features,), 1.0 / self._scale, dtype=like.dtype, device=like.device)
+        shift = -self._shift * gain
+        return gain, shift if self.bias is None else self.bias + shift
+
+    @property
+    def function(self) -> Function:
+        """That of the pair (mean, std) with this layer's gain and offset."""
+        return Function(BATCHNORM.pair, 1.0 / self._scale, -self._shift / self._scale)
 
 
 class MatchedBatchNorm1d(_MatchedBatchNorm):  # noqa: D101 - its docstring is its base's

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from gbn.kernels.activation import ACTIVATIONS
 from gbn.nn.placement import Site
+from gbn.nn.torchscript import refuse_script
 
 __all__ = ["ENTRY_POINTS", "NormThenActivation", "build_custom", "check_custom", "resolve"]
 
@@ -26,6 +27,8 @@ ENTRY_POINTS = "gbn.norms"
 
 class NormThenActivation(nn.Module):
     """A foreign norm layer, ``norm``, followed by the activation that it does not apply itself."""
+
+    __prepare_scriptable__ = refuse_script
 
     def __init__(self, norm: nn.Module, act: str) -> None:
         super().__init__()

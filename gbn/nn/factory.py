@@ -14,6 +14,8 @@ import torch
 from torch import nn
 
 from gbn.kernels.activation import check_activation
+from gbn.methods import NAMED
+from gbn.nn.arguments import check_arguments
 from gbn.nn.methods import COMMON_DEFAULTS, METHODS, Method
 from gbn.nn.placement import ROLES, Placement, Site, mark, place
 from gbn.suggest import did_you_mean
@@ -34,8 +36,7 @@ class NormFactory:
         placement: Mapping[str, Any] | Placement | None = None,
         **options: Any,
     ) -> None:
-        if method not in METHODS:
-            raise ValueError(_unknown("method", method, METHODS))
+        method, options = _named(method, options)
         self.method = method
         self.options = _checked_options(METHODS[method], options)
         if without_act not in WITHOUT_ACT:
@@ -120,10 +121,12 @@ class NormFactory:
 
 
 def norm_layer(method: str, **options: Any) -> NormFactory:
-    """The factory for a method of :data:`gbn.nn.METHODS`.
+    """The factory for a method of :data:`gbn.nn.METHODS`, or for a normalizer of ``conf/norm`` by its name.
 
     Args:
-        method: bn, gbn, bn_matched, bn_reparam, layer, group, instance, none, custom.
+        method: bn, gbn, iebn, bn_matched, bn_reparam, mixture, layer, group, instance, none, custom; or a name that
+            stands for a method and options, such as gbn_cvar or gbn_mad (:data:`gbn.methods.NAMED`), which is also
+            what a control may be ``matched_to``.
         **options: of the method (``METHODS[method].options``; an option that another method has may be given
             at its default), and for all of them
 
@@ -137,10 +140,20 @@ def norm_layer(method: str, **options: Any) -> NormFactory:
         ValueError: for an unknown method or option and for values out of range, naming what is allowed.
 
     Example:
+        >>> norm = norm_layer("gbn_cvar", alpha=0.9)
         >>> norm = norm_layer("gbn", quadrangle="cvar", alpha=0.75, without_act="bn")
         >>> norm(16, act="relu", dim=2, role="stem")  # doctest: +SKIP
     """
     return NormFactory(method, **options)
+
+
+def _named(name: str, options: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """The method behind a name, and its options: those of the name with those given over them."""
+    if name not in METHODS and name not in NAMED:
+        raise ValueError(_unknown("method", name, (*METHODS, *(key for key in NAMED if key not in METHODS))))
+    method, ready = NAMED.get(name, (name, {}))
+    given = {key: value for key, value in options.items() if value is not None or key not in ready}
+    return method, {**ready, **given}
 
 
 def _checked_options(method: Method, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -152,7 +165,22 @@ def _checked_options(method: Method, given: Mapping[str, Any]) -> dict[str, Any]
                 kept[key] = value
         elif value is not None and not (key in COMMON_DEFAULTS and value == COMMON_DEFAULTS[key]):
             raise ValueError(f"method {method.name!r}: {_unknown('option', key, sorted(method.options))}")
+    check_arguments(**{key: value for key, value in kept.items() if key in COMMON_DEFAULTS})
+    if isinstance(kept.get("matched_to"), str):
+        kept["matched_to"] = _matched_to(kept["matched_to"])
     return kept
+
+
+def _matched_to(name: str) -> dict[str, Any]:
+    """What a control is matched to, by its name in ``conf/norm``."""
+    named: dict[str, Mapping[str, Any]] = {
+        **{key: ready for key, (method, ready) in NAMED.items() if method == "gbn"},
+        "iebn": {"quadrangle": "std", "instance_enhancement": True},
+        "mixture": {"method": "mixture"},
+    }
+    if name not in named:
+        raise ValueError(_unknown("matched_to", name, named))
+    return dict(named[name])
 
 
 def _unknown(what: str, given: Any, allowed: Any) -> str:

@@ -10,6 +10,8 @@ from torch import Tensor
 
 from gbn import kernels
 from gbn.kernels.activation import check_activation
+from gbn.nn.arguments import check_arguments
+from gbn.nn.base import kept_for_backward
 from gbn.nn.pairs import build_pair
 from gbn.risk.base import Deviation, Statistic
 
@@ -50,9 +52,14 @@ def generalized_batch_norm(
         a tensor with the shape, dtype and memory format of ``x``.
 
     Raises:
-        ValueError: for an unknown pair or parameter, evaluation without running averages, and training with
-            one value per channel.
+        ValueError: for an unknown pair or parameter, values out of range, evaluation without running averages, and
+            training with one value per channel.
     """
+    check_arguments(momentum=momentum, eps=eps)
+    if momentum is None:
+        raise ValueError(
+            "momentum=None averages over all batches, which a layer counts: give their share, as 0.1"
+        )
     pair = build_pair(quadrangle, statistic, deviation, **parameters)
     check_activation(act)
     if not training:
@@ -60,9 +67,8 @@ def generalized_batch_norm(
             raise ValueError(
                 "training=False needs running_statistic and running_deviation; give both, or training=True"
             )
-        return kernels.normalize_with(
-            x, running_statistic, running_deviation, weight, bias, pair.deviation, eps, act
-        )
+        values = kept_for_backward(running_statistic), kept_for_backward(running_deviation)
+        return kernels.normalize_with(x, *values, weight, bias, pair.deviation, eps, act)
     if x.numel() <= x.shape[1]:
         raise ValueError(f"Expected more than 1 value per channel when training, got input size {x.size()}")
     y, s, d = kernels.normalize(x, weight, bias, pair.statistic, pair.deviation, eps, act)

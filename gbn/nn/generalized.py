@@ -17,7 +17,9 @@ from torch import Tensor
 
 from gbn import kernels
 from gbn.kernels.activation import keeps_upper_tail_only
+from gbn.nn.arguments import check_arguments
 from gbn.nn.base import BatchStatisticsNorm
+from gbn.nn.function import Function
 from gbn.nn.pairs import build_pair
 from gbn.risk.base import Deviation, Statistic
 
@@ -29,11 +31,11 @@ class _GeneralizedBatchNorm(BatchStatisticsNorm):
 
     Args:
         num_features: C, the size of dimension 1.
+        eps, momentum, affine, track_running_stats, device, dtype, bias: as in BatchNorm; ``eps`` stands where
+            :mod:`gbn.kernels.epsilon` says.
         quadrangle: name in :data:`gbn.risk.QUADRANGLES`; ``"std"`` is BatchNorm.
         statistic, deviation: each a name, a mapping ``{"name": ..., parameter: value}`` or an object of
             :mod:`gbn.risk`; replaces the quadrangle's own. With both given, ``quadrangle`` plays no part.
-        eps, momentum, affine, track_running_stats, device, dtype: as in BatchNorm; ``eps`` stands where
-            :mod:`gbn.kernels.epsilon` says.
         act: activation applied to the result, None or a name in :data:`gbn.kernels.ACTIVATIONS`.
         rescaled: divide D by its value on a standard Gaussian, so that it estimates sigma there.
         samples: values per channel n; needed with ``rescaled`` for the pairs made of extremes only.
@@ -45,8 +47,9 @@ class _GeneralizedBatchNorm(BatchStatisticsNorm):
 
     Running averages: the pair (mean, std) keeps ``running_mean`` and the unbiased ``running_var`` as
     BatchNorm does, so checkpoints go both ways; every other pair keeps ``running_statistic`` and
-    ``running_deviation``. Loading a checkpoint of BatchNorm, or of another pair, takes gain and bias only
-    and warns that the running averages need calibration (:func:`gbn.nn.precise_statistics`, or training).
+    ``running_deviation``, and its state dict names the pair (:mod:`gbn.nn.function`). Loading a checkpoint of
+    BatchNorm, or of another pair, takes gain and bias only and warns that the running averages need calibration
+    (:func:`gbn.nn.precise_statistics`, or training).
 
     The result does not change under x -> a x + b, a > 0 (to eps), except with ``entropic`` and with a Huber of
     fixed threshold, which are not positively homogeneous: there the input's scale matters.
@@ -65,21 +68,23 @@ class _GeneralizedBatchNorm(BatchStatisticsNorm):
     def __init__(
         self,
         num_features: int,
-        quadrangle: str | None = "cvar",
-        *,
-        statistic: str | Mapping[str, Any] | Statistic | None = None,
-        deviation: str | Mapping[str, Any] | Deviation | None = None,
         eps: float = 1e-5,
         momentum: float | None = 0.1,
         affine: bool = True,
         track_running_stats: bool = True,
         device: Any = None,
         dtype: torch.dtype | None = None,
+        *,
+        bias: bool = True,
+        quadrangle: str | None = "cvar",
+        statistic: str | Mapping[str, Any] | Statistic | None = None,
+        deviation: str | Mapping[str, Any] | Deviation | None = None,
         act: str | None = None,
         rescaled: bool = False,
         samples: int | None = None,
         **parameters: Any,
     ) -> None:
+        check_arguments(rescaled=rescaled, samples=samples)
         pair = build_pair(quadrangle, statistic, deviation, **parameters)
         # The base class's constructor needs the pair: it names the buffers and says where the bias starts.
         self.pair = pair
@@ -88,15 +93,17 @@ class _GeneralizedBatchNorm(BatchStatisticsNorm):
         self.rescaled = rescaled
         # D/c + eps = (D + c eps)/c, so the rescaled pair is the raw one with gain and eps times c.
         self._scale = pair.gaussian(samples)[1] if rescaled else 1.0
-        super().__init__(num_features, eps, momentum, affine, track_running_stats, device, dtype, act)
+        super().__init__(
+            num_features, eps, momentum, affine, track_running_stats, device, dtype, bias=bias, act=act
+        )
         if (
             pair.dead_below_relu
             and keeps_upper_tail_only(act)
-            and (self.initial_affine()[1] <= 0 or not affine)
+            and (self.initial_affine()[1] <= 0 or self.bias is None)
         ):
             warnings.warn(
                 f"{pair} leaves no value above 0: {act} after it passes nothing until the bias has grown; "
-                "use the deviation worst_case with an affine layer, another activation, or set the bias",
+                "use the deviation worst_case in a layer with a bias, another activation, or set the bias",
                 stacklevel=2,
             )
 
@@ -151,9 +158,7 @@ class _GeneralizedBatchNorm(BatchStatisticsNorm):
 
     def _running_values(self) -> tuple[Tensor, Tensor]:
         """S and D to use in evaluation mode."""
-        location, spread = self.running()
-        assert location is not None
-        assert spread is not None
+        location, spread = self._kept()
         return (location, spread.sqrt()) if self.pair.is_mean_and_std else (location, spread)
 
     @torch.no_grad()
@@ -172,41 +177,10 @@ class _GeneralizedBatchNorm(BatchStatisticsNorm):
         text = f"{super().extra_repr()}, {self.pair}"
         return f"{text}, rescaled=True" if self.rescaled else text
 
-    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
-        super()._save_to_state_dict(destination, prefix, keep_vars)
-        # Says whose statistics these are; travels beside the version and adds no key, so BatchNorm can load
-        # the rest.
-        metadata = getattr(destination, "_metadata", {}).get(prefix[:-1])
-        if metadata is not None:
-            metadata["pair"] = self.pair.value_name
-
-    def _load_from_state_dict(
-        self, state_dict: dict[str, Any], prefix: str, local_metadata: dict[str, Any], *rest: Any
-    ) -> None:
-        if self.track_running_stats:
-            self._refuse_foreign_statistics(state_dict, prefix, local_metadata)
-        super()._load_from_state_dict(state_dict, prefix, local_metadata, *rest)
-
-    def _refuse_foreign_statistics(
-        self, state_dict: dict[str, Any], prefix: str, local_metadata: dict[str, Any]
-    ) -> None:
-        """Keep this layer's running averages when the checkpoint's belong to another pair, and say so."""
-        both = ("running_mean", "running_var"), ("running_statistic", "running_deviation")
-        theirs = [names for names in both if any(prefix + name in state_dict for name in names)]
-        origin = local_metadata.get("pair")
-        if not theirs or (theirs == [self._buffer_names] and origin in (None, self.pair.value_name)):
-            return
-        for name in (*both[0], *both[1], "num_batches_tracked"):
-            state_dict.pop(prefix + name, None)
-        for name in (*self._buffer_names, "num_batches_tracked"):
-            state_dict[prefix + name] = getattr(self, name).clone()
-        where = f"layer {prefix[:-1]!r}" if prefix else "this layer"
-        warnings.warn(
-            f"{where} is {self.pair}, its checkpoint holds running statistics of "
-            f"{origin or 'mean and variance (BatchNorm)'}: gain and bias are loaded, running statistics "
-            "are not and need calibration (gbn.nn.precise_statistics, or training) before evaluation mode",
-            stacklevel=2,
-        )
+    @property
+    def function(self) -> Function:
+        """That of the pair; rescaled, D is divided by its value on a Gaussian."""
+        return Function(self.pair.value_name, self._scale)
 
 
 class GeneralizedBatchNorm1d(_GeneralizedBatchNorm):  # noqa: D101 - its docstring is its base's

@@ -12,6 +12,7 @@ its mean is taken in float32 at least, also under autocast.
 from __future__ import annotations
 
 import math
+import warnings
 from typing import Any
 
 import torch
@@ -20,6 +21,7 @@ from torch import Tensor, nn
 from gbn import kernels
 from gbn.kernels import activate
 from gbn.kernels.gate import row_gains
+from gbn.nn.arguments import check_arguments
 from gbn.nn.generalized import _GeneralizedBatchNorm
 
 __all__ = [
@@ -53,18 +55,20 @@ class _InstanceEnhancementBatchNorm(_GeneralizedBatchNorm):
 
     Args:
         num_features: C, the size of dimension 1.
+        eps, momentum, affine, track_running_stats, device, dtype, bias: as in BatchNorm. With ``affine=False`` there
+            is no gain and no bias; the gate stays.
         quadrangle: the pair, a name in :data:`gbn.risk.QUADRANGLES`; ``"std"``, the default, is the paper's IEBN.
         gate_bias: where the parameter ``gate_bias`` starts; ``gate_weight`` starts at 0, so that the layer starts as
             ``sigmoid(gate_bias)`` (0.268941) times batch normalization. A large one, 30, is batch normalization.
-        **options: of :class:`GeneralizedBatchNorm2d`: statistic, deviation, eps, momentum, affine,
-            track_running_stats, device, dtype, act, rescaled, samples, and the parameters of the pair. With
-            ``affine=False`` there is no gain and no bias; the gate stays.
+        **options: of :class:`GeneralizedBatchNorm2d`: statistic, deviation, act, rescaled, samples, and the
+            parameters of the pair.
 
     Shapes:
         input and output ``(N, C)`` or ``(N, C, L)`` (1d), ``(N, C, H, W)`` (2d), ``(N, C, D, H, W)`` (3d).
 
-    The state dict is BatchNorm's with ``gate_weight`` and ``gate_bias``, ``(C,)`` each, beside. A large negative bias
-    closes the gate for good: its gradient is then 0.
+    The state dict is that of the layer without a gate with ``gate_weight`` and ``gate_bias``, ``(C,)`` each, beside;
+    one without these two leaves the gate as it is and warns. A large negative bias closes the gate for good: its
+    gradient is then 0.
 
     Raises:
         ValueError: as in GeneralizedBatchNorm, and for a ``gate_bias`` that is not finite.
@@ -73,19 +77,27 @@ class _InstanceEnhancementBatchNorm(_GeneralizedBatchNorm):
     def __init__(
         self,
         num_features: int,
-        quadrangle: str | None = "std",
+        eps: float = 1e-5,
+        momentum: float | None = 0.1,
+        affine: bool = True,
+        track_running_stats: bool = True,
+        device: Any = None,
+        dtype: torch.dtype | None = None,
         *,
+        bias: bool = True,
+        quadrangle: str | None = "std",
         gate_bias: float = GATE_BIAS,
         **options: Any,
     ) -> None:
-        if not math.isfinite(gate_bias):
-            raise ValueError(f"gate_bias={gate_bias}: it must be finite, for example {GATE_BIAS}")
+        check_arguments(gate_bias=gate_bias)
         initial_gate(gate_bias)  # refuses one that can never open
         self.initial_gate_bias = gate_bias
-        super().__init__(num_features, quadrangle, **options)
-        like = {"device": options.get("device"), "dtype": options.get("dtype")}
-        self.gate_weight = nn.Parameter(torch.zeros(num_features, **like))
-        self.gate_bias = nn.Parameter(torch.full((num_features,), gate_bias, **like))
+        super().__init__(
+            num_features, eps, momentum, affine, track_running_stats, device, dtype,
+            bias=bias, quadrangle=quadrangle, **options,
+        )  # fmt: skip
+        self.gate_weight = nn.Parameter(torch.zeros(num_features, device=device, dtype=dtype))
+        self.gate_bias = nn.Parameter(torch.full((num_features,), gate_bias, device=device, dtype=dtype))
 
     def _gate(self) -> tuple[Tensor, Tensor]:
         return self.gate_weight, self.gate_bias
@@ -109,6 +121,20 @@ class _InstanceEnhancementBatchNorm(_GeneralizedBatchNorm):
         if hasattr(self, "gate_weight"):  # not yet when the base's constructor calls
             nn.init.zeros_(self.gate_weight)
             nn.init.constant_(self.gate_bias, self.initial_gate_bias)
+
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, local_metadata: dict[str, Any], *rest: Any
+    ) -> None:
+        gate = {prefix + name: getattr(self, name) for name in ("gate_weight", "gate_bias")}
+        if not gate.keys() & state_dict.keys() and any(key.startswith(prefix) for key in state_dict):
+            state_dict.update({key: values.detach().clone() for key, values in gate.items()})
+            where = f"layer {prefix[:-1]!r}" if prefix else "this layer"
+            warnings.warn(
+                f"{where} gates its gain, its checkpoint has no gate: the rest is loaded, the gate keeps its values "
+                f"(at its start it multiplies the gain with {initial_gate(self.initial_gate_bias):.4g})",
+                stacklevel=2,
+            )
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, *rest)
 
     def extra_repr(self) -> str:
         """The text of the layer without the gate, and where the gate's bias started."""

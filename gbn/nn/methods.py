@@ -33,10 +33,11 @@ COMMON_DEFAULTS: dict[str, Any] = {
     "eps": 1e-5,
     "momentum": 0.1,
     "affine": True,
+    "bias": True,
     "track_running_stats": True,
     "rescaled": False,
 }
-_BATCH = frozenset({"eps", "momentum", "affine", "track_running_stats"})
+_BATCH = frozenset({"eps", "momentum", "affine", "bias", "track_running_stats"})
 _GATE = frozenset({"instance_enhancement", "gate_bias"})
 #: How a mixture is fitted: what a control of mixture normalization takes over from it.
 _FIT = frozenset({"components", "mixture", "em_steps", "subset", "variance_floor"})
@@ -76,6 +77,8 @@ class Method:
             pair = _pair(options).with_mean()
             rest = {key: value for key, value in options.items() if key not in _PAIR}
             return {**rest, "statistic": pair.statistic, "deviation": pair.deviation}
+        if isinstance(options["matched_to"], Pair):
+            return {**options, "matched_to": options["matched_to"].with_mean()}
         matched = dict(options["matched_to"])
         if matched.get("method") == "mixture":
             return dict(options)
@@ -118,8 +121,9 @@ _INSTANCE = _by_dim("InstanceNormAct", simple)
 
 
 def _build_bn(site: Site, options: Mapping[str, Any]) -> nn.Module:
-    if site.act is None:
-        return _TORCH_BN[site.dim](site.num_features, **options)
+    if site.act is None and options.get("bias", True):  # torch's own has no such argument before 2.13
+        rest = {key: value for key, value in options.items() if key != "bias"}
+        return _TORCH_BN[site.dim](site.num_features, **rest)
     return _BN[site.dim](site.num_features, act=site.act, **options)
 
 
@@ -194,7 +198,8 @@ def _control_options(method: str, options: Mapping[str, Any]) -> Mapping[str, An
     if options.get("matched_to") is None:
         raise ValueError(
             f"method {method!r} is the control of a pair, or of mixture normalization, and needs matched_to, for "
-            "example matched_to={'quadrangle': 'cvar', 'alpha': 0.75} or {'method': 'mixture', 'components': 3}"
+            "example matched_to='gbn_cvar', {'quadrangle': 'cvar', 'alpha': 0.75} or {'method': 'mixture', "
+            "'components': 3}"
         )
     return options
 
@@ -219,7 +224,7 @@ def _build_none(site: Site, options: Mapping[str, Any]) -> nn.Module:
     return simple.Activation(site.act)
 
 
-_PER_IMAGE = frozenset({"eps", "affine"})
+_PER_IMAGE = frozenset({"eps", "affine", "bias"})
 for _row in (
     Method("bn", "batch normalization, torch's own", _BATCH, _build_bn, True),
     Method(

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from gbn.kernels import activate
 from gbn.kernels.mixture import Mixture, Moments, normalize_by_batch, normalize_by_mixture
+from gbn.nn.arguments import refuse_components_as_eps
 from gbn.nn.base import BatchStatisticsNorm
 from gbn.nn.mixture_fit import MixtureFit, full_precision
 
@@ -49,7 +50,7 @@ class _MixtureNorm(BatchStatisticsNorm):
             constants, as the mixture is.
         variance_floor: in fitting, no component's variance is less than this share of the channel's (and eps).
         eps: added to the components' variances; and the least variance in fitting.
-        momentum, affine, track_running_stats, device, dtype: as in BatchNorm.
+        momentum, affine, track_running_stats, device, dtype, bias: as in BatchNorm.
         act: activation applied to the result, None or a name in :data:`gbn.kernels.ACTIVATIONS`.
 
     Shapes:
@@ -70,26 +71,30 @@ class _MixtureNorm(BatchStatisticsNorm):
     def __init__(
         self,
         num_features: int,
-        components: int = 3,
-        *,
-        mixture: str = "joint",
-        em_steps: int = 3,
-        subset: int = 1024,
-        warm_start: bool = True,
-        posterior_gradient: bool = False,
-        variance_floor: float = 1e-3,
         eps: float = 1e-5,
         momentum: float | None = 0.1,
         affine: bool = True,
         track_running_stats: bool = True,
         device: Any = None,
         dtype: torch.dtype | None = None,
+        *,
+        bias: bool = True,
+        components: int = 3,
+        mixture: str = "joint",
+        em_steps: int = 3,
+        subset: int = 1024,
+        warm_start: bool = True,
+        posterior_gradient: bool = False,
+        variance_floor: float = 1e-3,
         act: str | None = None,
     ) -> None:
+        refuse_components_as_eps(eps)
         self.fit = MixtureFit(components, mixture, em_steps, subset, variance_floor)
         self.warm_start, self.posterior_gradient = warm_start, posterior_gradient
         self._is_fitted = False
-        super().__init__(num_features, eps, momentum, affine, track_running_stats, device, dtype, act)
+        super().__init__(
+            num_features, eps, momentum, affine, track_running_stats, device, dtype, bias=bias, act=act
+        )
         self.stream: Tensor
         self.register_buffer("stream", torch.zeros((), dtype=torch.int64, device=device))
 

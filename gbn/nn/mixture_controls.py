@@ -19,8 +19,10 @@ import torch
 from torch import Tensor
 
 from gbn.kernels.mixture import channel_moments, normalize_by_batch
+from gbn.nn.arguments import refuse_components_as_eps
 from gbn.nn.batchnorm import _BatchNormAct
 from gbn.nn.mixture_fit import MixtureFit, full_precision
+from gbn.nn.torchscript import refuse_trace
 
 __all__ = [
     "MixtureMatchedBatchNorm1d",
@@ -38,7 +40,8 @@ class _MixtureControl(_BatchNormAct):
     Args:
         num_features: C, the size of dimension 1.
         components, mixture, em_steps, subset, variance_floor: of :class:`gbn.nn.MixtureNorm2d`.
-        Others: as in BatchNorm, and ``act``.
+        eps, momentum, affine, track_running_stats, device, dtype, bias: as in BatchNorm.
+        act: activation applied to the result, None or a name in :data:`gbn.kernels.ACTIVATIONS`.
 
     The buffer ``matched_gain`` (C,) is 1 until it is measured; ``measured_batches`` is 0 before and 1 after.
 
@@ -49,23 +52,27 @@ class _MixtureControl(_BatchNormAct):
     def __init__(
         self,
         num_features: int,
-        components: int = 3,
-        *,
-        mixture: str = "joint",
-        em_steps: int = 3,
-        subset: int = 1024,
-        variance_floor: float = 1e-3,
         eps: float = 1e-5,
         momentum: float | None = 0.1,
         affine: bool = True,
         track_running_stats: bool = True,
         device: Any = None,
         dtype: torch.dtype | None = None,
+        *,
+        bias: bool = True,
+        components: int = 3,
+        mixture: str = "joint",
+        em_steps: int = 3,
+        subset: int = 1024,
+        variance_floor: float = 1e-3,
         act: str | None = None,
     ) -> None:
+        refuse_components_as_eps(eps)
         self.fit = MixtureFit(components, mixture, em_steps, subset, variance_floor)
         self._is_measured = False
-        super().__init__(num_features, eps, momentum, affine, track_running_stats, device, dtype, act)
+        super().__init__(
+            num_features, eps, momentum, affine, track_running_stats, device, dtype, bias=bias, act=act
+        )
         self.matched_gain: Tensor
         self.measured_batches: Tensor
         self.stream: Tensor
@@ -101,6 +108,7 @@ class _MixtureControl(_BatchNormAct):
 
     @torch.no_grad()
     def _measure(self, x: Tensor) -> None:
+        refuse_trace(self)
         with full_precision(x):
             # What the layer has counted in its first batch, this one included.
             count = torch.full_like(self.stream, int(self.track_running_stats))
@@ -127,10 +135,10 @@ class _MixtureControl(_BatchNormAct):
 class _MixtureMatchedBatchNorm(_MixtureControl):
     __doc__ = _MixtureControl.__doc__
 
-    def __init__(self, *args: Any, affine: bool = True, **options: Any) -> None:
-        if not affine:
-            raise ValueError("bn_matched lives in the starting gain and bias: it needs affine=True")
+    def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
+        if self.weight is None:
+            raise ValueError("bn_matched lives in the starting gain: it needs affine=True")
 
     def _measured(self) -> None:
         assert self.weight is not None

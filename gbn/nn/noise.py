@@ -58,7 +58,8 @@ def _twin(layer: nn.Module) -> BatchStatisticsNorm:
     """Our layer in the place of torch's: the same parameters and buffers, options, mode and mark."""
     assert isinstance(layer, nn.modules.batchnorm._BatchNorm)
     kept = ("eps", "momentum", "affine", "track_running_stats")
-    twin = _TWINS[type(layer)](layer.num_features, **{name: getattr(layer, name) for name in kept})
+    options = {name: getattr(layer, name) for name in kept}
+    twin = _TWINS[type(layer)](layer.num_features, **options, bias=layer.bias is not None)
     for name, parameter in layer.named_parameters(recurse=False):
         setattr(twin, name, parameter)
     for name, buffer in layer.named_buffers(recurse=False):

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from gbn.kernels.activation import ACTIVATIONS, activate, check_activation
+from gbn.nn.arguments import check_arguments
+from gbn.nn.torchscript import refuse_script
 
 __all__ = [
     "Activation",
@@ -29,8 +31,16 @@ def largest_divisor(number: int, at_most: int) -> int:
     return next(k for k in range(min(number, at_most), 0, -1) if number % k == 0)
 
 
+def _reset(layer: nn.Module) -> None:
+    for parameter, value in ((layer.weight, 1.0), (layer.bias, 0.0)):
+        if isinstance(parameter, nn.Parameter):
+            nn.init.constant_(parameter, value)
+
+
 class Activation(nn.Module):
     """An activation and nothing else; None is the identity. Names: :data:`gbn.kernels.ACTIVATIONS`."""
+
+    __prepare_scriptable__ = refuse_script
 
     def __init__(self, act: str | None = None) -> None:
         super().__init__()
@@ -53,9 +63,14 @@ class GroupNormAct(nn.GroupNorm):
         num_features: C.
         groups: wanted number of groups; the largest divisor of C not above it is taken, so that one setting
             serves networks of any width.
-        eps, affine, device, dtype: as in ``torch.nn.GroupNorm``.
+        eps, affine, device, dtype, bias: as in ``torch.nn.GroupNorm``.
         act: None or a name in :data:`gbn.kernels.ACTIVATIONS`.
+
+    Raises:
+        ValueError: for arguments out of their range.
     """
+
+    __prepare_scriptable__ = refuse_script
 
     def __init__(
         self,
@@ -65,12 +80,19 @@ class GroupNormAct(nn.GroupNorm):
         affine: bool = True,
         device: Any = None,
         dtype: torch.dtype | None = None,
+        *,
+        bias: bool = True,
         act: str | None = None,
     ) -> None:
-        if groups < 1:
-            raise ValueError(f"groups={groups}: at least 1 is needed")
+        check_arguments(num_features=num_features, groups=groups, eps=eps, affine=affine, bias=bias)
         super().__init__(largest_divisor(num_features, groups), num_features, eps, affine, device, dtype)
+        if not bias:
+            self.register_parameter("bias", None)  # torch before 2.13 has no such argument
         self.act = check_activation(act)
+
+    def reset_parameters(self) -> None:
+        """Gain 1 and bias 0."""
+        _reset(self)
 
     def forward(self, x: Tensor) -> Tensor:
         """``(N, C, *spatial)`` -> the same shape."""
@@ -95,9 +117,11 @@ class LayerNormAct(GroupNormAct):
         affine: bool = True,
         device: Any = None,
         dtype: torch.dtype | None = None,
+        *,
+        bias: bool = True,
         act: str | None = None,
     ) -> None:
-        super().__init__(num_features, 1, eps, affine, device, dtype, act)
+        super().__init__(num_features, 1, eps, affine, device, dtype, bias=bias, act=act)
 
 
 class _InstanceNormAct(nn.modules.instancenorm._InstanceNorm):
@@ -111,6 +135,7 @@ class _InstanceNormAct(nn.modules.instancenorm._InstanceNorm):
     """
 
     _dims: int
+    __prepare_scriptable__ = refuse_script
 
     def __init__(
         self,
@@ -121,10 +146,27 @@ class _InstanceNormAct(nn.modules.instancenorm._InstanceNorm):
         track_running_stats: bool = False,
         device: Any = None,
         dtype: torch.dtype | None = None,
+        *,
+        bias: bool = True,
         act: str | None = None,
     ) -> None:
+        check_arguments(
+            num_features=num_features,
+            eps=eps,
+            momentum=momentum,
+            affine=affine,
+            track_running_stats=track_running_stats,
+            bias=bias,
+        )
         super().__init__(num_features, eps, momentum, affine, track_running_stats, device, dtype)
+        if not bias:
+            self.register_parameter("bias", None)  # torch before 2.13 has no such argument
         self.act = check_activation(act)
+
+    def reset_parameters(self) -> None:
+        """Running averages 0 and 1, gain 1 and bias 0."""
+        self.reset_running_stats()
+        _reset(self)
 
     def _get_no_batch_dim(self) -> int:
         return (

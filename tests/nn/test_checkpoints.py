@@ -20,7 +20,7 @@ def noise(*shape: int, seed: int = 0) -> Tensor:
 
 
 def test_checkpoint_of_batchnorm_goes_both_ways() -> None:
-    ours, theirs = GeneralizedBatchNorm2d(C, "std"), nn.BatchNorm2d(C)
+    ours, theirs = GeneralizedBatchNorm2d(C, quadrangle="std"), nn.BatchNorm2d(C)
     for seed in range(3):
         theirs(2 * noise(4, C, 6, 6, seed=seed) + 1)
     x = noise(4, C, 6, 6, seed=7)
@@ -47,7 +47,7 @@ def test_checkpoint_of_batchnorm_gives_another_pair_its_affine_part(prefix: str)
     theirs(noise(4, C, 6, 6))
     with torch.no_grad():
         theirs.weight.copy_(noise(C)), theirs.bias.copy_(noise(C, seed=1))
-    ours: nn.Module = GeneralizedBatchNorm2d(C, "cvar")
+    ours: nn.Module = GeneralizedBatchNorm2d(C, quadrangle="cvar")
     ours(5 * noise(4, C, 6, 6))
     before = copy.deepcopy(dict(ours.named_buffers()))
     source: nn.Module = theirs
@@ -65,8 +65,8 @@ def test_checkpoint_of_batchnorm_gives_another_pair_its_affine_part(prefix: str)
 
 def test_checkpoint_of_another_pair_gives_its_affine_part() -> None:
     source, target = (
-        GeneralizedBatchNorm2d(C, "cvar", alpha=0.9),
-        GeneralizedBatchNorm2d(C, "cvar", alpha=0.75),
+        GeneralizedBatchNorm2d(C, quadrangle="cvar", alpha=0.9),
+        GeneralizedBatchNorm2d(C, quadrangle="cvar", alpha=0.75),
     )
     source(noise(4, C, 6, 6))
     with torch.no_grad():
@@ -76,16 +76,18 @@ def test_checkpoint_of_another_pair_gives_its_affine_part() -> None:
     assert torch.equal(target.weight, source.weight)
     assert (target.running_deviation == 1).all()
     with pytest.warns(UserWarning, match="need calibration"):
-        GeneralizedBatchNorm2d(C, "std").load_state_dict(source.state_dict())
+        GeneralizedBatchNorm2d(C, quadrangle="std").load_state_dict(source.state_dict())
 
 
 def test_checkpoint_of_the_same_pair_with_another_gradient_loads_whole() -> None:
-    source = GeneralizedBatchNorm2d(C, "cvar", quantile_gradient="exact")
+    source = GeneralizedBatchNorm2d(C, quadrangle="cvar", quantile_gradient="exact")
     source(noise(4, C, 6, 6))
-    target = GeneralizedBatchNorm2d(C, "cvar", quantile_gradient="window", window=0.05)
+    target = GeneralizedBatchNorm2d(C, quadrangle="cvar", quantile_gradient="window", window=0.05)
     target.load_state_dict(saved(source.state_dict()))
     assert torch.equal(target.running_deviation, source.running_deviation)
-    smoothed = GeneralizedBatchNorm2d(C, "cvar", quantile_gradient="smoothed")  # another value of S
+    smoothed = GeneralizedBatchNorm2d(
+        C, quadrangle="cvar", quantile_gradient="smoothed"
+    )  # another value of S
     with pytest.warns(UserWarning, match="need calibration"):
         smoothed.load_state_dict(source.state_dict())
 
@@ -98,6 +100,6 @@ def test_checkpoint_without_count_of_batches_loads() -> None:
         "running_mean": noise(C),
         "running_var": torch.ones(C),
     }
-    layer = GeneralizedBatchNorm2d(C, "std")
+    layer = GeneralizedBatchNorm2d(C, quadrangle="std")
     layer.load_state_dict(state)
     assert torch.equal(layer.running_mean, state["running_mean"])

@@ -24,6 +24,12 @@ CASES: list[tuple[str, dict[str, Any], str]] = [
     ("gbn", {"quadrangle": "expectile"}, "aot_eager"),
     ("gbn", {"quadrangle": "cvar", "momentum": None, "rescaled": True}, "aot_eager"),
     ("bn_reparam", {"matched_to": {"quadrangle": "cvar"}}, "aot_eager"),
+    *(
+        (method, {"matched_to": "gbn_cvar", "momentum": None}, "aot_eager")
+        for method in ("bn_matched", "bn_reparam")
+    ),
+    ("bn_reparam", {"matched_to": "mixture", "momentum": None, "affine": False}, "aot_eager"),
+    *(("bn", {"momentum": None}, backend) for backend in ("aot_eager", "inductor")),
     ("mixture", {"subset": 32}, "aot_eager"),
     ("mixture", {"mixture": "per_channel"}, "aot_eager"),
     ("mixture", {"mixture": "per_channel", "posterior_gradient": True}, "aot_eager"),

@@ -62,8 +62,8 @@ def perturb(layer: nn.Module) -> nn.Module:
 @pytest.mark.parametrize("name", SMOOTH)
 def test_reparametrized_is_the_pair_on_a_gaussian_at_any_gain_and_bias(name: str, rescaled: bool) -> None:
     options: dict[str, Any] = {"rescaled": rescaled, "act": "silu"}
-    pair = perturb(GeneralizedBatchNorm2d(C, name, **options))
-    control = perturb(ReparametrizedBatchNorm2d(C, {"quadrangle": name}, **options))
+    pair = perturb(GeneralizedBatchNorm2d(C, quadrangle=name, **options))
+    control = perturb(ReparametrizedBatchNorm2d(C, matched_to={"quadrangle": name}, **options))
     # what is left is the grid's distance from the law, below 1e-3 at n = 131,072, and eps
     for ours, theirs in zip(run(control), run(pair), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=2e-3, atol=2e-3 * theirs.abs().max().item())
@@ -74,8 +74,8 @@ def test_reparametrized_is_the_pair_on_a_gaussian_at_any_gain_and_bias(name: str
 def test_matched_is_the_pair_at_the_start_only(name: str, rescaled: bool) -> None:
     options: dict[str, Any] = {"rescaled": rescaled, "act": "silu"}
     pair, control = (
-        GeneralizedBatchNorm2d(C, name, **options),
-        MatchedBatchNorm2d(C, {"quadrangle": name}, **options),
+        GeneralizedBatchNorm2d(C, quadrangle=name, **options),
+        MatchedBatchNorm2d(C, matched_to={"quadrangle": name}, **options),
     )
     result, gain_gradient, bias_gradient = run(pair)
     ours, gain, bias = run(control)
@@ -95,8 +95,8 @@ def test_controls_of_extremes_on_a_gaussian_sample(name: str, control: type, res
     """The expected extremes of n samples; one sample's scatter by about 0.25 sigma."""
     x = torch.randn(8, 256, 8, 8, generator=torch.Generator().manual_seed(3))
     options = {"rescaled": rescaled, "samples": 512}
-    pair = GeneralizedBatchNorm2d(256, name, **options)
-    layer = control(256, {"quadrangle": name}, **options)
+    pair = GeneralizedBatchNorm2d(256, quadrangle=name, **options)
+    layer = control(256, matched_to={"quadrangle": name}, **options)
     apart = (layer(x) - pair(x)).mean((0, 2, 3))
     # mean over 256 channels of y: standard error 0.4/3/16 = 0.01 of the place, the ratio's bias is of second order
     c = 1.0 if rescaled else risk.quadrangle(name).gaussian(512)[1]
@@ -107,7 +107,7 @@ def test_controls_of_extremes_on_a_gaussian_sample(name: str, control: type, res
 
 def test_start_of_the_quantile_pair_at_three_quarters() -> None:
     """The table of papers on the control: gain .7867 and bias -.5306 at alpha = .75."""
-    layer = MatchedBatchNorm2d(C, {"quadrangle": "cvar", "alpha": 0.75})
+    layer = MatchedBatchNorm2d(C, matched_to={"quadrangle": "cvar", "alpha": 0.75})
     torch.testing.assert_close(layer.weight.detach(), torch.full((C,), 0.7867), rtol=0, atol=5e-5)
     torch.testing.assert_close(layer.bias.detach(), torch.full((C,), -0.5306), rtol=0, atol=5e-5)
     layer.weight.data.zero_()
@@ -116,7 +116,10 @@ def test_start_of_the_quantile_pair_at_three_quarters() -> None:
 
 
 def test_matched_is_plain_batchnorm_otherwise() -> None:
-    theirs, ours = nn.BatchNorm2d(C).double(), MatchedBatchNorm2d(C, {"quadrangle": "cvar"}).double()
+    theirs, ours = (
+        nn.BatchNorm2d(C).double(),
+        MatchedBatchNorm2d(C, matched_to={"quadrangle": "cvar"}).double(),
+    )
     theirs.load_state_dict(ours.state_dict())
     for mode in (True, False):
         torch.testing.assert_close(ours.train(mode)(X), theirs.train(mode)(X))
@@ -127,7 +130,7 @@ def test_matched_is_plain_batchnorm_otherwise() -> None:
 def test_reparametrized_trains_in_the_pairs_units() -> None:
     """y = gain (x_hat - k)/c + bias, and its running statistics are BatchNorm's."""
     k, c = risk.quadrangle("cvar", alpha=0.9).gaussian()
-    ours = perturb(ReparametrizedBatchNorm2d(C, {"quadrangle": "cvar", "alpha": 0.9})).double()
+    ours = perturb(ReparametrizedBatchNorm2d(C, matched_to={"quadrangle": "cvar", "alpha": 0.9})).double()
     theirs = nn.BatchNorm2d(C, affine=False).double()
     shape = (1, C, 1, 1)
     expected = ours.weight.view(shape) * (theirs(X) - k) / c + ours.bias.view(shape)
@@ -139,11 +142,13 @@ def test_reparametrized_trains_in_the_pairs_units() -> None:
 
 
 def test_reparametrized_without_affine() -> None:
-    fixed = ReparametrizedBatchNorm2d(C, {"quadrangle": "cvar"}, affine=False).double()
-    free = ReparametrizedBatchNorm2d(C, {"quadrangle": "cvar"}).double()
+    fixed = ReparametrizedBatchNorm2d(C, matched_to={"quadrangle": "cvar"}, affine=False).double()
+    free = ReparametrizedBatchNorm2d(C, matched_to={"quadrangle": "cvar"}).double()
     torch.testing.assert_close(fixed(X), free(X))
     assert list(fixed.parameters()) == []
-    untracked = ReparametrizedBatchNorm2d(C, {"quadrangle": "cvar"}, affine=False, track_running_stats=False)
+    untracked = ReparametrizedBatchNorm2d(
+        C, matched_to={"quadrangle": "cvar"}, affine=False, track_running_stats=False
+    )
     assert untracked(X.bfloat16()).dtype == torch.bfloat16
 
 
@@ -162,14 +167,14 @@ def test_other_dimensions_agree() -> None:
 @pytest.mark.parametrize("control", [MatchedBatchNorm2d, ReparametrizedBatchNorm2d])
 def test_what_has_no_control_is_refused(control: type) -> None:
     with pytest.raises(ValueError, match="not positively homogeneous"):
-        control(C, {"quadrangle": "entropic"})
+        control(C, matched_to={"quadrangle": "entropic"})
     with pytest.raises(ValueError, match="sample size"):
-        control(C, {"quadrangle": "range"})
+        control(C, matched_to={"quadrangle": "range"})
 
 
 def test_matched_needs_affine() -> None:
     with pytest.raises(ValueError, match="needs affine=True"):
-        MatchedBatchNorm2d(C, {"quadrangle": "cvar"}, affine=False)
+        MatchedBatchNorm2d(C, matched_to={"quadrangle": "cvar"}, affine=False)
 
 
 @pytest.mark.parametrize("momentum", [0.1, None])

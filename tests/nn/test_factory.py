@@ -204,6 +204,12 @@ def test_without_act_mean_keeps_the_deviation(rescaled: bool) -> None:
     assert type(norm_layer("bn", without_act="mean")(8, act=None)) is nn.BatchNorm2d
 
 
+def test_without_act_mean_of_a_control_that_is_given_its_pair() -> None:
+    pair = norm_layer("gbn", **CVAR)(8).pair
+    control = norm_layer("bn_reparam", matched_to=pair, without_act="mean")(8, act=None)
+    assert control.pair == pair.with_mean()
+
+
 def test_placement_by_role() -> None:
     norm = norm_layer("gbn", **CVAR, placement={"roles": ["stem", "body"]})
     made = {role: type(norm(4, act=None, role=role)) for role in ROLES}

@@ -38,7 +38,7 @@ def noise(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> Ten
 
 
 def pair_of_layers(ours: type, theirs: type, **options: Any) -> tuple[nn.Module, nn.Module]:
-    a, b = ours(C, "std", **options), theirs(C, **options)
+    a, b = ours(C, quadrangle="std", **options), theirs(C, **options)
     if options.get("affine", True):
         with torch.no_grad():
             for layer in (a, b):
@@ -114,7 +114,7 @@ def test_channel_of_tiny_spread_is_batchnorms_too() -> None:
 @pytest.mark.parametrize("name", [name for name in risk.QUADRANGLES if name != "std"])
 @pytest.mark.parametrize("momentum", [0.3, None])
 def test_running_averages_of_a_pair_are_those_of_s_and_d(name: str, momentum: float | None) -> None:
-    layer = GeneralizedBatchNorm2d(C, name, momentum=momentum)
+    layer = GeneralizedBatchNorm2d(C, quadrangle=name, momentum=momentum)
     pair = risk.quadrangle(name)
     location, spread = torch.zeros(C), torch.ones(C)
     for step in range(3):
@@ -137,7 +137,7 @@ def test_running_averages_of_a_pair_are_those_of_s_and_d(name: str, momentum: fl
 
 
 def test_without_tracking_evaluation_uses_the_batch() -> None:
-    layer = GeneralizedBatchNorm2d(C, "cvar", track_running_stats=False)
+    layer = GeneralizedBatchNorm2d(C, quadrangle="cvar", track_running_stats=False)
     assert list(layer.buffers()) == []
     x = noise(4, C, 6, 6)
     assert torch.equal(layer.eval()(x), layer.train()(x))
@@ -157,7 +157,7 @@ def test_tracking_switched_off_later_freezes_the_averages() -> None:
 
 @pytest.mark.parametrize("name", list(risk.QUADRANGLES))
 def test_output_ignores_scale_and_place_where_the_pair_is_homogeneous(name: str) -> None:
-    layer = GeneralizedBatchNorm2d(C, name, eps=0.0)
+    layer = GeneralizedBatchNorm2d(C, quadrangle=name, eps=0.0)
     x = noise(6, C, 5, 5, dtype=torch.float64).exp()
     same = torch.allclose(layer(7 * x - 3), layer(x), rtol=1e-6, atol=1e-6)
     assert same == risk.quadrangle(name).homogeneous
@@ -166,7 +166,7 @@ def test_output_ignores_scale_and_place_where_the_pair_is_homogeneous(name: str)
 @pytest.mark.parametrize("alpha", [0.25, 0.5, 0.75, 0.9])
 def test_active_share_before_a_relu_is_one_minus_alpha(alpha: float) -> None:
     """At gain 1 and bias 0, whatever the distribution (papers: why the quantile pair fits ReLU)."""
-    layer = GeneralizedBatchNorm2d(C, "cvar", alpha=alpha, act="relu")
+    layer = GeneralizedBatchNorm2d(C, quadrangle="cvar", alpha=alpha, act="relu")
     x = noise(10, C, 10, 10).exp()  # 1,000 values a channel, no ties
     active = (layer(x) > 0).sum((0, 2, 3))
     assert (active == round(1000 * (1 - alpha))).all()
@@ -175,7 +175,7 @@ def test_active_share_before_a_relu_is_one_minus_alpha(alpha: float) -> None:
 @pytest.mark.parametrize("name", [n for n in risk.QUADRANGLES if risk.quadrangle(n).homogeneous])
 def test_rescaled_deviation_is_sigma_on_a_gaussian(name: str) -> None:
     n = 64 * 16 * 16
-    layer = GeneralizedBatchNorm2d(2, name, rescaled=True, samples=n)
+    layer = GeneralizedBatchNorm2d(2, quadrangle=name, rescaled=True, samples=n)
     x = 3 * noise(64, 2, 16, 16, seed=4) + 1
     y = layer(x)
     # y = (x - S) / (D/c): its own spread is that of x in units of sigma, that is 1. Extremes of one sample of n
@@ -184,7 +184,7 @@ def test_rescaled_deviation_is_sigma_on_a_gaussian(name: str) -> None:
     torch.testing.assert_close(
         y.std((0, 2, 3)), torch.ones(2), rtol=0, atol=0.2 if name in extremes else 0.03
     )
-    raw = GeneralizedBatchNorm2d(2, name)
+    raw = GeneralizedBatchNorm2d(2, quadrangle=name)
     c = risk.quadrangle(name).gaussian(n)[1]
     torch.testing.assert_close(y, c * raw(x), rtol=1e-3, atol=1e-3)
     for a, b in zip(layer.buffers(), raw.buffers(), strict=True):  # D itself is what is averaged
@@ -201,10 +201,10 @@ def test_rescaled_without_affine() -> None:
 
 def test_worst_case_is_alive_before_a_relu() -> None:
     """(x - max) / (max - mean) is never positive; the bias starts where the mean is 0."""
-    layer = GeneralizedBatchNorm2d(C, "worst_case", act="relu")
+    layer = GeneralizedBatchNorm2d(C, quadrangle="worst_case", act="relu")
     share = (layer(noise(16, C, 8, 8)) > 0).float().mean((0, 2, 3))
     assert ((share > 0.4) & (share < 0.6)).all()
-    rescaled = GeneralizedBatchNorm2d(C, "worst_case", act="relu", rescaled=True, samples=1024)
+    rescaled = GeneralizedBatchNorm2d(C, quadrangle="worst_case", act="relu", rescaled=True, samples=1024)
     share = (rescaled(noise(16, C, 8, 8)) > 0).float().mean((0, 2, 3))
     assert ((share > 0.4) & (share < 0.6)).all()
 
@@ -226,7 +226,7 @@ def test_statistic_and_deviation_apart() -> None:
     s = risk.statistic("quantile", alpha=0.6)(x, (0, 2, 3), True)
     d = risk.deviation("cvar", alpha=0.8)(x, (0, 2, 3), True)
     torch.testing.assert_close(layer(x), (x - s) / d)
-    one = GeneralizedBatchNorm2d(C, "cvar", alpha=0.8, statistic="mean", eps=0.0)
+    one = GeneralizedBatchNorm2d(C, quadrangle="cvar", alpha=0.8, statistic="mean", eps=0.0)
     torch.testing.assert_close(one(x), (x - x.mean((0, 2, 3), True)) / d)
 
 
@@ -243,7 +243,7 @@ def test_statistic_and_deviation_apart() -> None:
         ({"act": "rleu"}, "did you mean 'relu'"),
         ({"quadrangle": "range", "rescaled": True}, "sample size"),
         ({"quadrangle": "entropic", "rescaled": True}, "not positively homogeneous"),
-        ({"num_features": 0}, "at least 1 channel"),
+        ({"num_features": 0}, "at least 1"),
         ({"eps": -1e-5}, "at least 0"),
     ],
 )
@@ -265,12 +265,15 @@ def test_bad_inputs_say_what_is_expected() -> None:
 
 
 def test_repr_names_the_pair() -> None:
-    text = repr(GeneralizedBatchNorm2d(C, "cvar", alpha=0.9, act="relu", rescaled=True))
+    text = repr(GeneralizedBatchNorm2d(C, quadrangle="cvar", alpha=0.9, act="relu", rescaled=True))
     for part in ("5, eps=1e-05", "momentum=0.1", "alpha=0.9", "act='relu'", "rescaled=True"):
         assert part in text
 
 
 def test_is_no_subclass_of_batchnorm() -> None:
-    for layer in (GeneralizedBatchNorm2d(C, "std"), MatchedBatchNorm2d(C, {"quadrangle": "cvar"})):
+    for layer in (
+        GeneralizedBatchNorm2d(C, quadrangle="std"),
+        MatchedBatchNorm2d(C, matched_to={"quadrangle": "cvar"}),
+    ):
         assert not isinstance(layer, nn.modules.batchnorm._BatchNorm)
     assert not issubclass(ReparametrizedBatchNorm2d, nn.modules.batchnorm._BatchNorm)

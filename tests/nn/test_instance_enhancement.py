@@ -137,7 +137,7 @@ def test_the_gates_mean_is_taken_in_float32() -> None:
 
 def test_enhances_any_pair() -> None:
     x = images(8, 4, 5, 5)
-    layer = InstanceEnhancementBatchNorm2d(4, "cvar", alpha=0.6, dtype=torch.float64)
+    layer = InstanceEnhancementBatchNorm2d(4, quadrangle="cvar", alpha=0.6, dtype=torch.float64)
     plain = norm_layer("gbn", quadrangle="cvar", alpha=0.6)(4, act=None, dtype=torch.float64)
     torch.testing.assert_close(layer(x), START * plain(x))
 

@@ -58,7 +58,7 @@ def test_one_component_is_batch_normalization(form: str, momentum: float | None)
 @pytest.mark.parametrize("components", [2, 3, 5])
 @pytest.mark.parametrize("apart", [0.0, 2.0, 20.0])
 def test_the_batch_mean_is_zero_and_its_variance_at_most_k(form: str, components: int, apart: float) -> None:
-    y = MixtureNorm2d(C, components, mixture=form, affine=False)(clusters(64, apart).double())
+    y = MixtureNorm2d(C, components=components, mixture=form, affine=False)(clusters(64, apart).double())
     torch.testing.assert_close(y.mean((0, 2, 3)), torch.zeros(C, dtype=y.dtype), atol=1e-9, rtol=0)
     variance = y.var((0, 2, 3), correction=0)
     assert (variance <= components).all()
@@ -66,14 +66,14 @@ def test_the_batch_mean_is_zero_and_its_variance_at_most_k(form: str, components
 
 
 def test_the_variance_is_k_where_posteriors_are_hard() -> None:
-    y = MixtureNorm2d(C, 3, affine=False, eps=1e-12)(clusters(64, apart=100.0).double())
+    y = MixtureNorm2d(C, components=3, affine=False, eps=1e-12)(clusters(64, apart=100.0).double())
     torch.testing.assert_close(y.var((0, 2, 3), correction=0), torch.full((C,), 3.0, dtype=y.dtype))
 
 
 def test_modes_are_separated() -> None:
     """Within a cluster the result has mean 0: where the cluster was is gone."""
     x = clusters(64, apart=100.0)
-    y = MixtureNorm2d(C, 3, affine=False)(x)
+    y = MixtureNorm2d(C, components=3, affine=False)(x)
     for low, high in ((-200, -50), (0, 60), (60, 200)):
         inside = (x > low) & (x <= high)
         assert inside.sum() > 500
@@ -82,7 +82,7 @@ def test_modes_are_separated() -> None:
 
 @pytest.mark.parametrize("form", FORMS)
 def test_components_keep_their_identity_and_evaluation_follows_training(form: str) -> None:
-    layer = MixtureNorm2d(C, 3, mixture=form)
+    layer = MixtureNorm2d(C, components=3, mixture=form)
     for seed in range(40):
         y = layer(clusters(32, apart=20.0, seed=seed))
     places = layer.running_mean.sort(0).values
@@ -138,7 +138,7 @@ def test_exact_statistics_leave_training_as_it_was() -> None:
 
 
 def test_calibration_averages_the_components_where_they_are() -> None:
-    model = nn.Sequential(MixtureNorm2d(C, 3))
+    model = nn.Sequential(MixtureNorm2d(C, components=3))
     for seed in range(5):
         model(clusters(32, apart=20.0, seed=seed))
     order = model[0].running_mean[:, 0].argsort()
@@ -151,7 +151,7 @@ def test_calibration_averages_the_components_where_they_are() -> None:
 
 
 def test_a_cold_start_keeps_the_last_mixture_and_calibrates_anew() -> None:
-    layer = MixtureNorm2d(C, 3, warm_start=False)
+    layer = MixtureNorm2d(C, components=3, warm_start=False)
     first, second = clusters(32, apart=20.0, seed=0), clusters(32, apart=20.0, seed=1) + 100
     layer(first), layer(second)
     assert layer.running_mean.min() > 50
@@ -249,7 +249,7 @@ def test_bad_options_are_one_clear_line(options: dict[str, Any], message: str) -
 
 
 def test_fewer_samples_than_components_are_refused() -> None:
-    for layer in (MixtureNorm1d(C, 5), MixtureMatchedBatchNorm1d(C, 5)):
+    for layer in (MixtureNorm1d(C, components=5), MixtureMatchedBatchNorm1d(C, components=5)):
         with pytest.raises(ValueError, match="components=5 and got a batch of 4 samples"):
             layer(torch.randn(4, C))
 

@@ -105,6 +105,16 @@ def test_keeps_names_and_tensors_of_torchs_layers() -> None:
     torch.testing.assert_close(model.train()(x), expected.relu())
 
 
+def test_torchs_layer_without_bias() -> None:
+    layer = nn.BatchNorm2d(C)
+    layer.register_parameter("bias", None)  # as bias=False makes it, from torch 2.13 on
+    x = torch.randn(4, C, 5, 5)
+    expected = F.batch_norm(x, None, None, training=True) * SCALE + SHIFT
+    noisy = add_constant_noise(layer, SCALE, SHIFT)
+    assert [name for name, _ in noisy.named_parameters()] == ["weight"]
+    torch.testing.assert_close(noisy(x), expected)
+
+
 def test_refuses_a_model_without_such_a_norm() -> None:
     with pytest.raises(ValueError, match="this model has none"):
         add_constant_noise(nn.Sequential(nn.Conv2d(3, C, 3), nn.GroupNorm(2, C)), SCALE, SHIFT)

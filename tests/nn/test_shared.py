@@ -292,3 +292,23 @@ def test_meta_device(case: Any) -> None:
     fresh = case.layer(C, "relu")
     for a, b in zip(real.state_dict().values(), fresh.state_dict().values(), strict=True):
         assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("shape", [(9, C), (8, C, 4, 3), (4, C, 3, 2, 2)])
+def test_training_before_the_backward_pass_of_an_evaluation_changes_no_gradient(
+    case: Any, shape: tuple[int, ...]
+) -> None:
+    """Running averages that an evaluation has read change in training; its backward pass must not read those."""
+    if case.foreign or (case.factory.method == "instance" and len(shape) == 2):
+        pytest.skip("a foreign layer's own affair, or nothing to normalize over")
+    layer = randomised(case.layer(C, "relu", dim=max(1, len(shape) - 2)))
+    layer(images(*shape, seed=3))
+    gradients = []
+    for between in (False, True):
+        twin, x = copy.deepcopy(layer).eval(), images(*shape).requires_grad_()
+        y = twin(x)
+        if between:
+            twin.train()(3 * images(*shape, seed=4) + 1)
+        gradients.append(torch.autograd.grad(y, [x, *twin.parameters()], noise(y)))
+    for a, b in zip(*gradients, strict=True):
+        assert torch.equal(a, b)

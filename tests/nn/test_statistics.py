@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import UserDict, namedtuple
 from collections.abc import Iterator
 
 import pytest
@@ -130,6 +131,172 @@ def test_batches_with_labels_and_an_own_forward() -> None:
     calibrate(net, [(x, torch.zeros(8)) for x in batches()], forward)
     assert len(seen) == 3
     assert torch.equal(net[1].running_statistic, direct)
+
+
+class Dicts(nn.Module):
+    """Takes the dict that its loader gives."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = model()
+
+    def forward(self, label: Tensor, image: dict[str, Tensor]) -> Tensor:
+        return self.inner(image["pixels"])
+
+
+def test_batches_are_any_nest_of_containers_with_an_own_forward() -> None:
+    net, plain = Dicts(), model()
+    given = [{"label": torch.zeros(len(x)), "image": {"pixels": x}} for x in batches((8, 4))]
+    assert calibrate(net, given, lambda batch: net(**batch)) == 12
+    calibrate(plain, batches((8, 4)))
+    for (name, value), expected in zip(net.inner.named_buffers(), plain.buffers(), strict=True):
+        assert torch.equal(value, expected), name
+    pair = namedtuple("pair", "image label")
+    seen = []
+    calibrate(
+        plain, [pair(x, None) for x in batches((4,))], lambda batch: seen.append(batch) or plain(batch.image)
+    )
+    assert type(seen[0]) is pair
+
+
+@pytest.mark.parametrize(
+    ("batch", "message"),
+    [
+        (
+            {"image": torch.ones(4, 3, 8, 8), "label": 1},
+            r"a batch is a dict of image, label, .*forward=lambda batch",
+        ),
+        (["a.png", torch.ones(4)], "a batch is a list, not images"),
+        ("a.png", "a batch of type str holds no tensor"),
+        ([], "a batch of type list holds no tensor"),
+        ((torch.tensor(3.0),), "holds no tensor"),
+    ],
+)
+def test_batches_that_cannot_be_used_say_what_to_do(batch: object, message: str) -> None:
+    net = model()
+    state = {name: value.clone() for name, value in net.state_dict().items()}
+    with pytest.raises(ValueError, match=message):
+        calibrate(net, [batches((4,))[0], batch])
+    assert_state(net, state)
+
+
+class Recorder(nn.Module):
+    """Its first parameter is on another device than its norm; says where its input is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(1, device="meta"))
+        self.norm = nn.BatchNorm2d(3)
+        self.devices: list[str] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.devices.append(x.device.type)
+        return self.norm(torch.ones(x.shape))
+
+
+class Encoding(UserDict):
+    """A container of its own class that moves itself, as transformers' do."""
+
+    def to(self, device: torch.device) -> Encoding:
+        return Encoding({key: value.to(device) for key, value in self.items()})
+
+
+def test_batches_are_moved_to_the_device_of_the_model() -> None:
+    net = Recorder()
+    (x,) = batches((4,))
+    calibrate(net, [x])
+    calibrate(net, [[x, torch.zeros(4)]])
+    calibrate(net, [{"a": [x]}], lambda batch: net(batch["a"][0]))
+    calibrate(net, [Encoding(a=x)], lambda batch: net(batch["a"]))
+    assert net.devices == ["meta"] * 4
+
+
+def assert_state(net: nn.Module, state: dict[str, Tensor]) -> None:
+    for name, value in net.state_dict().items():
+        assert torch.equal(value, state[name]), name
+
+
+def trained() -> tuple[nn.Sequential, dict[str, Tensor]]:
+    net = model()
+    net(3 * batches((8,))[0])
+    return net, {name: value.clone() for name, value in net.state_dict().items()}
+
+
+def failing() -> Iterator[Tensor]:
+    yield batches()[0]
+    raise KeyboardInterrupt
+
+
+def test_whatever_goes_wrong_leaves_the_statistics_as_they_were() -> None:
+    net, state = trained()
+    with pytest.raises(ValueError, match="batches is empty"):
+        calibrate(net, [])
+    assert_state(net, state)
+    with pytest.raises(KeyboardInterrupt):
+        calibrate(net, failing())
+    assert_state(net, state)
+    with pytest.raises(RuntimeError, match="channels"):
+        calibrate(net, [batches()[0], torch.ones(4, 5, 8, 8)])
+    assert_state(net, state)
+    assert net.training
+    assert [layer.momentum for layer in tracking_layers(net)] == [0.1, 0.1, None, 0.1]
+    # A mixture's components too, and where the next batch begins.
+    mixture = norm_layer("mixture", subset=64)(3)
+    mixture(batches((8,))[0])
+    before = {name: value.clone() for name, value in mixture.state_dict().items()}
+    with pytest.raises(KeyboardInterrupt):
+        calibrate(mixture, failing())
+    assert_state(mixture, before)
+    twin = norm_layer("mixture", subset=64)(3)
+    twin.load_state_dict(before)
+    x = batches((16,))[0]
+    assert torch.equal(mixture(x), twin(x))
+
+
+@pytest.mark.parametrize("norm", ["bn", "gbn_cvar", "iebn"])
+def test_a_last_batch_of_one_value_per_channel_is_passed_over(norm: str) -> None:
+    torch.manual_seed(0)
+    factory = norm_layer(norm)
+    net = nn.Sequential(factory(3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), factory(3, dim=1))
+    whole = batches((8, 4))
+    calibrate(net, whole)
+    state = {name: value.clone() for name, value in net.state_dict().items()}
+    with pytest.warns(UserWarning, match="a batch of one image is passed over"):
+        assert calibrate(net, [whole[0], batches((1,))[0], whole[1]]) == 12
+    assert_state(net, state)
+    with pytest.warns(UserWarning, match="passed over"), pytest.raises(ValueError, match="no images"):
+        calibrate(net, batches((1,)))
+    assert_state(net, state)
+    images = nn.Sequential(factory(3))  # one image has a spread here
+    assert calibrate(images, batches((8, 1))) == 9
+
+
+def test_an_error_of_the_model_on_one_image_is_its_own() -> None:
+    def refuse(batch: Tensor) -> None:
+        raise ValueError("not today")
+
+    with pytest.raises(ValueError, match="not today"):
+        calibrate(model(), batches((1,)), refuse)
+
+
+class Auxiliary(nn.Module):
+    """Has a head in training only, as Inception has."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm, self.head = norm_layer("gbn_cvar")(3), norm_layer("gbn_cvar")(3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(x) + self.head(x) if self.training else self.norm(x)
+
+
+def test_layers_that_no_batch_reaches_keep_their_statistics() -> None:
+    net = Auxiliary()
+    net(batches()[0])
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    calibrate(net, [5 * x for x in batches()])
+    for name, value in net.named_buffers():
+        assert torch.equal(value, before[name]) == name.startswith("head"), name
 
 
 def test_empty_batches_are_passed_over_and_no_image_is_an_error() -> None:
