@@ -31,7 +31,9 @@ def _of_linux() -> str | None:
         lines = _CPUINFO.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return None
-    fields = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in reversed(lines))}
+    fields = {
+        key.strip(): value.strip() for key, _, value in (line.partition(":") for line in reversed(lines))
+    }
     if "model name" in fields:
         return fields["model name"]
     if "CPU part" in fields:
@@ -100,7 +102,12 @@ def package_versions() -> dict[str, str]:
 def process_started_at() -> float | None:
     """When this process began, as ``time.time()`` counts; None where the system does not tell (no /proc)."""
     try:
-        ticks = int(Path("/proc/self/stat").read_text(encoding="utf-8", errors="replace").rsplit(")", 1)[1].split()[19])
+        ticks = int(
+            Path("/proc/self/stat")
+            .read_text(encoding="utf-8", errors="replace")
+            .rsplit(")", 1)[1]
+            .split()[19]
+        )
         uptime = float(Path("/proc/uptime").read_text(encoding="ascii").split()[0])
     except (OSError, ValueError, IndexError):
         return None

@@ -220,7 +220,9 @@ def test_a_name_that_never_resolves_does_not_hang(fake, tmp_path, monkeypatch):
 def test_a_download_that_stalls_ends(fake, tmp_path, monkeypatch):
     made = fake("cifar10")
     monkeypatch.setattr(files, "REACH_SECONDS", 0.5)
-    monkeypatch.setattr(files, "_reach", lambda archive: None)  # its answer may be late where much else is done
+    monkeypatch.setattr(
+        files, "_reach", lambda archive: None
+    )  # its answer may be late where much else is done
     done = threading.Event()
 
     def talk_then_stop(listening):

@@ -8,6 +8,7 @@ import pytest
 from gbn.engine import clock
 from gbn.engine.clock import LIMIT, Neighbours, clock_of
 
+
 @pytest.mark.parametrize(
     ("wanted", "jobs", "resumed", "share", "expected"),
     [

@@ -351,7 +351,7 @@ def test_without_an_openmp_runtime_threads_of_our_own_serve(
 def test_the_openmp_runtime_is_found_with_and_without_a_list_of_what_is_loaded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """macOS and Windows have no /proc/self/maps; a name in it may have blanks; what is found must have the function."""
+    """macOS and Windows have no /proc/self/maps; names in it may have blanks; what is found needs the function."""
     import ctypes
 
     from gbn.kernels.cpu import launch

@@ -160,9 +160,7 @@ def test_half_precision_is_rounded_once(form: str, dtype: torch.dtype) -> None:
 
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("last", [False, True])
-def test_results_do_not_depend_on_the_threads(
-    form: str, last: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_results_do_not_depend_on_the_threads(form: str, last: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     x = batch((70, 18, 12, 12), last)
     given, g = mixture_of(x, form, 3), torch.randn(x.shape)
     before = torch.get_num_threads()

@@ -74,7 +74,8 @@ import torch
 from gbn.optim import build_optimizer
 
 parameter = torch.nn.Linear(2, 2)
-options = {"lr": 0.1, "weight_decay": 0.0, "decay": "all", "momentum": 0.9, "nesterov": True, "alpha": 0.9, "eps": 1e-8}
+options = {"lr": 0.1, "weight_decay": 0.0, "decay": "all", "momentum": 0.9, "nesterov": True}
+options |= {"alpha": 0.9, "eps": 1e-8}
 for name in sys.argv[1:]:
     optimizer = build_optimizer(parameter, {"name": name, **options})
     optimizer.zero_grad()

@@ -101,7 +101,7 @@ def test_asking_does_not_make_a_taker_fail(tmp_path, monkeypatch):
 
 
 class Windows:
-    """The module msvcrt of another system: a lock on a byte belongs to an open file, is exclusive and bars readers."""
+    """The module msvcrt of another system: a lock on a byte belongs to an open file, excludes all, bars readers."""
 
     LK_NBLCK, LK_UNLCK = 2, 0
 

@@ -106,7 +106,8 @@ def check_dates(claims: Sequence[Claim], folder: str | Path = "experiments") -> 
 def _experiment(folder: Path, claims: Sequence[Claim]) -> list[RuleDate]:
     """Walk back from the newest commit as long as a rule reads as it does in the working tree."""
     today = _rules(
-        (folder / CLAIMS).read_text(encoding="utf-8"), (folder / SWEEP).read_text(encoding="utf-8") if (folder / SWEEP).exists() else ""
+        (folder / CLAIMS).read_text(encoding="utf-8"),
+        (folder / SWEEP).read_text(encoding="utf-8") if (folder / SWEEP).exists() else "",
     )
     committed: dict[str, datetime] = {}
     same = {claim.id for claim in claims}
