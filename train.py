@@ -18,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from gbn.config.compose import check_sweep, compose, resolve, rewrite
 from gbn.config.errors import ConfigError
+from gbn.config.schema import Config
 from gbn.engine.journal import Journal
 from gbn.engine.run import Outcome, run
 from gbn.engine.sweep import default_jobs
@@ -36,24 +37,31 @@ def _stop(number: int, _: Any) -> None:
 OmegaConf.register_new_resolver("gbn_jobs", _jobs, replace=True)
 
 
-@hydra.main(version_base="1.3", config_path="conf", config_name="config")
-def job(composed: DictConfig) -> None:
-    """One run, in this process; Hydra calls it for each run of a sweep."""
+def train(config: Config) -> None:
+    """One run, in this process."""
     for name in (signal.SIGINT, signal.SIGTERM):  # a second signal while saving changes nothing
         signal.signal(name, _stop)
     journal = Journal.inherited()
     assert journal is not None
     if _signals:
         return
-    try:
-        config = resolve(composed)
-    except ConfigError as error:
-        journal.record(Outcome("a combination of the sweep", "failed", False, str(error)))
-        return
     parallel = config.launcher.name == "parallel"
     journal.record(
         run(config, jobs=_jobs(config.launcher.jobs) if parallel else 1, stop=lambda: bool(_signals))
     )
+
+
+@hydra.main(version_base="1.3", config_path="conf", config_name="config")
+def job(composed: DictConfig) -> None:
+    """One run of a sweep, in this process; Hydra calls it."""
+    try:
+        config = resolve(composed)
+    except ConfigError as error:
+        journal = Journal.inherited()
+        assert journal is not None
+        journal.record(Outcome("a combination of the sweep", "failed", False, str(error)))
+    else:
+        train(config)
 
 
 def main() -> int:
@@ -75,13 +83,16 @@ def main() -> int:
                 f"{swept[0]} has several values: a sweep needs -m, as in train.py -m {swept[0]}=..."
             )
         plain = [one.input_line or "" for one in overrides if not one.is_sweep_override()]
-        results_dir = Path(compose(plain).results_dir)
+        config = compose(plain)
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    journal = Journal.begin(results_dir / "sweeps", count)
+    journal = Journal.begin(Path(config.results_dir) / "sweeps", count)
     try:
-        job()
+        if flags or any(one.key_or_group.startswith("hydra") for one in overrides):
+            job()
+        else:  # Hydra would compose the same configuration twice more
+            train(config)
     except KeyboardInterrupt:
         print("stopped; the same command goes on from here", file=sys.stderr)
         return 130

@@ -102,9 +102,9 @@ def table(results: Path, out: Path) -> Cost:
 def change_a_run(results: Path) -> None:
     """Replace one run's curve by itself without its first point."""
     path = next((results / "runs").iterdir()) / METRICS
-    _, rest = path.read_text().split("\n", 1)
+    _, rest = path.read_text(encoding="utf-8").split("\n", 1)
     new = path.with_suffix(".new")
-    new.write_text(rest)
+    new.write_text(rest, encoding="utf-8", newline="\n")
     os.replace(new, path)
 
 
@@ -170,6 +170,8 @@ def main() -> None:
     arguments = parser.parse_args()
     if min(arguments.runs) < 16 or arguments.repeats < 1:
         parser.error("--runs needs at least 16 (two arms of eight seeds), --repeats at least 1")
+    if not hasattr(os, "wait4"):
+        parser.error("a process's memory is read with os.wait4, which Windows lacks: use Linux, macOS or WSL")
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:CORES])
     rows = [row for runs in arguments.runs for row in rows_of(runs, arguments.folder, arguments.repeats)]

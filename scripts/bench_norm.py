@@ -49,7 +49,9 @@ def render(path: Path) -> None:
     rows = read_rows(path)
     cold = path.with_name(path.name.replace("norm-", "coldstart-", 1))
     cold_rows = read_rows(cold) if cold != path and cold.is_file() else []
-    path.with_suffix(".md").write_text(markdown.norm_summary(rows, path, cold_rows))
+    path.with_suffix(".md").write_text(
+        markdown.norm_summary(rows, path, cold_rows), encoding="utf-8", newline="\n"
+    )
     chart.save(rows, path.with_suffix(".png"))
 
 

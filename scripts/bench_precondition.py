@@ -148,7 +148,9 @@ def render(path: Path) -> None:
             f"{float(row['ratio']):.3f} ({float(row['ratio_p20']):.3f} to {float(row['ratio_p80']):.3f}) | "
             f"{met if judged else ''} |"
         )
-    path.with_suffix(".md").write_text("\n".join([*lines, "", *markdown.environment_lines(rows[0]), ""]))
+    path.with_suffix(".md").write_text(
+        "\n".join([*lines, "", *markdown.environment_lines(rows[0]), ""]), encoding="utf-8", newline="\n"
+    )
 
 
 def main(argv: list[str] | None = None) -> int:

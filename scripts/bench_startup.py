@@ -29,7 +29,7 @@ def once() -> dict:
         if done.returncode:
             sys.exit(f"the run failed: {done.stderr.strip()}")
         (summary,) = Path(folder).glob("runs/*/summary.json")
-        return json.loads(summary.read_text())
+        return json.loads(summary.read_text(encoding="utf-8"))
 
 
 def main() -> None:
@@ -59,7 +59,7 @@ def main() -> None:
     kind = re.sub(r"[^a-z0-9]+", "-", environment["device_kind"].lower()).strip("-")
     path = arguments.out / f"startup-{kind}-{environment['date'][:10]}.csv"
     path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "w", newline="") as file:
+    with open(path, "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, rows[0], lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)

@@ -40,7 +40,9 @@ def options() -> argparse.ArgumentParser:
 
 def render(path: Path) -> None:
     """Make the summary of a CSV again."""
-    path.with_suffix(".md").write_text(markdown.train_summary(read_rows(path), path))
+    path.with_suffix(".md").write_text(
+        markdown.train_summary(read_rows(path), path), encoding="utf-8", newline="\n"
+    )
 
 
 def main(argv: list[str] | None = None) -> int:

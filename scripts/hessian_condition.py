@@ -245,7 +245,7 @@ def main(argv: list[str] | None = None) -> int:
         rows = measure(range(args.seeds), args.images, sorted(args.states))
         path.parent.mkdir(parents=True, exist_ok=True)
         known = environment(torch.device("cpu"), "system")
-        with open(path, "w", newline="") as file:
+        with open(path, "w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(
                 file, [*COLUMNS, "device_kind", "torch", "commit", "date"], lineterminator="\n"
             )
@@ -253,12 +253,12 @@ def main(argv: list[str] | None = None) -> int:
             for row in rows:
                 shown = {k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()}
                 writer.writerow(shown | {k: known[k] for k in ("device_kind", "torch", "commit", "date")})
-    with open(path, newline="") as file:
+    with open(path, newline="", encoding="utf-8") as file:
         read = list(csv.DictReader(file))
     origin = [
         f"- {key.replace('_', ' ')}: {read[0][key]}" for key in ("device_kind", "torch", "commit", "date")
     ]
-    path.with_suffix(".md").write_text(summary(read, origin))
+    path.with_suffix(".md").write_text(summary(read, origin), encoding="utf-8", newline="\n")
     draw(read, path.parents[1] / "figures" / "bnp-hessian.png")
     print(path)
     return 0

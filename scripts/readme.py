@@ -101,7 +101,7 @@ def filled(file: str, root: Path = ROOT) -> str:
             text = text.replace("](results/", "](")
         return f"{match[1]}{text}{match[4]}"
 
-    return _BLOCK.sub(fill, (root / file).read_text())
+    return _BLOCK.sub(fill, (root / file).read_text(encoding="utf-8"))
 
 
 def main() -> int:
@@ -114,10 +114,10 @@ def main() -> int:
     stale = []
     for file in FILES:
         text = filled(file)
-        if text != (ROOT / file).read_text():
+        if text != (ROOT / file).read_text(encoding="utf-8"):
             stale.append(file)
             if not check:
-                (ROOT / file).write_text(text)
+                (ROOT / file).write_text(text, encoding="utf-8", newline="\n")
     print(f"{'stale' if check else 'rewritten'}: {', '.join(stale) or 'none'}")
     return int(check and bool(stale))
 

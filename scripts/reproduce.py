@@ -14,6 +14,7 @@ import time
 from datetime import timedelta
 from pathlib import Path
 
+from gbn.analysis import cli
 from gbn.analysis.load import Source
 from gbn.config.errors import ConfigError
 from gbn.config.grid import Grid, load_grid
@@ -27,6 +28,7 @@ from gbn.store.records import DONE, RunStore
 
 def main() -> int:
     """Exit status: 0 all runs are done, 1 a run failed, 2 usage, 3 the budget ended first."""
+    cli.print_anything()
     arguments = parser().parse_intermixed_args()
     try:
         extra = [f"results_dir={arguments.results}", "trainer.progress=quiet", *arguments.overrides]

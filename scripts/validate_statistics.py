@@ -138,7 +138,7 @@ def verdicts(findings: Sequence[Finding]) -> list[str]:
 
 def write_csv(findings: Iterable[Finding], head: str, path: Path) -> None:
     """One row a finding, below the header."""
-    with open(path, "w", newline="") as file:
+    with open(path, "w", newline="", encoding="utf-8") as file:
         file.write(f"# {head}\n")
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(

@@ -69,6 +69,43 @@ def test_help_names_groups_choices_and_examples():
         assert words in done.stdout
 
 
+#: What a run of digits with W&B disabled has no use for, each a second or more of imports or a part of one.
+UNUSED = {"torch._dynamo", "torch._inductor", "torch.onnx", "sympy", "triton", "wandb", "torchvision", "PIL"}
+UNUSED |= {"pandas", "pyarrow", "scipy.stats", "scipy.special", "sklearn", "matplotlib", "plotly", "monai"}
+UNUSED |= {"joblib", "rich", "jinja2"}
+REPORTING = """
+import runpy, sys
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+
+def counted(*arguments, **options):
+    global composed
+    composed += 1
+    return compose(*arguments, **options)
+
+composed, compose = 0, ConfigLoaderImpl.load_configuration
+ConfigLoaderImpl.load_configuration = counted
+sys.argv.pop(0)
+try:
+    runpy.run_path(sys.argv[0], run_name="__main__")
+finally:
+    print("COMPOSED", composed, "LOADED", *sys.modules)
+"""
+
+
+def test_a_run_composes_once_and_loads_only_what_it_uses(tmp_path):
+    command = [sys.executable, "-c", REPORTING, str(ROOT / "train.py"), *FAST]
+    command += ["trainer.progress=quiet", "trainer.clip_norm=1", "trainer.record.layers=true"]
+    command += ["optimizer.precondition=bnp", f"results_dir={tmp_path}"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "GBN_KERNELS": "reference"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "test accuracy" in done.stdout
+    composed, _, *modules = done.stdout.rpartition("COMPOSED ")[2].split()
+    assert composed == "1"
+    assert "torch" in modules
+    assert not UNUSED & {*modules}
+
+
 @pytest.mark.slow
 def test_one_run_and_the_same_command_again(tmp_path):
     command = (*FAST, "norm=gbn_cvar", "norm.alpha=0.6", "results_dir=results")
@@ -83,6 +120,9 @@ def test_one_run_and_the_same_command_again(tmp_path):
     assert again.returncode == 0
     assert "update" not in again.stdout.replace("updates", "")
     assert {path.name for path in tmp_path.iterdir()} == {"results"}  # nothing is strewn about
+    by_hydra = train(*command, "hydra.verbose=false", cwd=tmp_path)  # composed by Hydra alone: the same run
+    assert by_hydra.returncode == 0, by_hydra.stderr
+    assert by_hydra.stdout == again.stdout
 
 
 @pytest.mark.slow
@@ -121,12 +161,11 @@ def test_a_terminated_run_checkpoints_and_goes_on(tmp_path):
     process = subprocess.Popen(
         command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
-    for _ in range(1200):
-        if list(tmp_path.glob("results/runs/*/metrics.jsonl")):
-            break
+    while not list(tmp_path.glob("results/runs/*/metrics.jsonl")):
+        assert process.poll() is None, process.communicate()
         time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=600)
     assert process.returncode == 130, err
     assert "goes on from there" in out
     assert list(tmp_path.glob("results/runs/*/checkpoint.pt"))

@@ -4,6 +4,7 @@ Nothing heavy is imported before the arguments are known to be right.
 """
 
 import argparse
+import io
 import math
 import sys
 from collections.abc import Callable, Sequence
@@ -104,10 +105,17 @@ def out_dir(args: argparse.Namespace) -> Path:
     return Path(args.out) if args.out else output_folder(args.results, args.source)
 
 
+def print_anything() -> None:
+    """From here on a character that standard output's encoding lacks, such as the ± of a table, is printed as ?."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
+
+
 def main(run: Callable[[], int]) -> None:
     """Run a script; what the user can mend is one line and exit status 2, not a traceback."""
     from gbn.store.files import StoreError
 
+    print_anything()
     try:
         sys.exit(run())
     except (ValueError, LookupError, StoreError, FileNotFoundError) as error:

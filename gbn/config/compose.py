@@ -215,7 +215,8 @@ def _with_pair(norm: dict[str, Any]) -> dict[str, Any]:
     pairs = {
         file.stem: entry
         for file in (config_dir() / "norm").glob("*.yaml")
-        if (entry := yaml.safe_load(file.read_text())).get("method") in ("gbn", "iebn", "mixture")
+        if (entry := yaml.safe_load(file.read_text(encoding="utf-8"))).get("method")
+        in ("gbn", "iebn", "mixture")
     }
     if name not in pairs:
         raise unknown("norm.matched_to", str(name), pairs)

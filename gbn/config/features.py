@@ -40,7 +40,7 @@ def description(name: str, directory: Path | None = None) -> dict[str, Any]:
     """
     file = (directory or folder()) / f"{name}.json"
     try:
-        found: dict[str, Any] = json.loads(file.read_text())
+        found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigError(
             f"task.features={name} has no network: {file} is missing; take it from the checkout, or train one: "

@@ -153,7 +153,7 @@ def _file(path: str | Path) -> Path:
 
 
 def _read(file: Path) -> dict[str, Any]:
-    spec: dict[str, Any] = yaml.safe_load(file.read_text())
+    spec: dict[str, Any] = yaml.safe_load(file.read_text(encoding="utf-8"))
     for key in spec:
         if key not in _KEYS:
             raise unknown(f"key in {file}:", key, _KEYS)

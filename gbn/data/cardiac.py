@@ -131,7 +131,7 @@ def cardiac(
 def _chosen(table: Path, patients: Patients) -> list[dict[str, str]]:
     """The rows of patients.csv that are asked for, checked."""
     try:
-        with table.open(newline="") as file:
+        with table.open(newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(

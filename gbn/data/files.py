@@ -4,7 +4,6 @@ torchvision supplies addresses, checksums and the readers. What it lacks is here
 (its own classes hash everything for each half of a set), a broken file is named, and no download can hang.
 """
 
-import fcntl
 import hashlib
 import os
 import socket
@@ -200,9 +199,10 @@ def _silence_limited() -> Iterator[None]:
 @contextmanager
 def _alone(root: Path) -> Iterator[None]:
     """Hold the root's download lock; it goes with the process, however that ends."""
+    from filelock import FileLock
+
     root.mkdir(parents=True, exist_ok=True)
-    with (root / ".gbn-download.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with FileLock(root / ".gbn-download.lock"):
         yield
 
 

@@ -11,6 +11,8 @@ from typing import Any
 
 import torch
 
+from gbn.store.files import replace
+
 
 class CheckpointError(Exception):
     """A checkpoint that cannot be used; the message is one line that says what to do."""
@@ -24,7 +26,7 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
             torch.save(state, file)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, path)
+        replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
 

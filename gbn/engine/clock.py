@@ -8,6 +8,8 @@ import os
 import time
 from pathlib import Path
 
+_STAT = Path("/proc/stat")
+
 #: Above this share of the machine's processor time, used by others, seconds mean little.
 LIMIT = 0.05
 
@@ -30,8 +32,8 @@ class Neighbours:
     def _read() -> tuple[float, float, float] | None:
         """(wall clock, processor seconds of all processes, processor seconds of this one)."""
         try:
-            fields = Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]
-        except OSError:
+            fields = _STAT.read_text(encoding="ascii").split("\n", 1)[0].split()[1:9]
+        except OSError:  # no Linux
             return None
         user, nice, system, _idle, _iowait, irq, softirq, steal = (float(field) for field in fields)
         ticks = os.sysconf("SC_CLK_TCK")

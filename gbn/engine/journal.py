@@ -62,7 +62,7 @@ class Journal:
 
     def outcomes(self) -> list[Outcome]:
         """All outcomes so far."""
-        return [Outcome(**json.loads(line)) for line in self.path.read_text().splitlines()]
+        return [Outcome(**json.loads(line)) for line in self.path.read_text(encoding="utf-8").splitlines()]
 
     def close(self) -> int:
         """Say at the end of a sweep what failed and where its error is; the command's exit status."""

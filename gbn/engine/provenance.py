@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+_CPUINFO = Path("/proc/cpuinfo")
 _PACKAGES = ("gbn", "torch", "torchvision", "numpy", "triton", "numba", "hydra-core", "wandb")
 
 
@@ -21,11 +22,35 @@ def device_kind(device: torch.device) -> str:
     """The device's model name: the GPU's, or the CPU's as the system tells it."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
+    return _of_linux() or _of_macos() or platform.processor() or platform.machine()
+
+
+def _of_linux() -> str | None:
+    """The processor's name in /proc/cpuinfo; on Arm, which has none there, the numbers of maker and design."""
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
+        lines = _CPUINFO.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return None
+    fields = {
+        key.strip(): value.strip() for key, _, value in (line.partition(":") for line in reversed(lines))
+    }
+    if "model name" in fields:
+        return fields["model name"]
+    if "CPU part" in fields:
+        return f"{platform.machine()} {fields.get('CPU implementer', '')}/{fields['CPU part']}"
+    return None
+
+
+def _of_macos() -> str | None:
+    """As in "Apple M2": the processor's name in sysctl, which ``platform`` cuts to "arm"."""
+    if sys.platform != "darwin":
+        return None
+    command = ["/usr/sbin/sysctl", "-n", "machdep.cpu.brand_string"]
+    try:
+        done = subprocess.run(command, capture_output=True, timeout=10, check=True, encoding="utf-8")
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip() or None
 
 
 @functools.cache
@@ -77,8 +102,13 @@ def package_versions() -> dict[str, str]:
 def process_started_at() -> float | None:
     """When this process began, as ``time.time()`` counts; None where the system does not tell (no /proc)."""
     try:
-        ticks = int(Path("/proc/self/stat").read_text().rsplit(")", 1)[1].split()[19])
-        uptime = float(Path("/proc/uptime").read_text().split()[0])
+        ticks = int(
+            Path("/proc/self/stat")
+            .read_text(encoding="utf-8", errors="replace")
+            .rsplit(")", 1)[1]
+            .split()[19]
+        )
+        uptime = float(Path("/proc/uptime").read_text(encoding="ascii").split()[0])
     except (OSError, ValueError, IndexError):
         return None
     return time.time() - (uptime - ticks / os.sysconf("SC_CLK_TCK"))

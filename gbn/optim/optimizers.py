@@ -1,5 +1,6 @@
 """Torch's optimizers and the preconditioner before them, built from their configuration section."""
 
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,8 +10,41 @@ from torch import nn
 from gbn.optim.preconditioning import BatchNormPreconditioner
 
 
+class _Eager(torch.optim.Optimizer):
+    """Beside a torch optimizer as a base: the same numbers, without importing ``torch._dynamo``.
+
+    Torch decorates these methods to keep torch.compile out of them. At their first call the decorators import its
+    tracer, which takes seconds and which only torch.compile needs; ``inspect.unwrap`` goes past them.
+    """
+
+    def __init_subclass__(cls) -> None:
+        for name in ("add_param_group", "zero_grad", "state_dict", "load_state_dict"):
+            setattr(cls, name, inspect.unwrap(getattr(cls, name)))
+        cls.step = torch.no_grad()(inspect.unwrap(cls.step))  # type: ignore[method-assign] # no_grad was theirs, too
+
+
+class SGD(_Eager, torch.optim.SGD):
+    """:class:`torch.optim.SGD`."""
+
+
+class Adam(_Eager, torch.optim.Adam):
+    """:class:`torch.optim.Adam`."""
+
+
+class AdamW(_Eager, torch.optim.AdamW):
+    """:class:`torch.optim.AdamW`."""
+
+
+class NAdam(_Eager, torch.optim.NAdam):
+    """:class:`torch.optim.NAdam`."""
+
+
+class RMSprop(_Eager, torch.optim.RMSprop):
+    """:class:`torch.optim.RMSprop`."""
+
+
 def build_optimizer(model: nn.Module, options: Mapping[str, Any]) -> torch.optim.Optimizer:
-    """The optimizer of a model.
+    """The optimizer of a model: torch's own, except that it leaves torch's compiler alone (:class:`_Eager`).
 
     Args:
         model: its parameters that require a gradient are optimized.
@@ -24,18 +58,18 @@ def build_optimizer(model: nn.Module, options: Mapping[str, Any]) -> torch.optim
     groups = _parameter_groups(model, options["weight_decay"], options["decay"])
     name, lr = options["name"], options["lr"]
     if name == "sgd":
-        return torch.optim.SGD(groups, lr=lr, momentum=options["momentum"], nesterov=options["nesterov"])
+        return SGD(groups, lr=lr, momentum=options["momentum"], nesterov=options["nesterov"])
     if name == "rmsprop":
-        return torch.optim.RMSprop(
+        return RMSprop(
             groups, lr=lr, alpha=options["alpha"], momentum=options["momentum"], eps=options["eps"]
         )
     betas = (options.get("beta1", 0.9), options.get("beta2", 0.999))
     if name == "adam":
-        return torch.optim.Adam(groups, lr=lr, betas=betas, eps=options["eps"])
+        return Adam(groups, lr=lr, betas=betas, eps=options["eps"])
     if name == "adamw":
-        return torch.optim.AdamW(groups, lr=lr, betas=betas, eps=options["eps"])
+        return AdamW(groups, lr=lr, betas=betas, eps=options["eps"])
     if name == "nadam":
-        return torch.optim.NAdam(groups, lr=lr, betas=betas, eps=options["eps"])
+        return NAdam(groups, lr=lr, betas=betas, eps=options["eps"])
     raise ValueError(f"unknown optimizer {name!r}; allowed: sgd, adam, adamw, nadam, rmsprop")
 
 

@@ -3,6 +3,8 @@
 import json
 import math
 import os
+import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -49,7 +51,19 @@ def write_bytes_atomically(path: Path, content: bytes) -> None:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
-    os.replace(temporary, path)
+    replace(temporary, path)
+
+
+def replace(new: Path, path: Path) -> None:
+    """Put `new` in the place of `path`. Windows refuses that while somebody reads `path`: then try for a second."""
+    for _ in range(100 if sys.platform == "win32" else 0):
+        try:
+            os.replace(new, path)
+        except PermissionError:
+            time.sleep(0.01)
+        else:
+            return
+    os.replace(new, path)
 
 
 def finite(value: Any) -> Any:

@@ -1,8 +1,8 @@
 """One process a run: a lock on the run's folder that ends with its process, however that ends.
 
-``flock`` belongs to the open file, so the kernel drops it at any death of the process, kill -9 included, and
-no stale lock has ever to be cleared. The lock file itself stays: removing it would let two processes lock two
-files of the same name.
+A lock (``flock``, on Windows ``LockFile``) belongs to the open file, so the system drops it at any death of the
+process, kill -9 included, and no stale lock has ever to be cleared. The lock file itself stays: removing it would
+let two processes lock two files of the same name.
 """
 
 import contextlib
@@ -16,13 +16,17 @@ from types import TracebackType
 
 try:
     import fcntl
-except ImportError:  # not a POSIX system
+except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
+    import msvcrt
 
 FILE = "lock"
 
 #: Somebody who only asks (:func:`is_locked`) holds the file for microseconds; a taker outlasts that.
 _PATIENCE_SECONDS = 0.25
+
+#: The byte that is locked on Windows: far behind the note, since nobody else can read a locked one there.
+_BYTE = 1 << 20
 
 _held: "weakref.WeakSet[RunLock]" = weakref.WeakSet()
 
@@ -39,7 +43,6 @@ class RunLock:
 
     Raises (on entering):
         LockedError: the folder is locked; the message names the process that holds it.
-        RuntimeError: the system has no POSIX file locks.
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -52,26 +55,24 @@ class RunLock:
             raise LockedError(f"{self.folder} is already locked by this very lock: enter it once")
         self.folder.mkdir(parents=True, exist_ok=True)
         descriptor = _open(self.folder / FILE)
-        deadline = time.monotonic() + _PATIENCE_SECONDS
-        while not _try(descriptor, fcntl.LOCK_EX):
-            if time.monotonic() >= deadline:
-                holder = _holder(self.folder / FILE)
-                os.close(descriptor)
-                raise LockedError(
-                    f"run {self.folder.name} is being written by {holder}: "
-                    f"wait for it, or stop it and start again (it goes on from its checkpoint)"
-                )
-            time.sleep(0.01)
+        if not _outlasting(descriptor):
+            holder = _holder(self.folder / FILE)
+            os.close(descriptor)
+            raise LockedError(
+                f"run {self.folder.name} is being written by {holder}: "
+                f"wait for it, or stop it and start again (it goes on from its checkpoint)"
+            )
         note = json.dumps({"pid": os.getpid(), "host": socket.gethostname()})
         os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, note.encode(), 0)
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        os.write(descriptor, note.encode())
         self._descriptor = descriptor
         _held.add(self)
 
     def release(self) -> None:
         """Give the lock up; harmless when it is not held."""
         if self._descriptor is not None:
-            os.close(self._descriptor)
+            _close(self._descriptor)
             self._descriptor = None
         _held.discard(self)
 
@@ -97,28 +98,50 @@ def is_locked(folder: str | Path) -> bool:
         return False
     descriptor = _open(path)
     try:
-        return not _try(descriptor, fcntl.LOCK_SH)
+        if fcntl is not None:
+            return not _try(descriptor, shared=True)
+        return not _outlasting(descriptor)  # no shared locks: somebody else may be asking
     finally:
-        os.close(descriptor)
+        _close(descriptor)
 
 
 def _open(path: Path) -> int:
-    if fcntl is None:
-        raise RuntimeError("the run store needs POSIX file locks: use Linux, macOS or WSL")
-    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    return os.open(path, os.O_RDWR | os.O_CREAT, 0o644)  # not inherited by programs started from here
 
 
-def _try(descriptor: int, kind: int) -> bool:
+def _outlasting(descriptor: int) -> bool:
+    """Take the lock, if need be when those who only ask are gone; False where it stays taken."""
+    deadline = time.monotonic() + _PATIENCE_SECONDS
+    while not _try(descriptor):
+        if time.monotonic() >= deadline:
+            return False
+        time.sleep(0.01)
+    return True
+
+
+def _try(descriptor: int, shared: bool = False) -> bool:
     try:
-        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
-    except BlockingIOError:
+        if fcntl is not None:
+            fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+        else:
+            os.lseek(descriptor, _BYTE, os.SEEK_SET)
+            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+    except (BlockingIOError, PermissionError):  # as Linux and Windows say that it is taken
         return False
     return True
 
 
+def _close(descriptor: int) -> None:
+    if fcntl is None:  # Windows frees what a closed file had locked, but not at once
+        os.lseek(descriptor, _BYTE, os.SEEK_SET)
+        with contextlib.suppress(PermissionError):  # it was not locked
+            msvcrt.locking(descriptor, msvcrt.LK_UNLCK, 1)
+    os.close(descriptor)
+
+
 def _holder(path: Path) -> str:
     try:
-        note = json.loads(path.read_text())
+        note = json.loads(path.read_text(encoding="utf-8"))
         return f"process {note['pid']} on {note['host']}"
     except (OSError, ValueError, KeyError, TypeError):
         return "another process"

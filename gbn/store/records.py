@@ -172,7 +172,7 @@ class RunStore:
             summary=summary,
             curve=read_curve(folder / METRICS),
             provenance=read_json(provenance, list) if provenance.exists() else [],
-            error=error.read_text() if error.exists() else None,
+            error=error.read_text(encoding="utf-8") if error.exists() else None,
             read_layers=partial(read_curve, folder / LAYERS) if (folder / LAYERS).exists() else None,
         )
 

@@ -62,7 +62,7 @@ def file_name(kind: str, environment: Mapping[str, Any]) -> str:
 def write_rows(path: Path, rows: Iterable[Mapping[str, Any]], columns: Iterable[str]) -> None:
     """Write a CSV; numbers with six digits, which is more than any timing is good for."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "w", newline="") as file:
+    with open(path, "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(columns), lineterminator="\n", restval="")
         writer.writeheader()
         writer.writerows({key: _text(value) for key, value in row.items()} for row in rows)
@@ -76,7 +76,7 @@ def read_rows(path: Path) -> list[dict[str, str]]:
     """
     if not path.is_file():
         raise ValueError(f"no file {path}: give a CSV that this script wrote")
-    with open(path, newline="") as file:
+    with open(path, newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     if not rows:
         raise ValueError(f"{path} has no rows: nothing to render")

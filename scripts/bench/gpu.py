@@ -43,7 +43,7 @@ def run_part(name: str, share: float, command: list[str], seconds: float, out: P
     if name != "tests":
         command = [*command, "--out", str(out), "--budget", f"{max(1.0, limit - RESERVE):.0f}"]
     variables = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
-    with open(out / "gpu.log", "a") as log:
+    with open(out / "gpu.log", "a", encoding="utf-8") as log:
         log.write(f"\n== {name}: python {' '.join(command)}\n")
         log.flush()
         process = subprocess.Popen(
@@ -83,9 +83,9 @@ def main() -> int:
         began = time.monotonic()
         results[name] = run_part(name, share, command, end - began, out)
         print(f"{name}: {results[name]} ({time.monotonic() - began:.0f} s)", flush=True)
-    with open(out / "gpu.log", "a") as log:
+    with open(out / "gpu.log", "a", encoding="utf-8") as log:
         log.write("\n" + "\n".join(f"{name}: {result}" for name, result in results.items()) + "\n")
-    print((out / "gpu.log").read_text()[-6000:])
+    print((out / "gpu.log").read_text(encoding="utf-8")[-6000:])
     return int(any(result != "ok" for result in results.values()))
 
 

@@ -70,7 +70,9 @@ def failures(rows: Sequence[Row], name: Callable[[Row], str]) -> list[str]:
 def notes(csv_path: Path) -> list[str]:
     """What a person wrote beside the file, ``<stem>.notes.md``: why a goal is missed."""
     path = csv_path.with_suffix(".notes.md")
-    return ["", "## Notes", "", *path.read_text().strip().splitlines()] if path.is_file() else []
+    return (
+        ["", "## Notes", "", *path.read_text(encoding="utf-8").strip().splitlines()] if path.is_file() else []
+    )
 
 
 def norm_summary(rows: Sequence[Row], csv_path: Path, cold: Sequence[Row] = ()) -> str:

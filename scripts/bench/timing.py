@@ -213,7 +213,7 @@ def cache_size(device: torch.device) -> int:
         return int(torch.cuda.get_device_properties(device).L2_cache_size)
     sizes = []
     for path in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*/size"):
-        text = path.read_text().strip()
+        text = path.read_text(encoding="utf-8").strip()
         sizes.append(int(text[:-1]) * {"K": 1 << 10, "M": 1 << 20}.get(text[-1], 1))
     return max(sizes, default=32 << 20)
 
@@ -226,7 +226,7 @@ def keep_memory() -> str:
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt
-    except (OSError, AttributeError):
+    except (OSError, AttributeError, TypeError):  # not glibc; on Windows there is no CDLL(None)
         return "system"
     trim_threshold, mmap_threshold, mmap_max = -1, -3, -4
     kept = mallopt(mmap_threshold, 1 << 30) or mallopt(mmap_max, 0)

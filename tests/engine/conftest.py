@@ -50,7 +50,7 @@ def offline_records():
             capture_output=True,
             text=True,
             check=True,
-            timeout=120,
+            timeout=600,
         )
         records = [json.loads(line) for line in done.stdout.splitlines() if line.strip()]
         return [(record["type"], record.get(record["type"], {})) for record in records]

@@ -1,14 +1,12 @@
 """Whether seconds may be compared: a machine shared with other work is noticed."""
 
-import subprocess
+import os
 import sys
-import time
 
 import pytest
 
+from gbn.engine import clock
 from gbn.engine.clock import LIMIT, Neighbours, clock_of
-
-BUSY = "import time; end = time.time() + 3\nwhile time.time() < end: sum(range(10000))"
 
 
 @pytest.mark.parametrize(
@@ -27,19 +25,40 @@ def test_the_clock_is_exclusive_only_where_nobody_else_worked(wanted, jobs, resu
     assert clock_of(wanted, jobs, resumed, share) == expected
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc/stat")
-def test_another_process_is_noticed_and_ones_own_work_is_not_held_against_it():
-    other = subprocess.Popen([sys.executable, "-c", BUSY])
-    try:
-        time.sleep(0.3)
-        neighbours = Neighbours()
-        time.sleep(1.0)
-        assert neighbours.share() > LIMIT
-    finally:
-        other.kill()
-        other.wait()
-    read = iter([(0.0, 100.0, 10.0), (10.0, 118.0, 28.0)])  # 18 s of processor time, all of it its own
-    neighbours = Neighbours.__new__(Neighbours)
-    neighbours._read = lambda: next(read)
-    neighbours._began = neighbours._read()
+@pytest.fixture
+def machine(tmp_path, monkeypatch):
+    """A machine of two processors: (seconds since its start, busy seconds of all processes, of this one) -> None."""
+    monkeypatch.setattr(clock, "_STAT", tmp_path / "stat")
+    monkeypatch.setattr(clock.os, "cpu_count", lambda: 2)
+    ticks = os.sysconf("SC_CLK_TCK")
+
+    def at(wall, busy, own):
+        user, rest = ticks * (busy - 4), ticks * 1
+        line = f"cpu  {user} {rest} {rest} 99999 99999 {rest} 0 {rest} 0 0\ncpu0 0 0 0 0\n"
+        clock._STAT.write_text(line, encoding="ascii")
+        monkeypatch.setattr(clock.time, "monotonic", lambda: float(wall))
+        monkeypatch.setattr(clock.os, "times", lambda: os.times_result((own - 1, 1, 0, 0, wall)))
+
+    return at
+
+
+@pytest.mark.skipif(not hasattr(os, "sysconf"), reason="/proc counts in a unit that sysconf tells")
+def test_what_others_used_is_a_share_of_the_machine(machine):
+    machine(100, 50, 10)
+    neighbours = Neighbours()
+    machine(110, 68, 28)  # ten seconds later all that was done is this process's own
     assert neighbours.share() == 0.0
+    machine(110, 73, 28)  # and here five seconds of twenty were others'
+    assert neighbours.share() == pytest.approx(0.25)
+    machine(100, 50, 10)
+    assert neighbours.share() is None  # no time has passed
+
+
+def test_a_system_that_does_not_count_says_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(clock, "_STAT", tmp_path / "none")
+    assert Neighbours().share() is None
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc/stat")
+def test_linux_counts():
+    assert clock.Neighbours._read() is not None

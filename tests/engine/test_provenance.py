@@ -1,10 +1,13 @@
 """Where a run was made: what counts as a difference from the commit."""
 
+import platform
 import subprocess
 
 import pytest
+import torch
 
-from gbn.engine.provenance import git_state
+from gbn.engine import provenance
+from gbn.engine.provenance import device_kind, git_state
 
 
 @pytest.fixture
@@ -65,3 +68,35 @@ def test_changes_that_can_change_a_number_count(checkout, name, counts):
 def test_without_git_nothing_is_known(tmp_path):
     (tmp_path / "gbn").mkdir()
     assert state(tmp_path) == {"commit": None, "dirty": None}
+
+
+@pytest.mark.parametrize(
+    ("cpuinfo", "kind"),
+    [
+        ("processor\t: 0\nmodel name\t: AMD EPYC\n\nprocessor\t: 1\nmodel name\t: Another\n", "AMD EPYC"),
+        ("processor\t: 0\nCPU implementer\t: 0x41\nCPU part\t: 0xd40\n", "aarch64 0x41/0xd40"),
+        ("processor\t: 0\n", "what the system says"),
+        (None, "what the system says"),
+    ],
+)
+def test_processors_are_told_apart_wherever_the_system_can(tmp_path, monkeypatch, cpuinfo, kind):
+    monkeypatch.setattr(provenance, "_CPUINFO", tmp_path / "cpuinfo")
+    monkeypatch.setattr(platform, "machine", lambda: "aarch64")
+    monkeypatch.setattr(platform, "processor", lambda: "what the system says")
+    if cpuinfo is not None:
+        (tmp_path / "cpuinfo").write_text(cpuinfo, encoding="utf-8")
+    assert device_kind(torch.device("cpu")) == kind
+
+
+@pytest.mark.parametrize(("answer", "kind"), [("Apple M2\n", "Apple M2"), (None, "arm")])
+def test_macos_names_its_processor_in_sysctl(tmp_path, monkeypatch, answer, kind):
+    def sysctl(command, **_):
+        if answer is None:
+            raise FileNotFoundError(command[0])
+        return subprocess.CompletedProcess(command, 0, answer)
+
+    monkeypatch.setattr(provenance, "_CPUINFO", tmp_path / "none")
+    monkeypatch.setattr(provenance.sys, "platform", "darwin")
+    monkeypatch.setattr(provenance.subprocess, "run", sysctl)
+    monkeypatch.setattr(platform, "processor", lambda: "arm")
+    assert device_kind(torch.device("cpu")) == kind

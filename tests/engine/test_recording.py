@@ -1,7 +1,5 @@
 """Recordings of layers: they change no number of a run, and their numbers are what they say."""
 
-import time
-
 import pytest
 import torch
 from torch import nn
@@ -9,10 +7,11 @@ from torch import nn
 from gbn.analysis.inside.activations import QUANTITIES
 from gbn.config.compose import ConfigError
 from gbn.data import DeviceSet
-from gbn.engine import recording
+from gbn.engine import recording, trainer
 from gbn.engine.checkpoint import load_checkpoint
 from gbn.engine.recording import LayerRecorder, recording_grid
 from gbn.engine.run import run
+from gbn.engine.updates import Supervised
 from gbn.models import build
 from gbn.nn import norm_layer
 from gbn.store import RunStore
@@ -85,17 +84,25 @@ def test_half_precision_is_left_alone_too(small, tmp_path):
 
 
 def test_the_training_clock_does_not_see_it(small, tmp_path, monkeypatch):
-    def slow(method):
-        def slowed(*arguments):
-            time.sleep(0.5)
+    now = 0.0
+
+    def lasting(method, seconds):
+        def lasted(*arguments):
+            nonlocal now
+            now += seconds
             return method(*arguments)
 
-        return slowed
+        return lasted
 
-    for name in ("before_step", "record"):
-        monkeypatch.setattr(LayerRecorder, name, slow(getattr(LayerRecorder, name)))
+    for owner, name, seconds in (
+        (Supervised, "make", 1.0),
+        (LayerRecorder, "before_step", 1000.0),
+        (LayerRecorder, "record", 1000.0),
+    ):
+        monkeypatch.setattr(owner, name, lasting(getattr(owner, name), seconds))
+    monkeypatch.setattr(trainer.time, "perf_counter", lambda: now)
     outcome = run(small(*RECORD))
-    assert 0 < RunStore(tmp_path).load(outcome.run_id).summary["seconds"] < 6 * 0.5
+    assert RunStore(tmp_path).load(outcome.run_id).summary["seconds"] == 19.0  # updates
 
 
 def test_stopped_and_resumed_it_records_what_the_uninterrupted_run_does(small, tmp_path):

@@ -2,7 +2,6 @@
 
 import itertools
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -79,7 +78,7 @@ def test_kill_9_loses_only_the_steps_since_the_checkpoint(small, small_overrides
         while process.poll() is None and (not checkpoint.exists() or checkpoint.stat().st_mtime_ns == before):
             time.sleep(0.005)
         time.sleep(0.1)
-        process.send_signal(signal.SIGKILL)
+        process.kill()
         process.communicate()
         steps.append(weights(store, whole.run_id)["step"])
     assert steps == sorted(steps)

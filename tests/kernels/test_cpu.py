@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -328,15 +331,64 @@ def test_threads_change_nothing() -> None:
             assert all(torch.equal(run[key], runs[0][key]) for key in run)
 
 
-def test_without_an_openmp_runtime_threads_of_our_own_serve(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_without_an_openmp_runtime_threads_of_our_own_serve(
+    memory_format: torch.memory_format, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from gbn.kernels.cpu import launch
 
-    x, cotangent, weight, bias = sample(8, 7, 20, 20)
+    x, cotangent, weight, bias = sample(8, 40, 9, 9)
+    x = x.contiguous(memory_format=memory_format)
     wanted = results(x, cotangent, weight, bias, build("cvar"))
     monkeypatch.setattr(launch, "_parallel", lambda: None)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+    launch._pool.cache_clear()
     got = results(x, cotangent, weight, bias, build("cvar"))
+    assert launch._pool.cache_info().currsize == 1
     assert all(torch.equal(got[key], wanted[key]) for key in wanted)
+
+
+def test_the_openmp_runtime_is_found_with_and_without_a_list_of_what_is_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """macOS and Windows have no /proc/self/maps; names in it may have blanks; what is found needs the function."""
+    import ctypes
+
+    from gbn.kernels.cpu import launch
+
+    def found() -> int | None:
+        function = launch._parallel.__wrapped__()
+        return function and ctypes.cast(function, ctypes.c_void_p).value
+
+    runtimes = [path for path in (Path(torch.__file__).parent / "lib").glob("lib*omp*") if path.is_file()]
+    if found() is None or not runtimes:
+        pytest.skip("torch brings no OpenMP runtime of its own here")
+    monkeypatch.setattr(launch, "_MAPS", tmp_path / "none")
+    beside = found()
+    assert beside is not None
+    monkeypatch.setattr(launch, "_MAPS", maps := tmp_path / "maps")
+    moved = tmp_path / "my own" / runtimes[0].name
+    moved.parent.mkdir()
+    moved.write_bytes(runtimes[0].read_bytes())
+    maps.write_text(f"7f0-7f1 r-xp 00000000 08:01 42    {moved}\n", encoding="utf-8")
+    assert found() not in (None, beside)
+    (tmp_path / "libomp.so").write_bytes(b"no library")
+    maps.write_text(f"7f0-7f1 r-xp 00000000 08:01 42    {tmp_path / 'libomp.so'}\n", encoding="utf-8")
+    assert found() is None
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_forked_child_has_threads_of_its_own() -> None:
+    code = """
+import os
+from gbn.kernels.cpu import launch
+assert list(launch._pool(2).map(abs, [-1, 2])) == [1, 2]
+child = os.fork()
+if child == 0:
+    os._exit(0 if list(launch._pool(2).map(abs, [-3])) == [3] else 1)
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+"""
+    subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True, timeout=600)
 
 
 def test_the_threads_are_those_of_torch() -> None:

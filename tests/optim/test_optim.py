@@ -1,11 +1,17 @@
 """Optimizers take their options; schedules are pure functions of the update with the shapes they are named for."""
 
+import copy
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch import nn
 
 from gbn.config.compose import compose
 from gbn.optim import build_optimizer, schedule_factor
+
+OPTIMIZERS = ("sgd", "adam", "adamw", "nadam", "rmsprop")
 
 
 def section(group, *overrides):
@@ -30,6 +36,55 @@ def test_optimizers_are_torchs_own_with_the_options_given(name, kind):
         assert (group["momentum"], group["nesterov"]) == (0.9, True)
     elif name != "rmsprop":
         assert group["betas"] == (0.9, 0.999)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_a_step_is_torchs_own_bit_for_bit(name):
+    options = section("optimizer", f"optimizer={name}", "optimizer.weight_decay=0.01")
+    runs = []
+    for kind in (lambda model: build_optimizer(model, options), lambda model: torchs(model, options)):
+        torch.manual_seed(0)
+        net, x = model().double(), torch.randn(8, 3, 3, 3).double()
+        optimizer = kind(net)
+        for _ in range(3):
+            optimizer.zero_grad()
+            assert all(p.grad is None for p in net.parameters())
+            net(x).square().mean().backward()
+            optimizer.step()
+            # Half-way into another optimizer, as a run that goes on from its checkpoint.
+            saved, optimizer = copy.deepcopy(optimizer.state_dict()), kind(net)
+            optimizer.load_state_dict(saved)
+        runs.append([*net.parameters(), saved])
+    assert all(torch.equal(a, b) for a, b in zip(runs[0][:-1], runs[1][:-1], strict=True))
+    assert repr(runs[0][-1]) == repr(runs[1][-1])
+
+
+def torchs(model, options):
+    """A torch optimizer with the options of one that was built."""
+    built = build_optimizer(model, options)
+    kind = getattr(torch.optim, type(built).__name__)
+    assert isinstance(built, kind)
+    return kind(built.param_groups)
+
+
+def test_no_optimizer_loads_torchs_compiler():
+    code = """
+import sys
+import torch
+from gbn.optim import build_optimizer
+
+parameter = torch.nn.Linear(2, 2)
+options = {"lr": 0.1, "weight_decay": 0.0, "decay": "all", "momentum": 0.9, "nesterov": True}
+options |= {"alpha": 0.9, "eps": 1e-8}
+for name in sys.argv[1:]:
+    optimizer = build_optimizer(parameter, {"name": name, **options})
+    optimizer.zero_grad()
+    parameter(torch.ones(1, 2)).sum().backward()
+    optimizer.step()
+    optimizer.load_state_dict(optimizer.state_dict())
+assert "torch._dynamo" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", code, *OPTIMIZERS], check=True, timeout=600)
 
 
 def test_decay_weights_spares_biases_and_the_gain_and_bias_of_norms():

@@ -218,7 +218,7 @@ def test_processes_add_up_their_moments(tmp_path):
     ]
     try:
         for process in processes:
-            _, error = process.communicate(timeout=120)
+            _, error = process.communicate(timeout=600)
             assert process.returncode == 0, error
     finally:
         for process in processes:

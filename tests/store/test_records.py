@@ -2,8 +2,6 @@
 
 import json
 import math
-import os
-import signal
 import subprocess
 import sys
 import textwrap
@@ -271,7 +269,7 @@ def test_kill_9_in_mid_write_loses_at_most_the_last_line(store):
     assert store.status(RUN) == "running"
     with pytest.raises(LockedError, match=f"process {process.pid}"):
         store.writer(RUN).__enter__()
-    os.kill(process.pid, signal.SIGKILL)
+    process.kill()
     process.wait()
     process.stdout.close()
     assert store.status(RUN) == "interrupted"

@@ -106,7 +106,8 @@ def check_dates(claims: Sequence[Claim], folder: str | Path = "experiments") -> 
 def _experiment(folder: Path, claims: Sequence[Claim]) -> list[RuleDate]:
     """Walk back from the newest commit as long as a rule reads as it does in the working tree."""
     today = _rules(
-        (folder / CLAIMS).read_text(), (folder / SWEEP).read_text() if (folder / SWEEP).exists() else ""
+        (folder / CLAIMS).read_text(encoding="utf-8"),
+        (folder / SWEEP).read_text(encoding="utf-8") if (folder / SWEEP).exists() else "",
     )
     committed: dict[str, datetime] = {}
     same = {claim.id for claim in claims}
@@ -151,7 +152,7 @@ def _shown(folder: Path, commit: str, name: str) -> str:
 def _git(folder: Path, *arguments: str) -> str:
     try:
         done = subprocess.run(
-            ["git", *arguments], cwd=folder, capture_output=True, text=True, timeout=60, check=True
+            ["git", *arguments], cwd=folder, capture_output=True, encoding="utf-8", timeout=60, check=True
         )
     except (OSError, subprocess.SubprocessError) as error:
         said = str(getattr(error, "stderr", "") or error).strip()

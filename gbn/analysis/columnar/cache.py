@@ -146,7 +146,7 @@ class Cache:
         try:
             if not self.folder.is_dir():
                 self.folder.mkdir(parents=True, exist_ok=True)
-                (self.folder / ".gitignore").write_text("*\n")
+                (self.folder / ".gitignore").write_text("*\n", encoding="utf-8", newline="\n")
             temporary = self.folder / f".{uuid.uuid4().hex}.tmp"
             try:
                 temporary.write_bytes(content)

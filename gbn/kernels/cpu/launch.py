@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -80,13 +81,16 @@ def _entry(function: str) -> objects.Entry:
     return objects.entry(_name(function))
 
 
+_MAPS = Path("/proc/self/maps")
+
+
 @functools.cache
 def _parallel() -> Any:
     """``GOMP_parallel`` of the OpenMP runtime that torch has loaded, or None."""
     inside = Path(torch.__file__).parent
     try:
-        maps = Path("/proc/self/maps").read_text().splitlines()
-        loaded = {line.split()[-1] for line in maps if "omp" in line}
+        maps = _MAPS.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+        loaded = {line.split(maxsplit=5)[-1] for line in maps if "omp" in line}
     except OSError:  # no Linux
         loaded = {str(path) for path in (inside / "lib").glob("lib*omp*")}
     # another package may have brought a runtime, and so a pool, of its own
@@ -105,6 +109,10 @@ def _parallel() -> Any:
 @functools.cache
 def _pool(threads: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(threads, thread_name_prefix="gbn")
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_pool.cache_clear)  # a forked child has none of its parent's threads
 
 
 def _run(name: str, table: int, threads: int) -> None:
