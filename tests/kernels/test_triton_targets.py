@@ -46,17 +46,18 @@ MODES = {
 }
 CHOICES = [
     {"arch": arch, "columns": columns, "dtype": dtype, "shape": shape, "relu": relu}
-    for columns, dtype, shape, relu, arch in itertools.product(
-        (False, True), ("float32", "bfloat16", "float16"), WAYS, (False, True), SHARED
+    for shape, columns, dtype, relu, arch in itertools.product(
+        WAYS, (False, True), ("float32", "bfloat16", "float16"), (False, True), SHARED
     )
 ]
 EVERYTHING = os.environ.get("HYPOTHESIS_PROFILE") == "thorough"
-#: Each pair in two of its modes and some of the 108 choices; or, for hours, all in all.
+#: Each pair in two of its modes and some of the 108 choices; or, for hours, all in all. Where torch measures, it is the
+#: same kernels at any size.
 _some = random.Random(0)
 CASES = [
     {"pair": name} | mode | choice
     for name, modes in MODES.items()
-    for every in [list(itertools.product(modes, CHOICES))]
+    for every in [list(itertools.product(modes, CHOICES if name == "std" or modes[0] else CHOICES[:36]))]
     for mode, choice in (every if EVERYTHING else _some.sample(every, min(2, len(modes))))
 ]
 #: Sizes of 1 are constants to the compiler; few channels make narrow tiles, odd ones addresses without alignment.
