@@ -51,8 +51,8 @@ CHOICES = [
     )
 ]
 EVERYTHING = os.environ.get("HYPOTHESIS_PROFILE") == "thorough"
-#: Each pair in two of its modes and some of the 108 choices; or, for hours, all in all. Where torch measures, it is the
-#: same kernels at any size.
+#: Each pair in two of its modes and some of the 108 choices; or, for hours, all in all. Where torch measures, kernels
+#: are the same at any size.
 _some = random.Random(0)
 CASES = [
     {"pair": name} | mode | choice

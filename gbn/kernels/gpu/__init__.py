@@ -41,7 +41,8 @@ def load() -> None:
 
 def serves(x: Tensor) -> bool:
     """Whether the kernels take this tensor."""
-    return x.is_cuda and x.dtype in _DTYPES and 0 < x.numel() <= _MOST_VALUES and x.shape[1] <= _MOST_CHANNELS
+    small = 0 < x.numel() <= _MOST_VALUES and x.dim() > 1 and x.shape[1] <= _MOST_CHANNELS
+    return x.is_cuda and x.dtype in _DTYPES and small
 
 
 def forward(
