@@ -31,11 +31,15 @@ if os.environ.get("TRITON_INTERPRET") != "1":
         pytest.skip("triton was imported to compile: set TRITON_INTERPRET=1", allow_module_level=True)
     os.environ["TRITON_INTERPRET"] = "1"  # read when triton and the kernels are imported
 
+from torch._subclasses.fake_tensor import FakeTensorMode
+from triton import runtime
+from triton.runtime.driver import DriverConfig
+
 from gbn import kernels, risk
 from gbn.kernels import fused, gpu, reference
 from gbn.kernels.describe import describe
 from gbn.kernels.gpu import bracket, geometry, launch_forward
-from gbn.kernels.gpu.schedule import schedule
+from gbn.kernels.gpu.schedule import fast, schedule
 from gbn.kernels.plan import HEAD, POINT, Plan, lower
 from gbn.risk.parameters import QUADRANGLE_PARAMETERS
 
@@ -516,6 +520,54 @@ def test_instance_enhancement(
 
 def test_serves_cuda_tensors_only() -> None:
     assert not gpu.serves(torch.ones(2, 3))
+
+
+@pytest.mark.parametrize(
+    ("shape", "served"),
+    [
+        ((2, 2**22), True),
+        ((2, 2**22 + 1), False),
+        ((1016, 2**21), True),
+        ((1017, 2**21), False),
+        ((0, 3), False),
+        ((3,), False),
+    ],
+)
+def test_serves_what_32_bits_number(shape: tuple[int, ...], served: bool) -> None:
+    with FakeTensorMode():
+        assert gpu.serves(torch.empty(shape, device="cuda")) == served
+
+
+def test_many_order_statistics_are_left_to_torch() -> None:
+    """Sixteen live in registers; a mixture of eight superquantiles has three times eight."""
+    x, weight, bias, g = sample(4, 2, 5, 3)
+    for number, found in ((5, True), (8, False)):
+        pair = risk.quadrangle(
+            "mixed_cvar",
+            weights=[1 / number] * number,
+            alphas=[(i + 0.5) / number for i in range(number)],
+            quantile_gradient="window_centred",
+        )
+        plan = lower(pair.S, pair.D, 50_000)
+        assert schedule(plan).joint.ranks
+        assert fast(plan) == found
+    check(pair, x, weight, bias, g)
+
+
+def test_without_a_c_compiler_the_reference_serves(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Triton builds its part of a launch with one: an error at the first launch would end the training."""
+
+    class Broken(DriverConfig):  # type: ignore[misc]
+        @property
+        def active(self) -> Any:
+            raise RuntimeError("Failed to find C compiler.")
+
+    monkeypatch.setattr(runtime, "driver", Broken())
+    monkeypatch.setattr(fused, "_WORKS", {})
+    assert kernels.selected("cuda") == "reference"
+    assert "triton does not work here (RuntimeError: Failed to find C compiler.)" in caplog.text
 
 
 def test_brackets_hold_what_they_promise() -> None:

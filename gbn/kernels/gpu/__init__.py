@@ -23,16 +23,26 @@ REQUIRES = "triton"
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 #: Offsets are 32-bit numbers, and the last tile reaches a little beyond the last value.
 _MOST_VALUES = 2**31 - 2**24
+#: A record of up to 511 numbers a channel has them as well.
+_MOST_CHANNELS = 2**22
 
 
 def load() -> None:
-    """Import Triton and the kernels, which it compiles at their first call."""
+    """Import Triton and the kernels, which it compiles at their first call.
+
+    Raises whatever Triton does where it cannot launch one: it builds its part of a launch with a C compiler.
+    """
+    from triton.runtime import driver
+
     from . import launch_backward, launch_forward  # noqa: F401
+
+    driver.active.get_current_target()
 
 
 def serves(x: Tensor) -> bool:
     """Whether the kernels take this tensor."""
-    return x.is_cuda and x.dtype in _DTYPES and 0 < x.numel() <= _MOST_VALUES
+    small = 0 < x.numel() <= _MOST_VALUES and x.dim() > 1 and x.shape[1] <= _MOST_CHANNELS
+    return x.is_cuda and x.dtype in _DTYPES and small
 
 
 def forward(

@@ -79,7 +79,7 @@ def measures(
     each order statistic, ``moment`` and ``second`` are means of x - pivot and of its square.
     """
     mean = pivot + moment
-    each = 1.0 / n.to(tl.float64)
+    each = 1.0 / tl.cast(n, tl.float64)  # n = 1 is compiled as a constant
     s = mean
     if S_KIND != _MEAN:
         s = _rank_sum(S_VALUES, 0, numbers, r, q, w, mean_of_window)

@@ -19,7 +19,7 @@ from torch import Tensor
 __all__ = ["View", "cut", "cut_rows", "native", "next_power"]
 
 #: Values of a tile at 4 warps: 16 a thread, so that two to four 16-byte loads are in flight before the first is
-#: used and every kernel stays under 128 registers (twice as many needed 255, and one block in two found room).
+#: used and few kernels need more than 128 registers (twice as many needed 255, and one block in two found room).
 _TILE = 2048
 #: Channels of a column tile: 128 bytes of the shortest dtype, a full line.
 _LANES = 64

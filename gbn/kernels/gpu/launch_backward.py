@@ -10,7 +10,7 @@ from gbn.kernels.plan import POINT, Plan
 
 from .geometry import cut, native, next_power
 from .gradient import MERGED, gradient, merge, reduce
-from .launch_forward import as_given, on_device, transformed
+from .launch_forward import OPTIONS, as_given, on_device, transformed
 
 __all__ = ["backward"]
 
@@ -48,6 +48,7 @@ def backward(
             *(g, laid, *affine[:4], partial, eps, *where, view.tiles, view.chunks, view.per_chunk),
             **lies,
             **flags,
+            **OPTIONS,
         )
         merge[(channels,)](
             *(partial, d, record, merged, dweight, dbias, eps, channels, view.chunks),
@@ -56,6 +57,7 @@ def backward(
             S_POINTS=plan.statistic.points,
             POINTS=plan.points,
             ROOT=plan.root,
+            **OPTIONS,
         )
         if not wanted:
             return None, dweight, dbias
@@ -67,5 +69,6 @@ def backward(
             EXPONENTIAL=p.ENTROPIC in (plan.statistic.kind, plan.deviation.kind),
             **lies,
             **flags,
+            **OPTIONS,
         )
     return as_given(dx, x), dweight, dbias

@@ -18,7 +18,11 @@ from .scan import scan
 from .schedule import Stage, fast, numbers_on, ranks_on, schedule
 from .settle import settle
 
-__all__ = ["as_given", "forward", "on_device", "transformed"]
+__all__ = ["OPTIONS", "as_given", "forward", "on_device", "transformed"]
+
+#: How every kernel is compiled: a product and a sum may be one instruction. Triton 3.9 warns where this is not said,
+#: since its default changes.
+OPTIONS = {"enable_fp_fusion": True}
 
 #: Samples of a channel that one program selects from directly: beyond it, drawing a sample and narrowing takes less
 #: time than some 16 to 30 walks of one multiprocessor over the channel.
@@ -76,6 +80,7 @@ def forward(
             ROOT=plan.root,
             WEIGHT=weight is not None,
             BIAS=bias is not None,
+            **OPTIONS,
         )
     return as_given(y, x), s, d, record
 
@@ -143,6 +148,7 @@ class _Narrowed:
             LANES=view.lanes,
             M=self.m,
             DRAWN=drawn,
+            **OPTIONS,
         )
         targets = tuple(k for rank in self.ranks for k in sample_ranks(rank, view.n, self.m))
         edges[(view.channels * len(self.ranks),)](
@@ -151,6 +157,7 @@ class _Narrowed:
             M=self.m,
             SHIFT=_SHIFTS[x.dtype],
             num_warps=8,
+            **OPTIONS,
         )
 
     def capacity(self, stage: Stage, n: int) -> int:
@@ -211,6 +218,7 @@ def _scanning(
             ROOT=plan.root,
             WEIGHT=weight is not None,
             BIAS=bias is not None,
+            **OPTIONS,
         )
         _settle(x, left.buffer, left, found, view, plan, stage, results, direct=False)
     return results
@@ -273,4 +281,5 @@ def _settle(
         POINTS=stage.points,
         EDGES=stage.edges,
         num_warps=16 if tile >= 2048 else 4,
+        **OPTIONS,
     )

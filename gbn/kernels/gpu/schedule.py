@@ -24,6 +24,10 @@ __all__ = ["NUMBERS", "Schedule", "Stage", "fast", "schedule"]
 #: Numbers of a term: weight, low, high, alpha.
 NUMBERS = 4
 
+#: Order statistics of a channel that the kernels find, each in registers of its own: with half as many again most of
+#: what a thread holds is spilled, and compiling takes a minute.
+_MOST_RANKS = 16
+
 _WINDOWED = (p.WINDOW, p.WINDOW_CENTRED, p.SMOOTHED)
 
 
@@ -73,7 +77,8 @@ class Schedule:
 
 def fast(plan: Plan) -> bool:
     """Whether these kernels measure the plan; others go through :func:`gbn.kernels.describe.describe`."""
-    return plan.statistic.kind in (p.MEAN, p.RANKS) and plan.deviation.kind in (p.STD, p.TAILS, p.RANKS)
+    known = plan.statistic.kind in (p.MEAN, p.RANKS) and plan.deviation.kind in (p.STD, p.TAILS, p.RANKS)
+    return known and len(schedule(plan).joint.ranks) <= _MOST_RANKS
 
 
 def _terms(plan: Plan) -> list[tuple[Part, int, int, Term]]:
@@ -135,7 +140,7 @@ def _stage(plan: Plan, measures: bool, windows: bool) -> Stage:
 
 @lru_cache(maxsize=1024)
 def schedule(plan: Plan) -> Schedule:
-    """Return the stages of a plan that is :func:`fast`."""
+    """Return the stages of a plan whose kinds are those of :func:`fast`."""
     second = _stage(plan, measures=False, windows=True)
     numbers = [x for *_, t in _terms(plan) for x in (t.weight, float(t.low), float(t.high), t.alpha)]
     return Schedule(
