@@ -177,6 +177,9 @@ def _tracked(
         if _ONE_VALUE not in str(error):
             raise
         ending = "not_applicable"
+    if reasons := kernels.failures():
+        segment |= {"kernels": kernels.selected(device.type), "kernel_failures": reasons}
+        writer.amend_provenance(segment)
     if ending == "interrupted":
         return ending, None
     curve = writer.curve()

@@ -28,11 +28,13 @@ from gbn.kernels.activation import ACTIVATIONS, activate
 from gbn.kernels.gate import Gate
 from gbn.kernels.plan import lowers
 from gbn.risk.base import Deviation, Statistic
+from gbn.risk.order import traced
 
 __all__ = [
     "ACTIVATIONS",
     "KERNELS",
     "activate",
+    "failures",
     "implementation",
     "normalize",
     "normalize_with",
@@ -72,17 +74,32 @@ def using(choice: str) -> Iterator[None]:
 
 
 def selected(device: str = "cpu") -> str:
-    """Name of the implementation that a type of device uses, as a run's provenance records it (never ``auto``)."""
+    """Name of the implementation that a type of device uses, as a run's provenance records it (never ``auto``).
+
+    Where some kernels could not be compiled (:func:`failures`), "numba then reference".
+    """
     if _choice == "auto" and fused.backend(device) is not None:
-        return _NAMES[device]
+        return f"{_NAMES[device]} then reference" if device == "cpu" and failures() else _NAMES[device]
     return "reference"
 
 
-def implementation(x: Tensor, statistic: Statistic, deviation: Deviation) -> str:
-    """Name of the implementation that :func:`normalize` would use for these: numba, triton or reference."""
+def failures() -> list[str]:
+    """Why kernels for the CPU that were asked for could not be compiled in this process; empty where all could."""
+    if fused.backend("cpu") is None:
+        return []
+    from gbn.kernels.cpu.objects import failures
+
+    return failures()
+
+
+def implementation(x: Tensor, statistic: Statistic, deviation: Deviation, gate: Gate | None = None) -> str:
+    """Name of the implementation that :func:`normalize` would use for these: numba, triton or reference.
+
+    The first call for a kind of tensor waits until its kernels are compiled.
+    """
     if _choice == "auto" and lowers(statistic, deviation):
         found = fused.backend(x.device.type)
-        if found is not None and found.serves(x):
+        if found is not None and found.serves(x) and (traced(x) or found.ready(x, gate is not None)):
             return _NAMES[x.device.type]
     return "reference"
 
@@ -115,7 +132,7 @@ def normalize(
         ``(y, S, D)``: ``y`` with the shape, dtype and memory format of ``x``; ``S`` and ``D`` of shape
         ``(C,)`` in float32 (float64 for a float64 input), outside the graph, for the running averages.
     """
-    if implementation(x, statistic, deviation) != "reference":
+    if implementation(x, statistic, deviation, gate) != "reference":
         if gate is not None:
             return gated.normalize(x, weight, bias, statistic, deviation, eps, act, gate)
         return fused.normalize(x, weight, bias, statistic, deviation, eps, act)

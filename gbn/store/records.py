@@ -290,6 +290,13 @@ class RunWriter:
         segments = read_json(path, list) if path.exists() else []
         write_atomically(path, json.dumps([*segments, finite(segment)], indent=2) + "\n")
 
+    def amend_provenance(self, segment: Mapping[str, Any]) -> None:
+        """Put what is known by now in the place of this segment's entry."""
+        self._locked()
+        path = self.folder / PROVENANCE
+        segments = read_json(path, list)[:-1]
+        write_atomically(path, json.dumps([*segments, finite(segment)], indent=2) + "\n")
+
     def write_summary(self, summary: Mapping[str, Any]) -> None:
         """Finish the run. NaN and infinity become null.
 

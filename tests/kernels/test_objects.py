@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import subprocess
@@ -181,7 +182,9 @@ def test_what_is_asked_for_at_once_by_many_threads_is_compiled_once(
 ) -> None:
     begun = []
     run = objects._run
-    monkeypatch.setattr(objects, "_run", lambda names, target: begun.append(names) or run(names, target))
+    monkeypatch.setattr(
+        objects, "_run", lambda waiting, target: begun.append(list(waiting)) or run(waiting, target)
+    )
     threads = [threading.Thread(target=objects.entry, args=(NAME,)) for _ in range(4)]
     for thread in threads:
         thread.start()
@@ -192,8 +195,8 @@ def test_what_is_asked_for_at_once_by_many_threads_is_compiled_once(
 
 def test_processes_that_fill_one_cache_make_each_object_once(afresh: Path) -> None:
     text = (
-        "import logging; logging.basicConfig(level='INFO')\n"
-        "import gbn.kernels.cpu.build as build\n"
+        "import gbn.kernels.cpu.build as build, gbn.kernels.cpu.cache as cache, os, pathlib\n"
+        "cache._folders = lambda: [pathlib.Path(os.environ['NUMBA_CACHE_DIR'])]\n"
         "made = build.made\n"
         "build.made = lambda *a: (print('made', flush=True), made(*a))[1]\n"
         "build.main()"
@@ -223,3 +226,21 @@ def test_folders(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", "")
     monkeypatch.setattr(os.path, "expanduser", lambda path: path)  # nobody's home
     assert cache._folders() == [folders[1]]
+
+
+def test_a_run_says_which_kernels_it_had(
+    afresh: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(objects, "_command", lambda: _command("import os; os.abort()"))
+    from gbn.config.compose import compose
+    from gbn.engine.run import run
+
+    overrides = ["norm=gbn_cvar", "model=mlp", "dataset=digits", "trainer.epochs=1", "trainer.progress=quiet"]
+    outcome = run(compose([*overrides, f"results_dir={tmp_path}"]))
+    assert outcome.status == "finished"
+    (folder,) = (tmp_path / "runs").iterdir()
+    (segment,) = json.loads((folder / "provenance.json").read_text(encoding="utf-8"))
+    assert segment["kernels"] == "numba then reference"
+    assert "SIGABRT" in segment["kernel_failures"][0]
+    summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    assert summary["environment"]["kernels"] == "numba then reference"

@@ -7,9 +7,8 @@ from torch import Tensor
 
 from gbn.kernels.gate import Gate
 from gbn.kernels.plan import Plan
-from gbn.risk.order import traced
 
-__all__ = ["REQUIRES", "backward", "backward_gated", "forward", "forward_gated", "load", "serves"]
+__all__ = ["REQUIRES", "backward", "backward_gated", "forward", "forward_gated", "load", "ready", "serves"]
 
 REQUIRES = "numba"
 
@@ -21,15 +20,13 @@ def load() -> None:
     from . import launch, launch_gated  # noqa: F401
 
 
-def serves(x: Tensor, gated: bool = False) -> bool:
-    """Whether the kernels take this tensor: on the CPU, float32 or half precision, with something in it.
+def serves(x: Tensor) -> bool:
+    """Whether the kernels take this tensor: on the CPU, float32 or half precision, with something in it."""
+    return x.device.type == "cpu" and x.dtype in _DTYPES and x.numel() > 0
 
-    Outside of tracers also whether they can be compiled here, for which the first call waits.
-    """
-    if x.device.type != "cpu" or x.dtype not in _DTYPES or x.numel() == 0:
-        return False
-    if traced(x):
-        return True
+
+def ready(x: Tensor, gated: bool) -> bool:
+    """Whether the kernels for a tensor like this one can be compiled here; the first call waits for it."""
     from .launch import entries, layout
     from .objects import working
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from gbn.kernels.plan import Plan
 
-__all__ = ["REQUIRES", "backward", "forward", "load", "serves"]
+__all__ = ["REQUIRES", "backward", "forward", "load", "ready", "serves"]
 
 REQUIRES = "triton"
 
@@ -43,6 +43,11 @@ def serves(x: Tensor) -> bool:
     """Whether the kernels take this tensor."""
     small = 0 < x.numel() <= _MOST_VALUES and x.dim() > 1 and x.shape[1] <= _MOST_CHANNELS
     return x.is_cuda and x.dtype in _DTYPES and small
+
+
+def ready(x: Tensor, gated: bool) -> bool:
+    """True: Triton compiles at each launch, and what it cannot compile it raises."""
+    return True
 
 
 def forward(

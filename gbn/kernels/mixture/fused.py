@@ -57,7 +57,7 @@ def _takes(x: Tensor, components: int, posterior_gradient: bool) -> bool:
         and x.dtype in _DTYPES
         and x.numel() > 0
         and components <= MOST_COMPONENTS
-        and kernels.selected("cpu") == "numba"
+        and kernels.selected("cpu").startswith("numba")
     )
 
 
