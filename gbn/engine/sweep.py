@@ -144,6 +144,11 @@ class _Sweep:
     def _take(self, ended: Ended) -> None:
         if isinstance(ended.result, Death):
             outcome = self._died(ended.result, ended.config)
+        elif ended.result.status == "waiting" and not self.stopping:
+            # Its worker alone was asked to end, before it began.
+            self._at_work.discard(ended.result.run_id)
+            self._waiting.appendleft((ended.result.run_id, ended.config))
+            return
         else:
             outcome = ended.result
             if death := self._killed.get(outcome.run_id):

@@ -68,14 +68,17 @@ class _Worker:
         threading.Thread(target=self._listen, daemon=True).start()
         while (task := self._tasks.get()) is not None:
             outcome = self._train(task)
+            goes_on = not self._stopped
             try:
-                self._orders.send((outcome, not self._stopped))
+                self._orders.send((outcome, goes_on))
             except OSError:  # the parent is gone
+                return
+            if not goes_on:
                 return
 
     def _stop(self, *_: Any) -> None:
+        # Where it is at no run it stays: a task may be on its way, and every task is answered.
         self._stopped = True
-        self._tasks.put(None)  # may be called in a signal handler, as this queue allows
 
     def _listen(self) -> None:
         try:
@@ -87,6 +90,7 @@ class _Worker:
                     self._tasks.put(order)
         except (EOFError, OSError):
             self._stop()
+            self._tasks.put(None)
             time.sleep(_ORPHAN_SECONDS)
             os._exit(1)
 

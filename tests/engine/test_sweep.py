@@ -200,11 +200,11 @@ def test_workers_of_a_killed_parent_checkpoint_and_end(small, small_overrides, t
     script = tmp_path / "parent.py"
     script.write_text(_PARENT)
     parent = subprocess.Popen([sys.executable, str(script), *overrides])
-    worker = when_running(store, run_name)
+    pid = when_running(store, run_name)
     parent.kill()
     parent.wait()
     for _ in range(300):
-        if not Path(f"/proc/{worker}").exists():
+        if not Path(f"/proc/{pid}").exists():
             break
         time.sleep(0.1)
     else:
@@ -232,6 +232,21 @@ def test_a_run_that_cannot_begin_is_an_outcome(small, tmp_path, monkeypatch):
     assert "summary.json is damaged" in messages[damaged_id]
     assert str(store.path(blocked_id)) in messages[blocked_id]
     assert "Resource temporarily unavailable" in messages[third_id]
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_asked_to_end_before_it_begins_costs_no_run(small, monkeypatch):
+    start, started = pool.SpawnProcess.start, []
+
+    def start_and_signal(process):
+        start(process)
+        started.append(process.pid)
+        if len(started) == 1:
+            os.kill(process.pid, signal.SIGTERM)  # it waits until the worker listens
+
+    monkeypatch.setattr(pool.SpawnProcess, "start", start_and_signal)
+    (outcome,) = train_all(named(small()), jobs=1)
+    assert (outcome.status, len(started)) == ("finished", 2)
 
 
 class Crashing(pool.Pool):
