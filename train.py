@@ -7,53 +7,70 @@
 Overrides are checked before anything heavy is imported: a wrong one is one line and exit status 2.
 """
 
+import os
 import signal
 import sys
 from pathlib import Path
-from typing import Any
+
+if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # until there is a run: Ctrl-C ends it without a traceback
 
 import hydra
 from hydra._internal.utils import get_args_parser
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
-from gbn.config.compose import check_sweep, compose, resolve, rewrite
+from gbn.config.compose import check_sweep, compose, expand, resolve, rewrite
 from gbn.config.errors import ConfigError
 from gbn.config.schema import Config
 from gbn.engine.journal import Journal
 from gbn.engine.run import Outcome, run
-from gbn.engine.sweep import default_jobs
-
-_signals: list[int] = []
-
-
-def _jobs(value: Any) -> int:
-    return default_jobs() if value == "auto" else int(value)
+from gbn.engine.signals import StopSignals
+from gbn.engine.sweep import default_jobs, train_all
+from gbn.store.identity import run_id
 
 
-def _stop(number: int, _: Any) -> None:
-    _signals.append(number)
+def _jobs(config: Config) -> int:
+    if config.launcher.name == "local":
+        return 1
+    return default_jobs() if config.launcher.jobs == "auto" else config.launcher.jobs
 
 
-OmegaConf.register_new_resolver("gbn_jobs", _jobs, replace=True)
+def _end() -> None:
+    """A second signal: the checkpoint on disk is whole at any moment, and nothing else is waited for."""
+    show_cursor = b"\x1b[?25h" if sys.stdout.isatty() else b""
+    os.write(2, show_cursor + b"ended at once; the same command goes on from the last checkpoint\n")
+    os._exit(130)
+
+
+_signals = StopSignals(at_once=_end)
 
 
 def train(config: Config) -> None:
     """One run, in this process."""
-    for name in (signal.SIGINT, signal.SIGTERM):  # a second signal while saving changes nothing
-        signal.signal(name, _stop)
     journal = Journal.inherited()
     assert journal is not None
-    if _signals:
-        return
-    parallel = config.launcher.name == "parallel"
-    journal.record(
-        run(config, jobs=_jobs(config.launcher.jobs) if parallel else 1, stop=lambda: bool(_signals))
-    )
+    _signals.listen()
+    if _signals.asked:
+        raise KeyboardInterrupt
+    journal.record(run(config, jobs=_jobs(config), stop=lambda: _signals.asked))
+
+
+def combinations(overrides: list[str]) -> tuple[dict[str, Config], list[Outcome]]:
+    """The runs of a sweep by their ids, and an outcome for each combination that is impossible."""
+    configs, impossible = {}, []
+    for combination in expand(overrides):
+        try:
+            config = compose(combination)
+        except ConfigError as error:
+            impossible.append(Outcome("a combination of the sweep", "failed", False, str(error)))
+        else:
+            configs[run_id(config.as_dict(), config.defaults())] = config
+    return configs, impossible
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
 def job(composed: DictConfig) -> None:
-    """One run of a sweep, in this process; Hydra calls it."""
+    """One run of a sweep that is not parallel, in this process; Hydra calls it."""
     try:
         config = resolve(composed)
     except ConfigError as error:
@@ -84,16 +101,30 @@ def main() -> int:
             )
         plain = [one.input_line or "" for one in overrides if not one.is_sweep_override()]
         config = compose(plain)
+        parallel = arguments.multirun and config.launcher.name == "parallel"
+        for one in overrides:
+            key = one.key_or_group
+            if one.is_sweep_override() and key.split(".")[0] == "launcher":
+                raise ConfigError(f"{key} has several values: a sweep has one launcher")
+            if parallel and key.replace("/", ".").startswith(("hydra.launcher", "hydra.sweeper")):
+                raise ConfigError(f"{key} does nothing beside launcher=parallel: leave one of them out")
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    journal = Journal.begin(Path(config.results_dir) / "sweeps", count)
+    configs, impossible = combinations(arguments.overrides) if parallel else ({}, [])
+    total = len(configs) + len(impossible) if parallel else count
+    journal = Journal.begin(Path(config.results_dir) / "sweeps", total)
+    for outcome in impossible:
+        journal.record(outcome)
     try:
-        if flags or any(one.key_or_group.startswith("hydra") for one in overrides):
+        if parallel:
+            train_all(list(configs.items()), jobs=_jobs(config), report=lambda one, *_: journal.record(one))
+        elif flags or any(one.key_or_group.startswith("hydra") for one in overrides):
             job()
         else:  # Hydra would compose the same configuration twice more
             train(config)
     except KeyboardInterrupt:
+        journal.close()
         print("stopped; the same command goes on from here", file=sys.stderr)
         return 130
     return journal.close()

@@ -9,10 +9,14 @@ Started again, it does only what is missing; stopped (Ctrl-C, --budget, kill), i
 
 import argparse
 import re
+import signal
 import sys
 import time
 from datetime import timedelta
 from pathlib import Path
+
+if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # until runs are at work: Ctrl-C ends it without a traceback
 
 from gbn.analysis import cli
 from gbn.analysis.load import Source
@@ -21,9 +25,10 @@ from gbn.config.grid import Grid, load_grid
 from gbn.config.schema import Config
 from gbn.config.seeds import seed_list
 from gbn.engine.run import Outcome
-from gbn.engine.sweep import default_jobs, train_all
+from gbn.engine.sweep import default_jobs, is_done, train_all
 from gbn.store.archive import Archive
-from gbn.store.records import DONE, RunStore
+from gbn.store.files import StoreError
+from gbn.store.records import RunStore
 
 
 def main() -> int:
@@ -50,22 +55,26 @@ def main() -> int:
             )
             return 2
         wanted = [(run_id, config) for run_id, config in wanted if config.seed in arguments.seeds]
-    missing = [(run_id, config) for run_id, config in wanted if store.status(run_id) not in DONE]
+    missing = [(run_id, config) for run_id, config in wanted if not is_done(store, run_id)]
     if arguments.use_archive:
         missing = without_archived(missing, arguments.results)
     print(f"{grid.title}: {len(wanted)} runs, {len(wanted) - len(missing)} done", flush=True)
     if arguments.dry_run:
         dry_run(grid, missing, store, arguments.results, jobs)
         return 0
-    deadline = time.time() + arguments.budget if arguments.budget else float("inf")
+    budget = arguments.budget or float("inf")
     outcomes: list[Outcome] = []
     try:
-        outcomes = train_all(missing, jobs=jobs, deadline=deadline, report=Reporter()) if missing else []
+        outcomes = train_all(missing, jobs=jobs, budget=budget, report=Reporter()) if missing else []
     except KeyboardInterrupt:
         print("\nstopped; the same command goes on from here", file=sys.stderr)
         return 130
     code = summarise(outcomes)
-    results(grid, arguments)
+    try:
+        results(grid, arguments)
+    except StoreError as error:
+        print(f"error: no table: {error}", file=sys.stderr)
+        return 1
     return code
 
 
@@ -111,13 +120,13 @@ class Reporter:
     """A line for each run that ends, with what is left."""
 
     def __init__(self) -> None:
-        self.began = time.time()
+        self.began = time.monotonic()
 
     def __call__(self, outcome: Outcome, done: int, total: int) -> None:
         """Called by the pool."""
         if outcome.status == "waiting":
             return
-        passed = time.time() - self.began
+        passed = time.monotonic() - self.began
         left = timedelta(seconds=round(passed / done * (total - done)))
         print(
             f"[{done}/{total}, {timedelta(seconds=round(passed))} passed, about {left} left] "
@@ -159,7 +168,7 @@ def dry_run(
     """Print the runs that are missing and an estimate from finished runs of the same arms."""
     wanted = {run_id for run_id, _ in missing}
     known = {record.run_id: record for record in Archive(results_dir)}
-    known |= {run_id: store.load(run_id) for run_id in grid.run_ids() if store.status(run_id) in DONE}
+    known |= {run_id: store.load(run_id) for run_id in grid.run_ids() if is_done(store, run_id)}
     total, unknown = 0.0, 0
     for cell in grid.cells:
         ids = cell.run_ids.values()

@@ -74,7 +74,7 @@ class Journal:
                 counts[word] = counts.get(word, 0) + 1
             missing = self.total - len(outcomes)
             if missing:
-                counts["never ended (its process was killed?)"] = missing
+                counts["without an outcome (not begun, or its process was killed)"] = missing
             print(f"{self.total} runs: " + ", ".join(f"{count} {word}" for word, count in counts.items()))
         for outcome in outcomes:
             if outcome.status in ("failed", "locked"):

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 from gbn.config.schema import Config
 from gbn.store import measures
+from gbn.store.files import StoreError
 from gbn.store.identity import identity, run_id_of
 from gbn.store.locks import LockedError
-from gbn.store.records import DONE, RunStore, RunWriter
+from gbn.store.records import DONE, ERROR, RunStore, RunWriter
 
 if TYPE_CHECKING:
     import torch
@@ -50,7 +51,8 @@ class Outcome:
 def run(config: Config, *, stop: Callable[[], bool] = lambda: False, jobs: int = 1) -> Outcome:
     """Make one run be done, if it is not.
 
-    Never raises for what happens in training: a failed run is an outcome, its traceback in ``error.txt``.
+    Raises for nothing that happens to the run: a failed one is an outcome, its traceback in ``error.txt`` wherever
+    that can be written.
 
     Args:
         config: the run's configuration.
@@ -61,29 +63,61 @@ def run(config: Config, *, stop: Callable[[], bool] = lambda: False, jobs: int =
     kept = identity(complete, config.defaults())
     run_id = run_id_of(kept)
     store = RunStore(config.results_dir)
-    status: str = store.status(run_id)
-    if status in DONE:
-        message = _describe(store, run_id)
-        if config.trainer.record.layers and not store.load(run_id).layers:
-            message += f"; made without recording its layers: remove {store.path(run_id)} to train it again"
-        return Outcome(run_id, status, True, message)
     try:
-        with store.writer(run_id) as writer:
-            writer.write_config(complete)
-            try:
-                status = _train(config, complete, kept, writer, stop, jobs)
-            except Exception as error:
-                writer.write_error(traceback.format_exc())
-                where = writer.folder / "error.txt"
-                first = (str(error).strip().splitlines() or [""])[0]
-                return Outcome(run_id, "failed", False, f"{type(error).__name__}: {first} (see {where})")
+        if (done := _done(store, run_id, config)) is not None:
+            return done
+        try:
+            with store.writer(run_id) as writer:
+                return _begun(config, complete, kept, writer, stop, jobs)
+        except StoreError:
+            # Another process may have finished it since the first look.
+            if (done := _done(store, run_id, config)) is not None:
+                return done
+            raise
     except LockedError as error:
         return Outcome(run_id, "locked", False, str(error))
+    except Exception as error:
+        return _failed(store, run_id, error)
+
+
+def _done(store: RunStore, run_id: str, config: Config) -> Outcome | None:
+    status = store.status(run_id)
+    if status not in DONE:
+        return None
+    message = _describe(store, run_id)
+    if config.trainer.record.layers and not store.load(run_id).layers:
+        message += f"; made without recording its layers: remove {store.path(run_id)} to train it again"
+    return Outcome(run_id, status, True, message)
+
+
+def _begun(
+    config: Config,
+    complete: dict[str, Any],
+    kept: dict[str, Any],
+    writer: RunWriter,
+    stop: Callable[[], bool],
+    jobs: int,
+) -> Outcome:
+    run_id = writer.run_id
+    try:
+        writer.write_config(complete)
+        status = _train(config, complete, kept, writer, stop, jobs)
+    except Exception as error:
+        with contextlib.suppress(OSError):  # a full disk: the outcome says it all the same
+            writer.write_error(traceback.format_exc())
+        return _failed(writer.store, run_id, error)
     if status == "interrupted":
         return Outcome(
             run_id, status, False, "stopped with a checkpoint; the same command goes on from there"
         )
-    return Outcome(run_id, status, False, _describe(store, run_id))
+    return Outcome(run_id, status, False, _describe(writer.store, run_id))
+
+
+def _failed(store: RunStore, run_id: str, error: Exception) -> Outcome:
+    first = (str(error).strip().splitlines() or [""])[0]
+    where = store.path(run_id) / ERROR
+    see = f" (see {where})" if os.path.exists(where) else ""
+    return Outcome(run_id, "failed", False, f"{type(error).__name__}: {first}{see}")
 
 
 def _describe(store: RunStore, run_id: str) -> str:
@@ -170,7 +204,7 @@ def _tracked(
     try:
         ending: str = trainer.train(
             lambda begin, total: make_progress(
-                config.trainer.progress, writer.run_id, begin, total, config.trainer.batch_size
+                _style(config.trainer.progress, jobs), writer.run_id, begin, total, config.trainer.batch_size
             )
         )
     except ValueError as error:
@@ -207,6 +241,11 @@ def _tracked(
             "date": datetime.now(UTC).isoformat(timespec="seconds"),
         },
     }
+
+
+def _style(progress: str, jobs: int) -> str:
+    """Bars of several processes would draw over each other."""
+    return "plain" if progress == "auto" and jobs > 1 else progress
 
 
 def _startup(first_update_at: float | None, import_torch: float) -> dict[str, float] | None:

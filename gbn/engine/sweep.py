@@ -1,22 +1,24 @@
-"""Many runs on one machine: a pool of processes that train what the store lacks, seed-major, until a deadline."""
+"""Many runs on one machine: a pool of processes that train what the store lacks, in order, until a budget ends."""
 
 import os
-import signal
-import threading
+import re
+import sys
 import time
-from collections import Counter
+from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import get_context
-from typing import Any
+from dataclasses import replace
 
 from gbn.config.schema import Config
+from gbn.engine.death import Death
+from gbn.engine.pool import Ended, Pool
 from gbn.engine.run import Outcome, run
-from gbn.store.records import RunStore
+from gbn.engine.signals import StopSignals
+from gbn.store.files import StoreError
+from gbn.store.locks import LockedError
+from gbn.store.records import DONE, ERROR, STDERR, RunStore
 
-_interrupted = False
-_at_work = threading.Event()
+#: How many different last words of runs are shown: a library that crashes every run writes the same, or nearly.
+_SHOWN, _SHOWN_LINES = 8, 12
 
 
 def default_jobs() -> int:
@@ -34,109 +36,184 @@ def has_gpu() -> bool:
     return os.environ.get("CUDA_VISIBLE_DEVICES") != "" and os.path.exists("/dev/nvidiactl")
 
 
-def _worker(threads: int, parent: int) -> None:
-    # Before torch is imported in this process: idle OpenMP threads that spin slow every other job down.
-    os.environ["OMP_NUM_THREADS"] = str(threads)
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    signal.signal(signal.SIGINT, _interrupt)
-    signal.signal(signal.SIGTERM, _interrupt)
-    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
-
-
-def _end_with(parent: int) -> None:
-    """A parent that is killed leaves its workers behind: they checkpoint and end rather than go on unseen."""
-    while os.getppid() == parent:
-        time.sleep(0.5)
-    _interrupt()
-    while _at_work.is_set():
-        time.sleep(0.1)
-    os._exit(1)  # the pool's own threads would wait for the parent for ever
-
-
-def _interrupt(*_: Any) -> None:
-    global _interrupted
-    _interrupted = True
-
-
-def _one(run_id: str, config: Config, jobs: int, deadline: float) -> Outcome:
-    def stop() -> bool:
-        return _interrupted or time.time() > deadline
-
-    if stop():
-        return Outcome(run_id, "waiting", False, "not begun")
-    _at_work.set()
-    try:
-        return run(config, jobs=jobs, stop=stop)
-    finally:
-        _at_work.clear()
-
-
 def train_all(
     configs: Sequence[tuple[str, Config]],
     *,
     jobs: int,
-    deadline: float = float("inf"),
+    budget: float = float("inf"),
     report: Callable[[Outcome, int, int], None] = lambda outcome, done, total: None,
 ) -> list[Outcome]:
     """Train runs in `jobs` processes, in the given order, and report each as it ends.
 
-    A run that fails is an outcome; the others go on. Past the deadline no run is begun, and those at work stop with
-    a checkpoint. When a worker is killed (out of memory) a new pool goes on; a run killed twice has failed.
+    A run that fails is an outcome; the others go on. So is one whose process dies: the signal, whether memory ran
+    out and the last lines of standard error are in its ``error.txt``. One that was killed from outside goes on from
+    its checkpoint, once, when the others have begun; one that crashed would crash again.
+
+    When the budget has passed, or a signal asks for it, no run is begun and those at work stop with a checkpoint; a
+    second signal ends them at once.
 
     Args:
         configs: (run id, configuration) of each run; one that is named twice is trained once.
         jobs: processes; each gets cores / jobs threads.
-        deadline: as ``time.time()`` counts.
+        budget: seconds.
         report: called with (outcome, how many have ended, how many there are).
+
+    Raises:
+        KeyboardInterrupt: a signal has ended the sweep; every run's outcome was reported before.
     """
-    outcomes: list[Outcome] = []
-    waiting = list(dict(configs).items())  # each run once
-    total = len(waiting)
-
-    def ended(outcome: Outcome) -> None:
-        outcomes.append(outcome)
-        report(outcome, len(outcomes), total)
-
-    broken: Counter[str] = Counter()
-    while waiting:
-        waiting = _one_pool(waiting, jobs, deadline, ended)
-        # Whichever worker died, one of the first `jobs` runs in line was its own: those get one more try.
-        suspects = [run_id for run_id, config in waiting if _begun(run_id, config)][:jobs]
-        broken.update(suspects or [run_id for run_id, _ in waiting[:jobs]])
-        for run_id, _ in waiting:
-            if broken[run_id] > 1:
-                ended(Outcome(run_id, "failed", False, "its process was killed twice (out of memory?)"))
-        waiting = [(run_id, config) for run_id, config in waiting if broken[run_id] <= 1]
-    return outcomes
+    with StopSignals() as signals, Pool(jobs, max(1, cores() // jobs), lambda: signals.again) as pool:
+        sweep = _Sweep(configs, pool, report)
+        deadline = time.monotonic() + budget
+        while sweep.goes_on and not signals.again:
+            if not sweep.stopping and (signals.asked or time.monotonic() > deadline):
+                if signals.asked and pool.at_work:
+                    _say(
+                        f"stopping: {pool.at_work} at work write checkpoints (a second signal ends them at once)"
+                    )
+                sweep.stop()
+            sweep.step()
+        if signals.again:
+            sweep.abandon()
+    if signals.asked:
+        raise KeyboardInterrupt
+    return sweep.outcomes
 
 
-def _begun(run_id: str, config: Config) -> bool:
-    return RunStore(config.results_dir).status(run_id) in ("interrupted", "running")
+class _Sweep:
+    """What has ended, what is at work, what waits."""
 
+    def __init__(
+        self,
+        configs: Sequence[tuple[str, Config]],
+        pool: Pool,
+        report: Callable[[Outcome, int, int], None],
+    ) -> None:
+        self.outcomes: list[Outcome] = []
+        self.stopping = False
+        self._waiting = deque(dict(configs).items())  # each run once
+        self._total, self._pool, self._report = len(self._waiting), pool, report
+        self._at_work: set[str] = set()
+        self._killed: dict[str, Death] = {}
+        self._shown: set[str] = set()
 
-def _one_pool(
-    configs: Sequence[tuple[str, Config]], jobs: int, deadline: float, ended: Callable[[Outcome], None]
-) -> list[tuple[str, Config]]:
-    """Run until all have ended (returns []) or the pool breaks (returns the runs that had not begun or died)."""
-    left = dict(configs)
-    pool = ProcessPoolExecutor(
-        jobs,
-        mp_context=get_context("spawn"),
-        initializer=_worker,
-        initargs=(max(1, cores() // jobs), os.getpid()),
-    )
-    with pool:
-        futures: dict[Future[Outcome], str] = {
-            pool.submit(_one, run_id, config, jobs, deadline): run_id for run_id, config in configs
-        }
+    @property
+    def goes_on(self) -> bool:
+        return bool(self._waiting or self._pool.at_work)
+
+    def step(self) -> None:
+        """Begin what there is room for, and take in what has ended."""
+        while self._waiting and self._pool.at_work < self._pool.jobs:
+            self._begin(*self._waiting.popleft())
+        if not self._waiting:
+            self._pool.dismiss()
+        for ended in self._pool.wait(0.25) if self._pool.at_work else ():
+            self._take(ended)
+
+    def stop(self) -> None:
+        """Begin nothing more and have the runs at work checkpoint."""
+        self.stopping = True
+        self._pool.stop()
+        for run_id, _ in self._waiting:
+            self._end(self._not_begun(run_id))
+        self._waiting.clear()
+
+    def abandon(self) -> None:
+        """End everything now."""
+        self._pool.kill()
+        if not self.stopping:
+            self.stop()
+        for run_id in sorted(self._at_work):
+            self._end(
+                Outcome(run_id, "interrupted", False, "ended at once; it goes on from its last checkpoint")
+            )
+
+    def _begin(self, run_id: str, config: Config) -> None:
+        store = RunStore(config.results_dir)
         try:
-            for future in as_completed(futures):
-                ended(future.result())
-                del left[futures[future]]
-        except BrokenProcessPool:
-            return list(left.items())
-        except KeyboardInterrupt:
-            for future in futures:
-                future.cancel()
-            raise
-    return []
+            done = store.status(run_id) in DONE
+            if not done:
+                self._pool.begin(run_id, config, store.path(run_id) / STDERR)
+        except (OSError, StoreError) as error:
+            self._end(Outcome(run_id, "failed", False, f"{type(error).__name__}: {error}"))
+            return
+        if done:
+            self._end(run(config))
+        else:
+            self._at_work.add(run_id)
+
+    def _take(self, ended: Ended) -> None:
+        if isinstance(ended.result, Death):
+            outcome = self._died(ended.result, ended.config)
+        elif ended.result.status == "waiting" and not self.stopping:
+            # Its worker alone was asked to end, before it began.
+            self._at_work.discard(ended.result.run_id)
+            self._waiting.appendleft((ended.result.run_id, ended.config))
+            return
+        else:
+            outcome = ended.result
+            if death := self._killed.get(outcome.run_id):
+                before = f"before that {death.line}"
+                outcome = replace(outcome, message=f"{outcome.message}; {before}")
+        self._show(ended)
+        if outcome is not None:
+            self._end(outcome)
+
+    def _died(self, death: Death, config: Config) -> Outcome | None:
+        """Write the run's ``error.txt``; its outcome, or None where it is tried again."""
+        before, store = self._killed.get(death.run_id), RunStore(config.results_dir)
+        text = death.describe() + (f"\nBefore that, {before.describe()}" if before else "")
+        message = death.line + (f"; before that {before.line}" if before else "")
+        try:
+            with store.writer(death.run_id) as writer:
+                writer.write_error(text)
+            message += f" (see {store.path(death.run_id) / ERROR})"
+        except LockedError as error:
+            return Outcome(death.run_id, "locked", False, f"{message}; {error}")
+        except (OSError, StoreError) as error:
+            if is_done(store, death.run_id):  # it died after its last file was complete
+                return run(config)
+            message += f" (no {ERROR}: {error})"
+        if not death.killed or before is not None:
+            return Outcome(death.run_id, "failed", False, message)
+        if self.stopping:
+            return Outcome(death.run_id, "interrupted", False, message)
+        self._killed[death.run_id] = death
+        self._at_work.discard(death.run_id)
+        self._waiting.append((death.run_id, config))
+        _say(f"{death.run_id}: {message}; it is tried once more, from its checkpoint if it has one")
+        return None
+
+    def _not_begun(self, run_id: str) -> Outcome:
+        if death := self._killed.get(run_id):
+            return Outcome(run_id, "interrupted", False, death.line)
+        return Outcome(run_id, "waiting", False, "not begun")
+
+    def _end(self, outcome: Outcome) -> None:
+        self._at_work.discard(outcome.run_id)
+        self.outcomes.append(outcome)
+        self._report(outcome, len(self.outcomes), self._total)
+
+    def _show(self, ended: Ended) -> None:
+        """Show what a run last wrote to standard error, unless another's was the same but for numbers."""
+        run_id = ended.result.run_id
+        kind = re.sub(r"0x[0-9a-fA-F]+|\d+", "#", ended.said.replace(run_id, ""))
+        if not ended.said or kind in self._shown or len(self._shown) > _SHOWN:
+            return
+        self._shown.add(kind)
+        if len(self._shown) > _SHOWN:
+            _say(f"what further runs write to standard error is in the {STDERR} of each")
+            return
+        lines = ended.said.splitlines()[-_SHOWN_LINES:]
+        _say(f"{run_id} wrote to standard error:\n" + "\n".join(f"    {line}" for line in lines))
+
+
+def is_done(store: RunStore, run_id: str) -> bool:
+    """Whether a run needs no training; one whose folder is damaged does, and says so when it is tried."""
+    try:
+        return store.status(run_id) in DONE
+    except (OSError, StoreError):
+        return False
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)

@@ -2,8 +2,9 @@
 
 Files of a run: ``config.yaml`` (resolved), ``metrics.jsonl`` (append-only, a line a point of the curve),
 ``checkpoint.pt`` (the trainer's), ``provenance.json`` (a list, one entry a segment), ``summary.json``
-(written last, atomically: its presence means done), ``error.txt`` of a failed run, ``lock``; and, where
-layers were recorded, ``layers.jsonl`` (append-only, a line a recorded point).
+(written last, atomically: its presence means done), ``error.txt`` of a failed run, ``lock``; where layers were
+recorded, ``layers.jsonl`` (append-only, a line a recorded point); and ``stderr.txt``, what a run in a process of
+its own wrote to standard error, if anything.
 A kill at any moment loses at most the points since the checkpoint: a torn last line is dropped.
 """
 
@@ -28,7 +29,7 @@ Status = Literal["finished", "diverged", "failed", "not_applicable", "running", 
 DONE = ("finished", "diverged", "not_applicable")
 
 CONFIG, METRICS, LAYERS, CHECKPOINT = "config.yaml", "metrics.jsonl", "layers.jsonl", "checkpoint.pt"
-SUMMARY, PROVENANCE, ERROR = "summary.json", "provenance.json", "error.txt"
+SUMMARY, PROVENANCE, ERROR, STDERR = "summary.json", "provenance.json", "error.txt", "stderr.txt"
 
 _YAML = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml's parser is ten times as fast
 
@@ -44,7 +45,7 @@ class Record:
         summary: what the finished run left; None before.
         curve: the points of the curve in order of `update`.
         provenance: one mapping a segment (a run resumed elsewhere has several).
-        error: the traceback of a failed run.
+        error: of a failed run: its traceback, or how its process died.
         source: "store" or "archive".
         shard: the archive's file that holds the record.
         read_layers: reads the layer recordings; None: the run has none.

@@ -92,6 +92,62 @@ def test_a_failed_run_keeps_its_error_and_is_retried(small, tmp_path, monkeypatc
     assert not error.exists()
 
 
+def empty_summary(folder):
+    (folder / "summary.json").write_text("")
+
+
+def line_of_zeros(folder):
+    (folder / "metrics.jsonl").write_bytes(b"\0\0\0\n")
+
+
+def folder_named_lock(folder):
+    (folder / "lock").mkdir()
+
+
+def folder_named_error(folder):
+    (folder / "error.txt").mkdir()
+
+
+@pytest.mark.parametrize(
+    ("damage", "named"),
+    [
+        (empty_summary, "summary.json"),
+        (line_of_zeros, "metrics.jsonl"),
+        (folder_named_lock, "lock"),
+        (folder_named_error, "error.txt"),
+    ],
+)
+def test_a_damaged_folder_is_a_failed_run_that_names_it(small, tmp_path, damage, named):
+    config = small()
+    run_id = engine.run_id_of(engine.identity(config.as_dict(), config.defaults()))
+    folder = tmp_path / "runs" / run_id
+    folder.mkdir(parents=True)
+    damage(folder)
+    outcome = run(config)
+    assert (outcome.run_id, outcome.status, outcome.ok) == (run_id, "failed", False)
+    assert str(folder / named) in outcome.message
+    assert "\n" not in outcome.message
+
+
+def test_on_a_full_disk_the_outcome_says_what_no_file_can(small, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(engine, "_train", full)
+    monkeypatch.setattr(engine.RunWriter, "write_error", full)
+    outcome = run(small())
+    assert (outcome.status, outcome.message) == ("failed", "OSError: [Errno 28] No space left on device")
+
+
+def test_a_run_that_another_process_has_just_finished_is_skipped(small, tmp_path, monkeypatch):
+    config = small()
+    assert run(config).status == "finished"
+    statuses, status = iter(["missing"]), RunStore.status
+    monkeypatch.setattr(RunStore, "status", lambda store, name: next(statuses, None) or status(store, name))
+    again = run(config)
+    assert (again.status, again.skipped) == ("finished", True)
+
+
 def test_a_missing_data_set_is_one_line(small, tmp_path):
     outcome = run(small("dataset=mnist", f"dataset.root={tmp_path}/nowhere", "dataset.download=false"))
     assert outcome.status == "failed"

@@ -1,6 +1,7 @@
 """scripts/reproduce.py: trains what is missing, within a budget, and ends with table and figures."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -71,6 +72,16 @@ def test_it_trains_what_is_missing_and_ends_with_table_and_figures(tiny):
     scaled = reproduce(tiny, "--scale", "one", "--dry-run")
     assert "4 runs, 0 done" in scaled.stdout
     assert "estimate" in scaled.stdout
+
+
+def test_a_damaged_run_is_one_that_is_missing(tiny):
+    names = re.findall("digits-mlp-\\S+", reproduce(tiny, "--dry-run").stdout)
+    damaged = tiny / "results" / "runs" / names[0] / "summary.json"
+    damaged.parent.mkdir(parents=True)
+    damaged.write_text("")
+    plan = reproduce(tiny, "--dry-run")
+    assert plan.returncode == 0, plan.stderr
+    assert "8 runs, 0 done" in plan.stdout
 
 
 @pytest.mark.slow

@@ -1,0 +1,186 @@
+"""What is known of a process that died at a run: its signal, whether memory ran out, its last words."""
+
+import re
+import signal
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+_MEANING = {
+    "SIGABRT": "abort: a failed assertion or another fatal error in compiled code",
+    "SIGBUS": "bus error: compiled code reached memory that has nothing behind it",
+    "SIGFPE": "arithmetic fault in compiled code",
+    "SIGILL": "illegal instruction: code that was compiled for another processor",
+    "SIGSEGV": "segmentation fault: compiled code reached memory that is not its own",
+}
+
+#: Exit statuses under which Windows ends a process for what are signals elsewhere.
+_WINDOWS = {0xC0000005: "access violation", 0xC000001D: "illegal instruction", 0xC0000409: "abort"}
+
+_LINES, _WIDTH, _BYTES, _FRAMES = 40, 300, 1 << 16, 8
+_CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|[^\x20-\x7e\t\u00a0-\U0010ffff]")
+
+
+@dataclass(frozen=True)
+class Death:
+    """The end of a process that was at a run.
+
+    Attributes:
+        run_id: the run's.
+        exitcode: as :class:`multiprocessing.Process` has it: minus the signal's number, or an exit status.
+        pid: the process's.
+        seconds: how long it was at the run.
+        memory: whether memory ran out, in words; empty where the question does not arise.
+        tail: the last lines of its standard error during the run.
+    """
+
+    run_id: str
+    exitcode: int
+    pid: int
+    seconds: float
+    memory: str
+    tail: str
+
+    @property
+    def killed(self) -> bool:
+        """Whether it was killed from outside: the one end that says nothing against the run itself."""
+        return _signal_name(self.exitcode) == "SIGKILL"
+
+    @property
+    def line(self) -> str:
+        """One line for a person."""
+        ended = f"its process {ending(self.exitcode)} after {self.seconds:.0f} s"
+        return ": ".join(filter(None, (ended, self.memory)))
+
+    def describe(self) -> str:
+        """The whole account, for ``error.txt``. What the process wrote is indented: it is no traceback of ours."""
+        text = f"{self.line}\nrun {self.run_id}, process {self.pid}\n"
+        if not self.tail:
+            return text + "It wrote nothing to its standard error.\n"
+        lines = "".join(f"    {line}\n" for line in self.tail.splitlines())
+        return text + f"The last lines of its standard error:\n{lines}"
+
+
+def ending(exitcode: int) -> str:
+    """How a process ended: "was ended by SIGABRT (abort: ...)", or its exit status."""
+    if name := _signal_name(exitcode):
+        return f"was ended by {name} ({_MEANING[name]})" if name in _MEANING else f"was ended by {name}"
+    if exitcode in _WINDOWS:
+        return f"ended with exit status 0x{exitcode:X} ({_WINDOWS[exitcode]})"
+    return f"ended with exit status {exitcode}, without a result,"
+
+
+def _signal_name(exitcode: int) -> str:
+    if exitcode >= 0:
+        return ""
+    try:
+        return signal.Signals(-exitcode).name
+    except ValueError:  # a real-time signal
+        return f"signal {-exitcode}"
+
+
+def tail(path: Path, offset: int) -> str:
+    """The last lines that a file got after its first `offset` bytes, without control characters."""
+    try:
+        with open(path, "rb") as file:
+            size = file.seek(0, 2)
+            file.seek(max(offset, size - _BYTES))
+            text = file.read().decode(errors="replace")
+    except OSError:
+        return ""
+    lines = [_CONTROL.sub("", line).rstrip()[:_WIDTH] for line in re.split(r"[\r\n]+", text)]
+    return "\n".join(_telling(filter(None, lines))[-_LINES:])
+
+
+def _telling(lines: Iterable[str]) -> list[str]:
+    """Python's account of a crash names its innermost frames; the many outer ones and the list of modules go."""
+    kept, frames = [], 0
+    for line in lines:
+        frames = frames + 1 if line.startswith('  File "') else 0
+        if frames <= _FRAMES and not line.startswith("Extension modules: "):
+            kept.append(line)
+    return kept
+
+
+class MemoryKills:
+    """The kernel's own count of processes that it killed for want of memory.
+
+    Only a count that rose when a process died is evidence. Linux counts in the victim's control group, which a worker
+    shares with its parent; where that is not to be seen, for the whole machine. Other systems do not tell.
+
+    Args:
+        root: where ``/proc`` and ``/sys`` are.
+        window: seconds. The count rises when the kernel chooses its victim, which may take a while to die.
+    """
+
+    def __init__(self, root: Path = Path("/"), window: float = 10.0) -> None:
+        self._window = window
+        machine = root / "proc/vmstat"
+        self._path = next((path for path in [*_groups(root), machine] if _count(path) is not None), None)
+        self._whole_machine = self._path == machine
+        self._samples: deque[tuple[float, int]] = deque()
+        self._explained = 0
+        self.sample()
+
+    def sample(self) -> None:
+        """Remember the count of now; to be called about every second."""
+        now = time.monotonic()
+        self._samples.append((now, self._unexplained()))
+        # The newest of those before the window stays: it is what the window's rise is counted from.
+        while len(self._samples) > 1 and self._samples[1][0] <= now - self._window:
+            self._samples.popleft()
+
+    def explain(self, exitcode: int, last_words: str) -> str:
+        """Whether a process that has just died was out of memory: evidence, or that there is none.
+
+        A kill that the kernel counted explains one death.
+        """
+        if "std::bad_alloc" in last_words:
+            return "out of memory: it says std::bad_alloc"
+        if _signal_name(exitcode) != "SIGKILL":
+            return ""
+        if self._path is None:
+            return "whether memory ran out is unknown, since this system does not tell"
+        if self._unexplained() <= self._samples[0][1]:
+            return "not by the kernel for want of memory, whose count did not rise: somebody or something else did it"
+        self._explained += 1
+        left = self._unexplained()
+        self._samples = deque((at, min(count, left)) for at, count in self._samples)
+        evidence = f"the count oom_kill in {self._path} rose"
+        if self._whole_machine:
+            return (
+                f"probably out of memory: just then the kernel killed a process of this machine ({evidence})"
+            )
+        return f"out of memory ({evidence})"
+
+    def _unexplained(self) -> int:
+        count = _count(self._path) if self._path is not None else None
+        return (count or 0) - self._explained
+
+
+def _groups(root: Path) -> Iterator[Path]:
+    """Where the count of this process's control group may be; each file has a line ``oom_kill N``."""
+    try:
+        lines = (root / "proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        return
+    for line in lines:
+        _, controllers, name = line.split(":", 2)
+        if "memory" in controllers.split(","):
+            folder, file = root / "sys/fs/cgroup/memory", "memory.oom_control"
+        elif not controllers:  # version 2
+            folder, file = root / "sys/fs/cgroup", "memory.events"
+        else:
+            continue
+        yield folder / name.lstrip("/") / file
+        yield folder / file  # in a container the name may be the host's, and its own group the root
+
+
+def _count(path: Path) -> int | None:
+    try:
+        lines = path.read_text().splitlines()
+        return int(next(line.split()[1] for line in lines if line.startswith("oom_kill ")))
+    except (OSError, StopIteration, ValueError, IndexError):
+        return None
