@@ -8,6 +8,14 @@ Layers call :func:`normalize` and :func:`normalize_with` and know nothing of imp
   everything else (float64, statistics of one's own, machines without numba or Triton), and is what the fused
   ones are tested against.
 
+One rule holds in all of them for a value of x that is infinite or NaN, that of batch normalization: in training it
+makes NaN of its whole channel (y, S, D and with them the running averages; the gradients to x, to the gain and to the
+gate; the bias's reads no x and stays) and changes nothing in other channels. That is so where S and D alone would be
+finite, as a median is among infinities: a run that has diverged shows it. In evaluation each value stands for itself.
+Finite values give finite results up to float32's ends, as long as x - S is finite: the CPU's kernels compute them as
+float64 would, those of a GPU up to 1e36; a reference that is traced or on a GPU ends where float32's squares do, at
+1e19.
+
 ``gate=`` adds instance enhancement (:mod:`gbn.kernels.gate`): inside the passes of ``numba``, as operations of torch
 around those of ``triton``.
 

@@ -163,7 +163,8 @@ def describe(rows: Tensor, plan: Plan) -> tuple[Tensor, Tensor, Tensor]:
     """Measure rows: ``(C, n)``, n = plan.n, float32 or float64.
 
     Returns:
-        S ``(C,)``, D ``(C,)`` and the record ``(C, plan.record)`` in the rows' dtype; NaN for a row with a NaN.
+        S ``(C,)``, D ``(C,)`` and the record ``(C, plan.record)`` in the rows' dtype; NaN for a row with a value
+        that is not finite.
     """
     sample = Sample(rows)
     s, derivative_s = _STATISTICS[plan.statistic.kind](sample, plan.statistic)
@@ -182,6 +183,6 @@ def describe(rows: Tensor, plan: Plan) -> tuple[Tensor, Tensor, Tensor]:
     ]
     columns += [number for point in (*of_s.points, *of_d.points) for number in point]
     record = torch.cat([c if isinstance(c, Tensor) else torch.full_like(s, c) for c in columns], -1)
-    nan = rows.isnan().any(-1)
+    nan = ~rows.isfinite().all(-1)
     s, d = s.squeeze(-1).masked_fill(nan, math.nan), d.squeeze(-1).masked_fill(nan, math.nan)
     return s.to(rows.dtype), d.to(rows.dtype), record.masked_fill(nan[:, None], math.nan).to(rows.dtype)

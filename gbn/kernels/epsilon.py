@@ -7,6 +7,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -18,7 +20,7 @@ __all__ = ["denominator", "denominator_slope"]
 def denominator(deviation: Deviation, value: Tensor, eps: float) -> Tensor:
     """The divisor for a deviation that measured ``value`` (any shape)."""
     if deviation.name == "std":
-        return (value.square() + eps).sqrt()
+        return torch.hypot(value, torch.full_like(value, math.sqrt(eps)))  # whose square may be infinite
     return value + eps
 
 

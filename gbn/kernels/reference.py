@@ -9,6 +9,9 @@ and D_k the derivatives of S and D by sample k (Yuan et al., AAAI 2019, arXiv 18
 
 Order statistics need each channel's samples side by side ("rows", ``(C, n)``); these copies are made in both
 passes rather than kept in between, and on a CPU for a few channels at a time, which then stay in its cache.
+
+float32 rows whose D is so large that squares, or coefficients of the derivatives, could leave float32's range are
+measured and differentiated in float64; where operations are traced or lie on a GPU, nothing looks.
 """
 
 from __future__ import annotations
@@ -29,6 +32,9 @@ __all__ = ["normalize", "normalize_with"]
 
 # Values of one block of channels: the backward pass's temporaries then stay in a core's level-2 cache.
 _BLOCK_VALUES = 1 << 17
+
+#: The D from which on float64 is used: its square, times some samples, still fits in float32.
+_LARGE = 1e15
 
 
 def normalize(
@@ -84,8 +90,10 @@ def _to(tensor: Tensor | None, dtype: torch.dtype) -> Tensor | None:
 
 def _affine(x: Tensor, shift: Tensor, divisor: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
     """``(x - shift) / divisor * weight + bias`` per channel, in one pass, memory format and dtype kept."""
-    # BatchNorm in evaluation mode is exactly this map, and twice as fast on a CPU as a broadcast addcmul.
-    return F.batch_norm(x, shift, divisor.square(), weight, bias, training=False, eps=0.0)
+    # BatchNorm in evaluation mode is exactly this map, and twice as fast on a CPU as a broadcast addcmul. The divisor
+    # is part of the gain: its square could be infinite.
+    gain = divisor.reciprocal() if weight is None else weight / divisor
+    return F.batch_norm(x, shift, torch.ones_like(divisor), gain, bias, training=False, eps=0.0)
 
 
 def _channels_slow(x: Tensor) -> bool:
@@ -113,9 +121,9 @@ def _finish_by_channel(new: Tensor, by_channel: Tensor) -> Tensor:
     return new
 
 
-def _rows(part: Tensor) -> Tensor:
-    """``(c, N, *spatial)`` -> ``(c, n)`` in the wide dtype, samples side by side; may be a view."""
-    return part.flatten(1).to(_wide(part.dtype)).contiguous()
+def _rows(part: Tensor, dtype: torch.dtype) -> Tensor:
+    """``(c, N, *spatial)`` -> ``(c, n)`` in a wide dtype, samples side by side; may be a view."""
+    return part.flatten(1).to(dtype).contiguous()
 
 
 def _blocks(x: Tensor) -> list[slice]:
@@ -141,21 +149,14 @@ class _Normalize(torch.autograd.Function):
         deviation: Deviation,
         eps: float,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        x_by_c, (y, y_by_c) = _by_channel(x), _new_by_channel(x)
-        measured = []
-        for c in _blocks(x):
-            rows = _rows(x_by_c[c])
-            block = _measure(rows, statistic, deviation)
-            # First the difference: the sample that is S becomes the bias exactly, and ReLU's share is exact.
-            y_rows = rows - block[0]
-            scale = denominator(deviation, block[1], eps).reciprocal()
-            y_rows.mul_(scale if weight is None else scale * weight[c, None])
-            y_by_c[c].copy_((y_rows if bias is None else y_rows.add_(bias[c, None])).view(y_by_c[c].shape))
-            measured.append(block)
-        y = _finish_by_channel(y, y_by_c)
-        s, d, saved_s, saved_d = _gather(measured)
+        wide = dtype = _wide(x.dtype)
+        y, s, d, saved_s, saved_d = _forward(x, weight, bias, statistic, deviation, eps, dtype)
+        if x.device.type == "cpu" and not torch.compiler.is_compiling() and _is_large(x, d):
+            dtype = torch.float64
+            y, s, d, saved_s, saved_d = _forward(x, weight, bias, statistic, deviation, eps, dtype)
+        s, d = s.to(wide), d.to(wide)
         ctx.save_for_backward(x, weight, s, d, *saved_s, *saved_d)
-        ctx.saved_by_statistic = len(saved_s)
+        ctx.saved_by_statistic, ctx.dtype = len(saved_s), dtype
         ctx.statistic, ctx.deviation, ctx.eps = statistic, deviation, eps
         ctx.bias_dtype = None if bias is None else bias.dtype
         ctx.mark_non_differentiable(s, d)
@@ -176,7 +177,7 @@ class _Normalize(torch.autograd.Function):
         x_by_c, g_by_c, (dx, dx_by_c) = _by_channel(x), _by_channel(cotangents[0]), _new_by_channel(x)
         sums = []
         for c in _blocks(x):
-            rows, g = _rows(x_by_c[c]), _rows(g_by_c[c])
+            rows, g = _rows(x_by_c[c], ctx.dtype), _rows(g_by_c[c], ctx.dtype)
             sum_g = g.sum(-1, keepdim=True)
             sum_gx = (rows - s[c, None]).mul_(g).sum(-1, keepdim=True).div_(divisor[c, None])  # sum g x_hat
             sums.append((sum_g, sum_gx))
@@ -201,12 +202,43 @@ class _Normalize(torch.autograd.Function):
 _Measured = tuple[Tensor, Tensor, tuple[Tensor, ...], tuple[Tensor, ...]]
 
 
+def _forward(
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    statistic: Statistic,
+    deviation: Deviation,
+    eps: float,
+    dtype: torch.dtype,
+) -> tuple[Tensor, Tensor, Tensor, tuple[Tensor, ...], tuple[Tensor, ...]]:
+    """y, S and D ``(C,)`` and what their subgradients need, ``(C, 1)``, computed in a wide dtype."""
+    x_by_c, (y, y_by_c) = _by_channel(x), _new_by_channel(x)
+    measured = []
+    for c in _blocks(x):
+        rows = _rows(x_by_c[c], dtype)
+        block = _measure(rows, statistic, deviation)
+        # First the difference: the sample that is S becomes the bias exactly, and ReLU's share is exact.
+        y_rows = rows - block[0]
+        scale = denominator(deviation, block[1], eps).reciprocal()
+        y_rows.mul_(scale if weight is None else scale * weight[c, None])
+        y_by_c[c].copy_((y_rows if bias is None else y_rows.add_(bias[c, None])).view(y_by_c[c].shape))
+        measured.append(block)
+    return _finish_by_channel(y, y_by_c), *_gather(measured)
+
+
+def _is_large(x: Tensor, d: Tensor) -> bool:
+    """Whether some D of finite samples may not be what float32 makes of it."""
+    far = ~(d < _LARGE)
+    return bool(far.any()) and bool(x.transpose(0, 1)[far].flatten(1).isfinite().all(1).any())
+
+
 def _measure(rows: Tensor, statistic: Statistic, deviation: Deviation) -> _Measured:
     """S and D of a block of channels, and what their subgradients need beside the samples; all ``(c, 1)``."""
     orders = OrderStatistics(rows, statistic, deviation)
     s, saved_s = statistic.evaluate(rows, orders)
     d, saved_d = deviation.evaluate(rows, orders)
-    return s, d, saved_s, saved_d
+    spoilt = rows.mul(0.0).sum(-1, keepdim=True)  # NaN where a sample is not finite, else 0
+    return s + spoilt, d + spoilt, saved_s, saved_d
 
 
 def _gather(blocks: list[_Measured]) -> _Measured:

@@ -7,8 +7,12 @@ convolution's kernel. The inputs h of a column are summed over the batch and, fo
 * ``patch``: over the positions that the tap really visits, padding included, one number a tap. Equal to ``channel``
   where padding is circular, the stride 1 and the output as large as the input.
 
-Sums run over images first, in float32 at least, and over a convolution's map of sums in float64: the map is smaller
-than the data by the size of the batch, so telling taps apart costs next to nothing.
+Sums run over images first and are float64 from there on. A convolution's map of sums is smaller than the data by the
+size of the batch, so telling taps apart costs next to nothing.
+
+The variance will be a difference of these sums, so the squares must not be rounded to float32 where the mean is
+thousands of deviations from 0: over images differences from the mean and their squares are added up, in the precision
+of the data (float32 at least), and what the mean itself adds in float64.
 """
 
 import torch
@@ -31,8 +35,8 @@ def input_sums(layer: nn.Linear | Conv, x: Tensor, statistics: str) -> tuple[Ten
         statistics: ``channel`` or ``patch``; without meaning for a linear layer.
 
     Returns:
-        (sums, rows): sums of shape (2, columns) with columns = in_features, or C, or C * taps (the taps of a channel
-        together), in float64 where maps were summed; rows is the number of terms of each sum.
+        (sums, rows): sums of shape (2, columns) in float64 with columns = in_features, or C, or C * taps (the taps of
+        a channel together); rows is the number of terms of each sum.
     """
     if isinstance(layer, nn.Linear):
         matrix = x if x.dim() == 2 else x.reshape(-1, x.shape[-1])
@@ -50,16 +54,23 @@ def input_sums(layer: nn.Linear | Conv, x: Tensor, statistics: str) -> tuple[Ten
 
 def _maps(x: Tensor) -> Tensor:
     """(N, C, *spatial) -> (2, C, *spatial) in float64: values and squares, summed over images."""
-    return _column_sums(x.flatten(1)).double().unflatten(1, x.shape[1:])
+    return _column_sums(x.flatten(1)).unflatten(1, x.shape[1:])
 
 
 def _column_sums(matrix: Tensor) -> Tensor:
-    """(rows, columns) -> (2, columns): sums of values and of squares, in float32 at least."""
+    """(rows, columns) -> (2, columns) in float64: sums of values and of squares."""
+    rows = matrix.shape[0]
+    if rows <= 1:
+        matrix = matrix.double()
+        return torch.stack((matrix.sum(0), matrix.square().sum(0)))
     if matrix.dtype in (torch.float16, torch.bfloat16):
         matrix = matrix.float()
-    if matrix.shape[0] == 1:
-        return torch.cat((matrix, matrix * matrix))
-    return torch.stack((matrix.sum(0), (matrix * matrix).sum(0)))
+    centre = matrix.mean(0)
+    centred = matrix - centre
+    rest, squares = centred.sum(0).double(), centred.mul_(centred).sum(0).double()
+    centre = centre.double()
+    shift = rows * centre
+    return torch.stack((shift + rest, squares + centre * (shift + 2 * rest)))
 
 
 def _sums_by_taps(layer: Conv, maps: Tensor) -> tuple[Tensor, int]:

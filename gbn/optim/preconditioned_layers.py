@@ -74,7 +74,7 @@ class PreconditionedLayer:
                     self.images += x.shape[0]
                     return
         sums, rows = input_sums(module, x.detach(), self.statistics)  # type: ignore[arg-type]
-        self.sums = sums if self.sums is None else self.sums.double() + sums
+        self.sums = sums if self.sums is None else self.sums + sums
         self.rows += rows
         self.images += x.shape[0] if x.dim() > max(1, self.weight.dim() - 1) else 1
 

@@ -54,13 +54,12 @@ class BatchNormPreconditioner:
         preconditioner.remove()
 
     Works with any optimizer (Adam undoes part of it), at any batch size, with gradient accumulation (all forward
-    passes since the last call count), automatic mixed precision (moments are float32 sums, float64 from there on),
-    groups, ``channels_last``, tied weights and layers that are called several times, and a compiled model, if the
-    preconditioner is made before its first call. Where ``torch.distributed`` runs, sums are added up over the
-    processes, so that every process must call the same layers; sharded parameters are not supported. Layers that
-    were not called as modules since the last step, transposed convolutions, frozen layers and layers without a
-    gradient keep the gradients that they have. Nothing here waits for a GPU. A recomputed forward pass
-    (activation checkpointing) is counted twice.
+    passes since the last call count), automatic mixed precision (moments are float64), groups, ``channels_last``,
+    tied weights and layers that are called several times, and a compiled model, if the preconditioner is made before
+    its first call. Where ``torch.distributed`` runs, sums are added up over the processes, so that every process must
+    call the same layers; sharded parameters are not supported. Layers that were not called as modules since the last
+    step, transposed convolutions, frozen layers and layers without a gradient keep the gradients that they have.
+    Nothing here waits for a GPU. A recomputed forward pass (activation checkpointing) is counted twice.
 
     On the CPU in float32 compiled code does the work, chosen when the preconditioner is made
     (:func:`gbn.kernels.selected`); results are those of torch's operations to rounding.
@@ -164,7 +163,7 @@ class BatchNormPreconditioner:
 
     def _absorb(self, device: torch.device) -> Factors:
         self._moments.to(device)
-        sums = torch.cat([layer.sums_on(device) for layer in self._layers], dim=1).double()
+        sums = torch.cat([layer.sums_on(device) for layer in self._layers], dim=1)
         counted = tuple((layer.rows, self._terms(layer)) for layer in self._layers)
         add_up: Callable[[Tensor], None] | None = None
         if self._distributed():

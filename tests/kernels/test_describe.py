@@ -137,7 +137,7 @@ def test_float32_with_a_large_offset(name: str, parameters: dict[str, Any]) -> N
 
 
 @pytest.mark.parametrize(("name", "parameters"), cases())
-def test_nan_and_inf_stay_in_their_row(name: str, parameters: dict[str, Any]) -> None:
+def test_nan_and_inf_spoil_their_row(name: str, parameters: dict[str, Any]) -> None:
     pair = risk.quadrangle(name, **parameters)
     rows = rows_of("plain", 30)
     plan = lower(pair.S, pair.D, 30)
@@ -146,8 +146,6 @@ def test_nan_and_inf_stay_in_their_row(name: str, parameters: dict[str, Any]) ->
         spoilt = rows.clone()
         spoilt[1, 7] = bad
         found = describe(spoilt, plan)
-        assert not torch.cat([found[0][1:2], found[1][1:2]]).isfinite().all()
-        if bad != bad:
-            assert all(t[1].isnan().all() for t in found)
+        assert all(t[1].isnan().all() for t in found)
         for ours, want in zip(found, clean, strict=True):
             torch.testing.assert_close(ours[[0, 2, 3, 4]], want[[0, 2, 3, 4]], rtol=0, atol=0)

@@ -11,7 +11,7 @@ from gbn.kernels.plan import HEAD, POINT
 from .compiling import compiled
 from .memory import ahead, floats, halves
 from .record import merge
-from .simd import LANES
+from .simd import LANES, bits_of_float, float_of_bits
 
 __all__ = ["Call", "affine", "divisor", "gradients", "tensor", "weigh"]
 
@@ -77,6 +77,9 @@ class Call(IntEnum):
 _ZERO = np.float32(0.0)
 _ONE = np.float32(1.0)
 
+#: From here on a channel is measured in a unit of its own: the square of 1 / D' would vanish in float32.
+_FAR = 2.0**60
+
 
 @compiled
 def tensor(address, kind):
@@ -91,31 +94,49 @@ def divisor(d, eps, root):
 
 
 @compiled
+def _unit(by):
+    """A power of two near 1 / by where that is very small, else 1."""
+    if by > _FAR:
+        exponent = min(bits_of_float(np.float32(by)) >> 23, 253)
+        return float_of_bits((254 - exponent) << 23)
+    return _ONE
+
+
+@compiled
 def affine(a, table, j, c, by):
-    """Write S, scale and bias of channel c to lane j of the table; return them."""
+    """S, scale, bias and unit of channel c: ``(x unit - S unit) scale + bias``.
+
+    In that unit x - S and what it is multiplied with stay within float32. To lane j of the table go -S unit, scale,
+    bias and unit.
+    """
     s, scale, offset = floats(a[S])[c], _ONE, _ZERO
+    unit = _unit(by)
     if a[WEIGHT] != 0:
         scale = floats(a[WEIGHT])[c]
     if a[BIAS] != 0:
         offset = floats(a[BIAS])[c]
-    scale = np.float32(scale / by)
-    table[j], table[LANES + j], table[2 * LANES + j] = s, scale, offset
-    return s, scale, offset
+    scale = np.float32(scale / (by * unit))
+    table[j], table[LANES + j], table[2 * LANES + j], table[3 * LANES + j] = -s * unit, scale, offset, unit
+    return s, scale, offset, unit
 
 
 @compiled
-def gradients(a, c, d, by, scale, sum_g, sum_gu, merged):
+def gradients(a, c, d, by, scale, unit, sum_g, sum_gu, merged):
     """Write the gradients to gain and bias, and the merged record that dx is made of."""
-    floats(a[DWEIGHT])[c] = sum_gu / by
+    floats(a[DWEIGHT])[c] = sum_gu / (by * unit)
     floats(a[DBIAS])[c] = sum_g
-    weigh(a, c, d, by, scale, sum_g, sum_gu, merged)
+    weigh(a, c, d, by, scale, unit, sum_g, sum_gu, merged)
 
 
 @compiled
-def weigh(a, c, d, by, scale, sum_g, sum_gu, merged):
-    """Write the merged record of channel c, given sums of g and g (x - S) whose gain is but for the scale in them."""
+def weigh(a, c, d, by, scale, unit, sum_g, sum_gu, merged):
+    """Write the merged record of channel c, given sums of g and g (x - S) whose gain is but for the scale in them.
+
+    The second sum is in the channel's unit, as is the scale (:func:`affine`).
+    """
     root = a[ROOT] != 0
-    sum_gx = sum_gu / by
+    sum_gx = sum_gu / (by * unit)
     slope = d / by if root else 1.0
+    factor = -np.float64(scale) * unit
     record = ahead(floats(a[RECORD]), c * (HEAD + POINT * a[POINTS]))
-    merge(record, a[POINTS], a[S_POINTS], -scale * sum_g, -scale * slope * sum_gx, merged)
+    merge(record, a[POINTS], a[S_POINTS], factor * sum_g, factor * slope * sum_gx, unit, merged)

@@ -1,6 +1,7 @@
 """The passes over one channel that write a result, y or dx, and the one that reduces the cotangent.
 
-A channel is read from a view (:mod:`.search`) and written to another: where it lies, or a row of scratch.
+A channel is read from a view (:mod:`.search`) and written to another: where it lies, or a row of scratch. Distances
+from S are taken in the channel's unit (:func:`.call.affine`), and so is the scale.
 
 With instance enhancement (:mod:`.gate`) each plane has a gain of its own. Arguments that are None without it leave no
 trace in the compiled code.
@@ -34,13 +35,13 @@ def _put(target, place, value, past):
 
 @compiled
 def normalize(
-    source, start, stride, target, begin, step, planes, length, s, scale, bias, relu, past, gains=None
+    source, start, stride, target, begin, step, planes, length, s, unit, scale, bias, relu, past, gains=None
 ):
     """``(x - S) scale + bias``, then the ReLU: first the difference, so the sample that is S gives the bias.
 
     ``gains`` replaces the scale by one a plane; one number beyond the last plane's is read.
     """
-    shift, factor, offset, zero = splat(s), splat(scale), splat(bias), splat(_ZERO)
+    k, shift, factor, offset, zero = splat(unit), splat(-s * unit), splat(scale), splat(bias), splat(_ZERO)
     if gains is not None:
         factor = splat(gains[0])
     floor = zero if relu else splat(-_INF)
@@ -48,7 +49,7 @@ def normalize(
         # one run into short ones: a loop over each of them would cost more than its few vectors
         write, end, plane = begin, begin + length, 0
         for i in range(start, start + planes * length, LANES):
-            y = fma(load(source, i) - shift, factor, offset)
+            y = fma(fma(load(source, i), k, shift), factor, offset)
             _put(target, write, maximum(floor, y), past)
             write += LANES
             if write == end:
@@ -66,16 +67,16 @@ def normalize(
         whole = length // LANES * LANES
         for i in range(0, whole, LANES):
             prefetch(source, read + i + stride)
-            y = fma(load(source, read + i) - shift, factor, offset)
+            y = fma(fma(load(source, read + i), k, shift), factor, offset)
             _put(target, write + i, maximum(floor, y), past)
         if whole < length:
             left = length - whole
-            y = fma(load_first(source, read + whole, left, zero) - shift, factor, offset)
+            y = fma(fma(load_first(source, read + whole, left, zero), k, shift), factor, offset)
             store_first(target, write + whole, left, maximum(floor, y))
 
 
 @compiled
-def reduce_together(x, start, g, begin, planes, length, shift, offset, relu, rows):
+def reduce_together(x, start, g, begin, planes, length, k, shift, offset, relu, rows):
     """:func:`reduce` of short planes side by side, 16 at a time: adding up their lanes costs a third so."""
     gains, sums, products, squares = rows
     zero = splat(_ZERO)
@@ -87,8 +88,8 @@ def reduce_together(x, start, g, begin, planes, length, shift, offset, relu, row
             first = (plane + j) * length
             a, b = zero, zero
             for i in range(first, first + length, LANES):
-                u = load(x, start + i) - shift
-                passed = where(fma(u, factor, offset) > floor, load(g, begin + i), zero)
+                u = fma(load(x, start + i), k, shift)
+                passed = where(fma(u, factor, offset) <= floor, zero, load(g, begin + i))
                 a = a + passed
                 b = fma(passed, u, b)
             store(squares, j * LANES, a)
@@ -98,18 +99,19 @@ def reduce_together(x, start, g, begin, planes, length, shift, offset, relu, row
 
 
 @compiled
-def reduce(x, start, stride, g, begin, step, planes, length, s, scale, bias, relu, rows=None):
+def reduce(x, start, stride, g, begin, step, planes, length, s, unit, scale, bias, relu, rows=None):
     """Sums of g and of g (x - S) where the ReLU, if any, lets the value through.
 
     ``rows`` is (gains, sums, products, scratch of two squares), a number a plane each: the sums go there, and the
     result is 0.
     """
-    shift, factor, offset, zero = splat(s), splat(scale), splat(bias), splat(_ZERO)
+    k, shift, factor, offset, zero = splat(unit), splat(-s * unit), splat(scale), splat(bias), splat(_ZERO)
+    nothing = splat(s)
     sums, products = zeros64(), zeros64()
     together = 0
     if rows is not None and stride == step == length and length % LANES == 0 and length <= PIECE:
         together = planes // LANES * LANES
-        reduce_together(x, start, g, begin, together, length, shift, offset, relu, rows)
+        reduce_together(x, start, g, begin, together, length, k, shift, offset, relu, rows)
     for plane in range(together, planes):
         row_sum, row_product = np.float64(0.0), np.float64(0.0)
         if rows is not None:
@@ -124,8 +126,8 @@ def reduce(x, start, stride, g, begin, step, planes, length, s, scale, bias, rel
                 for i in range(piece, whole, LANES):
                     prefetch(x, read + i + stride)
                     prefetch(g, other + i + step)
-                    u = load(x, read + i) - shift
-                    passed = where(fma(u, factor, offset) > zero, load(g, other + i), zero)
+                    u = fma(load(x, read + i), k, shift)
+                    passed = where(fma(u, factor, offset) <= zero, zero, load(g, other + i))
                     a = a + passed
                     b = fma(passed, u, b)
             else:
@@ -134,13 +136,13 @@ def reduce(x, start, stride, g, begin, step, planes, length, s, scale, bias, rel
                     prefetch(g, other + i + step)
                     passed = load(g, other + i)
                     a = a + passed
-                    b = fma(passed, load(x, read + i) - shift, b)
+                    b = fma(passed, fma(load(x, read + i), k, shift), b)
             if whole < stop:
                 left = stop - whole
-                u = load_first(x, read + whole, left, shift) - shift
+                u = fma(load_first(x, read + whole, left, nothing), k, shift)
                 passed = load_first(g, other + whole, left, zero)
                 if relu:
-                    passed = where(fma(u, factor, offset) > zero, passed, zero)
+                    passed = where(fma(u, factor, offset) <= zero, zero, passed)
                 a = a + passed
                 b = fma(passed, u, b)
             if rows is None:
@@ -172,15 +174,15 @@ def _step(v, value, slot):
 
 
 @inlined
-def _bend(v, value, merged, j):
+def _bend(v, k, value, merged, j):
     """Add breakpoint j's bend."""
     place = HEAD + POINT * j
-    cut = minimum(maximum(v - splat(merged[place]), splat(_ZERO)), splat(merged[place + 4]))
+    cut = minimum(maximum((v - splat(merged[place])) * k, splat(_ZERO)), splat(merged[place + 4]))
     return fma(cut, splat(merged[place + 3]), value)
 
 
 @inlined
-def _gradient(v, u, passed, factor, base, slope, slots, merged, points, bends):
+def _gradient(v, k, u, passed, factor, base, slope, slots, merged, points, bends):
     """dx of one vector: the first three breakpoints from registers, the others from memory."""
     value = fma(slope, u, fma(passed, factor, base))
     value = _step(v, value, slots[0])
@@ -189,7 +191,7 @@ def _gradient(v, u, passed, factor, base, slope, slots, merged, points, bends):
     for j in range(3, points):
         value = _step(v, value, _slot(merged, points, j))
     for j in range(bends):
-        value = _bend(v, value, merged, j)
+        value = _bend(v, k, value, merged, j)
     if merged[3] != 0.0:
         value = fma(exp(v - splat(merged[2])), splat(merged[3]), value)
     return value
@@ -209,6 +211,7 @@ def differentiate(
     planes,
     length,
     s,
+    unit,
     scale,
     bias,
     relu,
@@ -222,21 +225,21 @@ def differentiate(
 
     ``rows`` is (gains, pulls), a number a plane each, and one beyond: gains replace the scale, a pull is added.
     """
-    shift, factor, offset, zero = splat(s), splat(scale), splat(bias), splat(_ZERO)
-    base, slope = splat(merged[0]), splat(merged[1])
+    k, shift, gain, offset, zero = splat(unit), splat(-s * unit), splat(scale), splat(bias), splat(_ZERO)
+    base, slope, nothing = splat(merged[0]), splat(merged[1]), splat(s)
     if rows is not None:
-        factor, base = splat(rows[0][0]), splat(merged[0] + rows[1][0])
+        gain, base = splat(rows[0][0]), splat(merged[0] + rows[1][0])
     slots = (_slot(merged, points, 0), _slot(merged, points, 1), _slot(merged, points, 2))
     floor = zero if relu else splat(-_INF)
     offset = offset if relu else zero
-    scaled = factor if relu else zero
+    factor, scaled = gain * k, gain if relu else zero
     if stride == length and length % LANES == 0:
         out, end, plane = write, write + length, 0
         for i in range(start, start + planes * length, LANES):
             v = load(x, i)
-            u = v - shift
-            passed = where(fma(u, scaled, offset) > floor, load(g, begin + i - start), zero)
-            value = _gradient(v, u, passed, factor, base, slope, slots, merged, points, bends)
+            u = fma(v, k, shift)
+            passed = where(fma(u, scaled, offset) <= floor, zero, load(g, begin + i - start))
+            value = _gradient(v, k, u, passed, factor, base, slope, slots, merged, points, bends)
             _put(target, out, value, past)
             out += LANES
             if out == end:
@@ -244,13 +247,13 @@ def differentiate(
                 end += jump
                 if rows is not None:
                     plane += 1
-                    factor, base = splat(rows[0][plane]), splat(merged[0] + rows[1][plane])
-                    scaled = factor if relu else zero
+                    gain, base = splat(rows[0][plane]), splat(merged[0] + rows[1][plane])
+                    factor, scaled = gain * k, gain if relu else zero
         return
     for plane in range(planes):
         if rows is not None:
-            factor, base = splat(rows[0][plane]), splat(merged[0] + rows[1][plane])
-            scaled = factor if relu else zero
+            gain, base = splat(rows[0][plane]), splat(merged[0] + rows[1][plane])
+            factor, scaled = gain * k, gain if relu else zero
         read = start + plane * stride
         other = begin + plane * step
         out = write + plane * jump
@@ -259,14 +262,14 @@ def differentiate(
             prefetch(x, read + i + stride)
             prefetch(g, other + i + step)
             v = load(x, read + i)
-            u = v - shift
-            passed = where(fma(u, scaled, offset) > floor, load(g, other + i), zero)
-            value = _gradient(v, u, passed, factor, base, slope, slots, merged, points, bends)
+            u = fma(v, k, shift)
+            passed = where(fma(u, scaled, offset) <= floor, zero, load(g, other + i))
+            value = _gradient(v, k, u, passed, factor, base, slope, slots, merged, points, bends)
             _put(target, out + i, value, past)
         if whole < length:
             left = length - whole
-            v = load_first(x, read + whole, left, shift)
-            u = v - shift
-            passed = where(fma(u, scaled, offset) > floor, load_first(g, other + whole, left, zero), zero)
-            value = _gradient(v, u, passed, factor, base, slope, slots, merged, points, bends)
+            v = load_first(x, read + whole, left, nothing)
+            u = fma(v, k, shift)
+            passed = where(fma(u, scaled, offset) <= floor, zero, load_first(g, other + whole, left, zero))
+            value = _gradient(v, k, u, passed, factor, base, slope, slots, merged, points, bends)
             store_first(target, out + whole, left, value)

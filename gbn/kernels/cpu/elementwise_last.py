@@ -2,7 +2,8 @@
 
 Threads share positions, not channels, of which there may be fewer than 16 for each.
 
-Numbers of a channel stand in tables of 16, one a lane: S, scale, bias, and the merged record in rows of 16.
+Numbers of a channel stand in tables of 16, one a lane: those of :func:`.call.affine`, and the merged record in rows
+of 16.
 
 With instance enhancement (:mod:`.gate`) a span holds whole pieces of images, and each image has gains of its own.
 Arguments that are None without it leave no trace in the compiled code.
@@ -37,6 +38,7 @@ def normalize_last(source, target, span, channels, c, many, table, relu, short, 
     ``rows`` is (gains, pieces of an image, positions of an image); the span is then one of pieces.
     """
     shift, factor, offset = load(table, 0), load(table, LANES), load(table, 2 * LANES)
+    unit = load(table, 3 * LANES)
     floor = splat(_ZERO) if relu else splat(-_INF)
     if rows is not None:
         gains, pieces, length = rows
@@ -44,11 +46,11 @@ def normalize_last(source, target, span, channels, c, many, table, relu, short, 
             factor = load_first(gains, k // pieces * channels + c, many, splat(_ZERO))
             begin, end = piece_of(k, pieces, length)
             for place in range(c + begin * channels, c + end * channels, channels):
-                y = fma(load_part(source, place, many, short) - shift, factor, offset)
+                y = fma(fma(load_part(source, place, many, short), unit, shift), factor, offset)
                 store_part(target, place, many, maximum(floor, y), short)
         return
     for place in range(c + span[0] * channels, c + span[1] * channels, channels):
-        y = fma(load_part(source, place, many, short) - shift, factor, offset)
+        y = fma(fma(load_part(source, place, many, short), unit, shift), factor, offset)
         store_part(target, place, many, maximum(floor, y), short)
 
 
@@ -59,7 +61,7 @@ def reduce_rows_last(x, g, span, channels, c, many, table, relu, short, rows, ga
     ``rows`` is (means, pieces of an image, positions of an image, sums, products), ``gate`` 16 weights and 16 biases.
     """
     means, pieces, length, sums, products = rows
-    shift, scale, zero = load(table, 0), load(table, LANES), splat(_ZERO)
+    shift, scale, unit, zero = load(table, 0), load(table, LANES), load(table, 3 * LANES), splat(_ZERO)
     floor = zero if relu else splat(-_INF)
     offset = load(table, 2 * LANES) if relu else zero
     for k in range(span[0], span[1]):
@@ -71,8 +73,8 @@ def reduce_rows_last(x, g, span, channels, c, many, table, relu, short, rows, ga
             a, b = zero, zero
             for i in range(piece, min(piece + _PIECE, end)):
                 place = c + i * channels
-                u = load_part(x, place, many, short) - shift
-                passed = where(fma(u, factor, offset) > floor, load_part(g, place, many, short), zero)
+                u = fma(load_part(x, place, many, short), unit, shift)
+                passed = where(fma(u, factor, offset) <= floor, zero, load_part(g, place, many, short))
                 a = a + passed
                 b = fma(passed, u, b)
             totals = totals + widen(a)
@@ -85,6 +87,7 @@ def reduce_rows_last(x, g, span, channels, c, many, table, relu, short, rows, ga
 def reduce_last(x, g, span, channels, c, many, table, relu, short, sums):
     """Sums of g, and behind them of g (x - S), where the ReLU lets the value through, to 2 x 16 doubles."""
     shift, factor, offset, zero = load(table, 0), load(table, LANES), load(table, 2 * LANES), splat(_ZERO)
+    unit = load(table, 3 * LANES)
     floor = zero if relu else splat(-_INF)
     factor = factor if relu else zero
     offset = offset if relu else zero
@@ -93,8 +96,8 @@ def reduce_last(x, g, span, channels, c, many, table, relu, short, sums):
         a, b = zero, zero
         for i in range(piece, min(piece + _PIECE, span[1])):
             place = c + i * channels
-            u = load_part(x, place, many, short) - shift
-            passed = where(fma(u, factor, offset) > floor, load_part(g, place, many, short), zero)
+            u = fma(load_part(x, place, many, short), unit, shift)
+            passed = where(fma(u, factor, offset) <= floor, zero, load_part(g, place, many, short))
             a = a + passed
             b = fma(passed, u, b)
         totals = totals + widen(a)
@@ -104,7 +107,7 @@ def reduce_last(x, g, span, channels, c, many, table, relu, short, sums):
 
 
 @inlined
-def _at_points(v, value, record, points, bends):
+def _at_points(v, unit, value, record, points, bends):
     """Add what each breakpoint contributes to each lane; ``record`` holds rows of 16."""
     for j in range(points):
         place = LANES * (HEAD + POINT * j)
@@ -112,22 +115,22 @@ def _at_points(v, value, record, points, bends):
         value = where(v > b, value + load(record, place + 2 * LANES), value)
         value = where(v == b, value + load(record, place + LANES), value)
         if j < bends:
-            cut = minimum(maximum(v - b, splat(_ZERO)), load(record, place + 4 * LANES))
+            cut = minimum(maximum((v - b) * unit, splat(_ZERO)), load(record, place + 4 * LANES))
             value = fma(cut, load(record, place + 3 * LANES), value)
     return value
 
 
 @inlined
 def _differentiate(
-    x, g, target, place, many, shift, factor, scaled, offset, floor, base, record, rest, short
+    x, g, target, place, many, unit, shift, factor, scaled, offset, floor, base, record, rest, short
 ):
     """dx of 16 channels at one position."""
     points, bends, exponential = rest
     v = load_part(x, place, many, short)
-    u = v - shift
-    passed = where(fma(u, scaled, offset) > floor, load_part(g, place, many, short), splat(_ZERO))
+    u = fma(v, unit, shift)
+    passed = where(fma(u, scaled, offset) <= floor, splat(_ZERO), load_part(g, place, many, short))
     value = fma(load(record, LANES), u, fma(passed, factor, base))
-    value = _at_points(v, value, record, points, bends)
+    value = _at_points(v, unit, value, record, points, bends)
     if exponential:
         value = fma(exp(v - load(record, 2 * LANES)), load(record, 3 * LANES), value)
     store_part(target, place, many, value, short)
@@ -142,26 +145,27 @@ def differentiate_last(
     ``rows`` is (gains, pulls, pieces of an image, positions of an image), gains and pulls at the first piece of each
     image; the span is then one of pieces.
     """
-    shift, factor, offset, zero = load(table, 0), load(table, LANES), load(table, 2 * LANES), splat(_ZERO)
-    base = load(record, 0)
+    shift, gain, offset, zero = load(table, 0), load(table, LANES), load(table, 2 * LANES), splat(_ZERO)
+    unit, base = load(table, 3 * LANES), load(record, 0)
     floor = zero if relu else splat(-_INF)
-    scaled = factor if relu else zero
+    factor, scaled = gain * unit, gain if relu else zero
     offset = offset if relu else zero
     rest = points, bends, exponential
     if rows is not None:
         gains, pulls, pieces, length = rows
         for k in range(span[0], span[1]):
             first = k // pieces * pieces * channels + c
-            factor = load_first(gains, first, many, zero)
-            scaled = factor if relu else zero
+            gain = load_first(gains, first, many, zero)
+            factor, scaled = gain * unit, gain if relu else zero
             base = load(record, 0) + load_first(pulls, first, many, zero)
             begin, end = piece_of(k, pieces, length)
             for place in range(c + begin * channels, c + end * channels, channels):
                 _differentiate(
-                    x, g, target, place, many, shift, factor, scaled, offset, floor, base, record, rest, short
-                )
+                    x, g, target, place, many, unit, shift, factor, scaled, offset, floor, base, record,
+                    rest, short,
+                )  # fmt: skip
         return
     for place in range(c + span[0] * channels, c + span[1] * channels, channels):
         _differentiate(
-            x, g, target, place, many, shift, factor, scaled, offset, floor, base, record, rest, short
+            x, g, target, place, many, unit, shift, factor, scaled, offset, floor, base, record, rest, short
         )

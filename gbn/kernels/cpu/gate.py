@@ -7,7 +7,8 @@ With r0 and r1 the row's sums of g and of g (x - S) where the ReLU lets the valu
     dbias = sum r0          dweight = sum delta r1 / D'          da = scale r1 delta (1 - delta)
     dgate_bias = sum da     dgate_weight = sum da m              dx += gate_weight da / (values of a row)
 
-and what S and D move is weighed with sums of gain r0 and gain r1. Rows are worked on 16 at a time: images of one
+and what S and D move is weighed with sums of gain r0 and gain r1. Where the channel has a unit of its own
+(:func:`.call.affine`), gain, scale, D' and r1 are in that unit. Rows are worked on 16 at a time: images of one
 channel (PLANES, where numbers of rows lie as (C, N)) or channels of one image (LAST, as (N, C)).
 """
 
@@ -67,13 +68,13 @@ def open_gate(m, slope, offset):
 
 
 @compiled
-def row_means(x, start, planes, stride, length, s, means, step, square):
+def row_means(x, start, planes, stride, length, s, unit, means, step, square):
     """Write the mean of each plane, ``step`` apart; of differences from s first, which leaves an offset exact.
 
     ``square`` is scratch of 16 x 16.
     """
-    shift = splat(s)
-    each = 1.0 / length
+    k, shift, nothing = splat(unit), splat(-s * unit), splat(s)
+    each = 1.0 / (length * np.float64(unit))
     together = 0
     if stride == length and length % LANES == 0 and length <= PIECE:
         # short planes: adding up the lanes of 16 at a time costs a third
@@ -81,11 +82,11 @@ def row_means(x, start, planes, stride, length, s, means, step, square):
     for plane in range(0, together, LANES):
         for j in range(LANES):
             begin = start + (plane + j) * length
-            sums = load(x, begin) - shift
+            sums = fma(load(x, begin), k, shift)
             for i in range(begin + LANES, begin + length, LANES):
-                sums = sums + (load(x, i) - shift)
+                sums = sums + fma(load(x, i), k, shift)
             store(square, j * LANES, sums)
-        store(square, 0, fma(row_totals(square, 0), splat(each), shift))
+        store(square, 0, fma(row_totals(square, 0), splat(each), nothing))
         for j in range(LANES):
             means[(plane + j) * step] = square[j]
     for plane in range(together, planes):
@@ -96,9 +97,9 @@ def row_means(x, start, planes, stride, length, s, means, step, square):
             whole = begin + (stop - begin) // LANES * LANES
             sums = splat(_ZERO)
             for i in range(begin, whole, LANES):
-                sums = sums + (load(x, i) - shift)
+                sums = sums + fma(load(x, i), k, shift)
             if whole < stop:
-                sums = sums + (load_first(x, whole, stop - whole, shift) - shift)
+                sums = sums + fma(load_first(x, whole, stop - whole, nothing), k, shift)
             found += total_narrow(sums)
         means[plane * step] = np.float64(s) + found * each
 

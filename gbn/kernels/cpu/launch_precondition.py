@@ -39,9 +39,7 @@ def _run(entry: Any, table: int, values: int) -> None:
 
 
 class CompiledSums:
-    """Sums of the inputs of one layer and of their squares, over any number of calls.
-
-    Sums of up to 16 terms are float32, those of them float64.
+    """Sums of the inputs of one layer and of their squares, in float64, over any number of calls.
 
     Args:
         columns: inputs of a linear layer, channels of a convolution.
@@ -140,17 +138,14 @@ class CompiledStep:
 
         Args:
             running: (3, columns of all layers), contiguous float64 on the CPU, changed in place.
-            taken: a layer's sums, (2, columns) on the CPU with columns side by side, its terms a sum, and N of
-                max(m / N, 1); None, 0, 0 if it was not called.
+            taken: a layer's sums, (2, columns) in float64 on the CPU with columns side by side, its terms a sum, and
+                N of max(m / N, 1); None, 0, 0 if it was not called.
         """
-        table, at, kept = self._table, _HEAD, []
+        table, at = self._table, _HEAD
         for sums, rows, terms in taken:
             if sums is None:
                 table[at] = 0
             else:
-                if sums.dtype is not torch.float64:
-                    sums = sums.double()
-                    kept.append(sums)
                 # SUMS, STRIDE, ROWS, TERMS
                 table[at : at + 4] = [sums.data_ptr(), sums.stride(0), rows, terms]
             at += _RECORD

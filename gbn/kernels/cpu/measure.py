@@ -1,6 +1,7 @@
 """S and D of one channel and the record of their derivatives (:mod:`gbn.kernels.plan`), for every pair.
 
-The formulas are those of :mod:`gbn.risk`; scalars are float64. A channel with a NaN gives NaN throughout.
+The formulas are those of :mod:`gbn.risk`; scalars are float64. A channel with a value that is not finite gives NaN
+throughout.
 """
 
 from __future__ import annotations
@@ -280,17 +281,19 @@ def measure(view, plan, room, places, wide, record):
         record[i] = 0.0
     values, below, at = room, places, ahead(places, ranks)
     levels = (values, below, at)
+    whole = True
     if ranks > 0:
         wanted = ahead(integers, INTEGERS)
         whole = select(x, start, planes, stride, length, wanted, ranks, values, below, at, ahead(room, ranks))
-        if not whole:
-            for i in range(HEAD + POINT * integers[POINTS]):
-                record[i] = _NAN
-            return _NAN, _NAN
     mean, variance = np.float64(0.0), np.float64(0.0)
     s_kind, d_kind = integers[S_KIND], integers[D_KIND]
     if s_kind != RANKS or (d_kind != TAILS and d_kind != RANKS):
         mean, variance = sums.about(x, start, planes, stride, length)
+        whole = whole and mean == mean
+    if not whole:
+        for i in range(HEAD + POINT * integers[POINTS]):
+            record[i] = _NAN
+        return _NAN, _NAN
     tail, solved, windows = wide, ahead(wide, 4), ahead(wide, 8)
     tail[0] = values[integers[INTEGERS + ranks + TERM * integers[S_TERMS]]] if d_kind == TAILS else mean
     tail[3] = 0.0

@@ -74,7 +74,7 @@ def scratch_size(n: int, block: int, ranks: int, terms: int, points: int, rows: 
     """Bytes that a thread needs: ``rows`` tensors' worth of a block of channels of n samples, and the searches'."""
     keep = HEAD + POINT * points
     wide = 2 * ranks + 8 + 2 * terms
-    small = LANES * LANES + LANES + keep + 3 * LANES
+    small = LANES * LANES + LANES + keep + 4 * LANES
     return 8 * wide + 4 * (small + rows * block * _width(n) + ranks + room_to_select(n)) + 64
 
 
@@ -102,7 +102,7 @@ def _workspace(a, rows):
     merged = floats(address)
     address += 4 * keep
     table = floats(address)
-    address += 4 * 3 * LANES
+    address += 4 * 4 * LANES
     # whole squares are moved where channels lie side by side
     block = LANES if a[LAYOUT] == LAST else a[BLOCK]
     size = 4 * block * _width_compiled(a[IMAGES] * a[LENGTH])
@@ -142,7 +142,8 @@ def _forward(table_address, gated):
                 source, start, stride = x[0], c * length, channels * length
                 view = (source, start, images, stride, length)
             s[c], d[c] = measure(view, plan, room, places, wide, ahead(records, c * keep))
-            shift, scale, offset = affine(a, table, j, c, divisor(np.float64(d[c]), eps, a[ROOT] != 0))
+            by = divisor(np.float64(d[c]), eps, a[ROOT] != 0)
+            shift, scale, offset, unit = affine(a, table, j, c, by)
             target, begin, step = rows, start, stride
             if direct:
                 target, begin, step = y[0], c * length, channels * length
@@ -150,18 +151,18 @@ def _forward(table_address, gated):
                 means, apart = ahead(floats(a[MEANS]), c * images), 1
                 if layout == LAST:
                     means, apart = ahead(floats(a[MEANS]), c), channels
-                row_means(source, start, images, stride, length, shift, means, apart, stage[0])
+                row_means(source, start, images, stride, length, shift, unit, means, apart, stage[0])
             if layout == PLANES:
                 if gated is None:
                     normalize(
                         source, start, stride, target, begin, step, images, length,
-                        shift, scale, offset, relu, past,
+                        shift, unit, scale, offset, relu, past,
                     )  # fmt: skip
                 else:
                     channel_gains(a, c, scale)
                     normalize(
                         source, start, stride, target, begin, step, images, length,
-                        shift, scale, offset, relu, past, channel_rows(a, c)[1],
+                        shift, unit, scale, offset, relu, past, channel_rows(a, c)[1],
                     )  # fmt: skip
         if gated is not None and layout == LAST:
             lanes_gains(a, c0, many, table)
@@ -208,25 +209,26 @@ def _backward(table_address, gated):
             c = c0 + j
             spread = np.float64(d[c])
             by = divisor(spread, eps, root)
-            shift, scale, offset = affine(a, table, j, c, by)
+            shift, scale, offset, unit = affine(a, table, j, c, by)
             source, other, start, stride, planes, run, apart = rows, others, j * width, length, 1, n, 0
             if as_it_lies:
                 source, other, start, stride = x[0], g[0], c * length, channels * length
                 planes, run, apart = images, length, stride
             if gated is None:
                 sum_g, sum_gu = reduce(
-                    source, start, apart, other, start, apart, planes, run, shift, scale, offset, relu
+                    source, start, apart, other, start, apart, planes, run, shift, unit, scale, offset, relu
                 )
-                gradients(a, c, spread, by, scale, sum_g, sum_gu, merged)
+                gradients(a, c, spread, by, scale, unit, sum_g, sum_gu, merged)
             else:
                 channel_gains(a, c, scale)
                 _, gains, sums, products = channel_rows(a, c)
                 reduce(
-                    source, start, stride, other, start, stride, images, length, shift, scale, offset, relu,
+                    source, start, stride, other, start, stride, images, length,
+                    shift, unit, scale, offset, relu,
                     (gains, sums, products, room),  # which holds two squares where 16 short planes are there
                 )  # fmt: skip
-                sum_g, sum_gu = settle_channel(a, c, by, scale)
-                weigh(a, c, spread, by, scale, sum_g, sum_gu, merged)
+                sum_g, sum_gu = settle_channel(a, c, by * unit, scale)
+                weigh(a, c, spread, by, scale, unit, sum_g, sum_gu, merged)
             if wanted:
                 target, begin, step = rows, start, stride
                 if direct:
@@ -234,12 +236,12 @@ def _backward(table_address, gated):
                 if gated is None:
                     differentiate(
                         source, start, stride, other, start, stride, target, begin, step, images, length,
-                        shift, scale, offset, relu, merged, points, bends, past,
+                        shift, unit, scale, offset, relu, merged, points, bends, past,
                     )  # fmt: skip
                 else:
                     differentiate(
                         source, start, stride, other, start, stride, target, begin, step, images, length,
-                        shift, scale, offset, relu, merged, points, bends, past, (gains, sums),
+                        shift, unit, scale, offset, relu, merged, points, bends, past, (gains, sums),
                     )  # fmt: skip
         if wanted and not direct:
             put_back(dx, shape, c0, many, rows, width, stage[1])

@@ -74,8 +74,8 @@ __all__ = [
 _SPAN = 1 << 18
 _MOST_SPANS = 256
 
-#: Numbers of the table of 16 channels: S, scale, bias of each.
-_TABLE = 3 * LANES
+#: Numbers of the table of 16 channels, four of each (:func:`.call.affine`).
+_TABLE = 4 * LANES
 
 
 def spans_of(values: int) -> int:
@@ -217,7 +217,8 @@ def settle_blocks_gated(table_address):
         for lane in range(many):
             c = first + lane
             by = divisor(np.float64(floats(a[D])[c]), eps, a[ROOT] != 0)
-            floats(a[DWEIGHT])[c] = totals[LANES + lane] / by
+            unit = tables[block * _TABLE + 3 * LANES + lane]
+            floats(a[DWEIGHT])[c] = totals[LANES + lane] / (by * unit)
             floats(a[DBIAS])[c] = totals[2 * LANES + lane]
             floats(a[DGATE_BIAS])[c] = totals[3 * LANES + lane]
             floats(a[DGATE_WEIGHT])[c] = totals[4 * LANES + lane]
@@ -236,21 +237,21 @@ def _merged(a, tables, merged, records, eps, gated):
     for c in range(a[CHANNELS]):
         block, lane = c // LANES, c % LANES
         d = np.float64(floats(a[D])[c])
-        scale = tables[block * _TABLE + LANES + lane]
+        scale, unit = tables[block * _TABLE + LANES + lane], tables[block * _TABLE + 3 * LANES + lane]
         if gated is None:
             sum_g, sum_gu = 0.0, 0.0
             for k in range(a[SPANS]):
                 place = (k * blocks + block) * 2 * LANES + lane
                 sum_g += partial[place]
                 sum_gu += partial[place + LANES]
-            gradients(a, c, d, divisor(d, eps, a[ROOT] != 0), scale, sum_g, sum_gu, merged)
+            gradients(a, c, d, divisor(d, eps, a[ROOT] != 0), scale, unit, sum_g, sum_gu, merged)
         else:
             place = block * TOTALS * LANES + lane
             sum_g, sum_gu = partial[place], partial[place + LANES]
-            weigh(a, c, d, divisor(d, eps, a[ROOT] != 0), scale, sum_g, sum_gu, merged)
+            weigh(a, c, d, divisor(d, eps, a[ROOT] != 0), scale, unit, sum_g, sum_gu, merged)
         for i in range(keep):
             records[(block * keep + i) * LANES + lane] = merged[i]
-        exponential = exponential or merged[3] != 0.0
+        exponential = exponential or abs(merged[3]) > 0.0  # a NaN is not: its exponent could be any
     return exponential
 
 

@@ -1,6 +1,8 @@
 """Compiled parts of batch normalization preconditioning (:mod:`gbn.optim.preconditioning` has the formulas).
 
-* :func:`column_sums`, :func:`plane_sums`: sums of a layer's inputs and of their squares;
+* :func:`column_sums`, :func:`plane_sums`: sums of a layer's inputs and of their squares, in float64 throughout: the
+  variance is a difference of the two, and float32's rounding of squares would be all of it where the mean is
+  thousands of deviations from 0;
 * :func:`absorb`: all layers' running moments, and the factors that come of them;
 * :func:`rewrite`: all layers' gradients, each row of a weight read and written once.
 
@@ -94,9 +96,6 @@ _HEAD, _RECORD = len(Step), len(Record)
 #: Columns that are summed together.
 _TOGETHER = 2 * LANES
 
-#: Terms that are summed in float32 before they go into a float64 sum.
-_SHORT = 16
-
 _TINY = float(np.finfo(np.float64).tiny)
 _ZERO = np.float32(0.0)
 
@@ -126,19 +125,14 @@ def column_sums(table_address):
 
 @compiled
 def _sum_columns(x, rows, columns, c, stride, target):
-    """Thirty-two of them."""
-    sum0, sum1, squares0, squares1 = zeros64(), zeros64(), zeros64(), zeros64()
-    for begin in range(0, rows, _SHORT):
-        s0, s1, q0, q1 = splat(_ZERO), splat(_ZERO), splat(_ZERO), splat(_ZERO)
-        for row in range(begin, min(begin + _SHORT, rows)):
-            place = row * columns + c
-            v0, v1 = load(x, place), load(x, place + LANES)
-            s0, s1 = s0 + v0, s1 + v1
-            q0, q1 = fma(v0, v0, q0), fma(v1, v1, q1)
-        sum0, sum1 = sum0 + widen(s0), sum1 + widen(s1)
-        squares0, squares1 = squares0 + widen(q0), squares1 + widen(q1)
-    store_doubles(target, c, sum0)
-    store_doubles(target, c + LANES, sum1)
+    """Thirty-two."""
+    sums0, sums1, squares0, squares1 = zeros64(), zeros64(), zeros64(), zeros64()
+    for place in range(c, c + rows * columns, columns):
+        v0, v1 = widen(load(x, place)), widen(load(x, place + LANES))
+        sums0, sums1 = sums0 + v0, sums1 + v1
+        squares0, squares1 = squares0 + v0 * v0, squares1 + v1 * v1
+    store_doubles(target, c, sums0)
+    store_doubles(target, c + LANES, sums1)
     store_doubles(target, stride + c, squares0)
     store_doubles(target, stride + c + LANES, squares1)
 
@@ -148,12 +142,9 @@ def _sum_last_columns(x, rows, columns, c, stride, target):
     """Up to sixteen; the target has room for all of these."""
     count = min(LANES, columns - c)
     sums, squares = zeros64(), zeros64()
-    for begin in range(0, rows, _SHORT):
-        s, q = splat(_ZERO), splat(_ZERO)
-        for row in range(begin, min(begin + _SHORT, rows)):
-            v = load_first(x, row * columns + c, count, splat(_ZERO))
-            s, q = s + v, fma(v, v, q)
-        sums, squares = sums + widen(s), squares + widen(q)
+    for place in range(c, c + rows * columns, columns):
+        v = widen(load_first(x, place, count, splat(_ZERO)))
+        sums, squares = sums + v, squares + v * v
     store_doubles(target, c, sums)
     store_doubles(target, stride + c, squares)
 
@@ -171,17 +162,14 @@ def plane_sums(table_address):
         values, squares = zeros64(), zeros64()
         for image in range(a[_IMAGES]):
             start = (image * channels + c) * length
-            for begin in range(0, length, _SHORT * LANES):
-                end = min(begin + _SHORT * LANES, length)
-                s, q = splat(_ZERO), splat(_ZERO)
-                whole = end - (end - begin) % LANES
-                for i in range(begin, whole, LANES):
-                    v = load(x, start + i)
-                    s, q = s + v, fma(v, v, q)
-                if whole < end:
-                    v = load_first(x, start + whole, end - whole, splat(_ZERO))
-                    s, q = s + v, fma(v, v, q)
-                values, squares = values + widen(s), squares + widen(q)
+            end = start + length
+            whole = end - length % LANES
+            for i in range(start, whole, LANES):
+                v = widen(load(x, i))
+                values, squares = values + v, squares + v * v
+            if whole < end:
+                v = widen(load_first(x, whole, end - whole, splat(_ZERO)))
+                values, squares = values + v, squares + v * v
         more = a[_MORE] != 0
         sums[c] = total(values) + (sums[c] if more else 0.0)
         sums[stride + c] = total(squares) + (sums[stride + c] if more else 0.0)
@@ -292,12 +280,12 @@ def _rewrite_rows(a, layer, begin, end):
 @compiled
 def _rewrite_row(row, width, bias, mean, inverse):
     """A row of the weight's gradient; what the bias's changes by."""
-    b, sum0, sum1 = splat(bias), splat(_ZERO), splat(_ZERO)
+    minus_b, sum0, sum1 = splat(-bias), splat(_ZERO), splat(_ZERO)
     j = 0
     while j + 2 * LANES <= width:
         m0, m1 = load(mean, j), load(mean, j + LANES)
-        w0 = (load(row, j) - b * m0) * load(inverse, j)
-        w1 = (load(row, j + LANES) - b * m1) * load(inverse, j + LANES)
+        w0 = fma(minus_b, m0, load(row, j)) * load(inverse, j)
+        w1 = fma(minus_b, m1, load(row, j + LANES)) * load(inverse, j + LANES)
         store(row, j, w0)
         store(row, j + LANES, w1)
         sum0, sum1 = fma(w0, m0, sum0), fma(w1, m1, sum1)
@@ -305,7 +293,8 @@ def _rewrite_row(row, width, bias, mean, inverse):
     while j < width:
         count = min(LANES, width - j)
         m = load_first(mean, j, count, splat(_ZERO))
-        w = (load_first(row, j, count, splat(_ZERO)) - b * m) * load_first(inverse, j, count, splat(_ZERO))
+        w = fma(minus_b, m, load_first(row, j, count, splat(_ZERO)))
+        w = w * load_first(inverse, j, count, splat(_ZERO))
         store_first(row, j, count, w)
         sum0 = fma(w, m, sum0)
         j += LANES

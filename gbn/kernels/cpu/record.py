@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from gbn.kernels.plan import HEAD, POINT
 
 from .compiling import compiled
@@ -21,10 +23,14 @@ def put_point(record, j, b, at, rise, bend, span):
 
 
 @compiled
-def merge(record, points, s_points, s_factor, d_factor, merged):
-    """One record of both derivatives, each times its factor: base, slope, shift, multiple; the points in place."""
+def merge(record, points, s_points, s_factor, d_factor, unit, merged):
+    """One record of both derivatives, each times its factor: base, slope, shift, multiple; the points in place.
+
+    Slopes, bends and spans belong to distances in a channel's unit (:func:`.call.affine`).
+    """
+    size = 1.0 / np.float64(unit)
     merged[0] = record[0] * s_factor + record[2] * d_factor
-    merged[1] = record[1] * s_factor + record[3] * d_factor
+    merged[1] = (record[1] * s_factor + record[3] * d_factor) * size
     merged[2] = record[4]
     merged[3] = record[5] * s_factor + record[6] * d_factor
     for j in range(points):
@@ -33,5 +39,5 @@ def merge(record, points, s_points, s_factor, d_factor, merged):
         merged[place] = record[place]
         merged[place + 1] = record[place + 1] * factor
         merged[place + 2] = record[place + 2] * factor
-        merged[place + 3] = record[place + 3] * factor
-        merged[place + 4] = record[place + 4]
+        merged[place + 3] = record[place + 3] * factor * size
+        merged[place + 4] = record[place + 4] * unit

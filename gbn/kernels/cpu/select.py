@@ -16,18 +16,21 @@ import numpy as np
 
 from .compiling import compiled, inlined
 from .memory import ahead, compress, load, load_first, prefetch, store
-from .search import count_about, count_upto, extent, search
+from .search import count_about, extent, search
 from .simd import (
     LANES,
     as_float,
+    fma,
     highest,
     maximum,
     splat,
     tallied,
     tally,
+    total_narrow,
     where,
     zeros32,
 )
+from .sums import finite
 
 __all__ = ["SLACK", "room_to_select", "select"]
 
@@ -49,6 +52,7 @@ _NEAR, _GROUP = 0.35, 8
 
 _NAN = np.float32(math.nan)
 _INF = np.float32(math.inf)
+_ZERO = np.float32(0.0)
 
 
 def room_to_select(n: int) -> int:
@@ -131,16 +135,15 @@ def _bracket(sample, m, share, ends, place, smaller, extremes, tiny):
 
 
 @inlined
-def _collect_step(v, lower, upper, below, beyond, inside, found):
-    found = compress(inside, found, (v >= lower) & (v <= upper), v)
-    return tally(below, v < lower), tally(beyond, v > upper), found
+def _collect_step(v, lower, upper, below, inside, found):
+    return tally(below, v < lower), compress(inside, found, (v >= lower) & (v <= upper), v)
 
 
 @compiled
 def _collect(x, start, planes, stride, length, low, high, inside):
-    """Copy the values from low to high to ``inside``; return how many, how many lie below, and how many beyond."""
-    lower, upper, nothing = splat(low), splat(high), splat(_NAN)
-    below, beyond = zeros32(), zeros32()
+    """Copy the values from low to high to ``inside``; return how many, how many lie below, and if all are finite."""
+    lower, upper, nothing, zero = splat(low), splat(high), splat(_NAN), splat(_ZERO)
+    below, spoilt = zeros32(), zero  # 0 times a number that is not finite is NaN
     found = 0
     for plane in range(planes):
         begin = start + plane * stride
@@ -148,11 +151,14 @@ def _collect(x, start, planes, stride, length, low, high, inside):
         whole = begin + length // LANES * LANES
         for i in range(begin, whole, LANES):
             prefetch(x, i + stride)
-            below, beyond, found = _collect_step(load(x, i), lower, upper, below, beyond, inside, found)
+            v = load(x, i)
+            spoilt = fma(v, zero, spoilt)
+            below, found = _collect_step(v, lower, upper, below, inside, found)
         if whole < end:
             v = load_first(x, whole, end - whole, nothing)
-            below, beyond, found = _collect_step(v, lower, upper, below, beyond, inside, found)
-    return found, tallied(below), tallied(beyond)
+            spoilt = fma(load_first(x, whole, end - whole, zero), zero, spoilt)
+            below, found = _collect_step(v, lower, upper, below, inside, found)
+    return found, tallied(below), total_narrow(spoilt) == 0.0
 
 
 @compiled
@@ -167,7 +173,7 @@ def select(x, start, planes, stride, length, ranks, places, values, below, at, r
     """The order statistics of ``places`` ranks, how many values lie below each, and how many are equal to it.
 
     ``ranks`` are in order, at least 1, at most the number of values; ``room`` is scratch of :func:`room_to_select`
-    places. Returns False, and selects nothing, where a value is NaN.
+    places. Returns False, and selects nothing, where a value is not finite.
     """
     n = planes * length
     m = 0
@@ -183,7 +189,7 @@ def select(x, start, planes, stride, length, ranks, places, values, below, at, r
             _count_smaller(sample, m, smaller)
         else:
             extremes = extent(sample, 0, 1, 0, m)
-    if m == 0 and count_upto(x, start, planes, stride, length, _INF) < n:  # elsewhere collecting tells
+    if m == 0 and not finite(x, start, planes, stride, length):  # elsewhere collecting tells
         return False
     first = 0
     while first < places:
@@ -197,8 +203,8 @@ def select(x, start, planes, stride, length, ranks, places, values, below, at, r
             for j in range(first, last):
                 _bracket(sample, m, ranks[j] / n, ends, 2 * (j - first), smaller, extremes, tiny)
                 low, high = min(low, ends[2 * (j - first)]), max(high, ends[2 * (j - first) + 1])
-            found, less, beyond = _collect(x, start, planes, stride, length, low, high, inside)
-            if less + found + beyond < n:
+            found, less, whole = _collect(x, start, planes, stride, length, low, high, inside)
+            if not whole:
                 return False
         for j in range(first, last):
             k = ranks[j]

@@ -1,8 +1,9 @@
 """Sums over a channel: one pass each, vectors of float32 within a piece, float64 over the pieces.
 
-Differences are taken from a value near the samples first, so that a common offset cancels exactly. Views are those
-of :mod:`.select`; each step is written once and used for whole vectors and for the rest of a plane, whose missing
-lanes are filled with a value that adds nothing.
+Differences are taken from a value near the samples first, so that a common offset cancels exactly. Where float32
+cannot hold a sum, it is taken once more in a larger unit, so that what is not finite in the end is so in the samples.
+Views are those of :mod:`.select`; each step is written once and used for whole vectors and for the rest of a plane,
+whose missing lanes are filled with a value that adds nothing.
 """
 
 from __future__ import annotations
@@ -24,33 +25,50 @@ from .simd import (
     tallied,
     tally,
     total,
+    total_narrow,
     where,
     widen,
     zeros32,
     zeros64,
 )
 
-__all__ = ["about", "above", "clipped", "exponentials", "moments", "sides", "tail_and_window"]
+__all__ = ["about", "above", "clipped", "exponentials", "finite", "moments", "sides", "tail_and_window"]
 
 #: Samples summed in float32 before the sum goes to float64: 128 additions a lane, whose rounding errors (half an
 #: ulp each, of random sign) stay below 128 x 6e-8 in the worst case and near 7e-7 as they fall.
 PIECE = 128 * LANES
 
+#: A unit in which the largest float32 numbers have squares that float32 can sum, as has all that counts beside them.
+_LARGE = np.float32(2.0**-80)
+
 _NAN = np.float32(math.nan)
+_INF = math.inf
 _ZERO = np.float32(0.0)
+_ONE = np.float32(1.0)
+
+
+@compiled
+def finite(x, start, planes, stride, length):
+    """Whether all samples are: neither infinite nor NaN."""
+    zero = splat(_ZERO)
+    spoilt = zero  # 0 times a number that is not finite is NaN
+    for plane in range(planes):
+        end = start + plane * stride + length
+        for i in range(start + plane * stride, end, LANES):
+            spoilt = fma(load_first(x, i, end - i, zero), zero, spoilt)
+    return total_narrow(spoilt) == 0.0
 
 
 @inlined
-def _moment_step(v, c, s, q):
-    u = v - c
+def _moment_step(v, k, c, s, q):
+    u = fma(v, k, c)
     return s + u, fma(u, u, q)
 
 
 @compiled
-def moments(x, start, planes, stride, length, centre):
-    """Sums of u = x - centre and of its square."""
-    c = splat(centre)
-    zero = splat(_ZERO)
+def _moments(x, start, planes, stride, length, centre, unit):
+    k, c = splat(unit), splat(-centre * unit)
+    zero, nothing = splat(_ZERO), splat(centre)
     sums, squares = zeros64(), zeros64()
     for plane in range(planes):
         end = start + plane * stride + length
@@ -60,17 +78,27 @@ def moments(x, start, planes, stride, length, centre):
             s, q = zero, zero
             for i in range(begin, whole, LANES):
                 prefetch(x, i + stride)
-                s, q = _moment_step(load(x, i), c, s, q)
+                s, q = _moment_step(load(x, i), k, c, s, q)
             if whole < stop:
-                s, q = _moment_step(load_first(x, whole, stop - whole, c), c, s, q)
+                s, q = _moment_step(load_first(x, whole, stop - whole, nothing), k, c, s, q)
             sums = sums + widen(s)
             squares = squares + widen(q)
-    return total(sums), total(squares)
+    size = 1.0 / np.float64(unit)
+    return total(sums) * size, total(squares) * size * size
+
+
+@compiled
+def moments(x, start, planes, stride, length, centre):
+    """Sums of u = x - centre and of its square."""
+    s, q = _moments(x, start, planes, stride, length, centre, _ONE)
+    if not q < _INF:
+        s, q = _moments(x, start, planes, stride, length, centre, _LARGE)
+    return s, q
 
 
 @compiled
 def about(x, start, planes, stride, length):
-    """The mean, in float64, and the mean square about it."""
+    """The mean, in float64, and the mean square about it; NaN where a sample is not finite."""
     n = planes * length
     # a rough centre: the mean of one vector a plane
     near = np.float64(0.0)
@@ -78,6 +106,8 @@ def about(x, start, planes, stride, length):
         near += x[start + plane * stride + plane % length]
     centre = np.float32(near / min(planes, LANES))
     s, q = moments(x, start, planes, stride, length, centre)
+    if not q < _INF:
+        return math.nan, math.nan
     shift = s / n
     if shift * shift > 8.0 * (q / n - shift * shift):
         # the centre was far off: float32's rounding of squares would show in what is left of them
@@ -85,21 +115,20 @@ def about(x, start, planes, stride, length):
         s, q = moments(x, start, planes, stride, length, centre)
         shift = s / n
     variance = q / n - shift * shift
-    return np.float64(centre) + shift, variance if variance > 0.0 or variance != variance else 0.0
+    return np.float64(centre) + shift, max(variance, 0.0)
 
 
 @inlined
-def _side_step(v, c, zero, s, p, q, r):
-    u = v - c
-    part = maximum(zero, u)  # NaN stays
+def _side_step(v, k, c, zero, s, p, q, r):
+    u = fma(v, k, c)
+    part = maximum(u, zero)
     return s + u, p + part, fma(u, u, q), fma(part, part, r)
 
 
 @compiled
-def sides(x, start, planes, stride, length, level):
-    """About a level: sums of u = x - level, of its positive part, and of the squares of both."""
-    c = splat(level)
-    zero = splat(_ZERO)
+def _sides(x, start, planes, stride, length, level, unit):
+    k, c = splat(unit), splat(-level * unit)
+    zero, nothing = splat(_ZERO), splat(level)
     sums, parts, squares, part_squares = zeros64(), zeros64(), zeros64(), zeros64()
     for plane in range(planes):
         end = start + plane * stride + length
@@ -109,30 +138,43 @@ def sides(x, start, planes, stride, length, level):
             s, p, q, r = zero, zero, zero, zero
             for i in range(begin, whole, LANES):
                 prefetch(x, i + stride)
-                s, p, q, r = _side_step(load(x, i), c, zero, s, p, q, r)
+                s, p, q, r = _side_step(load(x, i), k, c, zero, s, p, q, r)
             if whole < stop:
-                s, p, q, r = _side_step(load_first(x, whole, stop - whole, c), c, zero, s, p, q, r)
+                v = load_first(x, whole, stop - whole, nothing)
+                s, p, q, r = _side_step(v, k, c, zero, s, p, q, r)
             sums = sums + widen(s)
             parts = parts + widen(p)
             squares = squares + widen(q)
             part_squares = part_squares + widen(r)
-    return total(sums), total(parts), total(squares), total(part_squares)
-
-
-@inlined
-def _tail_step(v, c, zero, lower, upper, s, p, q, r):
-    u = v - c
-    cut = where(v <= upper, maximum(v - lower, zero), zero)
-    return s + u, p + maximum(zero, u), q + cut, fma(cut, cut, r)
+    size = 1.0 / np.float64(unit)
+    return (
+        total(sums) * size,
+        total(parts) * size,
+        total(squares) * size * size,
+        total(part_squares) * size * size,
+    )
 
 
 @compiled
-def tail_and_window(x, start, planes, stride, length, level, low, high):
-    """Sums of u = x - level and of its positive part; of x - low and its square, where x is in [low, high]."""
-    c = splat(level)
-    zero = splat(_ZERO)
-    lower = splat(low)
-    upper = splat(high)
+def sides(x, start, planes, stride, length, level):
+    """About a level: sums of u = x - level, of its positive part, and of the squares of both."""
+    s, p, q, r = _sides(x, start, planes, stride, length, level, _ONE)
+    if not q < _INF:
+        s, p, q, r = _sides(x, start, planes, stride, length, level, _LARGE)
+    return s, p, q, r
+
+
+@inlined
+def _tail_step(v, k, c, zero, lower, upper, s, p, q, r):
+    u = fma(v, k, c)
+    cut = where(v <= upper, maximum(fma(v, k, lower), zero), zero)
+    return s + u, p + maximum(u, zero), q + cut, fma(cut, cut, r)
+
+
+@compiled
+def _tail_and_window(x, start, planes, stride, length, level, low, high, unit):
+    k, c, lower = splat(unit), splat(-level * unit), splat(-low * unit)
+    zero, nothing, upper = splat(_ZERO), splat(level), splat(high)
     sums, parts, cuts, cut_squares = zeros64(), zeros64(), zeros64(), zeros64()
     for plane in range(planes):
         end = start + plane * stride + length
@@ -142,18 +184,27 @@ def tail_and_window(x, start, planes, stride, length, level, low, high):
             s, p, q, r = zero, zero, zero, zero
             for i in range(begin, whole, LANES):
                 prefetch(x, i + stride)
-                s, p, q, r = _tail_step(load(x, i), c, zero, lower, upper, s, p, q, r)
+                s, p, q, r = _tail_step(load(x, i), k, c, zero, lower, upper, s, p, q, r)
             if whole < stop:
                 real = first(stop - whole)
-                s2, p2, q2, r2 = _tail_step(
-                    load_first(x, whole, stop - whole, c), c, zero, lower, upper, s, p, q, r
-                )
+                v = load_first(x, whole, stop - whole, nothing)
+                s2, p2, q2, r2 = _tail_step(v, k, c, zero, lower, upper, s, p, q, r)
                 s, p, q, r = s2, p2, where(real, q2, q), where(real, r2, r)
             sums = sums + widen(s)
             parts = parts + widen(p)
             cuts = cuts + widen(q)
             cut_squares = cut_squares + widen(r)
-    return total(sums), total(parts), total(cuts), total(cut_squares)
+    size = 1.0 / np.float64(unit)
+    return total(sums) * size, total(parts) * size, total(cuts) * size, total(cut_squares) * size * size
+
+
+@compiled
+def tail_and_window(x, start, planes, stride, length, level, low, high):
+    """Sums of u = x - level and of its positive part; of x - low and its square, where x is in [low, high]."""
+    s, p, q, r = _tail_and_window(x, start, planes, stride, length, level, low, high, _ONE)
+    if not (abs(s) + p + r < _INF):
+        s, p, q, r = _tail_and_window(x, start, planes, stride, length, level, low, high, _LARGE)
+    return s, p, q, r
 
 
 @compiled
@@ -173,13 +224,12 @@ def above(x, start, planes, stride, length, level):
 
 
 @compiled
-def clipped(x, start, planes, stride, length, place, threshold):
-    """About a place, u cut to +- threshold: sums of cut, of its square, of cut (u - cut / 2); samples not cut."""
-    c = splat(place)
-    upper = splat(threshold)
-    lower = splat(-threshold)
+def _clipped(x, start, planes, stride, length, place, threshold, unit):
+    k, c = splat(unit), splat(-place * unit)
+    upper = splat(threshold * unit)
+    lower = splat(-threshold * unit)
     half = splat(np.float32(0.5))
-    zero = splat(_ZERO)
+    zero, nothing = splat(_ZERO), splat(place)
     cuts, squares, losses = zeros64(), zeros64(), zeros64()
     inside = 0
     for plane in range(planes):
@@ -188,7 +238,7 @@ def clipped(x, start, planes, stride, length, place, threshold):
             stop = min(begin + PIECE, end)
             s, q, r = zero, zero, zero
             for i in range(begin, stop, LANES):
-                u = load_first(x, i, stop - i, c) - c
+                u = fma(load_first(x, i, stop - i, nothing), k, c)
                 cut = maximum(lower, minimum(upper, u))
                 s = s + cut
                 q = fma(cut, cut, q)
@@ -197,7 +247,17 @@ def clipped(x, start, planes, stride, length, place, threshold):
             cuts = cuts + widen(s)
             squares = squares + widen(q)
             losses = losses + widen(r)
-    return total(cuts), total(squares), total(losses), inside
+    size = 1.0 / np.float64(unit)
+    return total(cuts) * size, total(squares) * size * size, total(losses) * size * size, inside
+
+
+@compiled
+def clipped(x, start, planes, stride, length, place, threshold):
+    """About a place, u cut to +- threshold: sums of cut, of its square, of cut (u - cut / 2); samples not cut."""
+    s, q, r, inside = _clipped(x, start, planes, stride, length, place, threshold, _ONE)
+    if not (q + r < _INF):
+        s, q, r, inside = _clipped(x, start, planes, stride, length, place, threshold, _LARGE)
+    return s, q, r, inside
 
 
 @compiled

@@ -35,7 +35,9 @@ def numbers_of(pointer, channel, channels, LANES: tl.constexpr):
 def divided(d, eps, ROOT: tl.constexpr):
     """What a deviation makes x be divided by (:mod:`gbn.kernels.epsilon`)."""
     if ROOT:
-        return tl.sqrt_rn(d * d + eps)
+        return tl.where(
+            d > 1e18, d, tl.sqrt_rn(d * d + eps)
+        )  # there eps is nothing, and the square may be infinite
     else:
         return d + eps
 

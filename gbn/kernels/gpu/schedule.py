@@ -93,7 +93,7 @@ def _terms(plan: Plan) -> list[tuple[Part, int, int, Term]]:
 
 
 def _total(plan: Plan) -> int:
-    """Squares are for the standard deviation; the sum is for the mean, and tells that there is a NaN."""
+    """Squares are for the standard deviation; the sum is for the mean, and tells of samples that are not finite."""
     return 2 if plan.deviation.kind == p.STD else 1
 
 

@@ -49,6 +49,16 @@ def _units(bound):
     return tl.maximum(bound, 1e-120) / UNITS
 
 
+@triton.jit
+def _counted(v, pivot, unit, sum_1, sum_2, TOTAL: tl.constexpr):
+    """Add, in whole units, samples about the pivot and (TOTAL 2) their squares."""
+    z = tl.where(v == v, v.to(tl.float64) - pivot, 0.0)
+    sum_1 += tl.sum(tl.floor(z / unit + 0.5), axis=1)
+    if TOTAL > 1:
+        sum_2 += tl.sum(tl.floor((z * z) / (unit * unit * UNITS) + 0.5), axis=1)
+    return sum_1, sum_2
+
+
 @triton.jit(do_not_specialize=["chunks"])
 def settle(
     x,
@@ -114,10 +124,17 @@ def settle(
     length = n
     c = tl.arange(0, CHUNKS)
     there = c < chunks
+    # Sums that are not finite tell of a sample that is not, or of one whose square float32 does not hold: the channel
+    # is looked through.
+    suspect = channel < 0
     if not DIRECT:
         if TOTAL > 0:
             total = tl.sum(tl.load(sums + channel * chunks + c, mask=there, other=0.0).to(tl.float64), axis=0)
-            nan = total != total
+            suspect = (tl.abs(total) < far) == 0
+            if TOTAL > 1:
+                spot = (channels + channel) * chunks + c
+                power = tl.sum(tl.load(sums + spot, mask=there, other=0.0).to(tl.float64), axis=0)
+                suspect = suspect | ((power < far) == 0)
         else:
             known = tl.load(s + channel)
             nan = known != known
@@ -132,11 +149,11 @@ def settle(
             high = tl.load(brackets + (2 * r + 1) * channels + channel, mask=r < R, other=0.0)
             outside = ((rank <= below) | (rank > upto)) & (r < R)
             length = tl.load(kept + channel)
-            whole = (tl.max(outside.to(tl.int32), axis=0) > 0) | (length > capacity)
+            whole = (tl.max(outside.to(tl.int32), axis=0) > 0) | (length > capacity) | suspect
             length = tl.where(whole, n, length)
         else:
-            length = 0
-            whole = channel < 0
+            length = tl.where(suspect, n, 0)
+            whole = suspect
         length = tl.where(nan, 0, length)
     scanned_low, scanned_high = low, high
     low = tl.where(whole, -far, low)
@@ -152,9 +169,9 @@ def settle(
         v = _read(x, buffer, e, length, whole, channel, stride, step, capacity, LENGTH, DIRECT)
         least = tl.minimum(least, tl.min(tl.where(v == v, v, far), axis=1))
         greatest = tl.maximum(greatest, tl.max(tl.where(v == v, v, -far), axis=1))
-        if DIRECT:
-            broken += tl.sum(((v != v) & (e < length)).to(tl.int32), axis=1)
-    if DIRECT:
+        if DIRECT or TOTAL > 0:
+            broken += tl.sum((((tl.abs(v) < far) == 0) & (e < length)).to(tl.int32), axis=1)
+    if DIRECT or TOTAL > 0:
         nan = tl.sum(broken, axis=0) > 0
         length = tl.where(nan, 0, length)
 
@@ -224,10 +241,7 @@ def settle(
             v = _read(x, buffer, e, length, whole, channel, stride, step, capacity, LENGTH, DIRECT)
             v64 = v.to(tl.float64)
             if DIRECT and TOTAL > 0:
-                z = tl.where(v == v, v64 - pivot, 0.0)
-                all_1 += tl.sum(tl.floor(z / unit_all + 0.5), axis=1)
-                if TOTAL > 1:
-                    all_2 += tl.sum(tl.floor((z * z) / (unit_all * unit_all * UNITS) + 0.5), axis=1)
+                all_1, all_2 = _counted(v, pivot, unit_all, all_1, all_2, TOTAL)
             if TAILS:
                 z = tl.where(v > q[:, None], (v64 - centre[:, None]) / unit_over[:, None], 0.0)
                 over += tl.sum(tl.floor(z + 0.5), axis=1)
@@ -238,6 +252,11 @@ def settle(
                 if SQUARES:
                     unit = (unit_within * unit_within * UNITS)[:, None]
                     squares += tl.sum(tl.floor((z * z) / unit + 0.5), axis=1)
+    if TOTAL > 0 and not DIRECT:
+        for start in range(0, tl.where(suspect, length, 0), TILE):
+            e = start + tl.arange(0, TILE)[None, :]
+            v = _read(x, buffer, e, length, whole, channel, stride, step, capacity, LENGTH, DIRECT)
+            all_1, all_2 = _counted(v, pivot, unit_all, all_1, all_2, TOTAL)
     over = tl.where(over == 0.0, 0.0, over * unit_over)  # of an empty source the unit is infinite
     within *= unit_within
     squares *= unit_within * unit_within * UNITS
@@ -245,11 +264,10 @@ def settle(
     sum_2 = tl.sum(all_2, axis=0) * unit_all * unit_all * UNITS
     if not DIRECT:
         if TOTAL > 0:
-            pivot = tl.load(pivots + channel).to(tl.float64)
-            sum_1 = total
+            pivot = tl.where(suspect, pivot, tl.load(pivots + channel).to(tl.float64))
+            sum_1 = tl.where(suspect, sum_1, total)
             if TOTAL > 1:
-                spot = (channels + channel) * chunks + c
-                sum_2 = tl.sum(tl.load(sums + spot, mask=there, other=0.0).to(tl.float64), axis=0)
+                sum_2 = tl.where(suspect, sum_2, power)
         # what was not collected counts unless x was the source
         if TAILS:
             spot = ((TOTAL + r[:, None]) * channels + channel) * chunks + c[None, :]
