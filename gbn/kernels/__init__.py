@@ -36,7 +36,6 @@ from gbn.kernels.activation import ACTIVATIONS, activate
 from gbn.kernels.gate import Gate
 from gbn.kernels.plan import lowers
 from gbn.risk.base import Deviation, Statistic
-from gbn.risk.order import traced
 
 __all__ = [
     "ACTIVATIONS",
@@ -107,7 +106,7 @@ def implementation(x: Tensor, statistic: Statistic, deviation: Deviation, gate: 
     """
     if _choice == "auto" and lowers(statistic, deviation):
         found = fused.backend(x.device.type)
-        if found is not None and found.serves(x) and (traced(x) or found.ready(x, gate is not None)):
+        if found is not None and found.serves(x) and found.ready(x, gate is not None):
             return _NAMES[x.device.type]
     return "reference"
 

@@ -27,10 +27,17 @@ def serves(x: Tensor) -> bool:
 
 def ready(x: Tensor, gated: bool) -> bool:
     """Whether the kernels for a tensor like this one can be compiled here; the first call waits for it."""
-    from .launch import entries, layout
+    from .launch import layout
+
+    return _working(layout(x), gated)
+
+
+@torch.compiler.assume_constant_result  # a tracer asks once, and writes the answer into its graph
+def _working(layout: int, gated: bool) -> bool:
+    from .launch import entries
     from .objects import working
 
-    return working(entries(layout(x), gated))
+    return working(entries(layout, gated))
 
 
 def forward(
