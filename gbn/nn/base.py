@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from gbn.kernels.activation import check_activation
+from gbn.nn.recomputing import in_backward
 
 __all__ = ["BatchStatisticsNorm"]
 
@@ -39,6 +40,7 @@ class BatchStatisticsNorm(nn.Module):
     _input_dims: ClassVar[tuple[int, ...]] = ()
     _buffer_names: tuple[str, ...] = ("running_mean", "running_var")
     noise: tuple[float, float] | None = None  # see :mod:`gbn.nn.noise`
+    calibrating: bool = False  # within :func:`gbn.nn.calibrate`
 
     def __init__(
         self,
@@ -124,7 +126,7 @@ class BatchStatisticsNorm(nn.Module):
 
     def _is_noisy(self) -> bool:
         """Whether this call is one of an attacked training (:mod:`gbn.nn.noise`)."""
-        return self.noise is not None and self.training and torch.is_grad_enabled()
+        return self.noise is not None and self.training and not self.calibrating
 
     def _noisy_affine(self, x: Tensor, gain: Tensor | None, bias: Tensor | None) -> tuple[Tensor, Tensor]:
         """Gain and bias that do to x_hat what these (None: 1 and 0) do to ``scale x_hat + shift``."""
@@ -142,8 +144,13 @@ class BatchStatisticsNorm(nn.Module):
             )
 
     def _count_batch(self) -> float | Tensor | None:
-        """Count this batch and return its share in the running averages; None: nothing to average."""
+        """Count this batch and return its share in the running averages; None: nothing to average.
+
+        A pass that is made again (:mod:`gbn.nn.recomputing`) counts for nothing.
+        """
         if not self.training or not self.track_running_stats or self.num_batches_tracked is None:
+            return None
+        if in_backward():
             return None
         self.num_batches_tracked.add_(1)
         if self.momentum is not None:

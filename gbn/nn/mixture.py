@@ -19,6 +19,7 @@ from gbn.kernels import activate
 from gbn.kernels.mixture import Mixture, Moments, normalize_by_batch, normalize_by_mixture
 from gbn.nn.base import BatchStatisticsNorm
 from gbn.nn.mixture_fit import MixtureFit, full_precision
+from gbn.nn.recomputing import FirstPasses, in_backward
 
 __all__ = ["MixtureNorm1d", "MixtureNorm2d", "MixtureNorm3d"]
 
@@ -88,7 +89,7 @@ class _MixtureNorm(BatchStatisticsNorm):
     ) -> None:
         self.fit = MixtureFit(components, mixture, em_steps, subset, variance_floor)
         self.warm_start, self.posterior_gradient = warm_start, posterior_gradient
-        self._is_fitted = False
+        self._first_passes = FirstPasses()  # that one began says that there is a mixture to start from
         super().__init__(num_features, eps, momentum, affine, track_running_stats, device, dtype, act)
         self.stream: Tensor
         self.register_buffer("stream", torch.zeros((), dtype=torch.int64, device=device))
@@ -118,7 +119,7 @@ class _MixtureNorm(BatchStatisticsNorm):
         """Forget the mixture: the next batch in training begins at k-means++ seeds. Until then the first component is
         the standard Gaussian and has all the weight, so that evaluation does what a fresh BatchNorm does.
         """
-        self._is_fitted = False
+        self._first_passes.began = False
         kept = self.running_mixture()
         if kept is not None and self.num_batches_tracked is not None:
             kept.weight.zero_()
@@ -137,7 +138,7 @@ class _MixtureNorm(BatchStatisticsNorm):
     def buffers_changed(self) -> None:
         """Look again whether there is a running mixture to start from: after buffers were set by hand."""
         count = self.num_batches_tracked
-        self._is_fitted = count is not None and count.device.type != "meta" and bool(count > 0)
+        self._first_passes.began = count is not None and count.device.type != "meta" and bool(count > 0)
 
     def reset_parameters(self) -> None:
         """Reset the running averages, the stream, and gain and bias to their starting values."""
@@ -165,24 +166,29 @@ class _MixtureNorm(BatchStatisticsNorm):
                 # As BatchNorm: an empty result, zero gradients, running averages untouched.
                 y = x * 1 if gain is None else (x * gain[0]).to(x.dtype)
                 return y if bias is None else (y + bias[0]).to(x.dtype)
-            start = kept if self._is_fitted and self._follows() else None
+            start = kept if self._first_passes.began and self._follows() else None
             mixture, centre = self.fit(x.detach(), self.eps, self.stream, self._count(), start)
+            if start is None and self.fit.components > 1:
+                share = None if share is None else 1.0  # not the running components moved on: others
+            if share is not None or in_backward():
+                (*parts, centre), first = self._first_passes(x, *mixture, centre, seen=not self.calibrating)
+                mixture = Mixture(*parts)
+                if first is not None and share is not None:
+                    share = share * first
+                    self._count().sub_(1 - first)
             y, moments = normalize_by_batch(
                 x, mixture, gain, bias, self.eps, self.posterior_gradient, centre, self.act
             )
-            if start is None and self.fit.components > 1:
-                share = None if share is None else 1.0  # not the running components moved on: others
             if share is not None and kept is not None:
                 self._average(kept, moments, share, x.numel() // self.num_features)
-                self._is_fitted = True
             return y
 
     def _uses_batch(self) -> bool:
-        return self.training or not self.track_running_stats
+        return self.training or self.running_mixture() is None
 
     def _follows(self) -> bool:
         """Whether this batch begins where the one before ended; those of a calibration do."""
-        return self.warm_start or not torch.is_grad_enabled()
+        return self.warm_start or self.calibrating
 
     def _count(self) -> Tensor:
         return torch.zeros_like(self.stream) if self.num_batches_tracked is None else self.num_batches_tracked

@@ -8,7 +8,7 @@ options), take the deviation g of the result, channel by channel, and are from t
 * ``bn_matched``: BatchNorm *started* at gain g: g is multiplied into the parameter ``weight``;
 * ``bn_reparam``: ``weight * (g * x_hat) + bias``: g stands in the layer, ``weight`` starts at 1.
 
-A calibration before training, which records no gradient, does not count as the first batch.
+A calibration before training (:func:`gbn.nn.calibrate`) does not count as the first batch.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ class _MixtureControl(_BatchNormAct):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalize as BatchNorm; the first batch of training is measured before."""
-        if not self._is_measured and self.training and torch.is_grad_enabled() and x.numel() > x.shape[1]:
+        if not self._is_measured and self.training and not self.calibrating and x.numel() > x.shape[1]:
             self._check_input(x)
             self.fit.check_samples(x, type(self).__name__)
             self._measure(x.detach())

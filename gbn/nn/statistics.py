@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gbn.nn.base import BatchStatisticsNorm
+
 __all__ = ["calibrate", "precise_statistics", "tracking_layers"]
 
 
@@ -36,6 +38,11 @@ def tracking_layers(model: nn.Module) -> list[nn.Module]:
 
 def _set_momentum(layer: nn.Module, momentum: Any) -> None:
     layer.momentum = momentum
+
+
+def _set_calibrating(layer: nn.Module, value: bool) -> None:
+    if isinstance(layer, BatchStatisticsNorm):
+        layer.calibrating = value
 
 
 def calibrate(
@@ -70,6 +77,7 @@ def calibrate(
             # A mixture's components stay where they are: only their averages begin again.
             getattr(layer, "restart_running_stats", layer.reset_running_stats)()  # type: ignore[operator]
             layer.train()
+            _set_calibrating(layer, True)
         with torch.no_grad():
             for batch in batches:
                 images = batch if isinstance(batch, Tensor) else batch[0]
@@ -84,6 +92,7 @@ def calibrate(
     finally:
         for layer, momentum in zip(layers, momenta, strict=True):
             _set_momentum(layer, momentum)
+            _set_calibrating(layer, False)
         for module, mode in modes.items():
             module.training = mode
     if layers and seen == 0:
