@@ -18,7 +18,7 @@ from torch import Tensor
 from gbn.kernels import activate
 from gbn.kernels.mixture import Mixture, Moments, normalize_by_batch, normalize_by_mixture
 from gbn.nn.base import BatchStatisticsNorm
-from gbn.nn.mixture_fit import MixtureFit, full_precision
+from gbn.nn.mixture_fit import MixtureFit, full_precision, overflowed
 from gbn.nn.recomputing import FirstPasses, in_backward
 
 __all__ = ["MixtureNorm1d", "MixtureNorm2d", "MixtureNorm3d"]
@@ -60,6 +60,10 @@ class _MixtureNorm(BatchStatisticsNorm):
     each, ``num_batches_tracked``, and ``stream``, the number that, with the count of batches, all draws are a
     function of: no generator is used, so a resumed training goes on as the uninterrupted one. Loading a checkpoint of
     BatchNorm takes gain and bias only and warns. Differentiable once in training. No operation waits for a GPU.
+
+    A batch whose squares are no finite numbers of its precision is normalized in float64 (on the CPU, in eager mode).
+    Under activation checkpointing each batch counts once; with ``DistributedDataParallel`` each process has its own
+    mixture, and the running one is the first process's: its buffers are broadcast, as BatchNorm's are.
 
     Raises:
         ValueError: for options outside their range, an input of the wrong shape, and in training for a batch with one
@@ -113,7 +117,8 @@ class _MixtureNorm(BatchStatisticsNorm):
         if kept is None:
             return None, None
         mean = (kept.weight * kept.mean).sum(0)
-        return mean, (kept.weight * (kept.var + (kept.mean - mean).square())).sum(0)
+        var = (kept.weight * (kept.var + (kept.mean - mean).square())).sum(0)
+        return mean, var.clamp(max=torch.finfo(var.dtype).max)
 
     def reset_running_stats(self) -> None:
         """Forget the mixture: the next batch in training begins at k-means++ seeds. Until then the first component is
@@ -167,21 +172,35 @@ class _MixtureNorm(BatchStatisticsNorm):
                 y = x * 1 if gain is None else (x * gain[0]).to(x.dtype)
                 return y if bias is None else (y + bias[0]).to(x.dtype)
             start = kept if self._first_passes.began and self._follows() else None
-            mixture, centre = self.fit(x.detach(), self.eps, self.stream, self._count(), start)
-            if start is None and self.fit.components > 1:
-                share = None if share is None else 1.0  # not the running components moved on: others
-            if share is not None or in_backward():
-                (*parts, centre), first = self._first_passes(x, *mixture, centre, seen=not self.calibrating)
-                mixture = Mixture(*parts)
-                if first is not None and share is not None:
-                    share = share * first
-                    self._count().sub_(1 - first)
-            y, moments = normalize_by_batch(
-                x, mixture, gain, bias, self.eps, self.posterior_gradient, centre, self.act
-            )
+            y, moments, share = self._normalized(x, start, share, gain, bias)
+            if overflowed(x, moments.var):
+                y, moments, share = self._normalized(x.double(), start, share, gain, bias)
             if share is not None and kept is not None:
                 self._average(kept, moments, share, x.numel() // self.num_features)
-            return y
+            return y.to(x.dtype)
+
+    def _normalized(
+        self,
+        x: Tensor,
+        start: Mixture | None,
+        share: float | Tensor | None,
+        gain: Tensor | None,
+        bias: Tensor | None,
+    ) -> tuple[Tensor, Moments, float | Tensor | None]:
+        """The result of a batch, its moments, and their share in the running averages."""
+        mixture, centre = self.fit(x.detach(), self.eps, self.stream, self._count(), start)
+        if start is None and self.fit.components > 1:
+            share = None if share is None else 1.0  # not the running components moved on: others
+        if share is not None or in_backward():
+            (*parts, centre), first = self._first_passes(x, *mixture, centre, seen=not self.calibrating)
+            mixture = Mixture(*parts)
+            if first is not None and share is not None:
+                share = share * first
+                self._count().sub_(1 - first)
+        y, moments = normalize_by_batch(
+            x, mixture, gain, bias, self.eps, self.posterior_gradient, centre, self.act
+        )
+        return y, moments, share
 
     def _uses_batch(self) -> bool:
         return self.training or self.running_mixture() is None
@@ -202,6 +221,8 @@ class _MixtureNorm(BatchStatisticsNorm):
         """
         present = (moments.weight * samples).clamp(max=1.0)
         unbiased = moments.var / (1.0 - moments.concentration).clamp(min=0.5)
+        most = min(torch.finfo(part.dtype).max for part in (kept.var, unbiased))
+        unbiased = unbiased.clamp(max=most)  # an infinite one would stay for good
         for part, new, step in (
             (kept.weight, moments.weight, torch.ones_like(present)),
             (kept.mean, moments.mean, present),
@@ -213,7 +234,7 @@ class _MixtureNorm(BatchStatisticsNorm):
         self, state_dict: dict[str, Any], prefix: str, local_metadata: dict[str, Any], *rest: Any
     ) -> None:
         foreign = prefix + "running_weight" not in state_dict and prefix + "weight" in state_dict
-        if foreign and self.track_running_stats:
+        if foreign and self.running_mixture() is not None:
             for name in (*self._buffer_names, "num_batches_tracked", "stream"):
                 state_dict[prefix + name] = getattr(self, name).clone()
             where = f"layer {prefix[:-1]!r}" if prefix else "this layer"

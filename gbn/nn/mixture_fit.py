@@ -10,7 +10,7 @@ from torch import Tensor
 from gbn.kernels.mixture import FORMS, Mixture, channel_moments, fitted, sample, seeded, uniform
 from gbn.suggest import did_you_mean
 
-__all__ = ["MixtureFit", "full_precision"]
+__all__ = ["MixtureFit", "full_precision", "overflowed"]
 
 _SEEDING, _REVIVAL = 1, 2  # purposes of the draws; 0 is the choice of the samples
 
@@ -105,3 +105,10 @@ def full_precision(x: Tensor) -> contextlib.AbstractContextManager[object]:
     if x.device.type not in ("cpu", "cuda"):
         return contextlib.nullcontext()
     return torch.autocast(x.device.type, enabled=False)
+
+
+def overflowed(x: Tensor, var: Tensor) -> bool:
+    """Whether these variances of a finite batch are none, so that it needs float64; no device is waited for."""
+    if torch.compiler.is_compiling() or x.device.type != "cpu" or x.dtype == torch.float64:
+        return False
+    return not bool(var.isfinite().all()) and bool(x.isfinite().all())

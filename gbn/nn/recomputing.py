@@ -61,7 +61,9 @@ class FirstPasses:
         self.key = next(_keys)
         _known[self.key] = self
 
-    def __call__(self, x: Tensor, *parts: Tensor, seen: bool = True) -> tuple[tuple[Tensor, ...], Tensor | None]:
+    def __call__(
+        self, x: Tensor, *parts: Tensor, seen: bool = True
+    ) -> tuple[tuple[Tensor, ...], Tensor | None]:
         """``parts`` in a first pass; in one that is made again, those of the first pass with this ``x``.
 
         Args:

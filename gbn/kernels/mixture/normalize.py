@@ -8,6 +8,7 @@ from torch import Tensor
 from gbn.kernels.activation import activate
 from gbn.kernels.mixture import fused, joint, per_channel
 from gbn.kernels.mixture.gaussians import Mixture, Moments
+from gbn.risk.order import traced
 
 __all__ = ["implementation", "normalize_by_batch", "normalize_by_mixture"]
 
@@ -54,6 +55,14 @@ def implementation(x: Tensor, components: int, posterior_gradient: bool = False)
     return "numba" if fused.serves(x, components, posterior_gradient) else "reference"
 
 
+def _has_large_squares(x: Tensor) -> bool:
+    """Whether float32 may not hold squares of these in units of a small variance; False where asking would wait."""
+    if traced(x) or x.device.type != "cpu" or x.numel() == 0:
+        return False
+    low, high = torch.aminmax(x.detach())
+    return bool(torch.maximum(-low, high) > 1e15)
+
+
 def normalize_by_mixture(
     x: Tensor,
     mixture: Mixture,
@@ -66,11 +75,12 @@ def normalize_by_mixture(
 
     ``floor``, (C,) or a number, is the least variance that posteriors are taken with: a component's own can be 0.
     """
-    wide = torch.promote_types(x.dtype, torch.float32)
+    wide = torch.float64 if _has_large_squares(x) else torch.promote_types(x.dtype, torch.float32)
     factor = torch.rsqrt(mixture.weight * (mixture.var + eps))
     # A component of weight 0 has no posterior: whatever stands here is multiplied by 0.
     factor = torch.where(mixture.weight > 0, factor, 0.0).to(wide)
-    gain = factor if weight is None else factor * weight
+    gain = factor if weight is None else factor * weight.to(wide)
+    bias = None if bias is None else bias.to(wide)
     form = joint if mixture.weight.shape[1] == 1 else per_channel
     mixture = Mixture(mixture.weight, mixture.mean, mixture.var.clamp(min=floor))
     y = form.apply_components(x.to(wide), Mixture(*(part.to(wide) for part in mixture)), gain, bias)

@@ -41,7 +41,7 @@ def _result(planes: Tensor, x: Tensor) -> Tensor:
 
 
 def _as_batch(result: Tensor, x: Tensor) -> Tensor:
-    """The result in x's shape. No view: it leaves an autograd function, and whoever gets it may change it in place."""
+    """The result in x's shape. No view: it leaves an autograd function, and may be changed in place after that."""
     if _is_as_it_lies(x):
         return result
     last = torch.empty((x.shape[0], *x.shape[2:], x.shape[1]), device="meta").movedim(-1, 1)
