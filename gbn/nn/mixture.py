@@ -173,7 +173,7 @@ class _MixtureNorm(BatchStatisticsNorm):
                 return y if bias is None else (y + bias[0]).to(x.dtype)
             start = kept if self._first_passes.began and self._follows() else None
             y, moments, share = self._normalized(x, start, share, gain, bias)
-            if overflowed(x, moments.var):
+            if overflowed(x, moments, start):
                 y, moments, share = self._normalized(x.double(), start, share, gain, bias)
             if share is not None and kept is not None:
                 self._average(kept, moments, share, x.numel() // self.num_features)

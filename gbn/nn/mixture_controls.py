@@ -123,7 +123,7 @@ class _MixtureControl(_BatchNormAct):
             count = torch.full_like(self.stream, int(self.track_running_stats))
             mixture, centre = self.fit(x, self.eps, self.stream, count)
             y, moments = normalize_by_batch(x.to(centre.dtype), mixture, None, None, self.eps, centre=centre)
-            if overflowed(x, moments.var):
+            if overflowed(x, moments):
                 return self._variance(x.double())
             return channel_moments(y.transpose(0, 1).flatten(1).T)[1]
 

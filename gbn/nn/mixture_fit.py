@@ -7,7 +7,18 @@ import contextlib
 import torch
 from torch import Tensor
 
-from gbn.kernels.mixture import FORMS, Mixture, channel_moments, fitted, sample, seeded, uniform
+from gbn.kernels.mixture import (
+    FORMS,
+    LARGE,
+    Mixture,
+    Moments,
+    channel_moments,
+    fitted,
+    has_small_squares,
+    sample,
+    seeded,
+    uniform,
+)
 from gbn.suggest import did_you_mean
 
 __all__ = ["MixtureFit", "full_precision", "overflowed"]
@@ -107,8 +118,14 @@ def full_precision(x: Tensor) -> contextlib.AbstractContextManager[object]:
     return torch.autocast(x.device.type, enabled=False)
 
 
-def overflowed(x: Tensor, var: Tensor) -> bool:
-    """Whether these variances of a finite batch are none, so that it needs float64; no device is waited for."""
+def overflowed(x: Tensor, moments: Moments, start: Mixture | None = None) -> bool:
+    """Whether squares of a finite batch, or of what it started from, are beyond float32, or nearly so.
+
+    No device is waited for: the answer is False except on the CPU.
+    """
     if torch.compiler.is_compiling() or x.device.type != "cpu" or x.dtype == torch.float64:
         return False
-    return not bool(var.isfinite().all()) and bool(x.isfinite().all())
+    within = has_small_squares(moments.mean) and bool(moments.var.amax() < LARGE**2)  # False for NaN
+    if start is not None:
+        within = within and has_small_squares(start.mean)
+    return not within and bool(x.isfinite().all())

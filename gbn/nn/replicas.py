@@ -14,8 +14,8 @@ def mean_over_replicas(values: Tensor, weight: int) -> Tensor:
     """The weighted mean of ``values`` over the processes that train a network together; NaN where all weights are 0.
 
     These are the processes of the DistributedDataParallel that runs, or, without one, all of torch.distributed, as
-    for SyncBatchNorm: each of them has to call this. Every process gets the same bits. Without torch.distributed, or with
-    one process, ``values`` themselves.
+    for SyncBatchNorm: each of them has to call this. Every process gets the same bits. Without torch.distributed, or
+    with one process, ``values`` themselves.
 
     Args:
         values: of any shape, the same in every process.
