@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from gbn.kernels.activation import check_activation
 from gbn.nn.arguments import check_arguments
 from gbn.nn.function import BATCHNORM, Function, adopt, save_function
+from gbn.nn.recomputing import in_backward
 from gbn.nn.torchscript import refuse_script, refuse_trace
 
 __all__ = ["BatchStatisticsNorm", "kept_for_backward"]
@@ -53,6 +54,7 @@ class BatchStatisticsNorm(nn.Module):
     _buffer_names: tuple[str, ...] = ("running_mean", "running_var")
     noise: tuple[float, float] | None = None  # see :mod:`gbn.nn.noise`
     __prepare_scriptable__ = refuse_script
+    calibrating: bool = False  # within :func:`gbn.nn.calibrate`
 
     def __init__(
         self,
@@ -144,7 +146,7 @@ class BatchStatisticsNorm(nn.Module):
 
     def _is_noisy(self) -> bool:
         """Whether this call is one of an attacked training (:mod:`gbn.nn.noise`)."""
-        return self.noise is not None and self.training and torch.is_grad_enabled()
+        return self.noise is not None and self.training and not self.calibrating
 
     def _noisy_affine(self, x: Tensor, gain: Tensor | None, bias: Tensor | None) -> tuple[Tensor, Tensor]:
         """Gain and bias that do to x_hat what these (None: 1 and 0) do to ``scale x_hat + shift``."""
@@ -175,8 +177,13 @@ class BatchStatisticsNorm(nn.Module):
             )
 
     def _count_batch(self) -> float | Tensor | None:
-        """Count this batch and return its share in the running averages; None: nothing to average."""
+        """Count this batch and return its share in the running averages; None: nothing to average.
+
+        A pass that is made again (:mod:`gbn.nn.recomputing`) counts for nothing.
+        """
         if not self.training or not self.track_running_stats or self.num_batches_tracked is None:
+            return None
+        if in_backward():
             return None
         self.num_batches_tracked.add_(1)
         if self.momentum is not None:

@@ -19,7 +19,8 @@ from gbn.kernels import activate
 from gbn.kernels.mixture import Mixture, Moments, normalize_by_batch, normalize_by_mixture
 from gbn.nn.arguments import refuse_components_as_eps
 from gbn.nn.base import BatchStatisticsNorm
-from gbn.nn.mixture_fit import MixtureFit, full_precision
+from gbn.nn.mixture_fit import MixtureFit, full_precision, overflowed
+from gbn.nn.recomputing import FirstPasses, in_backward
 
 __all__ = ["MixtureNorm1d", "MixtureNorm2d", "MixtureNorm3d"]
 
@@ -61,6 +62,10 @@ class _MixtureNorm(BatchStatisticsNorm):
     function of: no generator is used, so a resumed training goes on as the uninterrupted one. Loading a checkpoint of
     BatchNorm takes gain and bias only and warns. Differentiable once in training. No operation waits for a GPU.
 
+    A batch whose squares are no finite numbers of its precision is normalized in float64 (on the CPU, in eager mode).
+    Under activation checkpointing each batch counts once; with ``DistributedDataParallel`` each process has its own
+    mixture, and the running one is the first process's: its buffers are broadcast, as BatchNorm's are.
+
     Raises:
         ValueError: for options outside their range, an input of the wrong shape, and in training for a batch with one
             value per channel or fewer samples than components.
@@ -91,7 +96,7 @@ class _MixtureNorm(BatchStatisticsNorm):
         refuse_components_as_eps(eps)
         self.fit = MixtureFit(components, mixture, em_steps, subset, variance_floor)
         self.warm_start, self.posterior_gradient = warm_start, posterior_gradient
-        self._is_fitted = False
+        self._first_passes = FirstPasses()  # that one began says that there is a mixture to start from
         super().__init__(
             num_features, eps, momentum, affine, track_running_stats, device, dtype, bias=bias, act=act
         )
@@ -117,13 +122,14 @@ class _MixtureNorm(BatchStatisticsNorm):
         if kept is None:
             return None, None
         mean = (kept.weight * kept.mean).sum(0)
-        return mean, (kept.weight * (kept.var + (kept.mean - mean).square())).sum(0)
+        var = (kept.weight * (kept.var + (kept.mean - mean).square())).sum(0)
+        return mean, var.clamp(max=torch.finfo(var.dtype).max)
 
     def reset_running_stats(self) -> None:
         """Forget the mixture: the next batch in training begins at k-means++ seeds. Until then the first component is
         the standard Gaussian and has all the weight, so that evaluation does what a fresh BatchNorm does.
         """
-        self._is_fitted = False
+        self._first_passes.began = False
         kept = self.running_mixture()
         if kept is not None and self.num_batches_tracked is not None:
             kept.weight.zero_()
@@ -142,7 +148,7 @@ class _MixtureNorm(BatchStatisticsNorm):
     def buffers_changed(self) -> None:
         """Look again whether there is a running mixture to start from: after buffers were set by hand."""
         count = self.num_batches_tracked
-        self._is_fitted = count is not None and count.device.type != "meta" and bool(count > 0)
+        self._first_passes.began = count is not None and count.device.type != "meta" and bool(count > 0)
 
     def reset_parameters(self) -> None:
         """Reset the running averages, the stream, and gain and bias to their starting values."""
@@ -170,24 +176,43 @@ class _MixtureNorm(BatchStatisticsNorm):
                 # As BatchNorm: an empty result, zero gradients, running averages untouched.
                 y = x * 1 if gain is None else (x * gain[0]).to(x.dtype)
                 return y if bias is None else (y + bias[0]).to(x.dtype)
-            start = kept if self._is_fitted and self._follows() else None
-            mixture, centre = self.fit(x.detach(), self.eps, self.stream, self._count(), start)
-            y, moments = normalize_by_batch(
-                x, mixture, gain, bias, self.eps, self.posterior_gradient, centre, self.act
-            )
-            if start is None and self.fit.components > 1:
-                share = None if share is None else 1.0  # not the running components moved on: others
+            start = kept if self._first_passes.began and self._follows() else None
+            y, moments, share = self._normalized(x, start, share, gain, bias)
+            if overflowed(x, moments, start):
+                y, moments, share = self._normalized(x.double(), start, share, gain, bias)
             if share is not None and kept is not None:
                 self._average(kept, moments, share, x.numel() // self.num_features)
-                self._is_fitted = True
-            return y
+            return y.to(x.dtype)
+
+    def _normalized(
+        self,
+        x: Tensor,
+        start: Mixture | None,
+        share: float | Tensor | None,
+        gain: Tensor | None,
+        bias: Tensor | None,
+    ) -> tuple[Tensor, Moments, float | Tensor | None]:
+        """The result of a batch, its moments, and their share in the running averages."""
+        mixture, centre = self.fit(x.detach(), self.eps, self.stream, self._count(), start)
+        if start is None and self.fit.components > 1:
+            share = None if share is None else 1.0  # not the running components moved on: others
+        if share is not None or in_backward():
+            (*parts, centre), first = self._first_passes(x, *mixture, centre, seen=not self.calibrating)
+            mixture = Mixture(*parts)
+            if first is not None and share is not None:
+                share = share * first
+                self._count().sub_(1 - first)
+        y, moments = normalize_by_batch(
+            x, mixture, gain, bias, self.eps, self.posterior_gradient, centre, self.act
+        )
+        return y, moments, share
 
     def _uses_batch(self) -> bool:
-        return self.training or not self.track_running_stats
+        return self.training or self.running_mixture() is None
 
     def _follows(self) -> bool:
         """Whether this batch begins where the one before ended; those of a calibration do."""
-        return self.warm_start or not torch.is_grad_enabled()
+        return self.warm_start or self.calibrating
 
     def _count(self) -> Tensor:
         return torch.zeros_like(self.stream) if self.num_batches_tracked is None else self.num_batches_tracked
@@ -201,6 +226,8 @@ class _MixtureNorm(BatchStatisticsNorm):
         """
         present = (moments.weight * samples).clamp(max=1.0)
         unbiased = moments.var / (1.0 - moments.concentration).clamp(min=0.5)
+        most = min(torch.finfo(part.dtype).max for part in (kept.var, unbiased))
+        unbiased = unbiased.clamp(max=most)  # an infinite one would stay for good
         for part, new, step in (
             (kept.weight, moments.weight, torch.ones_like(present)),
             (kept.mean, moments.mean, present),
@@ -212,7 +239,7 @@ class _MixtureNorm(BatchStatisticsNorm):
         self, state_dict: dict[str, Any], prefix: str, local_metadata: dict[str, Any], *rest: Any
     ) -> None:
         foreign = prefix + "running_weight" not in state_dict and prefix + "weight" in state_dict
-        if foreign and self.track_running_stats:
+        if foreign and self.running_mixture() is not None:
             for name in (*self._buffer_names, "num_batches_tracked", "stream"):
                 state_dict[prefix + name] = getattr(self, name).clone()
             where = f"layer {prefix[:-1]!r}" if prefix else "this layer"

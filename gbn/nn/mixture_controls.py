@@ -8,7 +8,9 @@ options), take the deviation g of the result, channel by channel, and are from t
 * ``bn_matched``: BatchNorm *started* at gain g: g is multiplied into the parameter ``weight``;
 * ``bn_reparam``: ``weight * (g * x_hat) + bias``: g stands in the layer, ``weight`` starts at 1.
 
-A calibration before training, which records no gradient, does not count as the first batch.
+A calibration before training (:func:`gbn.nn.calibrate`) does not count as the first batch. Where several processes
+train one network (:mod:`gbn.nn.replicas`), each measures its share of the first batch, and g squared is the mean of
+what they find: parameters stay the same in all of them.
 """
 
 from __future__ import annotations
@@ -21,7 +23,8 @@ from torch import Tensor
 from gbn.kernels.mixture import channel_moments, normalize_by_batch
 from gbn.nn.arguments import refuse_components_as_eps
 from gbn.nn.batchnorm import _BatchNormAct
-from gbn.nn.mixture_fit import MixtureFit, full_precision
+from gbn.nn.mixture_fit import MixtureFit, full_precision, overflowed
+from gbn.nn.replicas import is_replicated, mean_over_replicas
 from gbn.nn.torchscript import refuse_trace
 
 __all__ = [
@@ -100,25 +103,37 @@ class _MixtureControl(_BatchNormAct):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalize as BatchNorm; the first batch of training is measured before."""
-        if not self._is_measured and self.training and torch.is_grad_enabled() and x.numel() > x.shape[1]:
+        # An empty share of a batch says nothing, and its process waits for nobody only by taking part.
+        if not self._is_measured and self.training and not self.calibrating and x.numel() != x.shape[1]:
             self._check_input(x)
             self.fit.check_samples(x, type(self).__name__)
-            self._measure(x.detach())
+            if x.numel() > 0 or is_replicated():
+                self._measure(x.detach())
         return super().forward(x)
 
     @torch.no_grad()
     def _measure(self, x: Tensor) -> None:
         refuse_trace(self)
-        with full_precision(x):
-            # What the layer has counted in its first batch, this one included.
-            count = torch.full_like(self.stream, int(self.track_running_stats))
-            mixture, centre = self.fit(x, self.eps, self.stream, count)
-            y, _ = normalize_by_batch(x.to(centre.dtype), mixture, None, None, self.eps, centre=centre)
-            _, var = channel_moments(y.transpose(0, 1).flatten(1).T)
+        var = mean_over_replicas(self._variance(x), x.numel() // self.num_features)
+        if is_replicated() and var.isnan().all():  # every share was empty
+            return
         self.matched_gain.copy_(var.sqrt())
         self.measured_batches.fill_(1)
         self._is_measured = True
         self._measured()
+
+    def _variance(self, x: Tensor) -> Tensor:
+        """(C,): of what the layer would make of this batch; 0 of an empty one."""
+        if x.numel() == 0:
+            return x.new_zeros(self.num_features, dtype=torch.promote_types(x.dtype, torch.float32))
+        with full_precision(x):
+            # What the layer has counted in its first batch, this one included.
+            count = torch.full_like(self.stream, int(self.track_running_stats))
+            mixture, centre = self.fit(x, self.eps, self.stream, count)
+            y, moments = normalize_by_batch(x.to(centre.dtype), mixture, None, None, self.eps, centre=centre)
+            if overflowed(x, moments):
+                return self._variance(x.double())
+            return channel_moments(y.transpose(0, 1).flatten(1).T)[1]
 
     def _measured(self) -> None:
         """What follows once the gain is known."""

@@ -7,10 +7,21 @@ import contextlib
 import torch
 from torch import Tensor
 
-from gbn.kernels.mixture import FORMS, Mixture, channel_moments, fitted, sample, seeded, uniform
+from gbn.kernels.mixture import (
+    FORMS,
+    LARGE,
+    Mixture,
+    Moments,
+    channel_moments,
+    fitted,
+    has_small_squares,
+    sample,
+    seeded,
+    uniform,
+)
 from gbn.suggest import did_you_mean
 
-__all__ = ["MixtureFit", "full_precision"]
+__all__ = ["MixtureFit", "full_precision", "overflowed"]
 
 _SEEDING, _REVIVAL = 1, 2  # purposes of the draws; 0 is the choice of the samples
 
@@ -105,3 +116,16 @@ def full_precision(x: Tensor) -> contextlib.AbstractContextManager[object]:
     if x.device.type not in ("cpu", "cuda"):
         return contextlib.nullcontext()
     return torch.autocast(x.device.type, enabled=False)
+
+
+def overflowed(x: Tensor, moments: Moments, start: Mixture | None = None) -> bool:
+    """Whether squares of a finite batch, or of what it started from, are beyond float32, or nearly so.
+
+    No device is waited for: the answer is False except on the CPU.
+    """
+    if torch.compiler.is_compiling() or x.device.type != "cpu" or x.dtype == torch.float64:
+        return False
+    within = has_small_squares(moments.mean) and bool(moments.var.amax() < LARGE**2)  # False for NaN
+    if start is not None:
+        within = within and has_small_squares(start.mean)
+    return not within and bool(x.isfinite().all())

@@ -3,8 +3,8 @@
     x_hat -> scale * x_hat + shift            before gain, gate, bias and activation
 
 ("The constant noise attack" of Liang et al., AAAI 2020, arXiv 1908.04008; its definition is recalled, not read.) The
-noise is there while a network trains: in training mode where gradients are recorded. Evaluation is without it, and so
-is :func:`gbn.nn.calibrate`; running statistics are those that training sees.
+noise is there while a network trains: in training mode. Evaluation is without it, and so is
+:func:`gbn.nn.calibrate`; running statistics are those that training sees.
 """
 
 from __future__ import annotations

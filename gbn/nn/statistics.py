@@ -18,6 +18,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map_only
 
+from gbn.nn.base import BatchStatisticsNorm
+
 __all__ = ["calibrate", "precise_statistics", "tracking_layers"]
 
 
@@ -55,6 +57,11 @@ def _restore(layers: list[nn.Module], kept: _Buffers) -> None:
         for name, values in buffers.items():
             getattr(layer, name).copy_(values)
         getattr(layer, "buffers_changed", _nothing)()
+
+
+def _set_calibrating(layer: nn.Module, value: bool) -> None:
+    if isinstance(layer, BatchStatisticsNorm):
+        layer.calibrating = value
 
 
 def calibrate(
@@ -95,6 +102,7 @@ def calibrate(
             # A mixture's components stay where they are: only their averages begin again.
             getattr(layer, "restart_running_stats", layer.reset_running_stats)()  # type: ignore[operator]
             layer.train()
+            _set_calibrating(layer, True)
         fresh = _buffers_of(layers)
         with torch.no_grad():
             for batch in batches:
@@ -111,6 +119,7 @@ def calibrate(
     finally:
         for layer, momentum in zip(layers, momenta, strict=True):
             _set_momentum(layer, momentum)
+            _set_calibrating(layer, False)
         for module, mode in modes.items():
             module.training = mode
     return seen

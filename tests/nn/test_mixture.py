@@ -173,6 +173,65 @@ def test_constant_channels_are_finite_in_training_and_evaluation(form: str) -> N
     assert y[:, 2].abs().max() < 0.1
 
 
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("layer_dtype", [torch.float64, torch.bfloat16])
+def test_parameters_of_another_dtype_than_the_input(form: str, layer_dtype: torch.dtype) -> None:
+    layer = MixtureNorm2d(C, mixture=form).to(layer_dtype)
+    for training in (True, False):
+        x = clusters().requires_grad_()
+        y = layer.train(training)(x)
+        y.square().sum().backward()
+        assert (y.dtype, x.grad.dtype) == (torch.float32, torch.float32)
+        assert layer.weight.grad.dtype == layer_dtype
+    assert all(value.dtype in (layer_dtype, torch.int64) for value in layer.buffers())
+
+
+@pytest.mark.parametrize("options", [{}, {"posterior_gradient": True}], ids=["fused", "eager"])
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("scale", [2.0**60, 2.0**66, 2.0**100, 2.0**120])
+def test_batches_whose_squares_overflow(form: str, scale: float, options: dict[str, Any]) -> None:
+    """Result and gradients are those of the same batch where float64 holds the squares; BatchNorm's are 0 by then."""
+    cotangent = torch.randn(clusters().shape, generator=torch.Generator().manual_seed(3))
+    results = []
+    for factor, dtype in ((2.0**20, torch.float64), (scale, torch.float32)):
+        layer = MixtureNorm2d(C, mixture=form, **options).to(dtype)
+        x = (clusters().to(dtype) * factor).requires_grad_()
+        y = layer(x)
+        y.backward(cotangent.to(dtype))
+        # A gradient is one over the scale; float32 holds it to 2 ** -149, so with fewer digits near 2 ** -120.
+        results.append((y.double(), x.grad.double() * factor, layer.weight.grad.double()))
+    for found, expected in zip(*reversed(results), strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+    # The averages are beyond float32 by now: what follows starts from the largest variance, and stays finite.
+    assert all(value.isfinite().all() for value in layer.buffers())
+    for training in (True, False):
+        assert layer.train(training)(clusters(seed=1) * scale).isfinite().all()
+        assert layer.train(training)(clusters(seed=2)).isfinite().all()
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_evaluation_of_values_whose_squares_overflow(form: str) -> None:
+    layer = MixtureNorm2d(C, mixture=form)
+    layer(clusters())
+    x = clusters(seed=1)
+    x[0] *= 1e20
+    expected = copy.deepcopy(layer).double().eval()(x.double())
+    torch.testing.assert_close(layer.eval()(x), expected.float(), rtol=1e-4, atol=1e-4)
+
+
+def test_controls_measure_batches_whose_squares_overflow() -> None:
+    controls = [MixtureMatchedBatchNorm2d(C) for _ in range(2)]
+    for control, factor in zip(controls, (2.0**20, 2.0**90), strict=True):
+        control(clusters() * factor)
+    torch.testing.assert_close(controls[1].weight, controls[0].weight, rtol=1e-4, atol=1e-4)
+
+
+def test_a_batch_that_is_not_finite_stays_so() -> None:
+    x = clusters()
+    x[0, 0, 0, 0] = torch.inf
+    assert MixtureNorm2d(C)(x).isnan().any()
+
+
 def test_autocast_does_not_reach_the_posteriors() -> None:
     x = clusters()
     plain, cast = MixtureNorm2d(C), MixtureNorm2d(C)
@@ -194,8 +253,7 @@ def test_controls_have_the_gain_of_the_first_batch(layer: Any, form: str) -> Non
     first, second = clusters(seed=0), clusters(seed=1)
     gain = MixtureNorm2d(C, mixture=form, affine=False)(first).std((0, 2, 3), correction=0)
     control = layer(C, mixture=form)
-    with torch.no_grad():
-        control(second)  # a calibration is no first batch
+    calibrate(nn.Sequential(control), [second])  # is no first batch
     assert (control.matched_gain == 1).all()
     for x in (first, second):
         expected = nn.BatchNorm2d(C, affine=False)(x) * gain.view(1, C, 1, 1)

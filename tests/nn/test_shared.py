@@ -242,6 +242,19 @@ def test_empty_batch(case: Any) -> None:
     assert layer.eval()(x).shape == x.shape
 
 
+def test_tracking_switched_off_later_is_as_in_batchnorm(case: Any) -> None:
+    """Evaluation goes on with the averages that there are; training changes them no more."""
+    if not case.of_the_batch or case.layer(C).track_running_stats is False:
+        pytest.skip("there are no averages")
+    layer, x = trained(case.layer(C)), images(8, C, 4, 4)
+    before, expected = [value.clone() for value in layer.buffers()], layer.eval()(x)
+    layer.track_running_stats = False
+    assert torch.equal(layer.eval()(x), expected)
+    layer.train()(x)
+    for value, kept in zip(layer.buffers(), before, strict=True):
+        assert torch.equal(value, kept)
+
+
 def test_one_value_per_channel_in_training_is_an_error(case: Any) -> None:
     if not case.of_the_batch:
         pytest.skip("statistics are not the batch's")

@@ -13,16 +13,18 @@ variances is fitted to some of them without gradient (:mod:`gbn.kernels.mixture.
 """
 
 from gbn.kernels.mixture.fit import fitted, seeded
-from gbn.kernels.mixture.gaussians import FORMS, Mixture, Moments, channel_moments
+from gbn.kernels.mixture.gaussians import FORMS, LARGE, Mixture, Moments, channel_moments, has_small_squares
 from gbn.kernels.mixture.normalize import implementation, normalize_by_batch, normalize_by_mixture
 from gbn.kernels.mixture.sampling import sample, uniform
 
 __all__ = [
     "FORMS",
+    "LARGE",
     "Mixture",
     "Moments",
     "channel_moments",
     "fitted",
+    "has_small_squares",
     "implementation",
     "normalize_by_batch",
     "normalize_by_mixture",

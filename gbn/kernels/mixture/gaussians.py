@@ -2,11 +2,16 @@
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
-__all__ = ["FORMS", "Mixture", "Moments", "channel_moments", "quadratic"]
+__all__ = ["FORMS", "LARGE", "Mixture", "Moments", "channel_moments", "has_small_squares", "quadratic"]
 
 FORMS = ("joint", "per_channel")
+
+
+#: Sums of squares of larger values, or in units of a small variance, may be beyond float32.
+LARGE = 1e15
 
 
 class Mixture(NamedTuple):
@@ -42,6 +47,12 @@ def channel_moments(samples: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and variance of each column of (S, C), in two passes (torch.var_mean of columns takes much longer)."""
     mean = samples.mean(0)
     return mean, (samples - mean).square_().mean(0)
+
+
+def has_small_squares(values: Tensor) -> bool:
+    """Whether none is beyond :data:`LARGE`; False with a NaN. Waits for the device."""
+    low, high = torch.aminmax(values.detach())
+    return bool((high < LARGE) & (low > -LARGE))
 
 
 def quadratic(mixture: Mixture, centre: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -7,7 +7,8 @@ from torch import Tensor
 
 from gbn.kernels.activation import activate
 from gbn.kernels.mixture import fused, joint, per_channel
-from gbn.kernels.mixture.gaussians import Mixture, Moments
+from gbn.kernels.mixture.gaussians import Mixture, Moments, has_small_squares
+from gbn.risk.order import traced
 
 __all__ = ["implementation", "normalize_by_batch", "normalize_by_mixture"]
 
@@ -55,6 +56,13 @@ def implementation(x: Tensor, components: int, posterior_gradient: bool = False)
     return "numba" if fused.serves(x, components, posterior_gradient) else "reference"
 
 
+def _needs_float64(x: Tensor, mixture: Mixture) -> bool:
+    """Whether squares may be beyond float32; False where asking would wait for a device."""
+    if traced(x) or x.device.type != "cpu" or x.numel() == 0:
+        return False
+    return not (has_small_squares(x) and has_small_squares(mixture.mean))
+
+
 def normalize_by_mixture(
     x: Tensor,
     mixture: Mixture,
@@ -67,11 +75,12 @@ def normalize_by_mixture(
 
     ``floor``, (C,) or a number, is the least variance that posteriors are taken with: a component's own can be 0.
     """
-    wide = torch.promote_types(x.dtype, torch.float32)
+    wide = torch.float64 if _needs_float64(x, mixture) else torch.promote_types(x.dtype, torch.float32)
     factor = torch.rsqrt(mixture.weight * (mixture.var + eps))
     # A component of weight 0 has no posterior: whatever stands here is multiplied by 0.
     factor = torch.where(mixture.weight > 0, factor, 0.0).to(wide)
-    gain = factor if weight is None else factor * weight
+    gain = factor if weight is None else factor * weight.to(wide)
+    bias = None if bias is None else bias.to(wide)
     form = joint if mixture.weight.shape[1] == 1 else per_channel
     mixture = Mixture(mixture.weight, mixture.mean, mixture.var.clamp(min=floor))
     y = form.apply_components(x.to(wide), Mixture(*(part.to(wide) for part in mixture)), gain, bias)

@@ -37,11 +37,17 @@ def _is_as_it_lies(x: Tensor) -> bool:
     return x.is_contiguous() and x.numel() >= SHORT * x.shape[0] * x.shape[1]
 
 
-def _as_batch(planes: Tensor, x: Tensor) -> Tensor:
-    """The inverse for a result: x's shape."""
+def _result(planes: Tensor, x: Tensor) -> Tensor:
+    """Memory for a result of the passes: x's shape where x is read as it lies, that of ``planes`` otherwise."""
+    return x.new_empty(x.shape) if _is_as_it_lies(x) else torch.empty_like(planes)
+
+
+def _as_batch(result: Tensor, x: Tensor) -> Tensor:
+    """The result in x's shape. No view: it leaves an autograd function, and may be changed in place after that."""
     if _is_as_it_lies(x):
-        return planes.view(x.shape)
-    return to_planes(planes.squeeze(0)).view(x.shape[0], *x.shape[2:], x.shape[1]).movedim(-1, 1)
+        return result
+    last = torch.empty((x.shape[0], *x.shape[2:], x.shape[1]), device="meta").movedim(-1, 1)
+    return to_planes(result.squeeze(0), x.new_empty_strided(last.shape, last.stride()))
 
 
 def _shape(planes: Tensor) -> Shape:
@@ -85,7 +91,7 @@ def run_forward(
     number, channels = mixture.mean.shape
     given = [plain(part) for part in (*mixture, centre)]
     weight, bias = plain(weight), plain(bias)
-    y = torch.empty_like(planes)
+    y = _result(planes, x)
     mask = torch.empty(shape.masks, dtype=torch.int16) if relu else None
     logits = planes.new_empty((channels, 3, number))
     numbers = torch.empty((4, number, channels), dtype=torch.float64)
@@ -111,7 +117,7 @@ def run_backward(
     g = g.contiguous().flatten(2) if _is_as_it_lies(x) else _turned(g)
     weight = plain(weight)
     number, channels = kept.numbers.shape[1:]
-    dx = torch.empty_like(planes) if wanted else None
+    dx = _result(planes, x) if wanted else None
     to_weight, to_bias = planes.new_empty((2, channels)).unbind()
     call = table_of(
         shape, number, eps, size=_size(shape, number), relu=relu, past=past(planes, shape), wanted=wanted,

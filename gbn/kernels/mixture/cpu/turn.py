@@ -50,10 +50,10 @@ def turn(address):
     _turn(address)
 
 
-def to_planes(x: Tensor) -> Tensor:
-    """(M, C) -> (C, M), float32 and contiguous both."""
+def to_planes(x: Tensor, turned: Tensor | None = None) -> Tensor:
+    """(M, C) -> (C, M), float32 and contiguous both; or into ``turned``, whose memory is that of such a matrix."""
     rows, columns = x.shape
-    turned = x.new_empty((columns, rows))
+    turned = x.new_empty((columns, rows)) if turned is None else turned
     table = (ctypes.c_int64 * 5)(0, rows, columns, x.data_ptr(), turned.data_ptr())
     threads = min(torch.get_num_threads(), -(-rows // _SHARE))
     run_entry(objects.entry(TURN), ctypes.addressof(table), threads)
