@@ -6,7 +6,9 @@ import torch
 from torch import Tensor
 
 from gbn.kernels.activation import activate
+from gbn.kernels.checks import check_batch, check_not_empty
 from gbn.kernels.mixture import fused, joint, per_channel
+from gbn.kernels.mixture.checks import check_mixture
 from gbn.kernels.mixture.gaussians import Mixture, Moments
 
 __all__ = ["implementation", "normalize_by_batch", "normalize_by_mixture"]
@@ -37,7 +39,15 @@ def normalize_by_batch(
     Returns:
         the result with the shape, dtype and memory format of ``x``, and the moments, without gradient, in float32 at
         least. Differentiable once.
+
+    Raises:
+        ValueError: x has no dimension of channels, or no value.
+        RuntimeError: x is not strided and floating point; gain, bias, centre or the mixture are of another shape or
+            on another device.
     """
+    check_batch(x, weight=weight, bias=bias, centre=centre)
+    check_not_empty(x)
+    check_mixture(x, mixture)
     if centre is None:
         centre = (mixture.weight * mixture.mean).sum(0)
     if fused.serves(x, mixture.mean.shape[0], posterior_gradient):
@@ -65,7 +75,10 @@ def normalize_by_mixture(
     """The same by a mixture's own weights, means and variances, as in evaluation; every derivative is right.
 
     ``floor``, (C,) or a number, is the least variance that posteriors are taken with: a component's own can be 0.
+    Errors are those of :func:`normalize_by_batch`, but x may be empty.
     """
+    check_batch(x, weight=weight, bias=bias, floor=floor if isinstance(floor, Tensor) else None)
+    check_mixture(x, mixture)
     wide = torch.promote_types(x.dtype, torch.float32)
     factor = torch.rsqrt(mixture.weight * (mixture.var + eps))
     # A component of weight 0 has no posterior: whatever stands here is multiplied by 0.
