@@ -126,11 +126,14 @@ def arranged(x: Tensor, *vectors: Tensor | None) -> tuple[tuple[Any, ...], bool]
         NotImplementedError: they do, and have tangents of forward-mode differentiation, which operators would drop.
     """
     tensors: tuple[Any, ...] = x, *vectors
-    if torch.compiler.is_compiling() or (not traced(x) and in_memory(*tensors)):
-        return tensors, traced(x)
+    by_operator = traced(x)
+    if not by_operator and in_memory(*tensors):
+        return tensors, False
+    if torch.compiler.is_compiling():
+        return tensors, True
     tensors = tuple(None if tensor is None else _written_out(tensor) for tensor in tensors)
     # An autograd.Function refuses functorch's transforms, of which an operator would follow only some.
-    if torch._C._are_functorch_transforms_active() or (not traced(x) and in_memory(*tensors)):
+    if torch._C._are_functorch_transforms_active() or (not by_operator and in_memory(*tensors)):
         return tensors, False
     if any(unpack_dual(tensor).tangent is not None for tensor in tensors if tensor is not None):
         raise NotImplementedError(

@@ -48,7 +48,9 @@ __all__ = [
     "here",
     "normalize",
     "plan_of",
+    "plan_on",
     "refuse_second_derivative",
+    "serving",
 ]
 
 _log = logging.getLogger(__name__)
@@ -152,7 +154,7 @@ def normalize(
 
 
 def here(x: Tensor) -> Backend:
-    """The kernels that take x; raises RuntimeError, saying what to do, where there are none."""
+    """The kernels for the device of x; raises RuntimeError, saying what to install, where there are none."""
     found = backend(x.device.type)
     if found is None:
         package = (
@@ -162,6 +164,12 @@ def here(x: Tensor) -> Backend:
             f"this graph asks for gbn's fused kernels on {x.device.type!r}, which do not work here: install "
             f"{package} or compile under GBN_KERNELS=reference"
         )
+    return found
+
+
+def serving(x: Tensor) -> Backend:
+    """The same for an x that nobody has asked about: raises RuntimeError where the kernels don't take it."""
+    found = here(x)
     if not found.serves(x):
         raise RuntimeError(
             f"gbn's fused kernels take float32, bfloat16 and float16, on a GPU up to 2 ** 31 - 2 ** 24 values: got "
@@ -241,7 +249,7 @@ def _run_backward(
     s, d = (kept(part, (channels,), x).contiguous() for part in (s, d))
     record = kept(record, (channels, plan.record), x).contiguous()
     g, x, weight, bias, s, d, record = readable(g, x, weight, bias, s, d, record)
-    return here(x).backward(g, x, weight, bias, s, d, record, plan, eps, relu, wanted)
+    return serving(x).backward(g, x, weight, bias, s, d, record, plan, eps, relu, wanted)
 
 
 @lru_cache(maxsize=1024)
@@ -274,7 +282,7 @@ def _forward_operator(
     check_batch(x, weight=weight, bias=bias)
     plan = plan_on(x, statistic, deviation)
     x, weight, bias = readable(x, weight, bias)
-    y, s, d, record = here(x).forward(x, weight, bias, plan, eps, relu)
+    y, s, d, record = serving(x).forward(x, weight, bias, plan, eps, relu)
     return as_promised(y, x), s, d, record
 
 

@@ -67,6 +67,10 @@ def _here(x: Tensor) -> Backend:
     return cast(Backend, fused.here(x))
 
 
+def _serving(x: Tensor) -> Backend:
+    return cast(Backend, fused.serving(x))
+
+
 def normalize(
     x: Tensor,
     weight: Tensor | None,
@@ -160,7 +164,7 @@ def _run_backward(
     means = kept(means, (images, channels), x)
     g, x, weight, bias, *gates, s, d, record, means = readable(g, x, weight, bias, *gate, s, d, record, means)
     gate = gates[0], gates[1]
-    return _here(x).backward_gated(g, x, weight, bias, gate, s, d, record, means, plan, eps, relu, wanted)
+    return _serving(x).backward_gated(g, x, weight, bias, gate, s, d, record, means, plan, eps, relu, wanted)
 
 
 def _forward_operator(
@@ -178,7 +182,7 @@ def _forward_operator(
     plan = fused.plan_on(x, statistic, deviation)
     x, weight, bias, *gates = readable(x, weight, bias, gate_weight, gate_bias)
     gate = gates[0], gates[1]
-    y, s, d, record, means = _here(x).forward_gated(x, weight, bias, gate, plan, eps, relu)
+    y, s, d, record, means = _serving(x).forward_gated(x, weight, bias, gate, plan, eps, relu)
     return fused.as_promised(y, x), s, d, record, means.contiguous()
 
 

@@ -64,9 +64,10 @@ class Child:
         return process
 
     def close(self) -> None:
-        """End it."""
+        """End it: it has nothing to finish."""
         if self.process is not None:
-            self.process.communicate(timeout=60)
+            self.process.kill()
+            self.process.communicate()
 
 
 @pytest.fixture(scope="module")
@@ -103,9 +104,10 @@ def examples(draw: st.DrawFn, entrance: str) -> dict[str, Any]:
     wide = entrance.startswith("fit") or ("evaluate" in entrance and "mean" in names)
     plain_dtypes = ("float32",) if wide else ("float32", "float32", *FLOATING)
     made = {name: draw(tensors(plain_dtypes, (0,), SERVED)) for name in names}
-    for name in (
-        draw(st.lists(st.sampled_from(names), max_size=2)) if draw(st.booleans()) and not dims_odd else ()
-    ):
+    if made.get("floor", {}).get("kind") == "zero":
+        made["floor"]["kind"] = "plain"  # a component of one sample would have the variance 0
+    faults = [] if dims_odd else draw(st.one_of(st.just([]), st.lists(st.sampled_from(names), max_size=2)))
+    for name in faults:
         fault = draw(st.sampled_from(["kind", "dtype", "off"]))
         if fault == "kind":
             # freed memory ends a process where torch's own operations read it

@@ -36,7 +36,7 @@ from gbn.kernels.checks import (
     kept,
     readable,
 )
-from gbn.kernels.fused import ANY_LAYOUT, here
+from gbn.kernels.fused import ANY_LAYOUT, serving
 from gbn.kernels.mixture.checks import check_fit, check_mixture
 from gbn.kernels.mixture.gaussians import Mixture, Moments
 
@@ -185,7 +185,7 @@ def _run_backward(
 
 def _check_served(x: Tensor, components: int) -> None:
     """Raise RuntimeError where a graph made elsewhere, or a caller, finds no kernels."""
-    here(x)
+    serving(x)
     if not 1 <= components <= MOST_COMPONENTS or x.device.type != "cpu":
         raise RuntimeError(
             f"gbn's fused kernels for mixtures serve up to {MOST_COMPONENTS} components on the CPU, got {components} "
