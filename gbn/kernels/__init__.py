@@ -33,6 +33,7 @@ from torch import Tensor
 
 from gbn.kernels import fused, gated, reference
 from gbn.kernels.activation import ACTIVATIONS, activate
+from gbn.kernels.checks import check_batch, check_not_empty
 from gbn.kernels.gate import Gate
 from gbn.kernels.plan import lowers
 from gbn.risk.base import Deviation, Statistic
@@ -138,7 +139,15 @@ def normalize(
     Returns:
         ``(y, S, D)``: ``y`` with the shape, dtype and memory format of ``x``; ``S`` and ``D`` of shape
         ``(C,)`` in float32 (float64 for a float64 input), outside the graph, for the running averages.
+
+    Raises:
+        ValueError: x has no dimension of channels, or no value.
+        RuntimeError: x is not strided and floating point; a parameter is not ``(C,)``, floating point, on the device
+            of x.
     """
+    gate_weight, gate_bias = gate or (None, None)
+    check_batch(x, weight=weight, bias=bias, gate_weight=gate_weight, gate_bias=gate_bias)
+    check_not_empty(x)
     if implementation(x, statistic, deviation, gate) != "reference":
         if gate is not None:
             return gated.normalize(x, weight, bias, statistic, deviation, eps, act, gate)
@@ -160,8 +169,18 @@ def normalize_with(
     """Normalise each channel with given values (evaluation): no image depends on another.
 
     ``statistic_value`` and ``deviation_value`` have shape ``(C,)`` and count as constants; ``deviation`` only
-    says where ``eps`` goes. The rest is as in :func:`normalize`.
+    says where ``eps`` goes. ``x`` may be empty. The rest is as in :func:`normalize`.
     """
+    gate_weight, gate_bias = gate or (None, None)
+    check_batch(
+        x,
+        statistic_value=statistic_value,
+        deviation_value=deviation_value,
+        weight=weight,
+        bias=bias,
+        gate_weight=gate_weight,
+        gate_bias=gate_bias,
+    )
     return reference.normalize_with(
         x, statistic_value, deviation_value, weight, bias, deviation, eps, act, gate
     )

@@ -26,9 +26,17 @@ from torch import Tensor
 
 from gbn.kernels import cpu, gpu
 from gbn.kernels.activation import activate
+from gbn.kernels.checks import (
+    arranged,
+    check_batch,
+    check_cotangent,
+    check_device,
+    check_not_empty,
+    kept,
+    readable,
+)
 from gbn.kernels.plan import Plan, lower
 from gbn.risk.base import Deviation, Statistic
-from gbn.risk.order import traced
 from gbn.risk.quadrangles import from_text
 
 __all__ = [
@@ -40,7 +48,9 @@ __all__ = [
     "here",
     "normalize",
     "plan_of",
+    "plan_on",
     "refuse_second_derivative",
+    "serving",
 ]
 
 _log = logging.getLogger(__name__)
@@ -134,9 +144,10 @@ def normalize(
     eps: float,
     act: str | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """See :func:`gbn.kernels.normalize`; for an x that its device's backend serves."""
+    """See :func:`gbn.kernels.normalize`; for arguments that it has checked and an x that the backend serves."""
     inner = act if act in FUSED else None
-    if traced(x):
+    (x, weight, bias), by_operator = arranged(x, weight, bias)
+    if by_operator:
         y, s, d, _ = _operator(x, weight, bias, statistic.text, deviation.text, eps, inner == "relu")
         s, d = s.detach(), d.detach()
     else:
@@ -155,6 +166,17 @@ def here(x: Tensor) -> Backend:
         raise RuntimeError(
             f"this graph asks for gbn's fused kernels on {x.device.type!r}, which do not work here: install "
             f"{package} or compile under GBN_KERNELS=reference"
+        )
+    return found
+
+
+def serving(x: Tensor) -> Backend:
+    """The same for an x that nobody has asked about: raises RuntimeError where the kernels don't take it."""
+    found = here(x)
+    if not found.serves(x):
+        raise RuntimeError(
+            f"gbn's fused kernels take float32, bfloat16 and float16, on a GPU up to 2 ** 31 - 2 ** 24 values: got "
+            f"{x.dtype}, {tuple(x.shape)}"
         )
     return found
 
@@ -197,7 +219,7 @@ class _Normalize(torch.autograd.Function):
             return (None,) * 6
         x, weight, bias, s, d, record = ctx.saved_tensors
         wanted = ctx.needs_input_grad[0]
-        dx, dweight, dbias = here(x).backward(
+        dx, dweight, dbias = _run_backward(
             g, x, weight, bias, s, d, record, ctx.plan, ctx.eps, ctx.relu, wanted
         )
         return (
@@ -210,11 +232,45 @@ class _Normalize(torch.autograd.Function):
         )
 
 
+def _run_backward(
+    g: Tensor,
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    s: Tensor,
+    d: Tensor,
+    record: Tensor,
+    plan: Plan,
+    eps: float,
+    relu: bool,
+    wanted: bool,
+) -> Gradients:
+    """The backend's backward pass, after a look at what it is given."""
+    check_batch(x, weight=weight, bias=bias)
+    check_cotangent(g, x)
+    channels = x.shape[1]
+    s, d = (kept(part, (channels,), x).contiguous() for part in (s, d))
+    record = kept(record, (channels, plan.record), x).contiguous()
+    g, x, weight, bias, s, d, record = readable(g, x, weight, bias, s, d, record)
+    return serving(x).backward(g, x, weight, bias, s, d, record, plan, eps, relu, wanted)
+
+
 @lru_cache(maxsize=1024)
 def plan_of(statistic: str, deviation: str, n: int) -> Plan:
     """The plan of a pair that is written as text."""
     parts = from_text("statistic", statistic), from_text("deviation", deviation)
     return lower(*parts, n)
+
+
+def plan_on(x: Tensor, statistic: str, deviation: str) -> Plan:
+    """The plan of a pair for the samples of x.
+
+    Raises:
+        ValueError, RuntimeError: there are none; see :func:`gbn.kernels.checks.check_batch`.
+    """
+    check_batch(x)
+    check_not_empty(x)
+    return plan_of(statistic, deviation, x.numel() // x.shape[1])
 
 
 def _forward_operator(
@@ -226,8 +282,10 @@ def _forward_operator(
     eps: float,
     relu: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    plan = plan_of(statistic, deviation, x.numel() // x.shape[1])
-    y, s, d, record = here(x).forward(x, weight, bias, plan, eps, relu)
+    check_batch(x, weight=weight, bias=bias)
+    plan = plan_on(x, statistic, deviation)
+    x, weight, bias = readable(x, weight, bias)
+    y, s, d, record = serving(x).forward(x, weight, bias, plan, eps, relu)
     return as_promised(y, x), s, d, record
 
 
@@ -244,8 +302,8 @@ def _backward_operator(
     eps: float,
     relu: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    plan = plan_of(statistic, deviation, x.numel() // x.shape[1])
-    dx, dweight, dbias = here(x).backward(g, x, weight, bias, s, d, record, plan, eps, relu, True)
+    plan = plan_on(x, statistic, deviation)
+    dx, dweight, dbias = _run_backward(g, x, weight, bias, s, d, record, plan, eps, relu, True)
     assert dx is not None
     return as_promised(dx, x), dweight, dbias
 
@@ -265,6 +323,7 @@ _operator_backward = torch.library.custom_op(
 
 @_operator.register_fake
 def _(x: Tensor, weight: Any, bias: Any, statistic: str, deviation: str, eps: float, relu: bool) -> Any:
+    check_batch(x, weight=weight, bias=bias)
     channels = x.shape[1]
     width = plan_of(statistic, deviation, 2).record  # the same for every number of samples
     new = [x.new_empty(shape, dtype=torch.float32) for shape in ((channels,), (channels,), (channels, width))]
@@ -273,6 +332,9 @@ def _(x: Tensor, weight: Any, bias: Any, statistic: str, deviation: str, eps: fl
 
 @_operator_backward.register_fake
 def _(g: Tensor, x: Tensor, weight: Any, bias: Any, s: Tensor, d: Tensor, record: Tensor, *rest: Any) -> Any:
+    check_batch(x, weight=weight, bias=bias)
+    check_cotangent(g, x)
+    check_device(x, s, d, record)
     return torch.empty_like(x), torch.empty_like(s), torch.empty_like(s)
 
 

@@ -19,10 +19,10 @@ from torch import Tensor
 
 from gbn.kernels import fused
 from gbn.kernels.activation import activate
+from gbn.kernels.checks import arranged, check_batch, check_cotangent, check_device, kept, readable
 from gbn.kernels.gate import Gate, enhance
 from gbn.kernels.plan import Plan, lower
 from gbn.risk.base import Deviation, Statistic
-from gbn.risk.order import traced
 
 __all__ = ["Backend", "normalize"]
 
@@ -67,6 +67,10 @@ def _here(x: Tensor) -> Backend:
     return cast(Backend, fused.here(x))
 
 
+def _serving(x: Tensor) -> Backend:
+    return cast(Backend, fused.serving(x))
+
+
 def normalize(
     x: Tensor,
     weight: Tensor | None,
@@ -77,17 +81,18 @@ def normalize(
     act: str | None,
     gate: Gate,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """See :func:`gbn.kernels.normalize`; for an x that its device's backend serves."""
+    """See :func:`gbn.kernels.normalize`; for arguments that it has checked and an x that the backend serves."""
     if not hasattr(fused.backend(x.device.type), "forward_gated"):
         x_hat, s, d = fused.normalize(x, None, None, statistic, deviation, eps, None)
         return activate(enhance(x_hat, x, weight, bias, gate), act), s, d
     inner = act if act in fused.FUSED else None
-    if traced(x):
-        y, s, d, *_ = _operator(x, weight, bias, *gate, statistic.text, deviation.text, eps, inner == "relu")
+    (x, weight, bias, *gates), by_operator = arranged(x, weight, bias, *gate)
+    if by_operator:
+        y, s, d, *_ = _operator(x, weight, bias, *gates, statistic.text, deviation.text, eps, inner == "relu")
         s, d = s.detach(), d.detach()
     else:
         plan = lower(statistic, deviation, x.numel() // x.shape[1])
-        y, s, d = _NormalizeGated.apply(x, weight, bias, *gate, plan, eps, inner == "relu")
+        y, s, d = _NormalizeGated.apply(x, weight, bias, *gates, plan, eps, inner == "relu")
     return (y if act in fused.FUSED else activate(y, act)), s, d
 
 
@@ -121,7 +126,7 @@ class _NormalizeGated(torch.autograd.Function):
         if g is None:
             return (None,) * 8
         x, weight, bias, *gate, s, d, record, means = ctx.saved_tensors
-        dx, *others = _here(x).backward_gated(
+        dx, *others = _run_backward(
             g, x, weight, bias, tuple(gate), s, d, record, means, ctx.plan, ctx.eps, ctx.relu,
             ctx.needs_input_grad[0],
         )  # fmt: skip
@@ -135,6 +140,33 @@ class _NormalizeGated(torch.autograd.Function):
         )
 
 
+def _run_backward(
+    g: Tensor,
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    gate: Gate,
+    s: Tensor,
+    d: Tensor,
+    record: Tensor,
+    means: Tensor,
+    plan: Plan,
+    eps: float,
+    relu: bool,
+    wanted: bool,
+) -> Gradients:
+    """The backend's backward pass, after a look at what it is given."""
+    check_batch(x, weight=weight, bias=bias, gate_weight=gate[0], gate_bias=gate[1])
+    check_cotangent(g, x)
+    images, channels = x.shape[:2]
+    s, d = (kept(part, (channels,), x).contiguous() for part in (s, d))
+    record = kept(record, (channels, plan.record), x).contiguous()
+    means = kept(means, (images, channels), x)
+    g, x, weight, bias, *gates, s, d, record, means = readable(g, x, weight, bias, *gate, s, d, record, means)
+    gate = gates[0], gates[1]
+    return _serving(x).backward_gated(g, x, weight, bias, gate, s, d, record, means, plan, eps, relu, wanted)
+
+
 def _forward_operator(
     x: Tensor,
     weight: Tensor | None,
@@ -146,10 +178,11 @@ def _forward_operator(
     eps: float,
     relu: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    plan = fused.plan_of(statistic, deviation, x.numel() // x.shape[1])
-    y, s, d, record, means = _here(x).forward_gated(
-        x, weight, bias, (gate_weight, gate_bias), plan, eps, relu
-    )
+    check_batch(x, weight=weight, bias=bias, gate_weight=gate_weight, gate_bias=gate_bias)
+    plan = fused.plan_on(x, statistic, deviation)
+    x, weight, bias, *gates = readable(x, weight, bias, gate_weight, gate_bias)
+    gate = gates[0], gates[1]
+    y, s, d, record, means = _serving(x).forward_gated(x, weight, bias, gate, plan, eps, relu)
     return fused.as_promised(y, x), s, d, record, means.contiguous()
 
 
@@ -169,10 +202,8 @@ def _backward_operator(
     eps: float,
     relu: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    plan, gate = fused.plan_of(statistic, deviation, x.numel() // x.shape[1]), (gate_weight, gate_bias)
-    dx, *others = _here(x).backward_gated(
-        g, x, weight, bias, gate, s, d, record, means, plan, eps, relu, True
-    )
+    plan, gate = fused.plan_on(x, statistic, deviation), (gate_weight, gate_bias)
+    dx, *others = _run_backward(g, x, weight, bias, gate, s, d, record, means, plan, eps, relu, True)
     assert dx is not None
     dweight, dbias, dgate_weight, dgate_bias = others
     return fused.as_promised(dx, x), dweight, dbias, dgate_weight, dgate_bias
@@ -197,6 +228,7 @@ def _(
     deviation: str,
     *rest: Any,
 ) -> Any:
+    check_batch(x, weight=weight, bias=bias, gate_weight=gate_weight, gate_bias=gate_bias)
     images, channels = x.shape[:2]
     width = fused.plan_of(statistic, deviation, 2).record  # the same for every number of samples
     shapes = ((channels,), (channels,), (channels, width), (images, channels))
@@ -205,8 +237,21 @@ def _(
 
 @_operator_backward.register_fake
 def _(
-    g: Tensor, x: Tensor, weight: Any, bias: Any, gate_weight: Any, gate_bias: Any, s: Tensor, *rest: Any
+    g: Tensor,
+    x: Tensor,
+    weight: Any,
+    bias: Any,
+    gate_weight: Any,
+    gate_bias: Any,
+    s: Tensor,
+    d: Tensor,
+    record: Tensor,
+    means: Tensor,
+    *rest: Any,
 ) -> Any:
+    check_batch(x, weight=weight, bias=bias, gate_weight=gate_weight, gate_bias=gate_bias)
+    check_cotangent(g, x)
+    check_device(x, s, d, record, means)
     return torch.empty_like(x), *(torch.empty_like(s) for _ in range(4))
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from gbn import kernels
 from gbn.kernels.activation import check_activation
+from gbn.kernels.checks import check_batch
 from gbn.nn.arguments import check_arguments
 from gbn.nn.base import kept_for_backward
 from gbn.nn.pairs import build_pair
@@ -52,8 +53,10 @@ def generalized_batch_norm(
         a tensor with the shape, dtype and memory format of ``x``.
 
     Raises:
-        ValueError: for an unknown pair or parameter, values out of range, evaluation without running averages, and
-            training with one value per channel.
+        ValueError: for an unknown pair or parameter, values out of range, evaluation without running averages, an
+            input without channels, and training with one value per channel.
+        RuntimeError: for an input that is not strided and floating point, and for gain, bias or running averages that
+            are not ``(C,)``, floating point, on the device of the input.
     """
     check_arguments(momentum=momentum, eps=eps)
     if momentum is None:
@@ -62,6 +65,9 @@ def generalized_batch_norm(
         )
     pair = build_pair(quadrangle, statistic, deviation, **parameters)
     check_activation(act)
+    # All of them before anything is computed, since running averages are changed in place.
+    running = {"running_statistic": running_statistic, "running_deviation": running_deviation}
+    check_batch(x, weight=weight, bias=bias, **running)
     if not training:
         if running_statistic is None or running_deviation is None:
             raise ValueError(

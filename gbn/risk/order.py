@@ -75,7 +75,7 @@ def _moments(segment: Any, anchor: Any) -> tuple[Any, Any]:
 def _select_numpy(
     rows: Tensor, ranks: Sequence[int], pivots: Sequence[int], windows: Sequence[Window]
 ) -> list[Any]:
-    block = rows.numpy()
+    block = rows.numpy(force=True)  # writes out a negated view's signs and a zero tensor's zeros
     n = block.shape[1]
     # minimum and maximum need no partition, but a window's edge does, unless it is the row's own
     edges = {lo for lo, _ in windows if lo > 1} | {hi for _, hi in windows if hi < n}

@@ -9,7 +9,7 @@ from torch import nn
 
 from gbn import kernels
 from gbn.kernels.cpu import launch
-from gbn.kernels.cpu.launch_precondition import CompiledSums
+from gbn.kernels.cpu.launch_precondition import CompiledStep, CompiledSums, Shape
 from gbn.optim import BatchNormPreconditioner
 
 
@@ -203,3 +203,58 @@ def test_a_preconditioner_moves_between_compiled_and_plain_states():
     for name, pair in expected.items():
         for a, b in zip(pair, found[name], strict=True):
             torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("choice", kernels.KERNELS)
+@pytest.mark.parametrize("statistics", ["channel", "patch"])
+@pytest.mark.parametrize("layer", [nn.Linear(7, 3), nn.Conv2d(7, 3, 2)], ids=["linear", "convolution"])
+def test_an_input_that_its_layer_refuses_leaves_no_trace(layer, statistics, choice):
+    """Its sums would be read for those of as many columns as the layer has."""
+    shape = (5, 4) if isinstance(layer, nn.Linear) else (5, 4, 6, 6)
+    with kernels.using(choice), BatchNormPreconditioner(layer, statistics=statistics) as preconditioner:
+        with pytest.raises(RuntimeError):
+            layer(torch.randn(shape))
+        preconditioner.precondition()
+        for part in preconditioner.moments()[""]:
+            assert (part == 0).all()
+
+
+def test_negated_and_zero_inputs_count_as_what_they_are():
+    layer, x = nn.Linear(7, 3), torch.randn(64, 7)
+    for strange, plain in (
+        ((-x)._neg_view(), x),
+        (torch._efficientzerotensor(x.shape), torch.zeros(x.shape)),
+    ):
+        found = []
+        for inputs in (strange, plain):
+            with BatchNormPreconditioner(layer) as preconditioner:
+                layer(inputs)
+                preconditioner.precondition()
+                found.append(preconditioner.moments()[""])
+        for a, b in zip(*found, strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-7)  # torch sums in another order
+
+
+def test_gradients_of_another_size_are_not_written_past_their_end():
+    layer = nn.Linear(7, 30)
+    with BatchNormPreconditioner(layer) as preconditioner:
+        layer.weight.data, layer.bias.data = torch.randn(2, 7), torch.randn(2)
+        layer(torch.randn(5, 7)).square().sum().backward()
+        weight, bias = layer.weight.grad.clone(), layer.bias.grad.clone()
+        preconditioner.precondition()
+        mean, variance = preconditioner.moments()[""]
+    divisor = (variance + 1e-4 + 1e-2 * variance.max()).float() * max(7 / 5, 1)
+    expected = (weight - mean.float() * bias[:, None]) / divisor
+    torch.testing.assert_close(layer.weight.grad, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_sums_and_moments_of_another_size_are_refused():
+    step = CompiledStep([Shape(7, 1, 1, 3, 7, 7)], 0.1, 1e-4, 1e-2)
+    running, sums = torch.zeros(3, 7, dtype=torch.float64), torch.zeros(2, 7, dtype=torch.float64)
+    step.absorb(running, [(sums, 5, 5)])
+    for wrong in (running[:, :4], running[:2], running.float(), running.to("meta"), running.T.contiguous().T):
+        with pytest.raises(RuntimeError, match="running moments should be"):
+            step.absorb(wrong, [(sums, 5, 5)])
+    for wrong in (sums[:, :4], sums.to("meta")):
+        with pytest.raises(RuntimeError, match=r"inputs should be \(2, 7\)"):
+            step.absorb(running, [(wrong, 5, 5)])

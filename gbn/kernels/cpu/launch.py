@@ -160,8 +160,17 @@ def plain(values: Tensor | None) -> Tensor | None:
 
 
 def address(tensor: Tensor | None) -> int:
-    """Where its numbers lie; 0 for None."""
-    return 0 if tensor is None else tensor.data_ptr()
+    """Where its numbers lie; 0 for None.
+
+    Raises:
+        RuntimeError: they lie nowhere (a mode of torch's may make every new tensor one without data).
+    """
+    if tensor is None:
+        return 0
+    found = tensor.data_ptr()
+    if found == 0 and tensor.numel():
+        raise RuntimeError(f"a tensor {tuple(tensor.shape)} has no memory: compiled kernels need real data")
+    return found
 
 
 def room(size: int) -> int:

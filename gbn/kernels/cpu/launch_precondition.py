@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gbn.kernels.checks import in_memory
+
 from . import objects
 from .launch import run_entry
 from .precondition import Record, Step, Sums
@@ -67,7 +69,7 @@ class CompiledSums:
             How many terms each sum got; 0, and nothing is done, if the kernels don't take x: they take contiguous
             float32 on the CPU.
         """
-        if x.dtype is not torch.float32 or type(x) is not Tensor or not (x.is_cpu and x.is_contiguous()):
+        if not _taken(x):
             return 0
         shape, columns = x.shape, self._columns
         if len(shape) != self._dimensions or shape[1] != columns:
@@ -121,7 +123,8 @@ class CompiledStep:
         table[Step.LAYERS], table[Step.COLUMNS], table[Step.SPREAD] = len(shapes), total, spread
         table[Step.FACTORS], table[Step.NARROW] = self.factors.data_ptr(), self._narrow.data_ptr()
         table[Step.REALS] = ctypes.addressof(self._reals)
-        self._values = [one.rows * one.width for one in shapes]
+        self._columns = [one.columns for one in shapes]
+        self._sizes = [(one.rows * one.width, one.rows) for one in shapes]
         first = place = 0
         for index, one in enumerate(shapes):
             at = _HEAD + index * _RECORD
@@ -138,14 +141,31 @@ class CompiledStep:
 
         Args:
             running: (3, columns of all layers), contiguous float64 on the CPU, changed in place.
-            taken: a layer's sums, (2, columns) in float64 on the CPU with columns side by side, its terms a sum, and
-                N of max(m / N, 1); None, 0, 0 if it was not called.
+            taken: a layer's sums, (2, columns) on the CPU with columns side by side, its terms a sum, and N of
+                max(m / N, 1); None, 0, 0 if it was not called.
+
+        Raises:
+            RuntimeError: sums, or running moments, of another shape, or not in this process's memory.
         """
-        table, at = self._table, _HEAD
-        for sums, rows, terms in taken:
+        table, at, kept = self._table, _HEAD, []
+        shape = (3, self.factors.shape[1])
+        if running.shape != shape or not (running.dtype is torch.float64 and _readable(running)):
+            raise RuntimeError(
+                f"running moments should be {shape}, contiguous float64 on the CPU, got {tuple(running.shape)}, "
+                f"{running.dtype} on {running.device}"
+            )
+        for (sums, rows, terms), columns in zip(taken, self._columns, strict=True):
             if sums is None:
                 table[at] = 0
             else:
+                if sums.dtype is not torch.float64 or sums.stride(1) != 1:
+                    sums = sums.double().contiguous()
+                    kept.append(sums)
+                if sums.shape != (2, columns) or not (sums.is_cpu and in_memory(sums)):
+                    raise RuntimeError(
+                        f"sums of a layer's inputs should be (2, {columns}) on the CPU, got {tuple(sums.shape)} on "
+                        f"{sums.device}"
+                    )
                 # SUMS, STRIDE, ROWS, TERMS
                 table[at : at + 4] = [sums.data_ptr(), sums.stride(0), rows, terms]
             at += _RECORD
@@ -156,15 +176,20 @@ class CompiledStep:
         """Rewrite weights' and biases' gradients in place by the factors; None is passed over.
 
         Returns:
-            The layers that are left to do: kernels take contiguous float32 on the CPU, outside a graph.
+            The layers that are left to do: kernels take contiguous float32 on the CPU, outside a graph, of the sizes
+            that the layers had.
         """
         table, at, left, values = self._table, _HEAD + Record.WEIGHT, [], 0
         for index, pair in enumerate(gradients):
             table[at] = 0
             if pair is not None:
-                if _served(pair[0]) and _served(pair[1]):
+                served = all(
+                    _taken(one) and not one.requires_grad and one.numel() == size
+                    for one, size in zip(pair, self._sizes[index], strict=True)
+                )
+                if served:
                     table[at], table[at + 1] = pair[0].data_ptr(), pair[1].data_ptr()
-                    values += self._values[index]
+                    values += self._sizes[index][0]
                 else:
                     left.append(index)
             at += _RECORD
@@ -174,11 +199,10 @@ class CompiledStep:
         return left
 
 
-def _served(gradient: Tensor) -> bool:
-    return (
-        gradient.dtype is torch.float32
-        and gradient.is_cpu
-        and type(gradient) is Tensor
-        and gradient.is_contiguous()
-        and not gradient.requires_grad
-    )
+def _taken(x: Tensor) -> bool:
+    """Whether kernels can read x: what else there is goes through torch's operations."""
+    return x.dtype is torch.float32 and type(x) is Tensor and _readable(x)
+
+
+def _readable(x: Tensor) -> bool:
+    return x.is_cpu and x.is_contiguous() and in_memory(x)

@@ -6,7 +6,9 @@ Nothing here asks the device for a number: the same operations run whatever the 
 import torch
 from torch import Tensor
 
+from gbn.kernels.checks import check_batch, check_not_empty
 from gbn.kernels.mixture import fused
+from gbn.kernels.mixture.checks import check_draws, check_fit
 from gbn.kernels.mixture.gaussians import Mixture, channel_moments, quadratic
 
 __all__ = ["fitted", "log_likelihood", "seeded"]
@@ -22,7 +24,14 @@ def seeded(samples: Tensor, components: int, draws: Tensor, form: str) -> Mixtur
         components: K.
         draws: uniform numbers in [0, 1), (K,) of a joint mixture, (K * C,) of one a channel.
         form: ``joint`` or ``per_channel``.
+
+    Raises:
+        ValueError: no samples.
+        RuntimeError: the samples are not strided and floating point; too few draws, or too many.
     """
+    check_batch(samples)
+    check_not_empty(samples)
+    check_draws(samples, draws, components if form == "joint" else components * samples.shape[1])
     count = samples.shape[0]
     mean, var = channel_moments(samples)
     scaled = samples * _inverse_deviation(var)
@@ -56,7 +65,12 @@ def fitted(
             variance of all, at a sample drawn by its distance from the other components. None: it stays where it is.
 
     A component without samples keeps its mean and variance, and gets the weight of a millionth of a sample.
+
+    Raises:
+        ValueError: no samples.
+        RuntimeError: the samples are not strided and floating point; something has another shape or device.
     """
+    check_fit(samples, start, floor, draws)
     mean, var = channel_moments(samples)
     if fused.serves_fit(samples, start.mean.shape[0], joint=start.weight.shape[1] == 1):
         return fused.fit(samples, start, steps, floor, draws, mean, var)

@@ -17,6 +17,7 @@ without a break.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from importlib import import_module
 from typing import Any
@@ -26,8 +27,18 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from gbn import kernels
+from gbn.kernels.checks import (
+    arranged,
+    check_batch,
+    check_cotangent,
+    check_device,
+    check_not_empty,
+    kept,
+    readable,
+)
 from gbn.kernels.cpu.objects import working
-from gbn.kernels.fused import ANY_LAYOUT, here
+from gbn.kernels.fused import ANY_LAYOUT, serving
+from gbn.kernels.mixture.checks import check_fit, check_mixture
 from gbn.kernels.mixture.gaussians import Mixture, Moments
 from gbn.risk.order import traced
 
@@ -83,9 +94,13 @@ def fit(
     var: Tensor,
 ) -> Mixture:
     """:func:`gbn.kernels.mixture.fitted` by one compiled call."""
-    if traced(samples):
-        return Mixture(*_fit_operator(samples, *start, steps, floor, draws, mean, var))
-    return _run_fit(samples, start, steps, floor, draws, mean, var)
+    (samples, *parts, floor, draws, mean, var), by_operator = arranged(
+        samples, *start, floor, draws, mean, var
+    )
+    if by_operator:
+        return Mixture(*_fit_operator(samples, *parts, steps, floor, draws, mean, var))
+    samples, *parts, floor, draws, mean, var = readable(samples, *parts, floor, draws, mean, var)
+    return _run_fit(samples, Mixture(*parts), steps, floor, draws, mean, var)
 
 
 def _run_fit(samples: Tensor, start: Mixture, *rest: Any) -> Mixture:
@@ -106,11 +121,12 @@ def normalize(
     eps: float,
     relu: bool,
 ) -> tuple[Tensor, Moments]:
-    """See :func:`gbn.kernels.mixture.normalize_by_batch`; for an x that the kernels serve."""
-    if not traced(x):
-        y, *moments = Normalize.apply(x, weight, bias, *mixture, centre, eps, relu)
+    """See :func:`gbn.kernels.mixture.normalize_by_batch`; for arguments that it has checked, and that are served."""
+    tensors, by_operator = arranged(x, weight, bias, *mixture, centre)
+    if not by_operator:
+        y, *moments = Normalize.apply(*tensors, eps, relu)
         return y, Moments(*moments)
-    y, *results = _operator(x, weight, bias, *mixture, centre, eps, relu)
+    y, *results = _operator(*tensors, eps, relu)
     return y, Moments(*(result.detach() for result in results[:4]))
 
 
@@ -132,10 +148,11 @@ class Normalize(torch.autograd.Function):
     ) -> tuple[Tensor, ...]:
         """(y, l, m, q, sum of squared weights)."""
         ctx.joint = mixture_weight.shape[1] == 1
+        # Hooks on saved tensors may bring x back in another memory format.
+        ctx.planes = x.is_contiguous() or not x.movedim(1, -1).is_contiguous()
         mixture = Mixture(mixture_weight, mixture_mean, mixture_var)
-        y, moments, kept = _form(ctx.joint).run_forward(
-            x.to(torch.float32), weight, bias, mixture, centre, eps, relu
-        )
+        laid = _laid_out(x.to(torch.float32), ctx.planes)
+        y, moments, kept = _form(ctx.joint).run_forward(laid, weight, bias, mixture, centre, eps, relu)
         ctx.mark_non_differentiable(*moments)
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(x, weight, bias, *kept)
@@ -149,20 +166,48 @@ class Normalize(torch.autograd.Function):
         if grad is None:
             return (None,) * 9
         x, weight, bias, *kept = ctx.saved_tensors
-        dx, to_weight, to_bias = _form(ctx.joint).run_backward(
-            grad.to(torch.float32),
-            x.to(torch.float32),
-            weight,
-            kept,
-            ctx.eps,
-            ctx.relu,
-            ctx.needs_input_grad[0],
+        dx, to_weight, to_bias = _run_backward(
+            grad, x, weight, kept, ctx.planes, ctx.joint, ctx.eps, ctx.relu, ctx.needs_input_grad[0]
         )
         return (
             None if dx is None else _as(dx, x),
             to_weight.to(weight.dtype) if ctx.needs_input_grad[1] else None,
             to_bias.to(bias.dtype) if ctx.needs_input_grad[2] else None,
             *[None] * 6,
+        )
+
+
+def _run_backward(
+    g: Tensor,
+    x: Tensor,
+    weight: Tensor | None,
+    saved: Sequence[Any],
+    planes: bool,
+    joint: bool,
+    eps: float,
+    relu: bool,
+    wanted: bool,
+) -> tuple[Tensor | None, Tensor, Tensor]:
+    """The backward pass of a form, after a look at what it is given."""
+    posteriors, mask, logits, numbers, centre = saved
+    components = numbers.shape[1] if numbers.dim() == 3 else 0
+    check_batch(x, weight=weight, centre=centre)
+    check_not_empty(x)
+    _check_served(x, components)
+    check_cotangent(g, x)
+    numbers = kept(numbers, (4, components, x.shape[1]), x, torch.float64)
+    g, x, weight, *saved = readable(g, x, weight, posteriors, mask, logits, numbers, centre)
+    wide = _laid_out(x.to(torch.float32), planes)
+    return _form(joint).run_backward(g.to(torch.float32), wide, weight, saved, eps, relu, wanted)
+
+
+def _check_served(x: Tensor, components: int) -> None:
+    """Raise RuntimeError where a graph made elsewhere, or a caller, finds no kernels."""
+    serving(x)
+    if not 1 <= components <= MOST_COMPONENTS or x.device.type != "cpu":
+        raise RuntimeError(
+            f"gbn's fused kernels for mixtures serve up to {MOST_COMPONENTS} components on the CPU, got {components} "
+            f"on {x.device}: compile under GBN_KERNELS=reference"
         )
 
 
@@ -201,9 +246,14 @@ def _forward_operator(
     relu: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """(y, l, m, q, sum of squared weights, whether channels are planes, what else is kept)."""
-    here(x)  # raises where a graph made elsewhere finds no kernels
-    planes, joint = x.is_contiguous(), mixture_weight.shape[1] == 1
     mixture = Mixture(mixture_weight, mixture_mean, mixture_var)
+    check_batch(x, weight=weight, bias=bias, centre=centre)
+    check_not_empty(x)
+    check_mixture(x, mixture)
+    x, weight, bias, *parts, centre = readable(x, weight, bias, *mixture, centre)
+    mixture = Mixture(*parts)
+    _check_served(x, mixture_mean.shape[0])
+    planes, joint = x.is_contiguous(), mixture_weight.shape[1] == 1
     y, moments, (posteriors, mask, logits, numbers, _) = _form(joint).run_forward(
         _laid_out(x.to(torch.float32), planes), weight, bias, mixture, centre, eps, relu
     )
@@ -237,11 +287,9 @@ def _backward_operator(
     relu: bool,
     joint: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    kept = posteriors if joint else None, mask if relu else None, logits, numbers, centre.contiguous()
-    wide = _laid_out(x.to(torch.float32), bool(planes))
-    dx, to_weight, to_bias = _form(joint).run_backward(
-        g.to(torch.float32), wide, weight, kept, eps, relu, True
-    )
+    kept = posteriors if joint else None, mask if relu else None, logits, numbers, centre
+    dx, to_weight, to_bias = _run_backward(g, x, weight, kept, bool(planes), joint, eps, relu, True)
+    assert dx is not None
     return _as(dx, x), to_weight.clone(), to_bias.clone()
 
 
@@ -257,6 +305,12 @@ def _fit_of_tensors(
     spread: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:
     start = Mixture(weight, mean, var)
+    check_fit(samples, start, floor, draws, mean=centre, var=spread)
+    samples, *parts, floor, draws, centre, spread = readable(samples, *start, floor, draws, centre, spread)
+    start = Mixture(*parts)
+    _check_served(samples, mean.shape[0])
+    if samples.dtype != torch.float32:
+        raise RuntimeError(f"compiled steps take float32 samples, got {samples.dtype}")
     found = _run_fit(samples, start, steps, floor, draws, centre.contiguous(), spread.contiguous())
     return found.weight, found.mean, found.var
 
@@ -282,6 +336,8 @@ def _(
     eps: Any,
     relu: bool,
 ) -> Any:
+    check_batch(x, weight=weight, bias=bias, centre=centre)
+    check_mixture(x, Mixture(shares, mean, var))
     joint = bool(shares.shape[1] == 1)
     posteriors, mask, logits = _form(joint).kept_sizes(x.shape, mean.shape[0], relu)
     new = partial(torch.empty, device=x.device, dtype=torch.float32)
@@ -296,13 +352,27 @@ def _(
 
 
 @_operator_backward.register_fake
-def _(g: Tensor, x: Tensor, *rest: Any) -> Any:
+def _(g: Tensor, x: Tensor, weight: Any, *rest: Any) -> Any:
+    check_batch(x, weight=weight)
+    check_cotangent(g, x)
+    check_device(x, *(part for part in rest if isinstance(part, Tensor)))
     return torch.empty_like(x), *(x.new_empty(x.shape[1], dtype=torch.float32) for _ in range(2))
 
 
 @_fit_operator.register_fake
-def _(samples: Tensor, *rest: Any) -> Any:
-    return tuple(samples.new_empty(part.shape) for part in rest[:3])
+def _(
+    samples: Tensor,
+    weight: Tensor,
+    mean: Tensor,
+    var: Tensor,
+    steps: int,
+    floor: Any,
+    draws: Any,
+    centre: Any,
+    spread: Any,
+) -> Any:
+    check_fit(samples, Mixture(weight, mean, var), floor, draws, mean=centre, var=spread)
+    return tuple(samples.new_empty(part.shape) for part in (weight, mean, var))
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:

@@ -6,7 +6,9 @@ import torch
 from torch import Tensor
 
 from gbn.kernels.activation import activate
+from gbn.kernels.checks import check_batch, check_not_empty
 from gbn.kernels.mixture import fused, joint, per_channel
+from gbn.kernels.mixture.checks import check_mixture
 from gbn.kernels.mixture.gaussians import Mixture, Moments, has_small_squares
 from gbn.risk.order import traced
 
@@ -38,7 +40,15 @@ def normalize_by_batch(
     Returns:
         the result with the shape, dtype and memory format of ``x``, and the moments, without gradient, in float32 at
         least. Differentiable once.
+
+    Raises:
+        ValueError: x has no dimension of channels, or no value.
+        RuntimeError: x is not strided and floating point; gain, bias, centre or the mixture are of another shape or
+            on another device.
     """
+    check_batch(x, weight=weight, bias=bias, centre=centre)
+    check_not_empty(x)
+    check_mixture(x, mixture)
     if centre is None:
         centre = (mixture.weight * mixture.mean).sum(0)
     is_joint = mixture.weight.shape[1] == 1
@@ -74,7 +84,10 @@ def normalize_by_mixture(
     """The same by a mixture's own weights, means and variances, as in evaluation; every derivative is right.
 
     ``floor``, (C,) or a number, is the least variance that posteriors are taken with: a component's own can be 0.
+    Errors are those of :func:`normalize_by_batch`, but x may be empty.
     """
+    check_batch(x, weight=weight, bias=bias, floor=floor if isinstance(floor, Tensor) else None)
+    check_mixture(x, mixture)
     wide = torch.float64 if _needs_float64(x, mixture) else torch.promote_types(x.dtype, torch.float32)
     factor = torch.rsqrt(mixture.weight * (mixture.var + eps))
     # A component of weight 0 has no posterior: whatever stands here is multiplied by 0.

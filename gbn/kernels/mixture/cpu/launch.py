@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from gbn.kernels.checks import kept_numbers
 from gbn.kernels.cpu.launch import address, layout, layout_of, like, plain, room, run_entry
 from gbn.kernels.cpu.rows import LAST
 from gbn.kernels.cpu.simd import LANES
@@ -89,9 +90,10 @@ def shape_of(x: Tensor) -> tuple[Tensor, Shape]:
     """x, copied where no pass can read it as it lies, and its shape."""
     images, channels = x.shape[:2]
     length = x.numel() // (images * channels)
-    if length < SHORT:
-        x = x.movedim(1, -1).contiguous().movedim(-1, 1)
-    x, found = layout_of(x)
+    if length < SHORT:  # a single channel, which lies in both ways, too: kept_sizes counts on it
+        x, found = x.movedim(1, -1).contiguous().movedim(-1, 1), LAST
+    else:
+        x, found = layout_of(x)
     last = found == LAST
     if last:
         images, length = 1, images * length
@@ -103,7 +105,7 @@ def shape_of(x: Tensor) -> tuple[Tensor, Shape]:
 
 def entries(x: Tensor, components: int) -> tuple[str, ...]:
     """The entry points of a training step."""
-    short = x.numel() < SHORT * x.shape[0] * x.shape[1] and x.shape[1] > 1
+    short = x.numel() < SHORT * x.shape[0] * x.shape[1]
     return _entries(short or layout(x) == LAST, components)
 
 
@@ -187,12 +189,12 @@ def run_forward(
     given = [plain(part) for part in (*mixture, centre)]
     y = torch.empty_like(x)
     posteriors = x.new_empty((shape.blocks, number, LANES))
-    mask = torch.empty(shape.masks, dtype=torch.int16) if relu else None
+    mask = x.new_empty(shape.masks, dtype=torch.int16) if relu else None
     logits, table = x.new_zeros(shape.width(2 * number + 1)), x.new_zeros(shape.width(2 * number + 1))
-    numbers = torch.empty((4, number, channels), dtype=torch.float64)
+    numbers = x.new_empty((4, number, channels), dtype=torch.float64)
     shares, concentration = x.new_empty((2, number, 1)).unbind()
     mean, var = x.new_empty((2, number, channels)).unbind()
-    constants, partial = x.new_empty(number), _partial(shape, number)
+    constants, partial = x.new_empty(number), _partial(x, shape, number)
     call = table_of(
         shape, number, eps, relu=relu, past=past(x, shape), x=x, y=y, posteriors=posteriors, mask=mask,
         logits=logits, constants=constants, table=table, partial=partial, weight=weight, bias=bias,
@@ -215,15 +217,19 @@ def run_backward(
     kept = Kept(*kept)
     x, shape = shape_of(x)
     g = like(g, x, LAST if shape.last else 1 - LAST)
-    weight = plain(weight)
+    weight, centre = plain(weight), plain(kept.centre)
     number, channels = kept.numbers.shape[1:]
+    posteriors = kept_numbers(kept.posteriors, shape.blocks * number * LANES, x)
+    mask = kept_numbers(kept.mask, shape.masks, x, torch.int16) if relu else None
+    logits = kept_numbers(kept.logits, shape.width(2 * number + 1), x)
+    numbers = kept.numbers.contiguous()
     dx = torch.empty_like(x) if wanted else None
     to_weight, to_bias = x.new_empty((2, channels)).unbind()
-    table, partial = x.new_zeros(shape.width(3 * number + 1)), _partial(shape, number)
+    table, partial = x.new_zeros(shape.width(3 * number + 1)), _partial(x, shape, number)
     call = table_of(
-        shape, number, eps, relu=relu, past=past(x, shape), x=x, y=dx, g=g, posteriors=kept.posteriors,
-        mask=kept.mask, logits=kept.logits, table=table, partial=partial, weight=weight, centre=kept.centre,
-        kept=kept.numbers, dweight=to_weight, dbias=to_bias,
+        shape, number, eps, relu=relu, past=past(x, shape), x=x, y=dx, g=g, posteriors=posteriors,
+        mask=mask, logits=logits, table=table, partial=partial, weight=weight, centre=centre,
+        kept=numbers, dweight=to_weight, dbias=to_bias,
     )  # fmt: skip
     after = "_last" if shape.last else ""
     run("reduce" + after, call, number, shape.spans)
@@ -233,8 +239,8 @@ def run_backward(
     return dx, to_weight, to_bias
 
 
-def _partial(shape: Shape, number: int) -> Tensor:
-    return torch.empty((shape.spans, shape.channels + 1, 2, number), dtype=torch.float64)
+def _partial(x: Tensor, shape: Shape, number: int) -> Tensor:
+    return x.new_empty((shape.spans, shape.channels + 1, 2, number), dtype=torch.float64)
 
 
 def past(x: Tensor, shape: Shape) -> bool:

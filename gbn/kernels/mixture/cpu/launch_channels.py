@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gbn.kernels.checks import kept_numbers
 from gbn.kernels.cpu.launch import plain
 from gbn.kernels.cpu.simd import LANES
 from gbn.kernels.mixture.gaussians import Mixture
@@ -92,9 +93,9 @@ def run_forward(
     given = [plain(part) for part in (*mixture, centre)]
     weight, bias = plain(weight), plain(bias)
     y = _result(planes, x)
-    mask = torch.empty(shape.masks, dtype=torch.int16) if relu else None
+    mask = planes.new_empty(shape.masks, dtype=torch.int16) if relu else None
     logits = planes.new_empty((channels, 3, number))
-    numbers = torch.empty((4, number, channels), dtype=torch.float64)
+    numbers = planes.new_empty((4, number, channels), dtype=torch.float64)
     moments = planes.new_empty((4, number, channels)).unbind()
     call = table_of(
         shape, number, eps, size=_size(shape, number), relu=relu, past=past(planes, shape), x=planes, y=y,
@@ -115,14 +116,17 @@ def run_backward(
     planes = _planes(x)
     shape = _shape(planes)
     g = g.contiguous().flatten(2) if _is_as_it_lies(x) else _turned(g)
-    weight = plain(weight)
+    weight, centre = plain(weight), plain(kept.centre)
     number, channels = kept.numbers.shape[1:]
+    mask = kept_numbers(kept.mask, shape.masks, x, torch.int16) if relu else None
+    logits = kept_numbers(kept.logits, channels * 3 * number, x)
+    numbers = kept.numbers.contiguous()
     dx = _result(planes, x) if wanted else None
     to_weight, to_bias = planes.new_empty((2, channels)).unbind()
     call = table_of(
         shape, number, eps, size=_size(shape, number), relu=relu, past=past(planes, shape), wanted=wanted,
-        x=planes, y=dx, g=g, mask=kept.mask, logits=kept.logits, weight=weight, centre=kept.centre,
-        kept=kept.numbers, dweight=to_weight, dbias=to_bias,
+        x=planes, y=dx, g=g, mask=mask, logits=logits, weight=weight, centre=centre,
+        kept=numbers, dweight=to_weight, dbias=to_bias,
     )  # fmt: skip
     run("backward_channels", call, number, channels)
     return None if dx is None else _as_batch(dx, x), to_weight, to_bias

@@ -42,19 +42,19 @@ def run_fit(
     number = start.mean.shape[0]
     joint = start.weight.shape[1] == 1
     parts = [part.to(torch.float32).contiguous() for part in start]
-    mixture = Mixture(parts[0].clone(), parts[1].clone(), torch.maximum(parts[2], floor))
+    given = [plain(one) for one in (floor, draws, mean, var)]
+    mixture = Mixture(parts[0].clone(), parts[1].clone(), torch.maximum(parts[2], floor.to(torch.float32)))
     x = samples.contiguous() if joint else to_planes(samples.contiguous())
     shape = Shape(joint, 1, channels, count, 1, _PIECE)
     blocks = -(-count // LANES)
     sums = 2 * number * (channels + 1) if joint else 4 * number
     posteriors = samples.new_empty((blocks, number, LANES))
     logits, constants = samples.new_zeros(shape.width(2 * number + 1) + 3 * number), samples.new_empty(number)
-    partial = torch.empty(sums + count, dtype=torch.float64)
-    held = plain(floor), plain(draws)
+    partial = samples.new_empty(sums + count, dtype=torch.float64)
     call = table_of(
         shape, number, 0.0, size=4 * LANES * (LANES + 1) * number if joint else scratch_size(blocks, number),
-        steps=steps, x=x, posteriors=posteriors, logits=logits, constants=constants, partial=partial, centre=mean,
-        var=var, floor=held[0], draws=held[1], mixture_weight=mixture.weight, mixture_mean=mixture.mean,
+        steps=steps, x=x, posteriors=posteriors, logits=logits, constants=constants, partial=partial, centre=given[2],
+        var=given[3], floor=given[0], draws=given[1], mixture_weight=mixture.weight, mixture_mean=mixture.mean,
         mixture_var=mixture.var,
     )  # fmt: skip
     run("fit_joint" if joint else "fit_channels", call, number)
