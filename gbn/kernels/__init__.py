@@ -35,7 +35,7 @@ from gbn.kernels import fused, gated, reference
 from gbn.kernels.activation import ACTIVATIONS, activate
 from gbn.kernels.checks import check_batch, check_not_empty
 from gbn.kernels.gate import Gate
-from gbn.kernels.plan import lowers
+from gbn.kernels.plan import is_common, lowers
 from gbn.risk.base import Deviation, Statistic
 
 __all__ = [
@@ -106,8 +106,8 @@ def implementation(x: Tensor, statistic: Statistic, deviation: Deviation, gate: 
     The first call for a kind of tensor waits until its kernels are compiled.
     """
     if _choice == "auto" and lowers(statistic, deviation):
-        found = fused.backend(x.device.type)
-        if found is not None and found.serves(x) and found.ready(x, gate is not None):
+        found, common = fused.backend(x.device.type), is_common(statistic, deviation)
+        if found is not None and found.serves(x) and found.ready(x, gate is not None, common):
             return _NAMES[x.device.type]
     return "reference"
 

@@ -72,8 +72,8 @@ class Backend(Protocol):
     def serves(self, x: Tensor) -> bool:
         """Whether the kernels take this tensor."""
 
-    def ready(self, x: Tensor, gated: bool) -> bool:
-        """Whether the kernels that a tensor takes, with or without a gate, can be compiled here; may wait for it."""
+    def ready(self, x: Tensor, gated: bool, common: bool) -> bool:
+        """Whether the kernels for a tensor, a gate and a pair of a kind can be compiled here; may wait for it."""
 
     def forward(
         self, x: Tensor, weight: Tensor | None, bias: Tensor | None, plan: Plan, eps: float, relu: bool

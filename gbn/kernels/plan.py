@@ -34,7 +34,7 @@ from gbn.risk.quantiles import Maximum, Median, Midrange, MixedQuantile, Quantil
 from gbn.risk.ranks import RankSum
 from gbn.risk.tails import Cvar, Mad, MixedCvar, QuantileRadius
 
-__all__ = ["HEAD", "POINT", "Part", "Plan", "Term", "lower", "lowers"]
+__all__ = ["HEAD", "POINT", "Part", "Plan", "Term", "is_common", "lower", "lowers"]
 
 # Kinds of a functional, on which kernels branch once a channel. Integers, since compiled code reads them.
 MEAN, RANKS, EXPECTILE, HUBER, ENTROPIC = range(5)
@@ -59,6 +59,13 @@ _KNOWN = frozenset(
         *(Huber, HuberDeviation, Entropic, EntropicDeviation),
     )
 )
+
+
+#: Those that are found by iteration, or by exponentials.
+_RARE = frozenset(
+    (Expectile, ExpectileDeviation, ExpectileRisk, Huber, HuberDeviation, Entropic, EntropicDeviation)
+)
+_RARE_KINDS = frozenset((EXPECTILE, HUBER, ENTROPIC, EXPECTILE_RISK))
 
 
 @dataclass(frozen=True)
@@ -130,6 +137,11 @@ class Plan:
         return self.statistic.points if self.statistic.bends else 0
 
     @property
+    def common(self) -> bool:
+        """See :func:`is_common`."""
+        return not _RARE_KINDS & {self.statistic.kind, self.deviation.kind}
+
+    @property
     def root(self) -> bool:
         """Whether eps stands under a root (gbn.kernels.epsilon)."""
         return self.deviation.kind == STD
@@ -138,6 +150,14 @@ class Plan:
 def lowers(statistic: Statistic, deviation: Deviation) -> bool:
     """Whether both are of gbn's own classes; a subclass may mean something else and is not taken for one."""
     return type(statistic) in _KNOWN and type(deviation) in _KNOWN
+
+
+def is_common(statistic: Statistic, deviation: Deviation) -> bool:
+    """Whether both are moments, order statistics or superquantiles: what is measured in a few passes.
+
+    The rest takes as much code again, for fewer networks; compiled apart from it the others start sooner.
+    """
+    return type(statistic) not in _RARE and type(deviation) not in _RARE
 
 
 def _rank_sum(functional: RankSum, n: int) -> Part:

@@ -25,19 +25,26 @@ def serves(x: Tensor) -> bool:
     return x.device.type == "cpu" and x.dtype in _DTYPES and x.numel() > 0
 
 
-def ready(x: Tensor, gated: bool) -> bool:
-    """Whether the kernels for a tensor like this one can be compiled here; the first call waits for it."""
+def ready(x: Tensor, gated: bool, common: bool) -> bool:
+    """Whether the kernels for a tensor like this one can be compiled here; the first call waits for it.
+
+    ``common`` is what :func:`gbn.kernels.plan.is_common` says of the pair.
+    """
     from .launch import layout
 
-    return _working(layout(x), gated)
+    return _working(layout(x), gated, common)
 
 
-@torch.compiler.assume_constant_result  # a tracer asks once, and writes the answer into its graph
-def _working(layout: int, gated: bool) -> bool:
+def _working(layout: int, gated: bool, common: bool) -> bool:
     from .launch import entries
     from .objects import working
 
-    return working(entries(layout, gated))
+    return working(entries(layout, gated, common))
+
+
+# A tracer asks once, and writes the answer into its graph. This is what torch.compiler.assume_constant_result does,
+# once it has imported the compiler, which takes two seconds.
+_working._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def forward(

@@ -64,6 +64,7 @@ class Call(IntEnum):
     GAINS = 42
     SUMS = 43
     PRODUCTS = 44
+    MEASURE = 45  # the entry point that measures a channel (.measure)
 
 
 # numba takes plain integers at module level as constants.
@@ -71,7 +72,7 @@ class Call(IntEnum):
     NEXT, THREADS, LAYOUT, KIND, IMAGES, CHANNELS, LENGTH, BLOCK, READ, DIRECT, PAST, RELU, ROOT, WANTED,
     POINTS, S_POINTS, BENDS, RANKS, TERMS, SIZE, SPANS, PIECES, EPS, INTEGERS, REALS, SCRATCH, X, Y, G, S,
     D, RECORD, WEIGHT, BIAS, DWEIGHT, DBIAS, PARTIAL, GATE_WEIGHT, GATE_BIAS, DGATE_WEIGHT, DGATE_BIAS,
-    MEANS, GAINS, SUMS, PRODUCTS,
+    MEANS, GAINS, SUMS, PRODUCTS, MEASURE,
 ) = (int(place) for place in Call)  # fmt: skip
 
 _ZERO = np.float32(0.0)

@@ -161,7 +161,8 @@ def machine_code(function: Any, target: Target) -> Object:
     module.data_layout = str(machine.target_data)
     for one in module.functions:
         if not one.is_declaration and one.name != symbol:
-            one.linkage = llvm.Linkage.internal
+            # "internal" would let LLVM put all of it into one function, which takes twice as long
+            one.linkage = llvm.Linkage.linkonce_odr
     options = llvm.create_pipeline_tuning_options(speed_level=3)
     options.loop_vectorization, options.slp_vectorization = True, False
     builder = llvm.create_pass_builder(machine, options)

@@ -67,13 +67,17 @@ def _name(function: str) -> str:
     return f"gbn.kernels.cpu.{module}:{function}"
 
 
+def _measure(common: bool) -> str:
+    return f"gbn.kernels.cpu.measure:{'measure' if common else 'measure_any'}"
+
+
 @functools.cache
-def entries(layout: int, gated: bool) -> tuple[str, ...]:
-    """The entry points of a training step."""
+def entries(layout: int, gated: bool, common: bool) -> tuple[str, ...]:
+    """The entry points of a training step, for pairs that are common (:func:`gbn.kernels.plan.is_common`) or any."""
     functions = ["forward", "backward"] if layout == PLANES else ["forward", *_LAST]
     if gated and layout == LAST:
         functions.append("settle_blocks")
-    return tuple(_name(f"{one}_gated" if gated else one) for one in functions)
+    return _measure(common), *(_name(f"{one}_gated" if gated else one) for one in functions)
 
 
 @functools.cache
@@ -240,6 +244,7 @@ def _template(
         Call.EPS: ctypes.c_int64.from_buffer(ctypes.c_double(eps)).value,
         Call.INTEGERS: integers.ctypes.data,
         Call.REALS: reals.ctypes.data,
+        Call.MEASURE: objects.entry(_measure(plan.common)).address if name == "forward" else 0,
     }.items():
         table[place] = int(value)
     return bytes(table), (integers, reals)

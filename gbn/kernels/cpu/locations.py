@@ -64,7 +64,7 @@ def _solve(view, b, scaled, mean, variance, solved):
     threshold = np.float32(b * math.sqrt(variance) if scaled != 0.0 else b)
     if solved[3] == 1.0 and np.float32(solved[2]) == threshold:
         return np.float32(solved[0]), solved[1], threshold
-    least, greatest = extent(x, start, planes, stride, length)
+    least, greatest, _ = extent(x, start, planes, stride, length)
     low, high = np.nextafter(least, -_INF), np.nextafter(greatest, _INF)
     location = np.float32(mean)
     for _ in range(_SAFE_STEPS):

@@ -1,5 +1,8 @@
 """S and D of one channel and the record of their derivatives (:mod:`gbn.kernels.plan`), for every pair.
 
+Two entry points of their own, which forward passes call a channel: so they are compiled beside those, not after them.
+``rare`` is None or True: without and with the pairs that few networks use.
+
 The formulas are those of :mod:`gbn.risk`; scalars are float64. A channel with a value that is not finite gives NaN
 throughout.
 """
@@ -7,6 +10,7 @@ throughout.
 from __future__ import annotations
 
 import math
+from enum import IntEnum
 
 import numpy as np
 
@@ -30,7 +34,7 @@ from gbn.kernels.plan import (
 )
 
 from . import sums
-from .compiling import compiled
+from .compiling import compiled, entry_point
 from .encode import (
     D_KIND,
     D_MODE,
@@ -45,12 +49,37 @@ from .encode import (
     TERM,
 )
 from .locations import expectile, huber, huber_statistic
-from .memory import ahead
+from .memory import ahead, doubles, floats
+from .memory import integers as ints
 from .record import put_point
 from .search import extent
 from .select import select
 
-__all__ = ["measure"]
+__all__ = ["Job", "measure", "measure_any"]
+
+
+class Job(IntEnum):
+    """What a measurement is told: a table of a channel, an address or a number each."""
+
+    SOURCE = 0  # with the next four a view, see .select
+    START = 1
+    PLANES = 2
+    STRIDE = 3
+    LENGTH = 4
+    PLAN = 5  # with the next one see .encode
+    NUMBERS = 6
+    ROOM = 7  # float32 scratch: one place a rank, then what .select.room_to_select says
+    PLACES = 8  # int64 scratch: two a rank
+    WIDE = 9  # float64 scratch: eight, then two a term
+    RECORD = 10  # to fill
+    S = 11
+    D = 12
+
+
+# numba takes plain integers at module level as constants.
+SOURCE, START, PLANES, STRIDE, LENGTH, PLAN, NUMBERS, ROOM, PLACES, WIDE, RECORD, S, D = (
+    int(place) for place in Job
+)
 
 _NAN = np.float32(math.nan)
 _INF = np.float32(math.inf)
@@ -163,7 +192,7 @@ def _tails(view, integers, reals, first, terms, levels, tail, record, point):
 
 
 @compiled
-def _statistic(view, integers, reals, mean, variance, levels, windows, tail, solved, record):
+def _statistic(view, integers, reals, mean, variance, levels, windows, tail, solved, record, rare):
     """S, and its part of the record."""
     x, start, planes, stride, length = view
     n = planes * length
@@ -177,25 +206,27 @@ def _statistic(view, integers, reals, mean, variance, levels, windows, tail, sol
             record[0] = 1.0 / n  # the weights of a statistic sum to 1
         _rank_record(n, integers, reals, 0, terms, mode, np.float64(s), levels, windows, record, 0)
         return s
-    if kind == EXPECTILE:
-        tau = reals[0]
-        s = np.float32(expectile(view, tau, mean))
-        over, at = sums.above(x, start, planes, stride, length, s)
-        total = tau * over + 0.5 * at + (1.0 - tau) * (n - over - at)
-        record[0] = (1.0 - tau) / total
-        put_point(record, 0, s, (tau - 0.5) / total, (2.0 * tau - 1.0) / total, 0.0, 0.0)
+    if rare is not None:
+        if kind == EXPECTILE:
+            tau = reals[0]
+            s = np.float32(expectile(view, tau, mean))
+            over, at = sums.above(x, start, planes, stride, length, s)
+            total = tau * over + 0.5 * at + (1.0 - tau) * (n - over - at)
+            record[0] = (1.0 - tau) / total
+            put_point(record, 0, s, (tau - 0.5) / total, (2.0 * tau - 1.0) / total, 0.0, 0.0)
+            return s
+        if kind == HUBER:
+            return huber_statistic(view, reals[0], reals[1], mean, variance, solved, record)
+        # ENTROPIC
+        _, top, _ = extent(x, start, planes, stride, length)
+        s = np.float32(top + math.log(sums.exponentials(x, start, planes, stride, length, top) / n))
+        record[4], record[5] = s, 1.0 / n
         return s
-    if kind == HUBER:
-        return huber_statistic(view, reals[0], reals[1], mean, variance, solved, record)
-    # ENTROPIC
-    _, top = extent(x, start, planes, stride, length)
-    s = np.float32(top + math.log(sums.exponentials(x, start, planes, stride, length, top) / n))
-    record[4], record[5] = s, 1.0 / n
-    return s
+    return _NAN
 
 
 @compiled
-def _deviation(view, integers, reals, s, mean, variance, levels, windows, tail, solved, record, point):
+def _deviation(view, integers, reals, s, mean, variance, levels, windows, tail, solved, record, point, rare):
     """D, and its part of the record, from breakpoint ``point`` on."""
     x, start, planes, stride, length = view
     n = planes * length
@@ -236,45 +267,37 @@ def _deviation(view, integers, reals, s, mean, variance, levels, windows, tail, 
                 record[2], record[3] = (shift + half) * each, each
                 put_point(record, point, mean, 0.0, 0.0, -each, _INF)
         return d
-    if kind in (EXPECTILE, EXPECTILE_RISK):
-        tau = reals[2]
-        e = expectile(view, tau, mean)
-        level = np.float32(e)
-        if kind == EXPECTILE_RISK:
-            over, at = sums.above(x, start, planes, stride, length, level)
-            total = tau * over + 0.5 * at + (1.0 - tau) * (n - over - at)
-            record[2] = (1.0 - tau) / total - 1.0 / n
-            put_point(record, point, level, (tau - 0.5) / total, (2.0 * tau - 1.0) / total, 0.0, 0.0)
-            return max(e - mean, 0.0)
-        _, _, q, r = sums.sides(x, start, planes, stride, length, level)
-        d = math.sqrt(((1.0 - tau) * q + (2.0 * tau - 1.0) * r) / n)
-        each = 1.0 / (n * d) if d > 0.0 else 0.0
-        record[2] = (1.0 - tau) * (np.float64(s) - np.float64(level)) * each
-        record[3] = (1.0 - tau) * each
-        put_point(record, point, level, 0.0, 0.0, (2.0 * tau - 1.0) * each, _INF)
-        return d
-    if kind == HUBER:
-        return huber(view, reals[2], reals[3], s, mean, variance, solved, record, point)
-    # ENTROPIC
-    _, top = extent(x, start, planes, stride, length)
-    rest = math.log(sums.exponentials(x, start, planes, stride, length, top) / n)
-    record[2], record[4], record[6] = -1.0 / n, top + rest, 1.0 / n
-    return max(np.float64(top) - mean + rest, 0.0)
+    if rare is not None:
+        if kind in (EXPECTILE, EXPECTILE_RISK):
+            tau = reals[2]
+            e = expectile(view, tau, mean)
+            level = np.float32(e)
+            if kind == EXPECTILE_RISK:
+                over, at = sums.above(x, start, planes, stride, length, level)
+                total = tau * over + 0.5 * at + (1.0 - tau) * (n - over - at)
+                record[2] = (1.0 - tau) / total - 1.0 / n
+                put_point(record, point, level, (tau - 0.5) / total, (2.0 * tau - 1.0) / total, 0.0, 0.0)
+                return max(e - mean, 0.0)
+            _, _, q, r = sums.sides(x, start, planes, stride, length, level)
+            d = math.sqrt(((1.0 - tau) * q + (2.0 * tau - 1.0) * r) / n)
+            each = 1.0 / (n * d) if d > 0.0 else 0.0
+            record[2] = (1.0 - tau) * (np.float64(s) - np.float64(level)) * each
+            record[3] = (1.0 - tau) * each
+            put_point(record, point, level, 0.0, 0.0, (2.0 * tau - 1.0) * each, _INF)
+            return d
+        if kind == HUBER:
+            return huber(view, reals[2], reals[3], s, mean, variance, solved, record, point)
+        # ENTROPIC
+        _, top, _ = extent(x, start, planes, stride, length)
+        rest = math.log(sums.exponentials(x, start, planes, stride, length, top) / n)
+        record[2], record[4], record[6] = -1.0 / n, top + rest, 1.0 / n
+        return max(np.float64(top) - mean + rest, 0.0)
+    return math.nan
 
 
 @compiled
-def measure(view, plan, room, places, wide, record):
-    """S and D of a channel; fills its record.
-
-    Args:
-        view: (x, start, planes, stride, length), see :mod:`.select`.
-        plan: (integers, reals), see :mod:`.encode`.
-        room: float32 scratch: one place a rank, then what :func:`.select.room_to_select` says.
-        places: int64 scratch: two a rank.
-        wide: float64 scratch: eight, then two a term.
-        record: float32, to fill.
-    """
-    integers, reals = plan
+def _measure(view, integers, reals, room, places, wide, record, rare):
+    """S and D of a channel; fills its record."""
     x, start, planes, stride, length = view
     ranks = integers[RANK_COUNT]
     for i in range(HEAD + POINT * integers[POINTS]):
@@ -298,7 +321,7 @@ def measure(view, plan, room, places, wide, record):
     tail[0] = values[integers[INTEGERS + ranks + TERM * integers[S_TERMS]]] if d_kind == TAILS else mean
     tail[3] = 0.0
     solved[3] = 0.0
-    s = _statistic(view, integers, reals, mean, variance, levels, windows, tail, solved, record)
+    s = _statistic(view, integers, reals, mean, variance, levels, windows, tail, solved, record, rare)
     point = 0
     if s_kind == EXPECTILE:
         point = 1
@@ -306,5 +329,30 @@ def measure(view, plan, room, places, wide, record):
         point = 3
     elif s_kind == RANKS and integers[S_MODE] != EVEN and integers[S_MODE] != DETACHED:
         point = integers[S_TERMS] * (1 if integers[S_MODE] == EXACT else 2)
-    d = _deviation(view, integers, reals, s, mean, variance, levels, windows, tail, solved, record, point)
+    d = _deviation(
+        view, integers, reals, s, mean, variance, levels, windows, tail, solved, record, point, rare
+    )
     return s, np.float32(d)
+
+
+@compiled
+def _fill(address, rare):
+    job = ints(address)
+    view = (floats(job[SOURCE]), job[START], job[PLANES], job[STRIDE], job[LENGTH])
+    numbers = (ints(job[PLAN]), doubles(job[NUMBERS]))
+    s, d = _measure(
+        view, *numbers, floats(job[ROOM]), ints(job[PLACES]), doubles(job[WIDE]), floats(job[RECORD]), rare
+    )
+    floats(job[S])[0], floats(job[D])[0] = s, d
+
+
+@entry_point
+def measure(address):
+    """S and D of a channel by a pair that is common (:func:`gbn.kernels.plan.is_common`), and its record."""
+    _fill(address, None)
+
+
+@entry_point
+def measure_any(address):
+    """The same by any pair."""
+    _fill(address, True)

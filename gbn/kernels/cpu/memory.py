@@ -15,7 +15,9 @@ from .simd import _I32, _I64, _VD, _VF, _VI, LANES, _call, _splat, f32x16, f64x1
 from .target import Target, current
 
 __all__ = [
+    "address_of",
     "ahead",
+    "call",
     "claim",
     "compress",
     "doubles",
@@ -266,6 +268,28 @@ floats = _pointer_from(types.float32, "float32")
 doubles = _pointer_from(types.float64, "float64")
 integers = _pointer_from(types.int64, "int64")
 halves = _pointer_from(types.uint16, "16 bits")
+
+
+@intrinsic
+def address_of(typing_context, pointer):
+    """The address of a pointer."""
+
+    def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.ptrtoint(arguments[0], _I64)
+
+    return types.int64(pointer), emit
+
+
+@intrinsic
+def call(typing_context, address, argument):
+    """Call another entry point, ``void (int64)``, at an address."""
+
+    def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        function = ir.FunctionType(ir.VoidType(), [_I64]).as_pointer()
+        builder.call(builder.inttoptr(arguments[0], function), [arguments[1]])
+        return context.get_dummy_value()
+
+    return types.none(types.int64, types.int64), emit
 
 
 @intrinsic

@@ -13,6 +13,7 @@ import numpy as np
 
 from gbn.kernels.plan import HEAD, POINT
 
+from . import measure
 from .call import (
     BENDS,
     BLOCK,
@@ -25,6 +26,7 @@ from .call import (
     LAYOUT,
     LENGTH,
     MEANS,
+    MEASURE,
     NEXT,
     PAST,
     POINTS,
@@ -53,9 +55,11 @@ from .call import (
 from .compiling import compiled, entry_point
 from .elementwise import differentiate, normalize, reduce
 from .gate import channel_gains, channel_rows, lanes_gains, row_means, settle_channel
-from .measure import measure
+from .measure import Job
 from .memory import (
+    address_of,
     ahead,
+    call,
     claim,
     doubles,
     fence,
@@ -75,7 +79,7 @@ def scratch_size(n: int, block: int, ranks: int, terms: int, points: int, rows: 
     keep = HEAD + POINT * points
     wide = 2 * ranks + 8 + 2 * terms
     small = LANES * LANES + LANES + keep + 4 * LANES
-    return 8 * wide + 4 * (small + rows * block * _width(n) + ranks + room_to_select(n)) + 64
+    return 8 * (len(Job) + wide) + 4 * (small + rows * block * _width(n) + ranks + room_to_select(n)) + 64
 
 
 def _width(n):
@@ -84,6 +88,7 @@ def _width(n):
 
 
 _width_compiled = compiled(_width)
+_JOB = len(Job)
 
 
 @compiled
@@ -91,9 +96,11 @@ def _workspace(a, rows):
     """This thread's scratch: ``rows`` tensors' rows of a block, staging, room for searches, and small tables."""
     address = a[SCRATCH] + claim(a, THREADS) * a[SIZE]
     ranks, terms, keep = a[RANKS], a[TERMS], HEAD + POINT * a[POINTS]
-    places = integers(address)
+    job = integers(address)
+    address += 8 * _JOB
+    job[measure.PLACES] = address
     address += 8 * 2 * ranks
-    wide = doubles(address)
+    job[measure.WIDE] = address
     address += 8 * (8 + 2 * terms)
     square = floats(address)
     address += 4 * LANES * LANES
@@ -109,7 +116,9 @@ def _workspace(a, rows):
     held = floats(address)
     second = floats(address + size)
     room = floats(address + rows * size)
-    return held, second, (square, short), room, (places, wide), (merged, table)
+    job[measure.ROOM] = address + rows * size
+    job[measure.PLAN], job[measure.NUMBERS] = a[INTEGERS], a[REALS]
+    return held, second, (square, short), room, job, (merged, table)
 
 
 @compiled
@@ -120,12 +129,10 @@ def _forward(table_address, gated):
     n = images * length
     width = _width_compiled(n)
     x, y = tensor(a[X], a[KIND]), tensor(a[Y], a[KIND])
-    s, d = floats(a[S]), floats(a[D])
+    d = floats(a[D])
     keep = HEAD + POINT * a[POINTS]
-    records = floats(a[RECORD])
-    plan = (integers(a[INTEGERS]), doubles(a[REALS]))
     eps = doubles(table_address)[EPS]
-    rows, _, stage, room, (places, wide), (_, table) = _workspace(a, 1)
+    rows, _, stage, _, job, (_, table) = _workspace(a, 1)
     as_it_lies, direct, relu, past = a[READ] != 0, a[DIRECT] != 0, a[RELU] != 0, a[PAST] != 0
     while True:
         c0 = claim(a, NEXT) * a[BLOCK]
@@ -137,11 +144,14 @@ def _forward(table_address, gated):
         for j in range(many):
             c = c0 + j
             source, start, stride = rows, j * width, length
-            view = (rows, start, 1, 0, n)
+            job[measure.PLANES], job[measure.STRIDE], job[measure.LENGTH] = 1, 0, n
             if as_it_lies:
                 source, start, stride = x[0], c * length, channels * length
-                view = (source, start, images, stride, length)
-            s[c], d[c] = measure(view, plan, room, places, wide, ahead(records, c * keep))
+                job[measure.PLANES], job[measure.STRIDE], job[measure.LENGTH] = images, stride, length
+            job[measure.SOURCE], job[measure.START] = address_of(source), start
+            job[measure.RECORD] = a[RECORD] + 4 * c * keep
+            job[measure.S], job[measure.D] = a[S] + 4 * c, a[D] + 4 * c
+            call(a[MEASURE], address_of(job))
             by = divisor(np.float64(d[c]), eps, a[ROOT] != 0)
             shift, scale, offset, unit = affine(a, table, j, c, by)
             target, begin, step = rows, start, stride

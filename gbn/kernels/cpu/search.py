@@ -17,6 +17,7 @@ from .simd import (
     as_float,
     bits_of_float,
     float_of_bits,
+    fma,
     highest,
     lowest,
     maximum,
@@ -24,6 +25,7 @@ from .simd import (
     splat,
     tallied,
     tally,
+    total_narrow,
     where,
     zeros32,
 )
@@ -32,6 +34,7 @@ __all__ = ["count_about", "count_upto", "extent", "search"]
 
 _NAN = np.float32(math.nan)
 _INF = np.float32(math.inf)
+_ZERO = np.float32(0.0)
 
 #: Values that are sorted out by comparing each with each in registers: two vectors.
 _LEFT = 2 * LANES
@@ -69,6 +72,11 @@ def count_upto(x, start, planes, stride, length, level):
     return tallied(found)
 
 
+@inlined
+def _about_step(values, limit, below, at):
+    return tally(below, values < limit), tally(at, values == limit)
+
+
 @compiled
 def count_about(x, start, planes, stride, length, level):
     """How many values lie below a level, and how many at it."""
@@ -79,27 +87,40 @@ def count_about(x, start, planes, stride, length, level):
     for plane in range(planes):
         begin = start + plane * stride
         end = begin + length
-        for i in range(begin, end, LANES):
-            values = load_first(x, i, end - i, nothing)
-            below = tally(below, values < limit)
-            at = tally(at, values == limit)
+        whole = begin + length // LANES * LANES
+        for i in range(begin, whole, LANES):
+            below, at = _about_step(load(x, i), limit, below, at)
+        if whole < end:
+            below, at = _about_step(load_first(x, whole, end - whole, nothing), limit, below, at)
     return tallied(below), tallied(at)
+
+
+@inlined
+def _extent_step(values, zero, low, high, spoilt):
+    # 0 times a number that is not finite is NaN
+    return minimum(values, low), maximum(values, high), fma(values, zero, spoilt)
 
 
 @compiled
 def extent(x, start, planes, stride, length):
-    """Minimum and maximum; NaN is passed over."""
-    low = splat(_INF)
-    high = splat(-_INF)
-    nothing = splat(_NAN)
+    """Minimum and maximum, passing over NaN, and whether all values are finite."""
+    low, high, zero = splat(_INF), splat(-_INF), splat(_ZERO)
+    spoilt = zero
     for plane in range(planes):
         begin = start + plane * stride
         end = begin + length
-        for i in range(begin, end, LANES):
-            values = load_first(x, i, end - i, nothing)
-            low = minimum(values, low)
-            high = maximum(values, high)
-    return lowest(low), highest(high)
+        whole = begin + length // LANES * LANES
+        for i in range(begin, whole, LANES):
+            low, high, spoilt = _extent_step(load(x, i), zero, low, high, spoilt)
+        if whole < end:
+            last = load_first(x, whole, end - whole, splat(x[begin]))  # which is there anyway
+            low, high, spoilt = _extent_step(last, zero, low, high, spoilt)
+    return lowest(low), highest(high), total_narrow(spoilt) == _ZERO
+
+
+@inlined
+def _few_step(v, lower, upper, tiny, found):
+    return compress(tiny, found, (v <= upper) ^ (v <= lower), v)
 
 
 @compiled
@@ -110,9 +131,11 @@ def _few(x, start, planes, stride, length, low, high, k, tiny):
     for plane in range(planes):
         begin = start + plane * stride
         end = begin + length
-        for i in range(begin, end, LANES):
-            v = load_first(x, i, end - i, nothing)
-            found = compress(tiny, found, (v <= upper) ^ (v <= lower), v)
+        whole = begin + length // LANES * LANES
+        for i in range(begin, whole, LANES):
+            found = _few_step(load(x, i), lower, upper, tiny, found)
+        if whole < end:
+            found = _few_step(load_first(x, whole, end - whole, nothing), lower, upper, tiny, found)
     v, w = load_first(tiny, 0, found, nothing), load_first(tiny, LANES, found - LANES, nothing)
     smaller_v, smaller_w = zeros32(), zeros32()
     for j in range(found):

@@ -30,7 +30,6 @@ from .simd import (
     where,
     zeros32,
 )
-from .sums import finite
 
 __all__ = ["SLACK", "room_to_select", "select"]
 
@@ -164,7 +163,7 @@ def _collect(x, start, planes, stride, length, low, high, inside):
 @compiled
 def _search_in(buffer, n, k, low, high, tiny):
     if not (low > -_INF and high < _INF):
-        low, high = extent(buffer, 0, 1, 0, n)
+        low, high, _ = extent(buffer, 0, 1, 0, n)
     return search(buffer, 0, 1, 0, n, k, low, high, tiny)
 
 
@@ -182,15 +181,19 @@ def select(x, start, planes, stride, length, ranks, places, values, below, at, r
     sample = ahead(smaller, _FEW)
     inside = ahead(sample, SLACK + max(math.ceil(n ** (2.0 / 3.0)) + LANES, _FEW))
     picked = ahead(inside, n + SLACK)
-    extremes = (_INF, -_INF)
+    extremes = (_INF, -_INF)  # of the sample, or where there is none of all
     if n * places > _SHORT:
         m = _take_sample(x, start, planes, stride, length, sample)
         if m <= _FEW:
             _count_smaller(sample, m, smaller)
         else:
-            extremes = extent(sample, 0, 1, 0, m)
-    if m == 0 and not finite(x, start, planes, stride, length):  # elsewhere collecting tells
-        return False
+            low, high, _ = extent(sample, 0, 1, 0, m)
+            extremes = (low, high)
+    if m == 0:
+        low, high, whole = extent(x, start, planes, stride, length)  # elsewhere collecting tells
+        if not whole:
+            return False
+        extremes = (low, high)
     first = 0
     while first < places:
         # ranks near each other are looked for in one bracket around them all
@@ -210,14 +213,19 @@ def select(x, start, planes, stride, length, ranks, places, values, below, at, r
             k = ranks[j]
             if m > 0:
                 low, high = ends[2 * (j - first)], ends[2 * (j - first) + 1]
-                within, under, _ = _collect(inside, 0, 1, 0, found, low, high, picked)
+                bracketed, within, under = inside, found, 0
+                if last - first > 1:
+                    bracketed = picked
+                    within, under, _ = _collect(inside, 0, 1, 0, found, low, high, picked)
                 if less + under < k <= less + under + within:
-                    values[j] = _search_in(picked, within, k - less - under, low, high, tiny)
-                    lower, equal = count_about(picked, 0, 1, 0, within, values[j])
+                    values[j] = _search_in(bracketed, within, k - less - under, low, high, tiny)
+                    lower, equal = count_about(bracketed, 0, 1, 0, within, values[j])
                     below[j] = less + under + lower
                     at[j] = equal
                     continue
-            low, high = extent(x, start, planes, stride, length)
+            low, high = extremes
+            if m > 0:
+                low, high, _ = extent(x, start, planes, stride, length)
             values[j] = search(x, start, planes, stride, length, k, low, high, tiny)
             below[j], at[j] = count_about(x, start, planes, stride, length, values[j])
         first = last

@@ -25,14 +25,13 @@ from .simd import (
     tallied,
     tally,
     total,
-    total_narrow,
     where,
     widen,
     zeros32,
     zeros64,
 )
 
-__all__ = ["about", "above", "clipped", "exponentials", "finite", "moments", "sides", "tail_and_window"]
+__all__ = ["about", "above", "clipped", "exponentials", "moments", "sides", "tail_and_window"]
 
 #: Samples summed in float32 before the sum goes to float64: 128 additions a lane, whose rounding errors (half an
 #: ulp each, of random sign) stay below 128 x 6e-8 in the worst case and near 7e-7 as they fall.
@@ -45,18 +44,6 @@ _NAN = np.float32(math.nan)
 _INF = math.inf
 _ZERO = np.float32(0.0)
 _ONE = np.float32(1.0)
-
-
-@compiled
-def finite(x, start, planes, stride, length):
-    """Whether all samples are: neither infinite nor NaN."""
-    zero = splat(_ZERO)
-    spoilt = zero  # 0 times a number that is not finite is NaN
-    for plane in range(planes):
-        end = start + plane * stride + length
-        for i in range(start + plane * stride, end, LANES):
-            spoilt = fma(load_first(x, i, end - i, zero), zero, spoilt)
-    return total_narrow(spoilt) == 0.0
 
 
 @inlined

@@ -45,7 +45,7 @@ def serves(x: Tensor) -> bool:
     return x.is_cuda and x.dtype in _DTYPES and small
 
 
-def ready(x: Tensor, gated: bool) -> bool:
+def ready(x: Tensor, gated: bool, common: bool) -> bool:
     """True: Triton compiles at each launch, and what it cannot compile it raises."""
     return True
 
