@@ -55,10 +55,10 @@ def main() -> None:
     triple, cpu, features, runs = sys.argv[1:]
     target = Target(triple, cpu, features)
     made = machine_code(work, target)
-    assert made.code
+    assert made
     if runs == "no":
         return
-    entry = Entry("work", made.symbol.encode() + b"\0" + made.code)
+    entry = Entry("work", made)
 
     def call(source: np.ndarray, result: np.ndarray, kind: int) -> int:
         table = (ctypes.c_int64 * 5)(source.ctypes.data, result.ctypes.data, source.size, kind, 0)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from concurrent.futures import Future
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ import torch
 
 from gbn import kernels
 from gbn.kernels.cpu import cache, objects
+from gbn.kernels.cpu.compiling import SYMBOL
 from gbn.kernels.cpu.target import this_machine
 from gbn.nn import GeneralizedBatchNorm2d
 
@@ -80,9 +82,9 @@ def test_a_damaged_object_is_made_again(damage: str, afresh: Path, monkeypatch: 
 def test_a_cache_of_another_processor_is_left_alone(afresh: Path) -> None:
     mine = this_machine()
     other = type(mine)(mine.triple, "x86-64-v9", mine.features)
-    cache.write(NAME, other, b"symbol\0code")
+    cache.write(NAME, other, b"code")
     assert cache.read(NAME, mine) is None
-    assert cache.read(NAME, other) == b"symbol\0code"
+    assert cache.read(NAME, other) == b"code"
 
 
 def test_where_nothing_can_be_written_kernels_work_and_a_line_says_what_to_do(
@@ -104,7 +106,7 @@ def test_where_nothing_can_be_written_kernels_work_and_a_line_says_what_to_do(
 
 
 def test_a_read_only_cache_beside_the_sources_is_used(afresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    code = b"symbol\0code"
+    code = b"code"
     cache.write(NAME, this_machine(), code)
     writable = afresh.parent / "other"
     monkeypatch.setattr(cache, "_folders", lambda: [writable, afresh])
@@ -125,7 +127,7 @@ def test_a_full_disk_leaves_nothing_behind(afresh: Path, monkeypatch: pytest.Mon
 
     monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(OSError, match="No space left"):
-        cache.write(NAME, this_machine(), b"symbol\0code")
+        cache.write(NAME, this_machine(), b"code")
     assert [*afresh.iterdir()] == []
 
 
@@ -168,6 +170,33 @@ def test_the_compilers_death_leaves_the_reference(
     assert "GBN_KERNELS=reference" in said[0]
     (failure,) = objects.failures()
     assert reason in failure
+
+
+def test_code_that_calls_what_is_not_there_is_not_loaded(
+    afresh: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As half precision did without F16C: LLVM calls a function of its own library for it."""
+    text = """
+import gbn.kernels.cpu.build as build, gbn.kernels.cpu.cache as cache, llvmlite.binding as llvm, os, pathlib
+cache._folders = lambda: [pathlib.Path(os.environ["NUMBA_CACHE_DIR"])]
+lines = "declare void @nowhere()", "define void @gbn_entry(i64 %a) {", "call void @nowhere()", "ret void", "}"
+build.machine_code = lambda function, target: target.machine().emit_object(llvm.parse_assembly(chr(10).join(lines)))
+build.main()
+"""
+    monkeypatch.setattr(objects, "_command", lambda: _command(text))
+    with pytest.raises(objects.CompilationFailed, match="calls nowhere"):
+        objects.entry(NAME)
+    assert [*afresh.iterdir()] == []
+
+
+def test_a_forked_child_compiles_what_its_parent_was_about_to(afresh: Path) -> None:
+    objects._pending["one"], objects._pending["other"] = done, begun = Future(), Future()
+    done.set_result(b"")
+    objects._lock.acquire()
+    objects._forget()
+    assert objects._pending == {"one": done}
+    assert not objects._lock.locked()
+    assert not begun.done()
 
 
 def test_a_compiler_that_hangs_is_ended(afresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -213,6 +242,10 @@ def test_processes_that_fill_one_cache_make_each_object_once(afresh: Path) -> No
     assert [child.returncode for child in children] == [0, 0, 0]
     assert sum(errors.decode().split().count("made") for _, errors in ends) == 1
     assert len({out for out, _ in ends}) == 1
+
+
+def test_names_agree() -> None:
+    assert objects._SYMBOL == SYMBOL
 
 
 def test_folders(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

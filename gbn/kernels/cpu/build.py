@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import gc
 import importlib
 import json
 import os
+import signal
+import struct
 import sys
 import time
 from collections.abc import Iterator
@@ -14,12 +17,16 @@ from typing import Any
 
 from . import cache
 from .compiling import ENTRY_POINTS, machine_code
-from .target import Target
+from .objects import Entry
+from .target import Target, this_machine
 
 __all__ = ["function_of", "made", "main"]
 
 #: Seconds to wait for another process that compiles the same, before doing it as well.
 _PATIENCE = 120.0
+
+#: ELF: the type of a section that is a table of symbols, and bytes of each.
+_SYMBOLS, _SYMBOL_SIZE = 2, 24
 
 
 def function_of(name: str) -> Any:
@@ -40,9 +47,39 @@ def function_of(name: str) -> Any:
 
 
 def made(name: str, target: Target) -> bytes:
-    """The object of an entry point: its symbol, a zero byte, the file."""
-    found = machine_code(function_of(name), target)
-    return found.symbol.encode() + b"\0" + found.code
+    """The object file of an entry point.
+
+    Raises:
+        ValueError: no such entry point.
+        OSError: it calls what is not there on this machine, whose processor it is made for.
+    """
+    code = machine_code(function_of(name), target)
+    if target == this_machine() and (lacking := _lacking(code)):
+        raise OSError(f"its machine code calls {', '.join(lacking)}, which this process does not have")
+    return code
+
+
+def _lacking(code: bytes) -> list[str]:
+    """Symbols of an object file that nothing here defines: LLVM would let a call of one end the process.
+
+    Only files in ELF are looked through, those of Linux.
+    """
+    if not code.startswith(b"\x7fELF\x02\x01"):
+        return []
+    (start,), (size, number) = struct.unpack_from("<Q", code, 0x28), struct.unpack_from("<HH", code, 0x3A)
+    # name, type, flags, address, offset, size, link, ...
+    sections = [struct.unpack_from("<IIQQQQII", code, start + size * k) for k in range(number)]
+    process, lacking = ctypes.CDLL(None), []
+    for _, kind, _, _, offset, length, link, _ in sections:
+        if kind != _SYMBOLS:
+            continue
+        names = sections[link][4]
+        for place in range(offset, offset + length, _SYMBOL_SIZE):
+            name, _, _, section = struct.unpack_from("<IBBH", code, place)
+            text = code[names + name : code.index(b"\0", names + name)].decode()
+            if section == 0 and text and not hasattr(process, text):
+                lacking.append(text)
+    return lacking
 
 
 @contextlib.contextmanager
@@ -77,6 +114,9 @@ def main() -> None:
     """Read ``[names, triple, cpu, features]`` as JSON; write a line of JSON a name, and its object after it."""
     out = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # nothing that is printed may come between
+    signal.signal(
+        signal.SIGINT, signal.SIG_IGN
+    )  # Ctrl-C is for the parent, which may have a checkpoint to write
     gc.disable()  # numba makes millions of small objects, and looking through them takes a tenth of the time
     names, *words = json.load(sys.stdin)
     target = Target(*words)
@@ -88,6 +128,7 @@ def main() -> None:
                 found = cache.read(name, target)
                 if found is None:
                     found = made(name, target)
+                    Entry(name, found)  # whatever goes wrong with it goes wrong here first
                     head["unkept"] = _kept(name, target, found)
             code = found
             head = {"unkept": ""} | head | {"size": len(code)}

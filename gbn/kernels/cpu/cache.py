@@ -62,7 +62,7 @@ def _folders() -> list[Path]:
 
 
 def read(name: str, target: Target) -> bytes | None:
-    """The object of an entry point (its symbol, a zero byte, the file) if an undamaged one is in the cache."""
+    """The object file of an entry point if an undamaged one is in the cache."""
     file = _file(name, target)
     for folder in _folders():
         try:

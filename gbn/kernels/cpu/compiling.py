@@ -9,7 +9,6 @@ which compile every kernel for processors of other kinds.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import llvmlite.binding as llvm
@@ -19,7 +18,7 @@ from numba.core.compiler_machinery import PassManager, register_pass
 
 from .target import Target, emitting
 
-__all__ = ["ENTRY_POINTS", "Object", "compiled", "entry_point", "inlined", "machine_code"]
+__all__ = ["ENTRY_POINTS", "SYMBOL", "compiled", "entry_point", "inlined", "machine_code"]
 
 # No fast-math: sums are written in the order that is meant. No reference counting: kernels own no arrays, and
 # numba would count at every call, in the innermost loop.
@@ -112,7 +111,7 @@ class _Function(registry.CPUDispatcher):
 
 def _decorator(**options: Any) -> Callable[..., Any]:
     def decorate(function: Any) -> Any:
-        made = _Function(function, {}, _OPTIONS | {"no_cfunc_wrapper": True} | options, _Pipeline)
+        made = _Function(function, {}, _OPTIONS | options, _Pipeline)
         made.enable_caching = None  # entry points are cached (.objects), not what they are made of
         return made
 
@@ -136,31 +135,41 @@ def entry_point(function: Any) -> Any:
     return function
 
 
-@dataclass(frozen=True)
-class Object:
-    """An object file, and the name of the C function ``void (int64)`` in it."""
+#: The C function. numba's own would report exceptions, which kernels do not raise, through symbols that are there only
+#: in a process in which numba is at work.
+_ENTRY = """
+declare i32 @"{name}"(ptr, ptr, i64)
 
-    symbol: str
-    code: bytes
+define void @{symbol}(i64 %address) {{
+    %result = alloca ptr
+    %exception = alloca ptr
+    %status = call i32 @"{name}"(ptr %result, ptr %exception, i64 %address)
+    ret void
+}}
+"""
+#: Its name in every object file.
+SYMBOL = "gbn_entry"
 
 
-def _text(function: Any) -> tuple[str, Any]:
-    """The entry point's symbol and LLVM's module of it."""
-    made = _Function(function, {}, _OPTIONS, _Pipeline)
+def _text(function: Any) -> Any:
+    """LLVM's module of an entry point."""
+    made = compiled(function)
     made.compile(types.void(types.int64))
     (result,) = made.overloads.values()
-    return result.fndesc.llvm_cfunc_wrapper_name, result.library.linked()
+    whole = llvm.parse_assembly(_ENTRY.format(name=result.fndesc.llvm_func_name, symbol=SYMBOL))
+    whole.link_in(result.library.linked())
+    return whole
 
 
-def machine_code(function: Any, target: Target) -> Object:
-    """Compile ``function(address)`` for a target. A process can do so for one target only."""
+def machine_code(function: Any, target: Target) -> bytes:
+    """The object file of ``function(address)`` for a target. A process can make them for one target only."""
     with emitting(target):
-        symbol, module = _text(function)
+        module = _text(function)
     machine = target.machine()
     module.triple = target.triple
     module.data_layout = str(machine.target_data)
     for one in module.functions:
-        if not one.is_declaration and one.name != symbol:
+        if not one.is_declaration and one.name != SYMBOL:
             # "internal" would let LLVM put all of it into one function, which takes twice as long
             one.linkage = llvm.Linkage.linkonce_odr
     options = llvm.create_pipeline_tuning_options(speed_level=3)
@@ -168,4 +177,4 @@ def machine_code(function: Any, target: Target) -> Object:
     builder = llvm.create_pass_builder(machine, options)
     builder.getModulePassManager().run(module, builder)
     module.verify()
-    return Object(symbol, machine.emit_object(module))
+    return machine.emit_object(module)

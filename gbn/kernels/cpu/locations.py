@@ -10,7 +10,7 @@ from . import sums
 from .compiling import compiled
 from .memory import load_first
 from .record import put_point
-from .search import extent
+from .search import extent, key_of, of_key
 from .simd import LANES, highest, lowest, maximum, minimum, splat, where
 
 __all__ = ["expectile", "huber", "huber_statistic"]
@@ -65,7 +65,7 @@ def _solve(view, b, scaled, mean, variance, solved):
     if solved[3] == 1.0 and np.float32(solved[2]) == threshold:
         return np.float32(solved[0]), solved[1], threshold
     least, greatest, _ = extent(x, start, planes, stride, length)
-    low, high = np.nextafter(least, -_INF), np.nextafter(greatest, _INF)
+    low, high = of_key(key_of(least) - 1), of_key(key_of(greatest) + 1)
     location = np.float32(mean)
     for _ in range(_SAFE_STEPS):
         force, _, _, inside = sums.clipped(x, start, planes, stride, length, location, threshold)

@@ -32,6 +32,10 @@ _log = logging.getLogger(__name__)
 LIMIT = 600.0
 
 
+#: The C function's name in every object file (:data:`.compiling.SYMBOL`; importing that would import numba).
+_SYMBOL = "gbn_entry"
+
+
 class CompilationFailed(RuntimeError):
     """An entry point has no machine code on this machine; the message says why."""
 
@@ -47,20 +51,34 @@ class Entry:
     def __init__(self, name: str, code: bytes) -> None:
         import llvmlite.binding as llvm
 
-        symbol, _, binary = code.partition(b"\0")
         llvm.initialize_native_target()
         llvm.initialize_native_asmprinter()
         self._engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), this_machine().machine())
-        self._engine.add_object_file(llvm.ObjectFileRef.from_data(binary))
-        self._engine.finalize_object()
-        self.address = self._engine.get_function_address(symbol.decode())
+        try:
+            self._engine.add_object_file(llvm.ObjectFileRef.from_data(code))
+            self._engine.finalize_object()
+        except RuntimeError as error:
+            raise CompilationFailed(f"{name}: its object cannot be loaded ({error})") from error
+        self.address = self._engine.get_function_address(_SYMBOL)
         if self.address == 0:
-            raise CompilationFailed(f"{name}: its object file lacks {symbol.decode()!r}")
+            raise CompilationFailed(f"{name}: its object lacks {_SYMBOL!r}")
         self.ctypes = ctypes.CFUNCTYPE(None, ctypes.c_int64)(self.address)
 
 
 _pending: dict[str, Future[bytes]] = {}
 _lock = threading.Lock()
+
+
+def _forget() -> None:
+    """A forked child has none of its parent's threads: what they were compiling it asks for again."""
+    global _lock
+    _lock = threading.Lock()
+    for name in [name for name, future in _pending.items() if not future.done()]:
+        del _pending[name]
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)
 
 
 def prepare(names: Iterable[str]) -> None:

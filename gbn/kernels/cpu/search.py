@@ -30,7 +30,7 @@ from .simd import (
     zeros32,
 )
 
-__all__ = ["count_about", "count_upto", "extent", "search"]
+__all__ = ["count_about", "count_upto", "extent", "key_of", "of_key", "search"]
 
 _NAN = np.float32(math.nan)
 _INF = np.float32(math.inf)
@@ -41,14 +41,14 @@ _LEFT = 2 * LANES
 
 
 @inlined
-def _key(value):
+def key_of(value):
     """An integer that orders as the float does; both zeros have 0."""
     bits = bits_of_float(value)
     return (bits ^ ((bits >> 31) & 0x7FFFFFFF)) - (bits >> 31)
 
 
 @inlined
-def _value(key):
+def of_key(key):
     """The float of a key."""
     sign = key >> 63
     return float_of_bits((key + sign) ^ (sign & 0x7FFFFFFF))
@@ -156,8 +156,8 @@ def search(x, start, planes, stride, length, k, low, high, tiny):
     on it until few values are left, which are sorted out in registers. A bisection of the floats' order after
     every three passes that did not leave a quarter bounds the passes, whatever the data. ``tiny`` is scratch.
     """
-    a = _key(low) - 1  # fewer than k values lie at or below a, at least k at or below b
-    b = _key(high)
+    a = key_of(low) - 1  # fewer than k values lie at or below a, at least k at or below b
+    b = key_of(high)
     below = 0
     upto = planes * length
     turn = 0
@@ -167,8 +167,8 @@ def search(x, start, planes, stride, length, k, low, high, tiny):
         inside = upto - below
         middle = (a + b) >> 1
         if turn < 3:
-            lower = _value(a) if below > 0 else low
-            upper = _value(b)
+            lower = of_key(a) if below > 0 else low
+            upper = of_key(b)
             each = one / np.float32(inside)
             share = (np.float32(k - below) - half) * each
             # a standard deviation to the side that leaves less, and every third time to the other
@@ -176,14 +176,14 @@ def search(x, start, planes, stride, length, k, low, high, tiny):
             share += away if (share < half) == (turn != 1) else -away
             guess = lower + (upper - lower) * min(max(share, zero), one)
             if abs(guess) < _INF:  # false for a bracket that ends in infinity
-                middle = min(max(_key(guess), a + 1), b - 1)
+                middle = min(max(key_of(guess), a + 1), b - 1)
             turn += 1
         elif inside > goal // 4:
             turn, goal = 0, inside
         else:
             turn, goal = 0, inside
             continue
-        found = count_upto(x, start, planes, stride, length, _value(middle))
+        found = count_upto(x, start, planes, stride, length, of_key(middle))
         if found >= k:
             b = middle
             upto = found
@@ -191,5 +191,5 @@ def search(x, start, planes, stride, length, k, low, high, tiny):
             a = middle
             below = found
     if b - a == 1:
-        return _value(b)
-    return _few(x, start, planes, stride, length, _value(a), _value(b), k - below, tiny)
+        return of_key(b)
+    return _few(x, start, planes, stride, length, of_key(a), of_key(b), k - below, tiny)
