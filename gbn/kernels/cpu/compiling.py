@@ -135,8 +135,8 @@ def entry_point(function: Any) -> Any:
     return function
 
 
-#: The C function. numba's own would report exceptions, which kernels do not raise, through symbols that are there only
-#: in a process in which numba is at work.
+#: The C function. numba's own would report exceptions, which kernels do not raise, through symbols that only exist
+#: where numba is at work.
 _ENTRY = """
 declare i32 @"{name}"(ptr, ptr, i64)
 
