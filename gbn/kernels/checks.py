@@ -59,6 +59,10 @@ def check_batch(x: Tensor, **vectors: Tensor | None) -> None:
 
 def check_vectors(x: Tensor, **vectors: Tensor | None) -> None:
     """The part of :func:`check_batch` that looks at the vectors."""
+    if (
+        torch.jit.is_tracing()
+    ):  # sizes are tensors there, and no compiled code is called: layers refuse it in training
+        return
     shape, device = (x.shape[1],), x.device
     for name, value in vectors.items():
         if value is not None and not (

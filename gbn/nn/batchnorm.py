@@ -40,7 +40,8 @@ class _BatchNormAct(BatchStatisticsNorm):
         self, x: Tensor, gain: Tensor | None, bias: Tensor | None, share: float | Tensor | None
     ) -> Tensor:
         """Normalise with the batch's own statistics and average them, unless ``share`` is None."""
-        location, spread = (None, None) if share is None else self.running()
+        # A pass that is made again averages nothing, but has to save what the first one saved.
+        location, spread = self.running() if self.training and self.track_running_stats else (None, None)
         if not isinstance(share, Tensor) or not (torch.compiler.is_compiling() or torch.jit.is_tracing()):
             return F.batch_norm(
                 x, location, spread, gain, bias, True, 0.0 if share is None else float(share), self.eps

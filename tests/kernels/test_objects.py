@@ -26,6 +26,13 @@ NAME = "gbn.kernels.mixture.cpu.turn:turn"
 ROOT = Path(__file__).resolve().parents[2]
 
 
+#: The compiler's process with that folder only.
+ALONE = """
+import gbn.kernels.cpu.build as build, gbn.kernels.cpu.cache as cache, llvmlite.binding as llvm, os, pathlib
+cache._folders = lambda: [pathlib.Path(os.environ["NUMBA_CACHE_DIR"])]
+"""
+
+
 @pytest.fixture
 def afresh(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
     """Nothing is loaded, nothing has failed, and the only cache is an empty folder."""
@@ -34,7 +41,8 @@ def afresh(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
     monkeypatch.setattr(objects, "_working", set())
     folder = tmp_path / "cache"
     monkeypatch.setattr(cache, "_folders", lambda: [folder])
-    monkeypatch.setenv("NUMBA_CACHE_DIR", str(folder))  # what the child goes by
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(folder))
+    monkeypatch.setattr(objects, "_command", lambda: _command(ALONE + "build.main()"))
     yield folder
     objects._say_unkept.cache_clear()
 
@@ -88,15 +96,9 @@ def test_a_cache_of_another_processor_is_left_alone(afresh: Path) -> None:
 
 
 def test_where_nothing_can_be_written_kernels_work_and_a_line_says_what_to_do(
-    afresh: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    afresh: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     afresh.write_text("a file in the folder's place")
-    text = (
-        "import gbn.kernels.cpu.cache as cache, pathlib, os; "
-        "cache._folders = lambda: [pathlib.Path(os.environ['NUMBA_CACHE_DIR'])]; "
-        "from gbn.kernels.cpu.build import main; main()"
-    )
-    monkeypatch.setattr(objects, "_command", lambda: _command(text))
     with caplog.at_level(logging.WARNING):
         assert objects.entry(NAME).address
         objects._say_unkept("again")
@@ -177,16 +179,14 @@ def test_code_that_calls_what_is_not_there_is_not_loaded(
 ) -> None:
     """As half precision did without F16C: LLVM calls a function of its own library for it."""
     text = """
-import gbn.kernels.cpu.build as build, gbn.kernels.cpu.cache as cache, llvmlite.binding as llvm, os, pathlib
-cache._folders = lambda: [pathlib.Path(os.environ["NUMBA_CACHE_DIR"])]
 lines = "declare void @nowhere()", "define void @gbn_entry(i64 %a) {", "call void @nowhere()", "ret void", "}"
 build.machine_code = lambda function, target: target.machine().emit_object(llvm.parse_assembly(chr(10).join(lines)))
 build.main()
 """
-    monkeypatch.setattr(objects, "_command", lambda: _command(text))
+    monkeypatch.setattr(objects, "_command", lambda: _command(ALONE + text))
     with pytest.raises(objects.CompilationFailed, match="calls nowhere"):
         objects.entry(NAME)
-    assert [*afresh.iterdir()] == []
+    assert [*afresh.glob("*")] == []
 
 
 def test_a_forked_child_compiles_what_its_parent_was_about_to(afresh: Path) -> None:
@@ -223,18 +223,20 @@ def test_what_is_asked_for_at_once_by_many_threads_is_compiled_once(
 
 
 def test_processes_that_fill_one_cache_make_each_object_once(afresh: Path) -> None:
-    text = (
-        "import gbn.kernels.cpu.build as build, gbn.kernels.cpu.cache as cache, os, pathlib\n"
-        "cache._folders = lambda: [pathlib.Path(os.environ['NUMBA_CACHE_DIR'])]\n"
-        "made = build.made\n"
-        "build.made = lambda *a: (print('made', flush=True), made(*a))[1]\n"
-        "build.main()"
-    )
+    text = """
+made = build.made
+build.made = lambda *a: (print("made", flush=True), made(*a))[1]
+build.main()
+"""
     mine = this_machine()
     told = f'[["{NAME}"], "{mine.triple}", "{mine.cpu}", "{mine.features}"]'
     children = [
         subprocess.Popen(
-            _command(text), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT
+            _command(ALONE + text),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            cwd=ROOT,
         )
         for _ in range(3)
     ]
