@@ -163,7 +163,7 @@ class MemoryKills:
 def _groups(root: Path) -> Iterator[Path]:
     """Where the count of this process's control group may be; each file has a line ``oom_kill N``."""
     try:
-        lines = (root / "proc/self/cgroup").read_text().splitlines()
+        lines = (root / "proc/self/cgroup").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return
     for line in lines:
@@ -180,7 +180,7 @@ def _groups(root: Path) -> Iterator[Path]:
 
 def _count(path: Path) -> int | None:
     try:
-        lines = path.read_text().splitlines()
+        lines = path.read_text(encoding="ascii", errors="replace").splitlines()
         return int(next(line.split()[1] for line in lines if line.startswith("oom_kill ")))
     except (OSError, StopIteration, ValueError, IndexError):
         return None

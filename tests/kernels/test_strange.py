@@ -168,7 +168,7 @@ def test_strange_tensors(entrance: str, child: Child) -> None:
     try_examples(child, STRATEGIES[entrance], 12)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("entrance", STRATEGIES)
 def test_more_strange_tensors(entrance: str, child: Child) -> None:
     try_examples(child, STRATEGIES[entrance], 400)

@@ -116,7 +116,7 @@ def test_kernels_compile_for_each_generation(tmp_path: Path) -> None:
     assert {told["arch"] for told in kernels} == set(SHARED)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("arch", SHARED)
 def test_every_pair_compiles(arch: int, tmp_path: Path) -> None:
     cases = [case for case in CASES if case["arch"] == arch]
@@ -125,12 +125,12 @@ def test_every_pair_compiles(arch: int, tmp_path: Path) -> None:
     assert_runnable(kernels)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_odd_sizes_compile(tmp_path: Path) -> None:
     assert_runnable(compiled(ODD, tmp_path))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_pass_keeps_its_numbers_in_registers(tmp_path: Path) -> None:
     """A thread of the scan owns a column of the tile, in either layout, and nothing else.
 
@@ -144,7 +144,7 @@ def test_a_pass_keeps_its_numbers_in_registers(tmp_path: Path) -> None:
     assert max(told["stack"] for told in scans) <= 64, scans
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_what_takes_a_process_with_it_is_told(tmp_path: Path) -> None:
     """A kernel that does not compile fails the test by its name, with what the compiler said."""
     with pytest.raises(AssertionError, match=r"after \['\{\"kernel\": \"settle\".*(?s:.*)sm_7"):
