@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import gc
 import importlib
 import json
 import os
@@ -117,7 +116,6 @@ def main() -> None:
     signal.signal(
         signal.SIGINT, signal.SIG_IGN
     )  # Ctrl-C is for the parent, which may have a checkpoint to write
-    gc.disable()  # numba makes millions of small objects, and looking through them takes a tenth of the time
     names, *words = json.load(sys.stdin)
     target = Target(*words)
     for name in names:

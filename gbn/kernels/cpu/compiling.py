@@ -2,7 +2,7 @@
 
 numba compiles each function that a kernel calls on its own: optimizes it, makes machine code, and optimizes it again
 in each caller. A kernel is nothing but one entry point, so here functions stay text until the whole is there and is
-optimized once, which takes half the time. That LLVM's target need not be this machine is what the tests rest on
+optimized once, which is much quicker. That LLVM's target need not be this machine is what the tests rest on
 which compile every kernel for processors of other kinds.
 """
 
@@ -170,7 +170,7 @@ def machine_code(function: Any, target: Target) -> bytes:
     module.data_layout = str(machine.target_data)
     for one in module.functions:
         if not one.is_declaration and one.name != SYMBOL:
-            # "internal" would let LLVM put all of it into one function, which takes twice as long
+            # "internal" would let LLVM put all of it into one function, which takes longer to optimize
             one.linkage = llvm.Linkage.linkonce_odr
     options = llvm.create_pipeline_tuning_options(speed_level=3)
     options.loop_vectorization, options.slp_vectorization = True, False

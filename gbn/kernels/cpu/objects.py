@@ -28,7 +28,7 @@ __all__ = ["CompilationFailed", "Entry", "entry", "failures", "prepare", "workin
 
 _log = logging.getLogger(__name__)
 
-#: Seconds that a compilation may take: some twenty times what it does on an old core, for machines that are busy.
+#: Seconds that a compilation may take: many times what it does on an old core, for machines that are busy.
 LIMIT = 600.0
 
 
@@ -99,11 +99,11 @@ def prepare(names: Iterable[str]) -> None:
         if not lacking:
             return
         _log.warning(
-            "compiling kernels for this processor (%s): %s; this takes some ten seconds, once on this machine",
+            "compiling kernels for this processor (%s): %s; this takes ten seconds or more, once on this machine",
             target.cpu,
             ", ".join(name.partition(":")[2] for name in lacking),
         )
-        # the first is what is waited for: it has a process to itself where there are cores for others
+        # the first, which measures or goes forward, takes about as long as the others together
         alone = 1 if (os.cpu_count() or 1) > 1 else len(lacking)
         waiting = list(lacking.items())
         for share in filter(None, (waiting[:alone], waiting[alone:])):
