@@ -1,31 +1,25 @@
 """The fused kernels' side of autograd and of ``torch.compile``, the same for every device.
 
-A backend (:mod:`gbn.kernels.cpu`, :mod:`gbn.kernels.gpu`) offers two functions of plain tensors, without autograd:
-
-* ``forward(x, weight, bias, plan, eps, relu) -> (y, S, D, record)``
-* ``backward(g, x, weight, bias, S, D, record, plan, eps, relu, wanted) -> (dx or None, dweight, dbias)``
-
-``weight`` and ``bias`` are ``(C,)`` or None; S, D, dweight, dbias ``(C,)`` and the record ``(C, plan.record)`` are
-float32; ``plan`` is :class:`gbn.kernels.plan.Plan`; ``wanted`` says whether dx is. Nothing else is kept between
-the two: the ReLU's mask is computed again from x.
-
-In eager mode an autograd.Function calls them. Where something traces (``torch.compile``, ``torch.export``) the two
-operators ``gbn::normalize`` and ``gbn::normalize_backward`` stand in the graph, without a break; a pair is written
-into the graph as text (:attr:`gbn.risk.base.Functional.text`).
+A backend (:mod:`gbn.kernels.backend`) computes a forward and a backward pass on plain tensors. In eager mode an
+autograd.Function calls it. Where something traces (``torch.compile``, ``torch.export``) the two operators
+``gbn::normalize`` and ``gbn::normalize_backward`` stand in the graph, without a break; a pair is written into the
+graph as text (:attr:`gbn.risk.base.Functional.text`).
 """
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from importlib.util import find_spec
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from gbn.kernels import cpu, gpu
 from gbn.kernels.activation import activate
+from gbn.kernels.backend import Arguments, Backend, Gradients, Kept
 from gbn.kernels.checks import (
     arranged,
     check_batch,
@@ -35,67 +29,17 @@ from gbn.kernels.checks import (
     kept,
     readable,
 )
+from gbn.kernels.gate import Gate, enhance
 from gbn.kernels.plan import Plan, lower
 from gbn.risk.base import Deviation, Statistic
 from gbn.risk.quadrangles import from_text
 
-__all__ = [
-    "ANY_LAYOUT",
-    "FUSED",
-    "Backend",
-    "as_promised",
-    "backend",
-    "here",
-    "normalize",
-    "plan_of",
-    "plan_on",
-    "refuse_second_derivative",
-    "serving",
-]
+__all__ = ["ANY_LAYOUT", "backend", "normalize", "serving"]
 
 _log = logging.getLogger(__name__)
 
 #: Activations that the kernels apply themselves; others follow as torch's own operation.
-FUSED = (None, "relu")
-
-Gradients = tuple[Tensor | None, Tensor, Tensor]
-
-
-class Backend(Protocol):
-    """What a device's kernels offer; see the module."""
-
-    REQUIRES: str  # the package that compiles them
-
-    def load(self) -> None:
-        """Import what the kernels need; raises where that fails."""
-
-    def serves(self, x: Tensor) -> bool:
-        """Whether the kernels take this tensor."""
-
-    def ready(self, x: Tensor, gated: bool, common: bool) -> bool:
-        """Whether the kernels for a tensor, a gate and a pair of a kind can be compiled here; may wait for it."""
-
-    def forward(
-        self, x: Tensor, weight: Tensor | None, bias: Tensor | None, plan: Plan, eps: float, relu: bool
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Normalise."""
-
-    def backward(
-        self,
-        g: Tensor,
-        x: Tensor,
-        weight: Tensor | None,
-        bias: Tensor | None,
-        s: Tensor,
-        d: Tensor,
-        record: Tensor,
-        plan: Plan,
-        eps: float,
-        relu: bool,
-        wanted: bool,
-    ) -> Gradients:
-        """Gradients to x, gain and bias."""
-
+_FUSED = (None, "relu")
 
 _BACKENDS: dict[str, Any] = {"cpu": cpu, "cuda": gpu}
 _INSTALLED = {device: find_spec(module.REQUIRES) is not None for device, module in _BACKENDS.items()}
@@ -143,20 +87,23 @@ def normalize(
     deviation: Deviation,
     eps: float,
     act: str | None,
+    gate: Gate | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """See :func:`gbn.kernels.normalize`; for arguments that it has checked and an x that the backend serves."""
-    inner = act if act in FUSED else None
-    (x, weight, bias), by_operator = arranged(x, weight, bias)
+    if gate is not None and not _here(x).FUSES_GATE:
+        x_hat, s, d = normalize(x, None, None, statistic, deviation, eps, None, None)
+        return activate(enhance(x_hat, x, weight, bias, gate), act), s, d
+    tensors, by_operator = arranged(x, weight, bias, *(gate or (None, None)))
     if by_operator:
-        y, s, d, _ = _operator(x, weight, bias, statistic.text, deviation.text, eps, inner == "relu")
+        y, s, d, *_ = _operator(*tensors, statistic.text, deviation.text, eps, act == "relu")
         s, d = s.detach(), d.detach()
     else:
         plan = lower(statistic, deviation, x.numel() // x.shape[1])
-        y, s, d = _Normalize.apply(x, weight, bias, plan, eps, inner == "relu")
-    return (y if act in FUSED else activate(y, act)), s, d
+        y, s, d = _Normalize.apply(*tensors, plan, eps, act == "relu")
+    return (y if act in _FUSED else activate(y, act)), s, d
 
 
-def here(x: Tensor) -> Backend:
+def _here(x: Tensor) -> Backend:
     """The kernels for the device of x; raises RuntimeError, saying what to install, where there are none."""
     found = backend(x.device.type)
     if found is None:
@@ -172,7 +119,7 @@ def here(x: Tensor) -> Backend:
 
 def serving(x: Tensor) -> Backend:
     """The same for an x that nobody has asked about: raises RuntimeError where the kernels don't take it."""
-    found = here(x)
+    found = _here(x)
     if not found.serves(x):
         raise RuntimeError(
             f"gbn's fused kernels take float32, bfloat16 and float16, on a GPU up to 2 ** 31 - 2 ** 24 values: got "
@@ -181,7 +128,7 @@ def serving(x: Tensor) -> Backend:
     return found
 
 
-def refuse_second_derivative() -> None:
+def _refuse_second_derivative() -> None:
     """Raise RuntimeError in a backward pass that is itself to be differentiated."""
     if torch.is_grad_enabled():
         # torch's own once_differentiable lets a constant cotangent pass and its second derivative be 0.
@@ -191,8 +138,18 @@ def refuse_second_derivative() -> None:
         )
 
 
+def _paired(gate_weight: Tensor | None, gate_bias: Tensor | None) -> Gate | None:
+    return None if gate_weight is None or gate_bias is None else (gate_weight, gate_bias)
+
+
+def _rounded(gradients: Sequence[Tensor | None], dtypes: Iterable[torch.dtype | None]) -> list[Tensor | None]:
+    """Return gradients to parameters in their dtypes; None where none is asked for."""
+    pairs = zip(gradients, dtypes, strict=True)
+    return [None if found is None or kind is None else found.to(kind) for found, kind in pairs]
+
+
 class _Normalize(torch.autograd.Function):
-    """(x, weight, bias) -> (y, S, D); S and D carry no gradient of their own."""
+    """(x, weight, bias, gate_weight, gate_bias) -> (y, S, D); S and D carry no gradient of their own."""
 
     @staticmethod
     def forward(
@@ -200,69 +157,61 @@ class _Normalize(torch.autograd.Function):
         x: Tensor,
         weight: Tensor | None,
         bias: Tensor | None,
+        gate_weight: Tensor | None,
+        gate_bias: Tensor | None,
         plan: Plan,
         eps: float,
         relu: bool,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        y, s, d, record = here(x).forward(x, weight, bias, plan, eps, relu)
-        ctx.save_for_backward(x, weight, bias, s, d, record)
+        of = Arguments(x, weight, bias, _paired(gate_weight, gate_bias), plan, eps, relu)
+        y, left = _here(x).forward(of)
+        ctx.save_for_backward(x, weight, bias, gate_weight, gate_bias, *left)
         ctx.plan, ctx.eps, ctx.relu = plan, eps, relu
-        ctx.mark_non_differentiable(s, d)
+        ctx.mark_non_differentiable(left.s, left.d)
         ctx.set_materialize_grads(False)
-        return y, s, d
+        return y, left.s, left.d
 
     @staticmethod
     def backward(ctx: Any, *cotangents: Tensor | None) -> tuple[Tensor | None, ...]:
-        refuse_second_derivative()
+        _refuse_second_derivative()
         g = cotangents[0]
         if g is None:
-            return (None,) * 6
-        x, weight, bias, s, d, record = ctx.saved_tensors
-        wanted = ctx.needs_input_grad[0]
-        dx, dweight, dbias = _run_backward(
-            g, x, weight, bias, s, d, record, ctx.plan, ctx.eps, ctx.relu, wanted
+            return (None,) * 8
+        x, *parameters, s, d, record, means = ctx.saved_tensors
+        weight, bias, *gate = parameters
+        of = Arguments(x, weight, bias, _paired(*gate), ctx.plan, ctx.eps, ctx.relu)
+        dx, *found = _run_backward(g, of, Kept(s, d, record, means), ctx.needs_input_grad[0])
+        kinds = (
+            parameter.dtype if wanted else None
+            for parameter, wanted in zip(parameters, ctx.needs_input_grad[1:5], strict=True)
         )
-        return (
-            dx,
-            dweight.to(weight.dtype) if ctx.needs_input_grad[1] else None,
-            dbias.to(bias.dtype) if ctx.needs_input_grad[2] else None,
-            None,
-            None,
-            None,
-        )
+        return dx, *_rounded(found, kinds), None, None, None
 
 
-def _run_backward(
-    g: Tensor,
-    x: Tensor,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    s: Tensor,
-    d: Tensor,
-    record: Tensor,
-    plan: Plan,
-    eps: float,
-    relu: bool,
-    wanted: bool,
-) -> Gradients:
+def _run_backward(g: Tensor, of: Arguments, left: Kept, wanted: bool) -> Gradients:
     """The backend's backward pass, after a look at what it is given."""
-    check_batch(x, weight=weight, bias=bias)
+    x, gate = of.x, of.gate or (None, None)
+    check_batch(x, weight=of.weight, bias=of.bias, gate_weight=gate[0], gate_bias=gate[1])
     check_cotangent(g, x)
-    channels = x.shape[1]
-    s, d = (kept(part, (channels,), x).contiguous() for part in (s, d))
-    record = kept(record, (channels, plan.record), x).contiguous()
-    g, x, weight, bias, s, d, record = readable(g, x, weight, bias, s, d, record)
-    return serving(x).backward(g, x, weight, bias, s, d, record, plan, eps, relu, wanted)
+    images, channels = x.shape[:2]
+    s, d = (kept(part, (channels,), x).contiguous() for part in (left.s, left.d))
+    record = kept(left.record, (channels, of.plan.record), x).contiguous()
+    means = None if left.means is None else kept(left.means, (images, channels), x)
+    g, x, weight, bias, *gates, s, d, record, means = readable(
+        g, x, of.weight, of.bias, *gate, s, d, record, means
+    )
+    of = Arguments(x, weight, bias, _paired(*gates), of.plan, of.eps, of.relu)
+    return serving(x).backward(g, of, Kept(s, d, record, means), wanted)
 
 
 @lru_cache(maxsize=1024)
-def plan_of(statistic: str, deviation: str, n: int) -> Plan:
+def _plan_of(statistic: str, deviation: str, n: int) -> Plan:
     """The plan of a pair that is written as text."""
     parts = from_text("statistic", statistic), from_text("deviation", deviation)
     return lower(*parts, n)
 
 
-def plan_on(x: Tensor, statistic: str, deviation: str) -> Plan:
+def _plan_on(x: Tensor, statistic: str, deviation: str) -> Plan:
     """The plan of a pair for the samples of x.
 
     Raises:
@@ -270,23 +219,27 @@ def plan_on(x: Tensor, statistic: str, deviation: str) -> Plan:
     """
     check_batch(x)
     check_not_empty(x)
-    return plan_of(statistic, deviation, x.numel() // x.shape[1])
+    return _plan_of(statistic, deviation, x.numel() // x.shape[1])
 
 
 def _forward_operator(
     x: Tensor,
     weight: Tensor | None,
     bias: Tensor | None,
+    gate_weight: Tensor | None,
+    gate_bias: Tensor | None,
     statistic: str,
     deviation: str,
     eps: float,
     relu: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    check_batch(x, weight=weight, bias=bias)
-    plan = plan_on(x, statistic, deviation)
-    x, weight, bias = readable(x, weight, bias)
-    y, s, d, record = serving(x).forward(x, weight, bias, plan, eps, relu)
-    return as_promised(y, x), s, d, record
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """(y, S, D, record, means); an operator returns no None, so without a gate the means are empty."""
+    check_batch(x, weight=weight, bias=bias, gate_weight=gate_weight, gate_bias=gate_bias)
+    plan = _plan_on(x, statistic, deviation)
+    x, weight, bias, *gates = readable(x, weight, bias, gate_weight, gate_bias)
+    y, left = serving(x).forward(Arguments(x, weight, bias, _paired(*gates), plan, eps, relu))
+    means = left.s.new_empty(0) if left.means is None else left.means.contiguous()
+    return _as_promised(y, x), left.s, left.d, left.record, means
 
 
 def _backward_operator(
@@ -294,21 +247,27 @@ def _backward_operator(
     x: Tensor,
     weight: Tensor | None,
     bias: Tensor | None,
+    gate_weight: Tensor | None,
+    gate_bias: Tensor | None,
     s: Tensor,
     d: Tensor,
     record: Tensor,
+    means: Tensor,
     statistic: str,
     deviation: str,
     eps: float,
     relu: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
-    plan = plan_on(x, statistic, deviation)
-    dx, dweight, dbias = _run_backward(g, x, weight, bias, s, d, record, plan, eps, relu, True)
-    assert dx is not None
-    return as_promised(dx, x), dweight, dbias
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Gradients to x, gain, bias and the gate's two parameters; the last two are empty without a gate."""
+    gate = _paired(gate_weight, gate_bias)
+    of = Arguments(x, weight, bias, gate, _plan_on(x, statistic, deviation), eps, relu)
+    found = _run_backward(g, of, Kept(s, d, record, means if gate else None), True)
+    assert found.x is not None
+    of_gate = (s.new_empty(0) if value is None else value for value in found[3:])
+    return _as_promised(found.x, x), found.weight, found.bias, *of_gate  # type: ignore[return-value]
 
 
-def as_promised(result: Tensor, x: Tensor) -> Tensor:
+def _as_promised(result: Tensor, x: Tensor) -> Tensor:
     """A result with the strides that the operators' fake implementations tell a compiler of."""
     return result if result.stride() == x.stride() else torch.empty_like(x).copy_(result)
 
@@ -322,32 +281,55 @@ _operator_backward = torch.library.custom_op(
 
 
 @_operator.register_fake
-def _(x: Tensor, weight: Any, bias: Any, statistic: str, deviation: str, eps: float, relu: bool) -> Any:
-    check_batch(x, weight=weight, bias=bias)
-    channels = x.shape[1]
-    width = plan_of(statistic, deviation, 2).record  # the same for every number of samples
-    new = [x.new_empty(shape, dtype=torch.float32) for shape in ((channels,), (channels,), (channels, width))]
-    return torch.empty_like(x), *new
+def _(
+    x: Tensor,
+    weight: Any,
+    bias: Any,
+    gate_weight: Any,
+    gate_bias: Any,
+    statistic: str,
+    deviation: str,
+    *rest: Any,
+) -> Any:
+    check_batch(x, weight=weight, bias=bias, gate_weight=gate_weight, gate_bias=gate_bias)
+    images, channels = x.shape[:2]
+    width = _plan_of(statistic, deviation, 2).record  # the same for every number of samples
+    means = (0,) if gate_weight is None else (images, channels)
+    shapes = ((channels,), (channels,), (channels, width), means)
+    return torch.empty_like(x), *(x.new_empty(shape, dtype=torch.float32) for shape in shapes)
 
 
 @_operator_backward.register_fake
-def _(g: Tensor, x: Tensor, weight: Any, bias: Any, s: Tensor, d: Tensor, record: Tensor, *rest: Any) -> Any:
-    check_batch(x, weight=weight, bias=bias)
+def _(
+    g: Tensor,
+    x: Tensor,
+    weight: Any,
+    bias: Any,
+    gate_weight: Any,
+    gate_bias: Any,
+    s: Tensor,
+    d: Tensor,
+    record: Tensor,
+    means: Tensor,
+    *rest: Any,
+) -> Any:
+    check_batch(x, weight=weight, bias=bias, gate_weight=gate_weight, gate_bias=gate_bias)
     check_cotangent(g, x)
-    check_device(x, s, d, record)
-    return torch.empty_like(x), torch.empty_like(s), torch.empty_like(s)
+    check_device(x, s, d, record, means)
+    of_gate = s.new_empty(0) if gate_weight is None else s
+    return torch.empty_like(x), *(torch.empty_like(like) for like in (s, s, of_gate, of_gate))
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    x, weight, bias, *ctx.rest = inputs
-    ctx.save_for_backward(x, weight, bias, *output[1:])
-    ctx.dtypes = tuple(None if t is None else t.dtype for t in (weight, bias))
+    x, *parameters = inputs[:5]
+    ctx.rest = inputs[5:]
+    ctx.save_for_backward(x, *parameters, *output[1:])
+    ctx.dtypes = tuple(None if t is None else t.dtype for t in parameters)
 
 
 def _backward(ctx: Any, g: Tensor, *others: Tensor) -> tuple[Tensor | None, ...]:
-    dx, *others_dx = _operator_backward(g, *ctx.saved_tensors, *ctx.rest)
-    gradients = (None if kind is None else d.to(kind) for d, kind in zip(others_dx, ctx.dtypes, strict=True))
-    return dx, *gradients, *[None] * len(ctx.rest)
+    dx, *found = _operator_backward(g, *ctx.saved_tensors, *ctx.rest)
+    return dx, *_rounded(found, ctx.dtypes), *[None] * len(ctx.rest)
 
 
 _operator.register_autograd(_backward, setup_context=_setup_context)

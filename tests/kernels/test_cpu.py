@@ -19,6 +19,7 @@ from torch import Tensor
 
 from gbn import kernels, risk
 from gbn.kernels import cpu
+from gbn.kernels.backend import Arguments
 from gbn.kernels.plan import lower
 from gbn.risk.order import rank
 from gbn.risk.parameters import QUADRANGLE_PARAMETERS
@@ -508,7 +509,7 @@ def test_order_statistics_are_exact(kind: str, n: int, alpha: float, window: flo
     ordered = x.sort()[0]
     statistic = risk.statistic("quantile", alpha=alpha, quantile_gradient="window", window=window)
     plan = lower(statistic, risk.deviation("cvar", alpha=alpha), n)
-    _, s, _, record = cpu.forward(x.view(1, 1, n), None, None, plan, 0.0, False)
+    _, (s, _, record, _) = cpu.forward(Arguments(x.view(1, 1, n), None, None, None, plan, 0.0, False))
     term = plan.statistic.terms[0]
     assert s.item() == ordered[term.rank - 1].item()
     edges = record[0, 7::5][:2]

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from gbn import kernels, risk
-from gbn.kernels import gated
 from gbn.kernels.cpu import launch
 from gbn.kernels.cpu.passes_last import pieces_of
+from gbn.kernels.plan import lower
 from tests.kernels.test_cpu import EPS, LAYOUTS, PAIRS, Results, assert_near, build, sample
 
 PARAMETERS = ("weight", "bias", "gate_weight", "gate_bias")
@@ -237,7 +237,7 @@ def test_keeps_no_more_for_the_backward_pass_than_x_the_record_and_the_means() -
         )
     assert [t.data_ptr() for t in kept if t.numel() > 100] == [p["x"].data_ptr()]
     assert sum(t.numel() for t in kept) - p["x"].numel() <= 8 * 3 + 3 * (
-        6 + kernels.gated.lower(pair.S, pair.D, 2048).record
+        6 + lower(pair.S, pair.D, 2048).record
     )
 
 
@@ -245,7 +245,7 @@ def test_a_backend_without_a_gate_of_its_own_is_composed(monkeypatch: pytest.Mon
     """Normalised by the fused kernels, gated by torch: the same numbers to rounding."""
     given, pair = inputs(8, 3, 6, 5), build("cvar")
     wanted = results(given, pair, "relu")
-    monkeypatch.delattr("gbn.kernels.cpu.forward_gated")
-    monkeypatch.setattr(gated._NormalizeGated, "apply", None)
+    monkeypatch.setattr("gbn.kernels.cpu.FUSES_GATE", False)
+    monkeypatch.setattr("gbn.kernels.cpu.launch_gated.run_forward_gated", None)
     got = results(given, pair, "relu")
     torch.testing.assert_close(got, wanted, rtol=1e-4, atol=1e-4)

@@ -9,7 +9,6 @@ from torch import Tensor
 from gbn import kernels
 from gbn.kernels.cpu import launch
 from gbn.kernels.mixture import (
-    FORMS,
     Mixture,
     Moments,
     fitted,
@@ -42,12 +41,12 @@ def batch(shape: tuple[int, ...], last: bool = False) -> Tensor:
     return x.transpose(0, 1).contiguous().transpose(0, 1) if last else x
 
 
-def mixture_of(x: Tensor, form: str, components: int) -> tuple[Mixture, Tensor]:
+def mixture_of(x: Tensor, components: int) -> tuple[Mixture, Tensor]:
     """Rounded to float32, so that every computation begins with the same."""
     samples = sample(x.double(), 1024, ZERO, ZERO)
-    draws = uniform(ZERO, ZERO, 1, components * (1 if form == "joint" else samples.shape[1]))
+    draws = uniform(ZERO, ZERO, 1, components)
     floor = torch.full((samples.shape[1],), 0.05, dtype=torch.float64)
-    found = fitted(samples, seeded(samples, components, draws, form), 2, floor)
+    found = fitted(samples, seeded(samples, components, draws, "joint"), 2, floor)
     return Mixture(*(part.float() for part in found)), samples.mean(0).float()
 
 
@@ -79,14 +78,11 @@ def check(ours: list[Tensor], eager: list[Tensor], exact: list[Tensor]) -> None:
 
 
 @pytest.mark.parametrize("components", [1, 3])
-@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("last", [False, True])
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_agrees_with_the_eager_kernels(
-    shape: tuple[int, ...], last: bool, form: str, components: int
-) -> None:
+def test_agrees_with_the_eager_kernels(shape: tuple[int, ...], last: bool, components: int) -> None:
     x = batch(shape, last)
-    given = mixture_of(x, form, components)
+    given = mixture_of(x, components)
     make = torch.Generator().manual_seed(1)
     g = torch.randn(shape, generator=make).transpose(0, 1).contiguous().transpose(0, 1)  # a layout of its own
     affine = tuple(torch.randn(2, shape[1], generator=make).unbind())
@@ -96,43 +92,40 @@ def test_agrees_with_the_eager_kernels(
             g_kept = away_from_the_kink(g, *before)
             exact = results(x.double(), g_kept, given, with_affine, act)
             eager = results(x, g_kept, given, with_affine, act)
-        assert implementation(x, components) == "numba"
+        assert implementation(x, components, joint=True) == "numba"
         ours = results(x, g_kept, given, with_affine, act)
         check(ours, eager, exact)
         assert ours[0].stride() == x.stride()
         assert ours[5].stride() == x.stride()
 
 
-@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("last", [False, True])
-def test_agrees_where_results_are_written_past_the_caches(form: str, last: bool) -> None:
+def test_agrees_where_results_are_written_past_the_caches(last: bool) -> None:
     x = batch((17, 32, 32, 32), last)
-    given, g = mixture_of(x, form, 3), torch.randn(x.shape, generator=torch.Generator().manual_seed(3))
+    given, g = mixture_of(x, 3), torch.randn(x.shape, generator=torch.Generator().manual_seed(3))
     with kernels.using("reference"):
         exact, eager = (results(x.to(kind), g, given, (), None) for kind in (torch.float64, torch.float32))
     check(results(x, g, given, (), None), eager, exact)
 
 
-@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("components", [2, 5, MOST_COMPONENTS])
 @pytest.mark.slow
-def test_agrees_for_other_numbers_of_components(form: str, components: int) -> None:
+def test_agrees_for_other_numbers_of_components(components: int) -> None:
     for last in (False, True):
         x = batch((8, 20, 5, 5), last)
-        g, given = torch.ones_like(x), mixture_of(x, form, components)
+        g, given = torch.ones_like(x), mixture_of(x, components)
         with kernels.using("reference"):
             exact, eager = (
                 results(x.to(kind), g, given, (), None) for kind in (torch.float64, torch.float32)
             )
         check(results(x, g, given, (), None), eager, exact)
-    assert implementation(x, MOST_COMPONENTS + 1) == "reference"
+    assert implementation(x, MOST_COMPONENTS + 1, joint=True) == "reference"
 
 
-@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("last", [False, True])
-def test_one_component_is_batch_normalization(form: str, last: bool) -> None:
+def test_one_component_is_batch_normalization(last: bool) -> None:
     x = batch((8, 5, 6, 6), last).requires_grad_()
-    given, g = mixture_of(x.detach(), form, 1), torch.randn(x.shape)
+    given, g = mixture_of(x.detach(), 1), torch.randn(x.shape)
     weight, bias = torch.rand(5).requires_grad_(), torch.rand(5).requires_grad_()
     leaves = [x, weight, bias]
     y, moments = normalize_by_batch(x, given[0], weight, bias, 1e-5, centre=given[1], act="relu")
@@ -144,11 +137,10 @@ def test_one_component_is_batch_normalization(form: str, last: bool) -> None:
     assert torch.equal(moments.weight, torch.ones_like(moments.weight))
 
 
-@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_half_precision_is_rounded_once(form: str, dtype: torch.dtype) -> None:
+def test_half_precision_is_rounded_once(dtype: torch.dtype) -> None:
     x = batch((6, 5, 4, 5)).to(dtype)
-    given = mixture_of(x, form, 3)
+    given = mixture_of(x, 3)
     g = torch.randn(x.shape, generator=torch.Generator().manual_seed(2)).to(dtype)
     exact = results(x.double(), g, given, (), None)
     y, *_, dx = results(x, g, given, (), None)
@@ -158,11 +150,10 @@ def test_half_precision_is_rounded_once(form: str, dtype: torch.dtype) -> None:
         assert (got - want).norm() <= 1.2 * off + 1e-5 * want.norm()
 
 
-@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("last", [False, True])
-def test_results_do_not_depend_on_the_threads(form: str, last: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_results_do_not_depend_on_the_threads(last: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     x = batch((70, 18, 12, 12), last)
-    given, g = mixture_of(x, form, 3), torch.randn(x.shape)
+    given, g = mixture_of(x, 3), torch.randn(x.shape)
     before = torch.get_num_threads()
     try:
         found = []
@@ -177,12 +168,11 @@ def test_results_do_not_depend_on_the_threads(form: str, last: bool, monkeypatch
         assert all(torch.equal(one, other) for other in others)
 
 
-@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("last", [False, True])
-def test_constant_channels_and_empty_components_give_finite_numbers(form: str, last: bool) -> None:
+def test_constant_channels_and_empty_components_give_finite_numbers(last: bool) -> None:
     x = batch((5, 4, 4, 4), last)
     x[:, 1] = 1e4
-    mixture, _ = mixture_of(x, form, 3)
+    mixture, _ = mixture_of(x, 3)
     mixture.mean[0] = -1e6
     y, *moments, dx = results(x, torch.ones_like(x), (mixture, x.mean((0, 2, 3))), (), None)
     for one in (y, *moments, dx):
@@ -191,21 +181,19 @@ def test_constant_channels_and_empty_components_give_finite_numbers(form: str, l
     assert (Moments(*moments).weight[0] == 0).all()
 
 
-@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("last", [False, True])
-def test_no_number_stays_none(form: str, last: bool) -> None:
+def test_no_number_stays_none(last: bool) -> None:
     x = batch((5, 4, 4, 4), last)
-    given = mixture_of(x, form, 3)
+    given = mixture_of(x, 3)
     x[2, 1, 0, 0] = torch.nan
     y, *moments, _ = results(x, torch.ones_like(x), given, (), "relu")
     assert y[:, 1].isnan().all()
     assert Moments(*moments).mean[:, 1].isnan().all()
 
 
-@pytest.mark.parametrize("form", FORMS)
-def test_frozen_parts_get_no_gradient(form: str) -> None:
+def test_frozen_parts_get_no_gradient() -> None:
     x = batch((6, 4, 4, 4))
-    given = mixture_of(x, form, 3)
+    given = mixture_of(x, 3)
     weight = torch.ones(4, requires_grad=True)
     y, _ = normalize_by_batch(x, given[0], weight, torch.zeros(4), EPS, centre=given[1], act="gelu")
     (gradient,) = torch.autograd.grad(y.sum(), weight)
@@ -214,19 +202,17 @@ def test_frozen_parts_get_no_gradient(form: str) -> None:
     torch.testing.assert_close(gradient, *torch.autograd.grad(y.sum(), weight), rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("empty", [False, True])
 @pytest.mark.parametrize(("count", "channels"), [(600, 20), (37, 5)])
-def test_fits_as_the_eager_steps(form: str, empty: bool, count: int, channels: int) -> None:
+def test_fits_as_the_eager_steps(empty: bool, count: int, channels: int) -> None:
     make = torch.Generator().manual_seed(count)
     samples = torch.randn(count, channels, generator=make)
     samples[: count // 3] += 3
-    number = 3 * (1 if form == "joint" else channels)
-    start = seeded(samples, 3, uniform(ZERO, ZERO, 1, number), form)
+    start = seeded(samples, 3, uniform(ZERO, ZERO, 1, 3), "joint")
     if empty:
         start.mean[1] += 1e4
     kept = Mixture(*(part.clone() for part in start))
-    rest = 3, torch.full((channels,), 1e-3), uniform(ZERO, ZERO, 2, number)
+    rest = 3, torch.full((channels,), 1e-3), uniform(ZERO, ZERO, 2, 3)
     ours = fitted(samples, start, *rest)
     with kernels.using("reference"):
         eager = fitted(samples, start, *rest)
@@ -240,15 +226,15 @@ def test_fits_as_the_eager_steps(form: str, empty: bool, count: int, channels: i
     assert torch.equal(none.var, start.var.clamp(min=1.5))
 
 
-@pytest.mark.parametrize("form", FORMS)
-def test_everything_else_is_left_to_the_eager_kernels(form: str) -> None:
+def test_everything_else_is_left_to_the_eager_kernels() -> None:
     x = torch.zeros(4, 3, 2, 2)
-    assert implementation(x, 3) == "numba"
-    assert implementation(x, 3, posterior_gradient=True) == "reference"
-    assert implementation(x.double(), 3) == "reference"
-    assert implementation(x[:0], 3) == "reference"
+    assert implementation(x, 3, joint=True) == "numba"
+    assert implementation(x, 3, joint=False) == "reference"
+    assert implementation(x, 3, joint=True, posterior_gradient=True) == "reference"
+    assert implementation(x.double(), 3, joint=True) == "reference"
+    assert implementation(x[:0], 3, joint=True) == "reference"
     with kernels.using("reference"):
-        assert implementation(x, 3) == "reference"
+        assert implementation(x, 3, joint=True) == "reference"
 
 
 @pytest.mark.parametrize("choice", ["reference", "auto"])

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from gbn import kernels
-from gbn.kernels.mixture import FORMS, Mixture, fitted, fused, normalize_by_batch, sample, seeded, uniform
+from gbn.kernels.mixture import Mixture, fitted, fused, normalize_by_batch, sample, seeded, uniform
 from gbn.nn import MixtureNorm2d
 
 # What torch 2.13's own tracer and code generator do; see tests/nn/test_compile.py.
@@ -23,25 +23,22 @@ LAYOUTS = [torch.contiguous_format, torch.channels_last]
 SHAPES = [(6, 4, 5, 3), (3, 20, 4, 4), (4, 17, 3, 2), (9, 6, 1, 1), (5, 1, 7, 3)]
 
 
-def inputs(
-    shape: tuple[int, ...] = SHAPES[0], form: str = "joint", dtype: torch.dtype = torch.float32
-) -> list[Tensor]:
+def inputs(shape: tuple[int, ...] = SHAPES[0], dtype: torch.dtype = torch.float32) -> list[Tensor]:
     """x, gain, bias, a mixture's weights, means and variances, centre."""
     make = torch.Generator().manual_seed(sum(shape))
     x = torch.randn(shape, generator=make)
     samples = sample(x, 1024, ZERO, ZERO)
-    draws = uniform(ZERO, ZERO, 1, 3 * (1 if form == "joint" else shape[1]))
-    mixture = fitted(samples, seeded(samples, 3, draws, form), 2, torch.full((shape[1],), 0.05))
+    draws = uniform(ZERO, ZERO, 1, 3)
+    mixture = fitted(samples, seeded(samples, 3, draws, "joint"), 2, torch.full((shape[1],), 0.05))
     affine = torch.randn(2, shape[1], generator=make).unbind()
     return [x.to(dtype), *affine, *mixture, samples.mean(0)]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("form", FORMS)
-def test_operators_keep_their_word(form: str, dtype: torch.dtype) -> None:
+def test_operators_keep_their_word(dtype: torch.dtype) -> None:
     """Schema, shapes without data, autograd and graph capture: torch's own check of an operator."""
-    x, weight, bias, *given = inputs(form=form, dtype=dtype)
+    x, weight, bias, *given = inputs(dtype=dtype)
     for gain, shift in ((weight, bias), (None, None)):
         leaves = [None if t is None else t.clone().requires_grad_() for t in (x, gain, shift)]
         torch.library.opcheck(torch.ops.gbn.mixture_normalize.default, (*leaves, *given, 1e-5, True))
@@ -54,9 +51,8 @@ def test_operators_keep_their_word(form: str, dtype: torch.dtype) -> None:
         )
 
 
-@pytest.mark.parametrize("form", FORMS)
-def test_a_default_dtype_of_float64_changes_nothing(form: str) -> None:
-    arguments = (*inputs(form=form), 1e-5, True)
+def test_a_default_dtype_of_float64_changes_nothing() -> None:
+    arguments = (*inputs(), 1e-5, True)
     torch.set_default_dtype(torch.float64)
     try:
         torch.library.opcheck(
@@ -67,9 +63,8 @@ def test_a_default_dtype_of_float64_changes_nothing(form: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("form", FORMS)
-def test_the_fit_keeps_its_word(form: str) -> None:
-    x, _, _, *mixture, centre = inputs(form=form)
+def test_the_fit_keeps_its_word() -> None:
+    x, _, _, *mixture, centre = inputs()
     samples = sample(x, 1024, ZERO, ZERO)
     draws = uniform(ZERO, ZERO, 2, mixture[0].numel())
     for drawn in (draws, None):
@@ -79,12 +74,11 @@ def test_the_fit_keeps_its_word(form: str) -> None:
 
 @pytest.mark.parametrize("relu", [False, True])
 @pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_operator_equals_the_eager_path(
-    shape: tuple[int, ...], form: str, layout: torch.memory_format, relu: bool
+    shape: tuple[int, ...], layout: torch.memory_format, relu: bool
 ) -> None:
-    x, weight, bias, *given = inputs(shape, form)
+    x, weight, bias, *given = inputs(shape)
     leaves = [t.requires_grad_() for t in (x.contiguous(memory_format=layout), weight, bias)]
     g = torch.randn(shape, generator=torch.Generator().manual_seed(1))
     y, moments = normalize_by_batch(
@@ -96,22 +90,18 @@ def test_operator_equals_the_eager_path(
         assert torch.equal(a, b)
 
 
-@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_the_backward_operator_takes_x_in_another_layout_than_the_forward_one(
-    shape: tuple[int, ...], form: str
-) -> None:
+def test_the_backward_operator_takes_x_in_another_layout_than_the_forward_one(shape: tuple[int, ...]) -> None:
     """A compiler may choose so: posteriors and the ReLU's bits lie in the order of the forward pass."""
-    x, weight, bias, *given = inputs(shape, form)
+    x, weight, bias, *given = inputs(shape)
     g = torch.randn(shape, generator=torch.Generator().manual_seed(1))
-    joint = given[0].shape[1] == 1  # of a single channel both forms are one
     found = []
     for before in LAYOUTS:
         there = x.contiguous(memory_format=before)
         kept = torch.ops.gbn.mixture_normalize(there, weight, bias, *given, 1e-5, True)[5:]
         for after in LAYOUTS:
             there = x.contiguous(memory_format=after)
-            rest = (weight, *kept, given[3], 1e-5, True, joint)
+            rest = (weight, *kept, given[3], 1e-5, True)
             found.append(torch.ops.gbn.mixture_normalize_backward(g, there, *rest))
     for other in found[1:]:
         torch.testing.assert_close(other, found[0], check_stride=False, rtol=1e-5, atol=1e-4)
@@ -181,10 +171,9 @@ def test_a_graph_for_kernels_that_are_missing_says_what_to_do(monkeypatch: pytes
 def test_sizes_that_are_promised_are_enough() -> None:
     """For each layout; what is kept is filled up to them."""
     for shape in SHAPES:
-        for form in FORMS:
-            x, weight, bias, *given = inputs(shape, form)
-            sizes = fused._form(given[0].shape[1] == 1).kept_sizes(shape, 3, True)
-            for layout in LAYOUTS:
-                there = x.contiguous(memory_format=layout)
-                results = torch.ops.gbn.mixture_normalize(there, weight, bias, *given, 1e-5, True)
-                assert tuple(part.numel() for part in results[6:9]) == sizes
+        x, weight, bias, *given = inputs(shape)
+        sizes = fused._kernels().kept_sizes(shape, 3, True)
+        for layout in LAYOUTS:
+            there = x.contiguous(memory_format=layout)
+            results = torch.ops.gbn.mixture_normalize(there, weight, bias, *given, 1e-5, True)
+            assert tuple(part.numel() for part in results[6:9]) == sizes

@@ -22,7 +22,7 @@ from gbn.kernels.cpu.target import this_machine
 from gbn.nn import GeneralizedBatchNorm2d
 
 #: The entry point that is quickest to compile.
-NAME = "gbn.kernels.mixture.cpu.turn:turn"
+NAME = "gbn.kernels.cpu.precondition:plane_sums"
 ROOT = Path(__file__).resolve().parents[2]
 
 

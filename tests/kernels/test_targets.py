@@ -18,7 +18,6 @@ from gbn.kernels.cpu.compiling import ENTRY_POINTS
 from gbn.kernels.cpu.launch import entries
 from gbn.kernels.cpu.rows import LAST, PLANES
 from gbn.kernels.cpu.target import Target, this_machine
-from gbn.kernels.mixture.cpu import turn
 from gbn.kernels.mixture.cpu.entries import FACTORIES, OF_ANY, name_of
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -77,7 +76,7 @@ def runs_here(target: Target) -> bool:
 def test_every_entry_point_that_is_called_is_compiled_here() -> None:
     sites = itertools.product((PLANES, LAST), (False, True), (False, True))
     called = {name for site in sites for name in entries(*site)}
-    called |= {*launch_precondition.ENTRIES, turn.TURN}
+    called |= {*launch_precondition.ENTRIES}
     assert called <= set(NAMES)
     for name in NAMES:
         assert callable(function_of(name))
@@ -96,7 +95,7 @@ def test_instructions(name: str) -> None:
 @pytest.mark.parametrize("name", ["x86-64-v2", "aarch64"])
 def test_the_kernel_with_the_most_in_it(name: str) -> None:
     target = TARGETS[name]
-    names = ("gbn.kernels.cpu.measure:measure_any", name_of("forward_channels", 3))
+    names = ("gbn.kernels.cpu.measure:measure_any", name_of("normalize", 3))
     child("-c", COMPILE, target.triple, target.cpu, target.features, *names)
 
 

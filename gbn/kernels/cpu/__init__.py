@@ -5,12 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from gbn.kernels.gate import Gate
-from gbn.kernels.plan import Plan
+from gbn.kernels.backend import Arguments, Gradients, Kept
+from gbn.kernels.plan import is_common
+from gbn.risk.base import Deviation, Statistic
 
-__all__ = ["REQUIRES", "backward", "backward_gated", "forward", "forward_gated", "load", "ready", "serves"]
+__all__ = ["FUSES_GATE", "REQUIRES", "backward", "forward", "load", "ready", "serves"]
 
 REQUIRES = "numba"
+FUSES_GATE = True
 
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
@@ -25,14 +27,11 @@ def serves(x: Tensor) -> bool:
     return x.device.type == "cpu" and x.dtype in _DTYPES and x.numel() > 0
 
 
-def ready(x: Tensor, gated: bool, common: bool) -> bool:
-    """Whether the kernels for a tensor like this one can be compiled here; the first call waits for it.
-
-    ``common`` is what :func:`gbn.kernels.plan.is_common` says of the pair.
-    """
+def ready(x: Tensor, gated: bool, statistic: Statistic, deviation: Deviation) -> bool:
+    """Whether the kernels for a tensor and a pair like these can be compiled here; the first call waits for it."""
     from .launch import layout
 
-    return _working(layout(x), gated, common)
+    return _working(layout(x), gated, is_common(statistic, deviation))
 
 
 def _working(layout: int, gated: bool, common: bool) -> bool:
@@ -47,59 +46,23 @@ def _working(layout: int, gated: bool, common: bool) -> bool:
 _working._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
-def forward(
-    x: Tensor, weight: Tensor | None, bias: Tensor | None, plan: Plan, eps: float, relu: bool
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """See :class:`gbn.kernels.fused.Backend`."""
-    from .launch import run_forward
+def forward(of: Arguments) -> tuple[Tensor, Kept]:
+    """See :class:`gbn.kernels.backend.Backend`."""
+    if of.gate is None:
+        from .launch import run_forward
 
-    return run_forward(x, weight, bias, plan, eps, relu)
-
-
-def backward(
-    g: Tensor,
-    x: Tensor,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    s: Tensor,
-    d: Tensor,
-    record: Tensor,
-    plan: Plan,
-    eps: float,
-    relu: bool,
-    wanted: bool,
-) -> tuple[Tensor | None, Tensor, Tensor]:
-    """See :class:`gbn.kernels.fused.Backend`."""
-    from .launch import run_backward
-
-    return run_backward(g, x, weight, bias, s, d, record, plan, eps, relu, wanted)
-
-
-def forward_gated(
-    x: Tensor, weight: Tensor | None, bias: Tensor | None, gate: Gate, plan: Plan, eps: float, relu: bool
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """See :class:`gbn.kernels.gated.Backend`."""
+        return run_forward(of)
     from .launch_gated import run_forward_gated
 
-    return run_forward_gated(x, weight, bias, gate, plan, eps, relu)
+    return run_forward_gated(of, of.gate)
 
 
-def backward_gated(
-    g: Tensor,
-    x: Tensor,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    gate: Gate,
-    s: Tensor,
-    d: Tensor,
-    record: Tensor,
-    means: Tensor,
-    plan: Plan,
-    eps: float,
-    relu: bool,
-    wanted: bool,
-) -> tuple[Tensor | None, Tensor, Tensor, Tensor, Tensor]:
-    """See :class:`gbn.kernels.gated.Backend`."""
+def backward(g: Tensor, of: Arguments, kept: Kept, wanted: bool) -> Gradients:
+    """See :class:`gbn.kernels.backend.Backend`."""
+    if of.gate is None:
+        from .launch import run_backward
+
+        return run_backward(g, of, kept, wanted)
     from .launch_gated import run_backward_gated
 
-    return run_backward_gated(g, x, weight, bias, gate, s, d, record, means, plan, eps, relu, wanted)
+    return run_backward_gated(g, of, of.gate, kept, wanted)

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gbn.kernels.backend import Arguments, Gradients, Kept
 from gbn.kernels.plan import Plan
 
 from . import objects
@@ -250,22 +251,17 @@ def _template(
     return bytes(table), (integers, reals)
 
 
-def start(
-    name: str,
-    x: Tensor,
-    layout: int,
-    plan: Plan,
-    eps: float,
-    relu: bool,
-    wanted: bool,
-    addresses: list[int],
-    gated: bool = False,
-) -> None:
-    """Run an entry point on tensors at ``addresses``: those of the table from X on, up to PARTIAL or all."""
-    channels = x.shape[1]
+def start(name: str, x: Tensor, layout: int, of: Arguments, wanted: bool, addresses: list[int]) -> None:
+    """Run an entry point on tensors at ``addresses``: those of the table from X on, up to PARTIAL or all.
+
+    ``x`` is that of the arguments, laid out as :func:`layout_of` does.
+    """
+    channels, plan, gated = x.shape[1], of.plan, of.gate is not None
     length = plan.n if layout == LAST and not gated else x.numel() // (x.shape[0] * channels)
     most = torch.get_num_threads()
-    template, _kept = _template(name, plan, channels, length, layout, x.dtype, relu, eps, wanted, most, gated)
+    template, _kept = _template(
+        name, plan, channels, length, layout, x.dtype, of.relu, of.eps, wanted, most, gated
+    )
     table = _Table.from_buffer_copy(template)
     table[_FIRST : _FIRST + len(addresses)] = addresses  # type: ignore[assignment] # typeshed: as indexing gives
     if name.endswith("_spans"):
@@ -277,49 +273,33 @@ def start(
     _run(name + "_gated" if gated else name, ctypes.addressof(table), threads)
 
 
-def run_forward(
-    x: Tensor, weight: Tensor | None, bias: Tensor | None, plan: Plan, eps: float, relu: bool
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """See :class:`gbn.kernels.fused.Backend`."""
-    x, layout = layout_of(x)
-    weight, bias = plain(weight), plain(bias)
+def run_forward(of: Arguments) -> tuple[Tensor, Kept]:
+    """See :class:`gbn.kernels.backend.Backend`; without a gate."""
+    x, layout = layout_of(of.x)
     y = torch.empty_like(x)
     channels = x.shape[1]
     s, d = (x.new_empty(channels, dtype=torch.float32) for _ in range(2))
-    record = x.new_empty((channels, plan.record), dtype=torch.float32)
-    tensors = (x, y, None, s, d, record, weight, bias, None, None, None)
+    record = x.new_empty((channels, of.plan.record), dtype=torch.float32)
+    tensors = (x, y, None, s, d, record, plain(of.weight), plain(of.bias), None, None, None)
     addresses = [address(one) for one in tensors]
-    start("forward", x, layout, plan, eps, relu, False, addresses)
-    if layout == LAST:
-        start("normalize_spans", x, layout, plan, eps, relu, False, addresses)
-    return y, s, d, record
+    for name in ("forward",) if layout == PLANES else ("forward", "normalize_spans"):
+        start(name, x, layout, of, False, addresses)
+    return y, Kept(s, d, record)
 
 
-def run_backward(
-    g: Tensor,
-    x: Tensor,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    s: Tensor,
-    d: Tensor,
-    record: Tensor,
-    plan: Plan,
-    eps: float,
-    relu: bool,
-    wanted: bool,
-) -> tuple[Tensor | None, Tensor, Tensor]:
-    """See :class:`gbn.kernels.fused.Backend`."""
-    x, layout = layout_of(x)
+def run_backward(g: Tensor, of: Arguments, kept: Kept, wanted: bool) -> Gradients:
+    """See :class:`gbn.kernels.backend.Backend`; without a gate."""
+    x, layout = layout_of(of.x)
     g = like(g, x, layout)
-    weight, bias = plain(weight), plain(bias)
     dx = torch.empty_like(x) if wanted else None
-    dweight, dbias = torch.empty_like(s), torch.empty_like(s)
+    dweight, dbias = torch.empty_like(kept.s), torch.empty_like(kept.s)
     partial = None
     if layout == LAST:
         blocks = -(-x.shape[1] // LANES)
         partial = x.new_empty((spans_of(x.numel()), blocks, 2, LANES), dtype=torch.float64)
-    tensors = (x, dx, g, s, d, record, weight, bias, dweight, dbias, partial)
+    parameters = plain(of.weight), plain(of.bias)
+    tensors = (x, dx, g, kept.s, kept.d, kept.record, *parameters, dweight, dbias, partial)
     addresses = [address(one) for one in tensors]
     for name in ("backward",) if layout == PLANES else ("reduce_spans", "differentiate_spans"):
-        start(name, x, layout, plan, eps, relu, wanted, addresses)
-    return dx, dweight, dbias
+        start(name, x, layout, of, wanted, addresses)
+    return Gradients(dx, dweight, dbias)

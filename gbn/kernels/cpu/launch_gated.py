@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from gbn.kernels.backend import Arguments, Gradients, Kept
 from gbn.kernels.gate import Gate
-from gbn.kernels.plan import Plan
 
 from .gate import TOTALS
 from .launch import address, layout_of, like, plain, start
@@ -22,57 +22,41 @@ def _row_numbers(x: Tensor, pieces: int = 1) -> Tensor:
     return x.new_empty(x.shape[0] * x.shape[1] * pieces + LANES, dtype=torch.float32)
 
 
-def run_forward_gated(
-    x: Tensor, weight: Tensor | None, bias: Tensor | None, gate: Gate, plan: Plan, eps: float, relu: bool
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """See :class:`gbn.kernels.gated.Backend`."""
-    x, layout = layout_of(x)
+def run_forward_gated(of: Arguments, gate: Gate) -> tuple[Tensor, Kept]:
+    """See :class:`gbn.kernels.backend.Backend`."""
+    x, layout = layout_of(of.x)
     y = torch.empty_like(x)
     channels = x.shape[1]
     s, d = (x.new_empty(channels, dtype=torch.float32) for _ in range(2))
-    record = x.new_empty((channels, plan.record), dtype=torch.float32)
+    record = x.new_empty((channels, of.plan.record), dtype=torch.float32)
     shape = (channels, x.shape[0]) if layout == PLANES else (x.shape[0], channels)
     means = x.new_empty(shape, dtype=torch.float32)
-    parameters = [plain(one) for one in (weight, bias, *gate)]
+    parameters = [plain(one) for one in (of.weight, of.bias, *gate)]
     tensors = (x, y, None, s, d, record, *parameters[:2], None, None, None)
     of_gate = (*parameters[2:], None, None, means, _row_numbers(x), None, None)
     addresses = [address(one) for one in (*tensors, *of_gate)]
     for name in ("forward",) if layout == PLANES else ("forward", "normalize_spans"):
-        start(name, x, layout, plan, eps, relu, False, addresses, gated=True)
-    return y, s, d, record, means.t() if layout == PLANES else means
+        start(name, x, layout, of, False, addresses)
+    return y, Kept(s, d, record, means.t() if layout == PLANES else means)
 
 
-def run_backward_gated(
-    g: Tensor,
-    x: Tensor,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    gate: Gate,
-    s: Tensor,
-    d: Tensor,
-    record: Tensor,
-    means: Tensor,
-    plan: Plan,
-    eps: float,
-    relu: bool,
-    wanted: bool,
-) -> tuple[Tensor | None, Tensor, Tensor, Tensor, Tensor]:
-    """See :class:`gbn.kernels.gated.Backend`."""
-    x, layout = layout_of(x)
+def run_backward_gated(g: Tensor, of: Arguments, gate: Gate, kept: Kept, wanted: bool) -> Gradients:
+    """See :class:`gbn.kernels.backend.Backend`."""
+    assert kept.means is not None
+    x, layout = layout_of(of.x)
     g = like(g, x, layout)
     dx = torch.empty_like(x) if wanted else None
-    gradients = [torch.empty_like(s) for _ in range(4)]
+    gradients = [torch.empty_like(kept.s) for _ in range(4)]
     partial, pieces = None, 1
     if layout == LAST:
         partial = x.new_empty((-(-x.shape[1] // LANES), TOTALS, LANES), dtype=torch.float64)
         pieces = pieces_of(x.shape[0], x.shape[1], x.numel() // (x.shape[0] * x.shape[1]))
-    parameters = [plain(one) for one in (weight, bias, *gate)]
-    tensors = (x, dx, g, s, d, record, *parameters[:2], *gradients[:2], partial)
-    means = (means.t() if layout == PLANES else means).contiguous()
+    parameters = [plain(one) for one in (of.weight, of.bias, *gate)]
+    tensors = (x, dx, g, kept.s, kept.d, kept.record, *parameters[:2], *gradients[:2], partial)
+    means = (kept.means.t() if layout == PLANES else kept.means).contiguous()
     rows = (means, _row_numbers(x), _row_numbers(x, pieces), _row_numbers(x, pieces))
     addresses = [address(one) for one in (*tensors, *parameters[2:], *gradients[2:], *rows)]
     last = ("reduce_spans", "settle_blocks", "differentiate_spans")
     for name in ("backward",) if layout == PLANES else last:
-        start(name, x, layout, plan, eps, relu, wanted, addresses, gated=True)
-    dweight, dbias, dgate_weight, dgate_bias = gradients
-    return dx, dweight, dbias, dgate_weight, dgate_bias
+        start(name, x, layout, of, wanted, addresses)
+    return Gradients(dx, *gradients)

@@ -1,7 +1,7 @@
 # mypy: disable-error-code="no-untyped-def"
 """Device functions that turn order statistics, counts and sums of one channel into S, D and the record.
 
-The formulas are :mod:`gbn.kernels.describe`'s, in float64; the record's layout is :mod:`gbn.kernels.plan`'s.
+Both are computed in float64, as :mod:`gbn.risk` defines them; the record's layout is :mod:`gbn.kernels.plan`'s.
 """
 
 from __future__ import annotations

@@ -18,8 +18,8 @@ from .places import place, samples_of, summed
 
 __all__ = ["MERGED", "gradient", "merge", "reduce"]
 
-#: Numbers of a merged record before its breakpoints: base, slope, shift, multiple.
-MERGED = 4
+#: Numbers of a merged record before its breakpoints: base and slope.
+MERGED = 2
 _MERGED = tl.constexpr(MERGED)
 _HEAD = tl.constexpr(plan.HEAD)
 _POINT = tl.constexpr(plan.POINT)
@@ -119,8 +119,6 @@ def merge(
     row, out = record + channel * WIDTH, merged + channel
     for i in tl.static_range(2):  # base, slope
         tl.store(out + i * channels, (tl.load(row + i) * total + tl.load(row + 2 + i) * of_d).to(tl.float32))
-    tl.store(out + 2 * channels, tl.load(row + 4))
-    tl.store(out + 3 * channels, (tl.load(row + 5) * total + tl.load(row + 6) * of_d).to(tl.float32))
     for i in tl.static_range(POINTS):
         factor = total
         if i >= S_POINTS:
@@ -153,7 +151,6 @@ def gradient(
     LANES: tl.constexpr,
     POINTS: tl.constexpr,
     BENDS: tl.constexpr,
-    EXPONENTIAL: tl.constexpr,
     RELU: tl.constexpr,
     ROOT: tl.constexpr,
     WEIGHT: tl.constexpr,
@@ -177,9 +174,6 @@ def gradient(
     base = numbers_of(merged, channel, channels, LANES)
     slope = numbers_of(merged + channels, channel, channels, LANES)
     f = tl.fma(slope, u, base)
-    if EXPONENTIAL:
-        from_shift = v - numbers_of(merged + 2 * channels, channel, channels, LANES)
-        f += numbers_of(merged + 3 * channels, channel, channels, LANES) * tl.exp(from_shift)
     for i in tl.static_range(POINTS):
         point = merged + (_MERGED + _POINT * i) * channels
         b = numbers_of(point, channel, channels, LANES)

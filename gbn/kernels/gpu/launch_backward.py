@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from gbn.kernels import plan as p
-from gbn.kernels.plan import POINT, Plan
+from gbn.kernels.backend import Arguments, Gradients, Kept
+from gbn.kernels.plan import POINT
 
 from .geometry import cut, native, next_power
 from .gradient import MERGED, gradient, merge, reduce
@@ -15,21 +15,11 @@ from .launch_forward import OPTIONS, as_given, on_device, transformed
 __all__ = ["backward"]
 
 
-def backward(
-    g: Tensor,
-    x: Tensor,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    s: Tensor,
-    d: Tensor,
-    record: Tensor,
-    plan: Plan,
-    eps: float,
-    relu: bool,
-    wanted: bool,
-) -> tuple[Tensor | None, Tensor, Tensor]:
-    """See :mod:`gbn.kernels.fused`."""
-    weight, bias = (None if t is None else t.detach().contiguous() for t in (weight, bias))
+def backward(g: Tensor, of: Arguments, kept: Kept, wanted: bool) -> Gradients:
+    """See :class:`gbn.kernels.backend.Backend`."""
+    x, plan, eps, relu = of.x, of.plan, of.eps, of.relu
+    s, d, record, _ = kept
+    weight, bias = (None if t is None else t.detach().contiguous() for t in (of.weight, of.bias))
     laid = native(x.detach())
     g = g.detach()
     if g.stride() != laid.stride():
@@ -60,15 +50,14 @@ def backward(
             **OPTIONS,
         )
         if not wanted:
-            return None, dweight, dbias
+            return Gradients(None, dweight, dbias)
         dx = torch.empty_like(laid)
         gradient[(view.strips * view.tiles,)](
             *(g, laid, dx, *affine[:4], merged, eps, *where),
             POINTS=plan.points,
             BENDS=plan.bends,
-            EXPONENTIAL=p.ENTROPIC in (plan.statistic.kind, plan.deviation.kind),
             **lies,
             **flags,
             **OPTIONS,
         )
-    return as_given(dx, x), dweight, dbias
+    return Gradients(as_given(dx, x), dweight, dbias)

@@ -8,14 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gbn.kernels.describe import describe
+from gbn.kernels.backend import Arguments, Kept
 from gbn.kernels.plan import Plan
 
 from .apply import apply
 from .bracket import draw, edges, sample_ranks, sample_size
 from .geometry import View, cut, cut_rows, native, next_power
 from .scan import scan
-from .schedule import Stage, fast, numbers_on, ranks_on, schedule
+from .schedule import Stage, has_kernels, numbers_on, ranks_on, schedule
 from .settle import settle
 
 __all__ = ["OPTIONS", "as_given", "forward", "on_device", "transformed"]
@@ -30,13 +30,9 @@ _SMALL = 16384
 #: Bytes of an input that the level-2 cache keeps between passes: one that finds everything and one that writes y are
 #: then quicker than two of which each does half, with a kernel more.
 _CACHED = 1 << 25
-#: Values that are measured eagerly at a time (a channel at the least): some ten float64 copies of them exist then.
-_EAGER_VALUES = 1 << 24
 #: Room for the samples in brackets, in multiples of what is expected, and what is added.
 _ROOM, _MORE = 1.5, 1024
 _SHIFTS = {torch.float32: 0, torch.bfloat16: 16, torch.float16: 13}
-
-Measured = tuple[Tensor, Tensor, Tensor]
 
 
 def on_device(x: Tensor) -> contextlib.AbstractContextManager[Any]:
@@ -51,27 +47,33 @@ def transformed(
     return s, d, s if weight is None else weight, s if bias is None else bias, eps
 
 
-def forward(
-    x: Tensor, weight: Tensor | None, bias: Tensor | None, plan: Plan, eps: float, relu: bool
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """See :mod:`gbn.kernels.fused`."""
-    weight, bias = (None if t is None else t.detach().contiguous() for t in (weight, bias))
+def forward(of: Arguments) -> tuple[Tensor, Kept]:
+    """See :class:`gbn.kernels.backend.Backend`.
+
+    Raises:
+        RuntimeError: there are no kernels for the pair.
+    """
+    x, plan, eps, relu = of.x, of.plan, of.eps, of.relu
+    if not has_kernels(plan):
+        raise RuntimeError(
+            "gbn's kernels for GPUs serve the mean, std, superquantiles and a few order statistics, and this graph "
+            "asks for another pair: compile under GBN_KERNELS=reference"
+        )
+    weight, bias = (None if t is None else t.detach().contiguous() for t in (of.weight, of.bias))
     laid = native(x.detach())
     y, view = torch.empty_like(laid), cut(laid)
     with on_device(x):
-        if not fast(plan):
-            s, d, record = _eagerly(laid, plan)
-        elif view.n <= _SMALL:
-            s, d, record = _directly(laid, view, plan)
+        if view.n <= _SMALL:
+            kept = _directly(laid, view, plan)
         else:
             stages = _stages(laid, plan)
-            s, d, record = _scanning(laid, y, view, plan, stages, weight, bias, eps, relu)
+            kept = _scanning(laid, y, view, plan, stages, weight, bias, eps, relu)
             if len(stages) == 2:
-                return as_given(y, x), s, d, record
+                return as_given(y, x), kept
         apply[(view.strips * view.tiles,)](
             laid,
             y,
-            *transformed(s, d, weight, bias, eps),
+            *transformed(kept.s, kept.d, weight, bias, eps),
             *(view.n, view.stride, view.step, view.channels, view.strips),
             LENGTH=view.length,
             SAMPLES=view.samples,
@@ -82,7 +84,7 @@ def forward(
             BIAS=bias is not None,
             **OPTIONS,
         )
-    return as_given(y, x), s, d, record
+    return as_given(y, x), kept
 
 
 def as_given(y: Tensor, x: Tensor) -> Tensor:
@@ -97,23 +99,12 @@ def _new(x: Tensor, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
     return torch.empty(shape, dtype=dtype, device=x.device)
 
 
-def _eagerly(x: Tensor, plan: Plan) -> Measured:
-    channels = x.shape[1]
-    step = max(1, _EAGER_VALUES // plan.n)
-    parts = []
-    for first in range(0, channels, step):
-        rows = x[:, first : first + step].transpose(0, 1).flatten(1).float().contiguous()
-        parts.append(describe(rows, plan))
-    s, d, record = (torch.cat(columns) for columns in zip(*parts, strict=True))
-    return s, d, record
-
-
-def _results(view: View, x: Tensor, plan: Plan) -> Measured:
+def _results(view: View, x: Tensor, plan: Plan) -> Kept:
     channels = view.channels
-    return _new(x, channels), _new(x, channels), _new(x, channels, plan.record)
+    return Kept(_new(x, channels), _new(x, channels), _new(x, channels, plan.record))
 
 
-def _directly(x: Tensor, view: View, plan: Plan) -> Measured:
+def _directly(x: Tensor, view: View, plan: Plan) -> Kept:
     """One program finds all of a channel; where channels lie side by side, in a copy with each on its own."""
     if view.length == 1 and view.channels > 1:
         x = x.movedim(1, 0).flatten(1).contiguous()
@@ -191,7 +182,7 @@ def _scanning(
     bias: Tensor | None,
     eps: float,
     relu: bool,
-) -> Measured:
+) -> Kept:
     """Brackets from a sample, then a pass for each stage; the second one writes y too."""
     narrowed = _Narrowed(x, view, stages)
     results = _results(view, x, plan)
@@ -202,7 +193,7 @@ def _scanning(
         first += len(stage.ranks)
         scan[(view.strips * view.chunks,)](
             *(x, left.brackets, left.buffer, left.kept, left.counts, left.sums, left.pivots, y),
-            *transformed(results[0], results[1], weight, bias, eps),
+            *transformed(results.s, results.d, weight, bias, eps),
             *(view.n, view.stride, view.step, view.channels, view.strips),
             *(view.tiles, view.chunks, view.per_chunk, left.capacity, 0),
             LENGTH=view.length,
@@ -232,10 +223,10 @@ def _settle(
     view: View,
     plan: Plan,
     stage: Stage,
-    results: Measured,
+    results: Kept,
     direct: bool,
 ) -> None:
-    s, d, record = results
+    s, d, record, _ = results
     if found is None:
         found = _new(x, view.channels, max(1, len(stage.ranks)))
     scanned = (s,) * 5 if left is None else (left.kept, left.brackets, left.counts, left.sums, left.pivots)

@@ -19,7 +19,7 @@ from torch import Tensor
 from gbn.kernels import plan as p
 from gbn.kernels.plan import HEAD, POINT, Part, Plan, Term
 
-__all__ = ["NUMBERS", "Schedule", "Stage", "fast", "schedule"]
+__all__ = ["NUMBERS", "Schedule", "Stage", "has_kernels", "schedule"]
 
 #: Numbers of a term: weight, low, high, alpha.
 NUMBERS = 4
@@ -75,8 +75,8 @@ class Schedule:
     numbers: tuple[float, ...]
 
 
-def fast(plan: Plan) -> bool:
-    """Whether these kernels measure the plan; others go through :func:`gbn.kernels.describe.describe`."""
+def has_kernels(plan: Plan) -> bool:
+    """Whether the plan is of the mean, std, superquantiles and as many order statistics as registers hold."""
     known = plan.statistic.kind in (p.MEAN, p.RANKS) and plan.deviation.kind in (p.STD, p.TAILS, p.RANKS)
     return known and len(schedule(plan).joint.ranks) <= _MOST_RANKS
 
@@ -140,7 +140,7 @@ def _stage(plan: Plan, measures: bool, windows: bool) -> Stage:
 
 @lru_cache(maxsize=1024)
 def schedule(plan: Plan) -> Schedule:
-    """Return the stages of a plan whose kinds are those of :func:`fast`."""
+    """Return the stages of a plan whose kinds are those of :func:`has_kernels`."""
     second = _stage(plan, measures=False, windows=True)
     numbers = [x for *_, t in _terms(plan) for x in (t.weight, float(t.low), float(t.high), t.alpha)]
     return Schedule(

@@ -72,7 +72,7 @@ def fitted(
     """
     check_fit(samples, start, floor, draws)
     mean, var = channel_moments(samples)
-    if fused.serves_fit(samples, start.mean.shape[0], joint=start.weight.shape[1] == 1):
+    if start.weight.shape[1] == 1 and fused.serves_fit(samples, start.mean.shape[0]):
         return fused.fit(samples, start, steps, floor, draws, mean, var)
     mixture = Mixture(start.weight, start.mean, torch.maximum(start.var, floor))
     centred = samples - mean

@@ -1,14 +1,8 @@
 """The fused kernels' side of autograd and of ``torch.compile``.
 
-They serve in training, on the CPU, where the gradient takes posteriors for constants.
-
-A form's kernels (:mod:`gbn.kernels.mixture.cpu`) offer functions of plain float32 tensors:
-
-* ``run_forward(x, weight, bias, mixture, centre, eps, relu) -> (y, moments, kept)``
-* ``run_backward(g, x, weight, kept, eps, relu, wanted) -> (dx or None, dweight, dbias)``
-* ``kept_sizes(shape of x, components, relu)``: of posteriors, bits and tables in ``kept``, the most in any layout
-
-Half precision is widened before and rounded after. ``kept`` is a tuple of tensors or Nones.
+They serve joint mixtures in training, on the CPU, where the gradient takes posteriors for constants. The kernels
+(:mod:`gbn.kernels.mixture.cpu.launch`) take plain float32 tensors; half precision is widened before and rounded
+after.
 
 In eager mode an autograd.Function calls them. Where something traces (``torch.compile``, ``torch.export``) the
 operators ``gbn::mixture_normalize``, ``gbn::mixture_normalize_backward`` and ``gbn::mixture_fit`` stand in the graph,
@@ -48,16 +42,15 @@ __all__ = ["MOST_COMPONENTS", "Normalize", "fit", "normalize", "serves", "serves
 MOST_COMPONENTS = 8
 
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
-_FORMS = {True: "launch", False: "launch_channels"}
 
 
-def serves(x: Tensor, components: int, posterior_gradient: bool, joint: bool | None = None) -> bool:
-    """Whether the fused kernels compute this; never under ``GBN_KERNELS=reference``.
+def serves(x: Tensor, components: int, posterior_gradient: bool) -> bool:
+    """Whether the fused kernels compute this for a joint mixture; never under ``GBN_KERNELS=reference``.
 
-    Outside of tracers also whether those of a form, where ``joint`` says which, can be compiled here.
+    Outside of tracers also whether they can be compiled here; the first call waits for it.
     """
     return _takes(x, components, posterior_gradient) and (
-        joint is None or traced(x) or working(_form(joint).entries(x, components))
+        traced(x) or working(_kernels().entries(x, components))
     )
 
 
@@ -72,11 +65,11 @@ def _takes(x: Tensor, components: int, posterior_gradient: bool) -> bool:
     )
 
 
-def serves_fit(samples: Tensor, components: int, joint: bool) -> bool:
-    """Whether compiled steps of expectation and maximization serve; see :func:`serves`."""
+def serves_fit(samples: Tensor, components: int) -> bool:
+    """Whether compiled steps of expectation and maximization serve a joint mixture; see :func:`serves`."""
     if samples.dtype != torch.float32 or not _takes(samples, components, False):
         return False
-    return traced(samples) or working(_fitting().entries(components, joint))
+    return traced(samples) or working(_fitting().entries(components))
 
 
 def _fitting() -> Any:
@@ -108,8 +101,8 @@ def _run_fit(samples: Tensor, start: Mixture, *rest: Any) -> Mixture:
     return found
 
 
-def _form(joint: bool) -> Any:
-    return import_module(f"gbn.kernels.mixture.cpu.{_FORMS[joint]}")
+def _kernels() -> Any:
+    return import_module("gbn.kernels.mixture.cpu.launch")
 
 
 def normalize(
@@ -147,12 +140,11 @@ class Normalize(torch.autograd.Function):
         relu: bool,
     ) -> tuple[Tensor, ...]:
         """(y, l, m, q, sum of squared weights)."""
-        ctx.joint = mixture_weight.shape[1] == 1
         # Hooks on saved tensors may bring x back in another memory format.
         ctx.planes = x.is_contiguous() or not x.movedim(1, -1).is_contiguous()
         mixture = Mixture(mixture_weight, mixture_mean, mixture_var)
         laid = _laid_out(x.to(torch.float32), ctx.planes)
-        y, moments, kept = _form(ctx.joint).run_forward(laid, weight, bias, mixture, centre, eps, relu)
+        y, moments, kept = _kernels().run_forward(laid, weight, bias, mixture, centre, eps, relu)
         ctx.mark_non_differentiable(*moments)
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(x, weight, bias, *kept)
@@ -167,7 +159,7 @@ class Normalize(torch.autograd.Function):
             return (None,) * 9
         x, weight, bias, *kept = ctx.saved_tensors
         dx, to_weight, to_bias = _run_backward(
-            grad, x, weight, kept, ctx.planes, ctx.joint, ctx.eps, ctx.relu, ctx.needs_input_grad[0]
+            grad, x, weight, kept, ctx.planes, ctx.eps, ctx.relu, ctx.needs_input_grad[0]
         )
         return (
             None if dx is None else _as(dx, x),
@@ -183,12 +175,11 @@ def _run_backward(
     weight: Tensor | None,
     saved: Sequence[Any],
     planes: bool,
-    joint: bool,
     eps: float,
     relu: bool,
     wanted: bool,
 ) -> tuple[Tensor | None, Tensor, Tensor]:
-    """The backward pass of a form, after a look at what it is given."""
+    """The backward pass, after a look at what it is given."""
     posteriors, mask, logits, numbers, centre = saved
     components = numbers.shape[1] if numbers.dim() == 3 else 0
     check_batch(x, weight=weight, centre=centre)
@@ -198,12 +189,17 @@ def _run_backward(
     numbers = kept(numbers, (4, components, x.shape[1]), x, torch.float64)
     g, x, weight, *saved = readable(g, x, weight, posteriors, mask, logits, numbers, centre)
     wide = _laid_out(x.to(torch.float32), planes)
-    return _form(joint).run_backward(g.to(torch.float32), wide, weight, saved, eps, relu, wanted)
+    return _kernels().run_backward(g.to(torch.float32), wide, weight, saved, eps, relu, wanted)
 
 
-def _check_served(x: Tensor, components: int) -> None:
+def _check_served(x: Tensor, components: int, weights: Tensor | None = None) -> None:
     """Raise RuntimeError where a graph made elsewhere, or a caller, finds no kernels."""
     serving(x)
+    if weights is not None and weights.shape[1] != 1:
+        raise RuntimeError(
+            f"gbn's fused kernels serve one weight per component (K, 1), got {tuple(weights.shape)}: compile under "
+            "GBN_KERNELS=reference"
+        )
     if not 1 <= components <= MOST_COMPONENTS or x.device.type != "cpu":
         raise RuntimeError(
             f"gbn's fused kernels for mixtures serve up to {MOST_COMPONENTS} components on the CPU, got {components} "
@@ -252,12 +248,12 @@ def _forward_operator(
     check_mixture(x, mixture)
     x, weight, bias, *parts, centre = readable(x, weight, bias, *mixture, centre)
     mixture = Mixture(*parts)
-    _check_served(x, mixture_mean.shape[0])
-    planes, joint = x.is_contiguous(), mixture_weight.shape[1] == 1
-    y, moments, (posteriors, mask, logits, numbers, _) = _form(joint).run_forward(
+    _check_served(x, mixture_mean.shape[0], mixture_weight)
+    planes = x.is_contiguous()
+    y, moments, (posteriors, mask, logits, numbers, _) = _kernels().run_forward(
         _laid_out(x.to(torch.float32), planes), weight, bias, mixture, centre, eps, relu
     )
-    sizes = _form(joint).kept_sizes(x.shape, mixture_mean.shape[0], relu)
+    sizes = _kernels().kept_sizes(x.shape, mixture_mean.shape[0], relu)
     share, mean, var, concentration = (part.clone() for part in moments)  # no two results may share memory
     return (
         _as(y, x),
@@ -285,10 +281,9 @@ def _backward_operator(
     centre: Tensor,
     eps: float,
     relu: bool,
-    joint: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    kept = posteriors if joint else None, mask if relu else None, logits, numbers, centre
-    dx, to_weight, to_bias = _run_backward(g, x, weight, kept, bool(planes), joint, eps, relu, True)
+    kept = posteriors, mask if relu else None, logits, numbers, centre
+    dx, to_weight, to_bias = _run_backward(g, x, weight, kept, bool(planes), eps, relu, True)
     assert dx is not None
     return _as(dx, x), to_weight.clone(), to_bias.clone()
 
@@ -308,7 +303,7 @@ def _fit_of_tensors(
     check_fit(samples, start, floor, draws, mean=centre, var=spread)
     samples, *parts, floor, draws, centre, spread = readable(samples, *start, floor, draws, centre, spread)
     start = Mixture(*parts)
-    _check_served(samples, mean.shape[0])
+    _check_served(samples, mean.shape[0], weight)
     if samples.dtype != torch.float32:
         raise RuntimeError(f"compiled steps take float32 samples, got {samples.dtype}")
     found = _run_fit(samples, start, steps, floor, draws, centre.contiguous(), spread.contiguous())
@@ -338,8 +333,7 @@ def _(
 ) -> Any:
     check_batch(x, weight=weight, bias=bias, centre=centre)
     check_mixture(x, Mixture(shares, mean, var))
-    joint = bool(shares.shape[1] == 1)
-    posteriors, mask, logits = _form(joint).kept_sizes(x.shape, mean.shape[0], relu)
+    posteriors, mask, logits = _kernels().kept_sizes(x.shape, mean.shape[0], relu)
     new = partial(torch.empty, device=x.device, dtype=torch.float32)
     moments = [new(part.shape) for part in (shares, mean, mean, shares)]
     kept = (
@@ -376,14 +370,13 @@ def _(
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    x, weight, bias, shares, _, _, centre, ctx.eps, ctx.relu = inputs
+    x, weight, bias, *_, centre, ctx.eps, ctx.relu = inputs
     ctx.save_for_backward(x, weight, *output[5:], centre)
-    ctx.joint = bool(shares.shape[1] == 1)  # a tracer compares symbols
     ctx.dtypes = tuple(None if part is None else part.dtype for part in (weight, bias))
 
 
 def _backward(ctx: Any, g: Tensor, *others: Tensor) -> tuple[Tensor | None, ...]:
-    dx, *others_dx = _operator_backward(g, *ctx.saved_tensors, ctx.eps, ctx.relu, ctx.joint)
+    dx, *others_dx = _operator_backward(g, *ctx.saved_tensors, ctx.eps, ctx.relu)
     gradients = (None if kind is None else d.to(kind) for d, kind in zip(others_dx, ctx.dtypes, strict=True))
     return dx, *gradients, *[None] * 6
 

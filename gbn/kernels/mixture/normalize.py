@@ -52,7 +52,7 @@ def normalize_by_batch(
     if centre is None:
         centre = (mixture.weight * mixture.mean).sum(0)
     is_joint = mixture.weight.shape[1] == 1
-    if fused.serves(x, mixture.mean.shape[0], posterior_gradient, is_joint):
+    if is_joint and fused.serves(x, mixture.mean.shape[0], posterior_gradient):
         relu = act == "relu"
         y, moments = fused.normalize(x, weight, bias, mixture, centre, eps, relu)
         return (y if relu else activate(y, act)), moments
@@ -61,9 +61,9 @@ def normalize_by_batch(
     return activate(y, act), Moments(*moments)
 
 
-def implementation(x: Tensor, components: int, posterior_gradient: bool = False) -> str:
+def implementation(x: Tensor, components: int, joint: bool, posterior_gradient: bool = False) -> str:
     """Name of the implementation that :func:`normalize_by_batch` would use for these: numba or reference."""
-    return "numba" if fused.serves(x, components, posterior_gradient) else "reference"
+    return "numba" if joint and fused.serves(x, components, posterior_gradient) else "reference"
 
 
 def _needs_float64(x: Tensor, mixture: Mixture) -> bool:

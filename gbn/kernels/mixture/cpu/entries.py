@@ -11,7 +11,7 @@ from typing import Any
 from gbn.kernels.cpu import objects
 from gbn.kernels.cpu.memory import doubles, integers
 
-from . import channels, em, joint_last, joint_planes, settle
+from . import em, joint_last, joint_planes, settle
 from .call import EPS
 
 __all__ = ["FACTORIES", "OF_ANY", "entry", "name_of"]
@@ -96,32 +96,11 @@ def _differentiate_last(like: Like) -> Any:
     return differentiate_last
 
 
-def _forward_channels(like: Like) -> Any:
-    def forward_channels(address):
-        channels.forward(integers(address), doubles(address)[EPS], like)
-
-    return forward_channels
-
-
-def _backward_channels(like: Like) -> Any:
-    def backward_channels(address):
-        channels.backward(integers(address), doubles(address)[EPS], like)
-
-    return backward_channels
-
-
 def _fit_joint(like: Like) -> Any:
     def fit_joint(address):
         em.fit_joint(integers(address), like)
 
     return fit_joint
-
-
-def _fit_channels(like: Like) -> Any:
-    def fit_channels(address):
-        em.fit_channels(integers(address), like)
-
-    return fit_channels
 
 
 #: Entry points by name; each is made for a number of components, 0 where it need not know it.
@@ -134,10 +113,7 @@ FACTORIES: dict[str, Callable[[Like], Any]] = {
     "normalize_last": _normalize_last,
     "reduce_last": _reduce_last,
     "differentiate_last": _differentiate_last,
-    "forward_channels": _forward_channels,
-    "backward_channels": _backward_channels,
     "fit_joint": _fit_joint,
-    "fit_channels": _fit_channels,
     "logits": _logits,
     "measured": _measured,
     "differentiated": _differentiated,
