@@ -61,7 +61,7 @@ class Gradients(NamedTuple):
 
 
 class Backend(Protocol):
-    """A device's kernels: :mod:`gbn.kernels.cpu` and :mod:`gbn.kernels.gpu`."""
+    """A device's kernels: :mod:`gbn.kernels.numba` and :mod:`gbn.kernels.triton`."""
 
     #: The package that compiles them.
     REQUIRES: str

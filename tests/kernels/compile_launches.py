@@ -25,7 +25,7 @@ from triton.runtime import driver
 from triton.runtime.jit import JITFunction
 
 from gbn import risk
-from gbn.kernels import gpu
+from gbn.kernels import triton as gpu
 from gbn.kernels.backend import Arguments
 from gbn.kernels.plan import lower
 

@@ -144,7 +144,7 @@ def test_tied_samples(name: str, dtype: torch.dtype, layout: str) -> None:
 @pytest.mark.parametrize("layout", list(FORMATS))
 @pytest.mark.parametrize("how", ["below", "above", "no room"])
 def test_missed_brackets(how: str, layout: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    from gbn.kernels.gpu import launch_forward
+    from gbn.kernels.triton import launch_forward
 
     misled: dict[str, Callable[[int, int, int], tuple[int, int]]] = {
         "below": lambda rank, n, m: (1, 2),

@@ -16,19 +16,19 @@ import pytest
 import torch
 
 from gbn import kernels
-from gbn.kernels.cpu import cache, objects
-from gbn.kernels.cpu.compiling import SYMBOL
-from gbn.kernels.cpu.target import this_machine
+from gbn.kernels.numba import cache, objects
+from gbn.kernels.numba.compiling import SYMBOL
+from gbn.kernels.numba.target import this_machine
 from gbn.nn import GeneralizedBatchNorm2d
 
 #: The entry point that is quickest to compile.
-NAME = "gbn.kernels.cpu.precondition:plane_sums"
+NAME = "gbn.kernels.numba.precondition:plane_sums"
 ROOT = Path(__file__).resolve().parents[2]
 
 
 #: The compiler's process with that folder only.
 ALONE = """
-import gbn.kernels.cpu.build as build, gbn.kernels.cpu.cache as cache, llvmlite.binding as llvm, os, pathlib
+import gbn.kernels.numba.build as build, gbn.kernels.numba.cache as cache, llvmlite.binding as llvm, os, pathlib
 cache._folders = lambda: [pathlib.Path(os.environ["NUMBA_CACHE_DIR"])]
 """
 

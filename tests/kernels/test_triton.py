@@ -36,11 +36,12 @@ from triton import runtime
 from triton.runtime.driver import DriverConfig
 
 from gbn import kernels, risk
-from gbn.kernels import fused, gpu, reference
+from gbn.kernels import autograd, reference
+from gbn.kernels import triton as gpu
 from gbn.kernels.backend import Arguments
-from gbn.kernels.gpu import bracket, geometry, launch_forward
-from gbn.kernels.gpu.schedule import has_kernels, schedule
 from gbn.kernels.plan import HEAD, POINT, Plan, lower
+from gbn.kernels.triton import bracket, geometry, launch_forward
+from gbn.kernels.triton.schedule import has_kernels, schedule
 from gbn.risk.parameters import QUADRANGLE_PARAMETERS
 
 # a GPU computes with infinities and NaN silently, numpy tells of them
@@ -497,7 +498,7 @@ def test_is_deterministic(large: Callable[..., None]) -> None:
 @pytest.mark.parametrize("act", [None, "relu", "silu"])
 def test_through_autograd(act: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
     """What a layer calls, with these kernels in the place of the CPU's."""
-    monkeypatch.setattr(fused, "backend", lambda device_type: gpu)
+    monkeypatch.setattr(autograd, "backend", lambda device_type: gpu)
     monkeypatch.setattr(gpu, "serves", lambda x: True)
     x, weight, bias, g = sample(4, 3, 5, 2)
     pair = build("cvar")
@@ -518,7 +519,7 @@ def test_instance_enhancement(
     act: str | None, memory_format: torch.memory_format, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The gate of torch's operations around these kernels; its rounding and theirs."""
-    monkeypatch.setattr(fused, "backend", lambda device_type: gpu)
+    monkeypatch.setattr(autograd, "backend", lambda device_type: gpu)
     monkeypatch.setattr(gpu, "serves", lambda x: True)
     x, weight, bias, g = sample(4, 3, 5, 2)
     gate = torch.linspace(-1, 1, 3), torch.linspace(0, -2, 3)
@@ -589,7 +590,7 @@ def test_without_a_c_compiler_the_reference_serves(
             raise RuntimeError("Failed to find C compiler.")
 
     monkeypatch.setattr(runtime, "driver", Broken())
-    monkeypatch.setattr(fused, "_WORKS", {})
+    monkeypatch.setattr(autograd, "_WORKS", {})
     assert kernels.selected("cuda") == "reference"
     assert "triton does not work here (RuntimeError: Failed to find C compiler.)" in caplog.text
 
