@@ -7,6 +7,7 @@ is compiled together, in two processes where there are cores for them.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 import json
@@ -148,7 +149,8 @@ def _run(waiting: dict[str, Future[bytes]], target: Target) -> str:
         assert child.stdin is not None
         assert child.stdout is not None
         try:
-            with child.stdin as told:
+            # one that has died already has a status that says more than the broken pipe
+            with contextlib.suppress(BrokenPipeError), child.stdin as told:
                 told.write(json.dumps([list(waiting), target.triple, target.cpu, target.features]).encode())
             with child.stdout as stream:
                 while head := stream.readline():
