@@ -152,6 +152,7 @@ def _train(
     stop: Callable[[], bool],
     jobs: int,
 ) -> str:
+    from gbn.engine.checkpoint import forget_previous
     from gbn.engine.tracking import Tracker
 
     tracker = Tracker(
@@ -162,6 +163,7 @@ def _train(
         status, summary = _tracked(config, writer, tracker, stop, jobs)
         if summary is not None:
             summary = {"run_id": writer.run_id, "config": complete, "identity": kept} | summary
+            forget_previous(writer.checkpoint_path)
             writer.write_summary(summary)
         failed = False
         return status
@@ -195,10 +197,14 @@ def _tracked(
         model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     loader, evaluator, task = build_data(config, images, device)
     trainer = Trainer(config, model, loader, evaluator, task, writer, tracker, device, stop)
-    start = _start_of(writer, device)
+    damage = trainer.resume()
+    start = trainer.step
     segment = provenance(
         device, start=start, kernels=kernels.selected(device.type), data_digest=images.digest
     )
+    if damage:
+        segment["checkpoint"] = damage
+        print(f"{writer.run_id}: {damage}", file=sys.stderr, flush=True)
     writer.add_provenance(segment)
     neighbours = Neighbours()
     try:
@@ -256,14 +262,6 @@ def _startup(first_update_at: float | None, import_torch: float) -> dict[str, fl
     if started is None or first_update_at is None:
         return None
     return {"to_first_update": first_update_at - started, "import_torch": import_torch}
-
-
-def _start_of(writer: RunWriter, device: "torch.device") -> int:
-    from gbn.engine.checkpoint import load_checkpoint
-
-    if not writer.checkpoint_path.exists():
-        return 0
-    return int(load_checkpoint(writer.checkpoint_path, device)["step"])
 
 
 def choose_device(wanted: str) -> "torch.device":

@@ -50,6 +50,6 @@ def trained(store: RunStore, run_id: str, device: torch.device | str = "cpu") ->
     config = Config.model_validate(record.config)
     data = load_data(config)
     model = build_model(config, data).to(device)
-    model.load_state_dict(load_checkpoint(path, device)["model"])
+    model.load_state_dict(load_checkpoint(path, device, run_id)["model"])
     _, evaluator, _ = build_data(config, data, device)
     return Trained(run_id, model.eval(), data, evaluator)
