@@ -2,9 +2,9 @@
 
 Files of a run: ``config.yaml`` (resolved), ``metrics.jsonl`` (append-only, a line a point of the curve),
 ``checkpoint.pt`` (the trainer's; until the run is done with the one before it, ``checkpoint.previous.pt``),
-``provenance.json`` (a list, one entry a segment), ``summary.json`` (written last, atomically: its presence means done), ``error.txt`` of a failed run, ``lock``; where layers were
-recorded, ``layers.jsonl`` (append-only, a line a recorded point); and ``stderr.txt``, what a run in a process of
-its own wrote to standard error, if anything.
+``provenance.json`` (a list, one entry a segment), ``summary.json`` (written last, atomically: its presence means
+done), ``error.txt`` of a failed run, ``lock``; where layers were recorded, ``layers.jsonl`` (append-only, a line a
+recorded point); and ``stderr.txt``, what a run in a process of its own wrote to standard error, if anything.
 A kill at any moment loses at most the points since the checkpoint: a torn last line is dropped.
 """
 
@@ -267,6 +267,11 @@ class RunWriter:
         """The points on disk."""
         return read_curve(self.folder / METRICS)
 
+    def provenance(self) -> list[dict[str, Any]]:
+        """The segments on disk."""
+        path = self.folder / PROVENANCE
+        return read_json(path, list) if path.exists() else []
+
     def truncate(self, n_points: int) -> None:
         """Drop the points after the first `n_points`: those behind the checkpoint a run resumes from.
 
@@ -309,9 +314,8 @@ class RunWriter:
     def add_provenance(self, segment: Mapping[str, Any]) -> None:
         """Add the entry of this segment (one a start or resume)."""
         self._locked()
-        path = self.folder / PROVENANCE
-        segments = read_json(path, list) if path.exists() else []
-        write_atomically(path, json.dumps([*segments, finite(segment)], indent=2) + "\n")
+        text = json.dumps([*self.provenance(), finite(segment)], indent=2) + "\n"
+        write_atomically(self.folder / PROVENANCE, text)
 
     def amend_provenance(self, segment: Mapping[str, Any]) -> None:
         """Put what is known by now in the place of this segment's entry."""
