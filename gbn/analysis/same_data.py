@@ -38,11 +38,13 @@ def data_notes(plan: Plan, chosen: Mapping[Entry, Row]) -> list[str]:
         ]
         if others:
             notes.append(
-                f"Changed data, allowed by {KEY}: {len(group) - len(others)} runs were trained on data with the "
-                f"digest {short(usual)}, others not: {', '.join(others)}. What differs may come from the data."
+                f"Changed data, allowed by {KEY}: {len(group) - len(others)} of {len(group)} runs were trained on "
+                f"data with the digest {short(usual)}, not so {', '.join(others)}. What differs may come of that."
             )
         elif allowed := sum(chosen[entry].data_allowed for entry in group):
-            notes.append(f"{allowed} runs were trained with {KEY}; the data of all runs is the same.")
+            notes.append(
+                f"{KEY} was set for {allowed} of {len(group)} runs; the data of all of them is the same."
+            )
     return notes
 
 
