@@ -121,15 +121,15 @@ def load_checkpoint(path: Path, device: torch.device, run_id: str | None = None)
         content = path.read_bytes()
     except OSError as error:
         raise DamagedError(f"{path} cannot be read ({error.strerror}): {_anew(path)}") from error
-    archive, end = memoryview(content)[:-_END], content[-_END:]
+    end = content[-_END:]
     if not end.startswith(_MARK):
         raise DamagedError(
             f"{path} has no digest at its end (it is damaged or cut, or of an earlier version of gbn): {_anew(path)}"
         )
-    if hashlib.sha256(archive).digest() != end[len(_MARK) :]:
+    if hashlib.sha256(memoryview(content)[:-_END]).digest() != end[len(_MARK) :]:
         raise DamagedError(f"{path} is damaged (its content does not fit its digest): {_anew(path)}")
     try:
-        state = torch.load(io.BytesIO(archive), map_location=device, weights_only=True)
+        state = torch.load(io.BytesIO(content), map_location=device, weights_only=True)
     except (RuntimeError, pickle.UnpicklingError, EOFError, KeyError, ValueError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise CheckpointError(f"{path} is no checkpoint of a run ({reason}): {_anew(path)}") from error

@@ -3,7 +3,6 @@
 import itertools
 import os
 import random
-import resource
 import shutil
 import signal
 import subprocess
@@ -13,11 +12,13 @@ import warnings
 import pytest
 import torch
 
+from gbn.config.compose import compose
 from gbn.engine import checkpoint as module
 from gbn.engine import trainer as training
 from gbn.engine.checkpoint import CheckpointError, load_checkpoint, previous_of, save_checkpoint
 from gbn.engine.run import run
 from gbn.store.records import RunStore
+from tests.engine.conftest import SMALL
 from tests.engine.test_resume import assert_same_run
 
 CPU = torch.device("cpu")
@@ -32,13 +33,11 @@ def after(updates):
 class Half:
     """A run that was stopped twice, so that two checkpoints are there, beside the same run undisturbed."""
 
-    def __init__(self, make, tmp_path):
-        self.whole = RunStore(tmp_path / "whole")
-        self.store = RunStore(tmp_path / "half")
-        self.config = make(f"results_dir={tmp_path}/half", "trainer.record.layers=true")
-        self.run_id = run(make(f"results_dir={tmp_path}/whole", "trainer.record.layers=true")).run_id
-        for updates in (6, 4):
-            assert run(self.config, stop=after(updates)).status == "interrupted"
+    def __init__(self, folder):
+        self.whole = RunStore(folder / "whole")
+        self.store = RunStore(folder / "half")
+        self.config = recorded(folder / "half")
+        (self.run_id,) = self.store.run_ids()
         self.folder = self.store.path(self.run_id)
         self.path = self.folder / "checkpoint.pt"
         self.previous = previous_of(self.path)
@@ -64,9 +63,23 @@ class Half:
         return outcome.message
 
 
+def recorded(folder):
+    return compose([*SMALL, "trainer.record.layers=true", f"results_dir={folder}"])
+
+
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("stopped")
+    assert run(recorded(folder / "whole")).status == "finished"
+    for updates in (6, 4):
+        assert run(recorded(folder / "half"), stop=after(updates)).status == "interrupted"
+    return folder
+
+
 @pytest.fixture
-def half(small, tmp_path):
-    return Half(small, tmp_path)
+def half(stopped, tmp_path):
+    shutil.copytree(stopped, tmp_path, dirs_exist_ok=True)
+    return Half(tmp_path)
 
 
 @pytest.fixture
@@ -249,6 +262,7 @@ def test_sigkill_while_saving_loses_no_checkpoint(half, moment):
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="RLIMIT_FSIZE as on Linux")
 def test_a_file_that_takes_no_more_fails_the_run_and_keeps_its_checkpoints(half):
+    resource = pytest.importorskip("resource")
     old = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (len(half.content) // 2, old[1]))
     try:
