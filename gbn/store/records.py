@@ -228,7 +228,7 @@ class RunWriter:
                 f"remove {self.folder} to train it anew"
             )
         (self.folder / ERROR).unlink(missing_ok=True)
-        for left in self.folder.glob(".*.tmp"):  # by a process that was killed while it wrote
+        for left in self.folder.glob("*.tmp"):  # by a process that was killed while it wrote
             left.unlink(missing_ok=True)
         for name in (METRICS, LAYERS):
             if (self.folder / name).exists():

@@ -20,8 +20,9 @@ from gbn.store.files import StoreError, read_json, replace
 from gbn.store.identity import canonical, digest
 from gbn.store.records import PROVENANCE, RunStore
 
-#: Under ``runs/``: for each data set, as it is read, the first run that was trained on it. Hints, not sources.
-FOLDER = ".data"
+#: Under the results directory: for each data set, as it is read, a file names the first run that was trained on it.
+#: A hint, never a source, as all that is there.
+FOLDER = "cache"
 
 KEY = "dataset.allow_changed=true"
 
@@ -109,8 +110,8 @@ def check_first(store: RunStore, run_id: str, identity: Mapping[str, Any], found
         ChangedDataError: it names both runs and digests.
     """
     about = section(identity)
-    name = f"{identity['dataset']['name']}-{digest({**about, 'way': way(found)})}.json"
-    path = store.runs_dir / FOLDER / name
+    name = f"data-{identity['dataset']['name']}-{digest({**about, 'way': way(found)})}.json"
+    path = store.results_dir / FOLDER / name
     with contextlib.suppress(OSError):  # a hint that cannot be written is not there
         if _first(store, path) is None:
             path.parent.mkdir(parents=True, exist_ok=True)

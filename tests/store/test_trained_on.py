@@ -75,7 +75,7 @@ def test_runs_compare_with_the_first_of_their_data_set(tmp_path):
 
 
 def hint_of(store):
-    (path,) = (store.runs_dir / FOLDER).glob("*.json")
+    (path,) = (store.results_dir / FOLDER).glob("*.json")
     return path
 
 
@@ -88,7 +88,7 @@ def test_a_damaged_hint_is_written_again(tmp_path, content):
     hint_of(store).write_bytes(content)
     check_first(*begun(store, 1, NEW))
     assert json.loads(hint_of(store).read_text())["data_digest"] == NEW
-    assert [path.suffix for path in (store.runs_dir / FOLDER).iterdir()] == [".json"]
+    assert [path.suffix for path in (store.results_dir / FOLDER).iterdir()] == [".json"]
 
 
 def test_a_hint_holds_as_long_as_its_run_says_the_same(tmp_path):
@@ -106,7 +106,7 @@ def test_a_hint_holds_as_long_as_its_run_says_the_same(tmp_path):
 def test_a_hint_that_cannot_be_written_stops_no_run(tmp_path):
     store = RunStore(tmp_path)
     first = begun(store, 0, OLD)
-    (store.runs_dir / FOLDER).write_text("no folder")
+    (store.results_dir / FOLDER).write_text("no folder")
     check_first(*first)
 
 

@@ -144,7 +144,7 @@ class Cache:
         content = sink.getvalue()
         path = self.folder / f"{prefix}-{zlib.crc32(content):08x}.parquet"
         try:
-            if not self.folder.is_dir():
+            if not (self.folder / ".gitignore").exists():
                 self.folder.mkdir(parents=True, exist_ok=True)
                 (self.folder / ".gitignore").write_text("*\n", encoding="utf-8", newline="\n")
             temporary = self.folder / f".{uuid.uuid4().hex}.tmp"
