@@ -83,8 +83,13 @@ def check_resumed(folder: Path, segments: Sequence[Mapping[str, Any]], start: in
         found: the digest of the data now.
 
     Raises:
-        ChangedDataError: it names both digests.
+        ChangedDataError: it names both digests; or there is no provenance of what was trained so far.
     """
+    if start and not segments:
+        raise ChangedDataError(
+            f"{folder / PROVENANCE} is missing, so that nothing says what {folder.name} was trained on until update "
+            f"{start}: remove the folder {folder} to train this run anew, or go on with {KEY}"
+        )
     before = digests([*segments, {"start_update": start, "data_digest": found}])
     for other in before:
         if differ(other, found):

@@ -70,6 +70,15 @@ def test_a_run_goes_on_with_its_own_data_alone(small, tmp_path, file):
     assert_same_run(RunStore(tmp_path / "whole"), store, whole.run_id)
 
 
+def test_a_run_without_provenance_does_not_go_on(small, tmp_path):
+    run_id = run(small(), stop=after(7)).run_id
+    (tmp_path / "runs" / run_id / "provenance.json").unlink()
+    outcome = run(small())
+    assert outcome.status == "failed"
+    assert "nothing says what" in outcome.message
+    assert run(small("dataset.allow_changed=true")).status == "finished"
+
+
 def test_it_goes_on_with_other_data_by_the_key_and_tables_say_so(small, tmp_path, file):
     run(small("seed=1"))
     config, store = small(), RunStore(tmp_path)
