@@ -21,6 +21,7 @@ ABSENT = (
     "killpg",
     "setsid",
     "wait4",
+    "posix_fadvise",
 )
 
 WITHOUT_POSIX = f"""
