@@ -27,7 +27,7 @@ COVERED = (CONFIG, METRICS, LAYERS, PROVENANCE)
 _FILES = "files"
 _COUNTS = ("updates", "parameters", "diverged_at")
 _AMOUNTS = ("seconds", "wall_seconds", "foreign_share")
-_POINTS = ("final", "best", "best_by_validation", "best_on_test")
+_POINTS = ("final", "best_by_validation", "best_on_test")
 _PLAIN = ("epoch", "images", "lr", "seconds")  # numbers of a point that measure nothing
 
 _ANY = (-math.inf, math.inf)
@@ -129,18 +129,25 @@ def summary_problem(run_id: str, summary: Mapping[str, Any]) -> str | None:
         value = summary.get(name)
         if value is not None and not (_is_number(value) and value >= 0):
             return f"{name} is {value!r}, expected a number of at least 0"
-    for name in _POINTS:
-        point = summary.get(name)
-        if point is not None and not isinstance(point, Mapping):
-            return f"{name} is {point!r}, expected a point of the curve"
-        problem = point_problem(point or {})
+    for name in (*_POINTS, "best", "environment"):
+        if not isinstance(summary.get(name) or {}, Mapping):
+            return f"{name} is {summary[name]!r}, expected a mapping"
+    for name, point in _points_of(summary):
+        problem = point_problem(point)
         if problem:
             return f"{name}: {problem}"
-    if not isinstance(summary.get("environment") or {}, Mapping):
-        return f"environment is {summary['environment']!r}, expected a mapping"
     if "diverged_at" in summary and (status == "diverged") != (summary["diverged_at"] is not None):
         return f"status {status} and diverged_at={summary['diverged_at']!r} contradict each other"
     return None
+
+
+def _points_of(summary: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """The points of the curve that a summary quotes; ``best`` has a value with its update of each measure."""
+    for name in _POINTS:
+        yield name, summary.get(name) or {}
+    for key, best in (summary.get("best") or {}).items():
+        if isinstance(best, Mapping):
+            yield "best", {"update": best.get("update"), key: best.get("value")}
 
 
 def point_problem(point: Mapping[str, Any]) -> str | None:

@@ -27,6 +27,7 @@ from gbn.analysis.columnar.columns import Block, Row
 from gbn.analysis.columnar.ingest import join, list_runs, read_runs, stamp, stamps, table_of
 from gbn.store.archive import RETRACTIONS, Archive
 from gbn.store.records import RunStore
+from gbn.store.shards import SUMS
 
 VERSION = 3  # raised with the columns, with what their values mean, and with what is checked
 PART_RUNS = 500  # a part's runs: small enough that two being made at once take little memory
@@ -95,7 +96,7 @@ class Cache:
         return self._archived
 
     def _archive_block(self) -> Block | None:
-        files = [*self.archive.shards(), self.archive.folder / RETRACTIONS]
+        files = [*self.archive.shards(), self.archive.folder / RETRACTIONS, self.archive.folder / SUMS]
         state = hashlib.sha256(repr([(path.name, stamp(path)) for path in files]).encode()).hexdigest()[:16]
         name = f"archive-{VERSION}-{state}"
         for block in self._parts(name).values():
