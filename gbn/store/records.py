@@ -52,6 +52,7 @@ from gbn.store.finished import (
     sealed_summary,
 )
 from gbn.store.finished import DONE as DONE
+from gbn.store.locks import FILE as LOCK
 from gbn.store.locks import RunLock, is_locked
 from gbn.store.seals import sealed_text
 
@@ -168,15 +169,22 @@ class RunStore:
         return list(found)
 
     def status(self, run_id: str) -> Status:
-        """What became of a run; "missing" where nothing was ever written."""
+        """What became of a run; "missing" where nothing was ever written.
+
+        Raises:
+            StoreError: its summary is damaged, or its lock cannot be asked.
+        """
         folder = self.path(run_id)
         if (folder / SUMMARY).exists():
             status: Status = read_summary(folder)[0]["status"]
             return status
         if not folder.is_dir():
             return "missing"
-        if is_locked(folder):
-            return "running"
+        try:
+            if is_locked(folder):
+                return "running"
+        except OSError as error:
+            raise StoreError(f"{folder / LOCK} cannot be opened ({error.strerror or error})") from None
         if (folder / ERROR).exists():
             return "failed"
         begun = any((folder / name).exists() for name in (CONFIG, METRICS, CHECKPOINT, PROVENANCE))

@@ -39,4 +39,5 @@ def test_a_file_that_cannot_be_replaced_is_an_error(tmp_path, monkeypatch, platf
     monkeypatch.setattr(files.time, "sleep", waited.append)
     with pytest.raises(PermissionError):
         files.write_atomically(tmp_path / "summary.json", "new")
+    assert list(tmp_path.iterdir()) == []
     assert bool(waited) == (platform == "win32")
