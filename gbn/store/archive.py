@@ -21,7 +21,6 @@ from gbn.store.identity import canonical
 from gbn.store.records import DONE, Record
 
 RETRACTIONS = "retractions.yaml"
-_STALE_SECONDS = 3600.0  # a temporary file of this age has no writer any more
 Key = tuple[str, ...]
 
 
@@ -126,6 +125,7 @@ class Archive:
         entries = self._retractions() + [
             {"run_id": run_id, "shard": name, "date": day, "reason": reason.strip()} for name in found
         ]
+        remove_leftovers(self.folder)
         text = "# Records taken back, each with its reason; the shards themselves never change.\n"
         write_atomically(self.folder / RETRACTIONS, text + yaml.safe_dump(entries, sort_keys=False))
         self._records = None
@@ -134,7 +134,7 @@ class Archive:
     def _write(self, records: list[Record], experiment: str, date: str | None) -> Path:
         records.sort(key=key)
         self.folder.mkdir(parents=True, exist_ok=True)
-        remove_leftovers(self.folder, _STALE_SECONDS)
+        remove_leftovers(self.folder)
         path = shards.write(self.folder, records, experiment, date or _today())
         self._records = None
         return path

@@ -17,6 +17,9 @@ from gbn.store.seals import check_text, sealed, unsealed
 #: What to do about a damaged file of a run.
 REMEDY = "restore it from a copy, or remove the run's folder to train it anew"
 
+#: A temporary file of this age has no writer any more.
+STALE_SECONDS = 3600.0
+
 _YAML = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml's parser is ten times as fast
 
 
@@ -121,12 +124,12 @@ def write_bytes_atomically(path: Path, content: bytes) -> None:
         raise
 
 
-def remove_leftovers(folder: Path, older_than: float = 0.0) -> None:
+def remove_leftovers(folder: Path, older_than: float = STALE_SECONDS) -> None:
     """Remove the temporary files that killed writers left in a folder.
 
     Args:
         folder: where they are; only its own files are removed.
-        older_than: seconds; spares the files of writers that may be alive.
+        older_than: seconds; spares the files of writers that may be alive. 0 where a lock keeps other writers out.
     """
     for path in folder.glob("*.tmp"):
         with contextlib.suppress(OSError):

@@ -268,7 +268,7 @@ class RunWriter:
                 f"run {self.run_id} is done ({self.store.status(self.run_id)}) and is not written again; "
                 f"remove {self.folder} to train it anew"
             )
-        remove_leftovers(self.folder)
+        remove_leftovers(self.folder, older_than=0.0)
         (self.folder / ERROR).unlink(missing_ok=True)
         for name in (METRICS, LAYERS):
             if (self.folder / name).exists():

@@ -26,6 +26,7 @@ import pyarrow.parquet as pq
 from gbn.analysis.columnar.columns import Block, Row
 from gbn.analysis.columnar.ingest import join, list_runs, read_runs, stamp, stamps, table_of
 from gbn.store.archive import RETRACTIONS, Archive
+from gbn.store.files import remove_leftovers
 from gbn.store.records import RunStore
 from gbn.store.shards import SUMS
 
@@ -152,6 +153,7 @@ class Cache:
             if not self.folder.is_dir():
                 self.folder.mkdir(parents=True, exist_ok=True)
                 (self.folder / ".gitignore").write_text("*\n", encoding="utf-8", newline="\n")
+            remove_leftovers(self.folder)
             temporary = self.folder / f".{uuid.uuid4().hex}.tmp"
             try:
                 temporary.write_bytes(content)
