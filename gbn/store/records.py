@@ -347,7 +347,7 @@ class RunWriter:
             StoreError: the summary contradicts itself or those files, so that no reader would take it.
         """
         self._locked()
-        kept = finite(summary)
+        kept = {"run_id": self.run_id} | finite(summary)
         contents = {name: content_of(self.folder / name) for name in COVERED}
         parts = _parse(self.folder, *(contents[name] for name in (CONFIG, METRICS, PROVENANCE)))
         problem = problem_of(self.run_id, kept, *parts)
