@@ -93,13 +93,17 @@ def problem_of(
     points: Sequence[Mapping[str, Any]],
     provenance: Sequence[Mapping[str, Any]],
 ) -> str | None:
-    """The first thing in which the parts of a finished run contradict each other; None when they agree."""
+    """The first thing in which the parts of a finished run contradict each other, by file; None when they agree."""
+
+    def of(files: str, problem: str | None) -> str | None:
+        return f"{files}: {problem}" if problem else None
+
     return (
-        summary_problem(run_id, summary)
-        or next(filter(None, map(point_problem, points)), None)
-        or curve_problem(summary, points[-1] if points else None)
-        or provenance_problem(summary, provenance)
-        or config_problem(summary, config)
+        of(SUMMARY, summary_problem(run_id, summary))
+        or of(METRICS, next(filter(None, map(point_problem, points)), None))
+        or of(f"{METRICS} and {SUMMARY}", curve_problem(summary, points[-1] if points else None))
+        or of(f"{PROVENANCE} and {SUMMARY}", provenance_problem(summary, provenance))
+        or of(f"{CONFIG} and {SUMMARY}", config_problem(summary, config))
     )
 
 

@@ -4,11 +4,14 @@ import dataclasses
 import json
 
 import pytest
+import yaml
 
 from gbn.analysis.load import load_any
 from gbn.analysis.simulate import Arm, SimulatedGrid, write_runs
+from gbn.analysis.watching.run_state import WatchedRun
 from gbn.analysis.watching.watch import Watch
 from gbn.store import RunStore, StoreError
+from gbn.store.files import read_curve
 
 COUNTS = [12, pytest.param(400, marks=pytest.mark.long)]
 GRID = SimulatedGrid({"bn": Arm(final=0.8)}, seeds=[0], points=8)
@@ -96,17 +99,43 @@ def test_a_flipped_bit_changes_no_table_in_silence(tmp_path, flips, count):
         assert refused > count / 2
 
 
-def test_a_damaged_configuration_or_recording_of_a_finished_run_is_refused(tmp_path):
+@pytest.mark.parametrize("name", ["config.yaml", "metrics.jsonl", "layers.jsonl", "provenance.json"])
+def test_a_missing_or_longer_file_of_a_finished_run_is_refused(tmp_path, name):
     run_id = finished(tmp_path)
-    for name, message in (("config.yaml", "changed after the run ended"), ("layers.jsonl", "is missing")):
-        path = RunStore(tmp_path).path(run_id) / name
-        content = path.read_bytes()
-        path.unlink()
-        assert f"{name} is missing" in seen(tmp_path, run_id)
-        path.write_bytes(content + b"\n")
-        assert f"{name} was changed after the run ended" in seen(tmp_path, run_id), message
-        path.write_bytes(content)
-    (RunStore(tmp_path).path(run_id) / "layers.jsonl").unlink()
+    path = RunStore(tmp_path).path(run_id) / name
+    content = path.read_bytes()
+    path.unlink()
+    assert f"{run_id}/{name} is missing, and the run had one when it ended" in seen(tmp_path, run_id)
+    path.write_bytes(content + b"\n")
+    assert f"{run_id}/{name} was changed after the run ended, which had another" in seen(tmp_path, run_id)
+
+
+def test_watch_shows_a_damaged_finished_run_as_failed(tmp_path):
+    run_id = finished(tmp_path)
+    path = RunStore(tmp_path).path(run_id) / "metrics.jsonl"
+    path.write_bytes(path.read_bytes().replace(b'"update": 5,', b'"update": 4,'))
+    state = WatchedRun(path.parent, "val_accuracy").look()
+    assert state.status == "failed"
+    assert f"{run_id}/metrics.jsonl was changed after the run ended" in state.error
+
+
+def test_an_interrupted_run_of_an_earlier_version_is_read_and_goes_on_with_digests(tmp_path):
+    run_id = interrupted(tmp_path)
+    folder = RunStore(tmp_path).path(run_id)
+    sound = seen(tmp_path, run_id)
+    for name in ("metrics.jsonl", "layers.jsonl"):
+        lines = read_curve(folder / name)
+        (folder / name).write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (folder / "provenance.json").write_text(json.dumps(sound[0].provenance))
+    (folder / "config.yaml").write_text(yaml.safe_dump(sound[0].config))
+    assert seen(tmp_path, run_id) == sound
+    with RunStore(tmp_path).writer(run_id):
+        pass
+    assert seen(tmp_path, run_id) == sound
+    assert all('"digest": ' in line for line in (folder / "metrics.jsonl").read_text().splitlines())
+    with open(folder / "metrics.jsonl", "a") as file:
+        file.write('{"update": 99, "val_accuracy": 0.5}\n')
+    assert "some lines have a digest and others have none" in seen(tmp_path, run_id)
 
 
 def test_a_file_that_came_after_the_end_is_refused(tmp_path):

@@ -150,7 +150,7 @@ def _without_curve(folder: Path) -> tuple[Record, Digests | None]:
     segments = [] if content is None else parse_provenance(folder / PROVENANCE, content)
     problem = provenance_problem(summary, segments)
     if problem:
-        raise StoreError(f"{folder} contradicts itself: {problem}; {REMEDY}")
+        raise StoreError(f"{folder / PROVENANCE} and {SUMMARY} contradict each other: {problem}; {REMEDY}")
     return Record(folder.name, summary["status"], {}, summary, [], segments), digests
 
 
