@@ -262,17 +262,11 @@ class RunWriter:
 
     def __enter__(self) -> "RunWriter":
         self._lock.acquire()
-        if (self.folder / SUMMARY).exists():
+        try:
+            self._prepare()
+        except BaseException:
             self._lock.release()
-            raise StoreError(
-                f"run {self.run_id} is done ({self.store.status(self.run_id)}) and is not written again; "
-                f"remove {self.folder} to train it anew"
-            )
-        remove_leftovers(self.folder, older_than=0.0)
-        (self.folder / ERROR).unlink(missing_ok=True)
-        for name in (METRICS, LAYERS):
-            if (self.folder / name).exists():
-                self._rewrite(name, read_curve(self.folder / name))
+            raise
         return self
 
     def __exit__(
@@ -283,6 +277,18 @@ class RunWriter:
                 self.write_error("".join(traceback.format_exception(error)))
         finally:
             self._lock.release()
+
+    def _prepare(self) -> None:
+        if (self.folder / SUMMARY).exists():
+            raise StoreError(
+                f"run {self.run_id} is done ({self.store.status(self.run_id)}) and is not written again; "
+                f"remove {self.folder} to train it anew"
+            )
+        remove_leftovers(self.folder, older_than=0.0)
+        (self.folder / ERROR).unlink(missing_ok=True)
+        for name in (METRICS, LAYERS):
+            if (self.folder / name).exists():
+                self._rewrite(name, read_curve(self.folder / name))
 
     def write_config(self, config: Mapping[str, Any]) -> None:
         """Store the resolved configuration (plain containers)."""

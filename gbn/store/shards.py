@@ -94,7 +94,9 @@ def read(path: Path) -> list[Record]:
     stem, _, ending = path.stem.rpartition("-")
     earlier = len(ending) == _OF_CONTENT
     if earlier and sums and sums.get(path.name) != hashlib.sha256(content).hexdigest():
-        raise _changed(path, f"its name and bytes are not in {SUMS}")
+        raise _changed(
+            path, f"its name and bytes are not in {SUMS}, where every shard of earlier versions is"
+        )
     if not earlier and ending != known:
         raise _changed(path, "its bytes are not those that its name tells of")
     try:

@@ -158,6 +158,18 @@ def test_damage_inside_a_curve_is_an_error_that_names_the_line(store):
         store.load(RUN)
 
 
+def test_a_writer_that_finds_damage_gives_its_lock_back(store):
+    with store.writer(RUN) as writer:
+        writer.append(point(1))
+    metrics = store.path(RUN) / "metrics.jsonl"
+    sound = metrics.read_bytes()
+    metrics.write_bytes(sound.replace(b"0.1", b"0.2"))
+    with pytest.raises(StoreError, match=r"metrics\.jsonl line 1 is damaged"):
+        store.writer(RUN).__enter__()
+    metrics.write_bytes(sound)
+    assert store.status(RUN) == "interrupted"
+
+
 def test_nan_and_infinity_become_null_and_mark_the_point(store):
     with store.writer(RUN) as writer:
         writer.append(point(1, val_loss=math.nan, lr=0.1))
