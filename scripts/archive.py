@@ -35,6 +35,7 @@ def run() -> int:
 def pack(args: argparse.Namespace) -> int:
     """Add the finished runs; 1 when a record was refused."""
     from gbn.store.archive import Archive
+    from gbn.store.files import StoreError
     from gbn.store.records import RunStore
 
     grid = cli.grid(args)
@@ -43,19 +44,26 @@ def pack(args: argparse.Namespace) -> int:
         ids = store.match(args.runs)
     else:
         ids = [run_id for cell in grid.cells for run_id in cell.run_ids.values()]
-    present = [run_id for run_id in dict.fromkeys(ids) if run_id in store]
-    if not present:
+    ids = list(dict.fromkeys(ids))
+    records, damaged = [], []
+    for run_id in ids:
+        try:
+            if run_id in store:
+                records.append(store.load(run_id))
+        except StoreError as error:
+            damaged.append((run_id, str(error)))
+    if not records and not damaged:
         print(f"nothing found: none of these runs is in {store.runs_dir}/; nothing was archived")
         return 2
     label = args.label or (grid.name if grid else "runs")
-    result = archive.add((store.load(run_id) for run_id in present), label, dry_run=args.dry_run)
+    result = archive.add(records, label, dry_run=args.dry_run)
+    result.refused += damaged
     verb = "would add" if args.dry_run else "added"
     print(f"{verb} {len(result.added)} records" + (f" in {result.shard}" if result.shard else ""))
     for run_id in result.added:
         print(f"  {run_id}")
-    print(
-        f"known already: {len(result.known)}; of {len(set(ids))} runs {len(set(ids)) - len(present)} are missing"
-    )
+    missing = len(ids) - len(records) - len(damaged)
+    print(f"known already: {len(result.known)}; of {len(ids)} runs {missing} are missing")
     for run_id, status in result.unfinished:
         print(f"  not packed, {status}: {run_id}")
     for run_id, reason in result.refused:
@@ -80,18 +88,26 @@ def retract(parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:
 
 
 def check(args: argparse.Namespace) -> int:
-    """Read every shard, compare every committed table; 1 when something differs."""
+    """Read every shard, compare every committed table; 1 when something differs.
+
+    Raises:
+        StoreError: there is no archive, or one of its shards is not what was written.
+    """
     from gbn.analysis.committed import differences
     from gbn.config.grid import load_grid
     from gbn.store.archive import Archive
+    from gbn.store.files import StoreError
 
     archive = Archive(args.results)
+    if not archive.shards():
+        raise StoreError(f"{archive.folder} holds no shard, so there is nothing to check: give --results DIR")
     print(f"{len(archive)} records in {len(archive.shards())} shards, no contradiction")
     found = differences(args.results, load_grid)
     for difference in found:
         print(f"- {difference}")
     tables = Path(args.results) / "tables"
-    print(f"{tables}: " + (f"{len(found)} differences" if found else "every table is what the archive gives"))
+    same = "every table is what the archive gives" if tables.is_dir() else "no tables to compare"
+    print(f"{tables}: " + (f"{len(found)} differences" if found else same))
     return 1 if found else 0
 
 

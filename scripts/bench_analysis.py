@@ -100,11 +100,10 @@ def table(results: Path, out: Path) -> Cost:
 
 
 def change_a_run(results: Path) -> None:
-    """Replace one run's curve by itself without its first point."""
+    """Replace one run's curve by a copy, which is another file as far as the cache can tell."""
     path = next((results / "runs").iterdir()) / METRICS
-    _, rest = path.read_text(encoding="utf-8").split("\n", 1)
     new = path.with_suffix(".new")
-    new.write_text(rest, encoding="utf-8", newline="\n")
+    new.write_bytes(path.read_bytes())
     os.replace(new, path)
 
 

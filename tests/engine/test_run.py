@@ -108,6 +108,16 @@ def folder_named_error(folder):
     (folder / "error.txt").mkdir()
 
 
+def test_a_done_run_whose_curve_was_changed_is_no_result(small, tmp_path):
+    done = run(small())
+    path = tmp_path / "runs" / done.run_id / "metrics.jsonl"
+    path.write_bytes(path.read_bytes().replace(b"0.", b"0.9", 1))
+    again = run(small())
+    assert (again.status, again.ok) == ("failed", False)
+    assert f"{path} was changed after the run ended" in again.message
+    assert "\n" not in again.message
+
+
 @pytest.mark.parametrize(
     ("damage", "named"),
     [

@@ -156,6 +156,7 @@ def test_the_pace_of_a_running_run_counts_from_its_last_segment(store, watched):
 def test_without_wall_seconds_the_files_tell_how_long_it_took(store, watched):
     with store.writer(RUN) as writer:
         writer.write_config({})
+        writer.append(point(5, 0.2))
         writer.write_summary({"run_id": RUN, "status": "finished", "updates": 5})
     os.utime(store.path(RUN) / "config.yaml", (1000, 1000))
     os.utime(store.path(RUN) / "summary.json", (1030, 1030))
