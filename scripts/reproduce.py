@@ -24,6 +24,7 @@ from gbn.config.errors import ConfigError
 from gbn.config.grid import Grid, load_grid
 from gbn.config.schema import Config
 from gbn.config.seeds import seed_list
+from gbn.engine.journal import standing
 from gbn.engine.run import Outcome
 from gbn.engine.sweep import default_jobs, is_done, train_all
 from gbn.store.archive import Archive
@@ -126,13 +127,7 @@ class Reporter:
         """Called by the pool."""
         if outcome.status == "waiting":
             return
-        passed = time.monotonic() - self.began
-        left = timedelta(seconds=round(passed / done * (total - done)))
-        print(
-            f"[{done}/{total}, {timedelta(seconds=round(passed))} passed, about {left} left] "
-            f"{outcome.run_id}: {outcome.message}",
-            flush=True,
-        )
+        print(f"{standing(self.began, done, total)} {outcome.run_id}: {outcome.message}", flush=True)
 
 
 def summarise(outcomes: list[Outcome]) -> int:

@@ -13,6 +13,21 @@ from gbn.engine.run import Outcome
 _PATH, _TOTAL, _BEGAN = "GBN_JOURNAL", "GBN_JOURNAL_TOTAL", "GBN_JOURNAL_BEGAN"
 
 
+def standing(began: float, done: int, total: int) -> str:
+    """How far a command is: "[3/8, 0:01:30 passed, about 0:02:30 left]".
+
+    Args:
+        began: when it began, as ``time.monotonic()`` counts, which no setting of the clock changes.
+        done: how many of its runs have ended, at least one.
+        total: how many it has.
+    """
+    passed = max(
+        0.0, time.monotonic() - began
+    )  # another machine's count, where it shares the journal, says nothing
+    left = timedelta(seconds=round(passed / done * (total - done)))
+    return f"[{done}/{total}, {timedelta(seconds=round(passed))} passed, about {left} left]"
+
+
 class Journal:
     """An append-only file of outcomes. Worker processes find it through the environment (:meth:`inherited`)."""
 
@@ -23,10 +38,8 @@ class Journal:
     def begin(cls, folder: Path, total: int) -> "Journal":
         """A new journal for a command of `total` runs; processes started from here on inherit it."""
         folder.mkdir(parents=True, exist_ok=True)
-        began = time.time()
-        path = (
-            folder / f"{time.strftime('%Y%m%d-%H%M%S', time.localtime(began))}-{os.getpid()}.jsonl"
-        ).resolve()
+        began = time.monotonic()
+        path = (folder / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.jsonl").resolve()
         path.touch()
         os.environ |= {_PATH: str(path), _TOTAL: str(total), _BEGAN: repr(began)}
         return cls(path, total, began)
@@ -50,15 +63,9 @@ class Journal:
         if self.total == 1:
             print(f"{outcome.run_id}: {outcome.message}", flush=True)
             return
-        done = len(self.outcomes())
-        passed = time.time() - self.began
-        left = timedelta(seconds=round(passed / done * (self.total - done)))
         word = "done before" if outcome.skipped else outcome.status
-        print(
-            f"[{done}/{self.total}, {timedelta(seconds=round(passed))} passed, about {left} left] "
-            f"{outcome.run_id} {word}: {outcome.message}",
-            flush=True,
-        )
+        so_far = standing(self.began, len(self.outcomes()), self.total)
+        print(f"{so_far} {outcome.run_id} {word}: {outcome.message}", flush=True)
 
     def outcomes(self) -> list[Outcome]:
         """All outcomes so far."""
