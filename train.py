@@ -17,6 +17,7 @@ if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_
 
 import hydra
 from hydra._internal.utils import get_args_parser
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from gbn.config.compose import check_sweep, compose, expand, resolve, rewrite
@@ -71,6 +72,8 @@ def combinations(overrides: list[str]) -> tuple[dict[str, Config], list[Outcome]
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
 def job(composed: DictConfig) -> None:
     """One run of a sweep that is not parallel, in this process; Hydra calls it."""
+    # Under hydra.job.chdir=true Hydra has gone elsewhere: relative folders are meant from where the command was given.
+    os.chdir(HydraConfig.get().runtime.cwd)
     try:
         config = resolve(composed)
     except ConfigError as error:

@@ -126,6 +126,25 @@ def test_one_run_and_the_same_command_again(tmp_path):
 
 
 @pytest.mark.slow
+def test_relative_folders_are_the_same_wherever_hydra_goes(tmp_path):
+    """hydra.job.chdir=true: the same runs in the same place, found as done by a command without it."""
+    (tmp_path / "mine").mkdir()
+    here = (*FAST, "dataset.root=mine", "tracker.mode=offline", "dataset.download=false", "results_dir=results")
+    one = (*here, "dataset=digits,mnist", "hydra.job.chdir=true")
+    sweep = train("-m", *one, cwd=tmp_path)
+    assert sweep.returncode == 1
+    assert "1 finished, 1 failed" in sweep.stdout
+    assert f"{tmp_path}/mine" in sweep.stderr  # where MNIST is not
+    single = train(*here, "seed=1", "hydra.job.chdir=true", cwd=tmp_path)
+    assert single.returncode == 0, single.stderr
+    assert {path.name for path in tmp_path.iterdir()} == {"results", "mine"}
+    assert {path.name for path in (tmp_path / "results").iterdir()} == {"runs", "sweeps", "wandb"}
+    again = train("-m", *here, "seed=0,1", "tracker.mode=disabled", cwd=tmp_path)
+    assert "2 runs: 2 done before" in again.stdout, again.stderr
+    assert len(list((tmp_path / "results" / "runs").glob("digits-*"))) == 2
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("launcher", ["local", "parallel"])
 def test_a_sweep_goes_on_past_a_failure_and_does_only_what_is_missing(tmp_path, launcher):
     jobs = ["launcher=parallel", "launcher.jobs=2"] if launcher == "parallel" else []
