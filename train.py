@@ -25,6 +25,7 @@ from gbn.config.errors import ConfigError
 from gbn.config.schema import Config
 from gbn.engine.journal import Journal
 from gbn.engine.run import Outcome, run
+from gbn.engine.service import kill_services
 from gbn.engine.signals import StopSignals
 from gbn.engine.sweep import default_jobs, train_all
 from gbn.store.identity import run_id
@@ -39,6 +40,7 @@ def _jobs(config: Config) -> int:
 def _end() -> None:
     """A second signal: the checkpoint on disk is whole at any moment, and nothing else is waited for."""
     show_cursor = b"\x1b[?25h" if sys.stdout.isatty() else b""
+    kill_services(os.getpid())
     os.write(2, show_cursor + b"ended at once; the same command goes on from the last checkpoint\n")
     os._exit(130)
 
@@ -72,7 +74,7 @@ def combinations(overrides: list[str]) -> tuple[dict[str, Config], list[Outcome]
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
 def job(composed: DictConfig) -> None:
     """One run of a sweep that is not parallel, in this process; Hydra calls it."""
-    # Under hydra.job.chdir=true Hydra has gone elsewhere: relative folders are meant from where the command was given.
+    # Under hydra.job.chdir=true Hydra has gone elsewhere: relative folders are meant as where the command was given.
     os.chdir(HydraConfig.get().runtime.cwd)
     try:
         config = resolve(composed)

@@ -129,7 +129,13 @@ def test_one_run_and_the_same_command_again(tmp_path):
 def test_relative_folders_are_the_same_wherever_hydra_goes(tmp_path):
     """hydra.job.chdir=true: the same runs in the same place, found as done by a command without it."""
     (tmp_path / "mine").mkdir()
-    here = (*FAST, "dataset.root=mine", "tracker.mode=offline", "dataset.download=false", "results_dir=results")
+    here = (
+        *FAST,
+        "dataset.root=mine",
+        "tracker.mode=offline",
+        "dataset.download=false",
+        "results_dir=results",
+    )
     one = (*here, "dataset=digits,mnist", "hydra.job.chdir=true")
     sweep = train("-m", *one, cwd=tmp_path)
     assert sweep.returncode == 1

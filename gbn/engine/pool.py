@@ -18,6 +18,7 @@ from gbn.config.schema import Config
 from gbn.engine import death, signals
 from gbn.engine.death import Death, MemoryKills
 from gbn.engine.run import Outcome
+from gbn.engine.service import kill_services
 from gbn.engine.worker import STOP, Task, serve
 
 if sys.platform != "win32":
@@ -195,6 +196,7 @@ class Pool:
         """End every worker now: what a run did after its last checkpoint is lost."""
         for worker in self._workers:
             if worker.task is not None:
+                kill_services(worker.process.pid or 0)  # a stopped one would not notice
                 worker.process.kill()
                 worker.task = None
         self.dismiss()
