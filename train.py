@@ -27,7 +27,7 @@ from gbn.engine.journal import Journal
 from gbn.engine.run import Outcome, run
 from gbn.engine.service import kill_services
 from gbn.engine.signals import StopSignals
-from gbn.engine.sweep import default_jobs, train_all
+from gbn.engine.sweep import Elsewhere, default_jobs, train_all
 from gbn.store.identity import run_id
 
 
@@ -46,6 +46,7 @@ def _end() -> None:
 
 
 _signals = StopSignals(at_once=_end)
+_elsewhere: Elsewhere | None = None  # of a sweep whose runs are trained in this process
 
 
 def train(config: Config) -> None:
@@ -55,7 +56,20 @@ def train(config: Config) -> None:
     _signals.listen()
     if _signals.asked:
         raise KeyboardInterrupt
-    journal.record(run(config, jobs=_jobs(config), stop=lambda: _signals.asked))
+    outcome = run(config, jobs=_jobs(config), stop=lambda: _signals.asked)
+    if outcome.status == "locked" and _elsewhere is not None:
+        _elsewhere.runs[outcome.run_id] = config
+    else:
+        journal.record(outcome)
+
+
+def wait_for(elsewhere: Elsewhere) -> None:
+    """Train, or find done, what other processes were at when a sweep came to it."""
+    while elsewhere.runs:
+        if _signals.asked:
+            raise KeyboardInterrupt
+        for _, config in elsewhere.left(announce=True):
+            train(config)
 
 
 def combinations(overrides: list[str]) -> tuple[dict[str, Config], list[Outcome]]:
@@ -88,6 +102,7 @@ def job(composed: DictConfig) -> None:
 
 def main() -> int:
     """Check the command line, hand it to Hydra, and sum up; the exit status."""
+    global _elsewhere
     arguments, _ = get_args_parser().parse_known_args()
     trains = not (arguments.help or arguments.hydra_help or arguments.cfg or arguments.info is not None)
     trains = trains and not arguments.shell_completion
@@ -125,7 +140,10 @@ def main() -> int:
         if parallel:
             train_all(list(configs.items()), jobs=_jobs(config), report=lambda one, *_: journal.record(one))
         elif flags or any(one.key_or_group.startswith("hydra") for one in overrides):
+            _elsewhere = Elsewhere() if arguments.multirun else None
             job()
+            if _elsewhere is not None:
+                wait_for(_elsewhere)
         else:  # Hydra would compose the same configuration twice more
             train(config)
     except KeyboardInterrupt:

@@ -160,7 +160,9 @@ class Pool:
             return None
         worker.task = None
         said = death.tail(task.errors, worker.offset)
-        if not said:
+        if not said and (
+            outcome is None or outcome.status != "locked"
+        ):  # then the file may be another process's
             with contextlib.suppress(OSError):
                 if task.errors.stat().st_size == 0:
                     task.errors.unlink()

@@ -63,7 +63,7 @@ class Service:
                 raise TimeoutError(f"no answer within {limit:g} s") from None
             if error is not None:
                 raise error
-            return value  # type: ignore[no-any-return]
+            return value
 
         thread = threading.Thread(target=work, daemon=True)
         thread.start()
