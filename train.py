@@ -131,21 +131,29 @@ def main() -> int:
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    configs, impossible = combinations(arguments.overrides) if parallel else ({}, [])
-    total = len(configs) + len(impossible) if parallel else count
+    # For what it adds only: otherwise it would compose every configuration twice more, and write files of its own.
+    by_hydra = not parallel and (
+        any(flag not in ("-m", "--multirun") for flag in flags)
+        or any(one.key_or_group.startswith("hydra") for one in overrides)
+    )
+    sweeps = arguments.multirun and not by_hydra
+    configs, impossible = combinations(arguments.overrides) if sweeps else ({}, [])
+    total = len(configs) + len(impossible) if sweeps else count
     journal = Journal.begin(Path(config.results_dir) / "sweeps", total)
     for outcome in impossible:
         journal.record(outcome)
     try:
         if parallel:
             train_all(list(configs.items()), jobs=_jobs(config), report=lambda one, *_: journal.record(one))
-        elif flags or any(one.key_or_group.startswith("hydra") for one in overrides):
-            _elsewhere = Elsewhere() if arguments.multirun else None
-            job()
-            if _elsewhere is not None:
-                wait_for(_elsewhere)
-        else:  # Hydra would compose the same configuration twice more
-            train(config)
+        elif not arguments.multirun:
+            job() if by_hydra else train(config)
+        else:
+            _elsewhere = Elsewhere()
+            if by_hydra:
+                job()
+            for one_of_them in configs.values():
+                train(one_of_them)
+            wait_for(_elsewhere)
     except KeyboardInterrupt:
         journal.close()
         print("stopped; the same command goes on from here", file=sys.stderr)

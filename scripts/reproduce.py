@@ -73,7 +73,7 @@ def main() -> int:
     code = summarise(outcomes)
     try:
         results(grid, arguments)
-    except StoreError as error:
+    except (OSError, StoreError) as error:
         print(f"error: no table: {error}", file=sys.stderr)
         return 1
     return code

@@ -5,12 +5,12 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import pytest
 
 from gbn.config.compose import compose
+from gbn.engine import sweep
 from gbn.engine.sweep import train_all
 from gbn.store.identity import run_id
 from gbn.store.records import RunStore
@@ -46,11 +46,11 @@ def start(folder, script, *arguments):
 @pytest.mark.long
 def test_four_commands_race_and_every_run_is_trained_once(tmp_path):
     (tmp_path / "sweep.yaml").write_text(SWEEP)
-    sweep = ("train.py", "-m", *FAST, "norm=bn,layer", "seed=range(0,6)", "results_dir=results")
+    swept = ("train.py", "-m", *FAST, "norm=bn,layer", "seed=range(0,6)", "results_dir=results")
     processes = [
-        start(tmp_path, *sweep),
-        start(tmp_path, *sweep),
-        start(tmp_path, *sweep, "launcher=parallel", "launcher.jobs=2"),
+        start(tmp_path, *swept),
+        start(tmp_path, *swept),
+        start(tmp_path, *swept, "launcher=parallel", "launcher.jobs=2"),
         start(tmp_path, "scripts/reproduce.py", "sweep.yaml", "--jobs", "2"),
     ]
     said = [process.communicate(timeout=600) for process in processes]
@@ -68,43 +68,33 @@ def test_four_commands_race_and_every_run_is_trained_once(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("ending", ["finished", "died"])
-def test_a_run_of_another_process_is_waited_for_at_the_end(tmp_path, capfd, ending):
+def test_a_run_of_another_process_is_waited_for_at_the_end(tmp_path, monkeypatch, ending):
     configs = [compose([*FAST, f"seed={seed}", f"results_dir={tmp_path}"]) for seed in (0, 1)]
     runs = [(run_id(config.as_dict(), config.defaults()), config) for config in configs]
-    store, reported, go_on = RunStore(tmp_path), [], threading.Event()
+    (name, _), (other_name, _) = runs
+    store, said, reported, held, waited_for = RunStore(tmp_path), [], [], threading.Event(), threading.Event()
 
     def other_process():
-        with store.writer(runs[0][0]) as writer:
+        summary = {"run_id": name, "status": "diverged", "diverged_at": 3, "updates": 3, "seconds": 1.0}
+        with store.writer(name) as writer:
             held.set()
-            go_on.wait()
-            time.sleep(1.0)  # so that it is looked at, and still found locked
+            waited_for.wait()
             if ending == "finished":
-                writer.write_summary(
-                    {
-                        "run_id": runs[0][0],
-                        "status": "diverged",
-                        "diverged_at": 3,
-                        "updates": 3,
-                        "seconds": 1.0,
-                    }
-                )
+                writer.write_summary(summary)
 
-    def report(outcome, done, total):
-        reported.append((outcome.run_id, outcome.status, outcome.skipped))
-        go_on.set()
-
-    held = threading.Event()
+    monkeypatch.setattr(sweep, "_say", lambda text: (said.append(text), waited_for.set()))
     other = threading.Thread(target=other_process)
     other.start()
     held.wait()
     try:
-        train_all(runs, jobs=1, report=report)
+        outcomes = train_all(runs, jobs=1, report=lambda outcome, *_: reported.append(outcome.run_id))
     finally:
-        go_on.set()
+        waited_for.set()
         other.join()
+    assert said == [f"waiting for {name}, which other processes train"]
+    assert reported == [other_name, name]
     last = ("diverged", True) if ending == "finished" else ("finished", False)
-    assert reported == [(runs[1][0], "finished", False), (runs[0][0], *last)]
-    assert f"waiting for {runs[0][0]}, which other processes train" in capfd.readouterr().err
+    assert [(one.status, one.skipped) for one in outcomes] == [("finished", False), last]
 
 
 @pytest.mark.slow
@@ -115,12 +105,13 @@ def test_a_sweep_in_one_process_comes_back_to_what_another_was_at(tmp_path):
         single = start(tmp_path, "train.py", *FAST, "seed=0", "results_dir=results")
         out, err = single.communicate(timeout=300)
         assert single.returncode == 1
-        assert "is being written by process" in out
-        assert err == f"locked: {out}"
-        sweep = start(tmp_path, "train.py", "-m", *FAST, "seed=0,1", "results_dir=results")
-        assert sweep.stderr.readline() == f"waiting for {name}, which other processes train\n"
-    out, err = sweep.communicate(timeout=300)
-    assert (sweep.returncode, err) == (0, "")
+        assert out == ""
+        assert err.startswith(f"locked: {name}: run {name} is being written by process {os.getpid()} on ")
+        assert len(err.splitlines()) == 1
+        command = start(tmp_path, "train.py", "-m", *FAST, "seed=0,1", "results_dir=results")
+        assert command.stderr.readline() == f"waiting for {name}, which other processes train\n"
+    out, err = command.communicate(timeout=300)
+    assert (command.returncode, err) == (0, "")
     assert "2 runs: 2 finished" in out
 
 
@@ -130,9 +121,9 @@ def test_ctrl_c_ends_the_waiting(tmp_path):
     name = run_id(config.as_dict(), config.defaults())
     with RunStore(tmp_path / "results").writer(name):
         for more in ((), ("launcher=parallel", "launcher.jobs=1")):
-            sweep = start(tmp_path, "train.py", "-m", *FAST, "seed=0,1", "results_dir=results", *more)
-            assert sweep.stderr.readline().startswith(f"waiting for {name}")
-            sweep.send_signal(signal.SIGINT)
-            _, err = sweep.communicate(timeout=300)
-            assert sweep.returncode == 130
+            command = start(tmp_path, "train.py", "-m", *FAST, "seed=0,1", "results_dir=results", *more)
+            assert command.stderr.readline().startswith(f"waiting for {name}")
+            command.send_signal(signal.SIGINT)
+            _, err = command.communicate(timeout=300)
+            assert command.returncode == 130
             assert err == "stopped; the same command goes on from here\n"

@@ -163,9 +163,7 @@ class Pool:
         if not said and (
             outcome is None or outcome.status != "locked"
         ):  # then the file may be another process's
-            with contextlib.suppress(OSError):
-                if task.errors.stat().st_size == 0:
-                    task.errors.unlink()
+            remove_empty(task.errors)
         if outcome is not None:
             return Ended(task.config, outcome, said)
         exitcode, pid = worker.process.exitcode or 0, worker.process.pid or 0
@@ -202,6 +200,13 @@ class Pool:
                 worker.process.kill()
                 worker.task = None
         self.dismiss()
+
+
+def remove_empty(path: Path) -> None:
+    """Remove a file if there is nothing in it."""
+    with contextlib.suppress(OSError):
+        if path.stat().st_size == 0:
+            path.unlink()
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from gbn.config.schema import Config
 from gbn.engine.death import Death
-from gbn.engine.pool import Ended, Pool
+from gbn.engine.pool import Ended, Pool, remove_empty
 from gbn.engine.run import Outcome, run
 from gbn.engine.signals import StopSignals
 from gbn.store.files import StoreError
@@ -150,6 +150,7 @@ class _Sweep:
             self._end(Outcome(run_id, "failed", False, f"{type(error).__name__}: {error}"))
             return
         if done:
+            remove_empty(store.path(run_id) / STDERR)  # left where this sweep and another began it at once
             self._end(run(config))
         else:
             self._at_work.add(run_id)
