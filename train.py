@@ -27,6 +27,7 @@ from gbn.engine.journal import Journal
 from gbn.engine.run import Outcome, run
 from gbn.engine.service import kill_services
 from gbn.engine.signals import StopSignals
+from gbn.engine.streams import outlive_readers
 from gbn.engine.sweep import Elsewhere, default_jobs, train_all
 from gbn.store.identity import run_id
 
@@ -103,7 +104,8 @@ def job(composed: DictConfig) -> None:
 def main() -> int:
     """Check the command line, hand it to Hydra, and sum up; the exit status."""
     global _elsewhere
-    arguments, _ = get_args_parser().parse_known_args()
+    outlive_readers()
+    arguments, _ = get_args_parser().parse_known_intermixed_args()
     trains = not (arguments.help or arguments.hydra_help or arguments.cfg or arguments.info is not None)
     trains = trains and not arguments.shell_completion
     try:

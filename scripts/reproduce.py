@@ -26,6 +26,7 @@ from gbn.config.schema import Config
 from gbn.config.seeds import seed_list
 from gbn.engine.journal import standing
 from gbn.engine.run import Outcome
+from gbn.engine.streams import outlive_readers
 from gbn.engine.sweep import default_jobs, is_done, train_all
 from gbn.store.archive import Archive
 from gbn.store.files import StoreError
@@ -35,6 +36,7 @@ from gbn.store.records import RunStore
 def main() -> int:
     """Exit status: 0 all runs are done, 1 a run failed, 2 usage, 3 the budget ended first."""
     cli.print_anything()
+    outlive_readers()
     arguments = parser().parse_intermixed_args()
     try:
         extra = [f"results_dir={arguments.results}", "trainer.progress=quiet", *arguments.overrides]

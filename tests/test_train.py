@@ -56,6 +56,12 @@ def test_a_wrong_command_is_one_line_and_status_2_before_anything_is_loaded(argu
     assert not (tmp_path / "results").exists()
 
 
+def test_overrides_may_stand_on_either_side_of_a_flag(tmp_path):
+    done = train(*FAST, f"results_dir={tmp_path}", "-m", "seed=0,1", "launcher=parallel", "launcher.jobs=0")
+    assert done.returncode == 2
+    assert "launcher.jobs" in done.stderr  # it was read
+
+
 def test_help_names_groups_choices_and_examples():
     done = train("--help")
     assert done.returncode == 0
