@@ -10,6 +10,7 @@ Overrides are checked before anything heavy is imported: a wrong one is one line
 import os
 import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
@@ -73,17 +74,13 @@ def wait_for(elsewhere: Elsewhere) -> None:
             train(config)
 
 
-def combinations(overrides: list[str]) -> tuple[dict[str, Config], list[Outcome]]:
-    """The runs of a sweep by their ids, and an outcome for each combination that is impossible."""
-    configs, impossible = {}, []
+def combinations(overrides: list[str]) -> Iterator[Config | Outcome]:
+    """The runs of a sweep in turn, an outcome in the place of a combination that is impossible."""
     for combination in expand(overrides):
         try:
-            config = compose(combination)
+            yield compose(combination)
         except ConfigError as error:
-            impossible.append(Outcome("a combination of the sweep", "failed", False, str(error)))
-        else:
-            configs[run_id(config.as_dict(), config.defaults())] = config
-    return configs, impossible
+            yield Outcome("a combination of the sweep", "failed", False, str(error))
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
@@ -138,10 +135,12 @@ def main() -> int:
         any(flag not in ("-m", "--multirun") for flag in flags)
         or any(one.key_or_group.startswith("hydra") for one in overrides)
     )
-    sweeps = arguments.multirun and not by_hydra
-    configs, impossible = combinations(arguments.overrides) if sweeps else ({}, [])
-    total = len(configs) + len(impossible) if sweeps else count
-    journal = Journal.begin(Path(config.results_dir) / "sweeps", total)
+    found = list(combinations(arguments.overrides)) if parallel else []
+    impossible = [one for one in found if isinstance(one, Outcome)]
+    configs = {run_id(one.as_dict(), one.defaults()): one for one in found if isinstance(one, Config)}
+    journal = Journal.begin(
+        Path(config.results_dir) / "sweeps", len(configs) + len(impossible) if parallel else count
+    )
     for outcome in impossible:
         journal.record(outcome)
     try:
@@ -153,8 +152,9 @@ def main() -> int:
             _elsewhere = Elsewhere()
             if by_hydra:
                 job()
-            for one_of_them in configs.values():
-                train(one_of_them)
+            else:
+                for each in combinations(arguments.overrides):
+                    journal.record(each) if isinstance(each, Outcome) else train(each)
             wait_for(_elsewhere)
     except KeyboardInterrupt:
         journal.close()

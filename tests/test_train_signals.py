@@ -222,7 +222,10 @@ def test_a_second_signal_ends_at_once(start, tmp_path, launcher):
     "module",
     [
         "yaml",
-        *(pytest.param(name, marks=pytest.mark.long) for name in ("hydra", "antlr4", "pydantic", "omegaconf")),
+        *(
+            pytest.param(name, marks=pytest.mark.long)
+            for name in ("hydra", "antlr4", "pydantic", "omegaconf")
+        ),
     ],
 )
 def test_ctrl_c_during_imports_shows_no_traceback(start, tmp_path, script, module):

@@ -151,6 +151,15 @@ def line_of_zeros(folder):
     (folder / "metrics.jsonl").write_bytes(b"\0\0\0\n")
 
 
+def garbage(folder):
+    (folder / "metrics.jsonl").write_bytes(b"garbage\n\xff\xfe\n")
+
+
+def loop_of_links(folder):
+    folder.rmdir()
+    folder.symlink_to(folder.name)  # it cannot be read, by root neither
+
+
 def folder_named_lock(folder):
     (folder / "lock").mkdir()
 
@@ -164,6 +173,8 @@ def folder_named_error(folder):
     [
         (empty_summary, "summary.json"),
         (line_of_zeros, "metrics.jsonl"),
+        (garbage, "metrics.jsonl"),
+        (loop_of_links, ""),
         (folder_named_lock, "lock"),
         (folder_named_error, "error.txt"),
     ],
