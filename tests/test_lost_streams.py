@@ -68,8 +68,9 @@ def test_runs_checkpoint_when_their_terminal_is_closed(tmp_path, more, count):
     assert all((store.path(name) / "checkpoint.pt").exists() for name in store.run_ids())
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+@pytest.mark.parametrize(
+    "stream", [pytest.param("stdout", marks=pytest.mark.slow), pytest.param("stderr", marks=pytest.mark.long)]
+)
 def test_a_sweep_is_trained_though_nobody_reads_it(tmp_path, stream):
     ours, theirs = os.pipe()
     os.close(ours)
@@ -87,7 +88,7 @@ def test_a_sweep_is_trained_though_nobody_reads_it(tmp_path, stream):
     assert sorted(statuses) == ["failed", "failed", "finished", "finished"]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="a system without /dev/full")
 def test_a_run_is_trained_though_the_disk_of_its_log_is_full(tmp_path):
     with open("/dev/full", "w") as full:

@@ -66,8 +66,9 @@ def test_four_commands_race_and_every_run_is_trained_once(tmp_path):
         assert not (store.path(record.run_id) / "stderr.txt").exists()
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("ending", ["finished", "died"])
+@pytest.mark.parametrize(
+    "ending", [pytest.param("finished", marks=pytest.mark.slow), pytest.param("died", marks=pytest.mark.long)]
+)
 def test_a_run_of_another_process_is_waited_for_at_the_end(tmp_path, monkeypatch, ending):
     configs = [compose([*FAST, f"seed={seed}", f"results_dir={tmp_path}"]) for seed in (0, 1)]
     runs = [(run_id(config.as_dict(), config.defaults()), config) for config in configs]
@@ -115,7 +116,7 @@ def test_a_sweep_in_one_process_comes_back_to_what_another_was_at(tmp_path):
     assert "2 runs: 2 finished" in out
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_ctrl_c_ends_the_waiting(tmp_path):
     config = compose([*FAST, "seed=0"])
     name = run_id(config.as_dict(), config.defaults())

@@ -145,7 +145,6 @@ COMMANDS = {
 }
 #: What is always tested of the matrix of commands, signals and receivers.
 SHARE = [
-    ("local", signal.SIGTERM, os.kill),
     ("parallel", signal.SIGINT, os.killpg),  # Ctrl-C
     ("parallel", signal.SIGHUP, os.kill),
     ("reproduce", signal.SIGINT, os.kill),
@@ -239,7 +238,7 @@ def test_ctrl_c_during_imports_shows_no_traceback(start, tmp_path, script, modul
     assert out == ""
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_ctrl_c_during_the_import_of_torch_shows_no_traceback(start, tmp_path):
     """Then it is a run's first seconds, which begins no update."""
     (tmp_path / "torch.py").write_text(_SIGNALLING_TORCH)

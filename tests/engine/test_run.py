@@ -78,9 +78,10 @@ def test_batch_norm_at_batch_1_is_not_applicable(small, tmp_path):
     assert run(small("trainer.batch_size=1", "dataset.subset=20", "norm=layer")).status == "finished"
 
 
-@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore:The .grad attribute")  # torch's own
-@pytest.mark.parametrize("norm", ["bn", "gbn_mad"])
+@pytest.mark.parametrize(
+    "norm", [pytest.param("bn", marks=pytest.mark.slow), pytest.param("gbn_mad", marks=pytest.mark.long)]
+)
 def test_compiled_norms_at_batch_1_are_not_applicable(small, norm):
     outcome = run(small("trainer.batch_size=1", "dataset.subset=20", f"norm={norm}", "trainer.compile=true"))
     torch.compiler.reset()  # code that raised while it was compiled is not compiled again

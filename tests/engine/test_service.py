@@ -80,7 +80,7 @@ def gone(pid):
     [
         pytest.param("start", signal.SIGSTOP, marks=pytest.mark.long),
         pytest.param("training", signal.SIGSTOP, marks=pytest.mark.slow),
-        pytest.param("training", signal.SIGKILL, marks=pytest.mark.slow),
+        pytest.param("training", signal.SIGKILL, marks=pytest.mark.long),
     ],
 )
 def test_a_run_ends_though_the_service_is_frozen_or_dead(start, tmp_path, moment, number):
@@ -113,7 +113,7 @@ def test_a_sweep_ends_though_the_services_of_its_workers_are_frozen(start, tmp_p
         when(lambda pid=pid: gone(pid))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_second_signal_leaves_no_frozen_service(start, tmp_path):
     process = start("trainer.epochs=100000", "tracker.timeout=60")
     when(lambda: [path for path in tmp_path.glob("runs/*/metrics.jsonl") if path.stat().st_size])
@@ -142,7 +142,7 @@ def test_a_call_has_its_deadline_and_comes_too_late_to_matter(monkeypatch):
         talk.call(lambda: 1 / 0)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_wandb_changes_no_signal_and_no_stream(small, tmp_path, monkeypatch, capfd):
     for name in ("WANDB_MODE", "WANDB_DATA_DIR", "WANDB_CACHE_DIR", "WANDB_SILENT"):

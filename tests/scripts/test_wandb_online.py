@@ -93,8 +93,13 @@ def test_a_run_mirrored_in_training_is_complete_and_not_uploaded_again(server, t
     assert server.steps(run_id) == [point["update"] for point in curve]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("command", ["train.py", "scripts/wandb_sync.py"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        pytest.param("train.py", marks=pytest.mark.long),
+        pytest.param("scripts/wandb_sync.py", marks=pytest.mark.slow),
+    ],
+)
 def test_a_service_that_freezes_while_it_begins_a_run_is_waited_for_a_few_seconds(server, tmp_path, command):
     write_runs(RECORDS, tmp_path)
     arguments = {
