@@ -10,6 +10,7 @@ Overrides are checked before anything heavy is imported: a wrong one is one line
 import os
 import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
@@ -17,6 +18,7 @@ if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_
 
 import hydra
 from hydra._internal.utils import get_args_parser
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from gbn.config.compose import check_sweep, compose, expand, resolve, rewrite
@@ -24,8 +26,10 @@ from gbn.config.errors import ConfigError
 from gbn.config.schema import Config
 from gbn.engine.journal import Journal
 from gbn.engine.run import Outcome, run
+from gbn.engine.service import kill_services
 from gbn.engine.signals import StopSignals
-from gbn.engine.sweep import default_jobs, train_all
+from gbn.engine.streams import outlive_readers
+from gbn.engine.sweep import Elsewhere, default_jobs, train_all
 from gbn.store.identity import run_id
 
 
@@ -38,11 +42,13 @@ def _jobs(config: Config) -> int:
 def _end() -> None:
     """A second signal: the checkpoint on disk is whole at any moment, and nothing else is waited for."""
     show_cursor = b"\x1b[?25h" if sys.stdout.isatty() else b""
+    kill_services(os.getpid())
     os.write(2, show_cursor + b"ended at once; the same command goes on from the last checkpoint\n")
     os._exit(130)
 
 
 _signals = StopSignals(at_once=_end)
+_elsewhere: Elsewhere | None = None  # of a sweep whose runs are trained in this process
 
 
 def train(config: Config) -> None:
@@ -52,25 +58,36 @@ def train(config: Config) -> None:
     _signals.listen()
     if _signals.asked:
         raise KeyboardInterrupt
-    journal.record(run(config, jobs=_jobs(config), stop=lambda: _signals.asked))
+    outcome = run(config, jobs=_jobs(config), stop=lambda: _signals.asked)
+    if outcome.status == "locked" and _elsewhere is not None:
+        _elsewhere.runs[outcome.run_id] = config
+    else:
+        journal.record(outcome)
 
 
-def combinations(overrides: list[str]) -> tuple[dict[str, Config], list[Outcome]]:
-    """The runs of a sweep by their ids, and an outcome for each combination that is impossible."""
-    configs, impossible = {}, []
+def wait_for(elsewhere: Elsewhere) -> None:
+    """Train, or find done, what other processes were at when a sweep came to it."""
+    while elsewhere.runs:
+        if _signals.asked:
+            raise KeyboardInterrupt
+        for _, config in elsewhere.left(announce=True):
+            train(config)
+
+
+def combinations(overrides: list[str]) -> Iterator[Config | Outcome]:
+    """The runs of a sweep in turn, an outcome in the place of a combination that is impossible."""
     for combination in expand(overrides):
         try:
-            config = compose(combination)
+            yield compose(combination)
         except ConfigError as error:
-            impossible.append(Outcome("a combination of the sweep", "failed", False, str(error)))
-        else:
-            configs[run_id(config.as_dict(), config.defaults())] = config
-    return configs, impossible
+            yield Outcome("a combination of the sweep", "failed", False, str(error))
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
 def job(composed: DictConfig) -> None:
     """One run of a sweep that is not parallel, in this process; Hydra calls it."""
+    # Under hydra.job.chdir=true Hydra has gone elsewhere: relative folders are meant as where the command was given.
+    os.chdir(HydraConfig.get().runtime.cwd)
     try:
         config = resolve(composed)
     except ConfigError as error:
@@ -83,7 +100,9 @@ def job(composed: DictConfig) -> None:
 
 def main() -> int:
     """Check the command line, hand it to Hydra, and sum up; the exit status."""
-    arguments, _ = get_args_parser().parse_known_args()
+    global _elsewhere
+    outlive_readers()
+    arguments, _ = get_args_parser().parse_known_intermixed_args()
     trains = not (arguments.help or arguments.hydra_help or arguments.cfg or arguments.info is not None)
     trains = trains and not arguments.shell_completion
     try:
@@ -111,18 +130,32 @@ def main() -> int:
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    configs, impossible = combinations(arguments.overrides) if parallel else ({}, [])
-    total = len(configs) + len(impossible) if parallel else count
-    journal = Journal.begin(Path(config.results_dir) / "sweeps", total)
+    # For what it adds only: otherwise it would compose every configuration twice more, and write files of its own.
+    by_hydra = not parallel and (
+        any(flag not in ("-m", "--multirun") for flag in flags)
+        or any(one.key_or_group.startswith("hydra") for one in overrides)
+    )
+    found = list(combinations(arguments.overrides)) if parallel else []
+    impossible = [one for one in found if isinstance(one, Outcome)]
+    configs = {run_id(one.as_dict(), one.defaults()): one for one in found if isinstance(one, Config)}
+    journal = Journal.begin(
+        Path(config.results_dir) / "sweeps", len(configs) + len(impossible) if parallel else count
+    )
     for outcome in impossible:
         journal.record(outcome)
     try:
         if parallel:
             train_all(list(configs.items()), jobs=_jobs(config), report=lambda one, *_: journal.record(one))
-        elif flags or any(one.key_or_group.startswith("hydra") for one in overrides):
-            job()
-        else:  # Hydra would compose the same configuration twice more
-            train(config)
+        elif not arguments.multirun:
+            job() if by_hydra else train(config)
+        else:
+            _elsewhere = Elsewhere()
+            if by_hydra:
+                job()
+            else:
+                for each in combinations(arguments.overrides):
+                    journal.record(each) if isinstance(each, Outcome) else train(each)
+            wait_for(_elsewhere)
     except KeyboardInterrupt:
         journal.close()
         print("stopped; the same command goes on from here", file=sys.stderr)

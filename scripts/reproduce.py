@@ -24,7 +24,9 @@ from gbn.config.errors import ConfigError
 from gbn.config.grid import Grid, load_grid
 from gbn.config.schema import Config
 from gbn.config.seeds import seed_list
+from gbn.engine.journal import standing
 from gbn.engine.run import Outcome
+from gbn.engine.streams import outlive_readers
 from gbn.engine.sweep import default_jobs, is_done, train_all
 from gbn.store.archive import Archive
 from gbn.store.files import StoreError
@@ -34,6 +36,7 @@ from gbn.store.records import RunStore
 def main() -> int:
     """Exit status: 0 all runs are done, 1 a run failed, 2 usage, 3 the budget ended first."""
     cli.print_anything()
+    outlive_readers()
     arguments = parser().parse_intermixed_args()
     try:
         extra = [f"results_dir={arguments.results}", "trainer.progress=quiet", *arguments.overrides]
@@ -72,7 +75,7 @@ def main() -> int:
     code = summarise(outcomes)
     try:
         results(grid, arguments)
-    except StoreError as error:
+    except (OSError, StoreError) as error:
         print(f"error: no table: {error}", file=sys.stderr)
         return 1
     return code
@@ -126,13 +129,7 @@ class Reporter:
         """Called by the pool."""
         if outcome.status == "waiting":
             return
-        passed = time.monotonic() - self.began
-        left = timedelta(seconds=round(passed / done * (total - done)))
-        print(
-            f"[{done}/{total}, {timedelta(seconds=round(passed))} passed, about {left} left] "
-            f"{outcome.run_id}: {outcome.message}",
-            flush=True,
-        )
+        print(f"{standing(self.began, done, total)} {outcome.run_id}: {outcome.message}", flush=True)
 
 
 def summarise(outcomes: list[Outcome]) -> int:

@@ -5,13 +5,14 @@ itself recorded offline (results/wandb/offline-run-*) is not needed and can be d
 """
 
 import argparse
-import os
 import sys
 from collections import Counter
+from contextlib import closing
 from pathlib import Path
 
 from gbn.analysis import cli
 from gbn.engine import upload as uploads
+from gbn.engine.service import Service
 from gbn.engine.tracking import keep_in, logged_in
 from gbn.store.archive import Archive
 from gbn.store.records import DONE, Record, RunStore
@@ -83,7 +84,8 @@ def run() -> int:
         )
         return 0
     try:
-        return sync(args, records, tags)
+        with closing(Service(args.timeout)) as service:
+            return sync(args, records, tags, service)
     except Unreachable as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -118,7 +120,7 @@ def fits(run_id: str, pattern: str) -> bool:
     return fnmatchcase(run_id, Path(pattern).name)
 
 
-def connect(args: argparse.Namespace) -> tuple[object, uploads.Destination]:
+def connect(args: argparse.Namespace, service: Service) -> tuple[object, uploads.Destination]:
     """W&B's API and where the runs go.
 
     Raises:
@@ -126,13 +128,12 @@ def connect(args: argparse.Namespace) -> tuple[object, uploads.Destination]:
     """
     if not logged_in():
         raise Unreachable("not logged in to W&B: `wandb login`, or set WANDB_API_KEY, then start again")
-    os.environ.setdefault("WANDB_SILENT", "true")
     keep_in(Path(args.results) / "wandb")
     import wandb
 
     try:
-        api = wandb.Api(timeout=max(1, round(args.timeout)))
-        entity = args.entity or api.default_entity
+        api = service.call(lambda: wandb.Api(timeout=max(1, round(args.timeout))))
+        entity = args.entity or service.call(lambda: api.default_entity)
     except Exception as error:  # W&B raises what its transport raised, of many kinds
         raise Unreachable(
             f"W&B cannot be reached or refuses the login ({first_line(error)}): check the network and "
@@ -148,16 +149,16 @@ def first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
-def sync(args: argparse.Namespace, records: list[Record], tags: list[str]) -> int:
+def sync(args: argparse.Namespace, records: list[Record], tags: list[str], service: Service) -> int:
     """Bring each run there, and say what became of it."""
-    api, destination = connect(args)
+    api, destination = connect(args, service)
     ledger = uploads.Ledger(Path(args.results) / "wandb" / "synced.json")
     counts: Counter[str] = Counter()
     failures = 0
     print(f"{len(records)} runs to {destination.entity}/{destination.project}", flush=True)
     for number, record in enumerate(records, start=1):
         try:
-            action, text = one(args, api, destination, ledger, record, tags)
+            action, text = one(args, service, api, destination, ledger, record, tags)
             failures = 0
         except Exception as error:
             action, text = "failed", f"failed: {first_line(error)}"
@@ -175,6 +176,7 @@ def sync(args: argparse.Namespace, records: list[Record], tags: list[str]) -> in
 
 def one(
     args: argparse.Namespace,
+    service: Service,
     api: object,
     destination: uploads.Destination,
     ledger: uploads.Ledger,
@@ -184,11 +186,11 @@ def one(
     """(what was done, the same in words) for one run."""
     if ledger.has(destination, record):
         return "complete", uploads.REASONS["complete"]
-    action = uploads.decide(record, uploads.ask(api, destination, record.run_id))
+    action = uploads.decide(record, service.call(lambda: uploads.ask(api, destination, record.run_id)))
     if action in ("upload", "continue"):
         if args.dry_run:
             return f"to {action}", f"would be {'uploaded' if action == 'upload' else 'continued'}"
-        count = uploads.upload(record, destination, tags=tags, timeout=args.timeout)
+        count = uploads.upload(record, destination, tags=tags, timeout=args.timeout, service=service)
         ledger.add(destination, record)
         return "uploaded", f"{count} points uploaded" + (
             " (the rest was there)" if action == "continue" else ""

@@ -40,6 +40,8 @@ class _BatchNormAct(BatchStatisticsNorm):
         self, x: Tensor, gain: Tensor | None, bias: Tensor | None, share: float | Tensor | None
     ) -> Tensor:
         """Normalise with the batch's own statistics and average them, unless ``share`` is None."""
+        if not torch.jit.is_tracing():
+            self._check_values(x)  # as torch does, whose error compiled code would wrap in another
         # A pass that is made again averages nothing, but has to save what the first one saved.
         location, spread = self.running() if self.training and self.track_running_stats else (None, None)
         if not isinstance(share, Tensor) or not (torch.compiler.is_compiling() or torch.jit.is_tracing()):

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from gbn.nn.base import BatchStatisticsNorm
+from gbn.nn.too_few import TooFewValues, is_one_value
 
 __all__ = ["calibrate", "precise_statistics", "tracking_layers"]
 
@@ -80,16 +81,16 @@ def calibrate(
         model: any module.
         batches: each a tensor of images, a sequence whose first item is that, or, with ``forward``, any nest of
             dicts and sequences; its size is the first dimension of the first tensor in it. Tensors are moved to the
-            device of the model's first parameter. An empty batch is passed over; so is, with a warning, a batch of
-            one image where that is one value per channel, which has no spread.
+            device of the model's first parameter. An empty batch is passed over; so is, with a warning, one
+            that has too few values per channel for a layer, such as a single one, which has no spread.
         forward: what to call with a batch; the model itself, with the images, when None.
 
     Returns:
         the number of images that were averaged over.
 
     Raises:
-        ValueError: when there is no image in ``batches``, or a batch without a tensor, or without ``forward`` one
-            that does not begin with the images.
+        ValueError: when no batch has enough images for the layers, or one has no tensor, or without ``forward`` does
+            not begin with the images.
     """
     layers = tracking_layers(model)
     modes = {module: module.training for module in model.modules()}
@@ -108,7 +109,7 @@ def calibrate(
             for batch in batches:
                 seen += _add(model, layers, batch, forward, seen)
         if layers and seen == 0:
-            raise ValueError("no images to compute statistics from: batches is empty")
+            raise ValueError("no images to compute statistics from: batches is empty or too small")
         for layer, old, new in zip(layers, before, fresh, strict=True):
             # Not reached, as the auxiliary head of an Inception in evaluation mode.
             if all(torch.equal(getattr(layer, name), values) for name, values in new.items()):
@@ -142,17 +143,15 @@ def _add(
     for layer in layers:
         # The running average with this share is the plain average over all images so far.
         _set_momentum(layer, count / (seen + count))
-    last = _buffers_of(layers) if count == 1 else None
+    last = _buffers_of(layers)
     try:
         model(_images(batch)) if forward is None else forward(batch)
     except ValueError as error:
-        if last is None or "more than 1 value per channel" not in str(error):
+        if not (isinstance(error, TooFewValues) or is_one_value(error)):
             raise
         _restore(layers, last)  # of the layers that it passed before
-        warnings.warn(
-            "a batch of one image is passed over: it has one value per channel, which has no spread",
-            stacklevel=3,
-        )
+        images = "one image" if count == 1 else f"{count} images"
+        warnings.warn(f"a batch of {images} is passed over: {str(error).splitlines()[0]}", stacklevel=3)
         return 0
     return count
 

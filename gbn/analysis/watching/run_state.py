@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from gbn.store import measures
-from gbn.store.files import StoreError, parse_config, parse_provenance, point_of
+from gbn.store.files import StoreError, parse_config, point_of
 from gbn.store.finished import read, read_summary
 from gbn.store.locks import is_locked
 from gbn.store.records import CHECKPOINT, CONFIG, DONE, ERROR, METRICS, PROVENANCE, SUMMARY, Status
@@ -26,6 +26,7 @@ class GrowingCurve:
         values: update -> value, where the measure was taken.
         update: the last update with a point; None before the first.
         epoch: the same point in epochs.
+        seconds: the same point in seconds of training. (The files' dates would follow every setting of the clock.)
         diverged: whether the loss is no number any more.
         damaged: lines that are no point; they are left out.
     """
@@ -35,6 +36,7 @@ class GrowingCurve:
     values: dict[int, float] = field(default_factory=dict)
     update: int | None = None
     epoch: float | None = None
+    seconds: float | None = None
     diverged: bool = False
     damaged: int = 0
     _read: int = 0  # bytes, up to the end of the last whole line
@@ -66,18 +68,18 @@ class GrowingCurve:
     def _take(self, line: bytes) -> None:
         try:
             point, _ = point_of(line)
-            update, epoch = int(point["update"]), point.get("epoch")
+            update, epoch, seconds = int(point["update"]), point.get("epoch"), point.get("seconds")
         except (ValueError, TypeError, KeyError, AttributeError):
             self.damaged += 1
             return
-        self.update, self.epoch = update, epoch
+        self.update, self.epoch, self.seconds = update, epoch, seconds
         self.diverged = self.diverged or bool(point.get("diverged"))
         value = point.get(self.measure)
         if isinstance(value, int | float):
             self.values[update] = float(value)
 
     def _forget(self) -> None:
-        self.values, self.update, self.epoch = {}, None, None
+        self.values, self.update, self.epoch, self.seconds = {}, None, None, None
         self.diverged, self.damaged = False, 0
         self._read, self._last = 0, b""
 
@@ -93,8 +95,8 @@ class RunState:
         total: updates of the whole run; None where not yet known.
         diverged: whether its loss stopped being a number.
         error: what went wrong, one line.
-        took: wall seconds of a finished run.
-        pace: wall seconds an update of a running one, since it was begun or resumed.
+        took: wall seconds of a finished run (of training, where no others were recorded).
+        pace: seconds of training an update of a running one.
     """
 
     status: Status
@@ -137,10 +139,10 @@ class WatchedRun:
             return self._unfinished()
         stamp = (stat.st_mtime_ns, stat.st_size)
         if self._done is None or self._done[0] != stamp:
-            self._done = (stamp, self._finished(stat.st_mtime))
+            self._done = (stamp, self._finished())
         return self._done[1]
 
-    def _finished(self, written_at: float) -> RunState:
+    def _finished(self) -> RunState:
         self.curve.refresh()
         try:
             summary, digests = read_summary(self.folder)
@@ -148,9 +150,6 @@ class WatchedRun:
         except (StoreError, OSError) as error:
             return RunState("failed", error=str(error).splitlines()[0])
         status, updates = summary["status"], summary.get("updates")
-        took = summary.get("wall_seconds")
-        if took is None and (begun_at := _modified_at(self.folder / CONFIG)) is not None:
-            took = written_at - begun_at
         return RunState(
             status,
             dict(self.curve.values),
@@ -158,7 +157,7 @@ class WatchedRun:
             total=updates,
             diverged=status == "diverged",
             error=self._damage(),
-            took=took,
+            took=summary.get("wall_seconds") or summary.get("seconds"),
         )
 
     def _unfinished(self) -> RunState:
@@ -176,7 +175,9 @@ class WatchedRun:
             total=max(1, round(epochs * update / epoch)) if known else None,  # type: ignore[operator]
             diverged=self.curve.diverged,
             error=_error_line(self.folder / ERROR) if status == "failed" else self._damage(),
-            pace=self._pace() if status == "running" else None,
+            pace=self.curve.seconds / update
+            if status == "running" and update and self.curve.seconds
+            else None,
         )
 
     def _status(self) -> Status:
@@ -200,19 +201,6 @@ class WatchedRun:
                 return None
         return self._epochs
 
-    def _pace(self) -> float | None:
-        """Wall seconds an update between the start of the run's last segment and its last point."""
-        begun_at, seen_at = _modified_at(self.folder / PROVENANCE), _modified_at(self.folder / METRICS)
-        if begun_at is None or seen_at is None or self.curve.update is None:
-            return None
-        try:
-            path = self.folder / PROVENANCE
-            start = int(parse_provenance(path, path.read_bytes())[-1].get("start_update", 0))
-        except (StoreError, OSError, LookupError, TypeError, ValueError):
-            return None
-        made = self.curve.update - start
-        return (seen_at - begun_at) / made if made > 0 and seen_at > begun_at else None
-
     def _damage(self) -> str | None:
         count = self.curve.damaged
         return f"{METRICS}: {count} damaged line{'s' * (count > 1)} left out" if count else None
@@ -226,13 +214,6 @@ def read_config(folder: Path) -> dict[str, Any]:
         StoreError: it is damaged.
     """
     return parse_config(folder / CONFIG, (folder / CONFIG).read_bytes())
-
-
-def _modified_at(path: Path) -> float | None:
-    try:
-        return path.stat().st_mtime
-    except OSError:
-        return None
 
 
 def _error_line(path: Path) -> str:
