@@ -3,7 +3,8 @@
 import argparse
 from pathlib import Path
 
-from gbn.analysis import cli
+from gbn import cli
+from gbn.arguments import name
 
 EXAMPLES = (
     "python scripts/archive.py experiments/quick",
@@ -13,22 +14,35 @@ EXAMPLES = (
 )
 
 
-def run() -> int:
-    """Parse, then add, retract or check."""
-    parser = cli.parser(__doc__ or "", EXAMPLES)
-    add = parser.add_argument
-    add("--label", help="names the shard (default: the experiment, or 'runs')")
+def parser() -> cli.Parser:
+    """The command line."""
+    statuses = {1: "a record was refused, or (--check) a table differs from the archive"}
+    result = cli.Parser(__doc__, EXAMPLES, statuses)
+    cli.add_runs(result)
+    cli.add_results(result, source=None)
+    add = result.add_argument
+    add("--label", type=name, help="names the shard (default: the experiment, or 'runs')")
     add("--dry-run", action="store_true", help="say what would be added, write nothing")
     add("--retract", metavar="RUN_ID", help="take the records of a run back; needs --reason")
     add("--reason", help="why: it is kept with the retraction")
     add("--shard", help="with --retract: in this shard only")
     add("--check", action="store_true", help="read everything, then compare results/tables/ with the archive")
-    args = parser.parse_args()
-    if args.retract:
-        return retract(parser, args)
+    return result
+
+
+def run(args: argparse.Namespace) -> int:
+    """Add, retract or check."""
+    cli.alone(args, "--check", "--results")
+    cli.alone(args, "--retract", "--results", "--reason", "--shard")
+    for option in ("--reason", "--shard"):
+        cli.belongs(args, option, "--retract")
+    if args.experiment and args.given & {"--retract", "--check"}:
+        raise ValueError(f"--retract and --check take no experiment: leave out {args.experiment!r}")
+    if "--retract" in args.given:
+        return retract(args)
     if args.check:
         return check(args)
-    cli.check(parser, args)
+    cli.check_runs(args)
     return pack(args)
 
 
@@ -45,8 +59,7 @@ def pack(args: argparse.Namespace) -> int:
         ids = [run_id for cell in grid.cells for run_id in cell.run_ids.values()]
     present = [run_id for run_id in dict.fromkeys(ids) if run_id in store]
     if not present:
-        print(f"nothing found: none of these runs is in {store.runs_dir}/; nothing was archived")
-        return 2
+        raise LookupError(f"nothing found: none of these runs is in {store.runs_dir}/; nothing was archived")
     label = args.label or (grid.name if grid else "runs")
     result = archive.add((store.load(run_id) for run_id in present), label, dry_run=args.dry_run)
     verb = "would add" if args.dry_run else "added"
@@ -68,12 +81,12 @@ def pack(args: argparse.Namespace) -> int:
     return 1 if result.refused else 0
 
 
-def retract(parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:
+def retract(args: argparse.Namespace) -> int:
     """Take a run's records back."""
     from gbn.store.archive import Archive
 
-    if not args.reason:
-        parser.error("--retract needs --reason: a record is never taken back without one")
+    if not (args.reason or "").strip():
+        raise ValueError("--retract needs --reason: a record is never taken back without one")
     for shard in Archive(args.results).retract(args.retract, args.reason, args.shard):
         print(f"retracted {args.retract} of {shard}")
     return 0
@@ -86,6 +99,8 @@ def check(args: argparse.Namespace) -> int:
     from gbn.store.archive import Archive
 
     archive = Archive(args.results)
+    if not archive.folder.is_dir():
+        raise LookupError(f"there is no archive in {args.results}: nothing to check")
     print(f"{len(archive)} records in {len(archive.shards())} shards, no contradiction")
     found = differences(args.results, load_grid)
     for difference in found:
@@ -96,4 +111,4 @@ def check(args: argparse.Namespace) -> int:
 
 
 if __name__ == "__main__":
-    cli.main(run)
+    cli.main(parser, run)

@@ -3,7 +3,9 @@
 With --sensitivity: speed-up against the target, since one threshold can be picked to please.
 """
 
-from gbn.analysis import cli
+import argparse
+
+from gbn import cli
 
 EXAMPLES = (
     "python scripts/plot_convergence.py experiments/quick",
@@ -13,26 +15,30 @@ EXAMPLES = (
 )
 
 
-def run() -> int:
-    """Parse, load, draw, list the files."""
-    parser = cli.parser(__doc__ or "", EXAMPLES)
-    cli.add_measures(parser)
-    parser.add_argument("--linear", action="store_true", help="linear horizontal axes (default: logarithmic)")
-    parser.add_argument(
-        "--sensitivity", action="store_true", help="speed-up against the target instead of the curves"
-    )
-    parser.add_argument(
-        "--matrix", action="store_true", help="arms named row+column as a matrix of differences instead"
-    )
-    args = parser.parse_args()
-    cli.check(parser, args)
+def parser() -> cli.Parser:
+    """The command line."""
+    result = cli.Parser(__doc__, EXAMPLES)
+    cli.add_runs(result)
+    cli.add_results(result)
+    cli.add_measures(result)
+    kind = result.add_mutually_exclusive_group().add_argument
+    kind("--linear", action="store_true", help="linear horizontal axes (default: logarithmic)")
+    kind("--sensitivity", action="store_true", help="speed-up against the target instead of the curves")
+    kind("--matrix", action="store_true", help="arms named row+column as a matrix of differences instead")
+    return result
+
+
+def run(args: argparse.Namespace) -> int:
+    """Load, draw, list the files."""
+    cli.check_runs(args)
+    folder = cli.out_dir(args, "figures") / "figures"
     runs = cli.load(args, cli.grid(args))
 
     from gbn.analysis import plots
     from gbn.analysis.compare import Comparison
     from gbn.analysis.inference import sensitivity_plot
 
-    folder, comparison = cli.out_dir(args) / "figures", Comparison(runs, cli.options(args))
+    comparison = Comparison(runs, cli.options(args))
     if args.matrix:
         from gbn.analysis.effects import matrix_plot
 
@@ -48,4 +54,4 @@ def run() -> int:
 
 
 if __name__ == "__main__":
-    cli.main(run)
+    cli.main(parser, run)

@@ -1,8 +1,9 @@
 """Runs on disk -> one self-contained HTML file: verdicts, tables, interactive curves, configurations, provenance."""
 
+import argparse
 from pathlib import Path
 
-from gbn.analysis import cli
+from gbn import cli
 
 EXAMPLES = (
     "python scripts/report.py experiments/quick",
@@ -11,12 +12,18 @@ EXAMPLES = (
 )
 
 
-def run() -> int:
-    """Parse, load, write, say where."""
-    parser = cli.parser(__doc__ or "", EXAMPLES)
-    cli.add_measures(parser, out="FILE")
-    args = parser.parse_args()
-    cli.check(parser, args)
+def parser() -> cli.Parser:
+    """The command line."""
+    result = cli.Parser(__doc__, EXAMPLES)
+    cli.add_runs(result)
+    cli.add_results(result)
+    cli.add_measures(result, out="FILE")
+    return result
+
+
+def run(args: argparse.Namespace) -> int:
+    """Load, write, say where."""
+    cli.check_runs(args)
     runs = cli.load(args, cli.grid(args))
 
     from gbn.analysis.compare import Comparison
@@ -29,4 +36,4 @@ def run() -> int:
 
 
 if __name__ == "__main__":
-    cli.main(run)
+    cli.main(parser, run)

@@ -17,6 +17,7 @@ import pandas as pd
 
 from gbn.analysis.estimate import Estimate
 from gbn.analysis.statistics import mean_interval
+from gbn.store.files import write_atomically
 
 MARK = "gbn-gradient-variance"
 COLUMNS = (
@@ -108,7 +109,7 @@ def write(path: Path, header: Mapping[str, Any], rows: Iterable[Mapping[str, Any
     table = pd.DataFrame(rows, columns=list(COLUMNS)).to_csv(
         index=False, float_format="%.6g", lineterminator="\n"
     )
-    path.write_text(f"# {MARK} {json.dumps(header, sort_keys=True)}\n{table}", encoding="utf-8")
+    write_atomically(path, f"# {MARK} {json.dumps(header, sort_keys=True)}\n{table}")
 
 
 def read(path: Path) -> Measured:
