@@ -5,6 +5,7 @@ was given and what is allowed. Defaults that are texts go through them as well.
 """
 
 import argparse
+import contextlib
 import math
 import os
 import re
@@ -155,6 +156,9 @@ def usable_folder(folder: str | Path) -> Path:
         except FileNotFoundError:
             while not os.path.lexists(here):
                 here = here.parent
+            for part in path.absolute().relative_to(here).parts:
+                with contextlib.suppress(FileNotFoundError):
+                    (here / part).lstat()  # raises where the name of a folder to be made is too long
         if not here.is_dir():
             raise NotADirectoryError(0, f"{here} is no folder")
         with tempfile.TemporaryFile(dir=here):

@@ -62,6 +62,8 @@ class Parser(argparse.ArgumentParser):
             ValueError: a wrong line.
         """
         words = list(sys.argv[1:] if argv is None else argv)
+        if empty := [word for word in words if word.endswith("=--")]:  # argparse takes it for no value at all
+            self.error(f"argument {empty[0][:-3]}: expected a value")
         args = self.parse_intermixed_args(words)
         named = (self._option_string_actions.get(word.partition("=")[0]) for word in words)
         args.given = frozenset(action.option_strings[-1] for action in named if action is not None)

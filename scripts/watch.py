@@ -48,6 +48,7 @@ def run(args: argparse.Namespace) -> int:
     from gbn.analysis.plan import plan_of_grid
     from gbn.analysis.watching.view import follow, render
     from gbn.analysis.watching.watch import Watch
+    from gbn.store.records import RunStore
 
     plan, command = None, ""
     if args.experiment:
@@ -65,6 +66,8 @@ def run(args: argparse.Namespace) -> int:
                 *args.overrides,
             ]
         )
+    if args.runs and not args.stay:
+        RunStore(args.results).match(args.runs)  # says where nothing fits; with --stay it may still come
     watched = Watch(args.results, plan, args.runs or (), args.measure, command)
     terminal = sys.stdout.isatty()
     # rich takes a pipe for 80 columns and would break long lines of a log.

@@ -178,7 +178,6 @@ def test_ctrl_c_during_imports_shows_no_traceback(start, tmp_path, script):
         "import signal, time\nsignal.raise_signal(signal.SIGINT)\ntime.sleep(60)\n"
     )
     ended = {"train.py": (-signal.SIGINT, "", ""), "scripts/reproduce.py": (130, "", "stopped\n")}
-    (tmp_path / "results").mkdir()
     assert start(script, "seed=0").end() == ended[script]
 
 

@@ -316,7 +316,17 @@ class TestNorm:
         assert [row["status"] for row in rows] == ["ok", "error: RuntimeError: no such kernel", "ok"]
 
     def test_a_budget_leaves_cases_out_and_says_so(self, bench, tmp_path, capsys):
-        given = (*QUICK, "--out", tmp_path, "--shapes", "2x2x2x2", "--budget", "0.00001s", "--cold-repeats", 0)
+        given = (
+            *QUICK,
+            "--out",
+            tmp_path,
+            "--shapes",
+            "2x2x2x2",
+            "--budget",
+            "0.00001s",
+            "--cold-repeats",
+            0,
+        )
         assert call(bench.bench_norm, *given) == 1
         assert "left out: 2x2x2x2 float32 contiguous" in capsys.readouterr().err
 

@@ -120,16 +120,19 @@ def read(path: Path) -> Measured:
     """
     if not path.is_file():
         raise ValueError(f"no file {path}: give a CSV that scripts/gradient_variance.py wrote")
-    with open(path, encoding="utf-8") as file:
-        _, found, content = file.readline().partition(f"{MARK} ")
-        if not found:
-            raise ValueError(
-                f"{path} is no file of scripts/gradient_variance.py: its first line lacks {MARK!r}"
+    try:
+        with open(path, encoding="utf-8") as file:
+            _, found, content = file.readline().partition(f"{MARK} ")
+            if not found:
+                raise ValueError(f"its first line lacks {MARK!r}")
+            rows = pd.read_csv(
+                file, dtype={"against": str}, keep_default_na=False, na_values={"value": [""], "error": [""]}
             )
-        rows = pd.read_csv(
-            file, dtype={"against": str}, keep_default_na=False, na_values={"value": [""], "error": [""]}
-        )
-    return Measured(json.loads(content), rows)
+        if lacking := [name for name in COLUMNS if name not in rows]:
+            raise ValueError(f"it lacks {', '.join(lacking)}")
+        return Measured(json.loads(content), rows)
+    except ValueError as error:
+        raise ValueError(f"{path} is no file of scripts/gradient_variance.py: {error}") from None
 
 
 def markdown(measured: Measured, stem: str) -> str:
