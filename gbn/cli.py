@@ -95,15 +95,14 @@ def main(parser: Callable[[], Parser], run: Callable[[argparse.Namespace], int])
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         status = STOPPED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is still in its buffer
+        status = UNREAD
     except Exception as error:
-        if isinstance(error, BrokenPipeError) and _unread():
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            status = UNREAD
-        elif _mendable(error):
-            print(f"error: {one_line(error)}", file=sys.stderr)
-            status = WRONG
-        else:
+        if not _mendable(error):
             raise
+        print(f"error: {one_line(error)}", file=sys.stderr)
+        status = WRONG
     sys.exit(status)
 
 
@@ -112,15 +111,6 @@ def _status(parser: Callable[[], Parser], run: Callable[[argparse.Namespace], in
         return run(parser().parse())
     except SystemExit as ended:  # --help
         return int(ended.code or 0)
-
-
-def _unread() -> bool:
-    """Whether nobody reads standard output any more: what was not written is still in its buffer."""
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        return True
-    return False
 
 
 def _mendable(error: Exception) -> bool:
@@ -178,7 +168,7 @@ def one_of(what: str, given: str, allowed: Iterable[str]) -> str:
     """
     from gbn.config.errors import unknown
 
-    names = list(allowed)
+    names = list(dict.fromkeys(allowed))
     if given not in names:
         raise unknown(what, given, names)
     return given
@@ -271,15 +261,37 @@ def load(args: argparse.Namespace, of: "GridLike | None") -> "Runs":
 
     Raises:
         NothingFound, StoreError, ValueError: as :func:`gbn.analysis.load.load_any`.
+        LookupError: no run has the measure.
     """
     from gbn.analysis.load import load_any, load_grid_runs
 
     if of is None:
-        return load_any(
+        runs = load_any(
             args.runs, args.results, args.source, args.reference, args.targets, args.name,
             measure=args.measure,
         )  # fmt: skip
-    return load_grid_runs(of, args.results, args.source, args.targets, measure=args.measure)
+    else:
+        runs = load_grid_runs(of, args.results, args.source, args.targets, measure=args.measure)
+    return measured(runs, args.measure)
+
+
+def measured(runs: "Runs", measure: str | None) -> "Runs":
+    """Runs that have a measure; each has its experiment's own, None.
+
+    Returns:
+        `runs`.
+
+    Raises:
+        LookupError: none of them has it.
+        ValueError: there is no such measure.
+    """
+    from gbn.store import measures
+
+    key = None if measure is None else measures.measure(measure).key
+    # A curve without exact statistics stands in for one with them, as a note says.
+    if key is not None and not {key, key.removesuffix("_exact")} & {*runs.points.keys}:
+        raise LookupError(f"--measure {measure}: not one of these runs has it in its curve")
+    return runs
 
 
 def options(args: argparse.Namespace) -> "Options":

@@ -26,10 +26,10 @@ from bench.names import RESULTS, ROOT
 
 from gbn import cli
 from gbn.arguments import Whole, existing_folder, output_folder
-from gbn.store.records import METRICS, Record
 
 if TYPE_CHECKING:
     from gbn.analysis.simulate import SimulatedGrid
+    from gbn.store.records import Record
 
 CORES, EVALUATIONS, ARMS = 2, 200, 50
 SIZES = (40, 1_000, 10_000, 20_000)
@@ -68,7 +68,7 @@ def grid_of(runs: int) -> "SimulatedGrid":
     return grid
 
 
-def records(grid: "SimulatedGrid", runs: int) -> Iterator[Record]:
+def records(grid: "SimulatedGrid", runs: int) -> "Iterator[Record]":
     """The runs, seed-major, with curves, configurations and provenance as large as a trainer's."""
     keys = ((seed, arm) for seed in grid.seeds for arm in grid.arms)
     for (seed, arm), _ in zip(keys, range(runs), strict=False):
@@ -108,6 +108,8 @@ def table(results: Path, out: Path) -> Cost:
 
 def change_a_run(results: Path) -> None:
     """Replace one run's curve by itself without its first point."""
+    from gbn.store.records import METRICS
+
     path = next((results / "runs").iterdir()) / METRICS
     _, rest = path.read_text(encoding="utf-8").split("\n", 1)
     new = path.with_suffix(".new")
@@ -142,6 +144,7 @@ def measure(results: Path, repeats: int) -> Iterator[tuple[str, list[Cost]]]:
 def rows_of(runs: int, folder: Path, repeats: int) -> Iterator[dict[str, Any]]:
     """A row a case, medians over its repeats."""
     from gbn.analysis.simulate import write_files
+    from gbn.store.records import METRICS
 
     with tempfile.TemporaryDirectory(dir=folder) as name:
         results = Path(name)

@@ -44,12 +44,16 @@ def run(args: argparse.Namespace) -> int:
 
     for option in ("--check-dates", "--stamp"):
         cli.alone(args, option, "--check-dates", "--stamp", "--folder", "--experiment")
-    if args.check_dates or args.stamp:
-        return dates(load_claims(args.folder, args.experiment), args.folder, args.stamp)
     if args.write and (args.experiment or args.source != "archive"):
         raise ValueError(
             "--write makes the whole ledger from the archive: give neither --experiment nor another --source"
         )
+    claims = load_claims(args.folder, args.experiment)
+    having = [path.parent.name for path in Path(args.folder).glob("*/claims.yaml")]
+    for name in args.experiment or ():
+        cli.one_of("experiment with claims", Path(name).name, having)
+    if args.check_dates or args.stamp:
+        return dates(claims, args.folder, args.stamp)
     path = Path(args.results) / "CLAIMS.md"
     if args.write:
         output_file(str(path))

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 def parser() -> cli.Parser:
     """The command line."""
-    statuses = {1: "a row does not count (busy, diverged, failed), or the budget ended first"}
+    statuses = {1: "a row does not count (busy, diverged, failed)", 3: "the budget ended first"}
     result = cli.Parser(__doc__, statuses=statuses)
     cli.add_experiment(result)
     add = result.add_argument
@@ -51,7 +51,7 @@ def parser() -> cli.Parser:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Time, write, print; exit status 1 where a row does not count or the budget ended first."""
+    """Time, write, print; exit status 1 where a row does not count, 3 where the budget ended first."""
     cli.alone(arguments, "--render", "--scale", "--times", "--elsewhere", "--results")
     for option in ("--elsewhere", "--results"):
         cli.belongs(arguments, option, "--times")
@@ -96,7 +96,9 @@ def run(arguments: argparse.Namespace) -> int:
         print(path)
     if budget.left_out:
         print(f"out of time, left out: {'; '.join(budget.left_out)}", file=sys.stderr)
-    return int(bool(budget.left_out) or not rows or any(row["status"] != cost.OK for row in rows))
+    if any(row["status"] != cost.OK for row in rows):
+        return 1
+    return 3 if budget.left_out else int(not rows)
 
 
 def report(costs: "Costs", grid: "Grid", arguments: argparse.Namespace) -> None:

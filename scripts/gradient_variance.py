@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gbn import cli
-from gbn.arguments import Whole, existing_file, output_folder
+from gbn.arguments import Whole, existing_file, output_file, output_folder
 
 if TYPE_CHECKING:
     from gbn.config.grid import Grid
@@ -129,7 +129,9 @@ def run(args: argparse.Namespace) -> int:
     grid = load_grid(args.experiment, args.scale, ["tracker.mode=disabled"])
     study = study_of(grid, args)
     seeds = grid.seeds[: args.seeds]
-    path = args.out / ("-".join(filter(None, (grid.name, args.setting, grid.scale))) + ".csv")
+    path = output_file(
+        str(args.out / ("-".join(filter(None, (grid.name, args.setting, grid.scale))) + ".csv"))
+    )
     rows: list[dict[str, Any]] = []
     for seed, (found, made) in zip(seeds, measured(study, seeds, args.jobs), strict=True):
         rows += found

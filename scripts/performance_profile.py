@@ -72,7 +72,7 @@ def made(
     for one in paths or selection["experiments"]:
         path, _, scale = one.partition("@")
         runs = load_grid_runs(load_grid(path, scale or None), results, selection["source"])
-        comparisons.append(Comparison(runs, options))
+        comparisons.append(Comparison(cli.measured(runs, options.measure), options))
     tasks = tasks_of(comparisons, selection["unit"], selection["arms"], selection["controls"])
     found = score.profiles(tasks, selection["r_max"])
     texts = table.render(tasks, found, selection, selection["r_max"])

@@ -47,6 +47,8 @@ def run(args: argparse.Namespace) -> int:
         paths, notes = sensitivity_plot.save(comparison, folder)
     else:
         paths, notes = plots.save(comparison, folder, linear=args.linear)
+    if not paths:
+        raise LookupError(f"nothing to draw: {' '.join(notes)}")
     for note in (*runs.notes, *notes):
         print(f"- {note}")
     print("Written:", *paths, sep="\n  ")

@@ -39,6 +39,8 @@ def run(args: argparse.Namespace) -> int:
     frame = activations.layer_frame(runs)
     activations.require(frame, runs)
     paths, notes = layer_plots.save(frame, Comparison(runs, cli.options(args)), folder, choice)
+    if not paths:
+        raise LookupError(f"nothing to draw: {' '.join(notes)}")
     for note in (*runs.notes, *notes):
         print(f"- {note}")
     print("Written:", *paths, sep="\n  ")

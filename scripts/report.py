@@ -24,6 +24,8 @@ def parser() -> cli.Parser:
 def run(args: argparse.Namespace) -> int:
     """Load, write, say where."""
     cli.check_runs(args)
+    if args.out is None:
+        cli.out_dir(args, "reports")
     runs = cli.load(args, cli.grid(args))
 
     from gbn.analysis.compare import Comparison

@@ -83,7 +83,7 @@ def run(arguments: argparse.Namespace) -> int:
     code = summarise(outcomes)
     try:
         results(grid, arguments)
-    except StoreError as error:
+    except (OSError, StoreError) as error:
         print(f"error: no table: {cli.one_line(error)}", file=sys.stderr)
         return 1
     return code

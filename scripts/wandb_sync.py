@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gbn import cli
-from gbn.arguments import Number, name
+from gbn.arguments import Number, name, usable_folder
 
 if TYPE_CHECKING:
     from gbn.engine.upload import Destination, Ledger
@@ -138,6 +138,8 @@ def sync(args: argparse.Namespace, records: "list[Record]", tags: list[str]) -> 
     """Bring each run there, and say what became of it."""
     from gbn.engine.upload import Ledger
 
+    if not args.dry_run:
+        usable_folder(Path(args.results) / "wandb")
     api, destination = connect(args)
     ledger = Ledger(Path(args.results) / "wandb" / "synced.json")
     counts: Counter[str] = Counter()

@@ -16,7 +16,10 @@ from .names import RESULTS
 if TYPE_CHECKING:
     import torch
 
-STATUSES = {1: "an arm or case was not timed, or the budget ended first; each is named on standard error"}
+STATUSES = {
+    1: "an arm or case was not timed, as standard error says",
+    3: "the budget ended first; standard error names what was left out",
+}
 
 
 def parser(description: str | None) -> cli.Parser:
@@ -95,7 +98,7 @@ class Budget:
 
 
 def ended(rows: Sequence[dict[str, Any]], budget: Budget) -> int:
-    """The exit status: 1 where a row was not timed or a case was left out, each said on stderr."""
+    """The exit status: 1 where a row was not timed, 3 where a case was left out, each said on stderr."""
     bad = [row for row in rows if row["status"] != "ok"]
     for row in bad:
         what = row.get("provider") or row.get("arm")
@@ -106,4 +109,4 @@ def ended(rows: Sequence[dict[str, Any]], budget: Budget) -> int:
         print(f"{what} at {where}: {why}", file=sys.stderr)
     if budget.left_out:
         print(f"out of time, left out: {'; '.join(budget.left_out)}", file=sys.stderr)
-    return int(bool(bad or budget.left_out or not rows))
+    return 1 if bad else 3 if budget.left_out else int(not rows)

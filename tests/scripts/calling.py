@@ -4,6 +4,12 @@ import importlib.util
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
+#: Every script, as ``claims`` or ``bench/gpu``.
+SCRIPTS = sorted(
+    path.relative_to(ROOT / "scripts").with_suffix("").as_posix()
+    for path in (ROOT / "scripts").rglob("*.py")
+    if "__main__" in path.read_text(encoding="utf-8")
+)
 
 
 def loaded(name):

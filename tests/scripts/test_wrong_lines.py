@@ -24,13 +24,8 @@ from gbn.config import grid as grids
 from gbn.config.seeds import seed_list
 from gbn.store.archive import Archive
 from gbn.store.records import RunStore
-from tests.scripts.calling import ROOT, loaded
+from tests.scripts.calling import ROOT, SCRIPTS, loaded
 
-SCRIPTS = sorted(
-    path.relative_to(ROOT / "scripts").with_suffix("").as_posix()
-    for path in (ROOT / "scripts").rglob("*.py")
-    if "__main__" in path.read_text()
-)
 ARMS = {"bn": Arm(), "gbn_cvar": Arm(speed=1.5, norm={"quadrangle": "cvar"})}
 GRID = SimulatedGrid(ARMS, seeds=range(2))
 SWEEP = """
@@ -68,6 +63,7 @@ MEASURED = [
     ("--runs nosuch-*", "nosuch"),
     ("--runs * --reference nosuch", "nosuch"),
     ("--runs * --measure nosuch", "nosuch"),
+    ("--runs * --measure val_dice", "val_dice"),
     ("--runs * --targets 0.5 7", "7"),
     ("--runs * --scale small", "--scale"),
     ("experiments/tiny --runs *", "one of them"),
@@ -118,6 +114,7 @@ WRONG = {
     "bench_train": [("--arms bn nosuch", "nosuch"), ("--arms gbn_cvar@nosuch", "nosuch"), *RENDERED],
     "claims": [
         ("--experiment nosuch", "nosuch"),
+        ("--experiment tiny", "tiny"),
         ("--folder empty", "papers.yaml"),
         ("--write --experiment tiny", "--write"),
         ("--write --check-dates", "--write"),
@@ -152,9 +149,14 @@ WRONG = {
         ("experiments/tiny@nosuch", "nosuch"),
         ("experiments/simulated --arms nosuch", "nosuch"),
         ("experiments/simulated --measure nosuch", "nosuch"),
+        ("experiments/simulated --measure val_dice", "val_dice"),
         ("experiments/simulated --r-max 1", "1"),
     ],
-    "plot_convergence": [*MEASURED, ("--runs * --matrix --linear", "--linear")],
+    "plot_convergence": [
+        *MEASURED,
+        ("--runs * --matrix --linear", "--linear"),
+        ("--runs * --matrix", "No matrix"),
+    ],
     "plot_layers": [
         *MEASURED,
         ("--runs * --quantities nosuch", "nosuch"),
