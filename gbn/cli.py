@@ -12,6 +12,7 @@ import re
 import sys
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
+from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from gbn.arguments import Number, existing_folder, name, output_file, output_folder, usable_folder
@@ -26,6 +27,17 @@ if TYPE_CHECKING:
 #: Exit statuses: what was asked cannot be done, Ctrl-C, and a reader of the output that went away (128 + SIGPIPE).
 WRONG, STOPPED, UNREAD = 2, 130, 141
 SOURCES = ("store", "archive", "both")
+
+
+def _quiet(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Ctrl-C while a script's own imports are made, before :func:`main` can catch it, shows no traceback either."""
+    if issubclass(kind, KeyboardInterrupt):
+        print("stopped", file=sys.stderr)
+    else:
+        sys.__excepthook__(kind, error, trace)
+
+
+sys.excepthook = _quiet
 
 
 class Parser(argparse.ArgumentParser):
@@ -99,10 +111,11 @@ def main(parser: Callable[[], Parser], run: Callable[[argparse.Namespace], int])
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is still in its buffer
         status = UNREAD
     except Exception as error:
-        if not _mendable(error):
+        stopped = _stopped(error)
+        if not stopped and not _mendable(error):
             raise
-        print(f"error: {one_line(error)}", file=sys.stderr)
-        status = WRONG
+        print("stopped" if stopped else f"error: {one_line(error)}", file=sys.stderr)
+        status = STOPPED if stopped else WRONG
     sys.exit(status)
 
 
@@ -111,6 +124,13 @@ def _status(parser: Callable[[], Parser], run: Callable[[argparse.Namespace], in
         return run(parser().parse())
     except SystemExit as ended:  # --help
         return int(ended.code or 0)
+
+
+def _stopped(error: BaseException | None) -> bool:
+    """Whether an exception was Ctrl-C before a library made something else of it."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__ or error.__context__
+    return error is not None
 
 
 def _mendable(error: Exception) -> bool:

@@ -525,6 +525,14 @@ def python(root, *arguments):
     return subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
 
 
+def test_where_nothing_was_timed_nothing_is_written(bench, tmp_path, capsys):
+    """Such a batch fits into no memory."""
+    given = (*QUICK, "--out", tmp_path / "new", "--nets", "cnn", "--batch", 10**9)
+    assert call(bench.bench_train, *given) == 1
+    assert "bn at cnn: error: " in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()
+
+
 def test_neither_needs_the_laboratory(root):
     """A borrowed GPU machine has torch and its friends, and no Hydra."""
     absent = ("hydra", "omegaconf", "pydantic", "wandb", "yaml", "pyarrow", "torchvision")

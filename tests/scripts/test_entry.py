@@ -236,3 +236,34 @@ def test_every_command_in_the_texts_is_right(monkeypatch):
             module.parser().parse(line)
         except ValueError as error:
             pytest.fail(f"{path}: {command}: {error}")
+
+
+def test_ctrl_c_among_a_script_s_own_imports_is_no_traceback(tmp_path):
+    (tmp_path / "script.py").write_text(
+        "from gbn import cli\nimport signal\nsignal.raise_signal(signal.SIGINT)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "script.py"],
+        cwd=tmp_path,
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    assert (done.returncode, done.stderr) == (-signal.SIGINT, "stopped\n")  # a shell says 130
+
+
+def test_ctrl_c_that_a_library_makes_an_error_of_is_ctrl_c(capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["script"])
+
+    def run(_):
+        try:
+            raise KeyboardInterrupt
+        except BaseException as error:
+            raise ValueError("the parser failed") from error
+
+    with pytest.raises(SystemExit) as ended:
+        cli.main(lambda: cli.Parser(""), run)
+    assert (ended.value.code, capsys.readouterr().err) == (cli.STOPPED, "stopped\n")
