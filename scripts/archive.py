@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from gbn import cli
+from gbn.analysis import options
 from gbn.arguments import name
 
 EXAMPLES = (
@@ -18,8 +19,8 @@ def parser() -> cli.Parser:
     """The command line."""
     statuses = {1: "a record was refused, or (--check) a table differs from the archive"}
     result = cli.Parser(__doc__, EXAMPLES, statuses)
-    cli.add_runs(result)
-    cli.add_results(result, source=None)
+    options.add_runs(result)
+    options.add_results(result, source=None)
     add = result.add_argument
     add("--label", type=name, help="names the shard (default: the experiment, or 'runs')")
     add("--dry-run", action="store_true", help="say what would be added, write nothing")
@@ -42,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
         return retract(args)
     if args.check:
         return check(args)
-    cli.check_runs(args)
+    options.check_runs(args)
     return pack(args)
 
 
@@ -51,7 +52,7 @@ def pack(args: argparse.Namespace) -> int:
     from gbn.store.archive import Archive
     from gbn.store.records import RunStore
 
-    grid = cli.grid(args)
+    grid = options.grid(args)
     store, archive = RunStore(args.results), Archive(args.results)
     if grid is None:
         ids = store.match(args.runs)

@@ -13,6 +13,7 @@ from datetime import datetime
 from pathlib import Path
 
 from gbn import cli
+from gbn.analysis import options
 from gbn.arguments import existing_folder, output_file
 
 EXAMPLES = (
@@ -28,7 +29,7 @@ def parser() -> cli.Parser:
     result = cli.Parser(__doc__, EXAMPLES, {1: "(--check-dates) a rule is not as old as it says"})
     add = result.add_argument
     add("--experiment", nargs="+", metavar="NAME", help="only the claims of these experiments")
-    cli.add_results(result, source="archive")
+    options.add_results(result, source="archive")
     what = "holds papers.yaml and the experiments"
     add("--folder", type=existing_folder, default="experiments", metavar="DIR", help=what)
     add("--write", action="store_true", help="write CLAIMS.md into the results folder")

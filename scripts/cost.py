@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from bench import command
 
 from gbn import cli
+from gbn.analysis import options
 from gbn.arguments import Whole, existing_folder
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ def parser() -> cli.Parser:
     """The command line."""
     statuses = {1: "a row does not count (busy, diverged, failed)", 3: "the budget ended first"}
     result = cli.Parser(__doc__, statuses=statuses)
-    cli.add_experiment(result)
+    options.add_experiment(result)
     add = result.add_argument
     add("--settings", nargs="+", help="only these settings")
     add("--arms", nargs="+", metavar="ARM", help="only these arms; the reference is always timed")
@@ -42,7 +43,7 @@ def parser() -> cli.Parser:
     add("--threads", type=Whole(most=1024), metavar="N", help=what)
     command.add_files(result, "print the ratios of this file, no more")
     what = "with the runs found there: print time = updates x cost"
-    add("--times", choices=cli.SOURCES, help=what)
+    add("--times", choices=options.SOURCES, help=what)
     what = "with --times: also where the runs ran on another machine, a forecast"
     add("--elsewhere", action="store_true", help=what)
     what = "with --times: where the runs are (default: results)"

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gbn import cli
+from gbn.analysis import options
 from gbn.arguments import Whole, existing_file, output_file, output_folder
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 def parser() -> cli.Parser:
     """The command line."""
     result = cli.Parser(__doc__)
-    cli.add_experiment(result, "?")
+    options.add_experiment(result, "?")
     add = result.add_argument
     add("--setting", help="one of the experiment's settings, where it has several")
     add("--arms", nargs="+", metavar="ARM", help="only these arms (default: all)")
@@ -61,7 +62,7 @@ def study_of(grid: "Grid", args: argparse.Namespace) -> "Study":
     from gbn.config.schema import Config
     from gbn.engine.gradient_variance import Study
 
-    setting = cli.setting_of(grid, args.setting)
+    setting = options.setting_of(grid, args.setting)
     if "--seeds" in args.given and args.seeds > len(grid.seeds):
         raise ValueError(f"--seeds {args.seeds}: the grid has {len(grid.seeds)}")
     cells = {cell.label: cell for cell in grid.cells if cell.setting == setting}

@@ -8,6 +8,7 @@ From the summaries of finished runs; with --source archive into segmentation/ of
 import argparse
 
 from gbn import cli
+from gbn.analysis import options
 from gbn.arguments import output_folder
 
 EXAMPLES = ("python scripts/patients_table.py experiments/bnunet_cardiac --scale small --source archive",)
@@ -16,8 +17,8 @@ EXAMPLES = ("python scripts/patients_table.py experiments/bnunet_cardiac --scale
 def parser() -> cli.Parser:
     """The command line."""
     result = cli.Parser(__doc__, EXAMPLES)
-    cli.add_experiment(result)
-    cli.add_results(result)
+    options.add_experiment(result)
+    options.add_results(result)
     result.add_argument("--out", type=output_folder, metavar="DIR", help="where to write")
     return result
 
@@ -26,7 +27,7 @@ def run(args: argparse.Namespace) -> int:
     """Find the runs, write, list the files."""
     from gbn.store.files import write_atomically
 
-    folder = args.out or cli.out_dir(args, "segmentation") / "segmentation"
+    folder = args.out or options.out_dir(args, "segmentation") / "segmentation"
     texts = made(args.experiment, args.scale, args.results, args.source)
     folder.mkdir(parents=True, exist_ok=True)
     for name, text in texts.items():

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from gbn import cli
+from gbn.analysis import options
 from gbn.arguments import Number, name, output_folder
 
 EXAMPLES = (
@@ -23,7 +24,7 @@ def parser() -> cli.Parser:
     add = result.add_argument
     what = "experiments/<name>, or experiments/<name>@<scale>"
     add("experiments", nargs="+", metavar="EXPERIMENT", help=what)
-    cli.add_results(result)
+    options.add_results(result)
     add("--arms", nargs="+", help="beside the reference (default: all that every setting has)")
     add("--controls", action="store_true", help="with the arms that only control for others")
     add("--unit", choices=("updates", "seconds"), default="updates", help="default: updates")
@@ -41,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
     from gbn.figures.style import save
     from gbn.store.files import write_atomically
 
-    folder = cli.out_dir(args, "profiles") / "profiles"
+    folder = options.out_dir(args, "profiles") / "profiles"
 
     chosen = ("experiments", "source", "arms", "controls", "unit", "r_max", "measure", "first_hit")
     selection = {key: getattr(args, key) for key in chosen}
@@ -67,12 +68,12 @@ def made(
     from gbn.analysis.profiles.tasks import tasks_of
     from gbn.config.grid import load_grid
 
-    options = Options(selection["measure"], "first" if selection["first_hit"] else "interpolated")
+    how = Options(selection["measure"], "first" if selection["first_hit"] else "interpolated")
     comparisons = []
     for one in paths or selection["experiments"]:
         path, _, scale = one.partition("@")
         runs = load_grid_runs(load_grid(path, scale or None), results, selection["source"])
-        comparisons.append(Comparison(cli.measured(runs, options.measure), options))
+        comparisons.append(Comparison(options.measured(runs, how.measure), how))
     tasks = tasks_of(comparisons, selection["unit"], selection["arms"], selection["controls"])
     found = score.profiles(tasks, selection["r_max"])
     texts = table.render(tasks, found, selection, selection["r_max"])

@@ -6,6 +6,7 @@ With --sensitivity: speed-up against the target, since one threshold can be pick
 import argparse
 
 from gbn import cli
+from gbn.analysis import options
 
 EXAMPLES = (
     "python scripts/plot_convergence.py experiments/quick",
@@ -18,9 +19,9 @@ EXAMPLES = (
 def parser() -> cli.Parser:
     """The command line."""
     result = cli.Parser(__doc__, EXAMPLES)
-    cli.add_runs(result)
-    cli.add_results(result)
-    cli.add_measures(result)
+    options.add_runs(result)
+    options.add_results(result)
+    options.add_measures(result)
     kind = result.add_mutually_exclusive_group().add_argument
     kind("--linear", action="store_true", help="linear horizontal axes (default: logarithmic)")
     kind("--sensitivity", action="store_true", help="speed-up against the target instead of the curves")
@@ -30,15 +31,15 @@ def parser() -> cli.Parser:
 
 def run(args: argparse.Namespace) -> int:
     """Load, draw, list the files."""
-    cli.check_runs(args)
-    folder = cli.out_dir(args, "figures") / "figures"
-    runs = cli.load(args, cli.grid(args))
+    options.check_runs(args)
+    folder = options.out_dir(args, "figures") / "figures"
+    runs = options.load(args, options.grid(args))
 
     from gbn.analysis import plots
     from gbn.analysis.compare import Comparison
     from gbn.analysis.inference import sensitivity_plot
 
-    comparison = Comparison(runs, cli.options(args))
+    comparison = Comparison(runs, options.measuring(args))
     if args.matrix:
         from gbn.analysis.effects import matrix_plot
 

@@ -6,6 +6,7 @@ Runs have recordings where they were trained with trainer.record.layers=true.
 import argparse
 
 from gbn import cli
+from gbn.analysis import options
 
 EXAMPLES = (
     "python scripts/plot_layers.py experiments/quick",
@@ -17,9 +18,9 @@ EXAMPLES = (
 def parser() -> cli.Parser:
     """The command line."""
     result = cli.Parser(__doc__, EXAMPLES)
-    cli.add_runs(result)
-    cli.add_results(result)
-    cli.add_measures(result)
+    options.add_runs(result)
+    options.add_results(result)
+    options.add_measures(result)
     add = result.add_argument
     add("--quantities", nargs="+", default=[], metavar="NAME", help="rows, in this order")
     add("--layers", nargs="+", default=[], metavar="PATH", help="columns (default: first, middle and last)")
@@ -28,9 +29,9 @@ def parser() -> cli.Parser:
 
 def run(args: argparse.Namespace) -> int:
     """Load, draw, list the files."""
-    cli.check_runs(args)
-    folder = cli.out_dir(args, "figures") / "figures"
-    runs = cli.load(args, cli.grid(args))
+    options.check_runs(args)
+    folder = options.out_dir(args, "figures") / "figures"
+    runs = options.load(args, options.grid(args))
 
     from gbn.analysis.compare import Comparison
     from gbn.analysis.inside import activations, layer_plots
@@ -38,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
     choice = layer_plots.Choice(tuple(args.quantities) or activations.SHOWN, tuple(args.layers))
     frame = activations.layer_frame(runs)
     activations.require(frame, runs)
-    paths, notes = layer_plots.save(frame, Comparison(runs, cli.options(args)), folder, choice)
+    paths, notes = layer_plots.save(frame, Comparison(runs, options.measuring(args)), folder, choice)
     if not paths:
         raise LookupError(f"nothing to draw: {' '.join(notes)}")
     for note in (*runs.notes, *notes):

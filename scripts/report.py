@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from gbn import cli
+from gbn.analysis import options
 
 EXAMPLES = (
     "python scripts/report.py experiments/quick",
@@ -15,23 +16,23 @@ EXAMPLES = (
 def parser() -> cli.Parser:
     """The command line."""
     result = cli.Parser(__doc__, EXAMPLES)
-    cli.add_runs(result)
-    cli.add_results(result)
-    cli.add_measures(result, out="FILE")
+    options.add_runs(result)
+    options.add_results(result)
+    options.add_measures(result, out="FILE")
     return result
 
 
 def run(args: argparse.Namespace) -> int:
     """Load, write, say where."""
-    cli.check_runs(args)
+    options.check_runs(args)
     if args.out is None:
-        cli.out_dir(args, "reports")
-    runs = cli.load(args, cli.grid(args))
+        options.out_dir(args, "reports")
+    runs = options.load(args, options.grid(args))
 
     from gbn.analysis.compare import Comparison
     from gbn.analysis.report import Sources, default_path, write
 
-    comparison = Comparison(runs, cli.options(args))
+    comparison = Comparison(runs, options.measuring(args))
     path = write(Sources(comparison, args.experiment), args.out or default_path(comparison))
     print(f"{path} ({Path(path).stat().st_size / 1e6:.1f} MB): open it in a browser, it needs no network")
     return 0

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gbn import cli
+from gbn.analysis import options
 from gbn.arguments import Whole, duration, output_folder, usable_folder
 from gbn.config.seeds import seed_list
 
@@ -32,7 +33,7 @@ WRITTEN = ("runs", "scratch/tables", "scratch/figures", "scratch/reports")
 def parser() -> cli.Parser:
     """The command line."""
     result = cli.Parser(__doc__, statuses={1: "a run failed", 3: "the budget ended before the runs"})
-    cli.add_experiment(result)
+    options.add_experiment(result)
     add = result.add_argument
     add("overrides", nargs="*", help="overrides for every run, in Hydra's grammar")
     what = "where runs, tables and figures go (default: results)"
@@ -58,9 +59,9 @@ def run(arguments: argparse.Namespace) -> int:
     for part in WRITTEN:
         usable_folder(arguments.results / part)
     extra = ["trainer.progress=quiet", *([] if arguments.track else ["tracker.mode=disabled"])]
-    extra += cli.check_overrides(arguments.overrides)
+    extra += options.check_overrides(arguments.overrides)
     grid = load_grid(arguments.experiment, arguments.scale, extra)
-    seeds = cli.seeds_of(grid, arguments.seeds)
+    seeds = options.seeds_of(grid, arguments.seeds)
     # Set here, not as overrides: a path may hold what Hydra's grammar does not take.
     own = {"results_dir": str(arguments.results), "experiment": name_of(arguments)}
     wanted = [(one, config.model_copy(update=own)) for one, config in grid.configs() if config.seed in seeds]

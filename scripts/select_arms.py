@@ -3,6 +3,7 @@
 import argparse
 
 from gbn import cli
+from gbn.analysis import options
 from gbn.arguments import Whole
 
 EXAMPLES = (
@@ -13,8 +14,8 @@ EXAMPLES = (
 def parser() -> cli.Parser:
     """The command line."""
     result = cli.Parser(__doc__, EXAMPLES)
-    cli.add_experiment(result)
-    cli.add_results(result)
+    options.add_experiment(result)
+    options.add_results(result)
     add = result.add_argument
     add("--top", type=Whole(), default=4, metavar="N", help="how many are selected (default: 4)")
     add("--without", nargs="+", default=[], metavar="ARM", help="arms that are no candidates")
@@ -27,7 +28,7 @@ def run(args: argparse.Namespace) -> int:
     from gbn.config.grid import load_grid
 
     grid = load_grid(args.experiment, args.scale)
-    setting = cli.setting_of(grid, args.setting)
+    setting = options.setting_of(grid, args.setting)
     for arm in args.without:
         cli.one_of("arm", arm, [cell.label for cell in grid.cells])
 

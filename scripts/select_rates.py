@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from gbn import cli
+from gbn.analysis import options
 from gbn.arguments import usable_folder
 
 if TYPE_CHECKING:
@@ -19,8 +20,8 @@ EXAMPLES = ("python scripts/select_rates.py experiments/learning_rate --scale sm
 def parser() -> cli.Parser:
     """The command line."""
     result = cli.Parser(__doc__, EXAMPLES, {1: "the best rate of some arm is at an end of the grid"})
-    cli.add_experiment(result)
-    cli.add_results(result)
+    options.add_experiment(result)
+    options.add_results(result)
     add = result.add_argument
     what = "print `selected` and `cells` instead, as a scale at the end of the second stage's sweep.yaml has them"
     add("--cells", action="store_true", help=what)

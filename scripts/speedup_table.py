@@ -4,6 +4,7 @@ import argparse
 import gc
 
 from gbn import cli
+from gbn.analysis import options
 
 EXAMPLES = (
     "python scripts/speedup_table.py experiments/quick",
@@ -15,21 +16,21 @@ EXAMPLES = (
 def parser() -> cli.Parser:
     """The command line."""
     result = cli.Parser(__doc__, EXAMPLES)
-    cli.add_runs(result)
-    cli.add_results(result)
-    cli.add_measures(result)
+    options.add_runs(result)
+    options.add_results(result)
+    options.add_measures(result)
     return result
 
 
 def run(args: argparse.Namespace) -> int:
     """Load, write, print."""
-    cli.check_runs(args)
-    grid = cli.grid(args)
+    options.check_runs(args)
+    grid = options.grid(args)
 
     from gbn.analysis.results import write_results
 
-    folder, runs = cli.out_dir(args, "tables"), cli.load(args, grid)
-    print(write_results(None, runs, folder, options=cli.options(args), figures=False), end="")
+    folder, runs = options.out_dir(args, "tables"), options.load(args, grid)
+    print(write_results(None, runs, folder, options=options.measuring(args), figures=False), end="")
     return 0
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gbn import cli
+from gbn.analysis import options
 from gbn.arguments import Number, name, usable_folder
 
 if TYPE_CHECKING:
@@ -34,8 +35,8 @@ class Unreachable(ConnectionError):
 def parser() -> cli.Parser:
     """The command line."""
     result = cli.Parser(__doc__, EXAMPLES, {1: "something could not be brought there"})
-    cli.add_runs(result)
-    cli.add_results(result, source=None)
+    options.add_runs(result)
+    options.add_results(result, source=None)
     add = result.add_argument
     add("--from-archive", action="store_true", help="take archived records instead of the store's runs")
     add(
@@ -51,7 +52,7 @@ def parser() -> cli.Parser:
 
 def run(args: argparse.Namespace) -> int:
     """Bring the runs there, unless there are none."""
-    cli.check_runs(args)
+    options.check_runs(args)
     records, tags = chosen(args)
     if not records:
         print(
@@ -74,7 +75,7 @@ def chosen(args: argparse.Namespace) -> "tuple[list[Record], list[str]]":
     from gbn.store.archive import Archive
     from gbn.store.records import DONE, RunStore
 
-    grid = cli.grid(args)
+    grid = options.grid(args)
     store = RunStore(args.results)
     if args.from_archive:
         patterns = args.runs or []

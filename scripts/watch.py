@@ -6,6 +6,7 @@ import shutil
 import sys
 
 from gbn import cli
+from gbn.analysis import options
 from gbn.arguments import Number
 from gbn.config.seeds import seed_list
 
@@ -19,11 +20,11 @@ EXAMPLES = (
 def parser() -> cli.Parser:
     """The command line."""
     result = cli.Parser(__doc__, EXAMPLES, {1: "the sweep ended with failed runs"})
-    cli.add_runs(result)
+    options.add_runs(result)
     add = result.add_argument
     add("overrides", nargs="*", help="the overrides that reproduce.py was given for every run, if any")
     add("--seeds", type=seed_list, help="only these of the grid's seeds: 3 or 4-7 or 0,2,4-7")
-    cli.add_results(result, source=None)
+    options.add_results(result, source=None)
     what = "the key of the curve to show (default: the experiment's, val_accuracy)"
     add("--measure", metavar="KEY", help=what)
     what = "from one look to the next (default: 5)"
@@ -36,7 +37,7 @@ def parser() -> cli.Parser:
 
 def run(args: argparse.Namespace) -> int:
     """One snapshot, or a live view until Ctrl-C."""
-    cli.check_runs(args)
+    options.check_runs(args)
     for option, given in (("--seeds", args.seeds), ("overrides", args.overrides)):
         if args.runs and given:
             raise ValueError(f"{option} belong to an experiment, not to --runs")
@@ -54,8 +55,8 @@ def run(args: argparse.Namespace) -> int:
     if args.experiment:
         from gbn.config.grid import load_grid
 
-        grid = load_grid(args.experiment, args.scale, cli.check_overrides(args.overrides))
-        seeds, plan = cli.seeds_of(grid, args.seeds), plan_of_grid(grid)
+        grid = load_grid(args.experiment, args.scale, options.check_overrides(args.overrides))
+        seeds, plan = options.seeds_of(grid, args.seeds), plan_of_grid(grid)
         plan = replace(plan, entries=tuple(entry for entry in plan.entries if entry.seed in seeds))
         command = shlex.join(
             [

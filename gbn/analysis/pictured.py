@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from gbn import cli
+from gbn.analysis import options
 from gbn.arguments import Whole, output_folder, usable_folder
 from gbn.arguments import name as name_of
 
@@ -17,7 +18,7 @@ def parser(description: str | None) -> cli.Parser:
     add("--setting", help="one of the experiment's settings, where it has several")
     add("--seed", type=Whole(0), help="whose runs (default: the first of the grid)")
     add("--arms", nargs="+", metavar="ARM", help="only these arms, in this order")
-    cli.add_results(result, source=None)
+    options.add_results(result, source=None)
     add(
         "--out",
         type=output_folder,
