@@ -24,10 +24,11 @@ class WarpConfig(Section):
 
 
 class SlicesConfig(Section):
-    """What all sets of slices share."""
+    """What all sets of slices share; `allow_changed` as in :class:`gbn.config.schema.DatasetConfig`."""
 
     revision: Count
     root: str | None = None
+    allow_changed: bool = False
     structures: Literal["cavity", "epicardium", "both"] = "both"
     side: Count = 96
     window: Count | Literal["whole"] | None = None

@@ -28,7 +28,6 @@ DEFAULT_PAIRS = (
     f"{GATED}[cvar]",
     MIXTURE,
     f"{MIXTURE}[5]",
-    f"{MIXTURE}[per_channel]",
 )
 BASE = "bn"
 DEFAULT_ARMS = (BASE, "gbn_std", "gbn_mad", "gbn_cvar", "iebn", "mixture")
