@@ -124,7 +124,13 @@ def _mendable(error: Exception) -> bool:
     if isinstance(error, KeyError | IndexError):
         return False
     store = sys.modules.get("gbn.store.files")  # loaded where one of its errors was raised
-    kinds = (ValueError, LookupError, OSError, *([store.StoreError] if store else []))
+    kinds = (
+        ValueError,
+        LookupError,
+        OSError,
+        argparse.ArgumentTypeError,
+        *([store.StoreError] if store else []),
+    )
     return isinstance(error, kinds)
 
 

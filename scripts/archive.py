@@ -5,7 +5,7 @@ from pathlib import Path
 
 from gbn import cli
 from gbn.analysis import options
-from gbn.arguments import name
+from gbn.arguments import name, usable_folder
 
 EXAMPLES = (
     "python scripts/archive.py experiments/quick",
@@ -39,10 +39,12 @@ def run(args: argparse.Namespace) -> int:
         cli.belongs(args, option, "--retract")
     if args.experiment and args.given & {"--retract", "--check"}:
         raise ValueError(f"--retract and --check take no experiment: leave out {args.experiment!r}")
-    if "--retract" in args.given:
-        return retract(args)
     if args.check:
         return check(args)
+    if not args.dry_run:
+        usable_folder(Path(args.results) / "archive")
+    if "--retract" in args.given:
+        return retract(args)
     options.check_runs(args)
     return pack(args)
 

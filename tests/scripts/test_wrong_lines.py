@@ -203,6 +203,21 @@ WRONG = {
     ],
 }
 
+#: What would write into the results folder.
+BLOCKED = (
+    "archive --runs *",
+    "claims --write --folder experiments",
+    "patients_table experiments/tiny",
+    "performance_profile experiments/simulated",
+    "plot_convergence --runs *",
+    "plot_layers --runs *",
+    "plot_samples experiments/tiny",
+    "plot_segmentation experiments/tiny",
+    "report --runs *",
+    "reproduce experiments/tiny",
+    "select_rates experiments/simulated --plot",
+    "speedup_table --runs *",
+)
 LONG = "x" * 300
 #: What no numeric option takes.
 NO_NUMBERS = (
@@ -262,6 +277,9 @@ def limit(seconds):
     def hung(*_):
         raise Hung
 
+    if not hasattr(signal, "SIGALRM"):
+        yield
+        return
     before = signal.signal(signal.SIGALRM, hung)
     signal.setitimer(signal.ITIMER_REAL, seconds)
     try:
@@ -283,6 +301,9 @@ def world(tmp_path_factory):
     (folder / "experiments" / "papers.yaml").write_text(yaml.safe_dump({}))
     (folder / "empty").mkdir()
     (folder / "file").write_text("in the way")
+    (folder / "blocked" / "CLAIMS.md").mkdir(parents=True)
+    for name in ("archive", "figures", "runs", "scratch"):
+        (folder / "blocked" / name).write_text("in the way")
     (folder / "dangling").symlink_to(folder / "gone")
     (folder / "rows.csv").write_text("a,b\n1,2\n")
     (folder / "empty.csv").write_text("")
@@ -380,6 +401,12 @@ def test_every_free_text_has_a_wrong_line(world):
 def test_what_does_not_exist_or_go_together_is_refused(world, name, line, names):
     words = [GRID.cells[0].run_ids[0] if word == "RUN" else word for word in line.split(" ") if line]
     refused(world, name, words, names)
+
+
+@pytest.mark.parametrize("line", BLOCKED)
+def test_results_that_cannot_be_written_are_refused_before_anything_is_made(world, line):
+    name, *rest = line.split()
+    refused(world, name, [*rest, "--results", "blocked"], "blocked/")
 
 
 @st.composite
