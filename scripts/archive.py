@@ -102,8 +102,10 @@ def check(args: argparse.Namespace) -> int:
     from gbn.store.archive import Archive
 
     archive = Archive(args.results)
-    if not archive.folder.is_dir():
-        raise LookupError(f"there is no archive in {args.results}: nothing to check")
+    if not archive.shards():
+        raise LookupError(
+            f"{archive.folder} holds no shard, so there is nothing to check: give --results DIR"
+        )
     print(f"{len(archive)} records in {len(archive.shards())} shards, no contradiction")
     found = differences(args.results, load_grid)
     for difference in found:

@@ -50,7 +50,16 @@ def parser() -> cli.Parser:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Train what is missing, then write table, figures and report."""
+    """Train what is missing, then write table, figures and report; Ctrl-C at any moment loses none of it."""
+    try:
+        return reproduce(arguments)
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from here", file=sys.stderr)
+        return cli.STOPPED
+
+
+def reproduce(arguments: argparse.Namespace) -> int:
+    """The exit status."""
     from gbn.config.grid import load_grid
     from gbn.engine.sweep import default_jobs, is_done, train_all
     from gbn.store.files import StoreError
@@ -75,12 +84,7 @@ def run(arguments: argparse.Namespace) -> int:
         dry_run(grid, missing, store, arguments.results, jobs)
         return 0
     budget = arguments.budget or float("inf")
-    outcomes: list[Outcome] = []
-    try:
-        outcomes = train_all(missing, jobs=jobs, budget=budget, report=Reporter()) if missing else []
-    except KeyboardInterrupt:
-        print("\nstopped; the same command goes on from here", file=sys.stderr)
-        return cli.STOPPED
+    outcomes = train_all(missing, jobs=jobs, budget=budget, report=Reporter()) if missing else []
     code = summarise(outcomes)
     try:
         results(grid, arguments)

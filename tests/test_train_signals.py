@@ -177,7 +177,10 @@ def test_ctrl_c_during_imports_shows_no_traceback(start, tmp_path, script):
     (tmp_path / "yaml.py").write_text(
         "import signal, time\nsignal.raise_signal(signal.SIGINT)\ntime.sleep(60)\n"
     )
-    ended = {"train.py": (-signal.SIGINT, "", ""), "scripts/reproduce.py": (130, "", "stopped\n")}
+    ended = {
+        "train.py": (-signal.SIGINT, "", ""),
+        "scripts/reproduce.py": (130, "", "stopped; the same command goes on from here\n"),
+    }
     assert start(script, "seed=0").end() == ended[script]
 
 
