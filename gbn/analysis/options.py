@@ -30,6 +30,8 @@ def setting_of(of: "Grid", given: str | None) -> str:
     Raises:
         ConfigError: an unknown setting, or several and none given.
     """
+    if given is not None and not any(of.settings):
+        raise ValueError(f"unknown setting {given!r}: {of.name} has no settings, leave out --setting")
     if given is not None:
         return cli.one_of("setting", given, of.settings)
     if len(of.settings) > 1:

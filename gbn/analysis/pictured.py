@@ -49,7 +49,7 @@ def chosen(args: argparse.Namespace) -> tuple[str, dict[str, str]]:
     if len(args.what) > 1:
         raise ValueError(f"one experiment at a time: {', '.join(args.what)} are given")
     grid = load_grid(first, args.scale)
-    setting = grid.settings[0] if args.setting is None else cli.one_of("setting", args.setting, grid.settings)
+    setting = grid.settings[0] if args.setting is None else options.setting_of(grid, args.setting)
     seeds = [str(seed) for seed in grid.seeds]
     seed = grid.seeds[0] if args.seed is None else int(cli.one_of("seed", str(args.seed), seeds))
     cells = {cell.label: cell.run_ids[seed] for cell in grid.cells if cell.setting == setting}

@@ -142,7 +142,7 @@ WRONG = {
         ("experiments/tiny norm=bn,gbn_cvar", "norm"),
     ],
     "select_arms": [
-        ("experiments/simulated --setting nosuch", "nosuch"),
+        ("experiments/simulated --setting nosuch", "'nosuch': simulated has no settings"),
         ("experiments/tiny", "--setting"),
         ("experiments/simulated --without nosuch", "nosuch"),
         ("experiments/nosuch", "nosuch"),
