@@ -3,7 +3,9 @@
 import argparse
 from pathlib import Path
 
-from gbn.analysis import cli
+from gbn import cli
+from gbn.analysis import options
+from gbn.arguments import name, usable_folder
 
 EXAMPLES = (
     "python scripts/archive.py experiments/quick",
@@ -13,22 +15,37 @@ EXAMPLES = (
 )
 
 
-def run() -> int:
-    """Parse, then add, retract or check."""
-    parser = cli.parser(__doc__ or "", EXAMPLES)
-    add = parser.add_argument
-    add("--label", help="names the shard (default: the experiment, or 'runs')")
+def parser() -> cli.Parser:
+    """The command line."""
+    statuses = {1: "a record was refused, or (--check) a table differs from the archive"}
+    result = cli.Parser(__doc__, EXAMPLES, statuses)
+    options.add_runs(result)
+    options.add_results(result, source=None)
+    add = result.add_argument
+    add("--label", type=name, help="names the shard (default: the experiment, or 'runs')")
     add("--dry-run", action="store_true", help="say what would be added, write nothing")
     add("--retract", metavar="RUN_ID", help="take the records of a run back; needs --reason")
     add("--reason", help="why: it is kept with the retraction")
     add("--shard", help="with --retract: in this shard only")
     add("--check", action="store_true", help="read everything, then compare results/tables/ with the archive")
-    args = parser.parse_args()
-    if args.retract:
-        return retract(parser, args)
+    return result
+
+
+def run(args: argparse.Namespace) -> int:
+    """Add, retract or check."""
+    cli.alone(args, "--check", "--results")
+    cli.alone(args, "--retract", "--results", "--reason", "--shard")
+    for option in ("--reason", "--shard"):
+        cli.belongs(args, option, "--retract")
+    if args.experiment and args.given & {"--retract", "--check"}:
+        raise ValueError(f"--retract and --check take no experiment: leave out {args.experiment!r}")
     if args.check:
         return check(args)
-    cli.check(parser, args)
+    if not args.dry_run:
+        usable_folder(Path(args.results) / "archive")
+    if "--retract" in args.given:
+        return retract(args)
+    options.check_runs(args)
     return pack(args)
 
 
@@ -38,7 +55,7 @@ def pack(args: argparse.Namespace) -> int:
     from gbn.store.files import StoreError
     from gbn.store.records import RunStore
 
-    grid = cli.grid(args)
+    grid = options.grid(args)
     store, archive = RunStore(args.results), Archive(args.results)
     if grid is None:
         ids = store.match(args.runs)
@@ -53,8 +70,7 @@ def pack(args: argparse.Namespace) -> int:
         except StoreError as error:
             damaged.append((run_id, str(error)))
     if not records and not damaged:
-        print(f"nothing found: none of these runs is in {store.runs_dir}/; nothing was archived")
-        return 2
+        raise LookupError(f"nothing found: none of these runs is in {store.runs_dir}/; nothing was archived")
     label = args.label or (grid.name if grid else "runs")
     result = archive.add(records, label, dry_run=args.dry_run)
     result.refused += damaged
@@ -76,12 +92,12 @@ def pack(args: argparse.Namespace) -> int:
     return 1 if result.refused else 0
 
 
-def retract(parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:
+def retract(args: argparse.Namespace) -> int:
     """Take a run's records back."""
     from gbn.store.archive import Archive
 
-    if not args.reason:
-        parser.error("--retract needs --reason: a record is never taken back without one")
+    if not (args.reason or "").strip():
+        raise ValueError("--retract needs --reason: a record is never taken back without one")
     for shard in Archive(args.results).retract(args.retract, args.reason, args.shard):
         print(f"retracted {args.retract} of {shard}")
     return 0
@@ -91,16 +107,18 @@ def check(args: argparse.Namespace) -> int:
     """Read every shard, compare every committed table; 1 when something differs.
 
     Raises:
-        StoreError: there is no archive, or one of its shards is not what was written.
+        LookupError: there is no archive.
+        StoreError: one of its shards is not what was written.
     """
     from gbn.analysis.committed import differences
     from gbn.config.grid import load_grid
     from gbn.store.archive import Archive
-    from gbn.store.files import StoreError
 
     archive = Archive(args.results)
     if not archive.shards():
-        raise StoreError(f"{archive.folder} holds no shard, so there is nothing to check: give --results DIR")
+        raise LookupError(
+            f"{archive.folder} holds no shard, so there is nothing to check: give --results DIR"
+        )
     print(f"{len(archive)} records in {len(archive.shards())} shards, no contradiction")
     found = differences(args.results, load_grid)
     for difference in found:
@@ -112,4 +130,4 @@ def check(args: argparse.Namespace) -> int:
 
 
 if __name__ == "__main__":
-    cli.main(run)
+    cli.main(parser, run)

@@ -215,8 +215,8 @@ class TestArchive:
         assert "- simulated.csv: differs from the archive" in out
 
     def test_nothing_to_pack(self, script, tmp_path, experiment):
-        status, out, _ = script("archive", experiment, "--results", tmp_path)
-        assert (status, out.startswith("nothing found")) == (2, True)
+        status, _, err = script("archive", experiment, "--results", tmp_path)
+        assert (status, err.startswith("error: nothing found")) == (2, True)
 
 
 #: What takes long to import and is no part of any table.
