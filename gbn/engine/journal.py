@@ -48,7 +48,8 @@ class Journal:
         finally:
             os.close(descriptor)
         if self.total == 1:
-            print(f"{outcome.run_id}: {outcome.message}", flush=True)
+            if outcome.status not in ("failed", "locked"):  # the end says those
+                print(f"{outcome.run_id}: {outcome.message}", flush=True)
             return
         done = len(self.outcomes())
         passed = time.time() - self.began
