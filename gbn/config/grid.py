@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from gbn.config.compose import compose
+from gbn.config.errors import ConfigError
 from gbn.config.outline import FULL, Outline, outline, scales
 from gbn.config.schema import Config
 from gbn.store.identity import run_id
@@ -113,7 +114,11 @@ def load_grid(
 
 
 def _cell(setting: str, label: str, overrides: Sequence[str], seeds: Sequence[int]) -> Cell:
-    config = compose([*overrides, "seed=0"])
+    try:
+        config = compose([*overrides, "seed=0"])
+    except ConfigError as error:
+        where = f"arm {label!r} of setting {setting!r}" if setting else f"arm {label!r}"
+        raise ConfigError(f"{error} (in {where})") from None
     defaults = config.defaults()
     ids = {seed: run_id(config.model_copy(update={"seed": seed}).as_dict(), defaults) for seed in seeds}
     return Cell(setting, label, config.as_dict(), ids, tuple(overrides))

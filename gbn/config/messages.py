@@ -34,7 +34,9 @@ def explain(error: ValidationError, plain: Any, schema: type[BaseModel]) -> str:
     found: dict[str, list[Any]] = {}
     for one in error.errors(include_url=False):
         found.setdefault(".".join(_path(one, plain)), []).append(one)
-    lines = [_explain_key(key, errors, plain, schema) for key, errors in found.items()]
+    # A list with a wrong item is no other member of its union either: the item says more.
+    inner = {key for key in found if not any(other.startswith(f"{key}.") for other in found)}
+    lines = [_explain_key(key, found[key], plain, schema) for key in found if key in inner]
     return "; ".join(dict.fromkeys(lines))
 
 
@@ -88,6 +90,8 @@ def _keys_beside(path: Sequence[str], plain: Any, schema: type[BaseModel]) -> It
     """The keys that the schema knows in the section that `path` ends in."""
     for part in path[:-1]:
         plain = plain.get(part, {}) if isinstance(plain, Mapping) else {}
+        if part not in schema.model_fields:  # a name in a mapping of sections
+            continue
         annotation = schema.model_fields[part].annotation
         options = [one for one in (get_args(annotation) or (annotation,)) if isinstance(one, type)]
         models = [option for option in options if issubclass(option, BaseModel)]

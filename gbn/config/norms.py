@@ -81,7 +81,7 @@ class NormConfig(Section):
     track_running_stats: bool = True
     rescaled: bool = False
     without_act: Literal["same", "bn", "mean"] = "same"
-    instance_enhancement: Annotated[list[Role], BeforeValidator(_roles_of_the_gate)] = []
+    instance_enhancement: Annotated[list[Role], BeforeValidator(_roles_of_the_gate)] = Field(default=[])
     gate_bias: float = -1.0
     components: Annotated[int, Field(ge=1, le=1000)] = 3
     mixture: Literal["joint", "per_channel"] = "joint"

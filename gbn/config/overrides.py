@@ -28,8 +28,8 @@ from gbn.config.tasks import with_implied
 
 ENTRY_POINTS = "gbn.norms"
 
-#: Keys whose value is a text of any letters, which needs no quotes: a path or a name. None of them changes a number of
-#: a run, so that they have no several values either.
+#: Keys whose value is a text of any letters, which needs no quotes: a path or a name. None of them changes a number
+#: of a run, so that none has several values.
 TEXTS = ("results_dir", "dataset.root", "experiment", "tracker.project", "tracker.entity")
 _PATHS = ("results_dir", "dataset.root")
 
@@ -65,8 +65,8 @@ def rewrite(overrides: Sequence[str]) -> list[Override]:
     schema knows what is allowed.
 
     Raises:
-        ConfigError: a malformed override, an unknown group, choice or top-level key, a results_dir given twice, values
-            that cannot be listed.
+        ConfigError: a malformed override, an unknown group, choice or top-level key, a results_dir given twice,
+            values that cannot be listed.
     """
     overrides = _with_foreign(with_implied(overrides), groups()["norm"])
     # Only norm=gbn lists a statistic and a deviation; a control that is given them needs them added.
@@ -128,8 +128,8 @@ def refuse_too_many(count: int | Decimal, what: str) -> None:
     """Raise ConfigError where a sweep would have too many runs."""
     if count > MOST_RUNS:
         raise ConfigError(
-            f"{what} asks for {f'{count:.2e}' if count > 1_000_000 else f'{math.ceil(count):,}'} runs, a sweep has at "
-            f"most {MOST_RUNS:,}: divide it into several commands"
+            f"{what} asks for {f'{count:.2e}' if count > 1_000_000 else f'{math.ceil(count):,}'} runs, a sweep has "
+            f"at most {MOST_RUNS:,}: divide it into several commands"
         )
 
 

@@ -203,7 +203,7 @@ def test_the_controls_of_a_mixture_compose(write):
     [
         ("val_acuracy", "[0.5]", "unknown measure 'val_acuracy'.*did you mean 'val_accuracy'"),
         ("val_accuracy", "[50]", "'50' is no accuracy between 0 and 1"),
-        ("val_accuracy", "[half]", "could not convert string to float: 'half'"),
+        ("val_accuracy", "[half]", "targets.0='half' is not allowed"),
         ("kid_own_1a2b3c4d", "[-1]", "'-1' is no target of kid_own_1a2b3c4d"),
     ],
 )
