@@ -1,4 +1,4 @@
-"""The keys of a sweep.yaml and of its scales, their types and ranges; what they mean stands in :mod:`gbn.config.outline`."""
+"""The keys of a sweep.yaml and of its scales, with types and ranges; their meaning: :mod:`gbn.config.outline`."""
 
 from typing import Annotated, Any, Literal
 

@@ -208,8 +208,135 @@ def test_sweeps_expand_in_order_and_are_checked_before_they_start():
     assert len(check_sweep(["norm=bn,gbn_cvar", "seed=range(0,3)"])[0]) == len(runs) == 6
     with pytest.raises(ConfigError, match="did you mean 'gbn_mad'"):
         check_sweep(["norm=bn,gbn_md", "seed=0"])
-    with pytest.raises(ConfigError, match=r"optimizer\.lr"):
-        check_sweep(["optimizer.lr=0.1,-1"])
+    for wrong in (
+        ["optimizer.lr=0.1,-1"],
+        ["seed=0,-1"],
+        ["seed=range(0,3)", "norm=bn,group", "norm.alpha=1"],
+    ):
+        with pytest.raises(ConfigError, match=r"optimizer\.lr=-1|seed=-1|norm\.alpha"):
+            check_sweep(wrong)
+
+
+def test_a_combination_is_impossible_where_each_of_its_values_is_possible_elsewhere():
+    configs, impossible = check_sweep(["model=lenet,cnn", "dataset=digits,mnist"])
+    assert [(one.model.name, one.dataset.name) for one in configs] == [
+        *(("lenet", "mnist"), ("cnn", "digits"), ("cnn", "mnist"))
+    ]
+    assert list(impossible) == ["model=lenet dataset=digits"]
+    with pytest.raises(ConfigError, match="model=lenet needs images"):
+        check_sweep(["model=lenet,cnn", "dataset=digits"])
+
+
+@pytest.mark.parametrize(
+    ("value", "seeds"),
+    [
+        ("choice(1,2)", [1, 2]),
+        ("sort(3,1,2)", [1, 2, 3]),
+        ("sort(range(0,3),reverse=true)", [2, 1, 0]),
+        ("range(3)", [0, 1, 2]),
+        ("range(3,0,-1)", [3, 2, 1]),
+        ("tag(a,choice(1,2))", [1, 2]),
+        ("1,1", [1, 1]),
+    ],
+)
+def test_the_functions_of_sweeps_work(value, seeds):
+    assert [config.seed for config in check_sweep([f"seed={value}"])[0]] == seeds
+
+
+def test_glob_chooses_among_the_files_of_a_group():
+    names = [config.norm.name for config in check_sweep(["norm=glob(gbn_*range*)"])[0]]
+    assert names == ["gbn_lower_range", "gbn_range", "gbn_upper_range"]
+    assert sorted(config.seed for config in check_sweep(["seed=shuffle(1,2,3)"])[0]) == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["norm=bn", "norm._target_=os.system"], "norm._target_ belongs to norm=custom, not to bn"),
+        (["norm=bn", "norm/statistic=mean"], "norm.statistic belongs to norm=gbn and its controls"),
+        (["norm=bn", "norm/deviation=std"], "norm.deviation belongs to"),
+        (["norm=bn", "norm.quadrangle=cvar"], "norm.quadrangle belongs to"),
+        (["norm=bn", "norm.kwargs.a=1"], "norm.kwargs belongs to norm=custom"),
+        (["norm=bn", "norm.rescaled=true"], "norm.rescaled belongs to"),
+        (["norm=bn", "norm.samples=64"], "norm.samples belongs to"),
+        (["norm=bn", "norm.without_act=mean"], "changes nothing of bn"),
+        (["norm=bn", "norm.without_act=bn"], "changes nothing of bn"),
+        (["norm=iebn", "norm.without_act=mean"], "changes nothing of iebn"),
+        (["norm=bn", "norm.placement.roles=[stem]"], "norm.placement puts bn"),
+        (["norm=gbn_cvar", "norm.placement.otherwise=none"], "needs norm.placement.roles or pattern"),
+        (["norm=gbn_cvar", "norm.placement.roles=[]"], "norm.placement.roles=[] is not allowed"),
+        (["norm=layer", "norm.momentum=0.2"], "norm.momentum belongs to norms with statistics"),
+        (["norm=none", "norm.eps=0.1"], "norm.eps belongs to"),
+        (["norm=custom", "norm._target_=a.B", "norm.eps=0.1"], "norm.eps belongs to"),
+        (
+            ["norm=bn_matched", "norm.matched_to=mixture", "norm.instance_enhancement=true"],
+            "not to bn_matched with norm.matched_to=mixture",
+        ),
+        (["norm.name=other"], "norm.name follows from the choice of norm"),
+        (["norm={name:other}"], "norm.name follows from the choice of norm"),
+        (["dataset.name=mnist"], "write dataset=..."),
+        (["norm=gbn", "norm.statistic.name=mean"], "write norm/statistic=..."),
+        (
+            ["task=generation", "trainer.evaluation.test_every=2"],
+            "test_every belongs to tasks with a test set",
+        ),
+        (
+            ["task=segmentation", "dataset.augment=none", "dataset.warp.zoom=0.1"],
+            "dataset.warp.zoom belongs to affine warps",
+        ),
+        (["task=segmentation", "dataset.augment=affine", "dataset.warp.sigma=9"], "belongs to elastic warps"),
+    ],
+)
+def test_a_key_that_a_choice_does_not_use_is_an_error(overrides, words):
+    with pytest.raises(ConfigError) as caught:
+        compose(overrides)
+    assert words in str(caught.value)
+
+
+def test_what_a_norm_uses_is_what_its_layers_take():
+    """The schema's table of keys, which needs no torch, and the registry of layers say the same."""
+    from gbn.config.norms import _USED_BY, CONTROLS
+    from gbn.nn.methods import METHODS as REGISTRY
+
+    for name, method in REGISTRY.items():
+        if name in METHODS:
+            used = {key for keys, methods, _ in _USED_BY if name in methods for key in keys}
+            pairs = {key for table in QUADRANGLE_PARAMETERS.values() for key in table} | {
+                "quadrangle",
+                "bias",
+            }
+            if name in CONTROLS:  # what they are matched to holds these
+                pairs |= {"statistic", "deviation", "instance_enhancement", "gate_bias"}
+            assert used - pairs == method.options - pairs, name
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["trainer.evaluation.test_every=1e-12"], "asks for 1e+13 looks at the test set"),
+        (["trainer.epochs=1e300"], "less than or equal to 1000000"),
+        (["trainer.evaluation.points=1000000000"], "less than or equal to 1000000"),
+        (["model=mlp", "model.depth=1000000000"], "less than or equal to 10000"),
+        (
+            ["trainer.threads=0"],
+            "trainer.threads=0 is not allowed: input should be greater than or equal to 1, or 'auto'",
+        ),
+        (
+            ["task=segmentation", "dataset.patients=[1]"],
+            "dataset.patients.0=1 is not allowed: input should be a valid string",
+        ),
+        (["norm=custom", "norm._target_=a.B", "norm.kwargs.a=[1,inf]"], "norm.kwargs.a.1=inf is not allowed"),
+        (["optimizer.lr=0.1,0.2"], "optimizer.lr has several values, a run has one"),
+        (["results_dir=a", "results_dir=b"], "results_dir is given more than once, as a and b"),
+        (["seed=???"], "seed"),
+        (["results_dir=${nosuch}"], "results_dir: Interpolation key 'nosuch' not found"),
+    ],
+)
+def test_what_would_not_end_or_not_be_read_is_named(overrides, words):
+    with pytest.raises(ConfigError) as caught:
+        compose(overrides)
+    assert words in str(caught.value)
+    assert "constrained" not in str(caught.value)
 
 
 def test_an_entry_point_is_a_choice_of_norm(monkeypatch):
