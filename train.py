@@ -25,6 +25,7 @@ from omegaconf import DictConfig
 
 from gbn.config.compose import compose, resolve
 from gbn.config.errors import ConfigError
+from gbn.config.messages import one_line
 from gbn.config.overrides import rewrite
 from gbn.config.places import check_results
 from gbn.config.schema import Config
@@ -127,24 +128,41 @@ def _runs(arguments: argparse.Namespace, overrides: list[Override]) -> tuple[lis
     return configs, impossible
 
 
+def _by_hydra() -> None:
+    """Leave the command line to Hydra.
+
+    Raises:
+        ConfigError: Hydra, or what it was told to load, refuses one of its own keys.
+    """
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # the exception, not a traceback
+    try:
+        job()
+    except Exception as error:
+        raise ConfigError(f"Hydra: {one_line(error)}") from error
+
+
 def main() -> int:
     """Check the command line, train what it asks for, and sum up; the exit status."""
     try:
-        arguments = _arguments()
-        if arguments.shell_completion:
-            job()
-            return 0
-        overrides = rewrite(arguments.overrides)
-        flags = [argument for argument in sys.argv[1:] if argument not in arguments.overrides]
-        sys.argv = [sys.argv[0], *flags, *(one.input_line or "" for one in overrides)]
-        if arguments.help or arguments.hydra_help or arguments.cfg or arguments.info is not None:
-            job()
-            return 0
-        configs, impossible = _runs(arguments, overrides)
-        check_results(configs[0].results_dir)
+        return _main()
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+
+
+def _main() -> int:
+    arguments = _arguments()
+    if arguments.shell_completion:
+        _by_hydra()
+        return 0
+    overrides = rewrite(arguments.overrides)
+    flags = [argument for argument in sys.argv[1:] if argument not in arguments.overrides]
+    sys.argv = [sys.argv[0], *flags, *(one.input_line or "" for one in overrides)]
+    if arguments.help or arguments.hydra_help or arguments.cfg or arguments.info is not None:
+        _by_hydra()
+        return 0
+    configs, impossible = _runs(arguments, overrides)
+    check_results(configs[0].results_dir)
     parallel = arguments.multirun and configs[0].launcher.name == "parallel"
     by_hydra = not parallel and any(one.key_or_group.startswith("hydra") for one in overrides)
     runs = {run_id(config.as_dict(), config.defaults()): config for config in configs}
@@ -152,7 +170,7 @@ def main() -> int:
     journal = Journal.begin(Path(configs[0].results_dir) / "sweeps", total)
     try:
         if by_hydra:
-            job()
+            _by_hydra()
             return journal.close()
         for combination, message in impossible.items():
             journal.record(Outcome(combination, "failed", False, message))

@@ -12,8 +12,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from gbn.config.compose import compose
-from gbn.config.errors import ConfigError
-from tests import command_lines
+from tests import command_lines, schema_keys
 
 ROOT = Path(__file__).resolve().parents[1]
 MANY = 8 * settings().max_examples  # each takes some milliseconds
@@ -123,7 +122,7 @@ def test_a_folder_in_the_home_directory(monkeypatch, tmp_path):
 
 
 def test_no_key_is_left_out():
-    names = {key.name for key in command_lines.all_keys()}
+    names = {key.name for key in schema_keys.all_keys()}
     assert len(names) > 100
     assert {
         "optimizer.bnp.rho",
@@ -132,13 +131,3 @@ def test_no_key_is_left_out():
         "trainer.attack.constant",
         "seed",
     } <= names
-
-
-@pytest.mark.parametrize(
-    "key", command_lines.numbers(), ids=lambda key: " ".join((*key.choices[-1:], key.name))
-)
-def test_every_number_is_finite(key):
-    lists = any("list" in str(one) for one in (key.annotation,))
-    for value in ("inf", "-inf", "nan", "1e400"):
-        with pytest.raises(ConfigError, match=f"{key.name}.*is not allowed"):
-            compose([*key.context, f"{key.name}={f'[{value},{value}]' if lists else value}"])

@@ -40,6 +40,20 @@ def test_functions_under_pythonoptimize(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
+    "arguments",
+    [
+        ("hydra.job_logging.version=3",),
+        ("-m", "hydra.launcher._target_=nosuch"),
+        ("hydra.output_subdir=/proc/x",),
+    ],
+)
+def test_what_hydra_refuses_itself_is_one_line(tmp_path, arguments):
+    line = refused(train(*FAST, *arguments, cwd=tmp_path))
+    assert line.startswith("error: Hydra: ")
+    assert not list(tmp_path.glob("results/runs/*"))
+
+
+@pytest.mark.parametrize(
     ("arguments", "status", "words"),
     [
         (["--cfg", "job"], 0, "batch_size: 128"),

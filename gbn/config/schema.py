@@ -173,6 +173,14 @@ class LauncherConfig(Section):
     name: Literal["local", "parallel"] = "local"
     jobs: Processes | Literal["auto"] = "auto"
 
+    @model_validator(mode="after")
+    def _one_process(self) -> "LauncherConfig":
+        if self.name == "local" and self.jobs not in (1, "auto"):
+            raise ValueError(
+                f"launcher.jobs={self.jobs} belongs to launcher=parallel: launcher=local trains one run after another"
+            )
+        return self
+
 
 ScheduleConfig = ConstantConfig | StepConfig | CosineConfig | OneCycleConfig
 
