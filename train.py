@@ -26,7 +26,7 @@ from omegaconf import DictConfig
 from gbn.config.compose import compose, resolve
 from gbn.config.errors import ConfigError
 from gbn.config.messages import one_line
-from gbn.config.overrides import rewrite
+from gbn.config.overrides import refuse_two_folders, rewrite
 from gbn.config.places import check_results
 from gbn.config.schema import Config
 from gbn.config.sweeps import check_sweep
@@ -155,6 +155,7 @@ def _main() -> int:
     if arguments.shell_completion:
         _by_hydra()
         return 0
+    refuse_two_folders(arguments.overrides)
     overrides = rewrite(arguments.overrides)
     flags = [argument for argument in sys.argv[1:] if argument not in arguments.overrides]
     sys.argv = [sys.argv[0], *flags, *(one.input_line or "" for one in overrides)]

@@ -11,6 +11,7 @@ from typing import Any
 from gbn.config.compose import compose
 from gbn.config.errors import ConfigError
 from gbn.config.outline import FULL, Outline, outline, scales
+from gbn.config.overrides import refuse_two_folders
 from gbn.config.schema import Config
 from gbn.store.identity import run_id
 from gbn.store.measures import DEFAULT
@@ -93,6 +94,7 @@ def load_grid(
         ConfigError: no such file, an unknown key or scale, or a run whose configuration is refused.
     """
     of = outline(path, scale)
+    refuse_two_folders(extra)
     cells = [
         _cell(setting, label, [*shared, *own, *of.cells.get(setting, {}).get(label, ()), *extra], of.seeds)
         for setting, shared in of.settings.items()

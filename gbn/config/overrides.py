@@ -65,8 +65,8 @@ def rewrite(overrides: Sequence[str]) -> list[Override]:
     schema knows what is allowed.
 
     Raises:
-        ConfigError: a malformed override, an unknown group, choice or top-level key, a results_dir given twice,
-            values that cannot be listed.
+        ConfigError: a malformed override, an unknown group, choice or top-level key, values that cannot be
+            listed.
     """
     overrides = _with_foreign(with_implied(overrides), groups()["norm"])
     # Only norm=gbn lists a statistic and a deviation; a control that is given them needs them added.
@@ -74,10 +74,14 @@ def rewrite(overrides: Sequence[str]) -> list[Override]:
     result = [_rewritten(text, adds_functionals) for text in overrides]
     for one in result:
         _check_names(one, custom="norm=custom" in overrides)
-    folders = {str(one.value()): None for one in result if one.key_or_group == "results_dir"}
+    return result
+
+
+def refuse_two_folders(overrides: Sequence[str]) -> None:
+    """Raise ConfigError where a person's overrides, or a person and an option, name two folders of results."""
+    folders = {str(one.value()): None for one in rewrite(overrides) if one.key_or_group == "results_dir"}
     if len(folders) > 1:
         raise ConfigError(f"results_dir is given more than once, as {' and '.join(folders)}: give it once")
-    return result
 
 
 def values(one: Override) -> list[str]:

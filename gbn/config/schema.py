@@ -199,7 +199,7 @@ class Config(Section):
     launcher: LauncherConfig = LauncherConfig()
     seed: Seed = 0
     results_dir: Text = "results"
-    experiment: Text | None = None
+    experiment: str | None = None
 
     @model_validator(mode="after")
     def _possible(self, info: ValidationInfo) -> "Config":

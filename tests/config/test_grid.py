@@ -82,6 +82,12 @@ def test_two_experiments_that_name_the_same_run_share_it(write):
     assert one.run_ids() == other.run_ids()
 
 
+def test_a_folder_of_results_is_named_once(write):
+    with pytest.raises(ConfigError, match="results_dir is given more than once, as x and y: give it once"):
+        load_grid(write(), extra=["results_dir=x", "tracker=none", "results_dir=y"])
+    assert load_grid(write(), extra=["results_dir=a,b (1)"]).cells[0].config["results_dir"] == "a,b (1)"
+
+
 @pytest.mark.parametrize(
     ("old", "new", "words"),
     [

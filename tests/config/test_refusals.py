@@ -115,7 +115,6 @@ def test_what_a_norm_uses_is_what_its_layers_take():
         ),
         (["norm=custom", "norm._target_=a.B", "norm.kwargs.a=[1,inf]"], "norm.kwargs.a.1=inf is not allowed"),
         (["optimizer.lr=0.1,0.2"], "optimizer.lr has several values, a run has one"),
-        (["results_dir=a", "results_dir=b"], "results_dir is given more than once, as a and b"),
         (["seed=???"], "seed"),
         (["results_dir=${nosuch}"], "results_dir: Interpolation key 'nosuch' not found"),
     ],
