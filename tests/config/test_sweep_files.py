@@ -3,9 +3,13 @@
 import os
 
 import pytest
+import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from gbn.config.errors import ConfigError
 from gbn.config.grid import load_grid, outline
+from gbn.config.sweep_file import SweepFile
 
 WHOLE = """
 title: a test
@@ -178,3 +182,35 @@ def test_targets_may_be_written_without_a_point(tmp_path):
     text = WHOLE.replace("targets: {small: [0.5]}", "measure: kid_inception\ntargets: [5e-3, 4e-3]")
     (tmp_path / "sweep.yaml").write_text(text)
     assert outline(tmp_path).targets["small"] == [0.005, 0.004]
+
+
+_ANYTHING = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.sampled_from(["bn", "small", "norm=bn", "", "1e-3"]),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["bn", "small", "rule", 1, None, True]), inner, max_size=3)
+    ),
+    max_leaves=6,
+)
+
+
+@settings(
+    max_examples=12 * settings().max_examples, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(key=st.sampled_from(sorted(SweepFile.model_fields)), value=_ANYTHING, scaled=st.booleans())
+def test_any_value_is_taken_or_refused(tmp_path, key, value, scaled):
+    content = yaml.safe_load(WHOLE)
+    (content["scales"]["short"] if scaled else content)[key] = value
+    (tmp_path / "sweep.yaml").write_text(yaml.safe_dump(content))
+    for scale in (None, "short"):
+        message = str(tmp_path)
+        try:
+            outline(tmp_path, scale)
+        except ConfigError as error:
+            message = str(error)
+        assert len(message.splitlines()) == 1
+        assert str(tmp_path) in message
