@@ -182,7 +182,7 @@ def _scaled(given: Mapping[str, Any], scale: str | None, file: Path) -> dict[str
             result[key] = {choice: known[choice] for choice in value}
         else:
             result[key] = value
-    if "arms" in presets[scale]:
+    if presets[scale].get("arms"):
         kept = result.get("controls", [])
         if isinstance(kept, Mapping):
             result["controls"] = {

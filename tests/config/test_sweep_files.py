@@ -151,6 +151,7 @@ def test_a_key_that_is_wrong(refusal, key, value, words):
         ("settings: [smal]", "unknown setting in scale short of FILE: 'smal' (did you mean 'small'?)"),
         ("arms: [bn, cvr]", "unknown arm in scale short of FILE: 'cvr' (did you mean 'cvar'?)"),
         ("arms: [cvar]", "unknown reference in FILE: 'bn'"),
+        ("arms: null", "FILE: arms=None is not allowed"),
         ("targets: [half]", "scales.short.targets.0='half'"),
     ],
 )
