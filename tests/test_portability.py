@@ -21,6 +21,7 @@ ABSENT = (
     "killpg",
     "setsid",
     "wait4",
+    "posix_fadvise",
 )
 
 WITHOUT_POSIX = f"""
@@ -54,7 +55,7 @@ sys.modules["msvcrt"] = types.SimpleNamespace(LK_NBLCK=2, LK_UNLCK=0, locking=lo
 import gbn
 
 for module in pkgutil.walk_packages(gbn.__path__, "gbn."):
-    if not module.name.startswith(("gbn.kernels.gpu", "gbn.figures")):
+    if not module.name.startswith(("gbn.kernels.triton", "gbn.figures")):
         __import__(module.name)
 from gbn.config.compose import compose
 from gbn.engine.run import run

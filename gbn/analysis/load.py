@@ -22,6 +22,7 @@ from gbn.analysis.columnar.ingest import list_runs
 from gbn.analysis.derive import derive_plan
 from gbn.analysis.notes import absences, mixtures, stand_ins
 from gbn.analysis.plan import Entry, GridLike, Plan, plan_of_grid
+from gbn.analysis.same_data import data_notes
 from gbn.store import measures
 from gbn.store.records import DONE
 
@@ -126,7 +127,7 @@ def load_grid_runs(
 
     Raises:
         NothingFound: no run of the grid is finished there.
-        StoreError: a damaged file.
+        StoreError: a damaged file; or runs that were trained on different data, which nobody allowed.
         ValueError: an unknown measure, or targets outside its range.
     """
     plan = plan_of_grid(grid)
@@ -154,6 +155,7 @@ def load_any(
 
     Raises:
         NothingFound: a pattern that fits no run, or no finished run at all.
+        StoreError: a damaged file; or runs that were trained on different data, which nobody allowed.
         ValueError: no arm to compare with (see :func:`gbn.analysis.derive.derive_plan`), an unknown measure, or
             targets outside its range.
     """
@@ -210,7 +212,7 @@ def _load(plan: Plan, cache: Cache, source: Source) -> Runs:
         raise NothingFound(_nothing(plan, cache, source, statuses))
     rows = [_row(entry, chosen.get(entry), statuses.get(entry.run_id, "missing")) for entry in plan.entries]
     runs = pd.DataFrame(rows, columns=RUN_COLUMNS)
-    notes += absences(runs) + mixtures(plan, runs)
+    notes += absences(runs) + mixtures(plan, runs) + data_notes(plan, chosen)
     points = Curves({(entry.setting, entry.arm, entry.seed): row for entry, row in chosen.items()})
     notes += stand_ins(plan, points)
     return Runs(plan, runs, points, source, notes, cache.store.results_dir)

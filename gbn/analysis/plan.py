@@ -93,6 +93,7 @@ class Plan:
         notes: what a reader must know about how the plan was made.
         measure: the key of the curve that targets are measured on, unless another is asked for.
         methods: arm -> its ``norm.method``, where it is known.
+        changed_data_allowed: whether its runs may have been trained on different data (``dataset.allow_changed``).
     """
 
     name: str
@@ -105,6 +106,7 @@ class Plan:
     notes: tuple[str, ...] = ()
     measure: str = measures.DEFAULT
     methods: Mapping[str, str] = field(default_factory=dict)
+    changed_data_allowed: bool = False
 
     @cached_property
     def _present(self) -> dict[str, dict[str, None]]:
@@ -182,4 +184,5 @@ def plan_of_grid(grid: GridLike) -> Plan:
         selection={"experiment": f"experiments/{grid.name}", "scale": grid.scale},
         measure=grid.measure,
         methods={cell.label: cell.config["norm"]["method"] for cell in grid.cells},
+        changed_data_allowed=any(cell.config["dataset"].get("allow_changed") for cell in grid.cells),
     )

@@ -1,5 +1,6 @@
 """What an experiment leaves: tables, figures, a summary in the terminal, and its place beside the archive."""
 
+import itertools
 from pathlib import Path
 
 import pandas as pd
@@ -11,6 +12,7 @@ from gbn.analysis.plan import GridLike, plan_of_grid
 from gbn.analysis.sections import Section, summary
 from gbn.store.archive import Archive, contradiction
 from gbn.store.records import RunStore
+from gbn.store.trained_on import differ, digests
 
 
 def write_results(
@@ -141,7 +143,7 @@ def _speedup(comparison: Comparison, setting: str, arm: str, target: float) -> s
 
 def _agreement(grid: GridLike, results_dir: str | Path) -> str:
     """How many runs of both are equal number by number."""
-    store, shared, equal = RunStore(results_dir), 0, 0
+    store, shared, equal, changed = RunStore(results_dir), 0, 0, 0
     archived: dict[str, list] = {}
     for record in Archive(results_dir):
         archived.setdefault(record.run_id, []).append(record)
@@ -151,8 +153,11 @@ def _agreement(grid: GridLike, results_dir: str | Path) -> str:
             shared += 1
             ours = store.load(entry.run_id)
             equal += any(contradiction(other, ours) is None for other in others)
+            pairs = itertools.product(digests(ours.provenance), digests(others[0].provenance))
+            changed += any(differ(*pair) for pair in pairs)
+    text = f"{changed} of them were trained on other data than the archived ones. " if changed else ""
     return (
-        f"{shared} runs are on both sides, {equal} of them equal in every number. Elsewhere rounding differs "
+        f"{shared} runs are on both sides, {equal} of them equal in every number. {text}Elsewhere rounding differs "
         "(another processor, version or number of threads): then means and intervals are what to compare."
     )
 

@@ -31,12 +31,17 @@ _PER_IMAGE = (
 
 
 class DatasetConfig(Section):
-    """A data set, the validation images cut from its training part, and the augmentation of batches."""
+    """A data set, the validation images cut from its training part, and the augmentation of batches.
+
+    `allow_changed` trains although the files are not those that earlier updates, or runs to compare with, were
+    trained on (:mod:`gbn.store.trained_on`).
+    """
 
     name: DatasetName
     revision: Count
     root: Text | None = None
     download: bool = True
+    allow_changed: bool = False
     validation: Count
     subset: Count | None = None
     augment: Literal["none", "flip", "crop", "crop_flip"] = "none"

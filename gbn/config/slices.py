@@ -25,10 +25,11 @@ class WarpConfig(Section):
 
 
 class SlicesConfig(Section):
-    """What all sets of slices share."""
+    """What all sets of slices share; `allow_changed` as in :class:`gbn.config.schema.DatasetConfig`."""
 
     revision: Count
     root: Text | None = None
+    allow_changed: bool = False
     structures: Literal["cavity", "epicardium", "both"] = "both"
     side: Pixels = 96
     window: Pixels | Literal["whole"] | None = None

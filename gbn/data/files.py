@@ -120,7 +120,7 @@ def wrong_files(folder: Path, expected: dict[str, str]) -> list[str]:
 
 
 def digest_of(checksums: dict[str, str]) -> str:
-    """One identifier for a set of files with their checksums."""
+    """One identifier for a set of files with the checksums of what they hold (of published ones: once verified)."""
     lines = "".join(f"{name} {checksum}\n" for name, checksum in sorted(checksums.items()))
     return hashlib.sha256(lines.encode()).hexdigest()
 

@@ -1,5 +1,7 @@
 """What a set for segmentation is here: slices, masks of structures and whose they are, split by patient."""
 
+import hashlib
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -56,7 +58,7 @@ class SegmentationSet:
         val: what curves and choices are made on.
         test: seen at the end.
         unit: of distances: "mm", or "px" (pixels of the stored images) where no spacing is known.
-        digest: identifies what it was read from (hexadecimal).
+        digest: identifies what it was read from, parts included (:mod:`gbn.store.trained_on`).
     """
 
     name: str
@@ -127,7 +129,7 @@ def segmentation_set(
         pictures: all slices; those of patients that no part names are left out.
         split: patients of each part.
         unit: of the pixels' sizes.
-        digest: identifies what it was read from.
+        digest: identifies the content of the files; that of the set says which part each patient is in as well.
 
     Raises:
         DataError: a part without patients, a patient named twice, a patient without slices, a part whose slices
@@ -161,6 +163,8 @@ def segmentation_set(
                 raise DataError(
                     f"{name}: no slice of the {part} part shows the {structure}: nothing to learn or score"
                 )
+    of_parts = json.dumps([digest, *(sorted(split[part]) for part in PARTS)])
+    digest = f"2:{hashlib.sha256(of_parts.encode()).hexdigest()}"
     return SegmentationSet(
         name, structures, patients, parts["train"], parts["val"], parts["test"], unit, digest
     )

@@ -166,7 +166,9 @@ def _patient(
         plane, spacing = read_slice(path)
         drawn = np.stack([filled(read_contour(file, *plane.shape), *plane.shape) for file in files])
         _check_nested(files, drawn)
-        content.update(f"{patient} {number} {spacing}".encode() + plane.tobytes() + drawn.tobytes())
+        content.update(
+            f"{patient} {number} {spacing} {plane.shape}".encode() + plane.tobytes() + drawn.tobytes()
+        )
         planes.append(plane)
         masks.append(drawn)
         spacings.append(spacing)

@@ -1,5 +1,6 @@
 """The parts of a run from its configuration: network, batches, evaluation."""
 
+import hashlib
 import math
 from collections.abc import Callable
 from typing import Any
@@ -25,7 +26,7 @@ from gbn.tasks import Classification, Generation, Segmentation
 from gbn.tasks.features import feature_network
 from gbn.tasks.generation import MEAN, STD
 
-__all__ = ["build_data", "build_model", "load_data", "load_slices"]
+__all__ = ["build_data", "build_model", "data_digest", "load_data", "load_slices"]
 
 
 def build_model(config: Config, images: ImageSet | SegmentationSet) -> nn.Module:
@@ -166,6 +167,19 @@ def load_data(config: Config) -> Any:
     if isinstance(chosen, DatasetConfig):
         return load(chosen.name, chosen.root, chosen.download)
     return load_slices(chosen)
+
+
+def data_digest(config: Config, images: ImageSet | SegmentationSet) -> str:
+    """What identifies the content of all files that a run is trained and tested on (:mod:`gbn.store.trained_on`).
+
+    Raises:
+        DataError: the data set of an attack is missing or broken.
+    """
+    attack = config.trainer.attack.dataset
+    if attack is None or not isinstance(config.dataset, DatasetConfig):
+        return images.digest
+    foreign = load(attack, config.dataset.root, config.dataset.download).digest
+    return f"2:{hashlib.sha256(f'{images.digest} {foreign}'.encode()).hexdigest()}"
 
 
 def load_slices(options: SlicesConfig) -> SegmentationSet:

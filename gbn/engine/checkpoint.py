@@ -2,48 +2,217 @@
 
 Random streams are derived from (seed, purpose, step) and the learning rate from the step, so the state is small:
 model, optimizer, gradient scaler, the step, the training clock, and the sums since the curve's last point.
+
+A file is torch's own archive followed by its SHA-256: written in one pass without a second copy in memory, and still
+what ``torch.load`` reads. (The archive's own CRCs are no help: torch does not compare them, and they leave its
+directory out.) The checkpoint before the newest one is kept beside it until the run is done, so that a damaged file
+costs the updates in between and not the run.
 """
 
+import hashlib
+import io
+import math
 import os
 import pickle
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
+from torch import Tensor
 
-from gbn.store.files import replace
+from gbn.store.files import StoreError, replace, sync_folder
+
+#: What stands between the archive and its digest.
+_MARK = b"\ngbn checkpoint 1\n"
+_END = len(_MARK) + hashlib.sha256().digest_size
 
 
-class CheckpointError(Exception):
+class CheckpointError(StoreError):
     """A checkpoint that cannot be used; the message is one line that says what to do."""
 
 
+class DamagedError(CheckpointError):
+    """A checkpoint that is not what was written."""
+
+
+def previous_of(path: Path) -> Path:
+    """Where the checkpoint before the one at `path` is kept."""
+    return path.with_name(f"{path.stem}.previous{path.suffix}")
+
+
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
-    """Write atomically: a kill at any moment leaves the previous checkpoint or the new one, never half a file."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    """Write a checkpoint, read it back, and only then put it in the place of the one at `path`, which is kept.
+
+    A kill at any moment leaves at least one whole checkpoint, at `path` or at :func:`previous_of` it.
+
+    Raises:
+        OSError: it cannot be written (a full disk), or what is read back is not what was written; the checkpoints on
+            disk are as they were.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with open(temporary, "wb") as file:
-            torch.save(state, file)
+            sink = _Hashed(file)
+            try:
+                torch.save(state, sink)  # type: ignore[arg-type]  # it writes from the start to the end
+            except RuntimeError as error:  # torch's words for a file that takes no more
+                raise sink.failure or error from None
+            file.write(_MARK + sink.sha256.digest())
             file.flush()
             os.fsync(file.fileno())
+        _read_back(temporary, sink.sha256.digest())
+        if path.exists():
+            replace(path, previous_of(path))
         replace(temporary, path)
+        sync_folder(path.parent)
+    except OSError as error:
+        if error.errno is not None and error.filename is None:
+            error.filename = str(path)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def load_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:
+class _Hashed:
+    """A file that is written from start to end, and the digest of what went into it."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.file, self.sha256 = file, hashlib.sha256()
+        self.failure: OSError | None = None
+
+    def write(self, content: bytes) -> int:
+        try:
+            self.file.write(content)
+        except OSError as error:
+            self.failure = error
+            raise
+        self.sha256.update(content)
+        return len(content)
+
+    def flush(self) -> None:
+        self.file.flush()
+
+
+def _read_back(path: Path, digest: bytes) -> None:
+    with open(path, "rb") as file:
+        if hasattr(os, "posix_fadvise"):  # from the disk, not from the memory it was written from
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        written, left = hashlib.sha256(), os.fstat(file.fileno()).st_size - _END
+        while left > 0 and (part := file.read(min(left, 1 << 20))):
+            written.update(part)
+            left -= len(part)
+        if written.digest() != digest or file.read() != _MARK + digest:
+            raise OSError(f"{path} does not read back as it was written: check the disk")
+
+
+def load_checkpoint(path: Path, device: torch.device, run_id: str | None = None) -> dict[str, Any]:
     """Read a checkpoint (tensors and plain containers only: nothing in the file is executed).
 
+    Args:
+        path: of the file.
+        device: where tensors are loaded.
+        run_id: whose checkpoint it has to be; None: anybody's.
+
     Raises:
-        CheckpointError: the file is damaged.
+        DamagedError: the file is not what was written, or cannot be read.
+        CheckpointError: it is whole and no checkpoint of a run, or another run's.
     """
     try:
-        state = torch.load(path, map_location=device, weights_only=True)
+        content = path.read_bytes()
+    except OSError as error:
+        raise DamagedError(f"{path} cannot be read ({error.strerror}): {_anew(path)}") from error
+    end = content[-_END:]
+    if not end.startswith(_MARK):
+        raise DamagedError(
+            f"{path} has no digest at its end (it is damaged or cut, or of an earlier version of gbn): {_anew(path)}"
+        )
+    if hashlib.sha256(memoryview(content)[:-_END]).digest() != end[len(_MARK) :]:
+        raise DamagedError(f"{path} is damaged (its content does not fit its digest): {_anew(path)}")
+    try:
+        state = torch.load(io.BytesIO(content), map_location=device, weights_only=True)
     except (RuntimeError, pickle.UnpicklingError, EOFError, KeyError, ValueError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise CheckpointError(
-            f"{path} is damaged ({reason}): remove the folder to start this run anew"
-        ) from error
+        raise CheckpointError(f"{path} is no checkpoint of a run ({reason}): {_anew(path)}") from error
     if not isinstance(state, dict) or "step" not in state:
-        raise CheckpointError(f"{path} is no checkpoint of a run: remove the folder to start this run anew")
+        raise CheckpointError(f"{path} is no checkpoint of a run: {_anew(path)}")
+    owner = state.get("run_id")
+    if run_id not in (None, owner):
+        raise CheckpointError(
+            f"{path} belongs to {owner or 'no run'}, not to {run_id}: put it where it came from, or {_anew(path)}"
+        )
     return state
+
+
+def take_up(
+    path: Path, device: torch.device, run_id: str, total: int, points: int
+) -> tuple[dict[str, Any] | None, str | None]:
+    """The state that a run goes on from, and one line on what is wrong with its files.
+
+    Where the newest checkpoint is damaged or missing, the one before it takes its place, also on disk.
+
+    Args:
+        path: of the newest checkpoint.
+        device: where tensors are loaded.
+        run_id: whose checkpoint it has to be.
+        total: updates of the whole run.
+        points: of the curve on disk.
+
+    Returns:
+        The state, None where there is no checkpoint; and the line, None where nothing is wrong.
+
+    Raises:
+        CheckpointError: every checkpoint is damaged; or one belongs to another run or counts what cannot be.
+    """
+    previous = previous_of(path)
+    if not path.exists() and not previous.exists():
+        return None, None
+    try:
+        return _checked(load_checkpoint(path, device, run_id), path, total, points), None
+    except DamagedError as error:
+        if not previous.exists():
+            raise
+        try:
+            state = _checked(load_checkpoint(previous, device, run_id), previous, total, points)
+        except DamagedError:
+            raise DamagedError(f"{path} and {previous.name} are both damaged: {_anew(path)}") from error
+        what = str(error).removesuffix(f": {_anew(path)}") if path.exists() else f"{path} is missing"
+    replace(previous, path)
+    return state, f"{what}: goes on from the checkpoint before it, at update {state['step']}"
+
+
+def forget_previous(path: Path) -> None:
+    """Remove the checkpoint before the one at `path`: the run is done, and nothing goes on from there."""
+    previous_of(path).unlink(missing_ok=True)
+
+
+def _anew(path: Path) -> str:
+    return f"remove the folder {path.parent} to train this run anew"
+
+
+def _checked(state: dict[str, Any], path: Path, total: int, points: int) -> dict[str, Any]:
+    step, counted, seconds, diverged_at = (
+        state.get(name) for name in ("step", "points", "seconds", "diverged_at")
+    )
+    possible = {
+        f"step={step!r}, allowed are 0 to {total}": _is_within(step, total),
+        f"points={counted!r}, the curve has {points}": _is_within(counted, points),
+        f"seconds={seconds!r}": _is_duration(seconds),
+        f"diverged_at={diverged_at!r}": _is_update(diverged_at, total),
+    }
+    for problem, holds in possible.items():
+        if not holds:
+            raise CheckpointError(f"{path} counts what cannot be ({problem}): {_anew(path)}")
+    return state
+
+
+def _is_within(value: Any, most: int) -> bool:
+    return type(value) is int and 0 <= value <= most
+
+
+def _is_duration(value: Any) -> bool:
+    return type(value) is float and math.isfinite(value) and value >= 0
+
+
+def _is_update(value: Any, total: int) -> bool:
+    whole = isinstance(value, Tensor) and value.dtype == torch.int64 and value.dim() == 0
+    return whole and -1 <= int(value) <= total

@@ -48,8 +48,7 @@ class Journal:
         finally:
             os.close(descriptor)
         if self.total == 1:
-            if outcome.status not in ("failed", "locked"):  # the end says those
-                print(f"{outcome.run_id}: {outcome.message}", flush=True)
+            print(f"{outcome.run_id}: {outcome.message}", flush=True)
             return
         done = len(self.outcomes())
         passed = time.time() - self.began

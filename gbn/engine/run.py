@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gbn.config.schema import Config
-from gbn.store import measures
+from gbn.store import measures, trained_on
 from gbn.store.files import StoreError
 from gbn.store.identity import identity, run_id_of
 from gbn.store.locks import LockedError
@@ -152,6 +152,7 @@ def _train(
     stop: Callable[[], bool],
     jobs: int,
 ) -> str:
+    from gbn.engine.checkpoint import forget_previous
     from gbn.engine.tracking import Tracker
 
     tracker = Tracker(
@@ -159,9 +160,10 @@ def _train(
     )
     failed, summary = True, None
     try:
-        status, summary = _tracked(config, writer, tracker, stop, jobs)
+        status, summary = _tracked(config, kept, writer, tracker, stop, jobs)
         if summary is not None:
             summary = {"run_id": writer.run_id, "config": complete, "identity": kept} | summary
+            forget_previous(writer.checkpoint_path)
             writer.write_summary(summary)
         failed = False
         return status
@@ -170,7 +172,12 @@ def _train(
 
 
 def _tracked(
-    config: Config, writer: RunWriter, tracker: "Tracker", stop: Callable[[], bool], jobs: int
+    config: Config,
+    kept: dict[str, Any],
+    writer: RunWriter,
+    tracker: "Tracker",
+    stop: Callable[[], bool],
+    jobs: int,
 ) -> tuple[str, dict[str, Any] | None]:
     """Train; the status, and what the summary says of the training (None when it was interrupted)."""
     began = time.monotonic()
@@ -179,7 +186,7 @@ def _tracked(
 
     imported = time.monotonic() - began
     from gbn import kernels
-    from gbn.engine.build import build_data, build_model, load_data
+    from gbn.engine.build import build_data, build_model, data_digest, load_data
     from gbn.engine.clock import Neighbours, clock_of
     from gbn.engine.progress import make_progress
     from gbn.engine.provenance import provenance
@@ -195,11 +202,17 @@ def _tracked(
         model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     loader, evaluator, task = build_data(config, images, device)
     trainer = Trainer(config, model, loader, evaluator, task, writer, tracker, device, stop)
-    start = _start_of(writer, device)
-    segment = provenance(
-        device, start=start, kernels=kernels.selected(device.type), data_digest=images.digest
-    )
+    damage = trainer.resume()
+    if damage:
+        print(f"{writer.run_id}: {damage}", file=sys.stderr, flush=True)
+    start, digest = trainer.step, data_digest(config, images)
+    if not config.dataset.allow_changed:
+        trained_on.check_resumed(writer.folder, writer.provenance(), start, digest)
+    segment = provenance(device, start=start, kernels=kernels.selected(device.type), data_digest=digest)
+    segment |= {"checkpoint": damage} if damage else {}
     writer.add_provenance(segment)
+    if not config.dataset.allow_changed:
+        trained_on.check_first(writer.store, writer.run_id, kept, digest)
     neighbours = Neighbours()
     try:
         ending: str = trainer.train(
@@ -256,14 +269,6 @@ def _startup(first_update_at: float | None, import_torch: float) -> dict[str, fl
     if started is None or first_update_at is None:
         return None
     return {"to_first_update": first_update_at - started, "import_torch": import_torch}
-
-
-def _start_of(writer: RunWriter, device: "torch.device") -> int:
-    from gbn.engine.checkpoint import load_checkpoint
-
-    if not writer.checkpoint_path.exists():
-        return 0
-    return int(load_checkpoint(writer.checkpoint_path, device)["step"])
 
 
 def choose_device(wanted: str) -> "torch.device":

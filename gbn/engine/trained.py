@@ -10,10 +10,11 @@ import torch
 from torch import nn
 
 from gbn.config.schema import Config
-from gbn.engine.build import build_data, build_model, load_data
+from gbn.engine.build import build_data, build_model, data_digest, load_data
 from gbn.engine.checkpoint import load_checkpoint
 from gbn.store.files import StoreError
 from gbn.store.records import CHECKPOINT, RunStore
+from gbn.store.trained_on import check_resumed
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,7 +38,7 @@ def trained(store: RunStore, run_id: str, device: torch.device | str = "cpu") ->
     """Take up a finished run.
 
     Raises:
-        StoreError: the run did not finish here, or its weights are gone.
+        StoreError: the run did not finish here, its weights are gone, damaged or another run's, or its data changed.
         DataError: its data set is missing or broken.
     """
     device = torch.device(device)
@@ -49,7 +50,10 @@ def trained(store: RunStore, run_id: str, device: torch.device | str = "cpu") ->
         )
     config = Config.model_validate(record.config)
     data = load_data(config)
+    if not config.dataset.allow_changed:
+        end = (record.summary or {})["updates"]
+        check_resumed(path.parent, record.provenance, end, data_digest(config, data))
     model = build_model(config, data).to(device)
-    model.load_state_dict(load_checkpoint(path, device)["model"])
+    model.load_state_dict(load_checkpoint(path, device, run_id)["model"])
     _, evaluator, _ = build_data(config, data, device)
     return Trained(run_id, model.eval(), data, evaluator)

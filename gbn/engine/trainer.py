@@ -10,7 +10,7 @@ from torch import nn
 from gbn.config.schema import Config
 from gbn.data import TrainLoader
 from gbn.engine.adversarial import Adversarial
-from gbn.engine.checkpoint import load_checkpoint, save_checkpoint
+from gbn.engine.checkpoint import CheckpointError, save_checkpoint, take_up
 from gbn.engine.evaluation import Evaluator, evaluation_grid, test_points
 from gbn.engine.generated import GenerationEvaluator
 from gbn.engine.progress import Progress, Quiet
@@ -19,7 +19,7 @@ from gbn.engine.segmented import SegmentationEvaluator
 from gbn.engine.tracking import Tracker
 from gbn.engine.updates import Supervised, Updates
 from gbn.store.files import write_bytes_atomically
-from gbn.store.records import RunWriter
+from gbn.store.records import LAYERS, METRICS, RunWriter
 from gbn.tasks import Classification, Generation, Segmentation
 
 Ending = Literal["finished", "diverged", "interrupted"]
@@ -73,6 +73,7 @@ class Trainer:
         self.record_at = {*recording_grid(geometric, record.points)} if record.layers else set()
         self.pictures_at = {*recording_grid(geometric, record.pictures)} if record.pictures else set()
         self.step, self.points, self.seconds = 0, 0, 0.0
+        self._resumed = False
         self.first_update_at: float | None = None  # of this process, by the wall clock
         self.diverged_at = torch.full((), -1, dtype=torch.int64, device=device)
 
@@ -88,7 +89,9 @@ class Trainer:
 
     def train(self, make_progress: Callable[[int, int], Progress] = lambda start, total: Quiet()) -> Ending:
         """Run to the end, to divergence, or until `stop` says so."""
-        self._resume()
+        if not self._resumed:
+            self.resume()
+        self._resumed = False
         progress = make_progress(self.step, self.total)
         self.model.train()
         saved_at = time.monotonic()
@@ -189,21 +192,42 @@ class Trainer:
 
     def _save(self) -> None:
         state = {
+            "run_id": self.writer.run_id,
             "step": self.step,
             "points": self.points,
+            "curve": self.writer.sync(self.points),  # first: a checkpoint never counts what may yet be lost
             "seconds": self.seconds,
             **self.updates.state_dict(),
             "diverged_at": self.diverged_at,
         }
         save_checkpoint(self.writer.checkpoint_path, state)
 
-    def _resume(self) -> None:
-        """Take up the checkpoint, and drop the points that were recorded after it."""
-        if not self.writer.checkpoint_path.exists():
+    def resume(self) -> str | None:
+        """Take up the checkpoint, if there is one, and drop the points that were recorded after it.
+
+        Returns:
+            One line on a checkpoint that is damaged, where the one before it was taken up; None where all is well.
+
+        Raises:
+            CheckpointError: the checkpoint is damaged, another run's, or does not fit the curve or the network.
+        """
+        path = self.writer.checkpoint_path
+        state, said = take_up(path, self.device, self.writer.run_id, self.total, len(self.writer.curve()))
+        self._resumed = True
+        if state is None:
             self.writer.truncate(0)
-            return
-        state = load_checkpoint(self.writer.checkpoint_path, self.device)
-        self.updates.load_state_dict(state)
+            return None
+        anew = f"remove the folder {path.parent} to train this run anew"
+        if state.get("curve") != self.writer.digest(state["points"]):
+            raise CheckpointError(
+                f"{path} was written beside another curve than that of {METRICS} (or {LAYERS}): {anew}"
+            )
+        try:
+            self.updates.load_state_dict(state)
+        except (RuntimeError, LookupError, TypeError, ValueError, AttributeError) as error:
+            reason = " ".join(str(error).split())
+            raise CheckpointError(f"{path} does not fit this run's network ({reason}): {anew}") from error
         for name in ("step", "points", "seconds", "diverged_at"):
             setattr(self, name, state[name])
         self.writer.truncate(self.points)
+        return said

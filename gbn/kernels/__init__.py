@@ -2,8 +2,9 @@
 
 Layers call :func:`normalize` and :func:`normalize_with` and know nothing of implementations:
 
-* ``numba`` (:mod:`gbn.kernels.cpu`): fused, for CPU tensors in float32, bfloat16 and float16;
-* ``triton`` (:mod:`gbn.kernels.gpu`): fused, for CUDA tensors in the same dtypes;
+* ``numba`` (:mod:`gbn.kernels.numba`): fused, for CPU tensors in float32, bfloat16 and float16;
+* ``triton`` (:mod:`gbn.kernels.triton`): fused, for CUDA tensors in the same dtypes, and pairs of the mean, std,
+  superquantiles and order statistics;
 * ``reference`` (:mod:`gbn.kernels.reference`): eager torch, the formulas of the paper written out; serves
   everything else (float64, statistics of one's own, machines without numba or Triton), and is what the fused
   ones are tested against.
@@ -31,11 +32,11 @@ from collections.abc import Iterator
 
 from torch import Tensor
 
-from gbn.kernels import fused, gated, reference
+from gbn.kernels import autograd, reference
 from gbn.kernels.activation import ACTIVATIONS, activate
 from gbn.kernels.checks import check_batch, check_not_empty
 from gbn.kernels.gate import Gate
-from gbn.kernels.plan import is_common, lowers
+from gbn.kernels.plan import lowers
 from gbn.risk.base import Deviation, Statistic
 
 __all__ = [
@@ -86,16 +87,16 @@ def selected(device: str = "cpu") -> str:
 
     Where some kernels could not be compiled (:func:`failures`), "numba then reference".
     """
-    if _choice == "auto" and fused.backend(device) is not None:
+    if _choice == "auto" and autograd.backend(device) is not None:
         return f"{_NAMES[device]} then reference" if device == "cpu" and failures() else _NAMES[device]
     return "reference"
 
 
 def failures() -> list[str]:
     """Why kernels for the CPU that were asked for could not be compiled in this process; empty where all could."""
-    if fused.backend("cpu") is None:
+    if autograd.backend("cpu") is None:
         return []
-    from gbn.kernels.cpu.objects import failures
+    from gbn.kernels.numba.objects import failures
 
     return failures()
 
@@ -106,8 +107,8 @@ def implementation(x: Tensor, statistic: Statistic, deviation: Deviation, gate: 
     The first call for a kind of tensor waits until its kernels are compiled.
     """
     if _choice == "auto" and lowers(statistic, deviation):
-        found, common = fused.backend(x.device.type), is_common(statistic, deviation)
-        if found is not None and found.serves(x) and found.ready(x, gate is not None, common):
+        found = autograd.backend(x.device.type)
+        if found is not None and found.serves(x) and found.ready(x, gate is not None, statistic, deviation):
             return _NAMES[x.device.type]
     return "reference"
 
@@ -149,9 +150,7 @@ def normalize(
     check_batch(x, weight=weight, bias=bias, gate_weight=gate_weight, gate_bias=gate_bias)
     check_not_empty(x)
     if implementation(x, statistic, deviation, gate) != "reference":
-        if gate is not None:
-            return gated.normalize(x, weight, bias, statistic, deviation, eps, act, gate)
-        return fused.normalize(x, weight, bias, statistic, deviation, eps, act)
+        return autograd.normalize(x, weight, bias, statistic, deviation, eps, act, gate)
     return reference.normalize(x, weight, bias, statistic, deviation, eps, act, gate)
 
 

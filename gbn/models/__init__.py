@@ -1,4 +1,4 @@
-"""Networks that take ``norm_layer`` and nothing else about normalization: one file a network.
+"""Networks that take ``norm_layer`` and nothing else about normalization: one file per family.
 
 ``build("resnet", norm_layer, in_channels=3, num_classes=10, image_size=32, depth=20)`` makes one,
 :func:`initialise` gives it the initial values of a seed.
@@ -17,12 +17,14 @@ from gbn.models.initialise import initialise
 from gbn.models.interface import NormLayer, Role
 from gbn.models.lenet import LeNet
 from gbn.models.mlp import MLP
-from gbn.models.preact_resnet import PreActResNet
-from gbn.models.preact_resnet_bottleneck import PreActResNetBottleneck
-from gbn.models.resnet import ResNet
-from gbn.models.resnet18 import ResNet18
-from gbn.models.resnet_bottleneck import ResNetBottleneck
-from gbn.models.resnext import ResNeXt
+from gbn.models.resnet import (
+    PreActResNet,
+    PreActResNetBottleneck,
+    ResNet,
+    ResNet18,
+    ResNetBottleneck,
+    ResNeXt,
+)
 from gbn.models.unet import UNet
 from gbn.models.vgg import VGG
 from gbn.suggest import did_you_mean

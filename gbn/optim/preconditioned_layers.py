@@ -16,7 +16,7 @@ from gbn import kernels
 from gbn.optim.input_moments import Conv, input_sums
 
 if TYPE_CHECKING:
-    from gbn.kernels.cpu.launch_precondition import CompiledStep, CompiledSums
+    from gbn.kernels.numba.launch_precondition import CompiledStep, CompiledSums
 
 __all__ = ["MISSING_BIAS", "PreconditionedLayer", "compile_layers", "find_layers"]
 
@@ -255,8 +255,8 @@ def compile_layers(
     """
     if layers[0].weight.device.type != "cpu" or not kernels.selected("cpu").startswith("numba"):
         return None
-    from gbn.kernels.cpu.launch_precondition import ENTRIES, CompiledStep, CompiledSums, Shape
-    from gbn.kernels.cpu.objects import working
+    from gbn.kernels.numba.launch_precondition import ENTRIES, CompiledStep, CompiledSums, Shape
+    from gbn.kernels.numba.objects import working
 
     if not working(ENTRIES):
         return None

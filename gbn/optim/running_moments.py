@@ -1,6 +1,6 @@
 """Running moments of all layers' inputs, side by side in a few vectors, as operations of torch.
 
-:mod:`gbn.kernels.cpu.precondition` does the same in one compiled call, for one process on the CPU.
+:mod:`gbn.kernels.numba.precondition` does the same in one compiled call, for one process on the CPU.
 """
 
 from __future__ import annotations

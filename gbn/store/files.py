@@ -47,11 +47,14 @@ def write_atomically(path: Path, text: str) -> None:
 def write_bytes_atomically(path: Path, content: bytes) -> None:
     """:func:`write_atomically` for bytes."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with open(temporary, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    replace(temporary, path)
+    try:
+        with open(temporary, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)  # of a full disk
 
 
 def replace(new: Path, path: Path) -> None:
@@ -64,6 +67,17 @@ def replace(new: Path, path: Path) -> None:
         else:
             return
     os.replace(new, path)
+
+
+def sync_folder(folder: Path) -> None:
+    """Have the names in a folder on the disk, as fsync has a file's content; nothing where the system lacks it."""
+    if sys.platform == "win32":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def finite(value: Any) -> Any:

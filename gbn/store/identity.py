@@ -23,6 +23,7 @@ NOT_IDENTITY = frozenset(
         "experiment",
         "dataset.root",
         "dataset.download",
+        "dataset.allow_changed",
         "trainer.device",
         "trainer.threads",
         "trainer.workers",

@@ -1,14 +1,16 @@
 """The run store: ``<results_dir>/runs/<run_id>/``, one folder a run, flat.
 
 Files of a run: ``config.yaml`` (resolved), ``metrics.jsonl`` (append-only, a line a point of the curve),
-``checkpoint.pt`` (the trainer's), ``provenance.json`` (a list, one entry a segment), ``summary.json``
-(written last, atomically: its presence means done), ``error.txt`` of a failed run, ``lock``; where layers were
-recorded, ``layers.jsonl`` (append-only, a line a recorded point); and ``stderr.txt``, what a run in a process of
-its own wrote to standard error, if anything.
+``checkpoint.pt`` (the trainer's; until the run is done with the one before it, ``checkpoint.previous.pt``),
+``provenance.json`` (a list, one entry a segment), ``summary.json`` (written last, atomically: its presence means
+done), ``error.txt`` of a failed run, ``lock``; where layers were recorded, ``layers.jsonl`` (append-only, a line a
+recorded point); and ``stderr.txt``, what a run in a process of its own wrote to standard error, if anything.
 A kill at any moment loses at most the points since the checkpoint: a torn last line is dropped.
 """
 
+import hashlib
 import json
+import os
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -226,6 +228,8 @@ class RunWriter:
                 f"remove {self.folder} to train it anew"
             )
         (self.folder / ERROR).unlink(missing_ok=True)
+        for left in self.folder.glob("*.tmp"):  # by a process that was killed while it wrote
+            left.unlink(missing_ok=True)
         for name in (METRICS, LAYERS):
             if (self.folder / name).exists():
                 self._rewrite(name, read_curve(self.folder / name))
@@ -263,6 +267,11 @@ class RunWriter:
         """The points on disk."""
         return read_curve(self.folder / METRICS)
 
+    def provenance(self) -> list[dict[str, Any]]:
+        """The segments on disk."""
+        path = self.folder / PROVENANCE
+        return read_json(path, list) if path.exists() else []
+
     def truncate(self, n_points: int) -> None:
         """Drop the points after the first `n_points`: those behind the checkpoint a run resumes from.
 
@@ -272,24 +281,41 @@ class RunWriter:
             StoreError: the curve has fewer points than that.
         """
         self._locked()
+        for name, lines in self._first(n_points).items():
+            self._rewrite(name, lines)
+
+    def sync(self, n_points: int) -> str:
+        """Have the curve and the recordings on the disk; the digest of what :meth:`truncate` would keep of them."""
+        self._locked()
+        for name in (METRICS, LAYERS):
+            if (self.folder / name).exists():
+                with open(self.folder / name, "rb+") as file:
+                    os.fsync(file.fileno())
+        return self.digest(n_points)
+
+    def digest(self, n_points: int) -> str:
+        """A SHA-256 (hexadecimal) of the first `n_points` points and the recordings up to them."""
+        return hashlib.sha256(json.dumps(self._first(n_points)).encode()).hexdigest()
+
+    def _first(self, n_points: int) -> dict[str, list[dict[str, Any]]]:
         points = self.curve()
         if not 0 <= n_points <= len(points):
             raise StoreError(
                 f"run {self.run_id}: cannot keep {n_points} points of a curve that has {len(points)}; the "
                 f"checkpoint and {METRICS} do not belong together: remove {self.folder} to start anew"
             )
-        self._rewrite(METRICS, points[:n_points])
+        kept = {METRICS: points[:n_points]}
         if (self.folder / LAYERS).exists():
             last = points[n_points - 1]["update"] if n_points else 0
             recorded = read_curve(self.folder / LAYERS)
-            self._rewrite(LAYERS, [layers for layers in recorded if layers["update"] <= last])
+            kept[LAYERS] = [layers for layers in recorded if layers["update"] <= last]
+        return kept
 
     def add_provenance(self, segment: Mapping[str, Any]) -> None:
         """Add the entry of this segment (one a start or resume)."""
         self._locked()
-        path = self.folder / PROVENANCE
-        segments = read_json(path, list) if path.exists() else []
-        write_atomically(path, json.dumps([*segments, finite(segment)], indent=2) + "\n")
+        text = json.dumps([*self.provenance(), finite(segment)], indent=2) + "\n"
+        write_atomically(self.folder / PROVENANCE, text)
 
     def amend_provenance(self, segment: Mapping[str, Any]) -> None:
         """Put what is known by now in the place of this segment's entry."""

@@ -52,7 +52,6 @@ DEFAULT_PAIRS = (
     f"{GATED}[cvar]",
     MIXTURE,
     f"{MIXTURE}[5]",
-    f"{MIXTURE}[per_channel]",
 )
 
 

@@ -53,7 +53,8 @@ class Provider:
             return "inductor" if self.name == COMPILED else "torch"
         if is_mixture(self.pair):
             with kernels.using(self.choice):
-                return mixture.implementation(x, mixture_options(self.pair)["components"])
+                options = mixture_options(self.pair)
+                return mixture.implementation(x, options["components"], options["mixture"] == "joint")
         pair = pair_of(self.pair)
         with kernels.using(self.choice):
             return kernels.implementation(x, pair.statistic, pair.deviation)

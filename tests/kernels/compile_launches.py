@@ -25,7 +25,8 @@ from triton.runtime import driver
 from triton.runtime.jit import JITFunction
 
 from gbn import risk
-from gbn.kernels import gpu
+from gbn.kernels import triton as gpu
+from gbn.kernels.backend import Arguments
 from gbn.kernels.plan import lower
 
 
@@ -110,8 +111,9 @@ def step(
     )
     chosen = risk.quadrangle(pair, **parameters)
     plan = lower(chosen.S, chosen.D, x.numel() // x.shape[1])
-    y, *found = gpu.forward(x, gain, shift, plan, 1e-5, relu)
-    gpu.backward(y, x, gain, shift, *found, plan, 1e-5, relu, True)
+    of = Arguments(x, gain, shift, None, plan, 1e-5, relu)
+    y, kept = gpu.forward(of)
+    gpu.backward(y, of, kept, True)
 
 
 if __name__ == "__main__":

@@ -10,12 +10,12 @@ import sys
 
 import numpy as np
 
-from gbn.kernels.cpu.compiling import compiled, machine_code
-from gbn.kernels.cpu.convert import exp, load_bfloat16, load_float16, store_bfloat16, store_float16
-from gbn.kernels.cpu.memory import compress, floats, halves, integers, load, store
-from gbn.kernels.cpu.objects import Entry
-from gbn.kernels.cpu.simd import fma, splat
-from gbn.kernels.cpu.target import Target
+from gbn.kernels.numba.compiling import compiled, machine_code
+from gbn.kernels.numba.convert import exp, load_bfloat16, load_float16, store_bfloat16, store_float16
+from gbn.kernels.numba.memory import compress, floats, halves, integers, load, store
+from gbn.kernels.numba.objects import Entry
+from gbn.kernels.numba.simd import fma, splat
+from gbn.kernels.numba.target import Target
 
 SELECT, EXP, FMA, WIDEN, WIDEN_B, NARROW, NARROW_B = range(7)
 

@@ -134,7 +134,6 @@ ENTRANCES = {
     "joint": ("weight?", "bias?", "joint_weight", "mean", "var", "centre", "g"),
     "per channel": ("weight?", "bias?", "channel_weight", "mean", "var", "centre", "g"),
     "joint operator": ("weight?", "bias?", "joint_weight", "mean", "var", "centre", "g"),
-    "per channel operator": ("weight?", "bias?", "channel_weight", "mean", "var", "centre", "g"),
     "evaluate joint": ("weight?", "bias?", "joint_weight", "mean", "var", "floor", "g"),
     "evaluate per channel": ("weight?", "bias?", "channel_weight", "mean", "var", "floor", "g"),
     "fit joint": ("joint_weight", "mean", "var", "floor"),
@@ -147,7 +146,6 @@ EAGER = {
     "operator": "train",
     "operator gated": "train gated",
     "joint operator": "joint",
-    "per channel operator": "per channel",
 }
 #: Those whose backward pass is ours; the others' is torch's.
 FUSED = (*EAGER, *EAGER.values())
@@ -166,9 +164,9 @@ def computed(example: dict[str, Any], t: dict[str, Any], operators: bool) -> tup
     if entrance in ("evaluate", "evaluate gated"):
         return (kernels.normalize_with(x, t["location"], t["spread"], *affine, pair.D, EPS, act, gate),)
     if entrance == "operator":
-        return torch.ops.gbn.normalize(x, *affine, pair.S.text, pair.D.text, EPS, relu)[:3]
+        return torch.ops.gbn.normalize(x, *affine, None, None, pair.S.text, pair.D.text, EPS, relu)[:3]
     if entrance == "operator gated":
-        return torch.ops.gbn.normalize_gated(x, *affine, *gate, pair.S.text, pair.D.text, EPS, relu)[:3]
+        return torch.ops.gbn.normalize(x, *affine, *gate, pair.S.text, pair.D.text, EPS, relu)[:3]
     mixture = Mixture(t["joint_weight"] if "joint" in entrance else t["channel_weight"], t["mean"], t["var"])
     if entrance.startswith("fit"):
         return tuple(fitted(x, mixture, 2, t["floor"]))

@@ -53,16 +53,10 @@ ENTRANCES: dict[str, tuple[Callable[..., Any], tuple[str, ...]]] = {
         ("weight", "bias", "running_statistic", "running_deviation"),
     ),
     "gbn::normalize": (
-        lambda weight=ONES, bias=ONES: torch.ops.gbn.normalize(
-            X, weight, bias, PAIR.S.text, PAIR.D.text, EPS, False
+        lambda weight=ONES, bias=ONES, gate_weight=ONES, gate_bias=ONES: torch.ops.gbn.normalize(
+            X, weight, bias, gate_weight, gate_bias, PAIR.S.text, PAIR.D.text, EPS, False
         ),
-        ("weight", "bias"),
-    ),
-    "gbn::normalize_gated": (
-        lambda weight=ONES, gate_weight=ONES, gate_bias=ONES: torch.ops.gbn.normalize_gated(
-            X, weight, None, gate_weight, gate_bias, PAIR.S.text, PAIR.D.text, EPS, False
-        ),
-        ("weight", "gate_weight", "gate_bias"),
+        ("weight", "bias", "gate_weight", "gate_bias"),
     ),
     "normalize_by_batch": (
         lambda weight=ONES, bias=ONES, centre=ONES: normalize_by_batch(
@@ -275,13 +269,11 @@ def test_forward_mode_is_refused_rather_than_dropped(name: str) -> None:
 def test_the_backward_operators_check_what_they_are_given(place: int) -> None:
     text = PAIR.S.text, PAIR.D.text, EPS, True
     calls: list[tuple[Any, list[Any], tuple[Any, ...]]] = []
-    _, *kept = torch.ops.gbn.normalize(X, ONES, ONES, *text)
-    calls.append((torch.ops.gbn.normalize_backward, [X, X, ONES, ONES, *kept], text))
-    _, *kept = torch.ops.gbn.normalize_gated(X, ONES, ONES, ONES, ONES, *text)
-    calls.append((torch.ops.gbn.normalize_gated_backward, [X, X, *[ONES] * 4, *kept], text))
+    _, *kept = torch.ops.gbn.normalize(X, ONES, ONES, ONES, ONES, *text)
+    calls.append((torch.ops.gbn.normalize_backward, [X, X, *[ONES] * 4, *kept], text))
     _, _, _, _, _, planes, *kept = torch.ops.gbn.mixture_normalize(X, ONES, ONES, *MIXTURE, ONES, EPS, True)
     backward = torch.ops.gbn.mixture_normalize_backward
-    calls.append((backward, [X, X, ONES, planes, *kept, ONES], (EPS, True, True)))
+    calls.append((backward, [X, X, ONES, planes, *kept, ONES], (EPS, True)))
     for call, tensors, rest in calls:
         call(*tensors, *rest)
         for at in range(place, len(tensors), 6):
@@ -297,10 +289,15 @@ def test_the_backward_operators_check_what_they_are_given(place: int) -> None:
 def test_operators_refuse_what_only_the_reference_serves() -> None:
     text = PAIR.S.text, PAIR.D.text, EPS, True
     with pytest.raises(RuntimeError, match="take float32, bfloat16 and float16"):
-        torch.ops.gbn.normalize(X.double(), None, None, *text)
+        torch.ops.gbn.normalize(X.double(), None, None, None, None, *text)
     nine = Mixture(torch.full((9, 1), 1 / 9), torch.randn(9, C), torch.ones(9, C))
     with pytest.raises(RuntimeError, match="up to 8 components on the CPU, got 9"):
         torch.ops.gbn.mixture_normalize(X, None, None, *nine, ONES, EPS, True)
+    each = Mixture(MIXTURE.weight.expand(-1, C).contiguous(), MIXTURE.mean, MIXTURE.var)
+    with pytest.raises(RuntimeError, match="one weight per component"):
+        torch.ops.gbn.mixture_normalize(X, None, None, *each, ONES, EPS, True)
+    with pytest.raises(RuntimeError, match="one weight per component"):
+        torch.ops.gbn.mixture_fit(X[:, :, 0, 0], *each, 1, ONES, None, ONES, ONES)
     with pytest.raises(RuntimeError, match="float32 samples"):
         torch.ops.gbn.mixture_fit(X[:, :, 0, 0].bfloat16(), *MIXTURE, 1, ONES, None, ONES, ONES)
 

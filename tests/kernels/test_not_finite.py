@@ -14,10 +14,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gbn import kernels, risk
-from tests.kernels.test_cpu import EPS, PAIRS, build, exact, results, sample
-from tests.kernels.test_gated_cpu import exact as exact_gated
-from tests.kernels.test_gated_cpu import inputs
-from tests.kernels.test_gated_cpu import results as results_gated
+from tests.kernels.test_numba import EPS, PAIRS, build, exact, results, sample
+from tests.kernels.test_numba_gated import exact as exact_gated
+from tests.kernels.test_numba_gated import inputs
+from tests.kernels.test_numba_gated import results as results_gated
 
 BAD = {"+inf": [math.inf], "-inf": [-math.inf], "nan": [math.nan], "mixed": [math.inf, -math.inf, math.nan]}
 PLAIN, LAST = torch.contiguous_format, torch.channels_last

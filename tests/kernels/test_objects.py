@@ -11,24 +11,25 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import Future
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from gbn import kernels
-from gbn.kernels.cpu import cache, objects
-from gbn.kernels.cpu.compiling import SYMBOL
-from gbn.kernels.cpu.target import this_machine
+from gbn.kernels.numba import cache, objects
+from gbn.kernels.numba.compiling import SYMBOL
+from gbn.kernels.numba.target import this_machine
 from gbn.nn import GeneralizedBatchNorm2d
 
 #: The entry point that is quickest to compile.
-NAME = "gbn.kernels.mixture.cpu.turn:turn"
+NAME = "gbn.kernels.numba.precondition:plane_sums"
 ROOT = Path(__file__).resolve().parents[2]
 
 
 #: The compiler's process with that folder only.
 ALONE = """
-import gbn.kernels.cpu.build as build, gbn.kernels.cpu.cache as cache, llvmlite.binding as llvm, os, pathlib
+import gbn.kernels.numba.build as build, gbn.kernels.numba.cache as cache, llvmlite.binding as llvm, os, pathlib
 cache._folders = lambda: [pathlib.Path(os.environ["NUMBA_CACHE_DIR"])]
 """
 
@@ -261,6 +262,20 @@ def test_folders(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", "")
     monkeypatch.setattr(os.path, "expanduser", lambda path: path)  # nobody's home
     assert cache._folders() == [folders[1]]
+
+
+def test_a_compiler_that_dies_before_it_is_told_what_to_do_is_known_by_its_signal(
+    afresh: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Died(subprocess.Popen):  # type: ignore[type-arg]
+        def __init__(self, *args: Any, **options: Any) -> None:
+            super().__init__(*args, **options)
+            self.wait()
+
+    monkeypatch.setattr(objects, "_command", lambda: _command("import os; os.abort()"))
+    monkeypatch.setattr(objects.subprocess, "Popen", Died)
+    with pytest.raises(objects.CompilationFailed, match="SIGABRT"):
+        objects.entry(NAME)
 
 
 def test_a_run_says_which_kernels_it_had(

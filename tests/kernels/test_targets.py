@@ -12,14 +12,13 @@ from pathlib import Path
 import llvmlite.binding as llvm
 import pytest
 
-from gbn.kernels.cpu import launch_precondition, passes, passes_last, precondition  # noqa: F401 - make names known
-from gbn.kernels.cpu.build import function_of
-from gbn.kernels.cpu.compiling import ENTRY_POINTS
-from gbn.kernels.cpu.launch import entries
-from gbn.kernels.cpu.rows import LAST, PLANES
-from gbn.kernels.cpu.target import Target, this_machine
-from gbn.kernels.mixture.cpu import turn
-from gbn.kernels.mixture.cpu.entries import FACTORIES, OF_ANY, name_of
+from gbn.kernels.mixture.numba.entries import FACTORIES, OF_ANY, name_of
+from gbn.kernels.numba import launch_precondition, passes, passes_last, precondition  # noqa: F401 - make names known
+from gbn.kernels.numba.build import function_of
+from gbn.kernels.numba.compiling import ENTRY_POINTS
+from gbn.kernels.numba.launch import entries
+from gbn.kernels.numba.rows import LAST, PLANES
+from gbn.kernels.numba.target import Target, this_machine
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -42,8 +41,8 @@ NAMES = (
 )
 COMPILE = """
 import sys
-from gbn.kernels.cpu.build import made
-from gbn.kernels.cpu.target import Target
+from gbn.kernels.numba.build import made
+from gbn.kernels.numba.target import Target
 target = Target(*sys.argv[1:4])
 for name in sys.argv[4:]:
     assert made(name, target), name
@@ -77,12 +76,12 @@ def runs_here(target: Target) -> bool:
 def test_every_entry_point_that_is_called_is_compiled_here() -> None:
     sites = itertools.product((PLANES, LAST), (False, True), (False, True))
     called = {name for site in sites for name in entries(*site)}
-    called |= {*launch_precondition.ENTRIES, turn.TURN}
+    called |= {*launch_precondition.ENTRIES}
     assert called <= set(NAMES)
     for name in NAMES:
         assert callable(function_of(name))
     with pytest.raises(ValueError, match="names no entry point"):
-        function_of("gbn.kernels.cpu.passes:forwards")
+        function_of("gbn.kernels.numba.passes:forwards")
 
 
 @pytest.mark.parametrize("name", TARGETS)
@@ -96,7 +95,7 @@ def test_instructions(name: str) -> None:
 @pytest.mark.parametrize("name", ["x86-64-v2", "aarch64"])
 def test_the_kernel_with_the_most_in_it(name: str) -> None:
     target = TARGETS[name]
-    names = ("gbn.kernels.cpu.measure:measure_any", name_of("forward_channels", 3))
+    names = ("gbn.kernels.numba.measure:measure_any", name_of("normalize", 3))
     child("-c", COMPILE, target.triple, target.cpu, target.features, *names)
 
 
@@ -118,7 +117,7 @@ def _cut(name: str) -> dict[str, str]:
 @pytest.mark.parametrize("name", ["x86-64-v2"])
 def test_kernels_equal_the_reference_with_features_cut(name: str) -> None:
     chosen = [
-        "tests/kernels/test_cpu.py",
+        "tests/kernels/test_numba.py",
         "-k",
         "odd and mad or odd and std or odd and huber or odd and cvar or last and mad",
     ]
@@ -131,10 +130,10 @@ def test_kernels_equal_the_reference_with_features_cut(name: str) -> None:
 def test_all_kernel_tests_with_features_cut(name: str) -> None:
     files = [
         "test_cpu.py",
-        "test_gated_cpu.py",
-        "test_mixture_cpu.py",
+        "test_numba_gated.py",
+        "test_mixture_numba.py",
         "test_fused.py",
-        "test_mixture_fused.py",
+        "test_mixture_autograd.py",
     ]
     chosen = [*(f"tests/kernels/{file}" for file in files), "tests/optim"]
     command = ["-m", "pytest", "-q", "-n", "0", "-p", "no:cacheprovider", *chosen]

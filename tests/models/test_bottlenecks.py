@@ -5,8 +5,7 @@ import torch
 from torch import nn
 
 from gbn.models import build, initialise
-from gbn.models.preact_resnet_bottleneck import PreActBottleneck
-from gbn.models.residual import BottleneckBlock, PadShortcut
+from gbn.models.resnet import BottleneckBlock, PadShortcut, PreActBottleneck
 from gbn.nn import norm_layer
 from tests.models.networks import COMMON, RecordingNorms, abstract, count, stage_shapes
 

@@ -161,7 +161,7 @@ def test_residual_networks_halve_twice():
 
 
 def test_pad_shortcut_subsamples_and_appends_zero_channels():
-    from gbn.models.residual import PadShortcut
+    from gbn.models.resnet import PadShortcut
 
     x = torch.randn(2, 3, 5, 5)
     y = PadShortcut(3, 8, 2)(x)
@@ -173,7 +173,7 @@ def test_pad_shortcut_subsamples_and_appends_zero_channels():
 
 
 def test_basic_block_is_its_formula():
-    from gbn.models.residual import BasicBlock
+    from gbn.models.resnet import BasicBlock
 
     block = BasicBlock(RecordingNorms(), 4, 4).eval()
     x = torch.randn(2, 4, 6, 6)
@@ -184,7 +184,7 @@ def test_basic_block_is_its_formula():
 
 
 def test_preactivation_block_keeps_the_shortcut_path_clean():
-    from gbn.models.preact_resnet import PreActBlock
+    from gbn.models.resnet import PreActBlock
 
     block = PreActBlock(RecordingNorms(), 4, 4).eval()
     nn.init.zeros_(block.conv.weight)

@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from gbn import kernels
-from gbn.kernels.cpu import launch
-from gbn.kernels.cpu.launch_precondition import CompiledStep, CompiledSums, Shape
+from gbn.kernels.numba import launch
+from gbn.kernels.numba.launch_precondition import CompiledStep, CompiledSums, Shape
 from gbn.optim import BatchNormPreconditioner
 
 

@@ -24,11 +24,11 @@ from gbn.analysis.columnar.ingest import join, list_runs, read_runs, stamp, stam
 from gbn.store.archive import RETRACTIONS, Archive
 from gbn.store.records import RunStore
 
-VERSION = 2  # raised with the columns, and with what their values mean (a record's machine, say)
+VERSION = 3  # raised with the columns, and with what their values mean (a record's machine, say)
 PART_RUNS = 500  # a part's runs: small enough that two being made at once take little memory
 _SMALL_PARTS = 16  # more of them than this are merged
 _THREADS = 2  # one parses while the other reads files; more gain nothing on the machines this is for
-_REPEATED = ["status", "machine", "clock", "norm", "rest"]
+_REPEATED = ["status", "machine", "clock", "norm", "rest", "data"]
 
 
 class Cache:
@@ -144,7 +144,7 @@ class Cache:
         content = sink.getvalue()
         path = self.folder / f"{prefix}-{zlib.crc32(content):08x}.parquet"
         try:
-            if not self.folder.is_dir():
+            if not (self.folder / ".gitignore").exists():
                 self.folder.mkdir(parents=True, exist_ok=True)
                 (self.folder / ".gitignore").write_text("*\n", encoding="utf-8", newline="\n")
             temporary = self.folder / f".{uuid.uuid4().hex}.tmp"

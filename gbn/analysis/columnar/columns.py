@@ -25,6 +25,8 @@ class Row(NamedTuple):
 
     Attributes:
         norm, rest, seed: its identity: the norm section, the rest but the seed (both as JSON), the seed.
+        data: digests of what it was trained on, "one then another" where that changed; None where none is recorded.
+        data_allowed: whether it was allowed to change.
         block, start, end: the points of its curve among those of the block.
     """
 
@@ -41,6 +43,8 @@ class Row(NamedTuple):
     best_test: float
     norm: str | None
     rest: str | None
+    data: str | None
+    data_allowed: bool
     seed: int | None
     block: "Block"
     start: int

@@ -18,15 +18,18 @@ import pyarrow.compute as pc
 from gbn.analysis.columnar.points import columns_of, concatenate, read_curves
 from gbn.store.files import StoreError, read_json
 from gbn.store.records import DONE, METRICS, PROVENANCE, SUMMARY, Record, RunStore
+from gbn.store.trained_on import digests
 
 CURVE = "curve/"
 
-#: The columns beside the curve. ``norm`` and ``rest`` are the identity without its seed, as JSON.
+#: The columns beside the curve. ``norm`` and ``rest`` are the identity without its seed, as JSON; ``data`` are the
+#: digests of what the run was trained on, ``data_allowed`` is whether it might change (``dataset.allow_changed``).
 FIELDS: dict[str, Any] = {
     **dict.fromkeys(("run_id", "stamp", "status", "machine", "clock"), pa.string()),
     **dict.fromkeys(("threads", "updates", "parameters"), pa.int64()),
     **dict.fromkeys(("seconds", "last", "best_val", "best_test"), pa.float64()),
-    **dict.fromkeys(("norm", "rest"), pa.string()),
+    **dict.fromkeys(("norm", "rest", "data"), pa.string()),
+    "data_allowed": pa.bool_(),
     **dict.fromkeys(("seed", "points"), pa.int64()),
 }
 
@@ -140,6 +143,8 @@ def _fields(record: Record, mark: str) -> dict[str, Any]:
         "last": _accuracy(summary.get("final")),
         "best_val": _accuracy(summary.get("best_by_validation")),
         "best_test": _accuracy(summary.get("best_on_test")),
+        "data": " then ".join(digests(record.provenance)) or None,
+        "data_allowed": bool((summary.get("config") or {}).get("dataset", {}).get("allow_changed")),
     }
     if "identity" in summary:
         parts = dict(summary["identity"])

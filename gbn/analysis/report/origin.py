@@ -9,6 +9,7 @@ from typing import Any
 from gbn.analysis.load import Runs
 from gbn.store.archive import Archive
 from gbn.store.records import Record, RunStore
+from gbn.store.trained_on import digests, short
 
 #: The longest error text that is embedded; its end says what happened.
 LONGEST_ERROR = 20_000
@@ -97,8 +98,7 @@ def _properties(record: Record) -> dict[str, str]:
         "date": str(environment.get("date") or "")[:10],
     }
     first: dict[str, Any] = segments[0] if segments else {}
-    digest = first.get("data_digest")
-    found["data digest"] = str(digest)[:12] if digest else None
+    found["data digest"] = " then ".join(map(short, digests(segments)))
     found |= {name: first.get(name) for name in ("cuda", "cudnn")}
     versions = first.get("versions") or {
         "torch": environment.get("torch"),

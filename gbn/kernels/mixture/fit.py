@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from gbn.kernels.checks import check_batch, check_not_empty
-from gbn.kernels.mixture import fused
+from gbn.kernels.mixture import autograd
 from gbn.kernels.mixture.checks import check_draws, check_fit
 from gbn.kernels.mixture.gaussians import Mixture, channel_moments, quadratic
 
@@ -72,8 +72,8 @@ def fitted(
     """
     check_fit(samples, start, floor, draws)
     mean, var = channel_moments(samples)
-    if fused.serves_fit(samples, start.mean.shape[0], joint=start.weight.shape[1] == 1):
-        return fused.fit(samples, start, steps, floor, draws, mean, var)
+    if start.weight.shape[1] == 1 and autograd.serves_fit(samples, start.mean.shape[0]):
+        return autograd.fit(samples, start, steps, floor, draws, mean, var)
     mixture = Mixture(start.weight, start.mean, torch.maximum(start.var, floor))
     centred = samples - mean
     squares = centred.square()

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from gbn.kernels.activation import activate
 from gbn.kernels.checks import check_batch, check_not_empty
-from gbn.kernels.mixture import fused, joint, per_channel
+from gbn.kernels.mixture import autograd, joint, per_channel
 from gbn.kernels.mixture.checks import check_mixture
 from gbn.kernels.mixture.gaussians import Mixture, Moments, has_small_squares
 from gbn.risk.order import traced
@@ -52,18 +52,18 @@ def normalize_by_batch(
     if centre is None:
         centre = (mixture.weight * mixture.mean).sum(0)
     is_joint = mixture.weight.shape[1] == 1
-    if fused.serves(x, mixture.mean.shape[0], posterior_gradient, is_joint):
+    if is_joint and autograd.serves(x, mixture.mean.shape[0], posterior_gradient):
         relu = act == "relu"
-        y, moments = fused.normalize(x, weight, bias, mixture, centre, eps, relu)
+        y, moments = autograd.normalize(x, weight, bias, mixture, centre, eps, relu)
         return (y if relu else activate(y, act)), moments
     form = joint if is_joint else per_channel
     y, *moments = form.Normalize.apply(x, weight, bias, *mixture, centre, eps, posterior_gradient)
     return activate(y, act), Moments(*moments)
 
 
-def implementation(x: Tensor, components: int, posterior_gradient: bool = False) -> str:
+def implementation(x: Tensor, components: int, joint: bool, posterior_gradient: bool = False) -> str:
     """Name of the implementation that :func:`normalize_by_batch` would use for these: numba or reference."""
-    return "numba" if fused.serves(x, components, posterior_gradient) else "reference"
+    return "numba" if joint and autograd.serves(x, components, posterior_gradient) else "reference"
 
 
 def _needs_float64(x: Tensor, mixture: Mixture) -> bool:

@@ -1,0 +1,161 @@
+# mypy: ignore-errors
+# Compiled by numba: a language of its own in Python's clothes.
+"""Steps of expectation and maximization: what :func:`gbn.kernels.mixture.fitted` does, by one thread.
+
+Samples are (S, C), as :mod:`.joint_last` reads them. The centre is the samples' mean; the table's mixture is changed
+in place.
+
+``like`` is a tuple as long as there are components (:mod:`.bundles`).
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from gbn.kernels.numba.compiling import compiled
+from gbn.kernels.numba.memory import ahead, doubles, floats
+
+from .call import (
+    CENTRE,
+    CHANNELS,
+    DRAWS,
+    FLOOR,
+    LENGTH,
+    LOGITS,
+    MIXTURE_MEAN,
+    MIXTURE_VAR,
+    MIXTURE_WEIGHT,
+    PARTIAL,
+    SCRATCH,
+    STEPS,
+    VAR,
+    X,
+    clear,
+    count_tile,
+    tiles_of,
+)
+from .joint_last import find_posteriors, sum_tile
+from .settle import TINY, logits_of
+
+__all__ = ["fit_joint"]
+
+_FEW = 1e-6  # samples; a component that has fewer stays where it is
+
+
+@compiled
+def _maximized(a, c, k, origin, total, first, second):
+    """A component's new mean and variance in channel c, from its sums about an origin."""
+    place = k * a[CHANNELS] + c
+    if total < _FEW:
+        return
+    divisor = max(total, TINY)
+    offset = first / divisor
+    floats(a[MIXTURE_MEAN])[place] = np.float64(origin) + offset
+    floats(a[MIXTURE_VAR])[place] = max(second / divisor - offset * offset, np.float64(floats(a[FLOOR])[c]))
+
+
+@compiled
+def _weigh(weights, totals, number, samples):
+    """New weights from sums of posteriors; none is less than that of a millionth of a sample."""
+    whole = 0.0
+    for k in range(number):
+        whole += max(totals[k], _FEW) / samples
+    for k in range(number):
+        weights[k] = max(totals[k], _FEW) / samples / whole
+
+
+@compiled
+def _distances(a, totals, nearest, number):
+    """Each sample's squared distance from the nearest component that has one sample at least, in deviations."""
+    x, channels, samples = floats(a[X]), a[CHANNELS], a[LENGTH]
+    for i in range(samples):
+        nearest[i] = np.inf
+    for k in range(number):
+        if totals[k] < 1.0:
+            continue
+        for i in range(samples):
+            distance = np.float32(0.0)
+            for c in range(channels):
+                var = max(floats(a[VAR])[c], floats(a[FLOOR])[c])
+                scale = np.float32(1.0 / math.sqrt(max(var, TINY))) if var > 0 else np.float32(0.0)
+                mean = floats(a[MIXTURE_MEAN])[k * channels + c]
+                apart = (x[i * channels + c] - mean) * scale
+                distance += apart * apart
+            nearest[i] = min(nearest[i], distance)
+
+
+@compiled
+def _drawn(nearest, samples, draw):
+    """A sample with probability proportional to its distance; any, where all are 0 or none is known."""
+    whole = 0.0
+    for i in range(samples):
+        if not nearest[i] < np.inf:
+            nearest[i] = 1.0
+        whole += nearest[i]
+    even = not whole > 0.0
+    if even:
+        whole = np.float64(samples)
+    wanted, found = np.float64(draw) * whole, 0.0
+    for i in range(samples):
+        found += 1.0 if even else nearest[i]
+        if found > wanted:
+            return i
+    return samples - 1
+
+
+@compiled
+def _revive(a, weights, totals, draws, nearest, number):
+    """Let components that have less than one sample begin again at one; whether there was any."""
+    empty = False
+    for k in range(number):
+        empty = empty or totals[k] < 1.0
+    if not empty:
+        return False
+    channels, samples = a[CHANNELS], a[LENGTH]
+    _distances(a, totals, nearest, number)
+    whole = 0.0
+    for k in range(number):
+        if totals[k] < 1.0:
+            i = _drawn(nearest, samples, draws[k])
+            weights[k] = 1.0 / number
+            for c in range(channels):
+                place = k * channels + c
+                floats(a[MIXTURE_MEAN])[place] = floats(a[X])[i * channels + c]
+                floats(a[MIXTURE_VAR])[place] = max(floats(a[VAR])[c], floats(a[FLOOR])[c])
+        whole += weights[k]
+    for k in range(number):
+        weights[k] /= whole
+    return True
+
+
+@compiled
+def _expect_joint(a, square, sums, like):
+    size = 2 * len(like) * (a[CHANNELS] + 1)
+    logits_of(a)
+    clear(sums, size)
+    tiles, _ = tiles_of(a)
+    for tile in range(tiles):
+        find_posteriors(a, tile, square, like)
+        count_tile(a, tile, ahead(sums, size - 2 * len(like)), like)
+        sum_tile(a, tile, floats(a[LOGITS]), square, sums, None, like)
+
+
+@compiled
+def fit_joint(a, like):
+    """The mixture after some steps, in place of the one given."""
+    number, channels, samples = len(like), a[CHANNELS], np.float64(a[LENGTH])
+    square, sums = floats(a[SCRATCH]), doubles(a[PARTIAL])
+    totals, weights = ahead(sums, 2 * number * channels), floats(a[MIXTURE_WEIGHT])
+    # behind the sums there is room for a number a sample
+    nearest = ahead(sums, 2 * number * (channels + 1))
+    for step in range(a[STEPS]):
+        _expect_joint(a, square, sums, like)
+        if step == 0 and a[DRAWS] != 0 and _revive(a, weights, totals, floats(a[DRAWS]), nearest, number):
+            _expect_joint(a, square, sums, like)
+        for c in range(channels):
+            for k in range(number):
+                place = 2 * number * c + k
+                _maximized(a, c, k, floats(a[CENTRE])[c], totals[k], sums[place], sums[place + number])
+        _weigh(weights, totals, number, samples)

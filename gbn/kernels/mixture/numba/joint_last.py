@@ -1,0 +1,309 @@
+# mypy: ignore-errors
+# Compiled by numba: a language of its own in Python's clothes.
+"""One mixture for the whole vector of channels, where channels lie side by side: 16 channels a vector.
+
+Posteriors are kept as where channels are planes (:mod:`.joint_planes`), so that sums over channels become vectors of
+16 samples before the exponentials are taken. All positions count as one image's.
+
+``like`` is a tuple as long as there are components (:mod:`.bundles`).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from gbn.kernels.numba.compiling import compiled, inlined
+from gbn.kernels.numba.convert import row_totals
+from gbn.kernels.numba.memory import (
+    ahead,
+    claim,
+    doubles,
+    fence,
+    floats,
+    halves,
+    load,
+    load_first,
+    store,
+    store_first,
+    stream,
+)
+from gbn.kernels.numba.simd import LANES, fma, maximum, splat, where
+
+from .bundles import (
+    add_each,
+    dot,
+    fma_each,
+    keep_first,
+    load_mask,
+    loads,
+    softmax2,
+    splats,
+    spread,
+    store_mask,
+    stores,
+    zeros,
+)
+from .call import (
+    CHANNELS,
+    CONSTANTS,
+    LOGITS,
+    MASK,
+    PARTIAL,
+    PAST,
+    POSTERIORS,
+    RELU,
+    SCRATCH,
+    SIZE,
+    SPANS,
+    TABLE,
+    THREADS,
+    G,
+    X,
+    Y,
+    clear,
+    count_tile,
+    span_of,
+    tile_of,
+)
+
+__all__ = [
+    "differentiate_last",
+    "find_posteriors",
+    "moments_last",
+    "normalize_last",
+    "reduce_last",
+    "sum_tile",
+]
+
+_ZERO = np.float32(0.0)
+
+
+@inlined
+def _load(x, place, many):
+    return load(x, place) if many == LANES else load_first(x, place, many, splat(_ZERO))
+
+
+@inlined
+def _from_centre(x, place, many, m):
+    """Differences from the centre; 0 in lanes beyond, where the centre is 0."""
+    return _load(x, place, many) - m
+
+
+@compiled
+def _squares(x, place, channels, table, square, lane, like):
+    """The sums of four samples' logits in 16 parts each: rows of the components' squares."""
+    number = len(like)
+    p, q, r, s = zeros(like), zeros(like), zeros(like), zeros(like)
+    at = 0
+    for c in range(0, channels, LANES):
+        many = min(LANES, channels - c)
+        m, b, h = (
+            load(table, at),
+            loads(table, at + LANES, like),
+            loads(table, at + (1 + number) * LANES, like),
+        )
+        u = _from_centre(x, place + c, many, m)
+        p = fma_each(fma_each(h, u, b), u, p)
+        u = _from_centre(x, place + channels + c, many, m)
+        q = fma_each(fma_each(h, u, b), u, q)
+        u = _from_centre(x, place + 2 * channels + c, many, m)
+        r = fma_each(fma_each(h, u, b), u, r)
+        u = _from_centre(x, place + 3 * channels + c, many, m)
+        s = fma_each(fma_each(h, u, b), u, s)
+        at += (2 * number + 1) * LANES
+    step = LANES * LANES
+    stores(square, lane * LANES, step, p)
+    stores(square, (lane + 1) * LANES, step, q)
+    stores(square, (lane + 2) * LANES, step, r)
+    stores(square, (lane + 3) * LANES, step, s)
+
+
+@compiled
+def _square(x, place, channels, table, square, lane, like):
+    """The same of one sample."""
+    number, at = len(like), 0
+    p = zeros(like)
+    for c in range(0, channels, LANES):
+        m, b, h = (
+            load(table, at),
+            loads(table, at + LANES, like),
+            loads(table, at + (1 + number) * LANES, like),
+        )
+        u = _from_centre(x, place + c, min(LANES, channels - c), m)
+        p = fma_each(fma_each(h, u, b), u, p)
+        at += (2 * number + 1) * LANES
+    stores(square, lane * LANES, LANES * LANES, p)
+
+
+@compiled
+def find_posteriors(a, tile, square, like):
+    """Find and keep the posteriors of a tile; ``square`` is scratch, K squares and K vectors."""
+    x, t, table, channels = floats(a[X]), floats(a[POSTERIORS]), floats(a[LOGITS]), a[CHANNELS]
+    constants, number = splats(floats(a[CONSTANTS]), 0, like), len(like)
+    _, _, begin, end = tile_of(a, tile)
+    for i in range(begin, end, LANES):
+        many = min(LANES, end - i)
+        for j in range(0, many - 3, 4):
+            _squares(x, (i + j) * channels, channels, table, square, j, like)
+        for j in range(many // 4 * 4, many):
+            _square(x, (i + j) * channels, channels, table, square, j, like)
+        for k in range(number):
+            store(square, (number * LANES + k) * LANES, row_totals(square, k * LANES * LANES))
+        p = softmax2(add_each(loads(square, number * LANES * LANES, like), constants))
+        stores(t, i * number, LANES, keep_first(many, p))
+
+
+@inlined
+def _values(x, g, mask, place, place_of_mask, many, m):
+    u = _from_centre(x, place, many, m)
+    if g is None:
+        return u, u * u
+    passed = _load(g[0], place, many)
+    if g[1]:
+        passed = where(load_mask(mask, place_of_mask), passed, splat(_ZERO))
+    return passed, passed * u
+
+
+@compiled
+def sum_tile(a, tile, table, lanes, sums, g, like):
+    """Add a tile's sums, weighted by the posteriors, to those of its span: 2 K numbers a channel."""
+    x, t, mask = floats(a[X]), floats(a[POSTERIORS]), halves(a[MASK])
+    channels, number = a[CHANNELS], len(like)
+    vectors, width = (channels + LANES - 1) // LANES, 2 * number + 1
+    _, _, begin, end = tile_of(a, tile)
+    for vector in range(vectors):
+        c = vector * LANES
+        many = min(LANES, channels - c)
+        m = load(table, vector * width * LANES)
+        f, q = zeros(like), zeros(like)
+        for i in range(begin, end):
+            p = spread(t, i // LANES * LANES * number + i % LANES, like)
+            v, w = _values(x, g, mask, i * channels + c, i * vectors + vector, many, m)
+            f, q = fma_each(p, v, f), fma_each(p, w, q)
+        stores(lanes, 0, LANES, f)
+        stores(lanes, number * LANES, LANES, q)
+        for lane in range(many):
+            for k in range(2 * number):
+                sums[2 * number * (c + lane) + k] += lanes[k * LANES + lane]
+
+
+@compiled
+def moments_last(a, like):
+    """The posteriors, and the sums that the moments are made of."""
+    square = floats(a[SCRATCH] + claim(a, THREADS) * a[SIZE])
+    size = 2 * len(like) * (a[CHANNELS] + 1)
+    for i in range(LANES * LANES * len(like)):
+        square[i] = _ZERO  # rows beyond the last sample are read too, and then left out
+    while True:
+        k, first, last = span_of(a)
+        if k >= a[SPANS]:
+            break
+        sums = ahead(doubles(a[PARTIAL]), k * size)
+        clear(sums, size)
+        for tile in range(first, last):
+            find_posteriors(a, tile, square, like)
+            count_tile(a, tile, ahead(sums, size - 2 * len(like)), like)
+            sum_tile(a, tile, floats(a[LOGITS]), square, sums, None, like)
+    fence()
+
+
+@compiled
+def reduce_last(a, like):
+    """Sums of the cotangent, and of it times the sample from the centre, weighted by the posteriors."""
+    size = 2 * len(like) * (a[CHANNELS] + 1)
+    g = floats(a[G]), a[RELU] != 0
+    lanes = floats(a[SCRATCH] + claim(a, THREADS) * a[SIZE])
+    while True:
+        k, first, last = span_of(a)
+        if k >= a[SPANS]:
+            break
+        sums = ahead(doubles(a[PARTIAL]), k * size)
+        clear(sums, size)
+        for tile in range(first, last):
+            sum_tile(a, tile, floats(a[LOGITS]), lanes, sums, g, like)
+    fence()
+
+
+@inlined
+def _put(target, place, many, value, past):
+    if past:
+        stream(target, place, value)
+    elif many == LANES:
+        store(target, place, value)
+    else:
+        store_first(target, place, many, value)
+
+
+@compiled
+def _normalize_tile(a, tile, mask, like):
+    x, y, t, table = floats(a[X]), floats(a[Y]), floats(a[POSTERIORS]), floats(a[TABLE])
+    channels, number, zero, past = a[CHANNELS], len(like), splat(_ZERO), a[PAST] != 0
+    vectors, width = (channels + LANES - 1) // LANES, 2 * number + 1
+    floor = zero if a[RELU] != 0 else splat(-np.float32(np.inf))
+    _, _, begin, end = tile_of(a, tile)
+    for vector in range(vectors):
+        c, at = vector * LANES, vector * width * LANES
+        many = min(LANES, channels - c)
+        m, gain = load(table, at), loads(table, at + LANES, like)
+        shift = loads(table, at + (1 + number) * LANES, like)
+        for i in range(begin, end):
+            p = spread(t, i // LANES * LANES * number + i % LANES, like)
+            u = _from_centre(x, i * channels + c, many, m)
+            value = fma(u, dot(p, gain, zero), dot(p, shift, zero))
+            if mask is not None:
+                store_mask(mask, i * vectors + vector, value > floor)
+            _put(y, i * channels + c, many, maximum(floor, value), past)
+
+
+@compiled
+def normalize_last(a, like):
+    """y, when gains and shifts are known; where the ReLU lets through, if that is wanted."""
+    while True:
+        k, first, last = span_of(a)
+        if k >= a[SPANS]:
+            break
+        for tile in range(first, last):
+            if a[MASK] != 0:
+                _normalize_tile(a, tile, halves(a[MASK]), like)
+            else:
+                _normalize_tile(a, tile, None, like)
+    fence()
+
+
+@compiled
+def _differentiate_tile(a, tile, like):
+    x, dx, t, table, mask = (
+        floats(a[X]),
+        floats(a[Y]),
+        floats(a[POSTERIORS]),
+        floats(a[TABLE]),
+        halves(a[MASK]),
+    )
+    channels, number, zero, past = a[CHANNELS], len(like), splat(_ZERO), a[PAST] != 0
+    vectors, width = (channels + LANES - 1) // LANES, 3 * number + 1
+    g = floats(a[G]), a[RELU] != 0
+    _, _, begin, end = tile_of(a, tile)
+    for vector in range(vectors):
+        c, at = vector * LANES, vector * width * LANES
+        many = min(LANES, channels - c)
+        m, gain = load(table, at), loads(table, at + LANES, like)
+        slope = loads(table, at + (1 + number) * LANES, like)
+        offset = loads(table, at + (1 + 2 * number) * LANES, like)
+        for i in range(begin, end):
+            p = spread(t, i // LANES * LANES * number + i % LANES, like)
+            passed, _ = _values(x, g, mask, i * channels + c, i * vectors + vector, many, m)
+            u = _from_centre(x, i * channels + c, many, m)
+            value = fma(passed, dot(p, gain, zero), fma(u, dot(p, slope, zero), dot(p, offset, zero)))
+            _put(dx, i * channels + c, many, value, past)
+
+
+@compiled
+def differentiate_last(a, like):
+    """dx, when gains, slopes and offsets are known."""
+    while True:
+        k, first, last = span_of(a)
+        if k >= a[SPANS]:
+            break
+        for tile in range(first, last):
+            _differentiate_tile(a, tile, like)
+    fence()

@@ -1,0 +1,328 @@
+# mypy: ignore-errors
+# Compiled by numba: a language of its own in Python's clothes.
+"""One mixture for the whole vector of channels, where each channel of an image is a plane.
+
+A tile, the same positions of all channels of some images, is small enough for a core's level-2 cache: one pass over
+it finds the posteriors (16 positions a vector, sums over channels in registers), a second the moments. Channels are
+taken in pairs, which halves how often posteriors are loaded.
+
+``like`` is a tuple as long as there are components (:mod:`.bundles`).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from gbn.kernels.numba.compiling import compiled, inlined
+from gbn.kernels.numba.memory import (
+    ahead,
+    doubles,
+    fence,
+    floats,
+    halves,
+    load,
+    load_first,
+    prefetch,
+    store,
+    store_first,
+    stream,
+)
+from gbn.kernels.numba.simd import LANES, fma, maximum, splat, where
+
+from .bundles import (
+    add_totals,
+    dot,
+    fma_each,
+    keep_first,
+    load_mask,
+    loads,
+    softmax2,
+    splats,
+    store_mask,
+    stores,
+    zeros,
+)
+from .call import (
+    CHANNELS,
+    CONSTANTS,
+    IMAGES,
+    LENGTH,
+    LOGITS,
+    MASK,
+    PARTIAL,
+    PAST,
+    POSTERIORS,
+    RELU,
+    SPANS,
+    TABLE,
+    G,
+    X,
+    Y,
+    blocks_of,
+    clear,
+    count_tile,
+    span_of,
+    tile_of,
+)
+
+__all__ = ["differentiate", "moments", "normalize", "reduce"]
+
+_ZERO = np.float32(0.0)
+
+
+@compiled
+def _posteriors_of_two(x, place, length, channels, table, constants, t, like):
+    """Posteriors of 32 samples."""
+    s, z = splats(constants, 0, like), splats(constants, 0, like)
+    at, number = 0, len(like)
+    for _ in range(channels):
+        m, b, h = splat(table[at]), splats(table, at + 1, like), splats(table, at + 1 + number, like)
+        prefetch(x, place + 2 * LANES)
+        prefetch(x, place + 3 * LANES)
+        u, v = load(x, place) - m, load(x, place + LANES) - m
+        s = fma_each(fma_each(h, u, b), u, s)
+        z = fma_each(fma_each(h, v, b), v, z)
+        place += length
+        at += 2 * number + 1
+    stores(t, 0, LANES, softmax2(s))
+    stores(t, number * LANES, LANES, softmax2(z))
+
+
+@compiled
+def _posteriors_of_one(x, place, many, length, channels, table, constants, t, like):
+    """Posteriors of at most 16 samples; 0 in the lanes beyond."""
+    s = splats(constants, 0, like)
+    at, number = 0, len(like)
+    for _ in range(channels):
+        m, b, h = splat(table[at]), splats(table, at + 1, like), splats(table, at + 1 + number, like)
+        u = load_first(x, place, many, m) - m
+        s = fma_each(fma_each(h, u, b), u, s)
+        place += length
+        at += 2 * number + 1
+    stores(t, 0, LANES, keep_first(many, softmax2(s)))
+
+
+@compiled
+def _find_posteriors(a, tile, like):
+    x, t, table, constants = floats(a[X]), floats(a[POSTERIORS]), floats(a[LOGITS]), floats(a[CONSTANTS])
+    channels, length, step = a[CHANNELS], a[LENGTH], LANES * len(like)
+    first, last, begin, end = tile_of(a, tile)
+    for image in range(first, last):
+        start = image * channels * length
+        i = begin
+        while i < end:
+            target = ahead(t, (image * blocks_of(a) + i // LANES) * step)
+            if i + 2 * LANES <= end:
+                _posteriors_of_two(x, start + i, length, channels, table, constants, target, like)
+                i += 2 * LANES
+            else:
+                _posteriors_of_one(x, start + i, end - i, length, channels, table, constants, target, like)
+                i += LANES
+
+
+@inlined
+def _values(x, g, mask, place, place_of_mask, many, m):
+    """What is summed: u and its square; with a cotangent, what the ReLU lets through of it, and that times u."""
+    if many < LANES:
+        u = load_first(x, place, many, m) - m
+    else:
+        u = load(x, place) - m
+    if g is None:
+        return u, u * u
+    if many < LANES:
+        passed = load_first(g[0], place, many, splat(_ZERO))
+    else:
+        passed = load(g[0], place)
+    if g[1]:
+        passed = where(load_mask(mask, place_of_mask), passed, splat(_ZERO))
+    return passed, passed * u
+
+
+@compiled
+def _sum_tile(a, tile, table, width, sums, g, like):
+    """Add a tile's sums, weighted by the posteriors, to those of its span: 2 K numbers a channel."""
+    x, t, mask = floats(a[X]), floats(a[POSTERIORS]), halves(a[MASK])
+    channels, length, blocks, number = a[CHANNELS], a[LENGTH], blocks_of(a), len(like)
+    first, last, begin, end = tile_of(a, tile)
+    every = blocks * a[IMAGES]
+    for c in range(0, channels, 2):
+        d = min(c + 1, channels - 1)
+        m, n = splat(table[c * width]), splat(table[d * width])
+        f, q, r, s = zeros(like), zeros(like), zeros(like), zeros(like)
+        for image in range(first, last):
+            one, two = (image * channels + c) * length, (image * channels + d) * length
+            at = image * blocks + begin // LANES
+            whole = begin + (end - begin) // LANES * LANES
+            for i in range(begin, whole, LANES):
+                p = loads(t, at * number * LANES, like)
+                prefetch(x, one + i + 2 * length)
+                v, w = _values(x, g, mask, one + i, c * every + at, LANES, m)
+                f, q = fma_each(p, v, f), fma_each(p, w, q)
+                v, w = _values(x, g, mask, two + i, d * every + at, LANES, n)
+                r, s = fma_each(p, v, r), fma_each(p, w, s)
+                at += 1
+            if whole < end:
+                p = loads(t, at * number * LANES, like)
+                v, w = _values(x, g, mask, one + whole, c * every + at, end - whole, m)
+                f, q = fma_each(p, v, f), fma_each(p, w, q)
+                v, w = _values(x, g, mask, two + whole, d * every + at, end - whole, n)
+                r, s = fma_each(p, v, r), fma_each(p, w, s)
+        add_totals(sums, 2 * number * c, f)
+        add_totals(sums, 2 * number * c + number, q)
+        if d > c:
+            add_totals(sums, 2 * number * d, r)
+            add_totals(sums, 2 * number * d + number, s)
+
+
+@compiled
+def moments(a, like):
+    """The posteriors, and the sums that the moments are made of."""
+    size = 2 * len(like) * (a[CHANNELS] + 1)
+    while True:
+        k, first, last = span_of(a)
+        if k >= a[SPANS]:
+            break
+        sums = ahead(doubles(a[PARTIAL]), k * size)
+        clear(sums, size)
+        for tile in range(first, last):
+            _find_posteriors(a, tile, like)
+            count_tile(a, tile, ahead(sums, size - 2 * len(like)), like)
+            _sum_tile(a, tile, floats(a[LOGITS]), 2 * len(like) + 1, sums, None, like)
+    fence()
+
+
+@compiled
+def reduce(a, like):
+    """Sums of the cotangent, and of it times the sample from the centre, weighted by the posteriors."""
+    size = 2 * len(like) * (a[CHANNELS] + 1)
+    g = floats(a[G]), a[RELU] != 0
+    while True:
+        k, first, last = span_of(a)
+        if k >= a[SPANS]:
+            break
+        sums = ahead(doubles(a[PARTIAL]), k * size)
+        clear(sums, size)
+        for tile in range(first, last):
+            _sum_tile(a, tile, floats(a[LOGITS]), 2 * len(like) + 1, sums, g, like)
+    fence()
+
+
+@inlined
+def _put(target, place, many, value, past):
+    if many < LANES:
+        store_first(target, place, many, value)
+    elif past:
+        stream(target, place, value)
+    else:
+        store(target, place, value)
+
+
+@inlined
+def _normalized(x, y, mask, place, place_of_mask, many, m, p, gain, shift, floor, past):
+    if many < LANES:
+        u = load_first(x, place, many, m) - m
+    else:
+        u = load(x, place) - m
+    zero = splat(_ZERO)
+    value = fma(u, dot(p, gain, zero), dot(p, shift, zero))
+    if mask is not None:
+        store_mask(mask, place_of_mask, value > floor)
+    _put(y, place, many, maximum(floor, value), past)
+
+
+@compiled
+def _normalize_tile(a, tile, mask, like):
+    x, y, t, table = floats(a[X]), floats(a[Y]), floats(a[POSTERIORS]), floats(a[TABLE])
+    channels, length, blocks, number, past = a[CHANNELS], a[LENGTH], blocks_of(a), len(like), a[PAST] != 0
+    first, last, begin, end = tile_of(a, tile)
+    whole = begin + (end - begin) // LANES * LANES
+    floor = splat(_ZERO) if a[RELU] != 0 else splat(-np.float32(np.inf))
+    at_table = 0
+    for c in range(channels):
+        m, gain = splat(table[at_table]), splats(table, at_table + 1, like)
+        shift = splats(table, at_table + 1 + number, like)
+        at_table += 2 * number + 1
+        for image in range(first, last):
+            start = (image * channels + c) * length
+            at = image * blocks + begin // LANES
+            bits = c * blocks * a[IMAGES]
+            for i in range(begin, whole, LANES):
+                prefetch(x, start + i + length)
+                p = loads(t, at * number * LANES, like)
+                _normalized(x, y, mask, start + i, bits + at, LANES, m, p, gain, shift, floor, past)
+                at += 1
+            if whole < end:
+                p = loads(t, at * number * LANES, like)
+                _normalized(x, y, mask, start + whole, bits + at, end - whole, m, p, gain, shift, floor, past)
+
+
+@compiled
+def normalize(a, like):
+    """y, when gains and shifts are known; where the ReLU lets through, if that is wanted."""
+    while True:
+        k, first, last = span_of(a)
+        if k >= a[SPANS]:
+            break
+        for tile in range(first, last):
+            if a[MASK] != 0:
+                _normalize_tile(a, tile, halves(a[MASK]), like)
+            else:
+                _normalize_tile(a, tile, None, like)
+    fence()
+
+
+@inlined
+def _differentiated(x, dx, g, mask, place, place_of_mask, many, m, p, rows, past):
+    gain, slope, offset = rows
+    passed, _ = _values(x, g, mask, place, place_of_mask, many, m)
+    u = (load_first(x, place, many, m) if many < LANES else load(x, place)) - m
+    zero = splat(_ZERO)
+    value = fma(passed, dot(p, gain, zero), fma(u, dot(p, slope, zero), dot(p, offset, zero)))
+    _put(dx, place, many, value, past)
+
+
+@compiled
+def _differentiate_tile(a, tile, like):
+    x, dx, t, table, mask = (
+        floats(a[X]),
+        floats(a[Y]),
+        floats(a[POSTERIORS]),
+        floats(a[TABLE]),
+        halves(a[MASK]),
+    )
+    channels, length, blocks, number, past = a[CHANNELS], a[LENGTH], blocks_of(a), len(like), a[PAST] != 0
+    first, last, begin, end = tile_of(a, tile)
+    whole = begin + (end - begin) // LANES * LANES
+    g = floats(a[G]), a[RELU] != 0
+    width = 3 * number + 1
+    for c in range(channels):
+        at_table = c * width
+        m, gain = splat(table[at_table]), splats(table, at_table + 1, like)
+        slope = splats(table, at_table + 1 + number, like)
+        offset = splats(table, at_table + 1 + 2 * number, like)
+        rows = gain, slope, offset
+        for image in range(first, last):
+            start = (image * channels + c) * length
+            at = image * blocks + begin // LANES
+            bits = c * blocks * a[IMAGES]
+            for i in range(begin, whole, LANES):
+                prefetch(x, start + i + length)
+                prefetch(g[0], start + i + length)
+                p = loads(t, at * number * LANES, like)
+                _differentiated(x, dx, g, mask, start + i, bits + at, LANES, m, p, rows, past)
+                at += 1
+            if whole < end:
+                p = loads(t, at * number * LANES, like)
+                _differentiated(x, dx, g, mask, start + whole, bits + at, end - whole, m, p, rows, past)
+
+
+@compiled
+def differentiate(a, like):
+    """dx, when gains, slopes and offsets are known."""
+    while True:
+        k, first, last = span_of(a)
+        if k >= a[SPANS]:
+            break
+        for tile in range(first, last):
+            _differentiate_tile(a, tile, like)
+    fence()

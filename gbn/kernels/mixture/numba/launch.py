@@ -1,0 +1,249 @@
+"""From torch tensors to the compiled passes of one mixture for the whole vector of channels."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from gbn.kernels.checks import kept_numbers
+from gbn.kernels.mixture.gaussians import Mixture
+from gbn.kernels.numba.launch import address, layout, layout_of, like, plain, room, run_entry
+from gbn.kernels.numba.rows import LAST
+from gbn.kernels.numba.simd import LANES
+
+from .call import Call
+from .entries import entry, name_of
+
+__all__ = [
+    "SHORT",
+    "Kept",
+    "Shape",
+    "entries",
+    "kept_sizes",
+    "past",
+    "run",
+    "run_backward",
+    "run_forward",
+    "table_of",
+]
+
+#: Values of a tile: those of x stay in a core's level-2 cache.
+_TILE = 1 << 16
+#: Positions of a tile: their posteriors stay in the level-1 cache beside what streams through.
+_MOST_POSITIONS = 1024
+#: And where channels lie last, so that what 16 channels at a time skip over stays there too.
+_MOST_POSITIONS_LAST = 256
+_MOST_SPANS = 32
+#: As in :mod:`gbn.kernels.numba.launch`.
+_PAST = 2 << 20
+#: Planes shorter than this leave most lanes of a vector empty: channels are then laid side by side.
+SHORT = 12
+
+_Table = ctypes.c_int64 * len(Call)
+
+
+class Shape(NamedTuple):
+    """How a batch lies in memory, and how it is cut into tiles."""
+
+    last: bool
+    images: int
+    channels: int
+    length: int  # positions of an image; of all where channels lie last
+    together: int  # images of a tile
+    piece: int  # positions of an image in a tile
+
+    @property
+    def lanes(self) -> int:
+        """Channels side by side in tables."""
+        return LANES if self.last else 1
+
+    @property
+    def blocks(self) -> int:
+        """Blocks of 16 samples."""
+        return self.images * -(-self.length // LANES)
+
+    @property
+    def masks(self) -> int:
+        """Vectors of y."""
+        if self.last:
+            return self.images * self.length * -(-self.channels // LANES)
+        return self.channels * self.blocks
+
+    @property
+    def spans(self) -> int:
+        """Runs of tiles; how many does not depend on the threads, and so neither do the results."""
+        tiles = -(-self.images // self.together) * -(-self.length // self.piece)
+        return min(_MOST_SPANS, tiles)
+
+    def width(self, rows: int) -> int:
+        """Numbers of a table of ``rows`` a channel."""
+        return -(-self.channels // self.lanes) * self.lanes * rows
+
+
+def shape_of(x: Tensor) -> tuple[Tensor, Shape]:
+    """x, copied where no pass can read it as it lies, and its shape."""
+    images, channels = x.shape[:2]
+    length = x.numel() // (images * channels)
+    if length < SHORT:  # a single channel, which lies in both ways, too: kept_sizes counts on it
+        x, found = x.movedim(1, -1).contiguous().movedim(-1, 1), LAST
+    else:
+        x, found = layout_of(x)
+    last = found == LAST
+    if last:
+        images, length = 1, images * length
+    most = _MOST_POSITIONS_LAST if last else _MOST_POSITIONS
+    most = max(LANES, min(most, _TILE // channels // LANES * LANES))
+    together = 1 if last else max(1, most // (-(-length // LANES) * LANES))
+    return x, Shape(last, images, channels, length, together, length if together > 1 else min(length, most))
+
+
+def entries(x: Tensor, components: int) -> tuple[str, ...]:
+    """The entry points of a training step."""
+    short = x.numel() < SHORT * x.shape[0] * x.shape[1]
+    return _entries(short or layout(x) == LAST, components)
+
+
+@functools.cache
+def _entries(last: bool, components: int) -> tuple[str, ...]:
+    after = "_last" if last else ""
+    passes = [f"{name}{after}" for name in ("moments", "normalize", "reduce", "differentiate")]
+    return tuple(name_of(name, components) for name in (*passes, "logits", "measured", "differentiated"))
+
+
+def table_of(shape: Shape, components: int, eps: float, **places: int | Tensor | None) -> Any:
+    """The table of an entry point; places by the name of :class:`.call.Call` in small letters.
+
+    The caller holds the tensors while the table is used.
+    """
+    table = _Table()
+    values: dict[str, int | Tensor | None] = {
+        "lanes_": shape.lanes,
+        "images": shape.images,
+        "channels": shape.channels,
+        "length": shape.length,
+        "components": components,
+        "together": shape.together,
+        "piece": shape.piece,
+        "spans": shape.spans,
+        "size": 4 * LANES * (LANES + 1) * components,
+        "eps": ctypes.c_int64.from_buffer(ctypes.c_double(eps)).value,
+        **places,
+    }
+    for name, value in values.items():
+        table[Call[name.upper()]] = value if isinstance(value, int) else address(value)
+    return table
+
+
+def run(name: str, table: Any, components: int, shares: int = 1) -> None:
+    """Call an entry point from as many threads as there are, and shares for them."""
+    threads = min(torch.get_num_threads(), shares)
+    table[Call.NEXT] = table[Call.THREADS] = 0
+    table[Call.SCRATCH] = room(table[Call.SIZE] * threads + 64)
+    run_entry(entry(name, components), ctypes.addressof(table), threads)
+
+
+class Kept(NamedTuple):
+    """What the backward pass needs beside x, gain and bias: K numbers a sample, a bit a value, tables."""
+
+    posteriors: Tensor | None
+    mask: Tensor | None
+    logits: Tensor
+    numbers: Tensor  # float64 (4, K, C): divisor, mean from the centre, variance, factor
+    centre: Tensor
+
+
+def kept_sizes(shape: Sequence[int], components: int, relu: bool) -> tuple[int, int, int]:
+    """Numbers that :class:`Kept` holds of posteriors, bits and logits: enough for any memory format.
+
+    Sizes may be symbols of a tracer, which know sums and products.
+    """
+    images, channels, length = shape[0], shape[1], math.prod(shape[2:])
+    across = (channels + LANES - 1) // LANES  # vectors of channels
+    if length < SHORT:  # such planes are turned, see shape_of
+        blocks, masks = (images * length + LANES - 1) // LANES, images * length * across
+    else:
+        blocks = images * ((length + LANES - 1) // LANES)
+        masks = LANES * across * blocks
+    return blocks * components * LANES, masks if relu else 0, LANES * across * (2 * components + 1)
+
+
+def run_forward(
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    mixture: Mixture,
+    centre: Tensor,
+    eps: float,
+    relu: bool,
+) -> tuple[Tensor, tuple[Tensor, ...], Kept]:
+    """y, (l, m, q, concentration), and what :func:`run_backward` needs; float32 throughout."""
+    x, shape = shape_of(x)
+    weight, bias = plain(weight), plain(bias)
+    number, channels = mixture.mean.shape
+    given = [plain(part) for part in (*mixture, centre)]
+    y = torch.empty_like(x)
+    posteriors = x.new_empty((shape.blocks, number, LANES))
+    mask = x.new_empty(shape.masks, dtype=torch.int16) if relu else None
+    logits, table = x.new_zeros(shape.width(2 * number + 1)), x.new_zeros(shape.width(2 * number + 1))
+    numbers = x.new_empty((4, number, channels), dtype=torch.float64)
+    shares, concentration = x.new_empty((2, number, 1)).unbind()
+    mean, var = x.new_empty((2, number, channels)).unbind()
+    constants, partial = x.new_empty(number), _partial(x, shape, number)
+    call = table_of(
+        shape, number, eps, relu=relu, past=past(x, shape), x=x, y=y, posteriors=posteriors, mask=mask,
+        logits=logits, constants=constants, table=table, partial=partial, weight=weight, bias=bias,
+        centre=given[3], mixture_weight=given[0], mixture_mean=given[1], mixture_var=given[2],
+        shares=shares, mean=mean, var=var, concentration=concentration, kept=numbers,
+    )  # fmt: skip
+    after = "_last" if shape.last else ""
+    run("logits", call, number)
+    run("moments" + after, call, number, shape.spans)
+    run("measured", call, number)
+    run("normalize" + after, call, number, shape.spans)
+    assert given[3] is not None
+    return y, (shares, mean, var, concentration), Kept(posteriors, mask, logits, numbers, given[3])
+
+
+def run_backward(
+    g: Tensor, x: Tensor, weight: Tensor | None, kept: Sequence[Any], eps: float, relu: bool, wanted: bool
+) -> tuple[Tensor | None, Tensor, Tensor]:
+    """(dx where it is wanted, gradient to gain, gradient to bias)."""
+    kept = Kept(*kept)
+    x, shape = shape_of(x)
+    g = like(g, x, LAST if shape.last else 1 - LAST)
+    weight, centre = plain(weight), plain(kept.centre)
+    number, channels = kept.numbers.shape[1:]
+    posteriors = kept_numbers(kept.posteriors, shape.blocks * number * LANES, x)
+    mask = kept_numbers(kept.mask, shape.masks, x, torch.int16) if relu else None
+    logits = kept_numbers(kept.logits, shape.width(2 * number + 1), x)
+    numbers = kept.numbers.contiguous()
+    dx = torch.empty_like(x) if wanted else None
+    to_weight, to_bias = x.new_empty((2, channels)).unbind()
+    table, partial = x.new_zeros(shape.width(3 * number + 1)), _partial(x, shape, number)
+    call = table_of(
+        shape, number, eps, relu=relu, past=past(x, shape), x=x, y=dx, g=g, posteriors=posteriors,
+        mask=mask, logits=logits, table=table, partial=partial, weight=weight, centre=centre,
+        kept=numbers, dweight=to_weight, dbias=to_bias,
+    )  # fmt: skip
+    after = "_last" if shape.last else ""
+    run("reduce" + after, call, number, shape.spans)
+    run("differentiated", call, number)
+    if wanted:
+        run("differentiate" + after, call, number, shape.spans)
+    return dx, to_weight, to_bias
+
+
+def _partial(x: Tensor, shape: Shape, number: int) -> Tensor:
+    return x.new_empty((shape.spans, shape.channels + 1, 2, number), dtype=torch.float64)
+
+
+def past(x: Tensor, shape: Shape) -> bool:
+    """Whether results are written past the caches: whole vectors at multiples of 64 bytes."""
+    run = shape.channels if shape.last else shape.length
+    return run % LANES == 0 and 4 * x.numel() >= _PAST

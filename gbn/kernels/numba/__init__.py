@@ -1,0 +1,68 @@
+"""Fused kernels for CPU tensors: compiled by numba, run by torch's own threads."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from gbn.kernels.backend import Arguments, Gradients, Kept
+from gbn.kernels.plan import is_common
+from gbn.risk.base import Deviation, Statistic
+
+__all__ = ["FUSES_GATE", "REQUIRES", "backward", "forward", "load", "ready", "serves"]
+
+REQUIRES = "numba"
+FUSES_GATE = True
+
+_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+
+
+def load() -> None:
+    """Import what calls the kernels; compiling waits for the first call, or takes the cache."""
+    from . import launch, launch_gated  # noqa: F401
+
+
+def serves(x: Tensor) -> bool:
+    """Whether the kernels take this tensor: on the CPU, float32 or half precision, with something in it."""
+    return x.device.type == "cpu" and x.dtype in _DTYPES and x.numel() > 0
+
+
+def ready(x: Tensor, gated: bool, statistic: Statistic, deviation: Deviation) -> bool:
+    """Whether the kernels for a tensor and a pair like these can be compiled here; the first call waits for it."""
+    from .launch import layout
+
+    return _working(layout(x), gated, is_common(statistic, deviation))
+
+
+def _working(layout: int, gated: bool, common: bool) -> bool:
+    from .launch import entries
+    from .objects import working
+
+    return working(entries(layout, gated, common))
+
+
+# A tracer asks once, and writes the answer into its graph. This is what torch.compiler.assume_constant_result does,
+# once it has imported the compiler, which takes two seconds.
+_working._dynamo_marked_constant = True  # type: ignore[attr-defined]
+
+
+def forward(of: Arguments) -> tuple[Tensor, Kept]:
+    """See :class:`gbn.kernels.backend.Backend`."""
+    if of.gate is None:
+        from .launch import run_forward
+
+        return run_forward(of)
+    from .launch_gated import run_forward_gated
+
+    return run_forward_gated(of, of.gate)
+
+
+def backward(g: Tensor, of: Arguments, kept: Kept, wanted: bool) -> Gradients:
+    """See :class:`gbn.kernels.backend.Backend`."""
+    if of.gate is None:
+        from .launch import run_backward
+
+        return run_backward(g, of, kept, wanted)
+    from .launch_gated import run_backward_gated
+
+    return run_backward_gated(g, of, of.gate, kept, wanted)

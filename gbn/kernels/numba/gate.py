@@ -1,0 +1,208 @@
+# mypy: ignore-errors
+# Compiled by numba: a language of its own in Python's clothes.
+"""Instance enhancement: the gate of each row, that is of one image's values of one channel (:mod:`gbn.kernels.gate`).
+
+    delta = sigmoid(gate_weight m + gate_bias), m the row's mean;       gain = scale delta, scale = weight / D'
+
+With r0 and r1 the row's sums of g and of g (x - S) where the ReLU lets the value through:
+
+    dbias = sum r0          dweight = sum delta r1 / D'          da = scale r1 delta (1 - delta)
+    dgate_bias = sum da     dgate_weight = sum da m              dx += gate_weight da / (values of a row)
+
+and what S and D move is weighed with sums of gain r0 and gain r1. Where the channel has a unit of its own
+(:func:`.call.affine`), gain, scale, D' and r1 are in that unit. Rows are worked on 16 at a time: images of one
+channel (PLANES, where numbers of rows lie as (C, N)) or channels of one image (LAST, as (N, C)).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .call import (
+    CHANNELS,
+    DBIAS,
+    DGATE_BIAS,
+    DGATE_WEIGHT,
+    DWEIGHT,
+    GAINS,
+    GATE_BIAS,
+    GATE_WEIGHT,
+    IMAGES,
+    LENGTH,
+    MEANS,
+    PIECES,
+    PRODUCTS,
+    SUMS,
+)
+from .compiling import compiled, inlined
+from .convert import exp, row_totals
+from .memory import ahead, floats, load, load_first, store, store_doubles, store_first
+from .simd import LANES, fma, minimum, splat, total, total_narrow, widen, zeros64
+from .sums import PIECE
+
+__all__ = [
+    "TOTALS",
+    "channel_gains",
+    "channel_rows",
+    "lanes_gains",
+    "lanes_of",
+    "open_gate",
+    "piece_of",
+    "row_means",
+    "settle_channel",
+    "settle_lanes",
+]
+
+#: Sums that :func:`settle_lanes` leaves of each channel.
+TOTALS = 5
+
+_ZERO, _ONE = np.float32(0.0), np.float32(1.0)
+
+#: The largest number that the exponential takes; the gate is 0 to rounding from there on.
+_MOST = np.float32(80.0)
+
+
+@inlined
+def open_gate(m, slope, offset):
+    """delta of 16 rows."""
+    one = splat(_ONE)
+    return one / (one + exp(minimum(splat(_MOST), splat(_ZERO) - fma(m, slope, offset))))
+
+
+@compiled
+def row_means(x, start, planes, stride, length, s, unit, means, step, square):
+    """Write the mean of each plane, ``step`` apart; of differences from s first, which leaves an offset exact.
+
+    ``square`` is scratch of 16 x 16.
+    """
+    k, shift, nothing = splat(unit), splat(-s * unit), splat(s)
+    each = 1.0 / (length * np.float64(unit))
+    together = 0
+    if stride == length and length % LANES == 0 and length <= PIECE:
+        # short planes: adding up the lanes of 16 at a time costs a third
+        together = planes // LANES * LANES
+    for plane in range(0, together, LANES):
+        for j in range(LANES):
+            begin = start + (plane + j) * length
+            sums = fma(load(x, begin), k, shift)
+            for i in range(begin + LANES, begin + length, LANES):
+                sums = sums + fma(load(x, i), k, shift)
+            store(square, j * LANES, sums)
+        store(square, 0, fma(row_totals(square, 0), splat(each), nothing))
+        for j in range(LANES):
+            means[(plane + j) * step] = square[j]
+    for plane in range(together, planes):
+        end = start + plane * stride + length
+        found = np.float64(0.0)
+        for begin in range(start + plane * stride, end, PIECE):
+            stop = min(begin + PIECE, end)
+            whole = begin + (stop - begin) // LANES * LANES
+            sums = splat(_ZERO)
+            for i in range(begin, whole, LANES):
+                sums = sums + fma(load(x, i), k, shift)
+            if whole < stop:
+                sums = sums + fma(load_first(x, whole, stop - whole, nothing), k, shift)
+            found += total_narrow(sums)
+        means[plane * step] = np.float64(s) + found * each
+
+
+@compiled
+def channel_rows(a, c):
+    """The numbers of channel c's rows (PLANES): means, gains, sums, products."""
+    first = c * a[IMAGES]
+    means, gains = ahead(floats(a[MEANS]), first), ahead(floats(a[GAINS]), first)
+    return means, gains, ahead(floats(a[SUMS]), first), ahead(floats(a[PRODUCTS]), first)
+
+
+@compiled
+def channel_gains(a, c, scale):
+    """Write the gains of channel c's rows (PLANES)."""
+    means, gains, _, _ = channel_rows(a, c)
+    slope, offset = splat(floats(a[GATE_WEIGHT])[c]), splat(floats(a[GATE_BIAS])[c])
+    factor, zero = splat(scale), splat(_ZERO)
+    for n in range(0, a[IMAGES], LANES):
+        many = a[IMAGES] - n
+        store_first(gains, n, many, factor * open_gate(load_first(means, n, many, zero), slope, offset))
+
+
+@compiled
+def settle_channel(a, c, by, scale):
+    """Gradients of channel c but that to x, and what each row's mean adds to it, in place of the sums (PLANES).
+
+    Returns:
+        sums of delta r0 and delta r1.
+    """
+    means, _, sums, products = channel_rows(a, c)
+    gate_weight = floats(a[GATE_WEIGHT])[c]
+    slope, offset = splat(gate_weight), splat(floats(a[GATE_BIAS])[c])
+    factor, pull, zero, one = splat(scale), splat(gate_weight / a[LENGTH]), splat(_ZERO), splat(_ONE)
+    sum_g, sum_gd, sum_gu, sum_a, sum_am = zeros64(), zeros64(), zeros64(), zeros64(), zeros64()
+    for n in range(0, a[IMAGES], LANES):
+        many = a[IMAGES] - n
+        m = load_first(means, n, many, zero)
+        r0, r1 = load_first(sums, n, many, zero), load_first(products, n, many, zero)
+        delta = open_gate(m, slope, offset)
+        da = factor * r1 * (delta * (one - delta))
+        sum_g, sum_gd, sum_gu = sum_g + widen(r0), sum_gd + widen(delta * r0), sum_gu + widen(delta * r1)
+        sum_a, sum_am = sum_a + widen(da), sum_am + widen(da * m)
+        store_first(sums, n, many, da * pull)
+    moved = total(sum_gu)
+    floats(a[DBIAS])[c], floats(a[DWEIGHT])[c] = total(sum_g), moved / by
+    floats(a[DGATE_BIAS])[c], floats(a[DGATE_WEIGHT])[c] = total(sum_a), total(sum_am)
+    return total(sum_gd), moved
+
+
+@inlined
+def piece_of(k, pieces, length):
+    """The positions, from one up to another, of piece k, when each image of ``length`` has so many (LAST)."""
+    image, piece = k // pieces, k % pieces
+    return image * length + piece * length // pieces, image * length + (piece + 1) * length // pieces
+
+
+@compiled
+def lanes_of(address, c, many):
+    """``many`` numbers of the tensor at an address, from c on."""
+    return load_first(floats(address), c, many, splat(_ZERO))
+
+
+@compiled
+def lanes_gains(a, c, many, table):
+    """Write the gains of all images' rows of ``many`` channels from c on (LAST); the table holds their scale."""
+    slope, offset = lanes_of(a[GATE_WEIGHT], c, many), lanes_of(a[GATE_BIAS], c, many)
+    factor = load(table, LANES)
+    for n in range(a[IMAGES]):
+        place = n * a[CHANNELS] + c
+        delta = open_gate(lanes_of(a[MEANS], place, many), slope, offset)
+        store_first(floats(a[GAINS]), place, many, factor * delta)
+
+
+@compiled
+def settle_lanes(a, c, many, table, totals):
+    """:func:`settle_channel` for ``many`` channels from c on (LAST), as far as rows go.
+
+    A row's sums come from its pieces; in the first one's place the pull and the gain are left. To ``totals`` go sums
+    of delta r0, delta r1, r0, da and da m, 16 float64 each.
+    """
+    pieces, channels = a[PIECES], a[CHANNELS]
+    sums, products, zero, one = floats(a[SUMS]), floats(a[PRODUCTS]), splat(_ZERO), splat(_ONE)
+    slope, offset = lanes_of(a[GATE_WEIGHT], c, many), lanes_of(a[GATE_BIAS], c, many)
+    factor, pull = load(table, LANES), slope / splat(np.float32(a[LENGTH]))
+    sum_g, sum_gd, sum_gu, sum_a, sum_am = zeros64(), zeros64(), zeros64(), zeros64(), zeros64()
+    for n in range(a[IMAGES]):
+        m = lanes_of(a[MEANS], n * channels + c, many)
+        first = n * pieces * channels + c
+        r0, r1 = load_first(sums, first, many, zero), load_first(products, first, many, zero)
+        for piece in range(1, pieces):
+            place = first + piece * channels
+            r0, r1 = r0 + load_first(sums, place, many, zero), r1 + load_first(products, place, many, zero)
+        delta = open_gate(m, slope, offset)
+        da = factor * r1 * (delta * (one - delta))
+        sum_g, sum_gd, sum_gu = sum_g + widen(r0), sum_gd + widen(delta * r0), sum_gu + widen(delta * r1)
+        sum_a, sum_am = sum_a + widen(da), sum_am + widen(da * m)
+        store_first(sums, first, many, da * pull)
+        store_first(products, first, many, factor * delta)
+    store_doubles(totals, 0, sum_gd)
+    store_doubles(totals, LANES, sum_gu)
+    store_doubles(totals, 2 * LANES, sum_g)
+    store_doubles(totals, 3 * LANES, sum_a)
+    store_doubles(totals, 4 * LANES, sum_am)

@@ -1,0 +1,208 @@
+"""From torch tensors to the compiled parts of preconditioning (:mod:`.precondition`)."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gbn.kernels.checks import in_memory
+
+from . import objects
+from .launch import run_entry
+from .precondition import Record, Step, Sums
+
+__all__ = ["ENTRIES", "CompiledStep", "CompiledSums", "Shape"]
+
+#: Values that are worth a thread, and values that a thread rewrites between two looks at the others.
+_EACH, _BLOCK = 1 << 15, 1 << 13
+
+_HEAD, _RECORD = len(Step), len(Record)
+_SumsTable = ctypes.c_int64 * len(Sums)
+
+
+#: The entry points of a step.
+ENTRIES = tuple(
+    f"gbn.kernels.numba.precondition:{name}" for name in ("column_sums", "plane_sums", "absorb", "rewrite")
+)
+
+
+def _entry(name: str) -> objects.Entry:
+    return objects.entry(f"gbn.kernels.numba.precondition:{name}")
+
+
+def _run(entry: Any, table: int, values: int) -> None:
+    """Call an entry point from as many threads as ``values`` are worth, and wait."""
+    run_entry(entry, table, max(1, min(torch.get_num_threads(), values // _EACH)))
+
+
+class CompiledSums:
+    """Sums of the inputs of one layer and of their squares, in float64, over any number of calls.
+
+    Args:
+        columns: inputs of a linear layer, channels of a convolution.
+        dimensions: 2 for matrices (rows, columns); else those of a convolution's batch (N, C, *spatial).
+
+    Attributes:
+        sums: (2, columns) in float64: what :meth:`add` left there.
+    """
+
+    def __init__(self, columns: int, dimensions: int) -> None:
+        self._columns, self._dimensions = columns, dimensions
+        stride = columns + -columns % 32
+        buffer = torch.zeros(4, stride, dtype=torch.float64, device="cpu")
+        self.sums = buffer[:2, :columns]
+        self._table = table = _SumsTable()
+        table[Sums.COLUMNS], table[Sums.STRIDE] = columns, stride
+        table[Sums.SUMS], table[Sums.FRESH] = buffer.data_ptr(), buffer[2:].data_ptr()
+        self._address = ctypes.addressof(table)
+        self._entry = _entry("column_sums" if dimensions == 2 else "plane_sums")
+
+    def add(self, x: Tensor, more: bool) -> int:
+        """Sum, and with ``more`` add to what is there.
+
+        Returns:
+            How many terms each sum got; 0, and nothing is done, if the kernels don't take x: they take contiguous
+            float32 on the CPU.
+        """
+        if not _taken(x):
+            return 0
+        shape, columns = x.shape, self._columns
+        if len(shape) != self._dimensions or shape[1] != columns:
+            return 0
+        values = x.numel()
+        rows, images = values // columns, shape[0]
+        # NEXT, IMAGES, COLUMNS, LENGTH, MORE, X
+        self._table[:6] = [0, images, columns, rows // (images or 1), int(more), x.data_ptr()]
+        _run(self._entry, self._address, values)
+        return rows
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Of a layer: its gradient is ``groups`` blocks of rows, together (rows, width).
+
+    Attributes:
+        columns: factors of the layer; ``columns * taps == groups * width``.
+        taps: neighbouring columns of the gradient that share a factor.
+        fan_in: m of the divisor max(m / N, 1).
+    """
+
+    columns: int
+    taps: int
+    groups: int
+    rows: int
+    width: int
+    fan_in: int
+
+
+class CompiledStep:
+    """A step of all layers.
+
+    Args:
+        shapes: of the layers, whose columns stand side by side.
+        weight: of this step's inputs in the running moments.
+        eps, eps_relative: floor of the variance.
+
+    Attributes:
+        factors: float64 (2, columns of all layers), of layers that were called: means, and inverse variances
+            divided by max(m / N, 1).
+    """
+
+    def __init__(self, shapes: Sequence[Shape], weight: float, eps: float, eps_relative: float) -> None:
+        total, spread = sum(one.columns for one in shapes), sum(one.columns * one.taps for one in shapes)
+        self.factors = torch.zeros(2, total, dtype=torch.float64, device="cpu")
+        self._narrow = torch.zeros(2, spread, dtype=torch.float32, device="cpu")
+        self._reals = (ctypes.c_double * 3)(weight, eps, eps_relative)
+        self._table = table = (ctypes.c_int64 * (_HEAD + _RECORD * len(shapes)))()
+        self._address = ctypes.addressof(table)
+        table[Step.LAYERS], table[Step.COLUMNS], table[Step.SPREAD] = len(shapes), total, spread
+        table[Step.FACTORS], table[Step.NARROW] = self.factors.data_ptr(), self._narrow.data_ptr()
+        table[Step.REALS] = ctypes.addressof(self._reals)
+        self._columns = [one.columns for one in shapes]
+        self._sizes = [(one.rows * one.width, one.rows) for one in shapes]
+        first = place = 0
+        for index, one in enumerate(shapes):
+            at = _HEAD + index * _RECORD
+            table[at + Record.FAN_IN], table[at + Record.FIRST] = one.fan_in, first
+            table[at + Record.COLUMNS], table[at + Record.TAPS] = one.columns, one.taps
+            table[at + Record.PLACE], table[at + Record.GROUPS] = place, one.groups
+            table[at + Record.OUT], table[at + Record.WIDTH] = one.rows, one.width
+            table[at + Record.BLOCK] = max(1, _BLOCK // max(1, one.width))
+            first, place = first + one.columns, place + one.columns * one.taps
+        self._absorb, self._rewrite = _entry("absorb"), _entry("rewrite")
+
+    def absorb(self, running: Tensor, taken: Sequence[tuple[Tensor | None, int, int]]) -> None:
+        """Move the running moments and make the factors.
+
+        Args:
+            running: (3, columns of all layers), contiguous float64 on the CPU, changed in place.
+            taken: a layer's sums, (2, columns) on the CPU with columns side by side, its terms a sum, and N of
+                max(m / N, 1); None, 0, 0 if it was not called.
+
+        Raises:
+            RuntimeError: sums, or running moments, of another shape, or not in this process's memory.
+        """
+        table, at, kept = self._table, _HEAD, []
+        shape = (3, self.factors.shape[1])
+        if running.shape != shape or not (running.dtype is torch.float64 and _readable(running)):
+            raise RuntimeError(
+                f"running moments should be {shape}, contiguous float64 on the CPU, got {tuple(running.shape)}, "
+                f"{running.dtype} on {running.device}"
+            )
+        for (sums, rows, terms), columns in zip(taken, self._columns, strict=True):
+            if sums is None:
+                table[at] = 0
+            else:
+                if sums.dtype is not torch.float64 or sums.stride(1) != 1:
+                    sums = sums.double().contiguous()
+                    kept.append(sums)
+                if sums.shape != (2, columns) or not (sums.is_cpu and in_memory(sums)):
+                    raise RuntimeError(
+                        f"sums of a layer's inputs should be (2, {columns}) on the CPU, got {tuple(sums.shape)} on "
+                        f"{sums.device}"
+                    )
+                # SUMS, STRIDE, ROWS, TERMS
+                table[at : at + 4] = [sums.data_ptr(), sums.stride(0), rows, terms]
+            at += _RECORD
+        table[Step.RUNNING] = running.data_ptr()
+        self._absorb.ctypes(self._address)
+
+    def rewrite(self, gradients: Sequence[tuple[Tensor, Tensor] | None]) -> list[int]:
+        """Rewrite weights' and biases' gradients in place by the factors; None is passed over.
+
+        Returns:
+            The layers that are left to do: kernels take contiguous float32 on the CPU, outside a graph, of the sizes
+            that the layers had.
+        """
+        table, at, left, values = self._table, _HEAD + Record.WEIGHT, [], 0
+        for index, pair in enumerate(gradients):
+            table[at] = 0
+            if pair is not None:
+                served = all(
+                    _taken(one) and not one.requires_grad and one.numel() == size
+                    for one, size in zip(pair, self._sizes[index], strict=True)
+                )
+                if served:
+                    table[at], table[at + 1] = pair[0].data_ptr(), pair[1].data_ptr()
+                    values += self._sizes[index][0]
+                else:
+                    left.append(index)
+            at += _RECORD
+        if values:
+            table[Step.NEXT] = 0
+            _run(self._rewrite, self._address, values)
+        return left
+
+
+def _taken(x: Tensor) -> bool:
+    """Whether kernels can read x: what else there is goes through torch's operations."""
+    return x.dtype is torch.float32 and type(x) is Tensor and _readable(x)
+
+
+def _readable(x: Tensor) -> bool:
+    return x.is_cpu and x.is_contiguous() and in_memory(x)

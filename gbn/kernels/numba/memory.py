@@ -1,0 +1,315 @@
+# mypy: ignore-errors
+# Compiled by numba: a language of its own in Python's clothes.
+"""Memory in compiled code: pointers, vectors read and written, cache lines asked for, counters shared by threads.
+
+Functions take a pointer and an offset in values; nothing checks bounds.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llvmlite import ir
+from numba.core import types
+from numba.core.extending import intrinsic
+
+from .simd import _I32, _I64, _VD, _VF, _VI, LANES, _call, _splat, f32x16, f64x16, mask16
+from .target import Target, current
+
+__all__ = [
+    "address_of",
+    "ahead",
+    "call",
+    "claim",
+    "compress",
+    "doubles",
+    "fence",
+    "first",
+    "floats",
+    "halves",
+    "integers",
+    "load",
+    "load_first",
+    "prefetch",
+    "store",
+    "store_doubles",
+    "store_first",
+    "stream",
+]
+
+
+def _address(builder: Any, pointer: Any, offset: Any) -> Any:
+    return builder.gep(pointer, [offset])
+
+
+@intrinsic
+def load(typing_context, array, offset):
+    """Sixteen values from ``offset``."""
+
+    def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        pointer = _address(builder, arguments[0], arguments[1])
+        return builder.load(builder.bitcast(pointer, _VF.as_pointer()), align=4)
+
+    return f32x16(array, types.intp), emit
+
+
+@intrinsic
+def store(typing_context, array, offset, value):
+    """Write sixteen values from ``offset``."""
+
+    def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        pointer = _address(builder, arguments[0], arguments[1])
+        builder.store(arguments[2], builder.bitcast(pointer, _VF.as_pointer()), align=4)
+        return context.get_dummy_value()
+
+    return types.none(array, types.intp, f32x16), emit
+
+
+@intrinsic
+def store_doubles(typing_context, array, offset, value):
+    """Write sixteen float64 from ``offset``."""
+
+    def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        pointer = _address(builder, arguments[0], arguments[1])
+        builder.store(arguments[2], builder.bitcast(pointer, _VD.as_pointer()), align=8)
+        return context.get_dummy_value()
+
+    return types.none(array, types.intp, f64x16), emit
+
+
+@intrinsic
+def stream(typing_context, array, offset, value):
+    """Write sixteen values from ``offset``, a multiple of 64 bytes, past the caches: nothing is read for it."""
+
+    def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        pointer = _address(builder, arguments[0], arguments[1])
+        written = builder.store(arguments[2], builder.bitcast(pointer, _VF.as_pointer()), align=4 * LANES)
+        written.set_metadata("nontemporal", builder.module.add_metadata([ir.Constant(_I32, 1)]))
+        return context.get_dummy_value()
+
+    return types.none(array, types.intp, f32x16), emit
+
+
+@intrinsic
+def fence(typing_context):
+    """Make all that this thread has written, :func:`stream` included, seen by other threads."""
+
+    def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        builder.fence("seq_cst")
+        return context.get_dummy_value()
+
+    return types.none(), emit
+
+
+@intrinsic
+def prefetch(typing_context, array, offset):
+    """Fetch the cache line at ``offset``, to read it soon; any address is allowed."""
+
+    def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        place = _address(builder, arguments[0], arguments[1])
+        byte = builder.bitcast(place, ir.IntType(8).as_pointer())
+        flags = [ir.Constant(_I32, flag) for flag in (0, 3, 1)]  # to read, keep in all caches, data
+        _call(builder, "llvm.prefetch.p0", ir.VoidType(), [byte, *flags])
+        return context.get_dummy_value()
+
+    return types.none(array, types.intp), emit
+
+
+def _first(builder: Any, count: Any) -> Any:
+    """The mask of the first ``count`` lanes."""
+    lanes = ir.Constant(_VI, [ir.Constant(_I32, k) for k in range(LANES)])
+    return builder.icmp_signed("<", lanes, _splat(builder, builder.trunc(count, _I32), _VI))
+
+
+@intrinsic
+def first(typing_context, count):
+    """The mask of the first ``count`` lanes; all when it is 16 or more."""
+
+    def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return _first(builder, arguments[0])
+
+    return mask16(types.intp), emit
+
+
+@intrinsic
+def load_first(typing_context, array, offset, count, fill):
+    """``count`` (0 to 16) values from ``offset``, ``fill`` in the other lanes; touches no memory beyond."""
+
+    def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        pointer = _address(builder, arguments[0], arguments[1])
+        vector = builder.bitcast(pointer, _VF.as_pointer())
+        mask = _first(builder, arguments[2])
+        name = "llvm.masked.load.v16f32.p0"
+        return _call(builder, name, _VF, [vector, mask, arguments[3]])
+
+    return f32x16(array, types.intp, types.intp, f32x16), emit
+
+
+@intrinsic
+def store_first(typing_context, array, offset, count, value):
+    """Write the first ``count`` (0 to 16) values from ``offset``."""
+
+    def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        pointer = _address(builder, arguments[0], arguments[1])
+        vector = builder.bitcast(pointer, _VF.as_pointer())
+        mask = _first(builder, arguments[2])
+        _call(builder, "llvm.masked.store.v16f32.p0", ir.VoidType(), [arguments[3], vector, mask])
+        return context.get_dummy_value()
+
+    return types.none(array, types.intp, types.intp, f32x16), emit
+
+
+def _lanes(first: int, size: int) -> ir.Constant:
+    return ir.Constant(ir.VectorType(_I32, size), [ir.Constant(_I32, first + k) for k in range(size)])
+
+
+def _table(builder: Any, size: int, each: int) -> Any:
+    """For each set of ``size`` lanes where its lanes stand, packed: ``each`` numbers a lane, of four bytes in all."""
+    name = f"gbn_packing_{size}_{each}"
+    found = builder.module.globals.get(name)
+    if found is None:
+        number = ir.IntType(32 // each)
+        row = ir.ArrayType(number, size * each)
+        rows = []
+        for bits in range(1 << size):
+            lanes = [k for k in range(size) if bits >> k & 1]
+            lanes += [0] * (size - len(lanes))
+            rows.append(
+                ir.Constant(row, [ir.Constant(number, each * k + j) for k in lanes for j in range(each)])
+            )
+        found = ir.GlobalVariable(builder.module, ir.ArrayType(row, len(rows)), name)
+        found.initializer = ir.Constant(found.value_type, rows)
+        found.global_constant, found.linkage, found.align = True, "linkonce_odr", 32
+    return found
+
+
+def _packed(builder: Any, target: Target, value: Any, bits: Any, size: int) -> Any:
+    """A vector of ``size`` lanes with those of the set ``bits`` in front, what is behind them undefined."""
+    each = 1 if size == 8 else 4
+    table = _table(builder, size, each)
+    row = builder.gep(table, [ir.Constant(_I32, 0), builder.zext(bits, _I32)])
+    if size == 8:
+        index = builder.load(builder.bitcast(row, ir.VectorType(_I32, 8).as_pointer()), align=32)
+        return _call(builder, "llvm.x86.avx2.permps", value.type, [value, index])
+    octets = ir.VectorType(ir.IntType(8), 16)
+    index = builder.load(builder.bitcast(row, octets.as_pointer()), align=16)
+    name = "llvm.aarch64.neon.tbl1.v16i8" if target.arm else "llvm.x86.ssse3.pshuf.b.128"
+    return builder.bitcast(_call(builder, name, octets, [builder.bitcast(value, octets), index]), value.type)
+
+
+def _compress_by_table(builder: Any, target: Target, pointer: Any, mask: Any, value: Any, size: int) -> Any:
+    """Write the lanes of the mask side by side, ``size`` lanes at a time; return how many."""
+    undefined = ir.Constant(_VF, ir.Undefined)
+    nothing = ir.Constant(mask.type, ir.Undefined)
+    few, count = ir.IntType(size), ir.Constant(_I64, 0)
+    for begin in range(0, LANES, size):
+        part = builder.shuffle_vector(value, undefined, _lanes(begin, size))
+        flags = builder.shuffle_vector(mask, nothing, _lanes(begin, size))
+        bits = builder.bitcast(flags, few)
+        packed = _packed(builder, target, part, bits, size)
+        place = builder.gep(pointer, [count])
+        builder.store(packed, builder.bitcast(place, packed.type.as_pointer()), align=4)
+        number = _call(builder, f"llvm.ctpop.i{size}", few, [bits])
+        count = builder.add(count, builder.zext(number, _I64))
+    return count
+
+
+def _compress_each(builder: Any, pointer: Any, mask: Any, value: Any) -> Any:
+    """The same a lane at a time: each is written, and counts where it is in the mask."""
+    count = ir.Constant(_I64, 0)
+    for k in range(LANES):
+        lane = ir.Constant(_I32, k)
+        builder.store(builder.extract_element(value, lane), builder.gep(pointer, [count]), align=4)
+        count = builder.add(count, builder.zext(builder.extract_element(mask, lane), _I64))
+    return count
+
+
+@intrinsic
+def compress(typing_context, array, offset, mask, value):
+    """Write the values of the mask's lanes side by side from ``offset``; return the offset behind them.
+
+    Up to 16 places from there lose what they hold. AVX-512 has an instruction for it; AVX2, SSSE3 and NEON permute a
+    register by a table of all masks; elsewhere lanes are written one by one.
+    """
+
+    def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        array, offset, mask, value = arguments
+        target, pointer = current(), _address(builder, array, offset)
+        if target.has("avx512f"):
+            name = "llvm.x86.avx512.mask.compress.v16f32"
+            packed = _call(builder, name, _VF, [value, ir.Constant(_VF, ir.Undefined), mask])
+            builder.store(packed, builder.bitcast(pointer, _VF.as_pointer()), align=4)
+            bits = builder.bitcast(mask, ir.IntType(LANES))
+            count = builder.zext(_call(builder, "llvm.ctpop.i16", bits.type, [bits]), _I64)
+        elif target.has("avx2"):
+            count = _compress_by_table(builder, target, pointer, mask, value, 8)
+        elif target.has("ssse3") or target.arm:
+            count = _compress_by_table(builder, target, pointer, mask, value, 4)
+        else:
+            count = _compress_each(builder, pointer, mask, value)
+        return builder.add(offset, count)
+
+    return types.intp(array, types.intp, mask16, f32x16), emit
+
+
+def _pointer_from(number_type: Any, what: str) -> Any:
+    pointer_type = types.CPointer(number_type)
+
+    @intrinsic
+    def function(typing_context, address):
+        def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            return builder.inttoptr(arguments[0], context.get_value_type(pointer_type))
+
+        return pointer_type(types.int64), emit
+
+    function.__doc__ = f"An address as a pointer to {what}."
+    return function
+
+
+floats = _pointer_from(types.float32, "float32")
+doubles = _pointer_from(types.float64, "float64")
+integers = _pointer_from(types.int64, "int64")
+halves = _pointer_from(types.uint16, "16 bits")
+
+
+@intrinsic
+def address_of(typing_context, pointer):
+    """The address of a pointer."""
+
+    def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.ptrtoint(arguments[0], _I64)
+
+    return types.int64(pointer), emit
+
+
+@intrinsic
+def call(typing_context, address, argument):
+    """Call another entry point, ``void (int64)``, at an address."""
+
+    def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        function = ir.FunctionType(ir.VoidType(), [_I64]).as_pointer()
+        builder.call(builder.inttoptr(arguments[0], function), [arguments[1]])
+        return context.get_dummy_value()
+
+    return types.none(types.int64, types.int64), emit
+
+
+@intrinsic
+def ahead(typing_context, pointer, offset):
+    """The pointer that many values further on."""
+
+    def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return _address(builder, *arguments)
+
+    return pointer(pointer, types.int64), emit
+
+
+@intrinsic
+def claim(typing_context, array, offset):
+    """Add 1 to an int64 for all threads to see, and return what it was: how work is shared out."""
+
+    def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        place = _address(builder, arguments[0], arguments[1])
+        return builder.atomic_rmw("add", place, ir.Constant(_I64, 1), "monotonic")
+
+    return types.int64(array, types.intp), emit

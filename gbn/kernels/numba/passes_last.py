@@ -1,0 +1,300 @@
+# mypy: ignore-errors
+# Compiled by numba: a language of its own in Python's clothes.
+"""The compiled entry points whose threads share positions, for channels that lie side by side (LAST).
+
+Spans of positions are small enough for a cache and their number does not depend on that of the threads; sums over
+each are kept and added in order, so results depend neither on the number of threads nor on chance.
+
+With instance enhancement (:mod:`.gate`; entry points ``..._gated``, ``gated`` True and not None) spans are made of
+whole images, or of pieces of images where these are few, and sums are kept over each piece.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from gbn.kernels.plan import HEAD, POINT
+
+from .call import (
+    BENDS,
+    CHANNELS,
+    DBIAS,
+    DGATE_BIAS,
+    DGATE_WEIGHT,
+    DWEIGHT,
+    EPS,
+    GAINS,
+    GATE_BIAS,
+    GATE_WEIGHT,
+    IMAGES,
+    KIND,
+    LENGTH,
+    MEANS,
+    NEXT,
+    PARTIAL,
+    PIECES,
+    POINTS,
+    PRODUCTS,
+    RELU,
+    ROOT,
+    SCRATCH,
+    SIZE,
+    SPANS,
+    SUMS,
+    THREADS,
+    WANTED,
+    D,
+    G,
+    X,
+    Y,
+    affine,
+    divisor,
+    gradients,
+    tensor,
+    weigh,
+)  # fmt: skip
+from .compiling import compiled, entry_point
+from .elementwise_last import differentiate_last, normalize_last, reduce_last, reduce_rows_last
+from .gate import TOTALS, lanes_of, settle_lanes
+from .memory import ahead, claim, doubles, fence, floats, halves, integers
+from .simd import LANES
+
+__all__ = [
+    "differentiate_spans",
+    "differentiate_spans_gated",
+    "normalize_spans",
+    "normalize_spans_gated",
+    "pieces_of",
+    "reduce_spans",
+    "reduce_spans_gated",
+    "scratch_size_last",
+    "settle_blocks_gated",
+    "spans_of",
+]
+
+#: Bytes of x in a span: with those of the cotangent and of dx they stay in a core's level-2 cache.
+_SPAN = 1 << 18
+_MOST_SPANS = 256
+
+#: Numbers of the table of 16 channels, four of each (:func:`.call.affine`).
+_TABLE = 4 * LANES
+
+
+def spans_of(values: int) -> int:
+    """How many spans a tensor of so many values has."""
+    return max(1, min(_MOST_SPANS, 4 * values // _SPAN))
+
+
+def pieces_of(images: int, channels: int, length: int) -> int:
+    """How many pieces an image of ``length`` positions is cut into, so that there is one for each span."""
+    return min(length, -(-spans_of(images * channels * length) // images))
+
+
+def scratch_size_last(channels: int, points: int) -> int:
+    """Bytes that a thread needs."""
+    keep, blocks = HEAD + POINT * points, -(-channels // LANES)
+    return 4 * (LANES + keep + blocks * (_TABLE + LANES * keep)) + 64
+
+
+@compiled
+def _scratch(a):
+    """This thread's: room for 16 of 16 bits, a record, and tables and records of all channels."""
+    address = a[SCRATCH] + claim(a, THREADS) * a[SIZE]
+    keep, blocks = HEAD + POINT * a[POINTS], (a[CHANNELS] + LANES - 1) // LANES
+    short = halves(address)
+    address += 4 * LANES
+    merged = floats(address)
+    address += 4 * keep
+    return short, merged, floats(address), floats(address + 4 * blocks * _TABLE)
+
+
+@compiled
+def _fill(a, tables, eps):
+    """Tables of all channels."""
+    for c in range(a[CHANNELS]):
+        by = divisor(np.float64(floats(a[D])[c]), eps, a[ROOT] != 0)
+        affine(a, ahead(tables, c // LANES * _TABLE), c % LANES, c, by)
+
+
+@compiled
+def _span(a, k):
+    n = a[IMAGES] * a[LENGTH]
+    return k * n // a[SPANS], (k + 1) * n // a[SPANS]
+
+
+@compiled
+def _span_of_pieces(a, k):
+    n = a[IMAGES] * a[PIECES]
+    return k * n // a[SPANS], (k + 1) * n // a[SPANS]
+
+
+@compiled
+def _normalize_spans(table_address, gated):
+    a = integers(table_address)
+    x, y = tensor(a[X], a[KIND]), tensor(a[Y], a[KIND])
+    channels, relu = a[CHANNELS], a[RELU] != 0
+    short, _, tables, _ = _scratch(a)
+    _fill(a, tables, doubles(table_address)[EPS])
+    while True:
+        k = claim(a, NEXT)
+        if k >= a[SPANS]:
+            break
+        for c in range(0, channels, LANES):
+            table, many = ahead(tables, c // LANES * _TABLE), min(LANES, channels - c)
+            if gated is None:
+                normalize_last(x, y, _span(a, k), channels, c, many, table, relu, short)
+            else:
+                rows = floats(a[GAINS]), a[PIECES], a[LENGTH]
+                normalize_last(x, y, _span_of_pieces(a, k), channels, c, many, table, relu, short, rows)
+    fence()
+
+
+@entry_point
+def normalize_spans(table_address):
+    """y, when S and D are known."""
+    _normalize_spans(table_address, None)
+
+
+@entry_point
+def normalize_spans_gated(table_address):
+    """y, when S, D and the gains of rows are known."""
+    _normalize_spans(table_address, True)
+
+
+@entry_point
+def reduce_spans(table_address):
+    """Sums of the cotangent over each span."""
+    a = integers(table_address)
+    x, g = tensor(a[X], a[KIND]), tensor(a[G], a[KIND])
+    channels, relu = a[CHANNELS], a[RELU] != 0
+    blocks = (channels + LANES - 1) // LANES
+    short, _, tables, _ = _scratch(a)
+    _fill(a, tables, doubles(table_address)[EPS])
+    while True:
+        k = claim(a, NEXT)
+        if k >= a[SPANS]:
+            break
+        for block in range(blocks):
+            c = block * LANES
+            table = ahead(tables, block * _TABLE)
+            sums = ahead(doubles(a[PARTIAL]), (k * blocks + block) * 2 * LANES)
+            reduce_last(x, g, _span(a, k), channels, c, min(LANES, channels - c), table, relu, short, sums)
+    fence()
+
+
+@entry_point
+def reduce_spans_gated(table_address):
+    """Sums of the cotangent over each piece of an image."""
+    a = integers(table_address)
+    x, g = tensor(a[X], a[KIND]), tensor(a[G], a[KIND])
+    channels, relu = a[CHANNELS], a[RELU] != 0
+    rows = floats(a[MEANS]), a[PIECES], a[LENGTH], floats(a[SUMS]), floats(a[PRODUCTS])
+    short, _, tables, _ = _scratch(a)
+    _fill(a, tables, doubles(table_address)[EPS])
+    while True:
+        k = claim(a, NEXT)
+        if k >= a[SPANS]:
+            break
+        for c in range(0, channels, LANES):
+            table, many = ahead(tables, c // LANES * _TABLE), min(LANES, channels - c)
+            gate = lanes_of(a[GATE_WEIGHT], c, many), lanes_of(a[GATE_BIAS], c, many)
+            reduce_rows_last(x, g, _span_of_pieces(a, k), channels, c, many, table, relu, short, rows, gate)
+    fence()
+
+
+@entry_point
+def settle_blocks_gated(table_address):
+    """All gradients but that to x, when pieces' sums are known; leaves sums of channels, gains and pulls."""
+    a = integers(table_address)
+    channels, eps = a[CHANNELS], doubles(table_address)[EPS]
+    _, _, tables, _ = _scratch(a)
+    _fill(a, tables, eps)
+    while True:
+        block = claim(a, NEXT)
+        if block * LANES >= channels:
+            break
+        totals = ahead(doubles(a[PARTIAL]), block * TOTALS * LANES)
+        first, many = block * LANES, min(LANES, channels - block * LANES)
+        settle_lanes(a, first, many, ahead(tables, block * _TABLE), totals)
+        for lane in range(many):
+            c = first + lane
+            by = divisor(np.float64(floats(a[D])[c]), eps, a[ROOT] != 0)
+            unit = tables[block * _TABLE + 3 * LANES + lane]
+            floats(a[DWEIGHT])[c] = totals[LANES + lane] / (by * unit)
+            floats(a[DBIAS])[c] = totals[2 * LANES + lane]
+            floats(a[DGATE_BIAS])[c] = totals[3 * LANES + lane]
+            floats(a[DGATE_WEIGHT])[c] = totals[4 * LANES + lane]
+    fence()
+
+
+@compiled
+def _merged(a, tables, merged, records, eps, gated):
+    """Gradients to gain and bias (by each thread the same), and the merged records; whether one is exponential.
+
+    Gated, the gradients are there, and sums of channels in place of those of spans.
+    """
+    blocks, keep = (a[CHANNELS] + LANES - 1) // LANES, HEAD + POINT * a[POINTS]
+    partial = doubles(a[PARTIAL])
+    exponential = False
+    for c in range(a[CHANNELS]):
+        block, lane = c // LANES, c % LANES
+        d = np.float64(floats(a[D])[c])
+        scale, unit = tables[block * _TABLE + LANES + lane], tables[block * _TABLE + 3 * LANES + lane]
+        if gated is None:
+            sum_g, sum_gu = 0.0, 0.0
+            for k in range(a[SPANS]):
+                place = (k * blocks + block) * 2 * LANES + lane
+                sum_g += partial[place]
+                sum_gu += partial[place + LANES]
+            gradients(a, c, d, divisor(d, eps, a[ROOT] != 0), scale, unit, sum_g, sum_gu, merged)
+        else:
+            place = block * TOTALS * LANES + lane
+            sum_g, sum_gu = partial[place], partial[place + LANES]
+            weigh(a, c, d, divisor(d, eps, a[ROOT] != 0), scale, unit, sum_g, sum_gu, merged)
+        for i in range(keep):
+            records[(block * keep + i) * LANES + lane] = merged[i]
+        exponential = exponential or abs(merged[3]) > 0.0  # a NaN is not: its exponent could be any
+    return exponential
+
+
+@compiled
+def _differentiate_spans(table_address, gated):
+    a = integers(table_address)
+    x, g, dx = tensor(a[X], a[KIND]), tensor(a[G], a[KIND]), tensor(a[Y], a[KIND])
+    channels, relu, points, bends = a[CHANNELS], a[RELU] != 0, a[POINTS], a[BENDS]
+    keep = HEAD + POINT * points
+    eps = doubles(table_address)[EPS]
+    short, merged, tables, records = _scratch(a)
+    _fill(a, tables, eps)
+    exponential = _merged(a, tables, merged, records, eps, gated)
+    while a[WANTED] != 0:
+        k = claim(a, NEXT)
+        if k >= a[SPANS]:
+            break
+        for c in range(0, channels, LANES):
+            table, many = ahead(tables, c // LANES * _TABLE), min(LANES, channels - c)
+            record = ahead(records, c * keep)
+            if gated is None:
+                differentiate_last(
+                    x, g, dx, _span(a, k), channels, c, many, table, relu, record, points, bends,
+                    exponential, short,
+                )  # fmt: skip
+            else:
+                rows = floats(a[PRODUCTS]), floats(a[SUMS]), a[PIECES], a[LENGTH]
+                differentiate_last(
+                    x, g, dx, _span_of_pieces(a, k), channels, c, many, table, relu, record, points, bends,
+                    exponential, short, rows,
+                )  # fmt: skip
+    fence()
+
+
+@entry_point
+def differentiate_spans(table_address):
+    """The gradients to gain and bias, and dx where it is wanted."""
+    _differentiate_spans(table_address, None)
+
+
+@entry_point
+def differentiate_spans_gated(table_address):
+    """dx where it is wanted, after :func:`settle_blocks_gated`."""
+    _differentiate_spans(table_address, True)

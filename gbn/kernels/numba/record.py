@@ -1,0 +1,45 @@
+# mypy: ignore-errors
+# Compiled by numba: a language of its own in Python's clothes.
+"""Writing the record of a channel (:mod:`gbn.kernels.plan`) and reading it back as one function of x."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from gbn.kernels.plan import HEAD, POINT
+
+from .compiling import compiled
+
+__all__ = ["merge", "put_point"]
+
+
+@compiled
+def put_point(record, j, b, at, rise, bend, span):
+    """Write breakpoint j."""
+    place = HEAD + POINT * j
+    record[place] = b
+    record[place + 1] = at
+    record[place + 2] = rise
+    record[place + 3] = bend
+    record[place + 4] = span
+
+
+@compiled
+def merge(record, points, s_points, s_factor, d_factor, unit, merged):
+    """One record of both derivatives, each times its factor: base, slope, shift, multiple; the points in place.
+
+    Slopes, bends and spans belong to distances in a channel's unit (:func:`.call.affine`).
+    """
+    size = 1.0 / np.float64(unit)
+    merged[0] = record[0] * s_factor + record[2] * d_factor
+    merged[1] = (record[1] * s_factor + record[3] * d_factor) * size
+    merged[2] = record[4]
+    merged[3] = record[5] * s_factor + record[6] * d_factor
+    for j in range(points):
+        factor = s_factor if j < s_points else d_factor
+        place = HEAD + POINT * j
+        merged[place] = record[place]
+        merged[place + 1] = record[place + 1] * factor
+        merged[place + 2] = record[place + 2] * factor
+        merged[place + 3] = record[place + 3] * factor * size
+        merged[place + 4] = record[place + 4] * unit

@@ -1,0 +1,124 @@
+# mypy: ignore-errors
+# Compiled by numba: a language of its own in Python's clothes.
+"""Channels out of a tensor's layout into rows of float32, and back: what the passes cannot read as it lies.
+
+Layouts: PLANES, (N, C, L), each channel N runs of L values; LAST, (N, L, C), channels side by side, moved 16 at a
+time through transposed squares. Half precision is widened on the way in and rounded on the way out.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .compiling import compiled, inlined
+from .convert import load_bfloat16, load_float16, store_bfloat16, store_float16, transpose
+from .memory import load, load_first, prefetch, store, store_first
+from .simd import LANES, splat
+
+__all__ = [
+    "BFLOAT16",
+    "FLOAT16",
+    "FLOAT32",
+    "LAST",
+    "PLANES",
+    "fetch",
+    "load_part",
+    "put_back",
+    "store_part",
+]
+
+PLANES, LAST = range(2)
+FLOAT32, BFLOAT16, FLOAT16 = range(3)
+
+_ZERO = np.float32(0.0)
+
+
+@inlined
+def load_part(tensor, place, size, short):
+    """``size`` (at most 16) values from a place of a tensor; the other lanes hold anything.
+
+    ``tensor`` is (as float32, as 16 bits, kind); ``short`` has room for 16 of 16 bits.
+    """
+    wide, half, kind = tensor
+    if kind == FLOAT32:
+        if size == LANES:
+            return load(wide, place)
+        return load_first(wide, place, size, splat(_ZERO))
+    source, begin = half, place
+    if size < LANES:  # never read beyond the tensor
+        for i in range(size):
+            short[i] = half[place + i]
+        source, begin = short, 0
+    return load_bfloat16(source, begin) if kind == BFLOAT16 else load_float16(source, begin)
+
+
+@inlined
+def store_part(tensor, place, size, value, short):
+    """Write the first ``size`` lanes to a place of a tensor, rounded to its kind."""
+    wide, half, kind = tensor
+    if kind == FLOAT32:
+        if size == LANES:
+            store(wide, place, value)
+        else:
+            store_first(wide, place, size, value)
+        return
+    target, begin = half, place
+    if size < LANES:
+        target, begin = short, 0
+    if kind == BFLOAT16:
+        store_bfloat16(target, begin, value)
+    else:
+        store_float16(target, begin, value)
+    if size < LANES:
+        for i in range(size):
+            half[place + i] = short[i]
+
+
+@compiled
+def fetch(tensor, shape, c, many, rows, width, stage):
+    """Copy ``many`` channels from c on to rows of ``width`` places (the samples and 16 more), one after another.
+
+    ``tensor`` is (as float32, as 16 bits, kind), ``shape`` (layout, N, C, L).
+    """
+    wide, _, kind = tensor
+    layout, images, channels, length = shape
+    square, short = stage
+    if layout == PLANES:
+        for image in range(images):
+            for j in range(many):
+                source = (image * channels + c + j) * length
+                target = j * width + image * length
+                if kind == FLOAT32:
+                    for i in range(0, length // LANES * LANES, LANES):
+                        prefetch(wide, source + i + channels * length)
+                        store(rows, target + i, load(wide, source + i))
+                    if length % LANES:
+                        i = length // LANES * LANES
+                        store(rows, target + i, load_first(wide, source + i, length - i, splat(_ZERO)))
+                    continue
+                for i in range(0, length, LANES):
+                    size = min(LANES, length - i)
+                    store(rows, target + i, load_part(tensor, source + i, size, short))
+        return
+    n = images * length
+    for i in range(0, n, LANES):
+        size = min(LANES, n - i)
+        if kind == FLOAT32 and many == LANES and size == LANES:
+            transpose(wide, i * channels + c, channels, rows, i, width)
+            continue
+        for row in range(size):
+            store(square, LANES * row, load_part(tensor, (i + row) * channels + c, many, short))
+        transpose(square, 0, LANES, rows, i, width)
+
+
+@compiled
+def put_back(tensor, shape, c, many, rows, width, short):
+    """The inverse of :func:`fetch` for the layout PLANES; what the rows hold beyond the samples is left out."""
+    _, images, channels, length = shape
+    for image in range(images):
+        for j in range(many):
+            target = (image * channels + c + j) * length
+            source = j * width + image * length
+            for i in range(0, length, LANES):
+                size = min(LANES, length - i)
+                store_part(tensor, target + i, size, load(rows, source + i), short)

@@ -1,0 +1,197 @@
+# mypy: ignore-errors
+# Compiled by numba: a language of its own in Python's clothes.
+"""One order statistic of a view by counting: exact, and quick where the values are few or nearly bracketed.
+
+A *view* is how a channel lies in a flat float32 array: ``planes`` runs of ``length`` values each, the first at
+``start``, ``stride`` apart. NaN is never counted: no comparison with it holds.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from .compiling import compiled, inlined
+from .memory import compress, load, load_first, prefetch
+from .simd import (
+    LANES,
+    as_float,
+    bits_of_float,
+    float_of_bits,
+    fma,
+    highest,
+    lowest,
+    maximum,
+    minimum,
+    splat,
+    tallied,
+    tally,
+    total_narrow,
+    where,
+    zeros32,
+)
+
+__all__ = ["count_about", "count_upto", "extent", "key_of", "of_key", "search"]
+
+_NAN = np.float32(math.nan)
+_INF = np.float32(math.inf)
+_ZERO = np.float32(0.0)
+
+#: Values that are sorted out by comparing each with each in registers: two vectors.
+_LEFT = 2 * LANES
+
+
+@inlined
+def key_of(value):
+    """An integer that orders as the float does; both zeros have 0."""
+    bits = bits_of_float(value)
+    return (bits ^ ((bits >> 31) & 0x7FFFFFFF)) - (bits >> 31)
+
+
+@inlined
+def of_key(key):
+    """The float of a key."""
+    sign = key >> 63
+    return float_of_bits((key + sign) ^ (sign & 0x7FFFFFFF))
+
+
+@compiled
+def count_upto(x, start, planes, stride, length, level):
+    """How many values do not exceed a level."""
+    limit = splat(level)
+    nothing = splat(_NAN)
+    found = zeros32()
+    for plane in range(planes):
+        begin = start + plane * stride
+        end = begin + length
+        whole = begin + length // LANES * LANES
+        for i in range(begin, whole, LANES):
+            prefetch(x, i + stride)
+            found = tally(found, load(x, i) <= limit)
+        if whole < end:
+            found = tally(found, load_first(x, whole, end - whole, nothing) <= limit)
+    return tallied(found)
+
+
+@inlined
+def _about_step(values, limit, below, at):
+    return tally(below, values < limit), tally(at, values == limit)
+
+
+@compiled
+def count_about(x, start, planes, stride, length, level):
+    """How many values lie below a level, and how many at it."""
+    limit = splat(level)
+    nothing = splat(_NAN)
+    below = zeros32()
+    at = zeros32()
+    for plane in range(planes):
+        begin = start + plane * stride
+        end = begin + length
+        whole = begin + length // LANES * LANES
+        for i in range(begin, whole, LANES):
+            below, at = _about_step(load(x, i), limit, below, at)
+        if whole < end:
+            below, at = _about_step(load_first(x, whole, end - whole, nothing), limit, below, at)
+    return tallied(below), tallied(at)
+
+
+@inlined
+def _extent_step(values, zero, low, high, spoilt):
+    # 0 times a number that is not finite is NaN
+    return minimum(values, low), maximum(values, high), fma(values, zero, spoilt)
+
+
+@compiled
+def extent(x, start, planes, stride, length):
+    """Minimum and maximum, passing over NaN, and whether all values are finite."""
+    low, high, zero = splat(_INF), splat(-_INF), splat(_ZERO)
+    spoilt = zero
+    for plane in range(planes):
+        begin = start + plane * stride
+        end = begin + length
+        whole = begin + length // LANES * LANES
+        for i in range(begin, whole, LANES):
+            low, high, spoilt = _extent_step(load(x, i), zero, low, high, spoilt)
+        if whole < end:
+            last = load_first(x, whole, end - whole, splat(x[begin]))  # which is there anyway
+            low, high, spoilt = _extent_step(last, zero, low, high, spoilt)
+    return lowest(low), highest(high), total_narrow(spoilt) == _ZERO
+
+
+@inlined
+def _few_step(v, lower, upper, tiny, found):
+    return compress(tiny, found, (v <= upper) ^ (v <= lower), v)
+
+
+@compiled
+def _few(x, start, planes, stride, length, low, high, k, tiny):
+    """The k-th smallest of the values above low (a NaN: all) and up to high, of which there are at most _LEFT."""
+    lower, upper, nothing = splat(low), splat(high), splat(_NAN)
+    found = 0
+    for plane in range(planes):
+        begin = start + plane * stride
+        end = begin + length
+        whole = begin + length // LANES * LANES
+        for i in range(begin, whole, LANES):
+            found = _few_step(load(x, i), lower, upper, tiny, found)
+        if whole < end:
+            found = _few_step(load_first(x, whole, end - whole, nothing), lower, upper, tiny, found)
+    v, w = load_first(tiny, 0, found, nothing), load_first(tiny, LANES, found - LANES, nothing)
+    smaller_v, smaller_w = zeros32(), zeros32()
+    for j in range(found):
+        one = splat(tiny[j])
+        smaller_v, smaller_w = tally(smaller_v, one < v), tally(smaller_w, one < w)
+    # the largest value that fewer than k others are smaller than
+    limit, minus = splat(np.float32(k)), splat(-_INF)
+    v = where((as_float(smaller_v) < limit) & (v == v), v, minus)
+    w = where((as_float(smaller_w) < limit) & (w == w), w, minus)
+    return highest(maximum(v, w))
+
+
+@compiled
+def search(x, start, planes, stride, length, k, low, high, tiny):
+    """The k-th smallest of a view's values, all between low and high, by counting.
+
+    It is the least float that k values do not exceed. Interpolation, in turn from above and from below, closes in
+    on it until few values are left, which are sorted out in registers. A bisection of the floats' order after
+    every three passes that did not leave a quarter bounds the passes, whatever the data. ``tiny`` is scratch.
+    """
+    a = key_of(low) - 1  # fewer than k values lie at or below a, at least k at or below b
+    b = key_of(high)
+    below = 0
+    upto = planes * length
+    turn = 0
+    goal = upto
+    zero, half, one = np.float32(0.0), np.float32(0.5), np.float32(1.0)
+    while b - a > 1 and upto - below > _LEFT:
+        inside = upto - below
+        middle = (a + b) >> 1
+        if turn < 3:
+            lower = of_key(a) if below > 0 else low
+            upper = of_key(b)
+            each = one / np.float32(inside)
+            share = (np.float32(k - below) - half) * each
+            # a standard deviation to the side that leaves less, and every third time to the other
+            away = np.float32(math.sqrt(max(share * (one - share) * each, zero)))
+            share += away if (share < half) == (turn != 1) else -away
+            guess = lower + (upper - lower) * min(max(share, zero), one)
+            if abs(guess) < _INF:  # false for a bracket that ends in infinity
+                middle = min(max(key_of(guess), a + 1), b - 1)
+            turn += 1
+        elif inside > goal // 4:
+            turn, goal = 0, inside
+        else:
+            turn, goal = 0, inside
+            continue
+        found = count_upto(x, start, planes, stride, length, of_key(middle))
+        if found >= k:
+            b = middle
+            upto = found
+        else:
+            a = middle
+            below = found
+    if b - a == 1:
+        return of_key(b)
+    return _few(x, start, planes, stride, length, of_key(a), of_key(b), k - below, tiny)

@@ -1,0 +1,234 @@
+# mypy: ignore-errors
+# Compiled by numba: a language of its own in Python's clothes.
+"""Exact order statistics of a channel at the cost of about one pass over it.
+
+A sample of the channel, some hundred or thousand values, brackets each wanted rank; one pass counts what lies
+below the brackets of neighbouring ranks and collects what lies inside; a search by counting finds each order
+statistic there. Where a bracket missed (one in eighty, or adversarial data), the same search goes over the whole
+channel. So the result never depends on luck, only the time does.
+
+Views are those of :mod:`.search`.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from .compiling import compiled, inlined
+from .memory import ahead, compress, load, load_first, prefetch, store
+from .search import count_about, extent, search
+from .simd import (
+    LANES,
+    as_float,
+    fma,
+    highest,
+    maximum,
+    splat,
+    tallied,
+    tally,
+    total_narrow,
+    where,
+    zeros32,
+)
+
+__all__ = ["SLACK", "room_to_select", "select"]
+
+#: Up to this many values times ranks a channel is searched as it is: a sample would cost what it saves.
+_SHORT = 4096
+
+#: Samples that are put in order by comparing each with each; channels up to the length get no larger one.
+_FEW, _LONG = 128, 8192
+
+#: Half the width of a bracket in standard deviations of a sample's rank: one in 80 misses on independent samples,
+#: which costs less than wider brackets would.
+_SPREAD = 2.5
+
+#: Places that a scratch array needs beyond its values, since whole vectors are written.
+SLACK = 2 * LANES
+
+#: Ranks no further apart than this share of all, and so many of them, are bracketed together.
+_NEAR, _GROUP = 0.35, 8
+
+_NAN = np.float32(math.nan)
+_INF = np.float32(math.inf)
+_ZERO = np.float32(0.0)
+
+
+def room_to_select(n: int) -> int:
+    """Places of scratch for :func:`select` among n values: brackets, sample, and twice all values."""
+    return 4 * SLACK + _FEW + max(math.ceil(n ** (2 / 3)) + LANES, _FEW) + 2 * (n + SLACK)
+
+
+@compiled
+def _take_sample(x, start, planes, stride, length, sample):
+    """Copy evenly spaced values of a view to ``sample``; return how many, a multiple of 16.
+
+    n^(2/3) of them, or few: the work on the sample and the work inside the brackets then grow alike.
+    """
+    n = planes * length
+    m = LANES * math.ceil(n ** (2.0 / 3.0) / LANES) if n > _LONG else _FEW
+    step = max(n // m, 1)
+    step -= 1 - (step & 1)  # odd: an even one could see the same columns of each image only
+    place = step // 2
+    row = start
+    taken = 0
+    while taken < m:
+        while place >= length:
+            place -= length
+            row += stride
+            planes -= 1
+        if planes <= 0:
+            break
+        sample[taken] = x[row + place]
+        taken += 1
+        place += step
+    return taken // LANES * LANES
+
+
+@compiled
+def _count_smaller(sample, m, smaller):
+    """For each of m values (a multiple of 16) how many are smaller; m^2 / 16 comparisons."""
+    for i in range(0, m, 4 * LANES):
+        v1, v2 = load(sample, i), load(sample, i + LANES)
+        v3, v4 = load(sample, i + 2 * LANES), load(sample, i + 3 * LANES)
+        n1, n2, n3, n4 = zeros32(), zeros32(), zeros32(), zeros32()
+        for j in range(m):
+            one = splat(sample[j])
+            n1, n2 = tally(n1, one < v1), tally(n2, one < v2)
+            n3, n4 = tally(n3, one < v3), tally(n4, one < v4)
+        store(smaller, i, as_float(n1))
+        store(smaller, i + LANES, as_float(n2))
+        store(smaller, i + 2 * LANES, as_float(n3))
+        store(smaller, i + 3 * LANES, as_float(n4))
+
+
+@compiled
+def _of_rank(sample, smaller, m, k):
+    """The k-th smallest: the largest value that fewer than k others are smaller than."""
+    limit, minus = splat(np.float32(k)), splat(-_INF)
+    best = minus
+    for i in range(0, m, LANES):
+        best = maximum(where(load(smaller, i) < limit, load(sample, i), minus), best)
+    return highest(best)
+
+
+@compiled
+def _bracket(sample, m, share, ends, place, smaller, extremes, tiny):
+    """Write the two values of the sample between which the order statistic at a share of the ranks is expected."""
+    reach = _SPREAD * math.sqrt(m * share * (1.0 - share)) + 1.0
+    begin = math.floor(m * share - reach)
+    end = math.ceil(m * share + reach)
+    low, high = extremes
+    ends[place] = -_INF
+    ends[place + 1] = _INF
+    if m <= _FEW:
+        if begin >= 1:
+            ends[place] = _of_rank(sample, smaller, m, begin)
+        if end <= m:
+            ends[place + 1] = _of_rank(sample, smaller, m, end)
+    else:
+        if begin >= 1:
+            ends[place] = search(sample, 0, 1, 0, m, begin, low, high, tiny)
+        if end <= m:
+            ends[place + 1] = search(sample, 0, 1, 0, m, end, low, high, tiny)
+
+
+@inlined
+def _collect_step(v, lower, upper, below, inside, found):
+    return tally(below, v < lower), compress(inside, found, (v >= lower) & (v <= upper), v)
+
+
+@compiled
+def _collect(x, start, planes, stride, length, low, high, inside):
+    """Copy the values from low to high to ``inside``; return how many, how many lie below, and if all are finite."""
+    lower, upper, nothing, zero = splat(low), splat(high), splat(_NAN), splat(_ZERO)
+    below, spoilt = zeros32(), zero  # 0 times a number that is not finite is NaN
+    found = 0
+    for plane in range(planes):
+        begin = start + plane * stride
+        end = begin + length
+        whole = begin + length // LANES * LANES
+        for i in range(begin, whole, LANES):
+            prefetch(x, i + stride)
+            v = load(x, i)
+            spoilt = fma(v, zero, spoilt)
+            below, found = _collect_step(v, lower, upper, below, inside, found)
+        if whole < end:
+            v = load_first(x, whole, end - whole, nothing)
+            spoilt = fma(load_first(x, whole, end - whole, zero), zero, spoilt)
+            below, found = _collect_step(v, lower, upper, below, inside, found)
+    return found, tallied(below), total_narrow(spoilt) == 0.0
+
+
+@compiled
+def _search_in(buffer, n, k, low, high, tiny):
+    if not (low > -_INF and high < _INF):
+        low, high, _ = extent(buffer, 0, 1, 0, n)
+    return search(buffer, 0, 1, 0, n, k, low, high, tiny)
+
+
+@compiled
+def select(x, start, planes, stride, length, ranks, places, values, below, at, room):
+    """The order statistics of ``places`` ranks, how many values lie below each, and how many are equal to it.
+
+    ``ranks`` are in order, at least 1, at most the number of values; ``room`` is scratch of :func:`room_to_select`
+    places. Returns False, and selects nothing, where a value is not finite.
+    """
+    n = planes * length
+    m = 0
+    ends, tiny = room, ahead(room, SLACK)
+    smaller = ahead(room, 3 * SLACK)
+    sample = ahead(smaller, _FEW)
+    inside = ahead(sample, SLACK + max(math.ceil(n ** (2.0 / 3.0)) + LANES, _FEW))
+    picked = ahead(inside, n + SLACK)
+    extremes = (_INF, -_INF)  # of the sample, or where there is none of all
+    if n * places > _SHORT:
+        m = _take_sample(x, start, planes, stride, length, sample)
+        if m <= _FEW:
+            _count_smaller(sample, m, smaller)
+        else:
+            low, high, _ = extent(sample, 0, 1, 0, m)
+            extremes = (low, high)
+    if m == 0:
+        low, high, whole = extent(x, start, planes, stride, length)  # elsewhere collecting tells
+        if not whole:
+            return False
+        extremes = (low, high)
+    first = 0
+    while first < places:
+        # ranks near each other are looked for in one bracket around them all
+        last = first + 1
+        while last < min(places, first + _GROUP) and ranks[last] - ranks[first] <= _NEAR * n:
+            last += 1
+        found, less = 0, 0
+        if m > 0:
+            low, high = _INF, -_INF
+            for j in range(first, last):
+                _bracket(sample, m, ranks[j] / n, ends, 2 * (j - first), smaller, extremes, tiny)
+                low, high = min(low, ends[2 * (j - first)]), max(high, ends[2 * (j - first) + 1])
+            found, less, whole = _collect(x, start, planes, stride, length, low, high, inside)
+            if not whole:
+                return False
+        for j in range(first, last):
+            k = ranks[j]
+            if m > 0:
+                low, high = ends[2 * (j - first)], ends[2 * (j - first) + 1]
+                bracketed, within, under = inside, found, 0
+                if last - first > 1:
+                    bracketed = picked
+                    within, under, _ = _collect(inside, 0, 1, 0, found, low, high, picked)
+                if less + under < k <= less + under + within:
+                    values[j] = _search_in(bracketed, within, k - less - under, low, high, tiny)
+                    lower, equal = count_about(bracketed, 0, 1, 0, within, values[j])
+                    below[j] = less + under + lower
+                    at[j] = equal
+                    continue
+            low, high = extremes
+            if m > 0:
+                low, high, _ = extent(x, start, planes, stride, length)
+            values[j] = search(x, start, planes, stride, length, k, low, high, tiny)
+            below[j], at[j] = count_about(x, start, planes, stride, length, values[j])
+        first = last
+    return True
