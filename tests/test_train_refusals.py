@@ -163,7 +163,7 @@ def test_groups_that_do_not_divide_the_channels_fail_in_one_line(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("launcher", ["local", "parallel"])
+@pytest.mark.parametrize("launcher", ["local", pytest.param("parallel", marks=pytest.mark.long)])
 def test_what_is_impossible_only_together_fails_alone(tmp_path, launcher):
     sweep = ("trainer.batch_size=64,600", "dataset.subset=500,600", f"launcher={launcher}")
     done = train("-m", *FAST, "trainer.epochs=0.2", "trainer.progress=quiet", *sweep, cwd=tmp_path)
