@@ -159,7 +159,9 @@ def test_groups_that_do_not_divide_the_channels_fail_in_one_line(tmp_path):
     done = train(*FAST, "norm=group", "norm.groups=7", cwd=tmp_path)
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()
-    assert re.search(r"norm\.groups=7 does not divide the \d+ channels of \S+: norm\.groups=4 fits all", line), line
+    assert re.search(
+        r"norm\.groups=7 does not divide the \d+ channels of \S+: norm\.groups=4 fits all", line
+    ), line
 
 
 @pytest.mark.slow
