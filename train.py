@@ -7,23 +7,29 @@
 Overrides are checked before anything heavy is imported: a wrong one is one line and exit status 2.
 """
 
+import argparse
 import os
 import signal
 import sys
-from collections.abc import Iterator
 from pathlib import Path
+from typing import NoReturn
 
 if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # until there is a run: Ctrl-C ends it without a traceback
 
 import hydra
 from hydra._internal.utils import get_args_parser
-from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.types import Override
+from hydra.utils import get_original_cwd
 from omegaconf import DictConfig
 
-from gbn.config.compose import check_sweep, compose, expand, resolve, rewrite
+from gbn.config.compose import compose, resolve
 from gbn.config.errors import ConfigError
+from gbn.config.messages import one_line
+from gbn.config.overrides import refuse_two_folders, rewrite
+from gbn.config.places import check_results
 from gbn.config.schema import Config
+from gbn.config.sweeps import check_sweep
 from gbn.engine.journal import Journal
 from gbn.engine.run import Outcome, run
 from gbn.engine.service import kill_services
@@ -31,6 +37,7 @@ from gbn.engine.signals import StopSignals
 from gbn.engine.streams import outlive_readers
 from gbn.engine.sweep import Elsewhere, default_jobs, train_all
 from gbn.store.identity import run_id
+from gbn.suggest import did_you_mean
 
 
 def _jobs(config: Config) -> int:
@@ -74,20 +81,10 @@ def wait_for(elsewhere: Elsewhere) -> None:
             train(config)
 
 
-def combinations(overrides: list[str]) -> Iterator[Config | Outcome]:
-    """The runs of a sweep in turn, an outcome in the place of a combination that is impossible."""
-    for combination in expand(overrides):
-        try:
-            yield compose(combination)
-        except ConfigError as error:
-            yield Outcome("a combination of the sweep", "failed", False, str(error))
-
-
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
 def job(composed: DictConfig) -> None:
-    """One run of a sweep that is not parallel, in this process; Hydra calls it."""
-    # Under hydra.job.chdir=true Hydra has gone elsewhere: relative folders are meant as where the command was given.
-    os.chdir(HydraConfig.get().runtime.cwd)
+    """One run as Hydra composes it, in this process or in one of a launcher's of Hydra's; Hydra calls it."""
+    os.chdir(get_original_cwd())  # with hydra.job.chdir a relative results_dir would be another folder
     try:
         config = resolve(composed)
     except ConfigError as error:
@@ -98,63 +95,113 @@ def job(composed: DictConfig) -> None:
         train(config)
 
 
-def main() -> int:
-    """Check the command line, hand it to Hydra, and sum up; the exit status."""
-    global _elsewhere
-    outlive_readers()
-    arguments, _ = get_args_parser().parse_known_intermixed_args()
-    trains = not (arguments.help or arguments.hydra_help or arguments.cfg or arguments.info is not None)
-    trains = trains and not arguments.shell_completion
-    try:
-        overrides = rewrite(arguments.overrides)
-        flags = [argument for argument in sys.argv[1:] if argument not in arguments.overrides]
-        sys.argv = [sys.argv[0], *flags, *(one.input_line or "" for one in overrides)]
-        if not trains:
-            job()
-            return 0
-        count = check_sweep(arguments.overrides) if arguments.multirun else 1
-        swept = [one.key_or_group for one in overrides if one.is_sweep_override()]
-        if swept and not arguments.multirun:
-            raise ConfigError(
-                f"{swept[0]} has several values: a sweep needs -m, as in train.py -m {swept[0]}=..."
+def _arguments() -> argparse.Namespace:
+    """Hydra's options and the overrides.
+
+    Raises:
+        ConfigError: an option that there is not, or one that has no use here.
+    """
+    parser = get_args_parser()
+
+    def refuse(message: str) -> NoReturn:
+        raise ConfigError(f"{message}; train.py --help says how")
+
+    parser.error = refuse  # type: ignore[method-assign]
+    arguments, rest = parser.parse_known_intermixed_args()
+    for option in rest:
+        name = option.lstrip("-")
+        if name.split("=")[0].split(".")[0] in Config.model_fields:
+            refuse(
+                f"unknown option {option!r}: a key has no dashes, write {name if '=' in name else f'{name}=...'}"
             )
-        plain = [one.input_line or "" for one in overrides if not one.is_sweep_override()]
-        config = compose(plain)
-        parallel = arguments.multirun and config.launcher.name == "parallel"
+        refuse(f"unknown option {option!r}{did_you_mean(option, parser._option_string_actions)}")
+    for option in ("config_name", "config_path", "config_dir", "experimental_rerun"):
+        if getattr(arguments, option):
+            refuse(
+                f"--{option.replace('_', '-')} has no use here: the configuration is the folder conf/, or what the "
+                "variable GBN_CONF names"
+            )
+    return arguments
+
+
+def _runs(arguments: argparse.Namespace, overrides: list[Override]) -> tuple[list[Config], dict[str, str]]:
+    """The runs that a command line asks for, and what is wrong with those that are impossible.
+
+    Raises:
+        ConfigError: the command line is wrong; nothing has been written.
+    """
+    if not arguments.multirun:
+        return [compose(arguments.overrides)], {}
+    for one in overrides:
+        if one.is_sweep_override() and one.key_or_group.split(".")[0] == "launcher":
+            raise ConfigError(f"{one.key_or_group} has several values: a sweep has one launcher")
+    configs, impossible = check_sweep(arguments.overrides)
+    if configs[0].launcher.name == "parallel":
         for one in overrides:
-            key = one.key_or_group
-            if one.is_sweep_override() and key.split(".")[0] == "launcher":
-                raise ConfigError(f"{key} has several values: a sweep has one launcher")
-            if parallel and key.replace("/", ".").startswith(("hydra.launcher", "hydra.sweeper")):
-                raise ConfigError(f"{key} does nothing beside launcher=parallel: leave one of them out")
+            if one.key_or_group.replace("/", ".").startswith(("hydra.launcher", "hydra.sweeper")):
+                raise ConfigError(
+                    f"{one.key_or_group} does nothing beside launcher=parallel: leave one of them out"
+                )
+    return configs, impossible
+
+
+def _by_hydra() -> None:
+    """Leave the command line to Hydra.
+
+    Raises:
+        ConfigError: Hydra, or what it was told to load, refuses one of its own keys.
+    """
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # the exception, not a traceback
+    try:
+        job()
+    except Exception as error:
+        raise ConfigError(f"Hydra: {one_line(error)}") from error
+
+
+def main() -> int:
+    """Check the command line, train what it asks for, and sum up; the exit status."""
+    try:
+        return _main()
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    # For what it adds only: otherwise it would compose every configuration twice more, and write files of its own.
-    by_hydra = not parallel and (
-        any(flag not in ("-m", "--multirun") for flag in flags)
-        or any(one.key_or_group.startswith("hydra") for one in overrides)
-    )
-    found = list(combinations(arguments.overrides)) if parallel else []
-    impossible = [one for one in found if isinstance(one, Outcome)]
-    configs = {run_id(one.as_dict(), one.defaults()): one for one in found if isinstance(one, Config)}
-    journal = Journal.begin(
-        Path(config.results_dir) / "sweeps", len(configs) + len(impossible) if parallel else count
-    )
-    for outcome in impossible:
-        journal.record(outcome)
+
+
+def _main() -> int:
+    global _elsewhere
+    outlive_readers()
+    arguments = _arguments()
+    if arguments.shell_completion:
+        _by_hydra()
+        return 0
+    refuse_two_folders(arguments.overrides)
+    overrides = rewrite(arguments.overrides)
+    flags = [argument for argument in sys.argv[1:] if argument not in arguments.overrides]
+    sys.argv = [sys.argv[0], *flags, *(one.input_line or "" for one in overrides)]
+    if arguments.help or arguments.hydra_help or arguments.cfg or arguments.info is not None:
+        _by_hydra()
+        return 0
+    configs, impossible = _runs(arguments, overrides)
+    check_results(configs[0].results_dir)
+    parallel = arguments.multirun and configs[0].launcher.name == "parallel"
+    by_hydra = not parallel and any(one.key_or_group.startswith("hydra") for one in overrides)
+    runs = {run_id(config.as_dict(), config.defaults()): config for config in configs}
+    total = len(configs if by_hydra else runs) + len(impossible)
+    journal = Journal.begin(Path(configs[0].results_dir) / "sweeps", total)
     try:
-        if parallel:
-            train_all(list(configs.items()), jobs=_jobs(config), report=lambda one, *_: journal.record(one))
-        elif not arguments.multirun:
-            job() if by_hydra else train(config)
+        _elsewhere = Elsewhere() if arguments.multirun and not parallel else None
+        if by_hydra:
+            _by_hydra()  # composes once more, and tells of the impossible itself
         else:
-            _elsewhere = Elsewhere()
-            if by_hydra:
-                job()
+            for combination, message in impossible.items():
+                journal.record(Outcome(combination, "failed", False, message))
+            if parallel:
+                jobs = _jobs(configs[0])
+                train_all(list(runs.items()), jobs=jobs, report=lambda one, *_: journal.record(one))
             else:
-                for each in combinations(arguments.overrides):
-                    journal.record(each) if isinstance(each, Outcome) else train(each)
+                for config in runs.values():
+                    train(config)
+        if _elsewhere is not None:
             wait_for(_elsewhere)
     except KeyboardInterrupt:
         journal.close()
