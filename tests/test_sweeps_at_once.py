@@ -76,7 +76,7 @@ def test_a_run_of_another_process_is_waited_for_at_the_end(tmp_path, monkeypatch
     store, said, reported, held, waited_for = RunStore(tmp_path), [], [], threading.Event(), threading.Event()
 
     def other_process():
-        summary = {"run_id": name, "status": "diverged", "diverged_at": 3, "updates": 3, "seconds": 1.0}
+        summary = {"run_id": name, "status": "not_applicable", "updates": 0, "seconds": 1.0}
         with store.writer(name) as writer:
             held.set()
             waited_for.wait()
@@ -94,7 +94,7 @@ def test_a_run_of_another_process_is_waited_for_at_the_end(tmp_path, monkeypatch
         other.join()
     assert said == [f"waiting for {name}, which other processes train"]
     assert reported == [other_name, name]
-    last = ("diverged", True) if ending == "finished" else ("finished", False)
+    last = ("not_applicable", True) if ending == "finished" else ("finished", False)
     assert [(one.status, one.skipped) for one in outcomes] == [("finished", False), last]
 
 

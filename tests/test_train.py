@@ -153,7 +153,7 @@ def test_relative_folders_are_the_same_wherever_hydra_goes(tmp_path, command):
         done = train(*here, "hydra.job.chdir=true", cwd=tmp_path)
         assert done.returncode == 0, done.stderr
     assert {path.name for path in tmp_path.iterdir()} == {"results", "mine"}
-    assert {path.name for path in (tmp_path / "results").iterdir()} == {"runs", "sweeps", "wandb"}
+    assert {path.name for path in (tmp_path / "results").iterdir()} == {"runs", "sweeps", "wandb", "cache"}
     again = train(*here, cwd=tmp_path)
     assert again.returncode == 0, again.stderr
     assert "update 9/9" not in again.stdout  # done before
