@@ -83,8 +83,7 @@ def using(choice: str) -> Iterator[None]:
 
 
 def selected(device: str = "cpu") -> str:
-    """Return the name of the implementation used on a device type, as recorded in a run's provenance (never
-       ``auto``).
+    """Return the implementation used on a device type, as recorded in a run's provenance (never ``auto``).
 
     Where some kernels could not be compiled (:func:`failures`), this is "numba then reference".
     """

@@ -89,9 +89,7 @@ def _to(tensor: Tensor | None, dtype: torch.dtype) -> Tensor | None:
 
 
 def _affine(x: Tensor, shift: Tensor, divisor: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
-    """Return ``(x - shift) / divisor * weight + bias`` per channel, in one pass, in the memory format and dtype
-    of x.
-    """
+    """Return ``(x - shift) / divisor * weight + bias`` per channel, in one pass, in x's memory format and dtype."""
     # BatchNorm in evaluation mode is exactly this map, and twice as fast on a CPU as a broadcast addcmul. The divisor
     # goes into the gain, not into the variance, because its square could be infinite.
     gain = divisor.reciprocal() if weight is None else weight / divisor
@@ -110,9 +108,7 @@ def _by_channel(x: Tensor) -> Tensor:
 
 
 def _new_by_channel(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Return an uninitialized tensor like ``x``, and one shaped like :func:`_by_channel` of it to write its
-    values to.
-    """
+    """Return an uninitialized tensor like ``x``, and one like its :func:`_by_channel` to write its values to."""
     new = torch.empty_like(x)
     view = new.transpose(0, 1)
     return new, view if _channels_slow(new) else view.new_empty(view.shape)

@@ -1,5 +1,5 @@
 # mypy: ignore-errors
-# Compiled by numba: a language of its own in Python's clothes.
+# Compiled by numba: a language of its own that only looks like Python.
 """Bundles: K vectors of 16 float32 in registers, one for each component, and what a pass does with them.
 
 K is a matter of types: a bundle is a tuple, and functions that make one are told its length by ``like``, any tuple

@@ -1,5 +1,5 @@
 # mypy: ignore-errors
-# Compiled by numba: a language of its own in Python's clothes.
+# Compiled by numba: a language of its own that only looks like Python.
 """What an entry point is told: one table of integers, and what all of them make of it."""
 
 from __future__ import annotations

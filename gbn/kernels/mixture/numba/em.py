@@ -1,5 +1,5 @@
 # mypy: ignore-errors
-# Compiled by numba: a language of its own in Python's clothes.
+# Compiled by numba: a language of its own that only looks like Python.
 """Steps of expectation and maximization: what :func:`gbn.kernels.mixture.fitted` does, by one thread.
 
 Samples are (S, C), as :mod:`.joint_last` reads them. The centre is the samples' mean; the table's mixture is changed

@@ -1,5 +1,5 @@
 # mypy: ignore-errors
-# Compiled by numba: a language of its own in Python's clothes.
+# Compiled by numba: a language of its own that only looks like Python.
 """The compiled entry points: ``void (int64)``, told the address of a table (:mod:`.call`).
 
 Passes are compiled for each number of components.

@@ -1,5 +1,5 @@
 # mypy: ignore-errors
-# Compiled by numba: a language of its own in Python's clothes.
+# Compiled by numba: a language of its own that only looks like Python.
 """One mixture for the whole vector of channels, where channels lie side by side: 16 channels a vector.
 
 Posteriors are kept as where channels are planes (:mod:`.joint_planes`), so that sums over channels become vectors of

@@ -1,5 +1,5 @@
 # mypy: ignore-errors
-# Compiled by numba: a language of its own in Python's clothes.
+# Compiled by numba: a language of its own that only looks like Python.
 """One mixture for the whole vector of channels, where each channel of an image is a plane.
 
 A tile, the same positions of all channels of some images, is small enough for a core's level-2 cache: one pass over

@@ -1,5 +1,5 @@
 # mypy: ignore-errors
-# Compiled by numba: a language of its own in Python's clothes.
+# Compiled by numba: a language of its own that only looks like Python.
 """What the passes need of each channel, and what they leave: tables, moments, gradients of gain and bias; float64.
 
 Tables hold the numbers of a channel in rows; :func:`.call.place_of` says where. The centre, in float32, is taken off
