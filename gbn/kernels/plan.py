@@ -143,7 +143,7 @@ class Plan:
 
     @property
     def root(self) -> bool:
-        """Whether eps goes under a square root (gbn.kernels.epsilon)."""
+        """True if eps goes under a square root (gbn.kernels.epsilon)."""
         return self.deviation.kind == STD
 
 

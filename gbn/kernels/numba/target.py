@@ -38,17 +38,17 @@ class Target:
 
     @property
     def arm(self) -> bool:
-        """Whether it is a 64-bit Arm, which has NEON, fused multiply-add and half precision."""
+        """True for a 64-bit Arm, which has NEON, fused multiply-add and half precision."""
         return self.triple.startswith(("aarch64", "arm64"))
 
     @property
     def fuses(self) -> bool:
-        """Whether it has a multiply-add that rounds once."""
+        """True if it has a multiply-add that rounds once."""
         return self.arm or self.has("fma") or self.has("avx512f")
 
     @property
     def converts_halves(self) -> bool:
-        """Whether it converts half precision; elsewhere LLVM would call a library that may be missing."""
+        """True if it converts half precision; elsewhere LLVM would call a library that may be missing."""
         return self.arm or self.has("f16c") or self.has("avx512f")
 
     def machine(self) -> Any:
