@@ -1,6 +1,6 @@
-"""Fitting a mixture to samples: k-means++ seeds, then steps of expectation and maximization, all without gradient.
+"""Fitting a mixture to samples: k-means++ seeds, then expectation-maximization steps, all without gradient.
 
-Nothing here asks the device for a number: the same operations run whatever the data are, empty components included.
+Nothing here waits for a number from the device: the same operations run whatever the data, empty components included.
 """
 
 import torch
@@ -15,19 +15,19 @@ __all__ = ["fitted", "log_likelihood", "seeded"]
 
 
 def seeded(samples: Tensor, components: int, draws: Tensor, form: str) -> Mixture:
-    """The clusters of the samples nearest to k-means++ seeds (Arthur and Vassilvitskii 2007), as components.
+    """Return the clusters of the samples nearest to k-means++ seeds (Arthur and Vassilvitskii 2007), as components.
 
-    Distances are measured in units of each channel's deviation.
+    Distances are measured in units of each channel's standard deviation.
 
     Args:
         samples: (S, C).
         components: K.
-        draws: uniform numbers in [0, 1), (K,) of a joint mixture, (K * C,) of one a channel.
+        draws: uniform numbers in [0, 1): (K,) for a joint mixture, (K * C,) for one per channel.
         form: ``joint`` or ``per_channel``.
 
     Raises:
-        ValueError: no samples.
-        RuntimeError: the samples are not strided and floating point; too few draws, or too many.
+        ValueError: there are no samples.
+        RuntimeError: the samples are not strided and floating point; there are too few draws, or too many.
     """
     check_batch(samples)
     check_not_empty(samples)
@@ -54,20 +54,20 @@ def seeded(samples: Tensor, components: int, draws: Tensor, form: str) -> Mixtur
 def fitted(
     samples: Tensor, start: Mixture, steps: int, floor: Tensor, draws: Tensor | None = None
 ) -> Mixture:
-    """The mixture after a few steps of expectation and maximization.
+    """Return the mixture after a few steps of expectation-maximization.
 
     Args:
-        samples: (S, C), in float32 at least.
-        start: where to begin.
-        steps: how many; 0 gives ``start`` with its variances raised to the floor.
-        floor: (C,): no variance is less.
-        draws: uniform numbers as in :func:`seeded`: a component that has less than one sample begins again, with the
-            variance of all, at a sample drawn by its distance from the other components. None: it stays where it is.
+        samples: (S, C), in float32 or wider.
+        start: the initial mixture.
+        steps: number of steps; 0 gives ``start`` with its variances raised to the floor.
+        floor: (C,): the smallest variance.
+        draws: uniform numbers as in :func:`seeded`: a component with less than one sample is restarted, with the
+            variance of all samples, at a sample drawn by its distance from the other components. None: it stays.
 
     A component without samples keeps its mean and variance, and gets the weight of a millionth of a sample.
 
     Raises:
-        ValueError: no samples.
+        ValueError: there are no samples.
         RuntimeError: the samples are not strided and floating point; something has another shape or device.
     """
     check_fit(samples, start, floor, draws)
@@ -87,14 +87,16 @@ def fitted(
 
 
 def log_likelihood(samples: Tensor, mixture: Mixture) -> Tensor:
-    """Mean over the samples, (1,) of a joint mixture, (C,) of one a channel; without the constant of the Gaussian."""
+    """Return the mean over the samples, (1,) for a joint mixture, (C,) for one per channel; without the
+    Gaussian constant.
+    """
     mean, _ = channel_moments(samples)
     centred = samples - mean
     return torch.logsumexp(_log_joint(centred, centred.square(), mixture, mean), 0).mean(0)
 
 
 def _log_joint(centred: Tensor, squares: Tensor, mixture: Mixture, centre: Tensor) -> Tensor:
-    """log (weight * density): (K, S, 1) of a joint mixture, (K, S, C) of one a channel."""
+    """Return log (weight * density): (K, S, 1) for a joint mixture, (K, S, C) for one per channel."""
     a, b, c = quadratic(mixture, centre)
     if mixture.weight.shape[1] == 1:
         powers = torch.addmm(squares @ (-0.5 * a).T, centred, b.T).T.unsqueeze(2)
@@ -146,20 +148,20 @@ def _revived(samples: Tensor, posterior: Tensor, mixture: Mixture, var: Tensor, 
 
 
 def _inverse_deviation(var: Tensor) -> Tensor:
-    """One over the deviation; 0 for a constant channel, which tells no samples apart."""
+    """Return 1 / standard deviation; 0 for a constant channel, which does not tell samples apart."""
     return torch.where(var > 0, var.clamp(min=torch.finfo(var.dtype).tiny).rsqrt(), 0.0)
 
 
 def _distance(scaled: Tensor, seed: Tensor, form: str) -> Tensor:
-    """Squared distances of (S, C) from (C,): (S, 1) over all channels, or (S, C)."""
+    """Return squared distances of (S, C) from (C,): (S, 1) over all channels, or (S, C)."""
     squares = (scaled - seed).square()
     return squares.sum(1, keepdim=True) if form == "joint" else squares
 
 
 def _drawn(distances: Tensor, draw: Tensor) -> Tensor:
-    """(S, R) non-negative, (R,) uniform -> (R,) indices with probability proportional to the distance.
+    """Return indices with probability proportional to the distance: (S, R) non-negative, (R,) uniform -> (R,).
 
-    Where all distances are 0 (or none is finite) every sample is as likely as any other.
+    Where all distances are 0 (or none is finite) every sample is equally likely.
     """
     known = torch.where(distances.isfinite(), distances, 1.0)
     known = torch.where(known.sum(0) > 0, known, 1.0)
@@ -170,7 +172,7 @@ def _drawn(distances: Tensor, draw: Tensor) -> Tensor:
 
 
 def _at(samples: Tensor, chosen: Tensor) -> Tensor:
-    """Rows (1,) of (S, C), or a row for each channel (C,): (C,)."""
+    """Return row (1,) of (S, C), or one row per channel (C,), as (C,)."""
     if chosen.shape[0] == 1:
         return samples.index_select(0, chosen).squeeze(0)
     return samples.gather(0, chosen.unsqueeze(0)).squeeze(0)
