@@ -36,7 +36,7 @@ class Arguments(NamedTuple):
 
 
 class Kept(NamedTuple):
-    """What the forward pass saves for the backward pass, in float32. The ReLU mask is recomputed from x.
+    """The tensors saved for the backward pass, in float32. The ReLU mask is recomputed from x.
 
     Attributes:
         s, d: S and D, ``(C,)``.

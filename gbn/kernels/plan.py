@@ -1,4 +1,4 @@
-"""Lowering: what a fused kernel has to measure for a pair on n samples per channel, as plain numbers.
+"""Lowering: the measurements that a fused kernel needs for a pair on n samples per channel, as plain numbers.
 
 The derivative of S, and of D, with respect to sample x is a piecewise linear function of x with few breakpoints b_j:
 
@@ -106,7 +106,7 @@ class Part:
 
 @dataclass(frozen=True, eq=False)  # hashed by identity, which is fast: `lower` makes only one of each
 class Plan:
-    """What a kernel measures in n samples; see the module docstring.
+    """The measurements of a kernel in n samples; see the module docstring.
 
     Attributes:
         n: samples per channel.

@@ -45,6 +45,7 @@ def seeded(samples: Tensor, components: int, draws: Tensor, form: str) -> Mixtur
         distances.append(_distance(scaled, _at(scaled, chosen), form))
         nearest = torch.minimum(nearest, distances[k])
     kinds = torch.arange(components, device=samples.device).view(-1, 1, 1)
+    # each sample belongs to its nearest seed; one step of maximization on these hard posteriors gives the clusters
     belongs = (torch.stack(distances).argmin(0, keepdim=True) == kinds).to(samples.dtype)
     every = Mixture(belongs.mean(1), torch.stack(seeds), var.expand(components, -1))
     centred = samples - mean
@@ -98,6 +99,7 @@ def log_likelihood(samples: Tensor, mixture: Mixture) -> Tensor:
 def _log_joint(centred: Tensor, squares: Tensor, mixture: Mixture, centre: Tensor) -> Tensor:
     """Return log (weight * density): (K, S, 1) for a joint mixture, (K, S, C) for one per channel."""
     a, b, c = quadratic(mixture, centre)
+    # joint: matrix products sum over channels without an array of (K, S, C)
     if mixture.weight.shape[1] == 1:
         powers = torch.addmm(squares @ (-0.5 * a).T, centred, b.T).T.unsqueeze(2)
         return powers + (c.sum(1, keepdim=True) + mixture.weight.log()).unsqueeze(1)
@@ -118,9 +120,10 @@ def _maximized(
         first, second = (posterior.squeeze(2) @ values for values in (centred, squares))
     else:
         first, second = ((posterior * values).sum(1) for values in (centred, squares))
+    # about the samples' mean, so that the difference below does not cancel a large common offset
     offset = first / divisor
     var = torch.maximum(second / divisor - offset.square(), floor)
-    few = total < 1e-6
+    few = total < 1e-6  # samples: such a component has no mean of its own and keeps the last one
     weight = total.clamp(min=1e-6) / centred.shape[0]
     return Mixture(
         weight / weight.sum(0),
@@ -138,6 +141,7 @@ def _revived(samples: Tensor, posterior: Tensor, mixture: Mixture, var: Tensor, 
     nearest = samples.new_full((samples.shape[0], posterior.shape[2]), torch.inf)
     for k in range(components):
         distance = _distance(scaled, means[k], form)
+        # empty components do not repel the new seeds
         nearest = torch.where(empty[k], nearest, torch.minimum(nearest, distance))
     draws = draws.view(components, -1)
     seeds = torch.stack([_at(samples, _drawn(nearest, draws[k])) for k in range(components)])
@@ -165,6 +169,7 @@ def _drawn(distances: Tensor, draw: Tensor) -> Tensor:
     """
     known = torch.where(distances.isfinite(), distances, 1.0)
     known = torch.where(known.sum(0) > 0, known, 1.0)
+    # float64: a float32 sum over many samples would absorb the last ones
     sums = known.double().cumsum(0).T.contiguous()
     wanted = draw.double().unsqueeze(1) * sums[:, -1:]
     found = torch.searchsorted(sums, wanted, right=True).squeeze(1)

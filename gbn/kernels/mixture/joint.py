@@ -137,8 +137,9 @@ class Normalize(torch.autograd.Function):
         shift = -gain * mean
         if bias is not None:
             shift = shift + bias.to(wide)
-        del squares
+        del squares  # of the input's size: freed before y is allocated
         y, matrices = at.empty(wide, x.device)
+        # y = (gain t) u + shift t, in place: K never multiplies the input's size
         at.add_spread(at.spread(gain, t, matrices).mul_(centred), shift, t)
         concentration = at.total(t.square()) / divisor / divisor  # divisor squared may be 0
         outputs = (total / at.count(t), mean + centre, var, concentration)
@@ -159,6 +160,7 @@ class Normalize(torch.autograd.Function):
         x, t, weight, bias, *saved = ctx.saved_tensors
         mixture, (centre, mean, var, divisor, factor) = Mixture(*saved[:3]), saved[3:]
         at, wide = _Layout(x), t.dtype
+        # autograd may deliver the gradient in another layout than x
         if at.last != _Layout(grad).last or not (grad.is_contiguous() or at.last):
             grad = torch.empty_like(x, dtype=grad.dtype).copy_(grad)
         g = at.matrices(grad).to(wide)

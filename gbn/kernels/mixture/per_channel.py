@@ -105,6 +105,7 @@ class Normalize(torch.autograd.Function):
             t = t * apart
             first[k], second[k] = of.sum(t), of.sum(t * apart)
         divisor = total.clamp(min=torch.finfo(wide).tiny)
+        # moments about the component's own mean in the mixture, close to the new one
         moved = first / divisor
         mean = of.mean + moved
         var = (second / divisor - moved.square()).clamp_(min=0)
@@ -142,6 +143,7 @@ class Normalize(torch.autograd.Function):
         for k in range(of.number):
             t = of.posterior(k, log_sum)
             sums[k], along[k] = of.sum(t * g), of.sum(t * product)
+        # sum_i g t (x - m): the derivative with respect to the gain
         along -= mean * sums
         grad_weight = (factor * along).sum(0).to(weight.dtype) if weight is not None else None
         grad_bias = sums.sum(0).to(bias.dtype) if bias is not None else None
@@ -165,6 +167,7 @@ class Normalize(torch.autograd.Function):
                 inner = (of.over(to_var[k] / divisor[k]) * centred + linear) * centred
                 return inner + of.over(gain[k]) * (product - of.over(mean[k]) * g) + of.over(constant[k])
 
+            # the softmax's derivative: t_k (to_t_k - sum_j t_j to_t_j)
             average = torch.zeros_like(g)
             for k in range(of.number):
                 average.addcmul_(of.posterior(k, log_sum), to_t(k))

@@ -66,7 +66,7 @@ def _moment_step(v, k, c, s, q):
 
 @compiled
 def _moments(x, start, planes, stride, length, centre, unit):
-    # u = x unit - centre unit in one fma; a missing lane holds the centre, so its u is 0
+    # u = x unit - centre unit in one fma; a missing lane holds the center, so its u is 0
     k, c = splat(unit), splat(-centre * unit)
     zero, nothing = splat(_ZERO), splat(centre)
     sums, squares = zeros64(), zeros64()
@@ -113,11 +113,11 @@ def about(x, start, planes, stride, length):
         return math.nan, math.nan
     shift = s / n
     if shift * shift > 8.0 * (q / n - shift * shift):
-        # the centre was far off: float32's rounding of the squares would dominate what is left of them
+        # the center was far off: float32's rounding of the squares would dominate what is left of them
         centre = np.float32(centre + shift)
         s, q = moments(x, start, planes, stride, length, centre)
         shift = s / n
-    # Steiner: q / n is about the centre, not yet about the mean
+    # Steiner: q / n is about the center, not yet about the mean
     variance = q / n - shift * shift
     return np.float64(centre) + shift, max(variance, 0.0)
 

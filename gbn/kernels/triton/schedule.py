@@ -1,4 +1,4 @@
-"""What the passes over x measure for a plan: which ranks and sums come first, and which can wait.
+"""The measurements of the passes over x for a plan: which ranks and sums come first, and which can wait.
 
 y needs only S and D. The edges of a gradient's window (modes ``window`` and ``window_centred``) go only into the
 record, so on large inputs they are found while y is written: each of the two passes over x then computes less per
@@ -33,7 +33,7 @@ _WINDOWED = (p.WINDOW, p.WINDOW_CENTRED, p.SMOOTHED)
 
 @dataclass(frozen=True)
 class Stage:
-    """What one pass over x finds.
+    """The quantities that one pass over x finds.
 
     Attributes:
         ranks: the ranks, in ascending order.

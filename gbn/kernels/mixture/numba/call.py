@@ -58,7 +58,7 @@ class Call(IntEnum):
     MEAN = 33  # (K, C)
     VAR = 34  # (K, C); in a fit the samples' variance (C,)
     CONCENTRATION = 35  # (K, 1)
-    KEPT = 36  # float64 (4, K, C): divisor, mean from the centre, variance, factor
+    KEPT = 36  # float64 (4, K, C): divisor, mean from the center, variance, factor
     DWEIGHT = 37  # float32 (C,)
     DBIAS = 38  # float32 (C,)
     FLOOR = 39  # float32 (C,), of the components' variances

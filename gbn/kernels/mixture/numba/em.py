@@ -2,7 +2,7 @@
 # Compiled by numba: a language of its own that only looks like Python.
 """Steps of expectation-maximization: the compiled form of :func:`gbn.kernels.mixture.fitted`, run by one thread.
 
-Samples are (S, C), as :mod:`.joint_last` reads them. The centre is the samples' mean; the table's mixture is changed
+Samples are (S, C), as :mod:`.joint_last` reads them. The center is the samples' mean; the table's mixture is changed
 in place.
 
 ``like`` is any tuple of length K (:mod:`.bundles`). ``totals`` are (K,) float64, ``weights`` (K,) float32.

@@ -15,7 +15,7 @@ of 16 samples before the exponentials are taken. All positions count as one imag
     square              float32 scratch: (K, 16, 16), then (K, 16)
     lanes               float32 scratch: (2 K, 16)
     place, place_of_mask, many, lane, tile    int64
-    m                   f32x16, the centre of 16 channels
+    m                   f32x16, the center of 16 channels
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ def _load(x, place, many):
 
 @inlined
 def _from_centre(x, place, many, m):
-    """Return differences from the centre; 0 in lanes beyond, where the centre is 0."""
+    """Return differences from the center; 0 in lanes beyond, where the centre is 0."""
     return _load(x, place, many) - m
 
 
@@ -224,7 +224,7 @@ def moments_last(a, like):
 
 @compiled
 def reduce_last(a, like):
-    """Sum the cotangent, and the cotangent times the sample from the centre, weighted by the posteriors."""
+    """Sum the cotangent, and the cotangent times the sample from the center, weighted by the posteriors."""
     size = 2 * len(like) * (a[CHANNELS] + 1)
     g = floats(a[G]), a[RELU] != 0
     lanes = floats(a[SCRATCH] + claim(a, THREADS) * a[SIZE])

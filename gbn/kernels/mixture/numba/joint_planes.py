@@ -14,7 +14,7 @@ pairs, which halves the loads of posteriors.
     table               float32 (C, rows)
     sums                float64 (C + 1, 2, K)
     place, place_of_mask, many, tile    int64
-    m                   f32x16, the centre
+    m                   f32x16, the center
     p, gain, shift      bundles
 """
 
@@ -205,7 +205,7 @@ def moments(a, like):
 
 @compiled
 def reduce(a, like):
-    """Sum the cotangent, and the cotangent times the sample from the centre, weighted by the posteriors."""
+    """Sum the cotangent, and the cotangent times the sample from the center, weighted by the posteriors."""
     size = 2 * len(like) * (a[CHANNELS] + 1)
     g = floats(a[G]), a[RELU] != 0
     while True:

@@ -149,12 +149,12 @@ def run(name: str, table: Any, components: int, shares: int = 1) -> None:
 
 
 class Kept(NamedTuple):
-    """What the backward pass needs besides x, gain and bias: K numbers per sample, a bit per value, tables."""
+    """The tensors saved besides x, gain and bias: K numbers per sample, a bit per value, tables."""
 
     posteriors: Tensor | None
     mask: Tensor | None
     logits: Tensor
-    numbers: Tensor  # float64 (4, K, C): divisor, mean from the centre, variance, factor
+    numbers: Tensor  # float64 (4, K, C): divisor, mean from the center, variance, factor
     centre: Tensor
 
 

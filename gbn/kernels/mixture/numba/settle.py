@@ -2,7 +2,7 @@
 # Compiled by numba: a language of its own that only looks like Python.
 """Per-channel work before and after the passes, in float64: tables, moments, gradients of gain and bias.
 
-Tables hold the numbers of a channel in rows; :func:`.call.place_of` gives the index. The centre, in float32, is
+Tables hold the numbers of a channel in rows; :func:`.call.place_of` gives the index. The center, in float32, is
 subtracted from each sample first; means here are relative to it.
 
 ``a`` is the table of an entry point (:class:`.call.Call`), which lists shapes and dtypes.
@@ -105,7 +105,7 @@ def _gain_of(a, c):
 
 @compiled
 def variance(square, mean):
-    """Return the variance from the mean square about the centre and the mean.
+    """Return the variance from the mean square about the center and the mean.
 
     It is exactly 0 for a single sample, because the square of the mean is rounded as the sample's square was.
     """
