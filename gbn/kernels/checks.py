@@ -127,8 +127,8 @@ def in_memory(*tensors: Tensor | None) -> bool:
 
 
 def arranged(x: Tensor, *vectors: Tensor | None) -> tuple[tuple[Any, ...], bool]:
-    """Return the tensors with lazy signs and zeros materialized, and whether they need torch's dispatcher (the
-    operators).
+    """Return the tensors with lazy signs and zeros materialized, and whether they need the operators (the
+    dispatcher).
 
     Raises:
         NotImplementedError: they need the operators and carry forward-mode tangents, which the operators would drop.

@@ -94,9 +94,7 @@ class _Evaluation(torch.autograd.Function):
 
 @dataclass(frozen=True)
 class Functional(ABC):
-    """A single number computed from a sample, with its subgradient. Subclasses: :class:`Statistic`,
-    :class:`Deviation`.
-    """
+    """One number computed from a sample, with its subgradient: a :class:`Statistic` or a :class:`Deviation`."""
 
     kind: ClassVar[Kind]
     name: ClassVar[str]

@@ -124,9 +124,7 @@ def normalize(
 
 
 class Normalize(torch.autograd.Function):
-    """See :func:`gbn.kernels.mixture.normalize_by_batch`; saves x, posteriors or what makes them, and one bit
-    per value.
-    """
+    """See :func:`gbn.kernels.mixture.normalize_by_batch`; saves x, posteriors or what makes them, a bit per value."""
 
     @staticmethod
     def forward(
@@ -218,16 +216,12 @@ def _as(result: Tensor, x: Tensor) -> Tensor:
 
 
 def _laid_out(x: Tensor, planes: bool) -> Tensor:
-    """Return x with channels as planes, or last in memory: saved posteriors and bits are in the order of one of
-    them.
-    """
+    """Return x with channels as planes, or last in memory: saved posteriors and bits follow one of these orders."""
     return x.contiguous() if planes else x.movedim(1, -1).contiguous().movedim(-1, 1)
 
 
 def _held(part: Tensor | None, size: int, dtype: torch.dtype) -> Tensor:
-    """Return a saved part padded to ``size`` numbers: operators promise sizes before they know a batch's memory
-    format.
-    """
+    """Return a saved part padded to ``size`` numbers: operators promise sizes before the memory format is known."""
     flat = torch.empty(0, dtype=dtype) if part is None else part.flatten()
     if flat.numel() == size:
         return flat

@@ -11,9 +11,7 @@ __all__ = ["check_draws", "check_fit", "check_mixture"]
 
 
 def check_mixture(x: Tensor, mixture: Mixture) -> None:
-    """Raise RuntimeError unless it is a mixture of at least one component for the channels of x, ``(N, C,
-    *spatial)``.
-    """
+    """Raise RuntimeError unless it has at least one component, and fits the channels of x, ``(N, C, *spatial)``."""
     channels = x.shape[1]
     components = mixture.mean.shape[0] if mixture.mean.dim() and mixture.mean.shape[0] else 1
     each = (components, channels)

@@ -88,8 +88,8 @@ def fitted(
 
 
 def log_likelihood(samples: Tensor, mixture: Mixture) -> Tensor:
-    """Return the mean over the samples, (1,) for a joint mixture, (C,) for one per channel; without the
-    Gaussian constant.
+    """Return the mean log-likelihood of the samples, without the Gaussian constant: (1,) if joint, (C,) if per
+    channel.
     """
     mean, _ = channel_moments(samples)
     centred = samples - mean

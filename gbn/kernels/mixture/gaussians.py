@@ -44,9 +44,7 @@ class Moments(NamedTuple):
 
 
 def channel_moments(samples: Tensor) -> tuple[Tensor, Tensor]:
-    """Return mean and variance of each column of (S, C), in two passes (torch.var_mean of columns takes much
-    longer).
-    """
+    """Return mean and variance of each column of (S, C), in two passes (torch.var_mean takes much longer here)."""
     mean = samples.mean(0)
     return mean, (samples - mean).square_().mean(0)
 

@@ -38,9 +38,7 @@ class _Layout:
         return x.movedim(1, -1).reshape(-1, self.shape[1])
 
     def empty(self, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Return a new batch in this layout, and the same as matrices: that way no view leaves an autograd
-        function.
-        """
+        """Return a new batch in this layout, and its matrices: this way no view leaves an autograd function."""
         if not self.last or len(self.shape) == 2:
             batch = torch.empty(self.shape, dtype=dtype, device=device)
         else:

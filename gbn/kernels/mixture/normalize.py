@@ -25,8 +25,9 @@ def normalize_by_batch(
     centre: Tensor | None = None,
     act: str | None = None,
 ) -> tuple[Tensor, Moments]:
-    """Return ``act(weight * sum_k t_ik / sqrt(l_k) * (x_i - m_k) / sqrt(q_k + eps) + bias)``, with the batch's m, q
-    and l.
+    """Return ``act(weight * sum_k t_ik / sqrt(l_k) * (x_i - m_k) / sqrt(q_k + eps) + bias)``.
+
+    The moments m, q and l are those of the batch.
 
     Args:
         x: ``(N, C, *spatial)``.

@@ -28,9 +28,7 @@ def serves(x: Tensor) -> bool:
 
 
 def ready(x: Tensor, gated: bool, statistic: Statistic, deviation: Deviation) -> bool:
-    """Return whether the kernels for such a tensor and pair compile on this machine; the first call waits for
-    them.
-    """
+    """Return whether the kernels for such a tensor and pair compile here; the first call waits for them."""
     from .launch import layout
 
     return _working(layout(x), gated, is_common(statistic, deviation))

@@ -92,9 +92,7 @@ _FAR = 2.0**60
 
 @compiled
 def tensor(address, kind):
-    """Return a tensor as (float32 pointer, 16-bit pointer, kind); ``kind`` says which of the two to use
-    (:mod:`.rows`).
-    """
+    """Return a tensor as (float32 pointer, 16-bit pointer, kind); ``kind`` says which one to use (:mod:`.rows`)."""
     return floats(address), halves(address), kind
 
 

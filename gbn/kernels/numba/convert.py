@@ -61,8 +61,7 @@ def store_bfloat16(typing_context, array, offset, value):
 
 
 def _widened(builder: Any, bits: Any) -> Any:
-    """Emit float16, as integers, to float32 by integer arithmetic: shift into place, rebias the exponent from 15 to
-    127.
+    """Emit float16, as integers, to float32 by integer arithmetic: shift into place, change the bias from 15 to 127.
 
     Subnormal numbers are made with the exponent of the least normal one, which is then subtracted again.
     """

@@ -42,8 +42,7 @@ def _put(target, place, value, past):
 def normalize(
     source, start, stride, target, begin, step, planes, length, s, unit, scale, bias, relu, past, gains=None
 ):
-    """Write ``(x - S) scale + bias``, then the ReLU; x - S comes first, so that the sample equal to S maps to the
-    bias.
+    """Write ``(x - S) scale + bias``, then the ReLU; x - S first, so that S maps exactly to the bias.
 
     source, start, stride       float32 view of x: ``planes`` runs of ``length`` values, ``stride`` apart
     target, begin, step         float32 view of y, likewise

@@ -101,9 +101,7 @@ def reduce_rows_last(x, g, span, channels, c, many, table, relu, short, rows, ga
 
 @compiled
 def reduce_last(x, g, span, channels, c, many, table, relu, short, sums):
-    """Write the sums of g, then of g (x - S), over the values that the ReLU lets through, to ``sums``, (2, 16)
-    float64.
-    """
+    """Write the sums of g, then of g (x - S), over what the ReLU lets through, to ``sums``, (2, 16) float64."""
     shift, factor, offset, zero = load(table, 0), load(table, LANES), load(table, 2 * LANES), splat(_ZERO)
     unit = load(table, 3 * LANES)
     floor = zero if relu else splat(-_INF)

@@ -114,9 +114,7 @@ def row_means(x, start, planes, stride, length, s, unit, means, step, square):
 
 @compiled
 def channel_rows(a, c):
-    """Return pointers to the numbers of channel c's rows (PLANES), (N,) float32 each: means, gains, sums,
-    products.
-    """
+    """Return pointers to the means, gains, sums and products of channel c's rows (PLANES), (N,) float32 each."""
     first = c * a[IMAGES]
     means, gains = ahead(floats(a[MEANS]), first), ahead(floats(a[GAINS]), first)
     return means, gains, ahead(floats(a[SUMS]), first), ahead(floats(a[PRODUCTS]), first)
@@ -135,10 +133,10 @@ def channel_gains(a, c, scale):
 
 @compiled
 def settle_channel(a, c, by, scale):
-    """Write all gradients of channel c except dx, and replace the rows' sums by what each row's mean adds to dx
-    (PLANES).
+    """Write all gradients of channel c except dx, and replace the rows' sums by their pulls on dx (PLANES).
 
-    ``scale`` is float32, and ``by`` is D' in the channel's unit.
+    A pull is what a row's mean adds to dx at each of its values. ``scale`` is float32, and ``by`` is D' in the
+    channel's unit.
 
     Returns:
         Sums of delta r0 and delta r1, float64.
@@ -167,9 +165,7 @@ def settle_channel(a, c, by, scale):
 
 @inlined
 def piece_of(k, pieces, length):
-    """Return the range of positions of piece k, where each image of ``length`` positions has ``pieces`` of them
-    (LAST).
-    """
+    """Return the range of positions of piece k, for images of ``length`` positions in ``pieces`` pieces (LAST)."""
     image, piece = k // pieces, k % pieces
     return image * length + piece * length // pieces, image * length + (piece + 1) * length // pieces
 

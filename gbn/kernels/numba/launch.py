@@ -74,9 +74,7 @@ def _measure(common: bool) -> str:
 
 @functools.cache
 def entries(layout: int, gated: bool, common: bool) -> tuple[str, ...]:
-    """Return the entry points of a training step, for common pairs (:func:`gbn.kernels.plan.is_common`) or for
-    any.
-    """
+    """Return a training step's entry points, for common pairs (:func:`gbn.kernels.plan.is_common`) or for any."""
     functions = ["forward", "backward"] if layout == PLANES else ["forward", *_LAST]
     if gated and layout == LAST:
         functions.append("settle_blocks")
@@ -181,9 +179,7 @@ def address(tensor: Tensor | None) -> int:
 
 
 def room(size: int) -> int:
-    """Return the address of scratch kept per calling thread: fresh memory would have to be mapped again at
-    every call.
-    """
+    """Return the address of scratch kept per calling thread: fresh memory would be mapped anew at every call."""
     kept = getattr(_scratch, "kept", None)
     if kept is None or kept.numel() < size:
         kept = _scratch.kept = torch.empty(size, dtype=torch.uint8, device="cpu")

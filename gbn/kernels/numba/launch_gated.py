@@ -18,9 +18,7 @@ __all__ = ["run_backward_gated", "run_forward_gated"]
 
 
 def _row_numbers(x: Tensor, pieces: int = 1) -> Tensor:
-    """Return room for one number per row, or per piece of a row, and one more vector: loops over rows read one
-    ahead.
-    """
+    """Return room for one number per row, or per piece of a row, and a vector more: loops over rows read ahead."""
     return x.new_empty(x.shape[0] * x.shape[1] * pieces + LANES, dtype=torch.float32)
 
 

@@ -71,9 +71,7 @@ _lock = threading.Lock()
 
 
 def _forget() -> None:
-    """Drop unfinished compilations in a forked child, which has none of its parent's threads; it will request
-    them again.
-    """
+    """Drop unfinished compilations in a forked child, which lacks its parent's threads; it requests them again."""
     global _lock
     _lock = threading.Lock()
     for name in [name for name, future in _pending.items() if not future.done()]:

@@ -79,9 +79,7 @@ __all__ = ["backward", "backward_gated", "forward", "forward_gated", "scratch_si
 
 
 def scratch_size(n: int, block: int, ranks: int, terms: int, points: int, rows: int) -> int:
-    """Return the bytes that a thread needs: ``rows`` tensors' worth of a block of channels of n samples, and
-    the searches'.
-    """
+    """Return the bytes that a thread needs: ``rows`` tensors' rows of a block of channels, and search scratch."""
     keep = HEAD + POINT * points
     wide = 2 * ranks + 8 + 2 * terms
     small = LANES * LANES + LANES + keep + 4 * LANES

@@ -115,7 +115,7 @@ def _scratch(a):
 
 @compiled
 def _fill(a, tables, eps):
-    """Fill the tables of all channels: every thread fills its own, since nothing synchronizes threads within a pass."""
+    """Fill the tables of all channels: every thread fills its own, since a pass has no barrier."""
     for c in range(a[CHANNELS]):
         by = divisor(np.float64(floats(a[D])[c]), eps, a[ROOT] != 0)
         affine(a, ahead(tables, c // LANES * _TABLE), c % LANES, c, by)

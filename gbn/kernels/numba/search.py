@@ -135,9 +135,7 @@ def _few_step(v, lower, upper, tiny, found):
 
 @compiled
 def _few(x, start, planes, stride, length, low, high, k, tiny):
-    """Return the k-th smallest of the values above low (NaN: of all) and up to high, of which there are at most
-    _LEFT.
-    """
+    """Return the k-th smallest of at most _LEFT values, those above low (NaN: all) and up to high."""
     lower, upper, nothing = splat(low), splat(high), splat(_NAN)
     found = 0
     for plane in range(planes):

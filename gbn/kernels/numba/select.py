@@ -153,8 +153,7 @@ def _collect_step(v, lower, upper, below, inside, found):
 
 @compiled
 def _collect(x, start, planes, stride, length, low, high, inside):
-    """Copy the values from low to high to ``inside``; return how many, how many are below, and whether all are
-    finite.
+    """Copy the values from low to high to ``inside``; return their number, that below, and if all are finite.
 
     low, high       float32, both inclusive
     inside          (n + SLACK,) float32

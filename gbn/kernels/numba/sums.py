@@ -206,9 +206,7 @@ def _tail_and_window(x, start, planes, stride, length, level, low, high, unit):
 
 @compiled
 def tail_and_window(x, start, planes, stride, length, level, low, high):
-    """Return the sums of u = x - level and of its positive part; of x - low and its square where x is in [low,
-    high].
-    """
+    """Return the sums of u = x - level and of [u]_+, and those of x - low and its square for x in [low, high]."""
     s, p, q, r = _tail_and_window(x, start, planes, stride, length, level, low, high, _ONE)
     # no sum of squares of u here, so test what there is
     if not (abs(s) + p + r < _INF):
@@ -263,10 +261,9 @@ def _clipped(x, start, planes, stride, length, place, threshold, unit):
 
 @compiled
 def clipped(x, start, planes, stride, length, place, threshold):
-    """Return, about a place with u cut to +- threshold, the sums of cut, cut^2 and cut (u - cut / 2), and the uncut
-    samples.
+    """Return the sums of cut, cut^2 and cut (u - cut / 2), with u = x - place cut to +- threshold.
 
-    The last number is the count of samples that are not cut, int64.
+    The last number returned is the count of samples that are not cut, int64.
     """
     s, q, r, inside = _clipped(x, start, planes, stride, length, place, threshold, _ONE)
     if not (q + r < _INF):

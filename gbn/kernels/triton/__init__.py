@@ -52,9 +52,7 @@ def serves(x: Tensor) -> bool:
 
 
 def ready(x: Tensor, gated: bool, statistic: Statistic, deviation: Deviation) -> bool:
-    """Return whether the kernels measure this pair. Triton compiles at each first launch, and raises where it
-    cannot.
-    """
+    """Return whether the kernels measure this pair. Triton compiles at first launch, and raises if it cannot."""
     from .schedule import has_kernels
 
     return has_kernels(lower(statistic, deviation, _MANY))

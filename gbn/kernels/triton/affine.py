@@ -54,9 +54,7 @@ def transform(
     WEIGHT: tl.constexpr,
     BIAS: tl.constexpr,
 ):
-    """Return scale and bias of a tile's channels, float32; ``weight`` and ``bias``, (C,), are read only if
-    present.
-    """
+    """Return scale and bias of a tile's channels, float32; ``weight`` and ``bias``, (C,), are read if present."""
     divisor = divided(numbers_of(d, channel, channels, LANES), eps, ROOT)
     if WEIGHT:
         scale = tl.div_rn(numbers_of(weight, channel, channels, LANES), divisor)

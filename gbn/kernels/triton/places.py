@@ -25,9 +25,7 @@ def place(j, channel, stride, step, LENGTH: tl.constexpr):
 
 @triton.jit
 def samples_of(tile, SAMPLES: tl.constexpr, LANES: tl.constexpr):
-    """Return the samples of a tile: (SAMPLES, 1) where its columns are channels, (rows, ROW) where it has one
-    channel.
-    """
+    """Return the samples of a tile: (SAMPLES, 1) if its columns are channels, (rows, ROW) for one channel."""
     if LANES > 1:
         return tile * SAMPLES + tl.arange(0, SAMPLES)[:, None]
     else:
@@ -56,8 +54,8 @@ def key(v, SHIFT: tl.constexpr):
 
 @triton.jit
 def middle(low, high, like):
-    """Return a finite number between two float32 numbers, either of which may be infinite, rounded to the dtype
-    of ``like``.
+    """Return a finite number between two float32 numbers, of which either may be infinite, in the dtype of
+    ``like``.
     """
     inside = 0.5 * low + 0.5 * high
     far = float("inf")

@@ -68,10 +68,9 @@ def _weigh(weights, totals, number, samples):
 
 @compiled
 def _distances(a, totals, nearest, number):
-    """Write each sample's squared distance from the nearest component with at least one sample, in standard
-    deviations.
+    """Write each sample's squared distance, in standard deviations, from the nearest component with at least one.
 
-    ``nearest`` is (S,) float64.
+    ``nearest`` is (S,) float64; a component with less than one sample does not count.
     """
     x, channels, samples = floats(a[X]), a[CHANNELS], a[LENGTH]
     for i in range(samples):

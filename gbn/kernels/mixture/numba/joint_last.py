@@ -101,9 +101,7 @@ def _from_centre(x, place, many, m):
 
 @compiled
 def _squares(x, place, channels, table, square, lane, like):
-    """Write four samples' logits as 16 partial sums each: rows ``lane`` to ``lane + 3`` of the components'
-    squares.
-    """
+    """Write four samples' logits as 16 partial sums each, to rows ``lane`` to ``lane + 3`` of K squares."""
     number = len(like)
     # four samples share each load of the table, and their sums do not wait for each other
     p, q, r, s = zeros(like), zeros(like), zeros(like), zeros(like)

@@ -35,9 +35,7 @@ def run_fit(
     mean: Tensor,
     var: Tensor,
 ) -> Mixture:
-    """See :func:`gbn.kernels.mixture.fitted`; ``mean`` and ``var``, (C,) each, are those of the samples; all
-    float32.
-    """
+    """See :func:`gbn.kernels.mixture.fitted`; ``mean`` and ``var``, (C,) each, are the samples'; all float32."""
     count, channels = samples.shape
     number = start.mean.shape[0]
     parts = [part.to(torch.float32).contiguous() for part in start]
