@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -262,6 +263,22 @@ def test_folders(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", "")
     monkeypatch.setattr(os.path, "expanduser", lambda path: path)  # nobody's home
     assert cache._folders() == [folders[1]]
+
+
+def test_machine_code_is_told_from_that_of_other_sources() -> None:
+    """Every file with a compiled function counts: code of an older version of it would run in silence."""
+    sources = cache._sources()
+    compiled = [
+        path
+        for folder in (ROOT / "gbn/kernels/numba", ROOT / "gbn/kernels/mixture/numba")
+        for path in folder.glob("*.py")
+        if re.search(
+            r"^@(compiled|inlined|entry_point|intrinsic)", path.read_text(encoding="utf-8"), re.MULTILINE
+        )
+    ]
+    assert len(compiled) > 20
+    assert {*compiled} <= {*sources}
+    assert ROOT / "gbn/kernels/plan.py" in sources
 
 
 def test_a_compiler_that_dies_before_it_is_told_what_to_do_is_known_by_its_signal(

@@ -25,21 +25,26 @@ __all__ = ["lock_of", "read", "write"]
 
 _log = logging.getLogger(__name__)
 
-_SOURCES = Path(__file__).resolve().parent.parent  # gbn/kernels
+_HERE = Path(__file__).resolve().parent
+_KERNELS = _HERE.parent
 #: Sources in the same folders that no machine code is made from.
 _OF_CALLERS = ("__init__", "build", "cache", "launch", "objects")
 _DIGEST = hashlib.sha256().digest_size
+
+
+def _sources() -> list[Path]:
+    """Return the files that machine code is made from."""
+    beside = [*sorted(_HERE.glob("*.py")), *sorted((_KERNELS / "mixture" / _HERE.name).glob("*.py"))]
+    return [_KERNELS / "plan.py", *(path for path in beside if not path.name.startswith(_OF_CALLERS))]
 
 
 @functools.cache
 def _stamp() -> bytes:
     """Return a digest of all sources that machine code is made from, and of the tools that make it."""
     packages = [f"{name} {version(name)}" for name in ("numba", "llvmlite", "numpy")]
-    sources = [*sorted(_SOURCES.glob("cpu/*.py")), *sorted(_SOURCES.glob("mixture/numba/*.py"))]
     made = hashlib.sha256(" ".join([*packages, sys.version]).encode())
-    for path in (_SOURCES / "plan.py", *sources):
-        if not path.name.startswith(_OF_CALLERS):
-            made.update(path.read_bytes())
+    for path in _sources():
+        made.update(path.read_bytes())
     return made.digest()
 
 
@@ -55,7 +60,7 @@ def _folders() -> list[Path]:
     else:
         own = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     folders = [Path(chosen)] if chosen else []
-    folders.append(_SOURCES / "cpu" / "__pycache__")
+    folders.append(_HERE / "__pycache__")
     if own and os.path.isabs(own):
         folders.append(Path(own) / "gbn")
     return folders
