@@ -261,10 +261,10 @@ def test_a_last_batch_of_one_value_per_channel_is_passed_over(norm: str) -> None
     whole = batches((8, 4))
     calibrate(net, whole)
     state = {name: value.clone() for name, value in net.state_dict().items()}
-    with pytest.warns(UserWarning, match="a batch of one image is passed over"):
+    with pytest.warns(UserWarning, match="a batch of one image is skipped"):
         assert calibrate(net, [whole[0], batches((1,))[0], whole[1]]) == 12
     assert_state(net, state)
-    with pytest.warns(UserWarning, match="passed over"), pytest.raises(ValueError, match="no images"):
+    with pytest.warns(UserWarning, match="skipped"), pytest.raises(ValueError, match="no images"):
         calibrate(net, batches((1,)))
     assert_state(net, state)
     images = nn.Sequential(factory(3))  # one image has a spread here
