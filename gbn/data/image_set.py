@@ -43,7 +43,7 @@ class ImageSet:
 
     @property
     def in_channels(self) -> int:
-        """Channels of an image."""
+        """Number of channels of an image."""
         return self.train_images.shape[1]
 
     @property

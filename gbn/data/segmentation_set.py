@@ -72,7 +72,7 @@ class SegmentationSet:
 
     @property
     def in_channels(self) -> int:
-        """Channels of an image."""
+        """Number of channels of an image."""
         return self.train.images.shape[1]
 
     @property

@@ -48,7 +48,7 @@ class NormFactory:
 
     @property
     def needs_bias(self) -> bool:
-        """Whether the convolutions before these layers need a bias of their own because nothing else adds one."""
+        """True if the convolutions before these layers need a bias of their own because nothing else adds one."""
         return self.method == "none"
 
     def __call__(

@@ -50,7 +50,7 @@ class Function:
 
     @property
     def pair_text(self) -> str:
-        """``(S, D)``."""
+        """The pair as text, ``(S, D)``."""
         return f"({self.pair.replace('/', ', ')})"
 
     def __str__(self) -> str:

@@ -1,6 +1,6 @@
 """The registry of normalization methods: a name, its options, and how a layer is built.
 
-A new method is one file with its layer and one :func:`register` call; it then goes through every shared test.
+A new method is one file with its layer and one :func:`register` call; the shared tests then cover it.
 """
 
 from __future__ import annotations

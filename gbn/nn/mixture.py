@@ -49,7 +49,7 @@ class _MixtureNorm(BatchStatisticsNorm):
             and :func:`gbn.nn.calibrate` fit a new one, each of whose batches starts from the one before.
         posterior_gradient: whether gradients flow through the posteriors' dependence on the input; by default
             posteriors are constants, as the mixture is.
-        variance_floor: in fitting, no component's variance is less than this fraction of the channel's (or than eps).
+        variance_floor: in fitting, no component's variance is less than this fraction of the channel's plus eps.
         eps: added to the components' variances; also the smallest variance in fitting.
         momentum, affine, track_running_stats, device, dtype, bias: as in BatchNorm.
         act: activation applied to the result, None or a name in :data:`gbn.kernels.ACTIVATIONS`.

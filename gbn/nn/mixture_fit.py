@@ -34,7 +34,7 @@ class MixtureFit:
         mixture: ``joint`` for one mixture of C-vectors, ``per_channel`` for one mixture of scalars per channel.
         em_steps: steps of expectation-maximization (EM) per batch, at least 0.
         subset: number of samples used by the EM steps, drawn anew for each batch; at least K.
-        variance_floor: no component's variance is less than this fraction of the channel's (or than eps).
+        variance_floor: no component's variance is less than this fraction of the channel's plus eps.
 
     Raises:
         ValueError: for an option out of range.

@@ -25,7 +25,7 @@ class Pair:
 
     @property
     def is_mean_and_std(self) -> bool:
-        """Whether this is BatchNorm's pair."""
+        """True if this is BatchNorm's pair."""
         return self.statistic.name == "mean" and self.deviation.name == "std"
 
     @property
@@ -35,7 +35,7 @@ class Pair:
 
     @property
     def dead_below_relu(self) -> bool:
-        """Whether no normalized value exceeds 0."""
+        """True if no normalized value exceeds 0."""
         return self.statistic.name == "maximum"
 
     @property

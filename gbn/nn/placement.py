@@ -1,4 +1,4 @@
-"""Where in a network a method is used, by the role of the site or by the module path."""
+"""Placement of a method in a network, by the role of the site or by the module path."""
 
 from __future__ import annotations
 

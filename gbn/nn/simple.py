@@ -95,7 +95,7 @@ class GroupNormAct(nn.GroupNorm):
         _reset(self)
 
     def forward(self, x: Tensor) -> Tensor:
-        """``(N, C, *spatial)`` -> the same shape."""
+        """Normalize ``(N, C, *spatial)`` and apply the activation; the shape is unchanged."""
         return activate(super().forward(x), self.act)
 
     def extra_repr(self) -> str:
@@ -179,7 +179,7 @@ class _InstanceNormAct(nn.modules.instancenorm._InstanceNorm):
             )
 
     def forward(self, x: Tensor) -> Tensor:
-        """``(N, C, *spatial)`` -> the same shape."""
+        """Normalize ``(N, C, *spatial)`` and apply the activation; the shape is unchanged."""
         return activate(super().forward(x), self.act)
 
     def extra_repr(self) -> str:
