@@ -7,26 +7,37 @@
 Overrides are checked before anything heavy is imported: a wrong one is one line and exit status 2.
 """
 
+import argparse
 import os
 import signal
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # until there is a run: Ctrl-C ends it without a traceback
 
 import hydra
 from hydra._internal.utils import get_args_parser
+from hydra.core.override_parser.types import Override
+from hydra.utils import get_original_cwd
 from omegaconf import DictConfig
 
-from gbn.config.compose import check_sweep, compose, expand, resolve, rewrite
+from gbn.config.compose import compose, resolve
 from gbn.config.errors import ConfigError
+from gbn.config.messages import one_line
+from gbn.config.overrides import refuse_two_folders, rewrite
+from gbn.config.places import check_results
 from gbn.config.schema import Config
+from gbn.config.sweeps import check_sweep
 from gbn.engine.journal import Journal
 from gbn.engine.run import Outcome, run
+from gbn.engine.service import kill_services
 from gbn.engine.signals import StopSignals
-from gbn.engine.sweep import default_jobs, train_all
+from gbn.engine.streams import outlive_readers
+from gbn.engine.sweep import Elsewhere, default_jobs, train_all
 from gbn.store.identity import run_id
+from gbn.suggest import did_you_mean
 
 
 def _jobs(config: Config) -> int:
@@ -38,11 +49,13 @@ def _jobs(config: Config) -> int:
 def _end() -> None:
     """A second signal: the checkpoint on disk is whole at any moment, and nothing else is waited for."""
     show_cursor = b"\x1b[?25h" if sys.stdout.isatty() else b""
+    kill_services(os.getpid())
     os.write(2, show_cursor + b"ended at once; the same command goes on from the last checkpoint\n")
     os._exit(130)
 
 
 _signals = StopSignals(at_once=_end)
+_elsewhere: Elsewhere | None = None  # of a sweep whose runs are trained in this process
 
 
 def train(config: Config) -> None:
@@ -52,25 +65,26 @@ def train(config: Config) -> None:
     _signals.listen()
     if _signals.asked:
         raise KeyboardInterrupt
-    journal.record(run(config, jobs=_jobs(config), stop=lambda: _signals.asked))
+    outcome = run(config, jobs=_jobs(config), stop=lambda: _signals.asked)
+    if outcome.status == "locked" and _elsewhere is not None:
+        _elsewhere.runs[outcome.run_id] = config
+    else:
+        journal.record(outcome)
 
 
-def combinations(overrides: list[str]) -> tuple[dict[str, Config], list[Outcome]]:
-    """The runs of a sweep by their ids, and an outcome for each combination that is impossible."""
-    configs, impossible = {}, []
-    for combination in expand(overrides):
-        try:
-            config = compose(combination)
-        except ConfigError as error:
-            impossible.append(Outcome("a combination of the sweep", "failed", False, str(error)))
-        else:
-            configs[run_id(config.as_dict(), config.defaults())] = config
-    return configs, impossible
+def wait_for(elsewhere: Elsewhere) -> None:
+    """Train, or find done, what other processes were at when a sweep came to it."""
+    while elsewhere.runs:
+        if _signals.asked:
+            raise KeyboardInterrupt
+        for _, config in elsewhere.left(announce=True):
+            train(config)
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
 def job(composed: DictConfig) -> None:
-    """One run of a sweep that is not parallel, in this process; Hydra calls it."""
+    """One run as Hydra composes it, in this process or in one of a launcher's of Hydra's; Hydra calls it."""
+    os.chdir(get_original_cwd())  # with hydra.job.chdir a relative results_dir would be another folder
     try:
         config = resolve(composed)
     except ConfigError as error:
@@ -81,48 +95,114 @@ def job(composed: DictConfig) -> None:
         train(config)
 
 
-def main() -> int:
-    """Check the command line, hand it to Hydra, and sum up; the exit status."""
-    arguments, _ = get_args_parser().parse_known_args()
-    trains = not (arguments.help or arguments.hydra_help or arguments.cfg or arguments.info is not None)
-    trains = trains and not arguments.shell_completion
-    try:
-        overrides = rewrite(arguments.overrides)
-        flags = [argument for argument in sys.argv[1:] if argument not in arguments.overrides]
-        sys.argv = [sys.argv[0], *flags, *(one.input_line or "" for one in overrides)]
-        if not trains:
-            job()
-            return 0
-        count = check_sweep(arguments.overrides) if arguments.multirun else 1
-        swept = [one.key_or_group for one in overrides if one.is_sweep_override()]
-        if swept and not arguments.multirun:
-            raise ConfigError(
-                f"{swept[0]} has several values: a sweep needs -m, as in train.py -m {swept[0]}=..."
+def _arguments() -> argparse.Namespace:
+    """Hydra's options and the overrides.
+
+    Raises:
+        ConfigError: an option that there is not, or one that has no use here.
+    """
+    parser = get_args_parser()
+
+    def refuse(message: str) -> NoReturn:
+        raise ConfigError(f"{message}; train.py --help says how")
+
+    parser.error = refuse  # type: ignore[method-assign]
+    arguments, rest = parser.parse_known_intermixed_args()
+    for option in rest:
+        name = option.lstrip("-")
+        if name.split("=")[0].split(".")[0] in Config.model_fields:
+            refuse(
+                f"unknown option {option!r}: a key has no dashes, write {name if '=' in name else f'{name}=...'}"
             )
-        plain = [one.input_line or "" for one in overrides if not one.is_sweep_override()]
-        config = compose(plain)
-        parallel = arguments.multirun and config.launcher.name == "parallel"
+        refuse(f"unknown option {option!r}{did_you_mean(option, parser._option_string_actions)}")
+    for option in ("config_name", "config_path", "config_dir", "experimental_rerun"):
+        if getattr(arguments, option):
+            refuse(
+                f"--{option.replace('_', '-')} has no use here: the configuration is the folder conf/, or what the "
+                "variable GBN_CONF names"
+            )
+    return arguments
+
+
+def _runs(arguments: argparse.Namespace, overrides: list[Override]) -> tuple[list[Config], dict[str, str]]:
+    """The runs that a command line asks for, and what is wrong with those that are impossible.
+
+    Raises:
+        ConfigError: the command line is wrong; nothing has been written.
+    """
+    if not arguments.multirun:
+        return [compose(arguments.overrides)], {}
+    for one in overrides:
+        if one.is_sweep_override() and one.key_or_group.split(".")[0] == "launcher":
+            raise ConfigError(f"{one.key_or_group} has several values: a sweep has one launcher")
+    configs, impossible = check_sweep(arguments.overrides)
+    if configs[0].launcher.name == "parallel":
         for one in overrides:
-            key = one.key_or_group
-            if one.is_sweep_override() and key.split(".")[0] == "launcher":
-                raise ConfigError(f"{key} has several values: a sweep has one launcher")
-            if parallel and key.replace("/", ".").startswith(("hydra.launcher", "hydra.sweeper")):
-                raise ConfigError(f"{key} does nothing beside launcher=parallel: leave one of them out")
+            if one.key_or_group.replace("/", ".").startswith(("hydra.launcher", "hydra.sweeper")):
+                raise ConfigError(
+                    f"{one.key_or_group} does nothing beside launcher=parallel: leave one of them out"
+                )
+    return configs, impossible
+
+
+def _by_hydra() -> None:
+    """Leave the command line to Hydra.
+
+    Raises:
+        ConfigError: Hydra, or what it was told to load, refuses one of its own keys.
+    """
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # the exception, not a traceback
+    try:
+        job()
+    except Exception as error:
+        raise ConfigError(f"Hydra: {one_line(error)}") from error
+
+
+def main() -> int:
+    """Check the command line, train what it asks for, and sum up; the exit status."""
+    try:
+        return _main()
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    configs, impossible = combinations(arguments.overrides) if parallel else ({}, [])
-    total = len(configs) + len(impossible) if parallel else count
-    journal = Journal.begin(Path(config.results_dir) / "sweeps", total)
-    for outcome in impossible:
-        journal.record(outcome)
+
+
+def _main() -> int:
+    global _elsewhere
+    outlive_readers()
+    arguments = _arguments()
+    if arguments.shell_completion:
+        _by_hydra()
+        return 0
+    refuse_two_folders(arguments.overrides)
+    overrides = rewrite(arguments.overrides)
+    flags = [argument for argument in sys.argv[1:] if argument not in arguments.overrides]
+    sys.argv = [sys.argv[0], *flags, *(one.input_line or "" for one in overrides)]
+    if arguments.help or arguments.hydra_help or arguments.cfg or arguments.info is not None:
+        _by_hydra()
+        return 0
+    configs, impossible = _runs(arguments, overrides)
+    check_results(configs[0].results_dir)
+    parallel = arguments.multirun and configs[0].launcher.name == "parallel"
+    by_hydra = not parallel and any(one.key_or_group.startswith("hydra") for one in overrides)
+    runs = {run_id(config.as_dict(), config.defaults()): config for config in configs}
+    total = len(configs if by_hydra else runs) + len(impossible)
+    journal = Journal.begin(Path(configs[0].results_dir) / "sweeps", total)
     try:
-        if parallel:
-            train_all(list(configs.items()), jobs=_jobs(config), report=lambda one, *_: journal.record(one))
-        elif flags or any(one.key_or_group.startswith("hydra") for one in overrides):
-            job()
-        else:  # Hydra would compose the same configuration twice more
-            train(config)
+        _elsewhere = Elsewhere() if arguments.multirun and not parallel else None
+        if by_hydra:
+            _by_hydra()  # composes once more, and tells of the impossible itself
+        else:
+            for combination, message in impossible.items():
+                journal.record(Outcome(combination, "failed", False, message))
+            if parallel:
+                jobs = _jobs(configs[0])
+                train_all(list(runs.items()), jobs=jobs, report=lambda one, *_: journal.record(one))
+            else:
+                for config in runs.values():
+                    train(config)
+        if _elsewhere is not None:
+            wait_for(_elsewhere)
     except KeyboardInterrupt:
         journal.close()
         print("stopped; the same command goes on from here", file=sys.stderr)

@@ -20,12 +20,17 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from gbn.analysis.simulate import Arm, SimulatedGrid, write_files
-from gbn.store.records import METRICS, Record
+from bench.names import RESULTS, ROOT
 
-ROOT = Path(__file__).resolve().parents[1]
+from gbn import cli
+from gbn.arguments import Whole, existing_folder, output_folder
+
+if TYPE_CHECKING:
+    from gbn.analysis.simulate import SimulatedGrid
+    from gbn.store.records import Record
+
 CORES, EVALUATIONS, ARMS = 2, 200, 50
 SIZES = (40, 1_000, 10_000, 20_000)
 TARGETS = ("0.6", "0.8", "0.88")
@@ -43,8 +48,10 @@ class Cost:
     peak_mb: float
 
 
-def grid_of(runs: int) -> SimulatedGrid:
+def grid_of(runs: int) -> "SimulatedGrid":
     """A grid of this many runs; one arm diverges, one misses the highest targets."""
+    from gbn.analysis.simulate import Arm, SimulatedGrid
+
     arms = {"bn": Arm()}
     for k in range(1, min(ARMS, max(runs // 8, 2))):
         alpha = round(0.5 + k / 200, 3)
@@ -61,7 +68,7 @@ def grid_of(runs: int) -> SimulatedGrid:
     return grid
 
 
-def records(grid: SimulatedGrid, runs: int) -> Iterator[Record]:
+def records(grid: "SimulatedGrid", runs: int) -> "Iterator[Record]":
     """The runs, seed-major, with curves, configurations and provenance as large as a trainer's."""
     keys = ((seed, arm) for seed in grid.seeds for arm in grid.arms)
     for (seed, arm), _ in zip(keys, range(runs), strict=False):
@@ -94,17 +101,18 @@ def table(results: Path, out: Path) -> Cost:
     wall = time.perf_counter() - begin
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
-        sys.exit(f"speedup_table.py failed: {error.strip()}")
+        raise ChildProcessError(f"speedup_table.py failed: {error.strip()}")
     kilobytes = usage.ru_maxrss / (1024 if sys.platform == "darwin" else 1)
     return Cost(wall, usage.ru_utime + usage.ru_stime, kilobytes / 1000)
 
 
 def change_a_run(results: Path) -> None:
-    """Replace one run's curve by itself without its first point."""
+    """Replace one run's curve by a copy, which is another file as far as the cache can tell."""
+    from gbn.store.records import METRICS
+
     path = next((results / "runs").iterdir()) / METRICS
-    _, rest = path.read_text(encoding="utf-8").split("\n", 1)
     new = path.with_suffix(".new")
-    new.write_text(rest, encoding="utf-8", newline="\n")
+    new.write_bytes(path.read_bytes())
     os.replace(new, path)
 
 
@@ -134,6 +142,9 @@ def measure(results: Path, repeats: int) -> Iterator[tuple[str, list[Cost]]]:
 
 def rows_of(runs: int, folder: Path, repeats: int) -> Iterator[dict[str, Any]]:
     """A row a case, medians over its repeats."""
+    from gbn.analysis.simulate import write_files
+    from gbn.store.records import METRICS
+
     with tempfile.TemporaryDirectory(dir=folder) as name:
         results = Path(name)
         write_files(records(grid_of(runs), runs), results)
@@ -158,20 +169,27 @@ def _judged(row: dict[str, Any]) -> str:
     return f" (goal {goal[0]:g} s, {goal[1]:g} MB: {'met' if met else 'NOT met'})"
 
 
-def main() -> None:
+def parser() -> cli.Parser:
+    """The command line."""
+    result = cli.Parser(__doc__)
+    add = result.add_argument
+    what = "sizes of the stores, at least 16 (two arms of eight seeds)"
+    add("--runs", type=Whole(16, 10**6), nargs="+", default=SIZES, metavar="N", help=what)
+    what = "of each case but the first (default 3)"
+    add("--repeats", type=Whole(most=1000), default=3, metavar="N", help=what)
+    what = "where the stores are made (default: the system's)"
+    add("--folder", type=existing_folder, metavar="DIR", help=what)
+    what = "folder of the file (default: results/benchmarks)"
+    add("--out", type=output_folder, default=str(RESULTS), metavar="DIR", help=what)
+    return result
+
+
+def run(arguments: argparse.Namespace) -> int:
     """Measure every size, write the file."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--runs", type=int, nargs="+", default=SIZES, metavar="N", help="sizes of the stores")
-    parser.add_argument("--repeats", type=int, default=3, help="of each case but the first (default 3)")
-    parser.add_argument("--folder", type=Path, help="where the stores are made (default: the system's)")
-    parser.add_argument("--out", type=Path, default=ROOT / "results" / "benchmarks")
-    arguments = parser.parse_args()
-    if min(arguments.runs) < 16 or arguments.repeats < 1:
-        parser.error("--runs needs at least 16 (two arms of eight seeds), --repeats at least 1")
     if not hasattr(os, "wait4"):
-        parser.error("a process's memory is read with os.wait4, which Windows lacks: use Linux, macOS or WSL")
+        raise ValueError(
+            "a process's memory is read with os.wait4, which Windows lacks: use Linux, macOS or WSL"
+        )
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:CORES])
     rows = [row for runs in arguments.runs for row in rows_of(runs, arguments.folder, arguments.repeats)]
@@ -186,7 +204,8 @@ def main() -> None:
     path = arguments.out / file_name("analysis", found)
     write_rows(path, [row | where for row in rows], [*rows[0], *where])
     print(path)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    cli.main(parser, run)

@@ -12,63 +12,76 @@ and coldstart-<device>-<date>.csv. What is said in norm-<device>-<date>.notes.md
 """
 
 import argparse
+import re
 from pathlib import Path
 from typing import Any
 
-from bench import cases, chart, coldstart, command, markdown, measure, providers, timing
-from bench.environment import file_name, read_rows, write_rows
+from bench import command, names
+
+from gbn import cli
+from gbn.arguments import Whole
 
 
-def options() -> argparse.ArgumentParser:
-    """All options of the command."""
-    parser = command.parser(__doc__)
-    parser.add_argument("--networks", nargs="*", choices=cases.NETWORKS, help="whose norm layers")
-    parser.add_argument("--batch", type=int, default=128)
-    parser.add_argument(
-        "--shapes", nargs="*", type=cases.parse_shape, default=[], help="NxCxHxW, beside or instead"
-    )
-    parser.add_argument("--dtypes", nargs="+", choices=cases.DTYPES)
-    parser.add_argument("--layouts", nargs="+", choices=cases.LAYOUTS)
-    parser.add_argument(
-        "--pairs",
-        nargs="+",
-        default=list(cases.DEFAULT_PAIRS),
-        help="names, name[exact], iebn[name], mixture, mixture[5], mixture[per_channel], or all",
-    )
-    parser.add_argument("--kernels", nargs="+", choices=("auto", "reference"), default=["auto"])
-    parser.add_argument(
-        "--compiled", action=argparse.BooleanOptionalAction, help="time compiled BatchNorm too"
-    )
-    parser.add_argument("--cold-start", action="store_true", help="measure the cold start alone")
-    parser.add_argument("--cold-repeats", type=int, default=3, help="fresh processes of each kind; 0: none")
-    return parser
+def parser() -> cli.Parser:
+    """The command line."""
+    result = command.parser(__doc__)
+    add = result.add_argument
+    add("--networks", nargs="+", choices=names.NETWORKS, help="whose norm layers")
+    add("--batch", type=Whole(), default=128, metavar="N", help="images a batch (default 128)")
+    add("--shapes", nargs="+", type=shape, default=[], metavar="NxCxHxW", help="beside or instead")
+    add("--dtypes", nargs="+", choices=names.DTYPES)
+    add("--layouts", nargs="+", choices=names.LAYOUTS)
+    what = "names, name[exact], iebn[name], mixture, mixture[5], mixture[per_channel], or all"
+    add("--pairs", nargs="+", default=list(names.DEFAULT_PAIRS), metavar="PAIR", help=what)
+    add("--kernels", nargs="+", choices=("auto", "reference"), default=["auto"])
+    add("--compiled", action=argparse.BooleanOptionalAction, help="time compiled BatchNorm too")
+    add("--cold-start", action="store_true", help="measure the cold start alone")
+    what = "fresh processes of each kind; 0: none (default 3)"
+    add("--cold-repeats", type=Whole(0, 1000), default=3, metavar="N", help=what)
+    return result
+
+
+def shape(text: str) -> tuple[int, int, int, int]:
+    """``NxCxHxW`` as four integers, for example 128x64x32x32."""
+    parts = text.lower().split("x")
+    if len(parts) != 4 or not all(re.fullmatch("0*[1-9][0-9]{0,8}", part) for part in parts):
+        raise argparse.ArgumentTypeError(f"{text!r} is no shape: give NxCxHxW, for example 128x64x32x32")
+    n, c, h, w = map(int, parts)
+    return n, c, h, w
 
 
 def render(path: Path) -> None:
     """Make the summary and the chart of a CSV again."""
-    rows = read_rows(path)
+    from bench import chart, markdown
+    from bench.environment import read_rows, write
+
+    rows = read_rows(path, needs=("provider", "median_ms"))
     cold = path.with_name(path.name.replace("norm-", "coldstart-", 1))
     cold_rows = read_rows(cold) if cold != path and cold.is_file() else []
-    path.with_suffix(".md").write_text(
-        markdown.norm_summary(rows, path, cold_rows), encoding="utf-8", newline="\n"
-    )
+    write(path.with_suffix(".md"), markdown.norm_summary(rows, path, cold_rows).encode())
     chart.save(rows, path.with_suffix(".png"))
 
 
 def cold_start(arguments: argparse.Namespace, environment: dict[str, Any]) -> Path:
     """Measure the cold start and write its file."""
+    from bench import coldstart
+    from bench.environment import file_name, write_rows
+
     path = arguments.out / file_name("coldstart", environment)
     write_rows(path, coldstart.measure(environment, arguments.cold_repeats), coldstart.COLUMNS)
     return path
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Measure, write, render; the exit status."""
-    arguments = options().parse_args(argv)
+def run(arguments: argparse.Namespace) -> int:
+    """Measure, write, render."""
+    cli.alone(arguments, "--render")
     if arguments.render:
         render(arguments.render)
         return 0
-    names = cases.pair_names(arguments.pairs)
+    from bench import cases, measure, providers, timing
+    from bench.environment import file_name
+
+    pairs = cases.pair_names(arguments.pairs)
     device, environment = command.set_up(arguments)
     if arguments.cold_start:
         print(cold_start(arguments, environment))
@@ -76,7 +89,7 @@ def main(argv: list[str] | None = None) -> int:
     gpu = device.type == "cuda"
     networks = arguments.networks
     if networks is None:
-        networks = [] if arguments.shapes else cases.DEFAULT_NETWORKS[device.type]
+        networks = () if arguments.shapes else cases.DEFAULT_NETWORKS[device.type]
     todo = cases.cases_of(
         networks,
         arguments.batch,
@@ -85,26 +98,29 @@ def main(argv: list[str] | None = None) -> int:
         arguments.shapes,
     )
     compiled = gpu if arguments.compiled is None else arguments.compiled
-    arms = providers.providers_of(names, arguments.kernels, compiled)
+    arms = providers.providers_of(pairs, arguments.kernels, compiled)
     budget = command.Budget(arguments.budget)
     machine = measure.Machine(device, timing.bandwidth(device), timing.cache_size(device), environment)
     path = arguments.out / file_name("norm", environment)
     rows: list[dict[str, Any]] = []
+    written = False
     for case in todo:
         if not budget.allows(case):
             continue
         found = measure.rows_of(case, arms, machine, arguments.blocks, arguments.block_seconds)
         rows += found
-        write_rows(path, rows, measure.COLUMNS)  # after each case: what is measured outlives a kill
+        written = command.write_timed(
+            path, rows, measure.COLUMNS, "median_ms"
+        )  # after each case: what is measured outlives a kill
         shown = [f"{row['provider']} {row.get('ratio', float('nan')):.2f}" for row in found[1:]]
         print(f"{case}: {found[0].get('median_ms', float('nan')):.3f} ms, x {', '.join(shown)}", flush=True)
     if arguments.cold_repeats and budget.allows("cold start"):
         print(cold_start(arguments, environment))
-    if rows:
+    if written:
         render(path)
         print(path)
     return command.ended(rows, budget)
 
 
 if __name__ == "__main__":
-    command.run(main)
+    cli.main(parser, run)

@@ -11,176 +11,55 @@ most 1.1 times the plain step. Writes precondition-<device>-<date>.csv, a row an
 """
 
 import argparse
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import torch
-import torch.nn.functional as F
-from bench import command, markdown
-from bench.environment import COLUMNS as ENVIRONMENT
-from bench.environment import file_name, read_rows, write_rows
-from bench.providers import attempt
-from bench.timing import Step, WallClock, interleave, ratios, spread
-from torch import Tensor
+from bench import command, names
 
-from gbn import models
-from gbn.nn import norm_layer
-from gbn.optim import BatchNormPreconditioner
-
-ARMS: dict[str, dict[str, Any] | None] = {"none": None, "bnp": {}, "bnp_patch": {"statistics": "patch"}}
-#: Channels and side of a network's images.
-IMAGES = {"mlp": (1, 28), "cnn": (3, 32), "resnet": (3, 32)}
-GOAL, AT_BATCH = 1.1, 128
-COLUMNS = (
-    *("net", "width", "batch", "arm", "status", "first_losses", "rounds", "step_ms", "p20", "p80"),
-    *("ratio", "ratio_p20", "ratio_p80", "others", *ENVIRONMENT),
-)
+from gbn import cli
+from gbn.arguments import Number, Whole
 
 
-@dataclass(frozen=True)
-class Setting:
-    """What the arms share."""
-
-    net: str
-    width: float
-    batch: int
-
-
-class Arm:
-    """One network in training on fixed images."""
-
-    def __init__(self, name: str, setting: Setting, device: torch.device) -> None:
-        channels, side = IMAGES[setting.net]
-        model = models.build(
-            setting.net,
-            norm_layer("none"),
-            in_channels=channels,
-            num_classes=10,
-            image_size=side,
-            width=setting.width,
-        )
-        self.model = models.initialise(model, 0).to(device)
-        # So slow that the network stays as it is: what is timed does not depend on how well an arm trains.
-        self.optimizer = torch.optim.SGD(self.model.parameters(), lr=1e-5, momentum=0.9)
-        options = ARMS[name]
-        self.preconditioner = None if options is None else BatchNormPreconditioner(self.model, **options)
-        make = torch.Generator().manual_seed(0)
-        self.images = torch.randn(setting.batch, channels, side, side, generator=make).to(device)
-        self.labels = torch.randint(10, (setting.batch,), generator=make).to(device)
-
-    def step(self) -> Tensor:
-        """One update; the loss before it."""
-        self.optimizer.zero_grad(set_to_none=True)
-        loss = F.cross_entropy(self.model(self.images), self.labels)
-        loss.backward()
-        if self.preconditioner is not None:
-            self.preconditioner.precondition()
-        self.optimizer.step()
-        return loss.detach()
+def parser() -> cli.Parser:
+    """The command line."""
+    result = command.parser(__doc__)
+    add = result.add_argument
+    add("--nets", nargs="+", choices=list(names.PRECONDITIONED_IMAGES), default=["mlp", "cnn"])
+    add("--width", type=Number(most=100), default=1.0, metavar="FACTOR", help="multiplies the channels")
+    what = "images a batch (default: 128, 6, 2 and 1)"
+    add("--batch", type=Whole(), nargs="+", default=[128, 6, 2, 1], metavar="N", help=what)
+    arms = list(names.PRECONDITIONED_ARMS)
+    add("--arms", nargs="+", choices=arms, default=arms)
+    return result
 
 
-def rows_of(
-    setting: Setting, names: list[str], device: torch.device, known: dict[str, Any], args: argparse.Namespace
-) -> list[dict[str, Any]]:
-    """A row an arm; one that fails its check, or fails at all, is not timed and says so."""
-    rows, arms = {}, {}
-    for name in names:
-        head = {
-            "net": setting.net,
-            "width": setting.width,
-            "batch": setting.batch,
-            "arm": name,
-            "status": "ok",
-        }
-        row = rows[name] = head | known
+def run(args: argparse.Namespace) -> int:
+    """Measure, write, render."""
+    cli.alone(args, "--render")
+    from bench.environment import file_name
+    from bench.precondition import COLUMNS, Setting, render, rows_of
 
-        def start(name: str = name) -> tuple[Arm, list[float]]:
-            arm = Arm(name, setting, device)
-            return arm, [arm.step().item() for _ in range(3)]
-
-        made, error = attempt(start)
-        if error:
-            row["status"] = f"error: {error}"
-            continue
-        arms[name], losses = made
-        row["first_losses"] = " ".join(f"{loss:.6g}" for loss in losses)
-        plain = float(rows[names[0]]["first_losses"].split()[0])
-        if not all(torch.tensor(losses).isfinite()) or abs(losses[0] - plain) > 1e-4 * abs(plain):
-            row["status"] = f"check failed: losses {row['first_losses']}, the plain step's first is {plain:g}"
-            del arms[name]
-    if names[0] not in arms:
-        return list(rows.values())
-    gpu = device.type == "cuda"
-    samples = interleave(
-        {name: Step(lambda _, arm=arm: arm.step()) for name, arm in arms.items()},
-        WallClock(torch.cuda.synchronize) if gpu else WallClock(),
-        blocks=args.blocks,
-        block_seconds=args.block_seconds,
-        warm_up=2,
-        exclusive=not gpu,
-    )
-    for name in arms:
-        step = spread([1e3 * second for second in samples.seconds[name]])
-        ratio = ratios(samples.seconds[name], samples.seconds[names[0]])
-        rows[name] |= {"rounds": samples.rounds, "others": samples.others, "step_ms": step.median}
-        rows[name] |= {"p20": step.p20, "p80": step.p80, "ratio": ratio.median}
-        rows[name] |= {"ratio_p20": ratio.p20, "ratio_p80": ratio.p80}
-    return list(rows.values())
-
-
-def render(path: Path) -> None:
-    """Make the summary of a CSV."""
-    rows = read_rows(path)
-    lines = ["# A training step with and without preconditioning", ""]
-    lines += [*markdown.made_from(path, "bench_precondition"), ""]
-    lines += ["Median with 20/80 percentiles; the ratio is of a round's steps, to the plain step.", ""]
-    lines += ["| network | width | batch | arm | step (ms) | ratio | goal |", "|---|---|---|---|---|---|---|"]
-    for row in rows:
-        head = f"| {row['net']} | {row['width']} | {row['batch']} | {row['arm']} |"
-        if row["status"] != "ok" or not row["ratio"]:
-            lines.append(f"{head} {row['status']} | | |")
-            continue
-        judged = row["arm"] == "bnp" and int(row["batch"]) == AT_BATCH
-        met = "met" if float(row["ratio"]) <= GOAL else f"**missed: {GOAL}**"
-        lines.append(
-            f"{head} {float(row['step_ms']):.3g} ({float(row['p20']):.3g} to {float(row['p80']):.3g}) | "
-            f"{float(row['ratio']):.3f} ({float(row['ratio_p20']):.3f} to {float(row['ratio_p80']):.3f}) | "
-            f"{met if judged else ''} |"
-        )
-    path.with_suffix(".md").write_text(
-        "\n".join([*lines, "", *markdown.environment_lines(rows[0]), ""]), encoding="utf-8", newline="\n"
-    )
-
-
-def main(argv: list[str] | None = None) -> int:
-    """Measure, write, render; the exit status."""
-    parser = command.parser(__doc__)
-    parser.add_argument("--nets", nargs="+", choices=IMAGES, default=["mlp", "cnn"])
-    parser.add_argument("--width", type=float, default=1.0, help="multiplies the channels")
-    parser.add_argument("--batch", type=int, nargs="+", default=[128, 6, 2, 1])
-    parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
-    args = parser.parse_args(argv)
     if args.render:
         render(args.render)
         return 0
-    names = list(dict.fromkeys(["none", *args.arms]))
+    arms = list(dict.fromkeys(["none", *args.arms]))
     device, known = command.set_up(args)
-    budget, rows = command.Budget(args.budget), []
+    budget = command.Budget(args.budget)
+    rows: list[dict[str, Any]] = []
+    written = False
     path = args.out / file_name("precondition", known)
     for setting in [Setting(net, args.width, batch) for net in args.nets for batch in args.batch]:
         if not budget.allows(setting):
             continue
-        rows += rows_of(setting, names, device, known, args)
-        write_rows(path, rows, COLUMNS)  # after each setting: what is measured outlives a kill
-        for row in rows[-len(names) :]:
+        rows += rows_of(setting, arms, device, known, args)
+        written = command.write_timed(path, rows, COLUMNS, "step_ms")  # what is measured outlives a kill
+        for row in rows[-len(arms) :]:
             shown = f"{row.get('step_ms', float('nan')):.3g} ms, ratio {row.get('ratio', float('nan')):.3f}"
             print(f"{row['net']} {row['batch']} {row['arm']}: {shown}", flush=True)
-    if rows:
+    if written:
         render(path)
         print(path)
     return command.ended(rows, budget)
 
 
 if __name__ == "__main__":
-    command.run(main)
+    cli.main(parser, run)

@@ -6,40 +6,53 @@ Writes results/benchmarks/startup-<device>-<date>.csv. The goal is under 3 s bey
 """
 
 import argparse
-import csv
 import json
-import re
 import statistics
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
+from bench.names import RESULTS, ROOT
+
+from gbn import cli
+from gbn.arguments import Whole, output_folder
+
 COMMAND = ["norm=gbn_cvar", "model=cnn", "model.width=0.25", "dataset=cifar10", "dataset.subset=128"]
 COMMAND += ["trainer.epochs=1", "trainer.evaluation.images=100", "trainer.evaluation.exact=false"]
 COMMAND += ["trainer.evaluation.points=1", "tracker.mode=offline", "trainer.progress=quiet"]
 
 
-def once() -> dict:
-    """One run in a fresh process; its summary."""
+def once() -> dict[str, Any]:
+    """One run in a fresh process; its summary.
+
+    Raises:
+        ChildProcessError: the run failed.
+    """
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, str(ROOT / "train.py"), *COMMAND, f"results_dir={folder}"]
         done = subprocess.run(command, check=False, capture_output=True, text=True)
         if done.returncode:
-            sys.exit(f"the run failed: {done.stderr.strip()}")
+            raise ChildProcessError(f"the run failed: {done.stderr.strip()}")
         (summary,) = Path(folder).glob("runs/*/summary.json")
         return json.loads(summary.read_text(encoding="utf-8"))
 
 
-def main() -> None:
+def parser() -> cli.Parser:
+    """The command line."""
+    result = cli.Parser(__doc__)
+    add = result.add_argument
+    add("--repeats", type=Whole(most=1000), default=7, metavar="N", help="fresh processes (default 7)")
+    what = "folder of the file (default: results/benchmarks)"
+    add("--out", type=output_folder, default=str(RESULTS), metavar="DIR", help=what)
+    return result
+
+
+def run(arguments: argparse.Namespace) -> int:
     """Repeat, print the median and spread, write the file."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--repeats", type=int, default=7)
-    parser.add_argument("--out", type=Path, default=ROOT / "results" / "benchmarks")
-    arguments = parser.parse_args()
+    from bench.environment import file_name, write_rows
+
     once()  # files into the page cache
     summaries = [once() for _ in range(arguments.repeats)]
     environment = summaries[-1]["environment"]
@@ -56,17 +69,13 @@ def main() -> None:
         for one in summaries
     ]
     beyond = sorted(row["beyond_torch_s"] for row in rows)
-    kind = re.sub(r"[^a-z0-9]+", "-", environment["device_kind"].lower()).strip("-")
-    path = arguments.out / f"startup-{kind}-{environment['date'][:10]}.csv"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, rows[0], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+    path = arguments.out / file_name("startup", environment)
+    write_rows(path, rows, rows[0])
     spread = f"{beyond[0]:.2f} to {beyond[-1]:.2f}"
     print(f"first update after importing torch: median {statistics.median(beyond):.2f} s ({spread})")
     print(path)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    cli.main(parser, run)

@@ -14,44 +14,48 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from bench import command, markdown, training
-from bench.cases import LAYOUTS, SMALL
-from bench.environment import file_name, read_rows, write_rows
+from bench import command, names
+
+from gbn import cli
+from gbn.arguments import Number, Whole
 
 
-def options() -> argparse.ArgumentParser:
-    """All options of the command."""
-    parser = command.parser(__doc__)
-    parser.add_argument("--nets", nargs="+", choices=SMALL)
-    parser.add_argument("--width", type=float, default=1.0, help="multiplies the channels")
-    parser.add_argument("--batch", type=int, nargs="+", default=[128])
-    parser.add_argument(
-        "--arms",
-        nargs="+",
-        default=list(training.DEFAULT_ARMS),
-        help="bn first; gbn_<pair>, iebn, mixture, each also with @reference",
-    )
-    parser.add_argument("--precision", nargs="+", choices=training.PRECISIONS, help="float32, or autocast")
-    parser.add_argument("--layout", choices=LAYOUTS)
-    parser.add_argument("--compile", action=argparse.BooleanOptionalAction, help="time compiled networks too")
-    parser.add_argument("--steps", type=int, help="updates between two readings of the clock")
-    return parser
+def parser() -> cli.Parser:
+    """The command line."""
+    result = command.parser(__doc__)
+    add = result.add_argument
+    add("--nets", nargs="+", choices=list(names.SMALL))
+    add("--width", type=Number(most=100), default=1.0, metavar="FACTOR", help="multiplies the channels")
+    add("--batch", type=Whole(), nargs="+", default=[128], metavar="N", help="images a batch (default 128)")
+    what = "bn first; gbn_<pair>, iebn, mixture, each also with @reference"
+    add("--arms", nargs="+", default=list(names.DEFAULT_ARMS), metavar="ARM", help=what)
+    add("--precision", nargs="+", choices=names.PRECISIONS, help="float32, or autocast")
+    add("--layout", choices=names.LAYOUTS)
+    add("--compile", action=argparse.BooleanOptionalAction, help="time compiled networks too")
+    what = "updates between two readings of the clock (default 1; 5 on a GPU)"
+    add("--steps", type=Whole(), metavar="N", help=what)
+    return result
 
 
 def render(path: Path) -> None:
     """Make the summary of a CSV again."""
-    path.with_suffix(".md").write_text(
-        markdown.train_summary(read_rows(path), path), encoding="utf-8", newline="\n"
-    )
+    from bench import markdown
+    from bench.environment import read_rows, write
+
+    rows = read_rows(path, needs=("arm", "images_s", "precision"))
+    write(path.with_suffix(".md"), markdown.train_summary(rows, path).encode())
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Measure, write, render; the exit status."""
-    arguments = options().parse_args(argv)
+def run(arguments: argparse.Namespace) -> int:
+    """Measure, write, render."""
+    cli.alone(arguments, "--render")
     if arguments.render:
         render(arguments.render)
         return 0
-    arms = list(dict.fromkeys([training.BASE, *arguments.arms]))
+    from bench import training
+    from bench.environment import file_name
+
+    arms = list(dict.fromkeys([names.BASE, *arguments.arms]))
     for arm in arms:
         training.parse_arm(arm)
     device, environment = command.set_up(arguments)
@@ -68,6 +72,7 @@ def main(argv: list[str] | None = None) -> int:
     budget = command.Budget(arguments.budget)
     path = arguments.out / file_name("train", environment)
     rows: list[dict[str, Any]] = []
+    written = False
     for setting in settings:
         if not budget.allows(setting):
             continue
@@ -80,18 +85,20 @@ def main(argv: list[str] | None = None) -> int:
             blocks=arguments.blocks,
             block_seconds=arguments.block_seconds,
         )
-        write_rows(path, rows, training.COLUMNS)  # after each setting: what is measured outlives a kill
+        written = command.write_timed(
+            path, rows, training.COLUMNS, "images_s"
+        )  # after each setting: what is measured outlives a kill
         for row in rows[-len(arms) :]:
             speed = f"{row.get('images_s', float('nan')):.0f} images/s, ratio {row.get('ratio', float('nan')):.3f}"
             print(
                 f"{row['net']} {row['batch']} {row['precision']} {row['mode']} {row['arm']}: {speed}",
                 flush=True,
             )
-    if rows:
+    if written:
         render(path)
         print(path)
     return command.ended(rows, budget)
 
 
 if __name__ == "__main__":
-    command.run(main)
+    cli.main(parser, run)

@@ -12,7 +12,9 @@ import sys
 from datetime import datetime
 from pathlib import Path
 
-from gbn.analysis import cli
+from gbn import cli
+from gbn.analysis import options
+from gbn.arguments import existing_folder, output_file
 
 EXAMPLES = (
     "python scripts/claims.py",
@@ -22,61 +24,61 @@ EXAMPLES = (
 )
 
 
-def run() -> int:
-    """Exit status: 0, 1 a stated date is not borne out, 2 usage."""
-    args = parser().parse_args()
-    from gbn.analysis.claims import load_claims, load_papers, markdown, terminal, verdicts
-
-    if args.check_dates or args.stamp:
-        return dates(load_claims(args.folder, args.experiment), args.folder, args.stamp)
-    if args.write and (args.experiment or args.source != "archive"):
-        raise ValueError(
-            "--write makes the whole ledger from the archive: give neither --experiment nor another --source"
-        )
-    papers = load_papers(args.folder)
-    judged = verdicts(args.results, args.source, args.experiment, args.folder)
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
-    print(terminal(judged, papers, width), end="")
-    if args.write:
-        path = Path(args.results) / "CLAIMS.md"
-        path.write_text(markdown(judged, papers), encoding="utf-8")
-        print(f"Written: {path}")
-    return 0
-
-
-def parser() -> argparse.ArgumentParser:
+def parser() -> cli.Parser:
     """The command line."""
-    result = argparse.ArgumentParser(
-        description=__doc__,
-        epilog="examples:\n" + "\n".join(f"  {line}" for line in EXAMPLES),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    result = cli.Parser(__doc__, EXAMPLES, {1: "(--check-dates) a rule is not as old as it says"})
     add = result.add_argument
     add("--experiment", nargs="+", metavar="NAME", help="only the claims of these experiments")
-    add(
-        "--source",
-        choices=("store", "archive", "both"),
-        default="archive",
-        help="where runs are (default: archive)",
-    )
-    add("--results", default="results", metavar="DIR", help="holds runs/ and archive/ (default: results)")
-    add("--folder", default="experiments", metavar="DIR", help="holds papers.yaml and the experiments")
-    add("--write", action="store_true", help="write DIR/CLAIMS.md")
+    options.add_results(result, source="archive")
+    what = "holds papers.yaml and the experiments"
+    add("--folder", type=existing_folder, default="experiments", metavar="DIR", help=what)
+    add("--write", action="store_true", help="write CLAIMS.md into the results folder")
     add("--check-dates", action="store_true", help="is each rule as old as it says? Asks git")
     add("--stamp", action="store_true", help="write the date that git has for each rule into its claims.yaml")
     return result
 
 
+def run(args: argparse.Namespace) -> int:
+    """Print the ledger, or see to the dates of the rules."""
+    from gbn.analysis.claims import load_claims, load_papers, markdown, terminal, verdicts
+    from gbn.store.files import write_atomically
+
+    for option in ("--check-dates", "--stamp"):
+        cli.alone(args, option, "--check-dates", "--stamp", "--folder", "--experiment")
+    if args.write and (args.experiment or args.source != "archive"):
+        raise ValueError(
+            "--write makes the whole ledger from the archive: give neither --experiment nor another --source"
+        )
+    claims = load_claims(args.folder, args.experiment)
+    having = [path.parent.name for path in Path(args.folder).glob("*/claims.yaml")]
+    for name in args.experiment or ():
+        cli.one_of("experiment with claims", Path(name).name, having)
+    if args.check_dates or args.stamp:
+        return dates(claims, args.folder, args.stamp)
+    path = Path(args.results) / "CLAIMS.md"
+    if args.write:
+        output_file(str(path))
+    papers = load_papers(args.folder)
+    judged = verdicts(args.results, args.source, args.experiment, args.folder)
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    print(terminal(judged, papers, width), end="")
+    if args.write:
+        write_atomically(path, markdown(judged, papers))
+        print(f"Written: {path}")
+    return 0
+
+
 def dates(claims: list, folder: str, stamp: bool) -> int:
     """Print what is wrong with the stated dates, or mend it."""
     from gbn.analysis.claims import check_dates
+    from gbn.store.files import write_atomically
 
     dated = check_dates(claims, folder)
     for one in dated if stamp else ():
         if one.committed is not None and one.claim.fixed != one.committed:
             path = Path(folder) / one.claim.experiment / "claims.yaml"
             text = stamped(path.read_text(encoding="utf-8"), one.claim.id, one.committed)
-            path.write_text(text, encoding="utf-8")
+            write_atomically(path, text)
             print(f"{one.claim.id}: fixed {one.committed:%Y-%m-%dT%H:%M:%SZ}")
     problems = [one for one in dated if one.problem and not (stamp and one.committed)]
     for one in problems:
@@ -105,4 +107,4 @@ def stamped(text: str, claim: str, moment: datetime) -> str:
 
 
 if __name__ == "__main__":
-    cli.main(run)
+    cli.main(parser, run)

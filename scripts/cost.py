@@ -14,64 +14,57 @@ device kind, kernels and libraries.
 import argparse
 import sys
 from collections import Counter
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from bench import command, steps
-from bench.environment import RESULTS, environment, file_name, write_rows
+from bench import command
 
-from gbn.analysis import cli, printed
-from gbn.analysis.compare import Comparison, Options
-from gbn.analysis.effects import cost
-from gbn.analysis.effects.sections import times
-from gbn.analysis.load import load_grid_runs
-from gbn.analysis.tables import grid_lines
-from gbn.config.grid import Grid, load_grid
-from gbn.engine.run import choose_device, set_threads
+from gbn import cli
+from gbn.analysis import options
+from gbn.arguments import Whole, existing_folder
+
+if TYPE_CHECKING:
+    from gbn.analysis.effects.cost import Costs
+    from gbn.config.grid import Grid
 
 
-def options() -> argparse.ArgumentParser:
-    """All options of the command."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
-    add = parser.add_argument
-    add("experiment", help="folder with a sweep.yaml, for example experiments/quick")
-    add("--scale", help="a preset of the experiment (default: its own)")
+def parser() -> cli.Parser:
+    """The command line."""
+    statuses = {1: "a row does not count (busy, diverged, failed)", 3: "the budget ended first"}
+    result = cli.Parser(__doc__, statuses=statuses)
+    options.add_experiment(result)
+    add = result.add_argument
     add("--settings", nargs="+", help="only these settings")
-    add("--arms", nargs="+", help="only these arms; the reference is always timed")
-    add("--blocks", type=int, default=8, help="blocks of rounds; the interval is over blocks (default 8)")
-    add("--block-seconds", type=float, default=4.0, help="length of a block (default 4)")
-    add("--updates", type=int, help="updates between two readings of the clock (default 1; 5 on a GPU)")
+    add("--arms", nargs="+", metavar="ARM", help="only these arms; the reference is always timed")
+    command.add_blocks(result, 8, 4.0, least=2)  # the interval is over blocks
+    what = "updates between two readings of the clock (default 1; 5 on a GPU)"
+    add("--updates", type=Whole(), metavar="N", help=what)
     add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="the GPU where there is one")
-    add("--threads", type=int, help="on the CPU (default: what a run that has the machine to itself takes)")
-    add("--budget", type=float, metavar="SECONDS", help="begin no block after this time")
-    add("--out", type=Path, default=RESULTS, help="folder of the file (results/benchmarks)")
-    add("--render", type=Path, metavar="CSV", help="print the ratios of this file, no more")
-    add(
-        "--times",
-        choices=("store", "archive", "both"),
-        help="with the runs found there: print time = updates x cost",
-    )
-    add(
-        "--elsewhere",
-        action="store_true",
-        help="with --times: also where the runs ran on another machine, a forecast",
-    )
-    add(
-        "--results",
-        default="results",
-        metavar="DIR",
-        help="with --times: where the runs are (default: results)",
-    )
-    return parser
+    what = "on the CPU (default: what a run that has the machine to itself takes)"
+    add("--threads", type=Whole(most=1024), metavar="N", help=what)
+    command.add_files(result, "print the ratios of this file, no more")
+    what = "with the runs found there: print time = updates x cost"
+    add("--times", choices=options.SOURCES, help=what)
+    what = "with --times: also where the runs ran on another machine, a forecast"
+    add("--elsewhere", action="store_true", help=what)
+    what = "with --times: where the runs are (default: results)"
+    add("--results", type=existing_folder, metavar="DIR", help=what)
+    return result
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Time, write, print; exit status 1 where a row does not count or the budget ended first."""
-    arguments = options().parse_args(argv)
-    if arguments.blocks < 2:
-        raise ValueError(f"--blocks {arguments.blocks}: an interval over blocks needs at least 2")
+def run(arguments: argparse.Namespace) -> int:
+    """Time, write, print; exit status 1 where a row does not count, 3 where the budget ended first."""
+    cli.alone(arguments, "--render", "--scale", "--times", "--elsewhere", "--results")
+    for option in ("--elsewhere", "--results"):
+        cli.belongs(arguments, option, "--times")
+    if arguments.times:
+        arguments.results = existing_folder(arguments.results or "results")
+    from bench import steps
+    from bench.environment import environment, file_name
+
+    from gbn.analysis.effects import cost
+    from gbn.config.grid import load_grid
+    from gbn.engine.run import choose_device, set_threads
+
     extra = ["tracker.mode=disabled", "trainer.progress=quiet"]
     grid = load_grid(arguments.experiment, arguments.scale, extra)
     if arguments.render:
@@ -86,6 +79,7 @@ def main(argv: list[str] | None = None) -> int:
     path = arguments.out / file_name(f"cost-{name}", here)
     budget = command.Budget(arguments.budget)
     rows: list[dict[str, Any]] = []
+    written = False
     for setting, arms in cells.items():
         timing = steps.SettingTiming(grid, setting, arms, device, arguments.updates or (5 if gpu else 1))
         for number in range(arguments.blocks):
@@ -93,25 +87,33 @@ def main(argv: list[str] | None = None) -> int:
                 continue
             block = timing.block(number, arguments.block_seconds)
             rows += [{"experiment": name, **row, **here} for row in block]
-            write_rows(path, rows, steps.COLUMNS)  # after each block: what is measured outlives a kill
+            # After each block: what is measured outlives a kill.
+            written = command.write_timed(path, rows, steps.COLUMNS, "seconds_per_update")
             spoilt = Counter(row["status"] for row in block if row["status"] != cost.OK)
             said = "".join(f"; {count} arms {status}" for status, count in spoilt.items())
             print(f"{setting or name}: block {number + 1} of {arguments.blocks}{said}", flush=True)
-    if rows:
+    if written:
         report(cost.read(path), grid, arguments)
         print(path)
     if budget.left_out:
         print(f"out of time, left out: {'; '.join(budget.left_out)}", file=sys.stderr)
-    return int(bool(budget.left_out) or not rows or any(row["status"] != cost.OK for row in rows))
+    if any(row["status"] != cost.OK for row in rows):
+        return 1
+    return 3 if budget.left_out else int(not rows)
 
 
-def report(costs: cost.Costs, grid: Grid, arguments: argparse.Namespace) -> None:
+def report(costs: "Costs", grid: "Grid", arguments: argparse.Namespace) -> None:
     """Print the ratios of a file and, where asked for, the times that they make with the runs of the grid.
 
     Raises:
         ValueError: --times with runs of another machine, and no --elsewhere.
         NothingFound: --times without a finished run.
     """
+    from gbn.analysis.compare import Comparison, Options
+    from gbn.analysis.effects.sections import times
+    from gbn.analysis.load import load_grid_runs
+    from gbn.analysis.tables import grid_lines
+
     print(ratios(costs, grid.reference))
     if arguments.times is None:
         return
@@ -123,8 +125,11 @@ def report(costs: cost.Costs, grid: Grid, arguments: argparse.Namespace) -> None
             )
 
 
-def ratios(costs: cost.Costs, reference: str) -> str:
+def ratios(costs: "Costs", reference: str) -> str:
     """The cost of an update by arm, as reference / arm, in lines of text."""
+    from gbn.analysis import printed
+    from gbn.analysis.effects import cost
+
     lines = [f"Cost of an update, {reference} / arm (greater than 1: the arm is cheaper), {costs.machine}:"]
     for setting, arm in costs.seconds:
         milliseconds = 1e3 * cost.seconds_per_update(costs, setting, arm)
@@ -136,4 +141,4 @@ def ratios(costs: cost.Costs, reference: str) -> str:
 
 
 if __name__ == "__main__":
-    cli.main(main)
+    cli.main(parser, run)

@@ -15,63 +15,59 @@ from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from gbn.analysis import cli
-from gbn.config.errors import ConfigError, unknown
-from gbn.config.grid import Grid, load_grid
-from gbn.config.schema import Config
-from gbn.engine.gradient_variance import Study, rows_of_seed
+from gbn import cli
+from gbn.analysis import options
+from gbn.arguments import Whole, existing_file, output_file, output_folder
+
+if TYPE_CHECKING:
+    from gbn.config.grid import Grid
+    from gbn.engine.gradient_variance import Study
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> cli.Parser:
     """The command line."""
-    result = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    result = cli.Parser(__doc__)
+    options.add_experiment(result, "?")
     add = result.add_argument
-    add("experiment", nargs="?", help="folder with a sweep.yaml")
-    add("--scale", help="a preset of the experiment, for example small")
     add("--setting", help="one of the experiment's settings, where it has several")
     add("--arms", nargs="+", metavar="ARM", help="only these arms (default: all)")
     add("--trajectory", default="window_centred", metavar="ARM", help="the arm that is trained (%(default)s)")
     add(
         "--exact", default="exact", metavar="ARM", help="the arm whose mean gradient is the aim (%(default)s)"
     )
-    add("--at", nargs="+", type=int, metavar="UPDATE", help="states to measure at (start, a third, end)")
-    add("--seeds", type=int, default=3, help="the first so many of the grid's seeds (%(default)s)")
-    add("--batches", type=int, default=128, help="independent batches at each state (%(default)s)")
-    add(
-        "--sizes",
-        nargs="*",
-        type=int,
-        default=[32, 128, 512],
-        help="batch sizes for the statistic's own noise",
-    )
+    what = "states to measure at (start, a third, end)"
+    add("--at", nargs="+", type=Whole(0), metavar="UPDATE", help=what)
+    what = "the first so many of the grid's seeds (%(default)s)"
+    add("--seeds", type=Whole(), default=3, metavar="N", help=what)
+    what = "independent batches at each state (%(default)s)"
+    add("--batches", type=Whole(2), default=128, metavar="N", help=what)
+    what = "batch sizes for the statistic's own noise"
+    add("--sizes", nargs="*", type=Whole(), default=[32, 128, 512], metavar="N", help=what)
     add("--layer", help="block for the statistic's own noise (default: the last that is normalized)")
-    add("--jobs", type=int, default=1, help="seeds measured side by side (%(default)s)")
-    add("--out", type=Path, default=Path("results/gradient_variance"), metavar="DIR", help="(%(default)s)")
-    add("--render", type=Path, metavar="CSV", help="make table and figure again, measure nothing")
+    what = "seeds measured side by side (%(default)s)"
+    add("--jobs", type=Whole(most=1000), default=1, metavar="N", help=what)
+    add("--out", type=output_folder, default="results/gradient_variance", metavar="DIR", help="(%(default)s)")
+    add("--render", type=existing_file, metavar="CSV", help="make table and figure again, measure nothing")
     return result
 
 
-def study_of(grid: Grid, args: argparse.Namespace) -> Study:
+def study_of(grid: "Grid", args: argparse.Namespace) -> "Study":
     """What is to be measured.
 
     Raises:
-        ConfigError: an unknown arm or setting, or several settings and none chosen.
+        ValueError: an unknown arm or setting, several settings and none chosen, or more seeds than there are.
     """
-    if args.setting is not None and args.setting not in grid.settings:
-        raise unknown("setting", args.setting, grid.settings)
-    if args.setting is None and len(grid.settings) > 1:
-        raise ConfigError(
-            f"{grid.name} has several settings: choose one with --setting {'|'.join(grid.settings)}"
-        )
-    setting = grid.settings[0] if args.setting is None else args.setting
+    from gbn.config.schema import Config
+    from gbn.engine.gradient_variance import Study
+
+    setting = options.setting_of(grid, args.setting)
+    if "--seeds" in args.given and args.seeds > len(grid.seeds):
+        raise ValueError(f"--seeds {args.seeds}: the grid has {len(grid.seeds)}")
     cells = {cell.label: cell for cell in grid.cells if cell.setting == setting}
     for arm in (*(args.arms or ()), args.trajectory, args.exact):
-        if arm not in cells:
-            raise unknown("arm", arm, cells)
+        cli.one_of("arm", arm, cells)
     named = {*args.arms, args.trajectory, args.exact, grid.reference} if args.arms else set(cells)
     configs = {arm: Config.model_validate(cell.config) for arm, cell in cells.items() if arm in named}
     against = list(dict.fromkeys([grid.reference, args.trajectory, args.exact]))
@@ -79,9 +75,11 @@ def study_of(grid: Grid, args: argparse.Namespace) -> Study:
 
 
 def measured(
-    study: Study, seeds: list[int], jobs: int
+    study: "Study", seeds: list[int], jobs: int
 ) -> Iterator[tuple[list[dict[str, Any]], dict[str, Any]]]:
     """Each seed's rows and provenance, in order."""
+    from gbn.engine.gradient_variance import rows_of_seed
+
     if jobs == 1:
         yield from (rows_of_seed(study, seed) for seed in seeds)
         return
@@ -90,7 +88,7 @@ def measured(
         yield from (future.result() for future in futures)
 
 
-def header_of(grid: Grid, args: argparse.Namespace, made: dict[str, Any]) -> dict[str, Any]:
+def header_of(grid: "Grid", args: argparse.Namespace, made: dict[str, Any]) -> dict[str, Any]:
     """The first line of the file."""
     versions = made["versions"]
     names = ("python", "torch", "numba", "triton")
@@ -111,27 +109,30 @@ def header_of(grid: Grid, args: argparse.Namespace, made: dict[str, Any]) -> dic
 def render(path: Path) -> None:
     """Table and figure of a file."""
     from gbn.analysis.inside import gradient_variance, gradient_variance_plot
+    from gbn.store.files import write_atomically
 
     found = gradient_variance.read(path)
-    path.with_suffix(".md").write_text(gradient_variance.markdown(found, path.stem), encoding="utf-8")
+    write_atomically(path.with_suffix(".md"), gradient_variance.markdown(found, path.stem))
     gradient_variance_plot.save(found, path.with_suffix(".png"))
 
 
-def run() -> int:
+def run(args: argparse.Namespace) -> int:
     """Measure seed by seed, write, render."""
-    result = parser()
-    args = result.parse_args()
     if bool(args.experiment) == bool(args.render):
-        result.error("give an experiment (experiments/<name>) or --render CSV, one of them")
+        raise ValueError("give an experiment (experiments/<name>) or --render CSV, one of them")
+    cli.alone(args, "--render")
     if args.render:
         render(args.render)
         return 0
     from gbn.analysis.inside.gradient_variance import write
+    from gbn.config.grid import load_grid
 
     grid = load_grid(args.experiment, args.scale, ["tracker.mode=disabled"])
     study = study_of(grid, args)
     seeds = grid.seeds[: args.seeds]
-    path = args.out / ("-".join(filter(None, (grid.name, args.setting, grid.scale))) + ".csv")
+    path = output_file(
+        str(args.out / ("-".join(filter(None, (grid.name, args.setting, grid.scale))) + ".csv"))
+    )
     rows: list[dict[str, Any]] = []
     for seed, (found, made) in zip(seeds, measured(study, seeds, args.jobs), strict=True):
         rows += found
@@ -143,4 +144,4 @@ def run() -> int:
 
 
 if __name__ == "__main__":
-    cli.main(run)
+    cli.main(parser, run)

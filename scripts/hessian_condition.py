@@ -11,134 +11,18 @@ hessian.csv and .md into results/preconditioning and the figure results/figures/
 """
 
 import argparse
-import csv
-import itertools
+import io
 import statistics
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-import torch.nn.functional as F
-from bench.environment import environment
-from torch import Tensor, nn
-
-from gbn.data import load
-from gbn.optim import BatchNormPreconditioner
+from gbn import cli
+from gbn.arguments import Whole, existing_file, output_folder, usable_folder
 
 STATES = (0, 10, 30, 100, 300)
-UNITS, BATCH, RATES = 32, 64, {"none": 0.05, "bnp": 0.05}
 COLUMNS = ("trained", "seed", "update", "loss", "layer", "unit", "plain", "preconditioned")
-FLOOR = 1e-12
-
-
-def images_and_labels(count: int) -> tuple[Tensor, Tensor]:
-    """`count` training images as (count, 49) in float64, averaged to 7x7 and standardised as a whole; labels."""
-    found = load("mnist", None, False)
-    images = torch.as_tensor(found.train_images[:count]).reshape(count, 1, 28, 28).double()
-    images = F.avg_pool2d(images, 4).flatten(1)
-    return (images - images.mean()) / images.std(), torch.as_tensor(found.train_labels[:count]).long()
-
-
-def network(inputs: int, classes: int, seed: int) -> nn.Sequential:
-    """Two hidden layers, He initialisation, biases zero, float64."""
-    sizes = [inputs, UNITS, UNITS, classes]
-    generator = torch.Generator().manual_seed(seed)
-    layers: list[nn.Module] = []
-    for fan_in, fan_out in itertools.pairwise(sizes):
-        layer = nn.Linear(fan_in, fan_out, dtype=torch.float64)
-        nn.init.kaiming_normal_(layer.weight, generator=generator)
-        nn.init.zeros_(layer.bias)
-        layers += [layer, nn.ReLU()]
-    return nn.Sequential(*layers[:-1])
-
-
-def unit_hessians(model: nn.Sequential, x: Tensor, place: int) -> tuple[Tensor, Tensor]:
-    """The Hessians of the mean loss in (weights, bias) of each unit of the linear layer `place`.
-
-    Beyond its pre-activation a, a ReLU network is linear almost everywhere, so with J = d logits / d a and the
-    softmax's p each is the mean of J'(diag(p) - p p')J h h', h being the layer's inputs with a one appended.
-
-    Returns:
-        (units, columns + 1, columns + 1) and the inputs (images, columns).
-    """
-    with torch.no_grad():
-        h = model[:place](x)
-        a = model[place](h)
-    a = a.requires_grad_()
-    logits = model[place + 1 :](a)
-    by_class = [
-        torch.autograd.grad(logits[:, k].sum(), a, retain_graph=True)[0] for k in range(logits.shape[1])
-    ]
-    jacobian = torch.stack(by_class, dim=1)
-    p = logits.detach().softmax(1)
-    mean = torch.einsum("nk,nku->nu", p, jacobian)
-    curvature = torch.einsum("nk,nku->nu", p, jacobian.square()) - mean.square()
-    extended = torch.cat((h, torch.ones(len(h), 1, dtype=h.dtype)), dim=1)
-    return torch.einsum("nu,ni,nj->uij", curvature / len(h), extended, extended), h
-
-
-def preconditioner_matrix(h: Tensor, **options: Any) -> Tensor:
-    """What preconditioning multiplies a unit's gradient (weights, bias) with: unit gradients, rewritten by it."""
-    columns = h.shape[1]
-    layer = nn.Linear(columns, columns + 1, dtype=torch.float64)
-    unit = torch.eye(columns + 1, dtype=torch.float64)
-    with BatchNormPreconditioner(layer, rho=0.0, **options) as preconditioner:
-        layer(h)
-        layer.weight.grad, layer.bias.grad = unit[:, :-1].clone(), unit[:, -1].clone()
-        preconditioner.precondition()
-    return torch.cat((layer.weight.grad, layer.bias.grad[:, None]), dim=1)
-
-
-def condition(hessian: Tensor, matrix: Tensor | None = None) -> float:
-    """Largest over smallest eigenvalue of H, or of P H, of those above :data:`FLOOR` of the largest; NaN: none."""
-    if matrix is not None:
-        factor = torch.linalg.cholesky((matrix + matrix.T) / 2)
-        hessian = factor.T @ hessian @ factor
-    values = torch.linalg.eigvalsh(hessian)
-    values = values[values > FLOOR * values[-1]]
-    return float(values[-1] / values[0]) if len(values) else float("nan")
-
-
-def measure(seeds: Sequence[int], count: int, states: Sequence[int]) -> list[dict[str, Any]]:
-    """A row a unit, state, seed and way of training."""
-    x, y = images_and_labels(count)
-    rows = []
-    for seed in seeds:
-        for trained in RATES:
-            model = network(x.shape[1], 10, seed)
-            optimizer = torch.optim.SGD(model.parameters(), lr=RATES[trained])
-            order = torch.Generator().manual_seed(seed)
-            preconditioner = BatchNormPreconditioner(model) if trained == "bnp" else None
-            for update in range(max(states) + 1):
-                if update in states:
-                    rows += _state(model, x, y, {"trained": trained, "seed": seed, "update": update})
-                batch = torch.randint(len(x), (BATCH,), generator=order)
-                optimizer.zero_grad()
-                F.cross_entropy(model(x[batch]), y[batch]).backward()
-                if preconditioner is not None:
-                    preconditioner.precondition()
-                optimizer.step()
-    return rows
-
-
-def _state(model: nn.Sequential, x: Tensor, y: Tensor, known: dict[str, Any]) -> list[dict[str, Any]]:
-    rows = []
-    with torch.no_grad():
-        loss = float(F.cross_entropy(model(x), y))
-    model.eval()  # so that no hook takes these images for a step's
-    for number, place in enumerate(range(0, len(model), 2), start=1):
-        hessians, h = unit_hessians(model, x, place)
-        matrix = preconditioner_matrix(h, fan_in_scale="none")
-        for unit, hessian in enumerate(hessians):
-            if bool(hessian.any()):  # a dead unit has none
-                known = known | {"loss": loss, "layer": number, "unit": unit}
-                rows.append(
-                    known | {"plain": condition(hessian), "preconditioned": condition(hessian, matrix)}
-                )
-    model.train()
-    return rows
+MADE = ("device_kind", "torch", "commit", "date")
 
 
 def medians(rows: Sequence[dict[str, Any]]) -> dict[tuple[str, int, int], tuple[float, float, float]]:
@@ -180,6 +64,7 @@ def draw(rows: Sequence[dict[str, Any]], path: Path) -> None:
     from matplotlib.figure import Figure
 
     from gbn.figures.style import COLOURS, DPI, RC, WIDTH
+    from gbn.store.files import write_bytes_atomically
 
     at_start = [row for row in rows if int(row["update"]) == 0 and row["trained"] == "none"]
     table = medians(rows)
@@ -223,46 +108,52 @@ def draw(rows: Sequence[dict[str, Any]], path: Path) -> None:
         for marker, name in (("o", "H"), ("x", "P H")):
             course.plot([], [], marker=marker, ms=3, color="0.3", linestyle="none", label=name)
         course.legend(frameon=False, fontsize=6.5, loc=(0.02, 0.62))
-        path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path)
+        picture = io.BytesIO()
+        figure.savefig(picture, format="png")
+    write_bytes_atomically(path, picture.getvalue())
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Measure, write, render; the exit status."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
-    parser.add_argument("--seeds", type=int, default=2, help="networks (default 2)")
-    parser.add_argument("--images", type=int, default=2000, help="images of the loss (default 2000)")
-    parser.add_argument("--states", type=int, nargs="+", default=list(STATES), help="updates to look at")
-    parser.add_argument(
-        "--out", type=Path, default=Path("results"), help="gets preconditioning/ and figures/"
-    )
-    parser.add_argument("--render", type=Path, metavar="CSV", help="make table and figure again, no more")
-    args = parser.parse_args(argv)
-    path = args.render or args.out / "preconditioning" / "hessian.csv"
+def parser() -> cli.Parser:
+    """The command line."""
+    result = cli.Parser(__doc__)
+    add = result.add_argument
+    add("--seeds", type=Whole(most=1000), default=2, metavar="N", help="networks (default 2)")
+    add("--images", type=Whole(2), default=2000, metavar="N", help="images of the loss (default 2000)")
+    what = "updates to look at"
+    add("--states", type=Whole(0), nargs="+", default=list(STATES), metavar="UPDATE", help=what)
+    what = "gets preconditioning/ and figures/ (default: results)"
+    add("--out", type=output_folder, default="results", metavar="DIR", help=what)
+    add("--render", type=existing_file, metavar="CSV", help="make table and figure again, no more")
+    return result
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measure, write, render."""
+    cli.alone(args, "--render")
+    path = (args.render or args.out / "preconditioning" / "hessian.csv").absolute()
+    figure = path.parents[1] / "figures" / "bnp-hessian.png"
+    for file in (path, figure):
+        usable_folder(file.parent)
+    from bench.environment import environment, read_rows, write_rows
+
+    from gbn.store.files import write_atomically
+
     if args.render is None:
+        import torch
+        from bench.hessian import measure
+
         rows = measure(range(args.seeds), args.images, sorted(args.states))
-        path.parent.mkdir(parents=True, exist_ok=True)
         known = environment(torch.device("cpu"), "system")
-        with open(path, "w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(
-                file, [*COLUMNS, "device_kind", "torch", "commit", "date"], lineterminator="\n"
-            )
-            writer.writeheader()
-            for row in rows:
-                shown = {k: f"{v:.6g}" if isinstance(v, float) else v for k, v in row.items()}
-                writer.writerow(shown | {k: known[k] for k in ("device_kind", "torch", "commit", "date")})
-    with open(path, newline="", encoding="utf-8") as file:
-        read = list(csv.DictReader(file))
-    origin = [
-        f"- {key.replace('_', ' ')}: {read[0][key]}" for key in ("device_kind", "torch", "commit", "date")
-    ]
-    path.with_suffix(".md").write_text(summary(read, origin), encoding="utf-8", newline="\n")
-    draw(read, path.parents[1] / "figures" / "bnp-hessian.png")
+        write_rows(path, [row | {key: known[key] for key in MADE} for row in rows], [*COLUMNS, *MADE])
+    read = read_rows(path, needs=[*COLUMNS, *MADE])
+    origin = [f"- {key.replace('_', ' ')}: {read[0][key]}" for key in MADE]
+    text = summary(read, origin)
+    figure.parent.mkdir(parents=True, exist_ok=True)
+    draw(read, figure)
+    write_atomically(path.with_suffix(".md"), text)
     print(path)
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    cli.main(parser, run)

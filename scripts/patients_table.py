@@ -5,27 +5,33 @@
 From the summaries of finished runs; with --source archive into segmentation/ of --results, else of its scratch/.
 """
 
-from pathlib import Path
+import argparse
 
-from gbn.analysis import cli
+from gbn import cli
+from gbn.analysis import options
+from gbn.arguments import output_folder
 
 EXAMPLES = ("python scripts/patients_table.py experiments/bnunet_cardiac --scale small --source archive",)
 
 
-def run() -> int:
-    """Find the runs, write, list the files."""
-    parser = cli.parser(__doc__ or "", EXAMPLES)
-    parser.add_argument("--out", metavar="DIR", help="where to write")
-    args = parser.parse_args()
-    if not args.experiment or args.runs:
-        parser.error("give an experiment: experiments/<name>")
-    from gbn.analysis.results import output_folder
+def parser() -> cli.Parser:
+    """The command line."""
+    result = cli.Parser(__doc__, EXAMPLES)
+    options.add_experiment(result)
+    options.add_results(result)
+    result.add_argument("--out", type=output_folder, metavar="DIR", help="where to write")
+    return result
 
-    folder = Path(args.out) if args.out else output_folder(args.results, args.source) / "segmentation"
-    folder.mkdir(parents=True, exist_ok=True)
+
+def run(args: argparse.Namespace) -> int:
+    """Find the runs, write, list the files."""
+    from gbn.store.files import write_atomically
+
+    folder = args.out or options.out_dir(args, "segmentation") / "segmentation"
     texts = made(args.experiment, args.scale, args.results, args.source)
+    folder.mkdir(parents=True, exist_ok=True)
     for name, text in texts.items():
-        (folder / name).write_text(text, encoding="utf-8")
+        write_atomically(folder / name, text)
     print(next(iter(texts.values())))
     print("Written:", *(folder / name for name in texts), sep="\n  ")
     return 0
@@ -63,4 +69,4 @@ def made(experiment: str, scale: str | None, results: str, source: str) -> dict[
 
 
 if __name__ == "__main__":
-    cli.main(run)
+    cli.main(parser, run)

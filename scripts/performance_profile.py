@@ -8,49 +8,50 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from gbn.analysis import cli
+from gbn import cli
+from gbn.analysis import options
+from gbn.arguments import Number, name, output_folder
 
-EXAMPLES = """examples:
-  python scripts/performance_profile.py experiments/gbn_mnist experiments/gbn_cifar10@small --source archive
-  python scripts/performance_profile.py experiments/quick --arms gbn_cvar_60 gbn_cvar_75
-"""
+EXAMPLES = (
+    "python scripts/performance_profile.py experiments/gbn_mnist experiments/gbn_cifar10@small --source archive",
+    "python scripts/performance_profile.py experiments/quick --arms gbn_cvar_60 gbn_cvar_75",
+)
 
 
-def run() -> int:
-    """Parse, load, profile, write, print."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add = parser.add_argument
-    add(
-        "experiments",
-        nargs="+",
-        metavar="EXPERIMENT",
-        help="experiments/<name>, or experiments/<name>@<scale>",
-    )
-    add("--results", default="results", metavar="DIR", help="where runs/ and archive/ are (default: results)")
-    add("--source", choices=("store", "archive", "both"), default="store", help="default: store")
+def parser() -> cli.Parser:
+    """The command line."""
+    result = cli.Parser(__doc__, EXAMPLES)
+    add = result.add_argument
+    what = "experiments/<name>, or experiments/<name>@<scale>"
+    add("experiments", nargs="+", metavar="EXPERIMENT", help=what)
+    options.add_results(result)
     add("--arms", nargs="+", help="beside the reference (default: all that every setting has)")
     add("--controls", action="store_true", help="with the arms that only control for others")
     add("--unit", choices=("updates", "seconds"), default="updates", help="default: updates")
-    add("--r-max", type=float, default=4.0, help="where the profile ends (default: 4, AlgoPerf's)")
+    what = "where the profile ends (default: 4, AlgoPerf's)"
+    add("--r-max", type=Number(1.0, 1e6), default=4.0, metavar="RATIO", help=what)
     add("--measure", help="curve key for targets (default: each experiment's own)")
     add("--first-hit", action="store_true", help="take the first point at a target, without interpolation")
-    add("--name", default="profile", help="name of the files (default: profile)")
-    add("--out", metavar="DIR", help="gets profiles/ (default: as for the tables)")
-    args = parser.parse_args()
-    from gbn.analysis.results import output_folder
+    add("--name", type=name, default="profile", help="name of the files (default: profile)")
+    add("--out", type=output_folder, metavar="DIR", help="gets profiles/ (default: as for the tables)")
+    return result
+
+
+def run(args: argparse.Namespace) -> int:
+    """Load, profile, write, print."""
     from gbn.figures.style import save
+    from gbn.store.files import write_atomically
+
+    folder = options.out_dir(args, "profiles") / "profiles"
 
     chosen = ("experiments", "source", "arms", "controls", "unit", "r_max", "measure", "first_hit")
     selection = {key: getattr(args, key) for key in chosen}
     # A path may end in a slash or be absolute; the header must not depend on where the files lie.
     selection["experiments"] = [f"experiments/{Path(one).name}" for one in args.experiments]
     texts, figure = made(selection, args.results, args.experiments)
-    folder = Path(args.out or output_folder(args.results, args.source)) / "profiles"
     folder.mkdir(parents=True, exist_ok=True)
     for suffix, text in texts.items():
-        (folder / f"{args.name}{suffix}").write_text(text, encoding="utf-8")
+        write_atomically(folder / f"{args.name}{suffix}", text)
     save(figure, folder / args.name)
     print(texts[".md"].partition("\n")[2])
     print("Written:", *(folder / f"{args.name}{end}" for end in (*texts, ".png", ".pdf")), sep="\n  ")
@@ -67,12 +68,12 @@ def made(
     from gbn.analysis.profiles.tasks import tasks_of
     from gbn.config.grid import load_grid
 
-    options = Options(selection["measure"], "first" if selection["first_hit"] else "interpolated")
+    how = Options(selection["measure"], "first" if selection["first_hit"] else "interpolated")
     comparisons = []
     for one in paths or selection["experiments"]:
         path, _, scale = one.partition("@")
         runs = load_grid_runs(load_grid(path, scale or None), results, selection["source"])
-        comparisons.append(Comparison(runs, options))
+        comparisons.append(Comparison(options.measured(runs, how.measure), how))
     tasks = tasks_of(comparisons, selection["unit"], selection["arms"], selection["controls"])
     found = score.profiles(tasks, selection["r_max"])
     texts = table.render(tasks, found, selection, selection["r_max"])
@@ -80,4 +81,4 @@ def made(
 
 
 if __name__ == "__main__":
-    cli.main(run)
+    cli.main(parser, run)

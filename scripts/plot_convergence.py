@@ -3,7 +3,10 @@
 With --sensitivity: speed-up against the target, since one threshold can be picked to please.
 """
 
-from gbn.analysis import cli
+import argparse
+
+from gbn import cli
+from gbn.analysis import options
 
 EXAMPLES = (
     "python scripts/plot_convergence.py experiments/quick",
@@ -13,26 +16,30 @@ EXAMPLES = (
 )
 
 
-def run() -> int:
-    """Parse, load, draw, list the files."""
-    parser = cli.parser(__doc__ or "", EXAMPLES)
-    cli.add_measures(parser)
-    parser.add_argument("--linear", action="store_true", help="linear horizontal axes (default: logarithmic)")
-    parser.add_argument(
-        "--sensitivity", action="store_true", help="speed-up against the target instead of the curves"
-    )
-    parser.add_argument(
-        "--matrix", action="store_true", help="arms named row+column as a matrix of differences instead"
-    )
-    args = parser.parse_args()
-    cli.check(parser, args)
-    runs = cli.load(args, cli.grid(args))
+def parser() -> cli.Parser:
+    """The command line."""
+    result = cli.Parser(__doc__, EXAMPLES)
+    options.add_runs(result)
+    options.add_results(result)
+    options.add_measures(result)
+    kind = result.add_mutually_exclusive_group().add_argument
+    kind("--linear", action="store_true", help="linear horizontal axes (default: logarithmic)")
+    kind("--sensitivity", action="store_true", help="speed-up against the target instead of the curves")
+    kind("--matrix", action="store_true", help="arms named row+column as a matrix of differences instead")
+    return result
+
+
+def run(args: argparse.Namespace) -> int:
+    """Load, draw, list the files."""
+    options.check_runs(args)
+    folder = options.out_dir(args, "figures") / "figures"
+    runs = options.load(args, options.grid(args))
 
     from gbn.analysis import plots
     from gbn.analysis.compare import Comparison
     from gbn.analysis.inference import sensitivity_plot
 
-    folder, comparison = cli.out_dir(args) / "figures", Comparison(runs, cli.options(args))
+    comparison = Comparison(runs, options.measuring(args))
     if args.matrix:
         from gbn.analysis.effects import matrix_plot
 
@@ -41,6 +48,8 @@ def run() -> int:
         paths, notes = sensitivity_plot.save(comparison, folder)
     else:
         paths, notes = plots.save(comparison, folder, linear=args.linear)
+    if not paths:
+        raise LookupError(f"nothing to draw: {' '.join(notes)}")
     for note in (*runs.notes, *notes):
         print(f"- {note}")
     print("Written:", *paths, sep="\n  ")
@@ -48,4 +57,4 @@ def run() -> int:
 
 
 if __name__ == "__main__":
-    cli.main(run)
+    cli.main(parser, run)

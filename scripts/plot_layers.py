@@ -3,7 +3,10 @@
 Runs have recordings where they were trained with trainer.record.layers=true.
 """
 
-from gbn.analysis import cli
+import argparse
+
+from gbn import cli
+from gbn.analysis import options
 
 EXAMPLES = (
     "python scripts/plot_layers.py experiments/quick",
@@ -12,17 +15,23 @@ EXAMPLES = (
 )
 
 
-def run() -> int:
-    """Parse, load, draw, list the files."""
-    parser = cli.parser(__doc__ or "", EXAMPLES)
-    cli.add_measures(parser)
-    parser.add_argument("--quantities", nargs="+", default=[], metavar="NAME", help="rows, in this order")
-    parser.add_argument(
-        "--layers", nargs="+", default=[], metavar="PATH", help="columns (default: first, middle and last)"
-    )
-    args = parser.parse_args()
-    cli.check(parser, args)
-    runs = cli.load(args, cli.grid(args))
+def parser() -> cli.Parser:
+    """The command line."""
+    result = cli.Parser(__doc__, EXAMPLES)
+    options.add_runs(result)
+    options.add_results(result)
+    options.add_measures(result)
+    add = result.add_argument
+    add("--quantities", nargs="+", default=[], metavar="NAME", help="rows, in this order")
+    add("--layers", nargs="+", default=[], metavar="PATH", help="columns (default: first, middle and last)")
+    return result
+
+
+def run(args: argparse.Namespace) -> int:
+    """Load, draw, list the files."""
+    options.check_runs(args)
+    folder = options.out_dir(args, "figures") / "figures"
+    runs = options.load(args, options.grid(args))
 
     from gbn.analysis.compare import Comparison
     from gbn.analysis.inside import activations, layer_plots
@@ -30,8 +39,9 @@ def run() -> int:
     choice = layer_plots.Choice(tuple(args.quantities) or activations.SHOWN, tuple(args.layers))
     frame = activations.layer_frame(runs)
     activations.require(frame, runs)
-    folder = cli.out_dir(args) / "figures"
-    paths, notes = layer_plots.save(frame, Comparison(runs, cli.options(args)), folder, choice)
+    paths, notes = layer_plots.save(frame, Comparison(runs, options.measuring(args)), folder, choice)
+    if not paths:
+        raise LookupError(f"nothing to draw: {' '.join(notes)}")
     for note in (*runs.notes, *notes):
         print(f"- {note}")
     print("Written:", *paths, sep="\n  ")
@@ -39,4 +49,4 @@ def run() -> int:
 
 
 if __name__ == "__main__":
-    cli.main(run)
+    cli.main(parser, run)

@@ -8,19 +8,26 @@ Made from the pictures in the folders of the runs (trainer.record.pictures). The
 this figure anew, train the runs anew, which gives the same pictures on the same machine.
 """
 
-from gbn.analysis import cli, pictured
+import argparse
+
+from gbn import cli
+from gbn.analysis import pictured
+from gbn.arguments import Whole
 
 
-def run() -> int:
+def parser() -> cli.Parser:
+    """The command line."""
+    result = pictured.parser(__doc__)
+    add = result.add_argument
+    what = "rows (default: every picture that all runs have)"
+    add("--at", nargs="+", type=Whole(), metavar="UPDATE", help=what)
+    what = "rows and columns of each part, at most 8 (%(default)s)"
+    add("--images", type=Whole(most=8), default=4, metavar="N", help=what)
+    return result
+
+
+def run(args: argparse.Namespace) -> int:
     """Find the runs, draw, list the files."""
-    parser = pictured.parser(__doc__ or "")
-    parser.add_argument(
-        "--at", nargs="+", type=int, metavar="UPDATE", help="rows (default: every picture that all runs have)"
-    )
-    parser.add_argument(
-        "--images", type=int, default=4, help="rows and columns of each part, at most 8 (%(default)s)"
-    )
-    args = parser.parse_args()
     name, runs = pictured.chosen(args)
 
     from gbn.analysis import samples
@@ -34,4 +41,4 @@ def run() -> int:
 
 
 if __name__ == "__main__":
-    cli.main(run)
+    cli.main(parser, run)

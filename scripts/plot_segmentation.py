@@ -8,16 +8,22 @@ of the first structure, a panel an arm. The networks are taken up from the folde
 statistics as in the test scores of the tables. The archive holds no weights: to make the figures anew, train anew.
 """
 
-from gbn.analysis import cli, pictured
+import argparse
+
+from gbn import cli
+from gbn.analysis import pictured
 
 
-def run() -> int:
+def parser() -> cli.Parser:
+    """The command line."""
+    result = pictured.parser(__doc__)
+    what = "arms of the overlays (default: the first four)"
+    result.add_argument("--overlay", nargs="+", metavar="ARM", help=what)
+    return result
+
+
+def run(args: argparse.Namespace) -> int:
     """Find the runs, load their networks, draw, list the files."""
-    parser = pictured.parser(__doc__ or "")
-    parser.add_argument(
-        "--overlay", nargs="+", metavar="ARM", help="arms of the overlays (default: the first four)"
-    )
-    args = parser.parse_args()
     name, runs = pictured.chosen(args)
     shown = args.overlay or list(runs)[:4]
     for arm in shown:
@@ -38,4 +44,4 @@ def run() -> int:
 
 
 if __name__ == "__main__":
-    cli.main(run)
+    cli.main(parser, run)

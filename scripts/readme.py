@@ -10,19 +10,9 @@ scripts/claims.py makes).
 
 import argparse
 import re
-import sys
 from pathlib import Path
 
-from bench.environment import read_rows
-from bench.goals import NORM, TRAIN
-from bench.markdown import goal_overview
-
-from gbn.analysis import Comparison, NothingFound, Options, load_grid_runs
-from gbn.analysis.claims.ledger import OVERVIEW
-from gbn.analysis.sections import summary
-from gbn.analysis.tables import explanation, footnotes, grid_lines
-from gbn.config.grid import load_grid
-from gbn.store.archive import Archive
+from gbn import cli
 
 ROOT = Path(__file__).resolve().parents[1]
 FILES = ("README.md", "results/README.md")
@@ -31,6 +21,12 @@ _BLOCK = re.compile(r"(<!-- begin generated: (\S+) -->\n)(.*?)(<!-- end generate
 
 def block(name: str, root: Path = ROOT) -> str:
     """The summary table of an experiment from the archive, with where it was measured."""
+    from gbn.analysis import Comparison, NothingFound, Options, load_grid_runs
+    from gbn.analysis.sections import summary
+    from gbn.analysis.tables import explanation, footnotes, grid_lines
+    from gbn.config.grid import load_grid
+    from gbn.store.archive import Archive
+
     experiment, _, scale = name.partition("@")
     grid = load_grid(root / "experiments" / experiment, scale or None)
     try:
@@ -56,6 +52,10 @@ def block(name: str, root: Path = ROOT) -> str:
 
 def benchmarks(root: Path = ROOT) -> str:
     """The chart of each device's newest benchmark of the layers, and the verdict on every goal."""
+    from bench.environment import read_rows
+    from bench.goals import NORM, TRAIN
+    from bench.markdown import goal_overview
+
     lines = [""]
     folder = root / "results" / "benchmarks"
     for path in newest(folder, "norm"):
@@ -73,6 +73,8 @@ def benchmarks(root: Path = ROOT) -> str:
 
 def _measured(path: Path) -> str:
     """A benchmark's summary, with the date and the commit that it was measured at."""
+    from bench.environment import read_rows
+
     first = read_rows(path)[0]
     link = f"[{path.stem}.md](results/benchmarks/{path.stem}.md)"
     return f"{link} on {first['date'][:10]} at commit {first['commit'][:10]}"
@@ -80,6 +82,8 @@ def _measured(path: Path) -> str:
 
 def verdicts(root: Path = ROOT) -> str:
     """The overview of the ledger."""
+    from gbn.analysis.claims.ledger import OVERVIEW
+
     text = (root / "results" / "CLAIMS.md").read_text(encoding="utf-8")
     begin, end = (text.index(mark) for mark in OVERVIEW)
     return "\n" + text[begin + len(OVERVIEW[0]) : end].strip() + "\n\n"
@@ -104,23 +108,27 @@ def filled(file: str, root: Path = ROOT) -> str:
     return _BLOCK.sub(fill, (root / file).read_text(encoding="utf-8"))
 
 
-def main() -> int:
+def parser() -> cli.Parser:
+    """The command line."""
+    result = cli.Parser(__doc__, statuses={1: "(--check) a block is stale"})
+    result.add_argument("--check", action="store_true", help="say which blocks are stale, write nothing")
+    return result
+
+
+def run(args: argparse.Namespace) -> int:
     """Rewrite, or check."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--check", action="store_true")
-    check = parser.parse_args().check
+    from gbn.store.files import write_atomically
+
     stale = []
     for file in FILES:
         text = filled(file)
         if text != (ROOT / file).read_text(encoding="utf-8"):
             stale.append(file)
-            if not check:
-                (ROOT / file).write_text(text, encoding="utf-8", newline="\n")
-    print(f"{'stale' if check else 'rewritten'}: {', '.join(stale) or 'none'}")
-    return int(check and bool(stale))
+            if not args.check:
+                write_atomically(ROOT / file, text)
+    print(f"{'stale' if args.check else 'rewritten'}: {', '.join(stale) or 'none'}")
+    return int(args.check and bool(stale))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    cli.main(parser, run)

@@ -1,8 +1,10 @@
 """Runs on disk -> one self-contained HTML file: verdicts, tables, interactive curves, configurations, provenance."""
 
+import argparse
 from pathlib import Path
 
-from gbn.analysis import cli
+from gbn import cli
+from gbn.analysis import options
 
 EXAMPLES = (
     "python scripts/report.py experiments/quick",
@@ -11,22 +13,30 @@ EXAMPLES = (
 )
 
 
-def run() -> int:
-    """Parse, load, write, say where."""
-    parser = cli.parser(__doc__ or "", EXAMPLES)
-    cli.add_measures(parser, out="FILE")
-    args = parser.parse_args()
-    cli.check(parser, args)
-    runs = cli.load(args, cli.grid(args))
+def parser() -> cli.Parser:
+    """The command line."""
+    result = cli.Parser(__doc__, EXAMPLES)
+    options.add_runs(result)
+    options.add_results(result)
+    options.add_measures(result, out="FILE")
+    return result
+
+
+def run(args: argparse.Namespace) -> int:
+    """Load, write, say where."""
+    options.check_runs(args)
+    if args.out is None:
+        options.out_dir(args, "reports")
+    runs = options.load(args, options.grid(args))
 
     from gbn.analysis.compare import Comparison
     from gbn.analysis.report import Sources, default_path, write
 
-    comparison = Comparison(runs, cli.options(args))
+    comparison = Comparison(runs, options.measuring(args))
     path = write(Sources(comparison, args.experiment), args.out or default_path(comparison))
     print(f"{path} ({Path(path).stat().st_size / 1e6:.1f} MB): open it in a browser, it needs no network")
     return 0
 
 
 if __name__ == "__main__":
-    cli.main(run)
+    cli.main(parser, run)

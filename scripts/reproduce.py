@@ -8,53 +8,77 @@ Started again, it does only what is missing; stopped (Ctrl-C, --budget, kill), i
 """
 
 import argparse
-import re
-import signal
 import sys
 import time
 from datetime import timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # until runs are at work: Ctrl-C ends it without a traceback
-
-from gbn.analysis import cli
-from gbn.analysis.load import Source
-from gbn.config.errors import ConfigError
-from gbn.config.grid import Grid, load_grid
-from gbn.config.schema import Config
+from gbn import cli
+from gbn.analysis import options
+from gbn.arguments import Whole, duration, output_folder, usable_folder
 from gbn.config.seeds import seed_list
-from gbn.engine.run import Outcome
-from gbn.engine.sweep import default_jobs, is_done, train_all
-from gbn.store.archive import Archive
-from gbn.store.files import StoreError
-from gbn.store.records import RunStore
+
+if TYPE_CHECKING:
+    from gbn.analysis.load import Source
+    from gbn.config.grid import Grid
+    from gbn.config.schema import Config
+    from gbn.engine.run import Outcome
+    from gbn.store.records import RunStore
+
+#: What is written under the results folder when the runs are done.
+WRITTEN = ("runs", "scratch/tables", "scratch/figures", "scratch/reports")
 
 
-def main() -> int:
-    """Exit status: 0 all runs are done, 1 a run failed, 2 usage, 3 the budget ended first."""
-    cli.print_anything()
-    arguments = parser().parse_intermixed_args()
+def parser() -> cli.Parser:
+    """The command line."""
+    result = cli.Parser(__doc__, statuses={1: "a run failed", 3: "the budget ended before the runs"})
+    options.add_experiment(result)
+    add = result.add_argument
+    add("overrides", nargs="*", help="overrides for every run, in Hydra's grammar")
+    what = "where runs, tables and figures go (default: results)"
+    add("--results", type=output_folder, default="results", metavar="DIR", help=what)
+    what = "parallel runs (default: one a core, one on a GPU)"
+    add("--jobs", type=Whole(most=1000), metavar="N", help=what)
+    add("--seeds", type=seed_list, help="only these of the grid's seeds: 3 or 4-7 or 0,2,4-7")
+    add("--budget", type=duration, metavar="TIME", help="stop cleanly after this time: 90s, 20m, 2h")
+    add("--dry-run", action="store_true", help="say what is missing and how long it will take")
+    what = "archived runs of this device kind and these versions count as done"
+    add("--use-archive", action="store_true", help=what)
+    add("--track", action="store_true", help="mirror the runs in W&B (tracker.mode=auto)")
+    return result
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Train what is missing, then write table, figures and report; Ctrl-C at any moment loses none of it."""
+    from gbn.engine.streams import outlive_readers
+
+    outlive_readers()
     try:
-        extra = [f"results_dir={arguments.results}", "trainer.progress=quiet", *arguments.overrides]
-        if not arguments.track:
-            extra.append("tracker.mode=disabled")
-        grid = load_grid(arguments.experiment, arguments.scale, [*extra, f"experiment={name_of(arguments)}"])
-    except ConfigError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        return reproduce(arguments)
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from here", file=sys.stderr)
+        return cli.STOPPED
+
+
+def reproduce(arguments: argparse.Namespace) -> int:
+    """The exit status."""
+    from gbn.config.grid import load_grid
+    from gbn.engine.sweep import default_jobs, is_done, train_all
+    from gbn.store.files import StoreError
+    from gbn.store.records import RunStore
+
+    for part in WRITTEN:
+        usable_folder(arguments.results / part)
+    extra = ["trainer.progress=quiet", *([] if arguments.track else ["tracker.mode=disabled"])]
+    extra += options.check_overrides(arguments.overrides)
+    grid = load_grid(arguments.experiment, arguments.scale, extra)
+    seeds = options.seeds_of(grid, arguments.seeds)
+    # Set here, not as overrides: a path may hold what Hydra's grammar does not take.
+    own = {"results_dir": str(arguments.results), "experiment": name_of(arguments)}
+    wanted = [(one, config.model_copy(update=own)) for one, config in grid.configs() if config.seed in seeds]
     store = RunStore(arguments.results)
     jobs = arguments.jobs or default_jobs()
-    wanted = list(grid.configs())
-    if arguments.seeds:
-        if others := arguments.seeds - set(grid.seeds):
-            listed = ", ".join(map(str, sorted(others)))
-            print(
-                f"error: --seeds {listed}: the grid has seeds {min(grid.seeds)} to {max(grid.seeds)}",
-                file=sys.stderr,
-            )
-            return 2
-        wanted = [(run_id, config) for run_id, config in wanted if config.seed in arguments.seeds]
     missing = [(run_id, config) for run_id, config in wanted if not is_done(store, run_id)]
     if arguments.use_archive:
         missing = without_archived(missing, arguments.results)
@@ -63,51 +87,14 @@ def main() -> int:
         dry_run(grid, missing, store, arguments.results, jobs)
         return 0
     budget = arguments.budget or float("inf")
-    outcomes: list[Outcome] = []
-    try:
-        outcomes = train_all(missing, jobs=jobs, budget=budget, report=Reporter()) if missing else []
-    except KeyboardInterrupt:
-        print("\nstopped; the same command goes on from here", file=sys.stderr)
-        return 130
+    outcomes = train_all(missing, jobs=jobs, budget=budget, report=Reporter()) if missing else []
     code = summarise(outcomes)
     try:
         results(grid, arguments)
-    except StoreError as error:
-        print(f"error: no table: {error}", file=sys.stderr)
+    except (OSError, StoreError) as error:
+        print(f"error: no table: {cli.one_line(error)}", file=sys.stderr)
         return 1
     return code
-
-
-def parser() -> argparse.ArgumentParser:
-    """The command line."""
-    result = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    result.add_argument("experiment", help="folder with a sweep.yaml, for example experiments/quick")
-    result.add_argument("overrides", nargs="*", help="overrides for every run, in Hydra's grammar")
-    result.add_argument("--scale", help="a preset of the experiment, for example small")
-    result.add_argument("--results", default="results", help="where runs, tables and figures go")
-    result.add_argument("--jobs", type=int, help="parallel runs (default: one a core, one on a GPU)")
-    result.add_argument("--seeds", type=seed_list, help="only these of the grid's seeds: 3 or 4-7 or 0,2,4-7")
-    result.add_argument("--budget", type=seconds, help="stop cleanly after this time: 90s, 20m, 2h")
-    result.add_argument(
-        "--dry-run", action="store_true", help="say what is missing and how long it will take"
-    )
-    result.add_argument(
-        "--use-archive",
-        action="store_true",
-        help="archived runs of this device kind and these versions count as done",
-    )
-    result.add_argument("--track", action="store_true", help="mirror the runs in W&B (tracker.mode=auto)")
-    return result
-
-
-def seconds(text: str) -> float:
-    """`90s`, `20m`, `1.5h` or plain seconds."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text)
-    if not match or float(match[1]) <= 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is no time: use 90s, 20m or 2h")
-    return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]]
 
 
 def name_of(arguments: argparse.Namespace) -> str:
@@ -122,20 +109,16 @@ class Reporter:
     def __init__(self) -> None:
         self.began = time.monotonic()
 
-    def __call__(self, outcome: Outcome, done: int, total: int) -> None:
+    def __call__(self, outcome: "Outcome", done: int, total: int) -> None:
         """Called by the pool."""
+        from gbn.engine.journal import standing
+
         if outcome.status == "waiting":
             return
-        passed = time.monotonic() - self.began
-        left = timedelta(seconds=round(passed / done * (total - done)))
-        print(
-            f"[{done}/{total}, {timedelta(seconds=round(passed))} passed, about {left} left] "
-            f"{outcome.run_id}: {outcome.message}",
-            flush=True,
-        )
+        print(f"{standing(self.began, done, total)} {outcome.run_id}: {outcome.message}", flush=True)
 
 
-def summarise(outcomes: list[Outcome]) -> int:
+def summarise(outcomes: "list[Outcome]") -> int:
     """Say what failed and where its error is; the exit status."""
     failed = [outcome for outcome in outcomes if outcome.status in ("failed", "locked")]
     stopped = [outcome for outcome in outcomes if outcome.status in ("interrupted", "waiting")]
@@ -146,15 +129,16 @@ def summarise(outcomes: list[Outcome]) -> int:
     return 1 if failed else 3 if stopped else 0
 
 
-def without_archived(missing: list[tuple[str, Config]], results_dir: str) -> list[tuple[str, Config]]:
+def without_archived(missing: "list[tuple[str, Config]]", results_dir: Path) -> "list[tuple[str, Config]]":
     """Drop the runs that the archive holds from this device kind with this torch."""
     from gbn.engine.provenance import device_kind
     from gbn.engine.run import choose_device
+    from gbn.store.archive import Archive
 
     archived = {record.run_id: record for record in Archive(results_dir)}
     import torch
 
-    def counts(run_id: str, config: Config) -> bool:
+    def counts(run_id: str, config: "Config") -> bool:
         environment = archived[run_id].environment if run_id in archived else {}
         here = device_kind(choose_device(config.trainer.device))
         return environment.get("device_kind") == here and environment.get("torch") == torch.__version__
@@ -163,9 +147,12 @@ def without_archived(missing: list[tuple[str, Config]], results_dir: str) -> lis
 
 
 def dry_run(
-    grid: Grid, missing: list[tuple[str, Config]], store: RunStore, results_dir: str, jobs: int
+    grid: "Grid", missing: "list[tuple[str, Config]]", store: "RunStore", results_dir: Path, jobs: int
 ) -> None:
     """Print the runs that are missing and an estimate from finished runs of the same arms."""
+    from gbn.engine.sweep import is_done
+    from gbn.store.archive import Archive
+
     wanted = {run_id for run_id, _ in missing}
     known = {record.run_id: record for record in Archive(results_dir)}
     known |= {run_id: store.load(run_id) for run_id in grid.run_ids() if is_done(store, run_id)}
@@ -187,10 +174,11 @@ def dry_run(
     print(f"estimate for the others: {timedelta(seconds=round(total / jobs))} with {jobs} jobs")
 
 
-def results(grid: Grid, arguments: argparse.Namespace) -> None:
+def results(grid: "Grid", arguments: argparse.Namespace) -> None:
     """Write table, figures and report, print table and verdicts, compare with the archive."""
     from gbn.analysis import NothingFound, compare_with_archive, write_results
     from gbn.analysis.claims import of_experiment
+    from gbn.config.errors import ConfigError
 
     source: Source = "both" if arguments.use_archive else "store"
     try:
@@ -206,7 +194,7 @@ def results(grid: Grid, arguments: argparse.Namespace) -> None:
     print(f"Report: {report(grid, arguments, source)}")
 
 
-def report(grid: Grid, arguments: argparse.Namespace, source: Source) -> Path:
+def report(grid: "Grid", arguments: argparse.Namespace, source: "Source") -> Path:
     """Write the HTML report; its path."""
     from gbn.analysis import Comparison, load_grid_runs
     from gbn.analysis.report import Sources, default_path, write
@@ -216,4 +204,4 @@ def report(grid: Grid, arguments: argparse.Namespace, source: Source) -> Path:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    cli.main(parser, run)

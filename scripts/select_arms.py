@@ -1,28 +1,43 @@
 """The arms that a screen passes on: ranked by mean area under the curve, the reference and --without excepted."""
 
-from gbn.analysis import cli
+import argparse
+
+from gbn import cli
+from gbn.analysis import options
+from gbn.arguments import Whole
+
+EXAMPLES = (
+    "python scripts/select_arms.py experiments/pairs_screen --scale small --top 4 --without mean+std",
+)
 
 
-def run() -> int:
+def parser() -> cli.Parser:
+    """The command line."""
+    result = cli.Parser(__doc__, EXAMPLES)
+    options.add_experiment(result)
+    options.add_results(result)
+    add = result.add_argument
+    add("--top", type=Whole(), default=4, metavar="N", help="how many are selected (default: 4)")
+    add("--without", nargs="+", default=[], metavar="ARM", help="arms that are no candidates")
+    add("--setting", help="one of the grid's settings, where it has several")
+    return result
+
+
+def run(args: argparse.Namespace) -> int:
     """Print the ranking; the first --top arms are selected."""
-    example = (
-        "python scripts/select_arms.py experiments/pairs_screen --scale small --top 4 --without mean+std"
-    )
-    parser = cli.parser(__doc__, [example])
-    parser.add_argument("--top", type=int, default=4, help="how many are selected (default: 4)")
-    parser.add_argument("--without", nargs="+", default=[], metavar="ARM", help="arms that are no candidates")
-    parser.add_argument("--setting", default="", help="one of the grid's settings")
-    args = parser.parse_args()
-    cli.check(parser, args)
-    grid = cli.grid(args)
-    if grid is None:
-        parser.error("a selection needs an experiment (experiments/<name>)")
+    from gbn.config.grid import load_grid
+
+    grid = load_grid(args.experiment, args.scale)
+    setting = options.setting_of(grid, args.setting)
+    for arm in args.without:
+        cli.one_of("arm", arm, [cell.label for cell in grid.cells])
+
     from gbn.analysis.compare import Comparison
     from gbn.analysis.load import load_grid_runs
     from gbn.analysis.selection import rank_by_area
 
     comparison = Comparison(load_grid_runs(grid, args.results, args.source))
-    ranked = rank_by_area(comparison, args.setting, tuple(args.without))
+    ranked = rank_by_area(comparison, setting, tuple(args.without))
     measured = comparison.measured
     print(f"{grid.title}: mean area under the curve of {comparison.measure}")
     for place, one in enumerate(ranked, start=1):
@@ -32,4 +47,4 @@ def run() -> int:
 
 
 if __name__ == "__main__":
-    cli.main(run)
+    cli.main(parser, run)

@@ -1,34 +1,44 @@
 """The best learning rate (setting) of each arm by the tuning seeds' validation values; warns at a grid's end."""
 
+import argparse
 import itertools
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from gbn.analysis import cli
+from gbn import cli
+from gbn.analysis import options
+from gbn.arguments import usable_folder
 
 if TYPE_CHECKING:
     from gbn.analysis.selection import BestSetting
 
 
-def run() -> int:
+EXAMPLES = ("python scripts/select_rates.py experiments/learning_rate --scale small --source archive",)
+
+
+def parser() -> cli.Parser:
+    """The command line."""
+    result = cli.Parser(__doc__, EXAMPLES, {1: "the best rate of some arm is at an end of the grid"})
+    options.add_experiment(result)
+    options.add_results(result)
+    add = result.add_argument
+    what = "print `selected` and `cells` instead, as a scale at the end of the second stage's sweep.yaml has them"
+    add("--cells", action="store_true", help=what)
+    add("--plot", action="store_true", help="draw quality against the rate: figures/<name>-rates")
+    return result
+
+
+def run(args: argparse.Namespace) -> int:
     """Print each arm's values over the settings; exit status 1 where an optimum lies at an end."""
-    parser = cli.parser(
-        __doc__, ["python scripts/select_rates.py experiments/learning_rate --scale small --source archive"]
-    )
-    parser.add_argument(
-        "--cells",
-        action="store_true",
-        help="print `selected` and `cells` instead, as a scale at the end of the second stage's sweep.yaml has them",
-    )
-    parser.add_argument(
-        "--plot", action="store_true", help="draw quality against the rate: figures/<name>-rates"
-    )
-    args = parser.parse_args()
-    cli.check(parser, args)
-    grid = cli.grid(args)
-    if grid is None:
-        parser.error("a selection needs an experiment (experiments/<name>)")
+    from gbn.analysis.results import output_folder
+    from gbn.config.grid import load_grid
+
+    grid = load_grid(args.experiment, args.scale)
+    figures = output_folder(args.results, args.source) / "figures"
+    if args.plot:
+        usable_folder(figures)
+
     from gbn.analysis.compare import Comparison
     from gbn.analysis.load import load_grid_runs
     from gbn.analysis.selection import best_settings, rate_of, selecting
@@ -37,13 +47,8 @@ def run() -> int:
     found, measure = best_settings(comparison), selecting(comparison)
     if args.plot:
         from gbn.analysis.effects import rates_plot
-        from gbn.analysis.results import output_folder
 
-        stem = (
-            output_folder(args.results, args.source)
-            / "figures"
-            / f"{'-'.join(filter(None, (grid.name, args.scale)))}-rates"
-        )
+        stem = figures / f"{'-'.join(filter(None, (grid.name, args.scale)))}-rates"
         seeds = max(len(cell.run_ids) for cell in grid.cells)
         print(
             "Written:", *rates_plot.save(found, grid.title, grid.reference, seeds, stem, measure), sep="\n  "
@@ -86,4 +91,4 @@ def cells_of(found: Sequence["BestSetting"], experiment: str, scale: str | None)
 
 
 if __name__ == "__main__":
-    cli.main(run)
+    cli.main(parser, run)

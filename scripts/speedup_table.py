@@ -1,8 +1,10 @@
 """Runs on disk -> a speed-up table as Markdown, LaTeX and CSV, with a summary in the terminal."""
 
+import argparse
 import gc
 
-from gbn.analysis import cli
+from gbn import cli
+from gbn.analysis import options
 
 EXAMPLES = (
     "python scripts/speedup_table.py experiments/quick",
@@ -11,21 +13,27 @@ EXAMPLES = (
 )
 
 
-def run() -> int:
-    """Parse, load, write, print."""
-    parser = cli.parser(__doc__ or "", EXAMPLES)
-    cli.add_measures(parser)
-    args = parser.parse_args()
-    cli.check(parser, args)
-    grid = cli.grid(args)
+def parser() -> cli.Parser:
+    """The command line."""
+    result = cli.Parser(__doc__, EXAMPLES)
+    options.add_runs(result)
+    options.add_results(result)
+    options.add_measures(result)
+    return result
+
+
+def run(args: argparse.Namespace) -> int:
+    """Load, write, print."""
+    options.check_runs(args)
+    grid = options.grid(args)
 
     from gbn.analysis.results import write_results
 
-    runs = cli.load(args, grid)
-    print(write_results(None, runs, cli.out_dir(args), options=cli.options(args), figures=False), end="")
+    folder, runs = options.out_dir(args, "tables"), options.load(args, grid)
+    print(write_results(None, runs, folder, options=options.measuring(args), figures=False), end="")
     return 0
 
 
 if __name__ == "__main__":
     gc.disable()  # what is made here lives to the end: looking for garbage takes a tenth of the time and finds none
-    cli.main(run)
+    cli.main(parser, run)

@@ -10,17 +10,14 @@ it gives. Trained again (another machine rounds otherwise) it is another instrum
 
 import argparse
 import hashlib
+import io
 import json
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
-from gbn.config.compose import compose
-from gbn.config.errors import ConfigError
-from gbn.engine.run import run
-from gbn.store.files import write_atomically
-from gbn.store.records import RunStore
+from gbn import cli
+from gbn.arguments import Number, output_folder
 
 RECIPE = (
     "dataset=cifar10",
@@ -41,16 +38,18 @@ RECIPE = (
 )
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> cli.Parser:
     """The command line."""
-    result = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    result = cli.Parser(__doc__, statuses={1: "the run did not finish"})
     add = result.add_argument
-    add("--out", type=Path, default=Path("results/features"), metavar="DIR", help="(%(default)s)")
-    add("--epochs", type=float, default=10, help="of the recipe (%(default)s)")
+    add("--out", type=output_folder, default="results/features", metavar="DIR", help="(%(default)s)")
+    add("--epochs", type=Number(most=10**6), default=10.0, metavar="N", help="of the recipe (10)")
     add(
-        "--results", type=Path, default=Path("results/scratch"), metavar="DIR", help="the run's (%(default)s)"
+        "--results",
+        type=output_folder,
+        default="results/scratch",
+        metavar="DIR",
+        help="the run's (%(default)s)",
     )
     add("--replace", action="store_true", help="take the place of an instrument that is there")
     return result
@@ -61,13 +60,16 @@ def network_of(checkpoint: Path, out: Path) -> dict[str, Any]:
     import torch
 
     from gbn.engine.checkpoint import load_checkpoint
+    from gbn.store.files import write_bytes_atomically
 
     state = load_checkpoint(checkpoint, torch.device("cpu"))["model"]
     kept = {name: tensor for name, tensor in state.items() if not name.startswith("head.")}
     file = out / "own.pt"
     out.mkdir(parents=True, exist_ok=True)
-    torch.save(kept, file)
-    sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
+    content = io.BytesIO()
+    torch.save(kept, content)
+    write_bytes_atomically(file, content.getvalue())
+    sha256 = hashlib.sha256(content.getvalue()).hexdigest()
     return {
         "file": file.name,
         "sha256": sha256,
@@ -77,25 +79,24 @@ def network_of(checkpoint: Path, out: Path) -> dict[str, Any]:
     }
 
 
-def main() -> int:
+def run(args: argparse.Namespace) -> int:
     """Train, write the weights, then the file that says what they are."""
-    args = parser().parse_args()
+    from gbn.config.compose import compose
+    from gbn.engine.run import run as train
+    from gbn.store.files import write_atomically
+    from gbn.store.records import RunStore
+
     description = args.out / "own.json"
     if description.exists() and not args.replace:
-        print(
-            f"error: {description} is there: numbers measured with another network have another name; to replace "
-            "it add --replace, to try the recipe add --out DIR",
-            file=sys.stderr,
+        raise ValueError(
+            f"{description} is there: numbers measured with another network have another name; to replace "
+            "it add --replace, to try the recipe add --out DIR"
         )
-        return 2
     began = time.monotonic()
-    overrides = [*RECIPE, f"trainer.epochs={args.epochs:g}", f"results_dir={args.results}"]
-    try:
-        config = compose(overrides)
-    except ConfigError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    outcome = run(config)
+    overrides = [*RECIPE, f"trainer.epochs={args.epochs:g}"]
+    # Not as an override: a path may hold what Hydra's grammar does not take.
+    config = compose(overrides).model_copy(update={"results_dir": str(args.results)})
+    outcome = train(config)
     print(f"{outcome.run_id}: {outcome.message}")
     if outcome.status != "finished":
         return 1
@@ -118,7 +119,7 @@ def main() -> int:
         "reference": "test",
         "trained_on": "45,000 training images of CIFAR-10",
         "test_accuracy": final["test_accuracy"],
-        "recipe": [one for one in overrides if not one.startswith("results_dir")],
+        "recipe": overrides,
         "data_digest": images.digest,
         "device": record.environment.get("device_kind"),
     }
@@ -130,4 +131,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    cli.main(parser, run)

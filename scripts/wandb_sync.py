@@ -5,16 +5,20 @@ itself recorded offline (results/wandb/offline-run-*) is not needed and can be d
 """
 
 import argparse
-import os
 import sys
 from collections import Counter
+from contextlib import closing
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from gbn.analysis import cli
-from gbn.engine import upload as uploads
-from gbn.engine.tracking import keep_in, logged_in
-from gbn.store.archive import Archive
-from gbn.store.records import DONE, Record, RunStore
+from gbn import cli
+from gbn.analysis import options
+from gbn.arguments import Number, name, usable_folder
+
+if TYPE_CHECKING:
+    from gbn.engine.service import Service
+    from gbn.engine.upload import Destination, Ledger
+    from gbn.store.records import Record
 
 EXAMPLES = (
     "python scripts/wandb_sync.py experiments/quick",
@@ -25,57 +29,33 @@ PROJECT = "gbn"  # conf/tracker/wandb.yaml's
 PATIENCE = 2  # runs in a row that W&B may fail on before the rest is left for another time
 
 
-class Unreachable(RuntimeError):
+class Unreachable(ConnectionError):
     """W&B cannot be spoken to; the message says what to do."""
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> cli.Parser:
     """The command line."""
-    result = argparse.ArgumentParser(
-        description=__doc__,
-        epilog="examples:\n" + "\n".join(f"  {line}" for line in EXAMPLES),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    result = cli.Parser(__doc__, EXAMPLES, {1: "something could not be brought there"})
+    options.add_runs(result)
+    options.add_results(result, source=None)
     add = result.add_argument
-    add("experiment", nargs="?", help="experiments/<name>: the runs of its grid, which get its name as a tag")
-    add(
-        "--runs", nargs="+", metavar="GLOB", help="any set of runs instead: ids, patterns on ids, run folders"
-    )
-    add("--scale", help="one of the experiment's scales (default: its own)")
-    add("--results", default="results", metavar="DIR", help="where runs/ and archive/ are (default: results)")
     add("--from-archive", action="store_true", help="take archived records instead of the store's runs")
     add(
         "--unfinished", action="store_true", help="also what running, interrupted and failed runs have so far"
     )
-    add("--project", default=PROJECT, help=f"W&B project (default: {PROJECT})")
-    add("--entity", help="W&B user or team (default: the login's own)")
-    add(
-        "--timeout",
-        type=positive,
-        default=30.0,
-        metavar="SECONDS",
-        help="for each answer of W&B (default: 30)",
-    )
+    add("--project", type=name, default=PROJECT, help=f"W&B project (default: {PROJECT})")
+    add("--entity", type=name, help="W&B user or team (default: the login's own)")
+    what = "for each answer of W&B (default: 30)"
+    add("--timeout", type=Number(most=86400), default=30.0, metavar="SECONDS", help=what)
     add("--dry-run", action="store_true", help="ask W&B what it has, say what would be done, change nothing")
     return result
 
 
-def positive(text: str) -> float:
-    """A number of seconds."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value < 86400:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds between 0 and a day")
-    return value
+def run(args: argparse.Namespace) -> int:
+    """Bring the runs there, unless there are none."""
+    from gbn.engine.service import Service
 
-
-def run() -> int:
-    """0 when W&B holds all of it, 1 when something could not be brought there, 2 usage, no login, no network."""
-    result = parser()
-    args = result.parse_args()
-    cli.check(result, args)
+    options.check_runs(args)
     records, tags = chosen(args)
     if not records:
         print(
@@ -83,18 +63,23 @@ def run() -> int:
         )
         return 0
     try:
-        return sync(args, records, tags)
-    except Unreachable as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        with closing(Service(args.timeout)) as service:
+            return sync(args, records, tags, service)
     except KeyboardInterrupt:
         print("\nstopped; the same command goes on from here", file=sys.stderr)
-        return 130
+        return cli.STOPPED
 
 
-def chosen(args: argparse.Namespace) -> tuple[list[Record], list[str]]:
-    """The records to bring, and the tags that the experiment gives them."""
-    grid = cli.grid(args)
+def chosen(args: argparse.Namespace) -> "tuple[list[Record], list[str]]":
+    """The records to bring, and the tags that the experiment gives them.
+
+    Raises:
+        LookupError, StoreError: a pattern that fits no run.
+    """
+    from gbn.store.archive import Archive
+    from gbn.store.records import DONE, RunStore
+
+    grid = options.grid(args)
     store = RunStore(args.results)
     if args.from_archive:
         patterns = args.runs or []
@@ -103,6 +88,9 @@ def chosen(args: argparse.Namespace) -> tuple[list[Record], list[str]]:
         for record in Archive(args.results):
             if record.run_id in wanted or any(fits(record.run_id, pattern) for pattern in patterns):
                 found.setdefault(record.run_id, record)  # W&B has one run an id: the first machine's
+        for pattern in patterns:
+            if not any(fits(run_id, pattern) for run_id in found):
+                raise LookupError(f"no run fits {pattern!r} in the archive of {args.results}")
         records = list(found.values())
     else:
         ids = store.match(args.runs) if grid is None else [i for c in grid.cells for i in c.run_ids.values()]
@@ -118,21 +106,23 @@ def fits(run_id: str, pattern: str) -> bool:
     return fnmatchcase(run_id, Path(pattern).name)
 
 
-def connect(args: argparse.Namespace) -> tuple[object, uploads.Destination]:
+def connect(args: argparse.Namespace, service: "Service") -> "tuple[object, Destination]":
     """W&B's API and where the runs go.
 
     Raises:
         Unreachable: no login, no network, or a login that W&B refuses.
     """
+    from gbn.engine.tracking import keep_in, logged_in
+    from gbn.engine.upload import Destination
+
     if not logged_in():
         raise Unreachable("not logged in to W&B: `wandb login`, or set WANDB_API_KEY, then start again")
-    os.environ.setdefault("WANDB_SILENT", "true")
     keep_in(Path(args.results) / "wandb")
     import wandb
 
     try:
-        api = wandb.Api(timeout=max(1, round(args.timeout)))
-        entity = args.entity or api.default_entity
+        api = service.call(lambda: wandb.Api(timeout=max(1, round(args.timeout))))
+        entity = args.entity or service.call(lambda: api.default_entity)
     except Exception as error:  # W&B raises what its transport raised, of many kinds
         raise Unreachable(
             f"W&B cannot be reached or refuses the login ({first_line(error)}): check the network and "
@@ -140,7 +130,7 @@ def connect(args: argparse.Namespace) -> tuple[object, uploads.Destination]:
         ) from None
     if not entity:
         raise Unreachable("W&B names no default entity for this login: give --entity USER_OR_TEAM")
-    return api, uploads.Destination(entity, args.project)
+    return api, Destination(entity, args.project)
 
 
 def first_line(error: Exception) -> str:
@@ -148,16 +138,20 @@ def first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
-def sync(args: argparse.Namespace, records: list[Record], tags: list[str]) -> int:
+def sync(args: argparse.Namespace, records: "list[Record]", tags: list[str], service: "Service") -> int:
     """Bring each run there, and say what became of it."""
-    api, destination = connect(args)
-    ledger = uploads.Ledger(Path(args.results) / "wandb" / "synced.json")
+    from gbn.engine.upload import Ledger
+
+    if not args.dry_run:
+        usable_folder(Path(args.results) / "wandb")
+    api, destination = connect(args, service)
+    ledger = Ledger(Path(args.results) / "wandb" / "synced.json")
     counts: Counter[str] = Counter()
     failures = 0
     print(f"{len(records)} runs to {destination.entity}/{destination.project}", flush=True)
     for number, record in enumerate(records, start=1):
         try:
-            action, text = one(args, api, destination, ledger, record, tags)
+            action, text = one(args, service, api, destination, ledger, record, tags)
             failures = 0
         except Exception as error:
             action, text = "failed", f"failed: {first_line(error)}"
@@ -175,20 +169,23 @@ def sync(args: argparse.Namespace, records: list[Record], tags: list[str]) -> in
 
 def one(
     args: argparse.Namespace,
+    service: "Service",
     api: object,
-    destination: uploads.Destination,
-    ledger: uploads.Ledger,
-    record: Record,
+    destination: "Destination",
+    ledger: "Ledger",
+    record: "Record",
     tags: list[str],
 ) -> tuple[str, str]:
     """(what was done, the same in words) for one run."""
+    from gbn.engine import upload as uploads
+
     if ledger.has(destination, record):
         return "complete", uploads.REASONS["complete"]
-    action = uploads.decide(record, uploads.ask(api, destination, record.run_id))
+    action = uploads.decide(record, service.call(lambda: uploads.ask(api, destination, record.run_id)))
     if action in ("upload", "continue"):
         if args.dry_run:
             return f"to {action}", f"would be {'uploaded' if action == 'upload' else 'continued'}"
-        count = uploads.upload(record, destination, tags=tags, timeout=args.timeout)
+        count = uploads.upload(record, destination, tags=tags, timeout=args.timeout, service=service)
         ledger.add(destination, record)
         return "uploaded", f"{count} points uploaded" + (
             " (the rest was there)" if action == "continue" else ""
@@ -199,4 +196,4 @@ def one(
 
 
 if __name__ == "__main__":
-    cli.main(run)
+    cli.main(parser, run)

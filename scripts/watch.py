@@ -5,7 +5,9 @@ import shlex
 import shutil
 import sys
 
-from gbn.analysis import cli
+from gbn import cli
+from gbn.analysis import options
+from gbn.arguments import Number
 from gbn.config.seeds import seed_list
 
 EXAMPLES = (
@@ -15,62 +17,31 @@ EXAMPLES = (
 )
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> cli.Parser:
     """The command line."""
-    result = argparse.ArgumentParser(
-        description=__doc__,
-        epilog="examples:\n" + "\n".join(f"  {line}" for line in EXAMPLES),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    result = cli.Parser(__doc__, EXAMPLES, {1: "the sweep ended with failed runs"})
+    options.add_runs(result)
     add = result.add_argument
-    add("experiment", nargs="?", help="experiments/<name>: the runs of its grid")
     add("overrides", nargs="*", help="the overrides that reproduce.py was given for every run, if any")
-    add(
-        "--runs", nargs="+", metavar="GLOB", help="any set of runs instead: ids, patterns on ids, run folders"
-    )
-    add("--scale", help="one of the experiment's scales (default: its own)")
     add("--seeds", type=seed_list, help="only these of the grid's seeds: 3 or 4-7 or 0,2,4-7")
-    add("--results", default="results", metavar="DIR", help="where runs/ is (default: results)")
-    add(
-        "--measure",
-        metavar="KEY",
-        help="the key of the curve to show (default: the experiment's, val_accuracy)",
-    )
-    add(
-        "--every",
-        type=_seconds,
-        default=5.0,
-        metavar="SECONDS",
-        help="from one look to the next (default: 5)",
-    )
-    add("--once", action="store_true", help="print one snapshot and end, as where the output is no terminal")
-    add("--stay", action="store_true", help="go on watching when nothing is left to come")
+    options.add_results(result, source=None)
+    what = "the key of the curve to show (default: the experiment's, val_accuracy)"
+    add("--measure", metavar="KEY", help=what)
+    what = "from one look to the next (default: 5)"
+    add("--every", type=Number(0.1, 86400), default=5.0, metavar="SECONDS", help=what)
+    ends = result.add_mutually_exclusive_group().add_argument
+    ends("--once", action="store_true", help="print one snapshot and end, as where the output is no terminal")
+    ends("--stay", action="store_true", help="go on watching when nothing is left to come")
     return result
 
 
-def _seconds(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0.1 <= value <= 86400:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds from 0.1 to 86400")
-    return value
+def run(args: argparse.Namespace) -> int:
+    """One snapshot, or a live view until Ctrl-C."""
+    options.check_runs(args)
+    for option, given in (("--seeds", args.seeds), ("overrides", args.overrides)):
+        if args.runs and given:
+            raise ValueError(f"{option} belong to an experiment, not to --runs")
 
-
-def run() -> int:
-    """0 when stopped or when every run is done, 1 when the sweep ended with failed runs."""
-    result = parser()
-    args = result.parse_intermixed_args()
-    cli.check(result, args)
-    try:
-        return watch(args)
-    except KeyboardInterrupt:
-        return 0
-
-
-def watch(args: argparse.Namespace) -> int:
-    """One snapshot, or a live view."""
     from dataclasses import replace
 
     from rich.console import Console
@@ -78,14 +49,15 @@ def watch(args: argparse.Namespace) -> int:
     from gbn.analysis.plan import plan_of_grid
     from gbn.analysis.watching.view import follow, render
     from gbn.analysis.watching.watch import Watch
+    from gbn.store.records import RunStore
 
     plan, command = None, ""
     if args.experiment:
         from gbn.config.grid import load_grid
 
-        plan = plan_of_grid(load_grid(args.experiment, args.scale, args.overrides))
-        if args.seeds:
-            plan = replace(plan, entries=tuple(entry for entry in plan.entries if entry.seed in args.seeds))
+        grid = load_grid(args.experiment, args.scale, options.check_overrides(args.overrides))
+        seeds, plan = options.seeds_of(grid, args.seeds), plan_of_grid(grid)
+        plan = replace(plan, entries=tuple(entry for entry in plan.entries if entry.seed in seeds))
         command = shlex.join(
             [
                 *("python", "scripts/reproduce.py", args.experiment),
@@ -95,6 +67,8 @@ def watch(args: argparse.Namespace) -> int:
                 *args.overrides,
             ]
         )
+    if args.runs and not args.stay:
+        RunStore(args.results).match(args.runs)  # says where nothing fits; with --stay it may still come
     watched = Watch(args.results, plan, args.runs or (), args.measure, command)
     terminal = sys.stdout.isatty()
     # rich takes a pipe for 80 columns and would break long lines of a log.
@@ -103,9 +77,12 @@ def watch(args: argparse.Namespace) -> int:
         snapshot = watched.look()
         console.print(render(snapshot))
     else:
-        snapshot = follow(watched.look, console, args.every, stay=args.stay)
+        try:
+            snapshot = follow(watched.look, console, args.every, stay=args.stay)
+        except KeyboardInterrupt:  # how one stops looking
+            return 0
     return int(snapshot.over and snapshot.counts.get("failed", 0) > 0)
 
 
 if __name__ == "__main__":
-    cli.main(run)
+    cli.main(parser, run)

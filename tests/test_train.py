@@ -56,6 +56,12 @@ def test_a_wrong_command_is_one_line_and_status_2_before_anything_is_loaded(argu
     assert not (tmp_path / "results").exists()
 
 
+def test_overrides_may_stand_on_either_side_of_a_flag(tmp_path):
+    done = train(*FAST, f"results_dir={tmp_path}", "-m", "seed=0,1", "launcher=parallel", "launcher.jobs=0")
+    assert done.returncode == 2
+    assert "launcher.jobs" in done.stderr  # it was read
+
+
 def test_help_names_groups_choices_and_examples():
     done = train("--help")
     assert done.returncode == 0
@@ -123,6 +129,35 @@ def test_one_run_and_the_same_command_again(tmp_path):
     by_hydra = train(*command, "hydra.verbose=false", cwd=tmp_path)  # composed by Hydra alone: the same run
     assert by_hydra.returncode == 0, by_hydra.stderr
     assert by_hydra.stdout == again.stdout
+
+
+@pytest.mark.parametrize(
+    "command", [pytest.param("sweep", marks=pytest.mark.slow), pytest.param("single", marks=pytest.mark.long)]
+)
+def test_relative_folders_are_the_same_wherever_hydra_goes(tmp_path, command):
+    """hydra.job.chdir=true: the same runs in the same place, found as done by a command without it."""
+    (tmp_path / "mine").mkdir()
+    here = (
+        *FAST,
+        "dataset.root=mine",
+        "tracker.mode=offline",
+        "dataset.download=false",
+        "results_dir=results",
+    )
+    if command == "sweep":
+        done = train("-m", *here, "dataset=digits,mnist", "hydra.job.chdir=true", cwd=tmp_path)
+        assert done.returncode == 1
+        assert "1 finished, 1 failed" in done.stdout
+        assert f"{tmp_path}/mine" in done.stderr  # where MNIST is not
+    else:
+        done = train(*here, "hydra.job.chdir=true", cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+    assert {path.name for path in tmp_path.iterdir()} == {"results", "mine"}
+    assert {path.name for path in (tmp_path / "results").iterdir()} == {"runs", "sweeps", "wandb", "cache"}
+    again = train(*here, cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
+    assert "update 9/9" not in again.stdout  # done before
+    assert len(list((tmp_path / "results" / "runs").glob("digits-*"))) == 1
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 """Signals and kills while a command trains: every run checkpoints, no process stays, no traceback is shown."""
 
 import contextlib
+import itertools
 import json
 import os
 import signal
@@ -63,13 +64,23 @@ class Layer(nn.Identity):
 """
 
 
+#: Sends Ctrl-C and makes way for torch itself.
+_SIGNALLING_TORCH = """
+import importlib, os, signal, sys
+sys.path.remove(os.path.dirname(__file__))
+signal.raise_signal(signal.SIGINT)
+del sys.modules["torch"]
+importlib.import_module("torch")
+"""
+
+
 class Command:
     """A command of ours in a process group of its own, as a terminal has it."""
 
-    def __init__(self, folder, script, *arguments):
+    def __init__(self, folder, script, *arguments, before=()):
         self.store = RunStore(folder / "results")
         self.process = subprocess.Popen(
-            [sys.executable, str(ROOT / script), *arguments],
+            [*before, sys.executable, str(ROOT / script), *arguments],
             cwd=folder,
             env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{ROOT}:{folder}", "COLUMNS": "200"},
             stdout=subprocess.PIPE,
@@ -118,47 +129,80 @@ class Command:
 def start(tmp_path):
     """A maker of commands that work in the test's own folder."""
     with contextlib.ExitStack() as stack:
-        yield lambda *arguments: stack.enter_context(contextlib.closing(Command(tmp_path, *arguments)))
+        yield lambda *arguments, **options: stack.enter_context(
+            contextlib.closing(Command(tmp_path, *arguments, **options))
+        )
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("script", "number", "send"),
-    [
-        ("train.py", signal.SIGINT, os.killpg),  # Ctrl-C
-        ("train.py", signal.SIGHUP, os.kill),
-        ("scripts/reproduce.py", signal.SIGINT, os.kill),
-    ],
-)
-def test_one_signal_lets_every_run_checkpoint(start, tmp_path, script, number, send):
-    if script == "train.py":
-        arguments = (*PARALLEL, "trainer.epochs=100000", "seed=range(0,4)")
-    else:
-        (tmp_path / "sweep.yaml").write_text(SWEEP)
-        arguments = ("sweep.yaml", "--jobs", "2")
+LOCAL = ("-m", *FAST, "tracker.mode=disabled", "results_dir=results")
+ENDLESS = ("trainer.epochs=100000",)
+#: (script, arguments, runs at once)
+COMMANDS = {
+    "single": ("train.py", (*LOCAL[1:], *ENDLESS), 1),
+    "local": ("train.py", (*LOCAL, *ENDLESS, "seed=range(0,4)"), 1),
+    "parallel": ("train.py", (*PARALLEL, *ENDLESS, "seed=range(0,4)"), 2),
+    "reproduce": ("scripts/reproduce.py", ("sweep.yaml", "--jobs", "2"), 2),
+}
+#: What is always tested of the matrix of commands, signals and receivers.
+SHARE = [
+    ("parallel", signal.SIGINT, os.killpg),  # Ctrl-C
+    ("parallel", signal.SIGHUP, os.kill),
+    ("reproduce", signal.SIGINT, os.kill),
+]
+MATRIX = [
+    pytest.param(*cell, marks=pytest.mark.slow if cell in SHARE else pytest.mark.long)
+    for cell in itertools.product(
+        COMMANDS, (signal.SIGINT, signal.SIGTERM, signal.SIGHUP), (os.kill, os.killpg)
+    )
+]
+
+
+def assert_checkpointed(store, runs):
+    """Each run was left with a checkpoint that its curve ends at or before, and no other run was begun."""
+    for name in runs:
+        assert store.status(name) == "interrupted"
+        checkpoint = load_checkpoint(store.path(name) / "checkpoint.pt", torch.device("cpu"))
+        curve = store.load(name).curve
+        assert checkpoint["points"] == len(curve) > 0  # nothing is trained twice
+        assert checkpoint["step"] >= curve[-1]["update"]
+    assert len(store) == len(runs)
+
+
+@pytest.mark.parametrize(("name", "number", "send"), MATRIX)
+def test_one_signal_lets_every_run_checkpoint(start, tmp_path, name, number, send):
+    (tmp_path / "sweep.yaml").write_text(SWEEP)
+    script, arguments, count = COMMANDS[name]
     command = start(script, *arguments)
-    runs = command.at_work(2)
+    runs = command.at_work(count)
     send(command.process.pid, number)
     status, out, err = command.end()
     assert status == 130
-    assert "the same command goes on from here" in err
-    assert out.count("stopped with a checkpoint") == 2
-    for name in runs:
-        assert command.store.status(name) == "interrupted"
-        checkpoint = load_checkpoint(command.store.path(name) / "checkpoint.pt", torch.device("cpu"))
-        curve = command.store.load(name).curve
-        assert checkpoint["points"] == len(curve) > 0  # nothing is trained twice
-        assert checkpoint["step"] >= curve[-1]["update"]
-    assert len(command.store) == 2
+    assert out.count("stopped with a checkpoint; the same command goes on from there") == count
+    if name == "single":
+        assert err == ""
+    else:
+        assert err.splitlines()[-1] == "stopped; the same command goes on from here"
+    assert_checkpointed(command.store, runs)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", ["parallel", "reproduce"])
+def test_timeout_leaves_nothing_behind(start, tmp_path, name):
+    """It signals the process and then its whole group, the workers and Python's own helper among them."""
+    (tmp_path / "sweep.yaml").write_text(SWEEP)
+    script, arguments, count = COMMANDS[name]
+    command = start(script, *arguments, before=("timeout", "30"))
+    runs = command.at_work(count)
+    status, _, _ = command.end()
+    assert status == 124
+    assert_checkpointed(command.store, runs)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("launcher", ["local", "parallel"])
 def test_a_second_signal_ends_at_once(start, tmp_path, launcher):
     (tmp_path / "stuck_layer.py").write_text(_STUCK)
-    jobs = (
-        PARALLEL if launcher == "parallel" else ("-m", *FAST, "tracker.mode=disabled", "results_dir=results")
-    )
+    jobs = PARALLEL if launcher == "parallel" else LOCAL
     command = start("train.py", *jobs, "norm=custom", "norm._target_=stuck_layer:Layer", "seed=0,1")
     assert command.process.stdout.readline() == "stuck\n"
     began = time.monotonic()
@@ -173,11 +217,38 @@ def test_a_second_signal_ends_at_once(start, tmp_path, launcher):
 
 
 @pytest.mark.parametrize("script", ["train.py", "scripts/reproduce.py"])
-def test_ctrl_c_during_imports_shows_no_traceback(start, tmp_path, script):
-    (tmp_path / "yaml.py").write_text(
+@pytest.mark.parametrize(
+    "module",
+    [
+        "yaml",
+        *(
+            pytest.param(name, marks=pytest.mark.long)
+            for name in ("hydra", "antlr4", "pydantic", "omegaconf")
+        ),
+    ],
+)
+def test_ctrl_c_during_imports_shows_no_traceback(start, tmp_path, script, module):
+    (tmp_path / f"{module}.py").write_text(
         "import signal, time\nsignal.raise_signal(signal.SIGINT)\ntime.sleep(60)\n"
     )
-    assert start(script, "seed=0").end() == (-signal.SIGINT, "", "")
+    (tmp_path / "sweep.yaml").write_text(SWEEP)
+    script, arguments, _ = COMMANDS["single" if script == "train.py" else "reproduce"]
+    status, out, err = start(script, *arguments).end()
+    assert (status, err) in ((-signal.SIGINT, ""), (130, "stopped; the same command goes on from here\n"))
+    assert out == ""
+
+
+@pytest.mark.long
+def test_ctrl_c_during_the_import_of_torch_shows_no_traceback(start, tmp_path):
+    """Then it is a run's first seconds, which begins no update."""
+    (tmp_path / "torch.py").write_text(_SIGNALLING_TORCH)
+    script, arguments, _ = COMMANDS["single"]
+    command = start(script, *arguments)
+    status, out, err = command.end()
+    assert (status, err) == (130, "")
+    assert "stopped with a checkpoint" in out
+    assert [record.status for record in command.store] == ["interrupted"]
+    assert [record.curve for record in command.store] == [[]]
 
 
 @pytest.mark.slow

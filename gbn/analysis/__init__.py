@@ -7,7 +7,8 @@ measure is better, :mod:`headings` how it is spoken of) -> :mod:`sections` and :
 :mod:`plots`, :mod:`report` (one HTML file), :mod:`claims` (verdicts). :mod:`effects` asks where a speed-up comes
 from, :mod:`inside` what layers recorded, :mod:`profiles` puts several experiments together, :mod:`watching` looks
 at a sweep while it runs. :mod:`results` does it all for an experiment, and :mod:`committed` makes committed tables
-again. :mod:`simulate` makes runs whose truth is known.
+again. :mod:`simulate` makes runs whose truth is known,
+and :mod:`options` has what scripts choose runs by.
 """
 
 from importlib import import_module

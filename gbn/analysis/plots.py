@@ -117,7 +117,6 @@ def save(comparison: Comparison, folder: Path, linear: bool = False) -> tuple[li
     Returns:
         The files, and a sentence for each figure that was not drawn.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     paths, notes = [], []
     for setting in comparison.runs.plan.settings:
         if not comparison.arms(setting):

@@ -9,21 +9,27 @@ lower is better the curve falls from ``start`` to the arm's final value; a measu
 test set as well, and one of generated images nowhere else.
 """
 
-import json
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from gbn.store import measures
+from gbn.store.files import line_of, provenance_text
 from gbn.store.identity import run_id_of
 from gbn.store.measures import Measure
-from gbn.store.records import CONFIG, METRICS, PROVENANCE, SUMMARY, Record, RunStore
-
-_DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+from gbn.store.records import (
+    CONFIG,
+    LAYERS,
+    METRICS,
+    PROVENANCE,
+    SUMMARY,
+    Record,
+    RunStore,
+    config_text,
+    summary_text,
+)
 
 
 @dataclass(frozen=True)
@@ -218,31 +224,40 @@ def _geometric(first: int, last: int, count: int) -> list[int]:
 
 
 def write_runs(records: Sequence[Record], results_dir: str | Path) -> None:
-    """Put records into a run store as a trainer would."""
+    """Put records into a run store as a trainer would; a summary's final point is the last one of its curve."""
     store = RunStore(results_dir)
     for record in records:
         with store.writer(record.run_id) as writer:
             writer.write_config(record.config)
             for point in record.curve:
                 writer.append(point)
+            for recording in record.layers:
+                writer.append_layers(recording)
             for segment in record.provenance:
                 writer.add_provenance(segment)
-            writer.write_summary(record.summary or {})
+            writer.write_summary(_summary(record))
 
 
 def write_files(records: Iterable[Record], results_dir: str | Path) -> None:
     """Put done records into a run store by writing their files straight away.
 
-    The files are those of :func:`write_runs`, without its locks and syncs: for stores of ten thousand runs.
+    The files are those of :func:`write_runs`, without its locks, syncs and checks: for stores of ten thousand runs.
     """
     for record in records:
         folder = RunStore(results_dir).path(record.run_id)
         folder.mkdir(parents=True)
-        files = {
-            CONFIG: yaml.dump(record.config, Dumper=_DUMPER, sort_keys=False),
-            METRICS: "".join(f"{json.dumps(point)}\n" for point in record.curve),
-            PROVENANCE: json.dumps(record.provenance, indent=2),
-            SUMMARY: json.dumps(record.summary, indent=2),
+        texts = {
+            CONFIG: config_text(record.config),
+            METRICS: "".join(map(line_of, record.curve)),
+            LAYERS: "".join(map(line_of, record.layers)),
+            PROVENANCE: provenance_text(record.provenance),
         }
-        for name, text in files.items():
-            (folder / name).write_text(text, encoding="utf-8")
+        contents: dict[str, bytes | None] = {name: text.encode() for name, text in texts.items() if text}
+        texts[SUMMARY] = summary_text(_summary(record), contents)
+        for name, text in texts.items():
+            if text:
+                (folder / name).write_text(text, encoding="utf-8", newline="\n")
+
+
+def _summary(record: Record) -> dict[str, Any]:
+    return {**(record.summary or {}), "final": record.curve[-1] if record.curve else None}

@@ -16,6 +16,7 @@ from gbn.analysis.effects.sections import refused_costs
 from gbn.analysis.frame import frame
 from gbn.analysis.sections import Section, sections
 from gbn.store import measures
+from gbn.store.files import write_atomically
 
 MARK = "gbn-table"
 SUFFIXES = (".md", ".csv", ".tex", ".runs.txt")
@@ -235,10 +236,8 @@ def run_list(comparison: Comparison) -> str:
 
 def write(comparison: Comparison, folder: Path) -> list[Path]:
     """Write all files of the table into a folder; returns their paths."""
+    texts = {folder / f"{comparison.runs.plan.name}{end}": text for end, text in render(comparison).items()}
     folder.mkdir(parents=True, exist_ok=True)
-    paths = []
-    for suffix, text in render(comparison).items():
-        path = folder / f"{comparison.runs.plan.name}{suffix}"
-        path.write_text(text, encoding="utf-8")
-        paths.append(path)
-    return paths
+    for path, text in texts.items():
+        write_atomically(path, text)
+    return list(texts)

@@ -11,6 +11,11 @@ class ConfigError(ValueError):
 
 def unknown(what: str, given: str, allowed: Iterable[str]) -> ConfigError:
     """The error for a name outside a known set."""
-    names = sorted(allowed)
-    listed = ", ".join(names) if names else "none"
-    return ConfigError(f"unknown {what} {given!r}{did_you_mean(given, names)}; allowed: {listed}")
+    names = sorted(map(str, allowed))
+    allows = f"allowed: {listed(names)}" if names else "there are none"
+    return ConfigError(f"unknown {what} {given!r}{did_you_mean(given, names)}; {allows}")
+
+
+def listed(names: Iterable[str]) -> str:
+    """Names in alphabetical order, with commas."""
+    return ", ".join(sorted(names))

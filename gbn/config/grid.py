@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from gbn.config.compose import compose
+from gbn.config.errors import ConfigError
 from gbn.config.outline import FULL, Outline, outline, scales
+from gbn.config.overrides import refuse_two_folders
 from gbn.config.schema import Config
 from gbn.store.identity import run_id
 from gbn.store.measures import DEFAULT
@@ -92,6 +94,7 @@ def load_grid(
         ConfigError: no such file, an unknown key or scale, or a run whose configuration is refused.
     """
     of = outline(path, scale)
+    refuse_two_folders(extra)
     cells = [
         _cell(setting, label, [*shared, *own, *of.cells.get(setting, {}).get(label, ()), *extra], of.seeds)
         for setting, shared in of.settings.items()
@@ -113,7 +116,11 @@ def load_grid(
 
 
 def _cell(setting: str, label: str, overrides: Sequence[str], seeds: Sequence[int]) -> Cell:
-    config = compose([*overrides, "seed=0"])
+    try:
+        config = compose([*overrides, "seed=0"])
+    except ConfigError as error:
+        where = f"arm {label!r} of setting {setting!r}" if setting else f"arm {label!r}"
+        raise ConfigError(f"{error} (in {where})") from None
     defaults = config.defaults()
     ids = {seed: run_id(config.model_copy(update={"seed": seed}).as_dict(), defaults) for seed in seeds}
     return Cell(setting, label, config.as_dict(), ids, tuple(overrides))

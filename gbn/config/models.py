@@ -8,12 +8,12 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from gbn.config.section import Count, Positive, Section
+from gbn.config.section import Count, Depth, Section, Width
 
 
 class _Model(Section):
     revision: Count
-    width: Positive = 1.0
+    width: Width = 1.0
 
 
 class LeNetConfig(_Model):
@@ -26,7 +26,7 @@ class MLPConfig(_Model):
     """Fully connected network."""
 
     name: Literal["mlp"]
-    depth: Count = 3
+    depth: Depth = 3
 
 
 class CNNConfig(_Model):
@@ -37,7 +37,7 @@ class CNNConfig(_Model):
 
 
 class _SixNPlusTwo(_Model):
-    depth: Count = 20
+    depth: Depth = 20
 
     @field_validator("depth")
     @classmethod
@@ -65,7 +65,7 @@ class PreActResNetConfig(_SixNPlusTwo):
 
 
 class _NineNPlusTwo(_Model):
-    depth: Count
+    depth: Depth
 
     @field_validator("depth")
     @classmethod
@@ -82,7 +82,7 @@ class ResNetBottleneckConfig(_NineNPlusTwo):
     """CIFAR ResNet of bottleneck blocks (He et al. 2016b's ResNet-164), depth 9n+2."""
 
     name: Literal["resnet_bottleneck"]
-    depth: Count = 164
+    depth: Depth = 164
     shortcut: Literal["A", "B"] = "B"
 
 
@@ -90,7 +90,7 @@ class PreActResNetBottleneckConfig(_NineNPlusTwo):
     """Pre-activation CIFAR ResNet of bottleneck blocks (He et al. 2016b), depth 9n+2."""
 
     name: Literal["preact_resnet_bottleneck"]
-    depth: Count = 164
+    depth: Depth = 164
     shortcut: Literal["A", "B"] = "B"
 
 
@@ -98,7 +98,7 @@ class ResNeXtConfig(_NineNPlusTwo):
     """CIFAR ResNeXt (Xie et al. 2017), depth 9n+2."""
 
     name: Literal["resnext"]
-    depth: Count = 29
+    depth: Depth = 29
     cardinality: Count = 8
     base_width: Count = 64
 
@@ -107,7 +107,7 @@ class DenseNetConfig(_Model):
     """CIFAR DenseNet (Huang et al. 2017), depth 6n+4 with bottlenecks and 3n+4 without."""
 
     name: Literal["densenet"]
-    depth: Count = 100
+    depth: Depth = 100
     growth_rate: Count = 12
     bottleneck: bool = True
     compression: Annotated[float, Field(gt=0, le=1)] = 0.5
@@ -156,7 +156,7 @@ class UNetConfig(_Model):
     """U-Net of BNU-Net's reconstruction, for segmentation."""
 
     name: Literal["unet"]
-    depth: Count = 4
+    depth: Annotated[int, Field(ge=1, le=12)] = 4
     activation: Literal["relu", "elu"] = "elu"
 
 

@@ -6,10 +6,12 @@ The parameters of a quadrangle (alpha, tau, quantile_gradient, ...) stand flat b
 pair it is matched to in the same place, so that one override reaches an arm and its controls alike.
 """
 
+import math
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
+from gbn.config.section import Count, Positive, Section, Text, Two
 from gbn.risk.parameters import DEVIATION_PARAMETERS, QUADRANGLE_PARAMETERS, STATISTIC_PARAMETERS, validate
 from gbn.suggest import did_you_mean
 
@@ -28,6 +30,23 @@ _FIT = ("components", "mixture", "em_steps", "subset", "variance_floor")
 _OF_THE_LAYER = ("warm_start", "posterior_gradient")
 _TABLES = {"statistic": STATISTIC_PARAMETERS, "deviation": DEVIATION_PARAMETERS}
 
+_MIXTURE_CONTROL = "a control of mixture"
+_WITH_BATCH = ("bn", *_WITH_PAIR, "mixture", _MIXTURE_CONTROL)
+# Which methods use a key, and how they are called. One that a method does not use would change a run's id and nothing
+# else, so it is an error at any value but its default.
+_USED_BY: tuple[tuple[tuple[str, ...], tuple[str, ...], str], ...] = (
+    (("eps", "affine"), (*_WITH_BATCH, "layer", "group", "instance"), "every norm but none and custom"),
+    (("momentum", "track_running_stats"), _WITH_BATCH, "norms with statistics of the batch"),
+    (("quadrangle",), _WITH_PAIR, "norm=gbn_..., iebn and their controls"),
+    (("instance_enhancement", "gate_bias"), _WITH_PAIR, "the gain of a pair, norm=gbn_... or iebn"),
+    (("statistic", "deviation"), ("gbn", *CONTROLS), "norm=gbn and its controls"),
+    (("rescaled", "samples"), ("gbn", *CONTROLS), "norm=gbn_... and its controls"),
+    (("matched_to",), (*CONTROLS, _MIXTURE_CONTROL), "bn_matched and bn_reparam"),
+    ((*_FIT, *_OF_THE_LAYER), ("mixture", _MIXTURE_CONTROL), "norm=mixture and its controls"),
+    (("groups",), ("group",), "norm=group"),
+    (("target", "kwargs"), ("custom",), "norm=custom"),
+)
+
 
 def _roles_of_the_gate(given: Any) -> Any:
     """True stands for the places where the authors of IEBN put their gate, False for none."""
@@ -36,52 +55,54 @@ def _roles_of_the_gate(given: Any) -> Any:
     return given
 
 
-class PlacementConfig(BaseModel):
+class PlacementConfig(Section):
     """Where the method stands; elsewhere `otherwise` does. Nothing given: everywhere."""
 
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    roles: list[Role] | None = None
-    pattern: list[str] | None = None
+    roles: Annotated[list[Role], Field(min_length=1)] | None = None
+    pattern: Annotated[list[Text], Field(min_length=1)] | None = None
     otherwise: Literal["bn", "none"] = "bn"
 
 
-class NormConfig(BaseModel):
+class NormConfig(Section):
     """A normalizer. `extra` holds the flat parameters of the quadrangle."""
 
-    model_config = ConfigDict(extra="allow", strict=True, populate_by_name=True)
+    model_config = ConfigDict(extra="allow", populate_by_name=True)
 
-    name: str
-    method: str
-    revision: Annotated[int, Field(ge=1)]
+    name: Text
+    method: Text
+    revision: Count
     quadrangle: str | None = None
     statistic: dict[str, Any] | None = None
     deviation: dict[str, Any] | None = None
     matched_to: str | None = None
-    eps: Annotated[float, Field(gt=0)] = 1e-5
+    eps: Positive = 1e-5
     momentum: Annotated[float, Field(gt=0, le=1)] | None = 0.1
     affine: bool = True
     track_running_stats: bool = True
     rescaled: bool = False
     without_act: Literal["same", "bn", "mean"] = "same"
-    instance_enhancement: Annotated[list[Role], BeforeValidator(_roles_of_the_gate)] = []
-    gate_bias: Annotated[float, Field(allow_inf_nan=False)] = -1.0
-    components: Annotated[int, Field(ge=1)] = 3
+    instance_enhancement: Annotated[list[Role], BeforeValidator(_roles_of_the_gate)] = Field(default=[])
+    gate_bias: float = -1.0
+    components: Annotated[int, Field(ge=1, le=1000)] = 3
     mixture: Literal["joint", "per_channel"] = "joint"
-    em_steps: Annotated[int, Field(ge=0)] = 3
-    subset: Annotated[int, Field(ge=2)] = 1024
+    em_steps: Annotated[int, Field(ge=0, le=1000)] = 3
+    subset: Two = 1024
     variance_floor: Annotated[float, Field(gt=0, le=1)] = 1e-3
     warm_start: bool = True
     posterior_gradient: bool = False
     placement: PlacementConfig = PlacementConfig()
-    groups: Annotated[int, Field(ge=1)] | None = None
-    samples: Annotated[int, Field(ge=2)] | None = None
-    target: str | None = Field(default=None, alias="_target_")
+    groups: Count | None = None
+    samples: Two | None = None
+    target: Text | None = Field(default=None, alias="_target_")
     kwargs: dict[str, Any] | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> "NormConfig":
         given = dict(self.__pydantic_extra__ or {})
+        for key, value in {**given, "kwargs": self.kwargs}.items():
+            _refuse_infinite(f"norm.{key}", value)
+        if self.method in METHODS:
+            self._check_used()
         self._check_gate()
         self._check_mixture()
         if self.method in _WITH_PAIR and not self._has_mixture:
@@ -96,16 +117,42 @@ class NormConfig(BaseModel):
             raise ValueError("norm=custom needs norm._target_=their.module.Layer")
         if self.method == "group" and self.groups is None:
             raise ValueError("norm=group needs norm.groups, a number that divides the channels of each layer")
-        if self.groups is not None and self.method != "group":
-            raise ValueError(f"norm.groups belongs to norm=group, not to {self.method}")
         return self
 
-    def _check_gate(self) -> None:
-        if self.instance_enhancement and self.method not in _WITH_PAIR:
+    @property
+    def _kind(self) -> str:
+        return _MIXTURE_CONTROL if self.method in CONTROLS and self._has_mixture else self.method
+
+    def _check_used(self) -> None:
+        named = f"{self.name} with norm.matched_to=mixture" if self._kind == _MIXTURE_CONTROL else self.name
+        for keys, methods, words in _USED_BY:
+            for key in keys if self._kind not in methods else ():
+                field = type(self).model_fields[key]
+                if getattr(self, key) != field.default:
+                    raise ValueError(
+                        f"norm.{field.alias or key} belongs to {words}, not to {named}: leave it out"
+                    )
+        if self.without_act == self.method or (
+            self.without_act == "mean" and self._kind not in ("gbn", *CONTROLS)
+        ):
             raise ValueError(
-                "norm.instance_enhancement gates the gain of a pair: use it with norm=gbn_... or iebn, not "
-                f"{self.name}"
+                f"norm.without_act={self.without_act} changes nothing of {named}: leave it out "
+                "(bn is for all other norms, mean for norm=gbn_... and its controls)"
             )
+        where = self.placement
+        somewhere = where.roles is not None or where.pattern is not None
+        if somewhere and where.otherwise == self.method:
+            raise ValueError(
+                f"norm.placement puts {self.method} where it stands and elsewhere: leave it out, or choose another "
+                "norm.placement.otherwise"
+            )
+        if not somewhere and where.otherwise != "bn":
+            raise ValueError(
+                f"norm.placement.otherwise={where.otherwise} needs norm.placement.roles or pattern: the norm stands "
+                "everywhere without them"
+            )
+
+    def _check_gate(self) -> None:
         if self.method == "iebn" and (not self.instance_enhancement or self.quadrangle != "std"):
             raise ValueError(
                 "norm=iebn is batch normalization with instance enhancement: without it use norm=bn, with another "
@@ -121,22 +168,11 @@ class NormConfig(BaseModel):
         return self.method == "mixture" or (self.method in CONTROLS and self.matched_to == "mixture")
 
     def _check_mixture(self) -> None:
-        if not self._has_mixture:
-            for key in (*_FIT, *_OF_THE_LAYER):
-                if getattr(self, key) != type(self).model_fields[key].default:
-                    raise ValueError(
-                        f"norm.{key} belongs to norm=mixture and its controls, not to {self.name}"
-                    )
-            return
-        if self.method in CONTROLS:
+        if self._kind == _MIXTURE_CONTROL:
             # A control fits the first batch alone: one run serves whatever the layer does from there on.
             for key in _OF_THE_LAYER:
                 setattr(self, key, type(self).model_fields[key].default)
-            if self.quadrangle or self.statistic or self.deviation or self.rescaled or self.samples:
-                raise ValueError(
-                    f"norm={self.method} norm.matched_to=mixture takes the keys of norm=mixture alone"
-                )
-        if self.subset < self.components:
+        if self._has_mixture and self.subset < self.components:
             raise ValueError(
                 f"norm.subset={self.subset} is fewer samples than norm.components={self.components}: raise it"
             )
@@ -166,13 +202,18 @@ class NormConfig(BaseModel):
         self.deviation = _functional("deviation", self.deviation)
 
     def _refuse(self, given: dict[str, Any], parameters: list[str]) -> None:
-        known = [*parameters, *(field.alias or name for name, field in type(self).model_fields.items())]
+        unused = {key for keys, methods, _ in _USED_BY if self._kind not in methods for key in keys}
+        fields = type(self).model_fields.items()
+        common = [
+            field.alias or name
+            for name, field in fields
+            if name not in {*unused, "name", "method", "revision"}
+        ]
         for key in given:
             if key not in parameters:
-                listed = ", ".join(parameters) or "none"
                 raise ValueError(
-                    f"unknown key 'norm.{key}'{did_you_mean(key, known)}; allowed for {self.name}: parameters "
-                    f"{listed}; common keys {', '.join(k for k in known if k not in parameters)}"
+                    f"unknown key 'norm.{key}'{did_you_mean(key, [*parameters, *common])}; allowed for {self.name}: "
+                    f"{', '.join([*parameters, *common])}"
                 )
 
     @property
@@ -224,16 +265,25 @@ class NormConfig(BaseModel):
 
 def _functional(kind: Literal["statistic", "deviation"], given: dict[str, Any]) -> dict[str, Any]:
     parameters = {key: value for key, value in given.items() if key != "name"}
-    name = given.get("name", "")
+    name = str(given.get("name", ""))
     for key in parameters if name in _TABLES[kind] else ():
         allowed = _TABLES[kind][name]
         if key not in allowed:
             raise ValueError(
-                f"unknown key 'norm.{kind}.{key}'{did_you_mean(key, allowed)}; allowed for {name}: "
-                f"{', '.join(allowed) or 'none'}"
+                f"unknown key 'norm.{kind}.{key}'{did_you_mean(key, allowed)}; "
+                + (f"allowed for {name}: {', '.join(allowed)}" if allowed else f"{name} has no parameters")
             )
     return {"name": name, **_plain(validate(kind, name, parameters))}
 
 
 def _plain(parameters: dict[str, Any]) -> dict[str, Any]:
     return {key: list(value) if isinstance(value, tuple) else value for key, value in parameters.items()}
+
+
+def _refuse_infinite(key: str, value: Any) -> None:
+    """Raise ValueError for a number without end in what only a foreign layer knows the types of."""
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{key}={value} is not allowed: numbers must be finite")
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for name, one in inner:
+        _refuse_infinite(f"{key}.{name}", one)

@@ -25,34 +25,21 @@ The file, every value an override list in Hydra's grammar::
 :mod:`gbn.config.grid` makes runs of it.
 """
 
+import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
+from pydantic import ValidationError
 
 from gbn.config.errors import ConfigError, unknown
-from gbn.store.measures import DEFAULT
+from gbn.config.messages import explain
+from gbn.config.sweep_file import SweepFile, WholeSweep
+from gbn.config.yaml_files import mapping
 from gbn.store.measures import measure as measure_of
 
 __all__ = ["FULL", "Outline", "outline", "scales"]
-
-_KEYS = (
-    "title",
-    "base",
-    "settings",
-    "arms",
-    "controls",
-    "reference",
-    "seeds",
-    "targets",
-    "measure",
-    "selected",
-    "cells",
-    "scales",
-    "default_scale",
-)
 
 #: How the names of norms begin that BN can be matched to: pairs, BN with a gate, mixtures.
 MATCHABLE = ("gbn", "iebn", "mixture")
@@ -96,31 +83,32 @@ def outline(path: str | Path, scale: str | None = None) -> Outline:
         ConfigError: no such file, an unknown key, scale or reference.
     """
     file = _file(path)
-    spec = _read(file)
-    scale = None if scale == FULL else scale or spec.get("default_scale")
-    spec = _scaled(spec, scale, file)
-    seeds = spec["seeds"]
+    given = _read(file)
+    scale = None if scale == FULL else scale or given.get("default_scale")
+    spec = _checked(WholeSweep, _scaled(given, scale, file), file)
     arms, controls = _with_controls(spec, file)
-    if spec["reference"] not in arms:
-        raise unknown(f"reference in {file}:", spec["reference"], arms)
-    base = spec.get("base", [])
-    settings = {name: [*base, *own] for name, own in (spec.get("settings") or {"": []}).items()}
-    targets = spec.get("targets", [])
-    by_setting = targets if isinstance(targets, Mapping) else dict.fromkeys(settings, targets)
-    measure = spec.get("measure", DEFAULT)
+    if spec.reference not in arms:
+        raise unknown(f"reference in {file}:", spec.reference, arms)
+    settings = {name: [*spec.base, *own] for name, own in (spec.settings or {"": []}).items()}
+    targets = spec.targets
+    by_setting = targets if isinstance(targets, dict) else dict.fromkeys(settings, targets)
+    of_all = {*settings, *(given.get("settings") or {}), *_settings_of_scales(given)}
+    for setting in by_setting:
+        if setting not in of_all:
+            raise unknown(f"setting under targets in {file}:", setting, settings)
     return Outline(
         name=file.parent.name,
-        title=spec.get("title", file.parent.name),
+        title=spec.title or file.parent.name,
         scale=scale,
         settings=settings,
         arms=arms,
-        seeds=list(range(seeds)) if isinstance(seeds, int) else [int(seed) for seed in seeds],
-        reference=spec["reference"],
-        targets={setting: _targets(by_setting.get(setting, []), measure, file) for setting in settings},
+        seeds=list(range(spec.seeds)) if isinstance(spec.seeds, int) else spec.seeds,
+        reference=spec.reference,
+        targets={setting: _targets(by_setting.get(setting, []), spec.measure, file) for setting in settings},
         controls=controls,
-        measure=measure,
-        selected=spec.get("selected", {}),
-        cells=_checked_cells(spec, settings, arms, file),
+        measure=spec.measure,
+        selected={} if spec.selected is None else spec.selected.model_dump(exclude_unset=True),
+        cells=_checked_cells(spec.cells, settings, arms, file),
     )
 
 
@@ -128,7 +116,7 @@ def scales(path: str | Path) -> list[str]:
     """The names of the presets of ``experiments/<name>``.
 
     Raises:
-        ConfigError: no such file, or an unknown key in it.
+        ConfigError: no such file, or one that is wrong.
     """
     return list(_read(_file(path)).get("scales", {}))
 
@@ -136,48 +124,65 @@ def scales(path: str | Path) -> list[str]:
 def _targets(given: Sequence[float], measure: str, file: Path) -> list[float]:
     """Numbers that the measure can have, in the file's order."""
     try:
-        values = [float(value) for value in given]
-        measure_of(measure).checked(values)
-    except (TypeError, ValueError) as error:
+        measure_of(measure).checked(given)
+    except ValueError as error:
         raise ConfigError(f"{file}: {error}") from None
-    return values
+    return list(given)
 
 
 def _file(path: str | Path) -> Path:
     folder = Path(path)
     file = folder if folder.suffix == ".yaml" else folder / "sweep.yaml"
-    if not file.is_file():
-        beside = folder.parent.glob("*/sweep.yaml") if folder.parent.is_dir() else ()
+    if not os.path.isfile(file):
+        beside = folder.parent.glob("*/sweep.yaml") if os.path.isdir(folder.parent) else ()
         raise unknown("experiment", str(path), [str(other.parent) for other in beside])
     return file
 
 
+def _checked(schema: type[Any], given: Mapping[str, Any], file: Path) -> Any:
+    try:
+        return schema.model_validate(given)
+    except ValidationError as error:
+        raise ConfigError(f"{file}: {explain(error, given, schema)}") from None
+
+
 def _read(file: Path) -> dict[str, Any]:
-    spec: dict[str, Any] = yaml.safe_load(file.read_text(encoding="utf-8"))
-    for key in spec:
-        if key not in _KEYS:
-            raise unknown(f"key in {file}:", key, _KEYS)
-    return spec
+    """The file's keys, each checked alone."""
+    given = mapping(file)
+    checked: SweepFile = _checked(SweepFile, given, file)
+    if FULL in checked.scales:
+        raise ConfigError(
+            f"{file}: the scale {FULL!r} is the grid as it stands: give this preset another name"
+        )
+    if checked.default_scale not in (None, FULL, *checked.scales):
+        raise unknown(f"default_scale in {file}:", str(checked.default_scale), [FULL, *checked.scales])
+    return given
 
 
-def _scaled(spec: dict[str, Any], scale: str | None, file: Path) -> dict[str, Any]:
+def _settings_of_scales(given: Mapping[str, Any]) -> set[str]:
+    return {name for preset in given.get("scales", {}).values() for name in preset.get("settings") or ()}
+
+
+def _scaled(given: Mapping[str, Any], scale: str | None, file: Path) -> dict[str, Any]:
     """Apply a preset: lists of overrides are appended to, `settings` and `arms` select, the rest replaces."""
     if scale is None:
-        return spec
-    presets = spec.get("scales", {})
+        return dict(given)
+    presets = given.get("scales", {})
     if scale not in presets:
-        raise unknown(f"scale of {file}:", scale, presets)
-    result = dict(spec)
+        raise unknown(f"scale of {file}:", scale, [FULL, *presets])
+    result = dict(given)
     for key, value in presets[scale].items():
         if key == "base":
-            result["base"] = [*spec.get("base", []), *value]
+            result["base"] = [*given.get("base", []), *value]
         elif key in ("settings", "arms") and isinstance(value, list):
-            result[key] = {choice: spec[key][choice] for choice in value}
-        elif key in _KEYS:
-            result[key] = value
+            known = given.get(key) or {}
+            for choice in value:
+                if choice not in known:
+                    raise unknown(f"{key[:-1]} in scale {scale} of {file}:", choice, known)
+            result[key] = {choice: known[choice] for choice in value}
         else:
-            raise unknown(f"key in scale {scale} of {file}:", key, _KEYS)
-    if "arms" in presets[scale]:
+            result[key] = value
+    if presets[scale].get("arms"):
         kept = result.get("controls", [])
         if isinstance(kept, Mapping):
             result["controls"] = {
@@ -191,39 +196,42 @@ def _scaled(spec: dict[str, Any], scale: str | None, file: Path) -> dict[str, An
 
 
 def _checked_cells(
-    spec: Mapping[str, Any], settings: Collection[str], arms: Collection[str], file: Path
+    cells: dict[str, dict[str, list[str]]], settings: Collection[str], arms: Collection[str], file: Path
 ) -> dict[str, dict[str, list[str]]]:
     """The key `cells`, which may name nothing that the grid has not."""
-    for setting, inner in (cells := spec.get("cells", {})).items():
+    for setting, inner in cells.items():
         if setting not in settings:
             raise unknown(f"setting under cells in {file}:", setting, settings)
         for arm in inner:
             if arm not in arms:
                 raise unknown(f"arm of {setting} under cells in {file}:", arm, arms)
-    return {setting: dict(inner) for setting, inner in cells.items()}
+    return cells
 
 
-def _with_controls(spec: Mapping[str, Any], file: Path) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
-    arms: dict[str, list[str]] = {}
-    controls: dict[str, list[str]] = {}
-    wanted = spec.get("controls", [])
+def _with_controls(spec: WholeSweep, file: Path) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
+    wanted = spec.controls
     named = (
         [one for arm, inner in wanted.items() for one in (arm, *inner)]
-        if isinstance(wanted, Mapping)
+        if isinstance(wanted, dict)
         else wanted
     )
     for arm in named:
-        if arm not in spec["arms"]:
-            raise unknown(f"arm under controls in {file}:", arm, spec["arms"])
-    if isinstance(wanted, Mapping):
-        given = {label: list(overrides) for label, overrides in spec["arms"].items()}
-        return given, {arm: list(inner) for arm, inner in wanted.items()}
-    for label, overrides in spec["arms"].items():
-        arms[label] = list(overrides)
+        if arm not in spec.arms:
+            raise unknown(f"arm under controls in {file}:", arm, spec.arms)
+    if isinstance(wanted, dict):
+        return dict(spec.arms), wanted
+    arms: dict[str, list[str]] = {}
+    controls: dict[str, list[str]] = {}
+    for label, overrides in spec.arms.items():
+        arms[label] = overrides
         if label in wanted:
             controls[label] = []
             for kind in ("bn_matched", "bn_reparam"):
                 control = f"{kind}[{label}]"
+                if control in spec.arms:
+                    raise ConfigError(
+                        f"{file}: the arm {control!r} is what controls: [{label}] adds: name it once"
+                    )
                 arms[control] = _control(kind, overrides, label, file)
                 controls[label].append(control)
     return arms, controls

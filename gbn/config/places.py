@@ -1,6 +1,7 @@
-"""Where the configuration lies."""
+"""Where the configuration lies, and where results can."""
 
 import os
+import tempfile
 from pathlib import Path
 
 from gbn.config.errors import ConfigError
@@ -19,3 +20,24 @@ def config_dir() -> Path:
             f"no configuration at {path}: run from a checkout, or set GBN_CONF to its conf/ folder"
         )
     return path
+
+
+def check_results(results_dir: str | Path) -> None:
+    """Make the folders of runs, and try whether they can be written.
+
+    Raises:
+        ConfigError: they cannot.
+    """
+    try:
+        for name in ("runs", "sweeps"):
+            folder = Path(results_dir) / name
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.NamedTemporaryFile(
+                dir=folder, prefix="as-long-a-name-as-the-files-of-a-run-have" * 3
+            ):
+                pass
+    except OSError as error:
+        raise ConfigError(
+            f"results_dir={results_dir} is no folder that can be written ({error.strerror}: {error.filename}): name "
+            "another, or mend this one"
+        ) from None

@@ -12,12 +12,15 @@ from pydantic import BaseModel, Field, ValidationInfo, model_validator
 from gbn.config.models import ModelConfig
 from gbn.config.norms import NormConfig
 from gbn.config.optimizers import OptimizerConfig
-from gbn.config.section import Count, NonNegative, Positive, Section, Share
+from gbn.config.section import Count, Epochs, NonNegative, Number, Positive, Section, Seed, Share, Text, Two
 from gbn.config.slices import CardiacConfig, SunnybrookConfig
 from gbn.config.tasks import TaskConfig
 from gbn.config.tasks import problems as problems_of_task
 
 DatasetName = Literal["digits", "mnist", "fashion_mnist", "cifar10", "cifar100", "svhn"]
+#: How often a run may look at its whole test set; each look takes longer than an update.
+MOST_LOOKS = 100_000
+Processes = Annotated[int, Field(ge=1, le=4096)]
 _PER_IMAGE = (
     "layer",
     "group",
@@ -36,7 +39,7 @@ class DatasetConfig(Section):
 
     name: DatasetName
     revision: Count
-    root: str | None = None
+    root: Text | None = None
     download: bool = True
     allow_changed: bool = False
     validation: Count
@@ -46,7 +49,7 @@ class DatasetConfig(Section):
 
 class _Schedule(Section):
     revision: Count
-    warmup_epochs: NonNegative = 0.0
+    warmup_epochs: Annotated[float, Field(ge=0, le=1_000_000)] = 0.0
 
 
 class ConstantConfig(_Schedule):
@@ -103,8 +106,8 @@ class RecordConfig(Section):
 
     layers: bool = False
     points: Count = 12
-    images: Annotated[int, Field(ge=2)] = 256
-    pictures: Annotated[int, Field(ge=0)] = 6
+    images: Two = 256
+    pictures: Number = 6
 
 
 class AttackConfig(Section):
@@ -116,7 +119,7 @@ class AttackConfig(Section):
 
     constant: Annotated[list[float], Field(min_length=2, max_length=2)] | None = None
     dataset: DatasetName | None = None
-    images: Annotated[int, Field(ge=0)] = 0
+    images: Number = 0
 
     @model_validator(mode="after")
     def _whole(self) -> "AttackConfig":
@@ -132,8 +135,8 @@ class TrainerConfig(Section):
     """The training loop."""
 
     revision: Count
-    epochs: Positive
-    batch_size: Annotated[int, Field(ge=1)]
+    epochs: Epochs
+    batch_size: Count
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     channels_last: bool = False
     compile: bool = False
@@ -142,27 +145,46 @@ class TrainerConfig(Section):
     record: RecordConfig = RecordConfig()
     attack: AttackConfig = AttackConfig()
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    threads: Count | Literal["auto"] = "auto"
+    threads: Processes | Literal["auto"] = "auto"
     clock: Literal["auto", "exclusive", "shared"] = "auto"
     checkpoint_seconds: NonNegative = 60.0
     progress: Literal["auto", "bar", "plain", "quiet"] = "auto"
+
+    @model_validator(mode="after")
+    def _ends(self) -> "TrainerConfig":
+        every = self.evaluation.test_every
+        if every and self.epochs / every > MOST_LOOKS:
+            raise ValueError(
+                f"trainer.evaluation.test_every={every} asks for {self.epochs / every:.3g} looks at the test set in "
+                f"trainer.epochs={self.epochs}, at most {MOST_LOOKS:,} are allowed: raise it to "
+                f"{self.epochs / MOST_LOOKS:g} or more, or take 0 for a single look at the end"
+            )
+        return self
 
 
 class TrackerConfig(Section):
     """The mirror of a run in Weights & Biases; never part of a run's identity."""
 
     mode: Literal["auto", "online", "offline", "disabled"] = "auto"
-    project: str = "gbn"
-    entity: str | None = None
-    tags: list[str] = Field(default=[])
-    timeout: Positive = 20.0
+    project: Text = "gbn"
+    entity: Text | None = None
+    tags: list[Text] = Field(default=[])
+    timeout: Annotated[float, Field(gt=0, le=86_400)] = 20.0
 
 
 class LauncherConfig(Section):
     """How the runs of a sweep are spread over processes; never part of a run's identity."""
 
     name: Literal["local", "parallel"] = "local"
-    jobs: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
+    jobs: Processes | Literal["auto"] = "auto"
+
+    @model_validator(mode="after")
+    def _one_process(self) -> "LauncherConfig":
+        if self.name == "local" and self.jobs not in (1, "auto"):
+            raise ValueError(
+                f"launcher.jobs={self.jobs} belongs to launcher=parallel: launcher=local trains one run after another"
+            )
+        return self
 
 
 ScheduleConfig = ConstantConfig | StepConfig | CosineConfig | OneCycleConfig
@@ -180,8 +202,8 @@ class Config(Section):
     trainer: TrainerConfig
     tracker: TrackerConfig = TrackerConfig()
     launcher: LauncherConfig = LauncherConfig()
-    seed: Annotated[int, Field(ge=0)] = 0
-    results_dir: str = "results"
+    seed: Seed = 0
+    results_dir: Text = "results"
     experiment: str | None = None
 
     @model_validator(mode="after")
@@ -247,6 +269,4 @@ def _impossible(config: Config) -> list[str]:
             f"trainer.attack.constant acts on norms with statistics of the batch, norm={config.norm.name} has none: "
             "use bn, iebn or a gbn pair"
         )
-    if config.norm.matched_to is not None and config.norm.method not in ("bn_matched", "bn_reparam"):
-        problems.append(f"norm.matched_to belongs to bn_matched and bn_reparam, not to {config.norm.method}")
     return problems

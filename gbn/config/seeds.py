@@ -3,6 +3,9 @@
 import argparse
 import re
 
+#: The most seeds that a list holds; no grid has as many.
+MOST = 100_000
+
 
 def seed_list(text: str) -> set[int]:
     """The seeds that `3`, `4-7` or `0,2,4-7` means: an argparse type.
@@ -13,10 +16,15 @@ def seed_list(text: str) -> set[int]:
     Raises:
         argparse.ArgumentTypeError: another text.
     """
-    if not re.fullmatch(r"\d+(-\d+)?(,\d+(-\d+)?)*", text):
+    seed = r"\d{1,18}"
+    if not re.fullmatch(rf"{seed}(-{seed})?(,{seed}(-{seed})?)*", text, re.ASCII):
         raise argparse.ArgumentTypeError(f"{text!r} is no list of seeds: use 3 or 4-7 or 0,2,4-7")
     ends = [[int(end) for end in part.split("-")] for part in text.split(",")]
-    seeds = {seed for part in ends for seed in range(part[0], part[-1] + 1)}
-    if not seeds:
-        raise argparse.ArgumentTypeError(f"{text!r} holds no seed: a range runs upwards, as 4-7")
-    return seeds
+    ranges = [range(part[0], part[-1] + 1) for part in ends]
+    if (count := sum(max(0, part.stop - part.start) for part in ranges)) > MOST:
+        raise argparse.ArgumentTypeError(f"{text!r} holds {count:,} seeds: give {MOST:,} at most")
+    if not all(ranges):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} holds a range without a seed: a range runs upwards, as 4-7"
+        )
+    return {seed for part in ranges for seed in part}

@@ -7,9 +7,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from gbn.config.section import Count, NonNegative, Section, Share
+from gbn.config.section import Count, NonNegative, Positive, Section, Share, Text
 
 Fold = Annotated[int, Field(ge=0, le=4)]
+Pixels = Annotated[int, Field(ge=1, le=4096)]
 
 
 class WarpConfig(Section):
@@ -19,23 +20,34 @@ class WarpConfig(Section):
     shift: Share = 0.1
     shear: NonNegative = 0.1
     zoom: Share = 0.05
-    alpha: Annotated[float, Field(gt=0)] = 500.0
-    sigma: Annotated[float, Field(ge=1)] = 20.0
+    alpha: Positive = 500.0
+    sigma: Annotated[float, Field(ge=1, le=1000)] = 20.0
 
 
 class SlicesConfig(Section):
     """What all sets of slices share; `allow_changed` as in :class:`gbn.config.schema.DatasetConfig`."""
 
     revision: Count
-    root: str | None = None
+    root: Text | None = None
     allow_changed: bool = False
     structures: Literal["cavity", "epicardium", "both"] = "both"
-    side: Count = 96
-    window: Count | Literal["whole"] | None = None
+    side: Pixels = 96
+    window: Pixels | Literal["whole"] | None = None
     normalise: Literal["slice", "volume", "none"] = "volume"
     empty_slices: Literal["keep", "drop"] = "drop"
     augment: Literal["none", "affine", "elastic", "affine_elastic"] = "affine_elastic"
     warp: WarpConfig = WarpConfig()
+
+    @model_validator(mode="after")
+    def _warps_that_are_used(self) -> "SlicesConfig":
+        for name, field in WarpConfig.model_fields.items():
+            kind = "elastic" if name in ("alpha", "sigma") else "affine"
+            if kind not in self.augment and getattr(self.warp, name) != field.default:
+                raise ValueError(
+                    f"dataset.warp.{name} belongs to {kind} warps, dataset.augment={self.augment} has none: leave it "
+                    f"out, or use dataset.augment={kind}"
+                )
+        return self
 
 
 class CardiacConfig(SlicesConfig):

@@ -156,6 +156,10 @@ def _problems_of_generation(config: Any) -> list[str]:
             "behind norms built without activation, which are no places without one; use norm.without_act=same"
         )
     found += _of_classifiers_alone(config)
+    if config.trainer.evaluation.test_every != 1.0:
+        found.append(
+            "trainer.evaluation.test_every belongs to tasks with a test set, task=generation has none: leave it out"
+        )
     if config.trainer.evaluation.images < 2:
         found.append("trainer.evaluation.images=1: FID and KID need at least 2 generated images")
     return found

@@ -1,6 +1,7 @@
 """The parts of a run from its configuration: network, batches, evaluation."""
 
 import hashlib
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -20,6 +21,7 @@ from gbn.engine.segmented import SegmentationEvaluator
 from gbn.engine.updates import precision_context
 from gbn.models import build, initialise
 from gbn.nn import add_constant_noise, norm_layer
+from gbn.nn.simple import GroupNormAct, largest_divisor
 from gbn.tasks import Classification, Generation, Segmentation
 from gbn.tasks.features import feature_network
 from gbn.tasks.generation import MEAN, STD
@@ -28,7 +30,12 @@ __all__ = ["build_data", "build_model", "data_digest", "load_data", "load_slices
 
 
 def build_model(config: Config, images: ImageSet | SegmentationSet) -> nn.Module:
-    """The network with its normalizers and the seed's initial values, on the CPU."""
+    """The network with its normalizers and the seed's initial values, on the CPU.
+
+    Raises:
+        ValueError: an option that does not fit the network: a placement without a place, groups that don't divide the
+            channels of a layer.
+    """
     norm = norm_layer(config.norm.method, **config.norm.options())
     options = config.model.model_dump(exclude={"name", "revision"})
     if config.optimizer.precondition != "none":
@@ -41,10 +48,25 @@ def build_model(config: Config, images: ImageSet | SegmentationSet) -> nn.Module
         image_size=images.image_size,
         **options,
     )
-    model = initialise(norm.place(model), config.seed)
+    model = norm.place(model)
+    if config.norm.groups is not None:
+        _check_groups(model, config.norm.groups)
+    model = initialise(model, config.seed)
     if config.trainer.attack.constant is None:
         return model
     return add_constant_noise(model, *config.trainer.attack.constant)
+
+
+def _check_groups(model: nn.Module, groups: int) -> None:
+    """The layer would take fewer groups where its channels ask for it, and the run be filed under what it is not."""
+    layers = {name: one for name, one in model.named_modules() if type(one) is GroupNormAct}
+    for name, layer in layers.items():
+        if layer.num_groups != groups:
+            common = math.gcd(*(one.num_channels for one in layers.values()))
+            raise ValueError(
+                f"norm.groups={groups} does not divide the {layer.num_channels} channels of {name}: "
+                f"norm.groups={largest_divisor(common, groups)} fits all layers of this network"
+            )
 
 
 def build_data(

@@ -17,6 +17,7 @@ from gbn.nn import precise_statistics, tracking_layers
 from gbn.tasks import Classification
 
 BATCH = 500  # images a forward pass in evaluation: results don't depend on it, memory does
+_FEWEST = 8  # images that a last batch has exact statistics of its own from
 
 
 def evaluation_grid(first: int, total: int, points: int) -> list[int]:
@@ -44,6 +45,20 @@ def test_points(every: float, per_epoch: int, total: int) -> list[int]:
         return [total]
     count = int(total / (every * per_epoch))
     return sorted({max(1, round(i * every * per_epoch)) for i in range(1, count + 1)} | {total})
+
+
+def calibration_parts(calibrated: Tensor, size: int = BATCH) -> list[Tensor]:
+    """Indices (or latents) in batches for exact statistics, which are averages over the batches.
+
+    A small last batch is joined to the one before: a few images have no statistics worth an average, one has none.
+
+    >>> [len(part) for part in calibration_parts(torch.arange(1001))]
+    [500, 501]
+    """
+    parts = list(calibrated.split(size))
+    if len(parts) > 1 and len(parts[-1]) < _FEWEST:
+        parts[-2:] = [torch.cat(parts[-2:])]
+    return parts
 
 
 class Evaluator:
@@ -87,7 +102,7 @@ class Evaluator:
         loss, accuracy = self._on(model, self.train, self.slice)
         point = {"val_loss": loss, "val_accuracy": accuracy}
         if self.exact and tracking_layers(model):
-            batches = self.train.batches(self.calibration, BATCH)
+            batches = map(self.train.batch, calibration_parts(self.calibration))
             with self.autocast(), precise_statistics(model, batches):
                 loss, accuracy = self._on(model, self.train, self.slice)
             point |= {"val_loss_exact": loss, "val_accuracy_exact": accuracy}

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from gbn.data import subset
+from gbn.engine.evaluation import calibration_parts
 from gbn.nn import precise_statistics, tracking_layers
 from gbn.seeding import derive
 from gbn.tasks import Generation
@@ -135,7 +136,7 @@ class GenerationEvaluator:
                 images: Tensor = generator(latents)
                 return images
 
-        batches = self._latents(generator, "calibration", self.calibration).split(BATCH)
+        batches = calibration_parts(self._latents(generator, "calibration", self.calibration))
         with precise_statistics(generator, batches if tracking_layers(generator) else (), forward):
             yield
 

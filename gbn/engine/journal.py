@@ -1,5 +1,6 @@
 """What became of the runs of one command, written by however many processes, read by the one that began them."""
 
+import contextlib
 import json
 import os
 import sys
@@ -10,7 +11,26 @@ from pathlib import Path
 
 from gbn.engine.run import Outcome
 
+_BAD = ("failed", "locked")
+
+_unwritten: list[Outcome] = []  # of this process: the disk was full
+
 _PATH, _TOTAL, _BEGAN = "GBN_JOURNAL", "GBN_JOURNAL_TOTAL", "GBN_JOURNAL_BEGAN"
+
+
+def standing(began: float, done: int, total: int) -> str:
+    """How far a command is: "[3/8, 0:01:30 passed, about 0:02:30 left]".
+
+    Args:
+        began: when it began, as ``time.monotonic()`` counts, which no setting of the clock changes.
+        done: how many of its runs have ended, at least one.
+        total: how many it has.
+    """
+    passed = max(
+        0.0, time.monotonic() - began
+    )  # another machine's count, where it shares the journal, says nothing
+    left = timedelta(seconds=round(passed / done * (total - done)))
+    return f"[{done}/{total}, {timedelta(seconds=round(passed))} passed, about {left} left]"
 
 
 class Journal:
@@ -23,10 +43,8 @@ class Journal:
     def begin(cls, folder: Path, total: int) -> "Journal":
         """A new journal for a command of `total` runs; processes started from here on inherit it."""
         folder.mkdir(parents=True, exist_ok=True)
-        began = time.time()
-        path = (
-            folder / f"{time.strftime('%Y%m%d-%H%M%S', time.localtime(began))}-{os.getpid()}.jsonl"
-        ).resolve()
+        began = time.monotonic()
+        path = (folder / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.jsonl").resolve()
         path.touch()
         os.environ |= {_PATH: str(path), _TOTAL: str(total), _BEGAN: repr(began)}
         return cls(path, total, began)
@@ -40,29 +58,37 @@ class Journal:
 
     def record(self, outcome: Outcome) -> None:
         """Append an outcome and, in a sweep, say how far it is."""
-        line = json.dumps(asdict(outcome)) + "\n"
-        # One write of one line to a file opened for appending: lines of parallel processes never mix.
-        descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND)
-        try:
-            os.write(descriptor, line.encode())
-        finally:
-            os.close(descriptor)
+        self._write(outcome)
         if self.total == 1:
-            print(f"{outcome.run_id}: {outcome.message}", flush=True)
+            if outcome.status not in _BAD:  # which is said on standard error at the end
+                print(f"{outcome.run_id}: {outcome.message}", flush=True)
             return
-        done = len(self.outcomes())
-        passed = time.time() - self.began
-        left = timedelta(seconds=round(passed / done * (self.total - done)))
         word = "done before" if outcome.skipped else outcome.status
-        print(
-            f"[{done}/{self.total}, {timedelta(seconds=round(passed))} passed, about {left} left] "
-            f"{outcome.run_id} {word}: {outcome.message}",
-            flush=True,
-        )
+        so_far = standing(self.began, len(self.outcomes()), self.total)
+        print(f"{so_far} {outcome.run_id} {word}: {outcome.message}", flush=True)
+
+    def _write(self, outcome: Outcome) -> None:
+        # One write of one line to a file opened for appending: lines of parallel processes never mix. The end of line
+        # before it is for the case that a disk that was full has cut the last one.
+        line = f"\n{json.dumps(asdict(outcome))}\n".encode()
+        try:
+            descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND)
+            try:
+                whole = os.write(descriptor, line) == len(line)
+            finally:
+                os.close(descriptor)
+        except OSError:
+            whole = False
+        if not whole:
+            _unwritten.append(outcome)
 
     def outcomes(self) -> list[Outcome]:
         """All outcomes so far."""
-        return [Outcome(**json.loads(line)) for line in self.path.read_text(encoding="utf-8").splitlines()]
+        found = []
+        for line in self.path.read_bytes().splitlines():
+            with contextlib.suppress(ValueError, TypeError):  # an empty line, or one that was cut
+                found.append(Outcome(**json.loads(line)))
+        return [*found, *_unwritten]
 
     def close(self) -> int:
         """Say at the end of a sweep what failed and where its error is; the command's exit status."""
@@ -77,9 +103,9 @@ class Journal:
                 counts["without an outcome (not begun, or its process was killed)"] = missing
             print(f"{self.total} runs: " + ", ".join(f"{count} {word}" for word, count in counts.items()))
         for outcome in outcomes:
-            if outcome.status in ("failed", "locked"):
+            if outcome.status in _BAD:
                 print(f"{outcome.status}: {outcome.run_id}: {outcome.message}", file=sys.stderr)
-        if any(outcome.status in ("failed", "locked") for outcome in outcomes):
+        if any(outcome.status in _BAD for outcome in outcomes):
             return 1
         if any(not outcome.ok for outcome in outcomes):
             return 130

@@ -18,6 +18,7 @@ from gbn.config.schema import Config
 from gbn.engine import death, signals
 from gbn.engine.death import Death, MemoryKills
 from gbn.engine.run import Outcome
+from gbn.engine.service import kill_services
 from gbn.engine.worker import STOP, Task, serve
 
 if sys.platform != "win32":
@@ -159,10 +160,10 @@ class Pool:
             return None
         worker.task = None
         said = death.tail(task.errors, worker.offset)
-        if not said:
-            with contextlib.suppress(OSError):
-                if task.errors.stat().st_size == 0:
-                    task.errors.unlink()
+        if not said and (
+            outcome is None or outcome.status != "locked"
+        ):  # then the file may be another process's
+            remove_empty(task.errors)
         if outcome is not None:
             return Ended(task.config, outcome, said)
         exitcode, pid = worker.process.exitcode or 0, worker.process.pid or 0
@@ -195,9 +196,17 @@ class Pool:
         """End every worker now: what a run did after its last checkpoint is lost."""
         for worker in self._workers:
             if worker.task is not None:
+                kill_services(worker.process.pid or 0)  # a stopped one would not notice
                 worker.process.kill()
                 worker.task = None
         self.dismiss()
+
+
+def remove_empty(path: Path) -> None:
+    """Remove a file if there is nothing in it."""
+    with contextlib.suppress(OSError):
+        if path.stat().st_size == 0:
+            path.unlink()
 
 
 @contextlib.contextmanager

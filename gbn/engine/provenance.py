@@ -6,7 +6,6 @@ import os
 import platform
 import subprocess
 import sys
-import time
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -99,8 +98,8 @@ def package_versions() -> dict[str, str]:
     return found
 
 
-def process_started_at() -> float | None:
-    """When this process began, as ``time.time()`` counts; None where the system does not tell (no /proc)."""
+def process_age() -> float | None:
+    """Seconds since this process began; None where the system does not tell (no /proc)."""
     try:
         ticks = int(
             Path("/proc/self/stat")
@@ -111,7 +110,7 @@ def process_started_at() -> float | None:
         uptime = float(Path("/proc/uptime").read_text(encoding="ascii").split()[0])
     except (OSError, ValueError, IndexError):
         return None
-    return time.time() - (uptime - ticks / os.sysconf("SC_CLK_TCK"))
+    return uptime - ticks / os.sysconf("SC_CLK_TCK")
 
 
 def provenance(device: torch.device, *, start: int, kernels: str, data_digest: str) -> dict[str, Any]:

@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
     from gbn.engine.tracking import Tracker
 
-_ONE_VALUE = "Expected more than 1 value per channel when training"  # torch's own words, and our layers'
-
 
 @dataclass(frozen=True)
 class Outcome:
@@ -214,16 +212,11 @@ def _tracked(
     if not config.dataset.allow_changed:
         trained_on.check_first(writer.store, writer.run_id, kept, digest)
     neighbours = Neighbours()
-    try:
-        ending: str = trainer.train(
-            lambda begin, total: make_progress(
-                _style(config.trainer.progress, jobs), writer.run_id, begin, total, config.trainer.batch_size
-            )
+    ending = trainer.train(
+        lambda begin, total: make_progress(
+            _style(config.trainer.progress, jobs), writer.run_id, begin, total, config.trainer.batch_size
         )
-    except ValueError as error:
-        if _ONE_VALUE not in str(error):
-            raise
-        ending = "not_applicable"
+    )
     if reasons := kernels.failures():
         segment |= {"kernels": kernels.selected(device.type), "kernel_failures": reasons}
         writer.amend_provenance(segment)
@@ -263,12 +256,13 @@ def _style(progress: str, jobs: int) -> str:
 
 def _startup(first_update_at: float | None, import_torch: float) -> dict[str, float] | None:
     """Seconds from the process's start to the end of its first update, and those spent on importing torch."""
-    from gbn.engine.provenance import process_started_at
+    from gbn.engine.provenance import process_age
 
-    started = process_started_at()
-    if started is None or first_update_at is None:
+    age = process_age()
+    if age is None or first_update_at is None:
         return None
-    return {"to_first_update": first_update_at - started, "import_torch": import_torch}
+    to_first_update = age - (time.monotonic() - first_update_at)
+    return {"to_first_update": to_first_update, "import_torch": import_torch}
 
 
 def choose_device(wanted: str) -> "torch.device":

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from gbn.data import subset
 from gbn.data.segmentation_set import SegmentationSet, Slices, SliceSet
+from gbn.engine.evaluation import calibration_parts
 from gbn.nn import precise_statistics, tracking_layers
 from gbn.tasks.segmentation import Segmentation
 
@@ -62,7 +63,8 @@ class SegmentationEvaluator:
         """Loss and scores on the slice, with running and (if asked for and there are any) exact statistics."""
         point = self._on(model, "val", self.val, self.data.val, self.slice)
         if self.exact and tracking_layers(model):
-            with self.autocast(), precise_statistics(model, self.train.batches(self.calibration, BATCH)):
+            batches = map(self.train.batch, calibration_parts(self.calibration, BATCH))
+            with self.autocast(), precise_statistics(model, batches):
                 measured = self._on(model, "val", self.val, self.data.val, self.slice)
             point |= {f"{key}_exact": value for key, value in measured.items()}
         return point

@@ -1,5 +1,6 @@
 """Many runs on one machine: a pool of processes that train what the store lacks, in order, until a budget ends."""
 
+import math
 import os
 import re
 import sys
@@ -10,12 +11,15 @@ from dataclasses import replace
 
 from gbn.config.schema import Config
 from gbn.engine.death import Death
-from gbn.engine.pool import Ended, Pool
+from gbn.engine.pool import Ended, Pool, remove_empty
 from gbn.engine.run import Outcome, run
 from gbn.engine.signals import StopSignals
 from gbn.store.files import StoreError
 from gbn.store.locks import LockedError
 from gbn.store.records import DONE, ERROR, STDERR, RunStore
+
+#: Seconds from one look at the runs that other processes train to the next.
+_POLL_SECONDS = 0.5
 
 #: How many different last words of runs are shown: a library that crashes every run writes the same, or nearly.
 _SHOWN, _SHOWN_LINES = 8, 12
@@ -48,6 +52,9 @@ def train_all(
     A run that fails is an outcome; the others go on. So is one whose process dies: the signal, whether memory ran
     out and the last lines of standard error are in its ``error.txt``. One that was killed from outside goes on from
     its checkpoint, once, when the others have begun; one that crashed would crash again.
+
+    A run that another process is at (another sweep, say) is waited for when the others have ended: it is done when
+    that process has finished it, and trained here when that has left it unfinished.
 
     When the budget has passed, or a signal asks for it, no run is begun and those at work stop with a checkpoint; a
     second signal ends them at once.
@@ -94,11 +101,12 @@ class _Sweep:
         self._total, self._pool, self._report = len(self._waiting), pool, report
         self._at_work: set[str] = set()
         self._killed: dict[str, Death] = {}
+        self._elsewhere = Elsewhere()
         self._shown: set[str] = set()
 
     @property
     def goes_on(self) -> bool:
-        return bool(self._waiting or self._pool.at_work)
+        return bool(self._waiting or self._pool.at_work or self._elsewhere.runs)
 
     def step(self) -> None:
         """Begin what there is room for, and take in what has ended."""
@@ -106,6 +114,7 @@ class _Sweep:
             self._begin(*self._waiting.popleft())
         if not self._waiting:
             self._pool.dismiss()
+            self._waiting.extend(self._elsewhere.left(announce=not self._pool.at_work))
         for ended in self._pool.wait(0.25) if self._pool.at_work else ():
             self._take(ended)
 
@@ -113,9 +122,10 @@ class _Sweep:
         """Begin nothing more and have the runs at work checkpoint."""
         self.stopping = True
         self._pool.stop()
-        for run_id, _ in self._waiting:
+        for run_id in [*dict(self._waiting), *self._elsewhere.runs]:
             self._end(self._not_begun(run_id))
         self._waiting.clear()
+        self._elsewhere.runs.clear()
 
     def abandon(self) -> None:
         """End everything now."""
@@ -130,13 +140,17 @@ class _Sweep:
     def _begin(self, run_id: str, config: Config) -> None:
         store = RunStore(config.results_dir)
         try:
-            done = store.status(run_id) in DONE
-            if not done:
+            status = store.status(run_id)
+            if status == "running":
+                self._elsewhere.runs[run_id] = config
+                return
+            if not (done := status in DONE):
                 self._pool.begin(run_id, config, store.path(run_id) / STDERR)
         except (OSError, StoreError) as error:
             self._end(Outcome(run_id, "failed", False, f"{type(error).__name__}: {error}"))
             return
         if done:
+            remove_empty(store.path(run_id) / STDERR)  # left where this sweep and another began it at once
             self._end(run(config))
         else:
             self._at_work.add(run_id)
@@ -155,7 +169,10 @@ class _Sweep:
                 before = f"before that {death.line}"
                 outcome = replace(outcome, message=f"{outcome.message}; {before}")
         self._show(ended)
-        if outcome is not None:
+        if outcome is not None and outcome.status == "locked" and not self.stopping:
+            self._at_work.discard(outcome.run_id)
+            self._elsewhere.runs[outcome.run_id] = ended.config
+        elif outcome is not None:
             self._end(outcome)
 
     def _died(self, death: Death, config: Config) -> Outcome | None:
@@ -205,6 +222,47 @@ class _Sweep:
             return
         lines = ended.said.splitlines()[-_SHOWN_LINES:]
         _say(f"{run_id} wrote to standard error:\n" + "\n".join(f"    {line}" for line in lines))
+
+
+class Elsewhere:
+    """Runs that other processes were at when it was their turn here.
+
+    Attributes:
+        runs: by id.
+    """
+
+    def __init__(self) -> None:
+        self.runs: dict[str, Config] = {}
+        self._said = False
+        self._looked = -math.inf
+
+    def left(self, *, announce: bool) -> list[tuple[str, Config]]:
+        """Those that no process is at any more; they are not among :attr:`runs` afterwards.
+
+        Args:
+            announce: nothing else is to be done, which is said once.
+        """
+        now = time.monotonic()
+        if not self.runs or now - self._looked < _POLL_SECONDS:
+            if self.runs and announce:
+                time.sleep(_POLL_SECONDS / 4)
+            return []
+        self._looked = now
+        found = [(run_id, config) for run_id, config in self.runs.items() if not _is_running(run_id, config)]
+        for run_id, _ in found:
+            del self.runs[run_id]
+        if self.runs and announce and not self._said:
+            self._said = True
+            others = f" and {len(self.runs) - 1} more" if len(self.runs) > 1 else ""
+            _say(f"waiting for {next(iter(self.runs))}{others}, which other processes train")
+        return found
+
+
+def _is_running(run_id: str, config: Config) -> bool:
+    try:
+        return RunStore(config.results_dir).status(run_id) == "running"
+    except (OSError, StoreError):  # said when it is tried
+        return False
 
 
 def is_done(store: RunStore, run_id: str) -> bool:

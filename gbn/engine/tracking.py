@@ -5,17 +5,15 @@ installed, not logged in, no network, a full disk, a crash of its service) is sa
 run; what the mirror lacks then, ``scripts/wandb_sync.py`` brings there.
 """
 
-import contextlib
 import netrc
 import os
 import sys
-import threading
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 from gbn.engine.mirror import define_axes, description, log, log_picture, summarise
+from gbn.engine.service import Service
 
 _CLOUD = ("api.forge.coreweave.com", "api.wandb.ai")  # one server: a login stands under either name
 
@@ -69,30 +67,30 @@ class Tracker:
         self._recorded = recorded
         self._logged = False
         self._run: Any = None
-        self._starting: threading.Thread | None = None
+        self._starting: Callable[[], Any] | None = None
         self.mode = resolve_mode(options["mode"])
         if self.mode != "disabled":
             # W&B takes a second to start: meanwhile the run loads its data and builds its network.
             arguments = (options, run_id, config, results_dir, kept)
-            self._starting = threading.Thread(target=self._guarded, args=(lambda: self._start(*arguments),))
-            self._starting.start()
+            self._service = Service(options["timeout"])
+            self._starting = self._service.begin(lambda: self._start(*arguments))
 
     def _ready(self) -> bool:
-        """Wait for the start, which has its own time-out; whether there is a run to write to."""
+        """Wait for the start; whether there is a run to write to."""
         if self._starting is not None:
-            self._starting.join()
-            self._starting = None
+            starting, self._starting = self._starting, None
+            self._run = self._guarded(starting)
         return self._run is not None
 
     def log(self, point: Mapping[str, Any]) -> None:
         """A point of the curve; the step is the update."""
         if self._ready():
-            self._guarded(lambda: log(self._run, [*self._earlier(point["update"]), point]))
+            self._ask(lambda run: log(run, [*self._earlier(point["update"]), point]))
 
     def picture(self, update: int, name: str, path: Path) -> None:
         """A picture that was saved after an update whose point is logged already."""
         if self._ready():
-            self._guarded(lambda: log_picture(self._run, update, name, path))
+            self._ask(lambda run: log_picture(run, update, name, path))
 
     def _earlier(self, update: int) -> list[Mapping[str, Any]]:
         """The points before the first one of this process: W&B may lack some of them."""
@@ -106,13 +104,19 @@ class Tracker:
         if not self._ready():
             return
 
-        def close() -> None:
+        def close(run: Any) -> None:
             if summary is not None:
-                summarise(self._run, summary, self._recorded())
-            self._run.finish(exit_code=int(failed))
+                summarise(run, summary, self._recorded())
+            run.finish(exit_code=int(failed))
 
-        self._guarded(close)
-        self._run = None
+        self._ask(close)
+        if self._run is not None:
+            self._run = None
+            self._service.close()
+
+    def _ask(self, action: Callable[[Any], object]) -> None:
+        run = self._run
+        self._guarded(lambda: self._service.call(lambda: action(run)))
 
     def _start(
         self,
@@ -121,11 +125,11 @@ class Tracker:
         config: Mapping[str, Any],
         results_dir: Path,
         kept: Mapping[str, Any] | None,
-    ) -> None:
+    ) -> Any:
         import wandb
 
         keep_in(results_dir / "wandb")
-        self._run = wandb.init(
+        run = wandb.init(
             project=options["project"],
             entity=options["entity"],
             **description(run_id, config, kept, options["tags"]),
@@ -135,26 +139,28 @@ class Tracker:
             resume="allow" if self.mode == "online" else None,
             settings=quiet_settings(options["timeout"]),
         )
-        define_axes(self._run)
+        define_axes(run)
+        return run
 
-    def _guarded(self, action: Callable[[], object]) -> None:
-        """Do it; on any failure say so once and go on without W&B."""
+    def _guarded(self, action: Callable[[], Any]) -> Any:
+        """Do it, and return its result; on any failure say so once and go on without W&B."""
         try:
-            with warnings.catch_warnings(), contextlib.suppress(BrokenPipeError):
-                warnings.simplefilter("ignore")  # W&B's own deprecations are not ours to raise
-                action()
-        except Exception as error:
+            return action()
+        except (Exception, SystemExit) as error:
             first = (str(error).strip().splitlines() or [type(error).__name__])[0]
             # Not through logging, which a launcher may have switched off.
             print(
                 f"W&B is lost ({first}): the run goes on, its files are complete", file=sys.stderr, flush=True
             )
             self._run = None
+            self._service.close()
+            return None
 
 
 def keep_in(folder: Path) -> None:
-    """Have W&B put artifacts and its cache into a folder: they would otherwise be staged in the user's home."""
+    """Have W&B say nothing itself, and put artifacts and its cache into a folder instead of the user's home."""
     folder.mkdir(parents=True, exist_ok=True)
+    os.environ.setdefault("WANDB_SILENT", "true")  # what is no run's own, such as a failure while it ends
     os.environ.setdefault("WANDB_DATA_DIR", str(folder.resolve()))
     os.environ.setdefault("WANDB_CACHE_DIR", str(folder.resolve()))
 

@@ -18,11 +18,12 @@ from gbn.engine.recording import LayerRecorder, recording_grid
 from gbn.engine.segmented import SegmentationEvaluator
 from gbn.engine.tracking import Tracker
 from gbn.engine.updates import Supervised, Updates
+from gbn.nn.too_few import is_one_value
 from gbn.store.files import write_bytes_atomically
 from gbn.store.records import LAYERS, METRICS, RunWriter
 from gbn.tasks import Classification, Generation, Segmentation
 
-Ending = Literal["finished", "diverged", "interrupted"]
+Ending = Literal["finished", "diverged", "interrupted", "not_applicable"]
 
 
 class Trainer:
@@ -74,7 +75,7 @@ class Trainer:
         self.pictures_at = {*recording_grid(geometric, record.pictures)} if record.pictures else set()
         self.step, self.points, self.seconds = 0, 0, 0.0
         self._resumed = False
-        self.first_update_at: float | None = None  # of this process, by the wall clock
+        self.first_update_at: float | None = None  # of this process, as time.monotonic() counts
         self.diverged_at = torch.full((), -1, dtype=torch.int64, device=device)
 
     @property
@@ -88,7 +89,7 @@ class Trainer:
         return self.updates.optimizer_options
 
     def train(self, make_progress: Callable[[int, int], Progress] = lambda start, total: Quiet()) -> Ending:
-        """Run to the end, to divergence, or until `stop` says so."""
+        """Run to the end, to divergence, until `stop` says so, or until a norm cannot train on such batches."""
         if not self._resumed:
             self.resume()
         self._resumed = False
@@ -102,10 +103,15 @@ class Trainer:
                     self._stop_clock()
                     self._save()
                     return "interrupted"
-                self._update()
+                try:
+                    self._update()
+                except ValueError as error:
+                    if not is_one_value(error):
+                        raise
+                    return "not_applicable"
                 if self.first_update_at is None:
                     self._synchronize()
-                    self.first_update_at = time.time()
+                    self.first_update_at = time.monotonic()
                 at_point = self.step in self.grid
                 # Asking a GPU for a number makes it wait: only at points and now and then.
                 if at_point or self.device.type == "cpu" or self.step % 50 == 0:

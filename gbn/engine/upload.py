@@ -9,12 +9,13 @@ and is safe to delete.
 import json
 import tempfile
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from gbn.engine.mirror import DIGEST, curve_digest, define_axes, description, log, summarise
+from gbn.engine.service import Service
 from gbn.engine.tracking import quiet_settings
 from gbn.store.files import write_atomically
 from gbn.store.identity import identity
@@ -127,6 +128,7 @@ def upload(
     timeout: float = 30.0,
     mode: Literal["online", "offline"] = "online",
     folder: str | Path | None = None,
+    service: Service | None = None,
 ) -> int:
     """Bring a run to W&B, or the points that it lacks there; how many points were logged.
 
@@ -136,15 +138,18 @@ def upload(
         timeout: seconds that W&B may take to start, and to take in what is left at the end.
         mode: offline writes W&B's own files instead, into `folder`.
         folder: where W&B works; a temporary folder by default.
+        service: talks to W&B; by default one of its own, which is closed at the end.
 
     Raises:
         ValueError: the configuration of an unfinished run is not known to this version.
+        TimeoutError: W&B did not answer in time.
         Exception: whatever W&B raises.
     """
     import wandb
 
     kept = identity_of(record)
-    with _workplace(folder) as place:
+
+    def begin() -> Any:
         run = wandb.init(
             entity=destination.entity,
             project=destination.project,
@@ -156,10 +161,17 @@ def upload(
             settings=quiet_settings(timeout),
         )
         define_axes(run)
-        count = log(run, record.curve)
+        return run
+
+    def finish() -> None:
         if record.status in DONE and record.summary is not None:
             summarise(run, record.summary, record.curve)
         run.finish(exit_code=int(record.status == "failed"))
+
+    with _workplace(folder) as place, nullcontext(service) if service else closing(Service(timeout)) as talk:
+        run = talk.call(begin)
+        count = talk.call(lambda: log(run, record.curve))
+        talk.call(finish)
     return count
 
 

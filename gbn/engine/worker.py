@@ -16,6 +16,7 @@ from typing import Any
 from gbn.config.schema import Config
 from gbn.engine.run import Outcome, run
 from gbn.engine.signals import STOPPING, let_through
+from gbn.engine.streams import outlive_readers
 
 #: The order that ends the run at hand with a checkpoint, and then the worker.
 STOP = "stop"
@@ -50,6 +51,7 @@ def serve(orders: Connection, threads: int) -> None:
     # Before torch is imported in this process: idle OpenMP threads that spin slow every other job down.
     os.environ["OMP_NUM_THREADS"] = str(threads)
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    outlive_readers()
     faulthandler.enable(all_threads=False)  # a crash in compiled code says where Python was
     _Worker(orders).serve()
 

@@ -4,6 +4,7 @@ Colours are Okabe and Ito's, told apart with any colour vision; line styles tell
 are a printed page's.
 """
 
+import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -42,9 +43,17 @@ def save(figure: Figure, stem: Path, rc: Mapping[str, Any] = RC) -> list[Path]:
     Returns:
         The two files.
     """
-    stem.parent.mkdir(parents=True, exist_ok=True)
-    paths = [stem.with_name(f"{stem.name}.{kind}") for kind in ("png", "pdf")]
+    from gbn.store.files import (
+        write_bytes_atomically,
+    )  # the benchmarks take the colours alone, without a store
+
+    contents = {}
     with mpl.rc_context(dict(rc)):
-        figure.savefig(paths[0], metadata={"Software": None})
-        figure.savefig(paths[1], metadata={"CreationDate": None})
-    return paths
+        for kind, unwanted in (("png", "Software"), ("pdf", "CreationDate")):
+            content = io.BytesIO()
+            figure.savefig(content, format=kind, metadata={unwanted: None})
+            contents[stem.with_name(f"{stem.name}.{kind}")] = content.getvalue()
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    for path, made in contents.items():
+        write_bytes_atomically(path, made)
+    return list(contents)

@@ -3,25 +3,25 @@
 Layers call :func:`normalize` and :func:`normalize_with` and know nothing of implementations:
 
 * ``numba`` (:mod:`gbn.kernels.numba`): fused, for CPU tensors in float32, bfloat16 and float16;
-* ``triton`` (:mod:`gbn.kernels.triton`): fused, for CUDA tensors in the same dtypes, and pairs of the mean, std,
+* ``triton`` (:mod:`gbn.kernels.triton`): fused, for CUDA tensors in the same dtypes, and for pairs of the mean, std,
   superquantiles and order statistics;
-* ``reference`` (:mod:`gbn.kernels.reference`): eager torch, the formulas of the paper written out; serves
-  everything else (float64, statistics of one's own, machines without numba or Triton), and is what the fused
-  ones are tested against.
+* ``reference`` (:mod:`gbn.kernels.reference`): eager torch, the formulas of the paper written out. It serves
+  everything else (float64, user-defined statistics, machines without numba or Triton) and is what the fused kernels
+  are tested against.
 
-One rule holds in all of them for a value of x that is infinite or NaN, that of batch normalization: in training it
-makes NaN of its whole channel (y, S, D and with them the running averages; the gradients to x, to the gain and to the
-gate; the bias's reads no x and stays) and changes nothing in other channels. That is so where S and D alone would be
-finite, as a median is among infinities: a run that has diverged shows it. In evaluation each value stands for itself.
-Finite values give finite results up to float32's ends, as long as x - S is finite: the CPU's kernels compute them as
-float64 would, those of a GPU up to 1e36; a reference that is traced or on a GPU ends where float32's squares do, at
-1e19.
+All of them treat an infinite or NaN value of x as batch normalization does. In training it turns its whole channel
+into NaN (y, S, D and with them the running averages; the gradients of x, the gain and the gate; the gradient of the
+bias does not depend on x and stays) and changes nothing in other channels. This holds even where S and D alone would
+be finite, as a median among infinities is, so that a run that has diverged shows it. In evaluation each value affects
+only itself. Finite values give finite results up to the limits of float32 as long as x - S is finite: the CPU kernels
+compute them as float64 would, the GPU kernels up to 1e36; the reference, when traced or on a GPU, stops where squares
+overflow float32, at 1e19.
 
-``gate=`` adds instance enhancement (:mod:`gbn.kernels.gate`): inside the passes of ``numba``, as operations of torch
+``gate=`` adds instance enhancement (:mod:`gbn.kernels.gate`): inside the passes of ``numba``, as torch operations
 around those of ``triton``.
 
-The environment variable ``GBN_KERNELS`` is read once, when this package is imported: ``auto`` (the default)
-takes the fused kernels where they serve, ``reference`` never does. :func:`using` changes it for a block of code.
+The environment variable ``GBN_KERNELS`` is read once, when this package is imported: ``auto`` (the default) takes the
+fused kernels where they apply, ``reference`` never does. :func:`using` overrides it for a block of code.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def using(choice: str) -> Iterator[None]:
     """Within this context, in all threads, choose kernels as ``GBN_KERNELS=choice`` would.
 
     Raises:
-        ValueError: a choice that is not in :data:`KERNELS`.
+        ValueError: ``choice`` is not in :data:`KERNELS`.
     """
     global _choice
     if choice not in KERNELS:
@@ -83,9 +83,9 @@ def using(choice: str) -> Iterator[None]:
 
 
 def selected(device: str = "cpu") -> str:
-    """Name of the implementation that a type of device uses, as a run's provenance records it (never ``auto``).
+    """Return the implementation used on a device type, as recorded in a run's provenance (never ``auto``).
 
-    Where some kernels could not be compiled (:func:`failures`), "numba then reference".
+    Where some kernels could not be compiled (:func:`failures`), this is "numba then reference".
     """
     if _choice == "auto" and autograd.backend(device) is not None:
         return f"{_NAMES[device]} then reference" if device == "cpu" and failures() else _NAMES[device]
@@ -93,7 +93,7 @@ def selected(device: str = "cpu") -> str:
 
 
 def failures() -> list[str]:
-    """Why kernels for the CPU that were asked for could not be compiled in this process; empty where all could."""
+    """Return why requested CPU kernels could not be compiled in this process; empty if all could."""
     if autograd.backend("cpu") is None:
         return []
     from gbn.kernels.numba.objects import failures
@@ -102,7 +102,7 @@ def failures() -> list[str]:
 
 
 def implementation(x: Tensor, statistic: Statistic, deviation: Deviation, gate: Gate | None = None) -> str:
-    """Name of the implementation that :func:`normalize` would use for these: numba, triton or reference.
+    """Return the name of the implementation that :func:`normalize` would use: numba, triton or reference.
 
     The first call for a kind of tensor waits until its kernels are compiled.
     """
@@ -123,28 +123,28 @@ def normalize(
     act: str | None = None,
     gate: Gate | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Normalise each channel with the statistic and the deviation of this batch (training).
+    """Normalize each channel with the statistic and the deviation of this batch (training).
 
     Args:
         x: ``(N, C, *spatial)``, floating point, at least one value per channel, any memory format.
-        weight: gain ``(C,)`` or None for 1.
-        bias: ``(C,)`` or None for 0.
-        statistic: what is subtracted, over N and the spatial dimensions.
+        weight: gain ``(C,)``, or None for 1.
+        bias: ``(C,)``, or None for 0.
+        statistic: what is subtracted, taken over N and the spatial dimensions.
         deviation: what is divided by; :mod:`gbn.kernels.epsilon` says where ``eps`` goes.
         eps: at least 0.
         act: None or a name in :data:`ACTIVATIONS`.
         gate: None, or ``(gate_weight, gate_bias)``, each ``(C,)``: the gain of image n is then ``weight`` times
-            ``sigmoid(gate_weight * mean + gate_bias)`` with the mean over the spatial dimensions of that image's
-            own ``x`` (:mod:`gbn.kernels.gate`); gradients flow through it.
+            ``sigmoid(gate_weight * mean + gate_bias)``, with the mean of that image's ``x`` over the spatial
+            dimensions (:mod:`gbn.kernels.gate`); gradients flow through it.
 
     Returns:
         ``(y, S, D)``: ``y`` with the shape, dtype and memory format of ``x``; ``S`` and ``D`` of shape
-        ``(C,)`` in float32 (float64 for a float64 input), outside the graph, for the running averages.
+        ``(C,)`` in float32 (float64 for a float64 input), detached, for the running averages.
 
     Raises:
-        ValueError: x has no dimension of channels, or no value.
-        RuntimeError: x is not strided and floating point; a parameter is not ``(C,)``, floating point, on the device
-            of x.
+        ValueError: x has no channel dimension or no values.
+        RuntimeError: x is not strided and floating point, or a parameter is not ``(C,)``, floating point, on the
+            device of x.
     """
     gate_weight, gate_bias = gate or (None, None)
     check_batch(x, weight=weight, bias=bias, gate_weight=gate_weight, gate_bias=gate_bias)
@@ -165,10 +165,10 @@ def normalize_with(
     act: str | None = None,
     gate: Gate | None = None,
 ) -> Tensor:
-    """Normalise each channel with given values (evaluation): no image depends on another.
+    """Normalize each channel with given values (evaluation): no image depends on another.
 
     ``statistic_value`` and ``deviation_value`` have shape ``(C,)`` and count as constants; ``deviation`` only
-    says where ``eps`` goes. ``x`` may be empty. The rest is as in :func:`normalize`.
+    determines where ``eps`` goes. ``x`` may be empty. The rest is as in :func:`normalize`.
     """
     gate_weight, gate_bias = gate or (None, None)
     check_batch(

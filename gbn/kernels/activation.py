@@ -26,7 +26,7 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 def check_activation(act: str | None) -> str | None:
-    """Return ``act`` when it is None or a known name; raise ValueError, with the allowed names, when not."""
+    """Return ``act`` if it is None or a known name; otherwise raise ValueError with the allowed names."""
     if act is None or act in ACTIVATIONS:
         return act
     hint = did_you_mean(act, ACTIVATIONS)
@@ -34,12 +34,12 @@ def check_activation(act: str | None) -> str | None:
 
 
 def keeps_upper_tail_only(act: str | None) -> bool:
-    """Whether ``act`` is flat at 0 for every negative input, so that a channel can die below it."""
+    """Return whether ``act`` is 0 for every negative input, so that a channel can die below it."""
     return act in ("relu", "relu6")
 
 
 def activate(y: Tensor, act: str | None) -> Tensor:
-    """``act(y)``, ``y`` itself for None; ``y`` may be overwritten and must not be used afterwards."""
+    """Return ``act(y)``, or ``y`` itself for None; ``y`` may be overwritten and must not be used afterwards."""
     if act == "relu":
         # In place: a norm's backward reads the norm's input, never its output, so nothing else needs y.
         return F.relu(y, inplace=True)

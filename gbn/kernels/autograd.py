@@ -1,9 +1,9 @@
-"""The fused kernels' side of autograd and of ``torch.compile``, the same for every device.
+"""The autograd and ``torch.compile`` side of the fused kernels, the same for every device.
 
 A backend (:mod:`gbn.kernels.backend`) computes a forward and a backward pass on plain tensors. In eager mode an
-autograd.Function calls it. Where something traces (``torch.compile``, ``torch.export``) the two operators
-``gbn::normalize`` and ``gbn::normalize_backward`` stand in the graph, without a break; a pair is written into the
-graph as text (:attr:`gbn.risk.base.Functional.text`).
+autograd.Function calls it. Under tracing (``torch.compile``, ``torch.export``) the two operators ``gbn::normalize``
+and ``gbn::normalize_backward`` go into the graph, without a break; a pair is stored in the graph as text
+(:attr:`gbn.risk.base.Functional.text`).
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ __all__ = ["ANY_LAYOUT", "backend", "normalize", "serving"]
 
 _log = logging.getLogger(__name__)
 
-#: Activations that the kernels apply themselves; others follow as torch's own operation.
+#: Activations that the kernels apply themselves; others follow as a separate torch operation.
 _FUSED = (None, "relu")
 
 _BACKENDS: dict[str, Any] = {"cpu": numba, "cuda": triton}
@@ -47,9 +47,9 @@ _WORKS: dict[str, bool] = {}
 
 
 def backend(device_type: str) -> Backend | None:
-    """The kernels for a type of device; None where there are none, or this machine lacks what they need.
+    """Return the kernels for a device type; None where there are none, or where this machine lacks what they need.
 
-    What is missing is said once in the log.
+    What is missing is logged once.
     """
     if device_type not in _BACKENDS:
         return None
@@ -89,7 +89,7 @@ def normalize(
     act: str | None,
     gate: Gate | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """See :func:`gbn.kernels.normalize`; for arguments that it has checked and an x that the backend serves."""
+    """See :func:`gbn.kernels.normalize`; expects checked arguments and an x that the backend serves."""
     if gate is not None and not _here(x).FUSES_GATE:
         x_hat, s, d = normalize(x, None, None, statistic, deviation, eps, None, None)
         return activate(enhance(x_hat, x, weight, bias, gate), act), s, d
@@ -104,7 +104,7 @@ def normalize(
 
 
 def _here(x: Tensor) -> Backend:
-    """The kernels for the device of x; raises RuntimeError, saying what to install, where there are none."""
+    """Return the kernels for the device of x; raise RuntimeError, saying what to install, where there are none."""
     found = backend(x.device.type)
     if found is None:
         package = (
@@ -118,7 +118,7 @@ def _here(x: Tensor) -> Backend:
 
 
 def serving(x: Tensor) -> Backend:
-    """The same for an x that nobody has asked about: raises RuntimeError where the kernels don't take it."""
+    """Return the kernels for an x that has not been checked yet; raise RuntimeError where they do not take it."""
     found = _here(x)
     if not found.serves(x):
         raise RuntimeError(
@@ -129,9 +129,9 @@ def serving(x: Tensor) -> Backend:
 
 
 def _refuse_second_derivative() -> None:
-    """Raise RuntimeError in a backward pass that is itself to be differentiated."""
+    """Raise RuntimeError in a backward pass that is itself going to be differentiated."""
     if torch.is_grad_enabled():
-        # torch's own once_differentiable lets a constant cotangent pass and its second derivative be 0.
+        # torch's own once_differentiable lets a constant cotangent through, with 0 as its second derivative.
         raise RuntimeError(
             "generalized batch normalization is differentiable once: create_graph=True (a gradient "
             "penalty, a Hessian) is not supported through it; use BatchNorm there"
@@ -143,13 +143,13 @@ def _paired(gate_weight: Tensor | None, gate_bias: Tensor | None) -> Gate | None
 
 
 def _rounded(gradients: Sequence[Tensor | None], dtypes: Iterable[torch.dtype | None]) -> list[Tensor | None]:
-    """Return gradients to parameters in their dtypes; None where none is asked for."""
+    """Return parameter gradients in the dtypes of the parameters; None where none is needed."""
     pairs = zip(gradients, dtypes, strict=True)
     return [None if found is None or kind is None else found.to(kind) for found, kind in pairs]
 
 
 class _Normalize(torch.autograd.Function):
-    """(x, weight, bias, gate_weight, gate_bias) -> (y, S, D); S and D carry no gradient of their own."""
+    """(x, weight, bias, gate_weight, gate_bias) -> (y, S, D); S and D are not differentiable outputs."""
 
     @staticmethod
     def forward(
@@ -189,7 +189,7 @@ class _Normalize(torch.autograd.Function):
 
 
 def _run_backward(g: Tensor, of: Arguments, left: Kept, wanted: bool) -> Gradients:
-    """The backend's backward pass, after a look at what it is given."""
+    """Run the backend's backward pass after checking its inputs."""
     x, gate = of.x, of.gate or (None, None)
     check_batch(x, weight=of.weight, bias=of.bias, gate_weight=gate[0], gate_bias=gate[1])
     check_cotangent(g, x)
@@ -206,16 +206,16 @@ def _run_backward(g: Tensor, of: Arguments, left: Kept, wanted: bool) -> Gradien
 
 @lru_cache(maxsize=1024)
 def _plan_of(statistic: str, deviation: str, n: int) -> Plan:
-    """The plan of a pair that is written as text."""
+    """Return the plan of a pair that is given as text."""
     parts = from_text("statistic", statistic), from_text("deviation", deviation)
     return lower(*parts, n)
 
 
 def _plan_on(x: Tensor, statistic: str, deviation: str) -> Plan:
-    """The plan of a pair for the samples of x.
+    """Return the plan of a pair for the samples of x.
 
     Raises:
-        ValueError, RuntimeError: there are none; see :func:`gbn.kernels.checks.check_batch`.
+        ValueError, RuntimeError: x is no valid batch; see :func:`gbn.kernels.checks.check_batch`.
     """
     check_batch(x)
     check_not_empty(x)
@@ -233,7 +233,7 @@ def _forward_operator(
     eps: float,
     relu: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """(y, S, D, record, means); an operator returns no None, so without a gate the means are empty."""
+    """Return (y, S, D, record, means); an operator cannot return None, so without a gate the means are empty."""
     check_batch(x, weight=weight, bias=bias, gate_weight=gate_weight, gate_bias=gate_bias)
     plan = _plan_on(x, statistic, deviation)
     x, weight, bias, *gates = readable(x, weight, bias, gate_weight, gate_bias)
@@ -258,7 +258,7 @@ def _backward_operator(
     eps: float,
     relu: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Gradients to x, gain, bias and the gate's two parameters; the last two are empty without a gate."""
+    """Return the gradients of x, gain, bias and the two gate parameters; the last two are empty without a gate."""
     gate = _paired(gate_weight, gate_bias)
     of = Arguments(x, weight, bias, gate, _plan_on(x, statistic, deviation), eps, relu)
     found = _run_backward(g, of, Kept(s, d, record, means if gate else None), True)
@@ -268,11 +268,11 @@ def _backward_operator(
 
 
 def _as_promised(result: Tensor, x: Tensor) -> Tensor:
-    """A result with the strides that the operators' fake implementations tell a compiler of."""
+    """Return the result with the strides that the operators' fake implementations promise to a compiler."""
     return result if result.stride() == x.stride() else torch.empty_like(x).copy_(result)
 
 
-# A compiler may hand over x in the layout that the convolution before it likes best.
+# A compiler may pass x in whichever layout the convolution before it prefers.
 ANY_LAYOUT = (torch.Tag.flexible_layout,)
 _operator = torch.library.custom_op("gbn::normalize", _forward_operator, mutates_args=(), tags=ANY_LAYOUT)
 _operator_backward = torch.library.custom_op(
@@ -293,7 +293,7 @@ def _(
 ) -> Any:
     check_batch(x, weight=weight, bias=bias, gate_weight=gate_weight, gate_bias=gate_bias)
     images, channels = x.shape[:2]
-    width = _plan_of(statistic, deviation, 2).record  # the same for every number of samples
+    width = _plan_of(statistic, deviation, 2).record  # the same for any number of samples
     means = (0,) if gate_weight is None else (images, channels)
     shapes = ((channels,), (channels,), (channels, width), means)
     return torch.empty_like(x), *(x.new_empty(shape, dtype=torch.float32) for shape in shapes)

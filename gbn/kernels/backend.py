@@ -1,4 +1,4 @@
-"""What the kernels of a device are called with, and what they return: plain tensors, without autograd."""
+"""The interface of a device's kernels: their inputs and outputs as plain tensors, without autograd."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["Arguments", "Backend", "Gradients", "Kept"]
 
 
 class Arguments(NamedTuple):
-    """What both passes are given.
+    """The inputs of both passes.
 
     Attributes:
         x: ``(N, C, *spatial)``, in a dtype that the backend serves, any strides.
@@ -36,12 +36,12 @@ class Arguments(NamedTuple):
 
 
 class Kept(NamedTuple):
-    """What the forward pass leaves for the backward pass, float32. The ReLU's mask is computed again from x.
+    """The tensors saved for the backward pass, in float32. The ReLU mask is recomputed from x.
 
     Attributes:
         s, d: S and D, ``(C,)``.
-        record: their derivatives (:mod:`gbn.kernels.plan`), ``(C, plan.record)``.
-        means: with a gate, those of x over the spatial dimensions: ``(N, C)``, in any memory format.
+        record: coefficients of their derivatives (:mod:`gbn.kernels.plan`), ``(C, plan.record)``.
+        means: with a gate, the means of x over the spatial dimensions: ``(N, C)``, in any memory format.
     """
 
     s: Tensor
@@ -51,7 +51,7 @@ class Kept(NamedTuple):
 
 
 class Gradients(NamedTuple):
-    """Gradients to x (None where it is not wanted), and to the parameters: float32, ``(C,)``."""
+    """Gradients of x (None where it is not needed) and of the parameters: float32, ``(C,)``."""
 
     x: Tensor | None
     weight: Tensor
@@ -65,20 +65,20 @@ class Backend(Protocol):
 
     #: The package that compiles them.
     REQUIRES: str
-    #: Whether they take a gate. Where they don't, torch's own operations apply it: right, in several passes more.
+    #: Whether they apply a gate. Where they do not, torch operations do: correctly, but in several more passes.
     FUSES_GATE: bool
 
     def load(self) -> None:
-        """Import what the kernels need; raises where that fails."""
+        """Import what the kernels need; raise whatever error that gives."""
 
     def serves(self, x: Tensor) -> bool:
-        """Whether the kernels take this tensor."""
+        """Return whether the kernels take this tensor."""
 
     def ready(self, x: Tensor, gated: bool, statistic: Statistic, deviation: Deviation) -> bool:
-        """Whether there are kernels for this pair that can be compiled here; may wait for the compiler."""
+        """Return whether kernels for this pair compile on this machine; may wait for the compiler."""
 
     def forward(self, of: Arguments) -> tuple[Tensor, Kept]:
         """Return y, with the shape and dtype of x, and what the backward pass needs."""
 
     def backward(self, g: Tensor, of: Arguments, kept: Kept, wanted: bool) -> Gradients:
-        """Return the gradients, given that to y; ``wanted`` says whether the one to x is."""
+        """Return the gradients for g, the gradient of y; ``wanted`` says whether the gradient of x is needed."""

@@ -1,12 +1,13 @@
-"""What every entrance of the kernels asks of its tensors before anything reads their memory.
+"""Checks of every tensor that enters the kernels, before anything reads its memory.
 
-Compiled code takes sizes and addresses on trust, so whatever a caller can hand over is looked at here first:
+Compiled code takes sizes and addresses on trust, so everything that a caller can pass is checked here first:
 
-* what it is: shape, dtype, device and layout (:func:`check_batch`). Errors are of BatchNorm's kinds, ValueError for a
-  batch of the wrong shape and RuntimeError for the rest, and the same whichever kernel serves;
-* whether its numbers stand in memory as they are (:func:`in_memory`). Those of a negated view and of a zero tensor do
-  once they are copied (:func:`arranged`). Those of a tensor without data or of one that wraps others do not: eager
-  code too takes the operators for them, since torch's dispatcher, which operators go through, unwraps or raises.
+* what it is: shape, dtype, device and layout (:func:`check_batch`). Errors are of the same types as BatchNorm's,
+  ValueError for a batch of the wrong shape and RuntimeError for the rest, and the same whichever kernel serves;
+* whether its values are stored in memory as they are (:func:`in_memory`). Those of a negated view and of a zero
+  tensor are once they have been copied (:func:`arranged`). Those of a tensor without data or of a wrapper subclass
+  are not: even eager code uses the operators for them, because those go through torch's dispatcher, which unwraps
+  or raises.
 """
 
 from __future__ import annotations
@@ -38,15 +39,15 @@ _NAMES = ", ".join(str(dtype) for dtype in _FLOATING)
 
 
 def check_batch(x: Tensor, **vectors: Tensor | None) -> None:
-    """Raise unless x is a batch and the vectors, by name, have a number for each of its channels.
+    """Raise unless x is a batch and the vectors, by name, have one number per channel.
 
     Args:
         x: ``(N, C, *spatial)``, floating point, strided; may be empty.
         vectors: ``(C,)``, floating point, strided, on the device of x; or None.
 
     Raises:
-        ValueError: x has no dimension of channels.
-        RuntimeError: anything else.
+        ValueError: x has no channel dimension.
+        RuntimeError: anything else is wrong.
     """
     if x.dtype not in _FLOATING or x.layout is not torch.strided:
         raise RuntimeError(
@@ -58,10 +59,9 @@ def check_batch(x: Tensor, **vectors: Tensor | None) -> None:
 
 
 def check_vectors(x: Tensor, **vectors: Tensor | None) -> None:
-    """The part of :func:`check_batch` that looks at the vectors."""
-    if (
-        torch.jit.is_tracing()
-    ):  # sizes are tensors there, and no compiled code is called: layers refuse it in training
+    """Do the part of :func:`check_batch` that concerns the vectors."""
+    if torch.jit.is_tracing():
+        # sizes are tensors under jit.trace, and no compiled code runs: layers refuse tracing in training
         return
     shape, device = (x.shape[1],), x.device
     for name, value in vectors.items():
@@ -75,7 +75,7 @@ def check_vectors(x: Tensor, **vectors: Tensor | None) -> None:
 
 
 def check_shape(x: Tensor, name: str, value: Tensor, *shapes: tuple[int, ...]) -> None:
-    """Raise RuntimeError unless the value has one of the shapes, and is else what :func:`check_batch` asks."""
+    """Raise RuntimeError unless the value has one of the shapes and otherwise meets :func:`check_batch`."""
     if (
         all(value.shape != shape for shape in shapes)
         or value.dtype not in _FLOATING
@@ -100,34 +100,38 @@ def _refuse(name: str, value: Tensor, shape: tuple[int, ...], x: Tensor) -> None
 
 
 def check_not_empty(x: Tensor) -> None:
-    """Raise ValueError for a batch without a value: it has no statistics."""
+    """Raise ValueError for a batch without values: it has no statistics."""
     if x.numel() == 0:
         raise ValueError(f"Expected more than 1 value per channel when training, got input size {x.size()}")
 
 
 def check_device(x: Tensor, *tensors: Tensor | None) -> None:
-    """Raise RuntimeError unless all are on the device of x: one without data would make the others count as such."""
+    """Raise RuntimeError unless all are on the device of x: one meta tensor would make the whole result meta."""
     for tensor in tensors:
         if tensor is not None and tensor.device != x.device:
-            raise RuntimeError(f"all tensors have to be on one device, got {tensor.device} beside {x.device}")
+            raise RuntimeError(
+                f"all tensors have to be on one device: got one on {tensor.device} and the input on {x.device}; move "
+                f"one of them, with .to({str(x.device)!r})"
+            )
 
 
 def in_memory(*tensors: Tensor | None) -> bool:
-    """Whether compiled code may read these tensors (none of them empty) where they say that they lie."""
+    """Return whether compiled code may read these tensors (none of them empty) at the addresses that they report."""
     try:
         for tensor in tensors:
             if tensor is not None and (tensor.is_neg() or tensor.data_ptr() == 0):
                 return False
-    except RuntimeError:  # no storage at all: one of functorch's
+    except RuntimeError:  # no storage at all, as functorch's tensors
         return False
     return True
 
 
 def arranged(x: Tensor, *vectors: Tensor | None) -> tuple[tuple[Any, ...], bool]:
-    """All these with signs and zeros written out, and whether they need the operators, that is torch's dispatcher.
+    """Return the tensors with lazy signs and zeros materialized, and whether they need the operators (the
+    dispatcher).
 
     Raises:
-        NotImplementedError: they do, and have tangents of forward-mode differentiation, which operators would drop.
+        NotImplementedError: they need the operators and carry forward-mode tangents, which the operators would drop.
     """
     tensors: tuple[Any, ...] = x, *vectors
     by_operator = traced(x)
@@ -136,7 +140,7 @@ def arranged(x: Tensor, *vectors: Tensor | None) -> tuple[tuple[Any, ...], bool]
     if torch.compiler.is_compiling():
         return tensors, True
     tensors = tuple(None if tensor is None else _written_out(tensor) for tensor in tensors)
-    # An autograd.Function refuses functorch's transforms, of which an operator would follow only some.
+    # An autograd.Function refuses functorch transforms; the operators would silently follow only some of them.
     if torch._C._are_functorch_transforms_active() or (not by_operator and in_memory(*tensors)):
         return tensors, False
     if any(unpack_dual(tensor).tangent is not None for tensor in tensors if tensor is not None):
@@ -151,10 +155,10 @@ def _written_out(tensor: Tensor) -> Tensor:
 
 
 def readable(*tensors: Tensor | None) -> tuple[Any, ...]:
-    """The tensors with signs and zeros written out.
+    """Return the tensors with lazy signs and zeros materialized.
 
     Raises:
-        RuntimeError: the numbers of one are nowhere in memory.
+        RuntimeError: a tensor has no values in memory.
     """
     if in_memory(*tensors):
         return tensors
@@ -169,9 +173,9 @@ def readable(*tensors: Tensor | None) -> tuple[Any, ...]:
 
 
 def check_cotangent(g: Tensor, x: Tensor) -> None:
-    """Raise RuntimeError unless it is one for a result like x.
+    """Raise RuntimeError unless g is a valid cotangent of a result like x.
 
-    Autograd has made its shape, dtype and device those of the result; whoever calls an operator has not.
+    Autograd has already matched its shape, dtype and device to the result; a direct caller of an operator has not.
     """
     if g.shape != x.shape or g.device != x.device or g.layout is not torch.strided:
         raise RuntimeError(
@@ -181,12 +185,12 @@ def check_cotangent(g: Tensor, x: Tensor) -> None:
 
 
 def kept(value: Tensor, shape: tuple[int, ...], x: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-    """Numbers that a forward pass on x left for the backward pass.
+    """Return numbers that a forward pass on x saved for the backward pass.
 
-    Hooks on saved tensors may have brought back others, and anybody may call an operator.
+    Hooks on saved tensors may have replaced them, and anyone may call an operator directly.
 
     Raises:
-        RuntimeError: they are not as many, or on another device than x.
+        RuntimeError: their shape is wrong, or they are on another device than x.
     """
     if value.shape != shape or value.device != x.device:
         raise RuntimeError(
@@ -197,7 +201,7 @@ def kept(value: Tensor, shape: tuple[int, ...], x: Tensor, dtype: torch.dtype = 
 
 
 def kept_numbers(value: Tensor | None, least: int, x: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-    """The same for numbers whose order only kernels know: in one piece, as many as they read at the least."""
+    """Do the same for numbers whose order only the kernels know: contiguous, and at least as many as they read."""
     if value is None or value.numel() < least or value.device != x.device:
         given = "nothing" if value is None else f"{value.numel()} on {value.device}"
         raise RuntimeError(

@@ -1,6 +1,6 @@
 """The gate of instance enhancement as plain tensor operations: what the fused kernels compute inside their passes.
 
-    m[n,c]     = mean over the spatial dimensions of x, before it is normalised
+    m[n,c]     = mean over the spatial dimensions of x, before normalization
     delta[n,c] = sigmoid(gate_weight[c] m[n,c] + gate_bias[c])
     y          = x_hat (weight[c] delta[n,c]) + bias[c]
 
@@ -20,7 +20,10 @@ Gate = tuple[Tensor, Tensor]
 
 
 def row_gains(x: Tensor, weight: Tensor | None, gate: Gate) -> Tensor:
-    """``weight[c] delta[n,c]``, shape ``(N, C)``, in float32 (float64 for a float64 x, ``(N, C, *spatial)``)."""
+    """Return ``weight[c] delta[n,c]``, shape ``(N, C)``, in float32, or in float64 for a float64 x.
+
+    ``x`` is ``(N, C, *spatial)``.
+    """
     wide = torch.promote_types(x.dtype, torch.float32)
     means = x.to(wide) if x.dim() == 2 else x.mean(tuple(range(2, x.dim())), dtype=wide)
     gate_weight, gate_bias = (t.to(wide) for t in gate)
@@ -29,7 +32,7 @@ def row_gains(x: Tensor, weight: Tensor | None, gate: Gate) -> Tensor:
 
 
 def enhance(x_hat: Tensor, x: Tensor, weight: Tensor | None, bias: Tensor | None, gate: Gate) -> Tensor:
-    """``x_hat (weight delta(x)) + bias`` with the dtype and memory format of ``x``; see the module."""
+    """Return ``x_hat (weight delta(x)) + bias`` in the dtype and memory format of ``x``; see the module docstring."""
     gains = row_gains(x, weight, gate)
     y = x_hat * gains.view(*gains.shape, *[1] * (x.dim() - 2))
     if bias is not None:

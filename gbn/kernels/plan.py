@@ -1,20 +1,20 @@
-"""Lowering: what a fused kernel has to measure for a pair on n samples a channel, as plain numbers.
+"""Lowering: the measurements that a fused kernel needs for a pair on n samples per channel, as plain numbers.
 
-The derivative of S, and of D, by sample x is a piecewise linear function of x with few breakpoints b_j:
+The derivative of S, and of D, with respect to sample x is a piecewise linear function of x with few breakpoints b_j:
 
     f(x) = base + slope (x - S) + sum_j { at_j where x = b_j; rise_j where x > b_j; bend_j clamp(x - b_j, 0, span_j) }
 
-(the entropic pair adds a multiple of exp(x - shift)). The coefficients are all that a channel keeps for the
-backward pass beside S and D: one row of float32 numbers, its *record*:
+(the entropic pair adds a multiple of exp(x - shift)). Besides S and D, these coefficients are all that a channel
+keeps for the backward pass: one row of float32 numbers, its *record*:
 
     [base, slope] of S, [base, slope] of D, shift, multiple of S, multiple of D,          (HEAD numbers)
-    [b, at, rise, bend, span] for each breakpoint, those of S first                       (POINT numbers each)
+    [b, at, rise, bend, span] per breakpoint, those of S first                            (POINT numbers each)
 
-A bend is taken about its own breakpoint and ends after its span: about S, a steep and narrow piece far from S, such
-as a window at the minimum, would lose its digits. ``span`` may be infinite, where the bend has no end.
+A bend is measured from its own breakpoint and ends after its span. Measured from S, a steep and narrow piece far from
+S, such as a window at the minimum, would lose its digits. ``span`` is infinite where the bend has no end.
 
-So one backward kernel serves every pair. A plan says how many breakpoints there are and which order statistics
-are needed; it holds no data, so one plan serves every call with the same pair and number of samples.
+So one backward kernel serves every pair. A plan holds the number of breakpoints and the order statistics that are
+needed. It holds no data, so one plan serves every call with the same pair and number of samples.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from gbn.risk.tails import Cvar, Mad, MixedCvar, QuantileRadius
 
 __all__ = ["HEAD", "POINT", "Part", "Plan", "Term", "is_common", "lower", "lowers"]
 
-# Kinds of a functional, on which kernels branch once a channel. Integers, since compiled code reads them.
+# Kinds of a functional, on which kernels branch once per channel. Integers, because compiled code reads them.
 MEAN, RANKS, EXPECTILE, HUBER, ENTROPIC = range(5)
 STD, TAILS, SEMIDEVIATION, MEAN_MAD, EXPECTILE_RISK = range(5, 10)
 
@@ -46,7 +46,7 @@ EXACT, WINDOW, WINDOW_CENTRED, SMOOTHED, EVEN, DETACHED = (
     for mode in ("exact", "window", "window_centred", "smoothed", "mean", "detached")
 )
 
-#: Numbers of a record: its head, and so many a breakpoint.
+#: Numbers in the head of a record, and numbers per breakpoint.
 HEAD, POINT = 7, 5
 
 _KNOWN = frozenset(
@@ -61,7 +61,7 @@ _KNOWN = frozenset(
 )
 
 
-#: Those that are found by iteration, or by exponentials.
+#: Functionals that are found by iteration or through exponentials.
 _RARE = frozenset(
     (Expectile, ExpectileDeviation, ExpectileRisk, Huber, HuberDeviation, Entropic, EntropicDeviation)
 )
@@ -73,11 +73,11 @@ class Term:
     """``weight`` times an order statistic, or times a superquantile deviation (kind TAILS).
 
     Attributes:
-        weight: in the sum.
-        rank: 1 to n, or 0 where only the window's mean is needed.
+        weight: coefficient in the sum.
+        rank: 1 to n, or 0 where only the mean of the window is needed.
         low, high: first and last rank of the window; 0 without one.
-        alpha: of a superquantile.
-        mirrored: the superquantile of -x, about the same rank of x.
+        alpha: level of a superquantile.
+        mirrored: whether this is the superquantile of -x, about the same rank of x.
     """
 
     weight: float
@@ -93,7 +93,7 @@ class Part:
     """One functional: kind, gradient mode, terms, up to two numbers, breakpoints of its derivative.
 
     ``numbers`` are the mean's weight (RANKS), the side +-1 (SEMIDEVIATION), tau (EXPECTILE, EXPECTILE_RISK), or
-    the threshold b and whether it is scaled (HUBER). ``bends``: some bend is not 0.
+    the threshold b and whether it is scaled (HUBER). ``bends``: whether any bend is nonzero.
     """
 
     kind: int
@@ -104,14 +104,14 @@ class Part:
     bends: bool = False
 
 
-@dataclass(frozen=True, eq=False)  # by identity, which is quick to look up: `lower` makes one of each
+@dataclass(frozen=True, eq=False)  # hashed by identity, which is fast: `lower` makes only one of each
 class Plan:
-    """What a kernel measures in n samples; see the module.
+    """The measurements of a kernel in n samples; see the module docstring.
 
     Attributes:
-        n: samples a channel.
+        n: samples per channel.
         statistic, deviation: the two parts.
-        ranks: the distinct ranks that are needed, in order.
+        ranks: the distinct ranks that are needed, in ascending order.
     """
 
     n: int
@@ -121,17 +121,17 @@ class Plan:
 
     @property
     def points(self) -> int:
-        """Breakpoints in all."""
+        """Number of breakpoints of both parts."""
         return self.statistic.points + self.deviation.points
 
     @property
     def record(self) -> int:
-        """Numbers that a channel keeps."""
+        """Numbers kept per channel."""
         return HEAD + POINT * self.points
 
     @property
     def bends(self) -> int:
-        """Breakpoints that have to be looked at for a bend: all up to the last one that may have one."""
+        """Number of leading breakpoints to check for a bend: all up to the last one that may have one."""
         if self.deviation.bends:
             return self.points
         return self.statistic.points if self.statistic.bends else 0
@@ -143,19 +143,19 @@ class Plan:
 
     @property
     def root(self) -> bool:
-        """Whether eps stands under a root (gbn.kernels.epsilon)."""
+        """True if eps goes under a square root (gbn.kernels.epsilon)."""
         return self.deviation.kind == STD
 
 
 def lowers(statistic: Statistic, deviation: Deviation) -> bool:
-    """Whether both are of gbn's own classes; a subclass may mean something else and is not taken for one."""
+    """Return whether both are built-in classes; a subclass may mean something else, so it does not count as one."""
     return type(statistic) in _KNOWN and type(deviation) in _KNOWN
 
 
 def is_common(statistic: Statistic, deviation: Deviation) -> bool:
-    """Whether both are moments, order statistics or superquantiles: what is measured in a few passes.
+    """Return whether both are moments, order statistics or superquantiles, which are measured in a few passes.
 
-    The rest takes as much code again, for fewer networks; compiled apart from it the others start sooner.
+    The rest takes as much code again, for fewer networks; compiling it separately lets the common pairs start sooner.
     """
     return type(statistic) not in _RARE and type(deviation) not in _RARE
 
@@ -183,7 +183,7 @@ def _tails(functional: Functional, n: int) -> Part:
     else:
         assert isinstance(functional, QuantileRadius)
         alpha, m = functional.alpha, rank(n, functional.alpha)
-        # half the upper tail's deviation and half that of the mirrored lower one: the means cancel
+        # half the deviation of the upper tail plus half that of the mirrored lower tail: the means cancel
         terms = [Term(0.5, m, alpha=alpha), Term(0.5, n + 1 - m, alpha=alpha, mirrored=True)]
     return Part(TAILS, terms=tuple(terms), points=len(terms))
 
@@ -207,7 +207,7 @@ def _part(functional: Functional, n: int) -> Part:
         case ExpectileRisk():
             return Part(EXPECTILE_RISK, numbers=(functional.tau, 0.0), points=1)
         case Huber():
-            # the ends of the part within the threshold, and the place itself, where the minimum may be flat
+            # the ends of the part within the threshold, and the location itself, where the minimum may be flat
             return Part(HUBER, numbers=(functional.b, float(functional.scaled)), points=3)
         case HuberDeviation():
             numbers = (functional.b, float(functional.scaled))
@@ -219,7 +219,7 @@ def _part(functional: Functional, n: int) -> Part:
 
 @lru_cache(maxsize=1024)
 def lower(statistic: Statistic, deviation: Deviation, n: int) -> Plan:
-    """Return the plan of a pair for n samples a channel; see :func:`lowers`."""
+    """Return the plan of a pair for n samples per channel; see :func:`lowers`."""
     parts = _part(statistic, n), _part(deviation, n)
     wanted = {k for part in parts for term in part.terms for k in (term.rank, term.low, term.high)}
     return Plan(n, *parts, tuple(sorted(wanted - {0})))

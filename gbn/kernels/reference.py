@@ -1,17 +1,17 @@
-"""The reference kernel: eager torch, the truth that every fused kernel is tested against.
+"""The reference kernel: eager torch, the ground truth that every fused kernel is tested against.
 
-With ``x_hat = (x - S) / D'``, ``D' = D + eps`` (see :mod:`gbn.kernels.epsilon`), ``g = dL/dy``, and with S_k
-and D_k the derivatives of S and D by sample k (Yuan et al., AAAI 2019, arXiv 1812.03271; derivatives in
+With ``x_hat = (x - S) / D'``, ``D' = D + eps`` (see :mod:`gbn.kernels.epsilon`), ``g = dL/dy``, and S_k and D_k the
+derivatives of S and D with respect to sample k (Yuan et al., AAAI 2019, arXiv 1812.03271; derivatives in
 :mod:`gbn.risk`):
 
     dL/dweight = sum_i g_i x_hat_i          dL/dbias = sum_i g_i
     dL/dx_k    = weight / D' * [ g_k - S_k * sum_i g_i - D'_k * sum_i g_i x_hat_i ]
 
-Order statistics need each channel's samples side by side ("rows", ``(C, n)``); these copies are made in both
-passes rather than kept in between, and on a CPU for a few channels at a time, which then stay in its cache.
+Order statistics need each channel's samples to be contiguous ("rows", ``(C, n)``). These copies are made in both
+passes rather than kept in between; on a CPU, for a few channels at a time, which then stay in its cache.
 
-float32 rows whose D is so large that squares, or coefficients of the derivatives, could leave float32's range are
-measured and differentiated in float64; where operations are traced or lie on a GPU, nothing looks.
+float32 rows whose D is so large that squares, or coefficients of the derivatives, could leave the range of float32
+are measured and differentiated in float64. Traced operations and GPU tensors skip this check, since it reads values.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ from gbn.risk.order import OrderStatistics
 
 __all__ = ["normalize", "normalize_with"]
 
-# Values of one block of channels: the backward pass's temporaries then stay in a core's level-2 cache.
+# Values per block of channels: the temporaries of the backward pass then stay in a core's level-2 cache.
 _BLOCK_VALUES = 1 << 17
 
-#: The D from which on float64 is used: its square, times some samples, still fits in float32.
+#: D at and above which float64 is used: its square, times the number of samples, still fits in float32.
 _LARGE = 1e15
 
 
@@ -51,7 +51,7 @@ def normalize(
     if gate is None:
         y, s, d = _Normalize.apply(x, weight, bias, statistic, deviation, eps)
     else:
-        wide = x.to(_wide(x.dtype))  # the result is rounded once, at the end
+        wide = x.to(_wide(x.dtype))  # so that the result is rounded only once, at the end
         x_hat, s, d = _Normalize.apply(wide, None, None, statistic, deviation, eps)
         y = enhance(x_hat, wide, weight, bias, gate).to(x.dtype)
     return activate(y, act), s, d
@@ -80,7 +80,7 @@ def normalize_with(
 
 
 def _wide(dtype: torch.dtype) -> torch.dtype:
-    """The dtype of statistics and sums: float32, float64 for float64."""
+    """Return the dtype of statistics and sums: float32, or float64 for float64."""
     return torch.promote_types(dtype, torch.float32)
 
 
@@ -89,45 +89,45 @@ def _to(tensor: Tensor | None, dtype: torch.dtype) -> Tensor | None:
 
 
 def _affine(x: Tensor, shift: Tensor, divisor: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
-    """``(x - shift) / divisor * weight + bias`` per channel, in one pass, memory format and dtype kept."""
+    """Return ``(x - shift) / divisor * weight + bias`` per channel, in one pass, in x's memory format and dtype."""
     # BatchNorm in evaluation mode is exactly this map, and twice as fast on a CPU as a broadcast addcmul. The divisor
-    # is part of the gain: its square could be infinite.
+    # goes into the gain, not into the variance, because its square could be infinite.
     gain = divisor.reciprocal() if weight is None else weight / divisor
     return F.batch_norm(x, shift, torch.ones_like(divisor), gain, bias, training=False, eps=0.0)
 
 
 def _channels_slow(x: Tensor) -> bool:
-    """Whether a channel's values lie apart from other channels' (NCHW; not channels_last, not (N, C))."""
+    """Return whether channels are not the innermost dimension in memory (NCHW; not channels_last, not (N, C))."""
     return x.stride(1) != 1 or x.shape[1] == 1
 
 
 def _by_channel(x: Tensor) -> Tensor:
-    """``(N, C, *spatial)`` -> ``(C, N, *spatial)``, a view where slices along C can be read at full speed."""
+    """Return ``(N, C, *spatial)`` as ``(C, N, *spatial)``: a view where slices along C can be read at full speed."""
     view = x.transpose(0, 1)
     return view if _channels_slow(x) else view.contiguous()
 
 
 def _new_by_channel(x: Tensor) -> tuple[Tensor, Tensor]:
-    """An uninitialised tensor like ``x``, and one like :func:`_by_channel` of it to write its values into."""
+    """Return an uninitialized tensor like ``x``, and one like its :func:`_by_channel` to write its values to."""
     new = torch.empty_like(x)
     view = new.transpose(0, 1)
     return new, view if _channels_slow(new) else view.new_empty(view.shape)
 
 
 def _finish_by_channel(new: Tensor, by_channel: Tensor) -> Tensor:
-    """The first tensor of :func:`_new_by_channel`, after the second has been written."""
+    """Return the first tensor of :func:`_new_by_channel` after the second one has been written."""
     if not _channels_slow(new):
         new.transpose(0, 1).copy_(by_channel)
     return new
 
 
 def _rows(part: Tensor, dtype: torch.dtype) -> Tensor:
-    """``(c, N, *spatial)`` -> ``(c, n)`` in a wide dtype, samples side by side; may be a view."""
+    """Return ``(c, N, *spatial)`` as contiguous rows ``(c, n)`` in a wide dtype; may be a view."""
     return part.flatten(1).to(dtype).contiguous()
 
 
 def _blocks(x: Tensor) -> list[slice]:
-    """Ranges of channels to work on in turn: all at once, but on a CPU as many as its cache holds."""
+    """Return ranges of channels to work on in turn: all at once, or on a CPU as many as fit in its cache."""
     channels = x.shape[1]
     if x.device.type != "cpu" or torch.compiler.is_compiling():
         return [slice(0, channels)]
@@ -137,7 +137,7 @@ def _blocks(x: Tensor) -> list[slice]:
 
 
 class _Normalize(torch.autograd.Function):
-    """(x, weight, bias) -> (y, S, D); S and D carry no gradient of their own."""
+    """(x, weight, bias) -> (y, S, D); S and D are not differentiable outputs."""
 
     @staticmethod
     def forward(
@@ -165,7 +165,7 @@ class _Normalize(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:
         if torch.is_grad_enabled() and not torch.compiler.is_compiling():
-            # torch's own once_differentiable lets a constant cotangent pass and its second derivative be 0.
+            # torch's own once_differentiable lets a constant cotangent through, with 0 as its second derivative.
             raise RuntimeError(
                 "generalized batch normalization is differentiable once: create_graph=True (a gradient "
                 "penalty, a Hessian) is not supported through it; use BatchNorm there"
@@ -211,13 +211,13 @@ def _forward(
     eps: float,
     dtype: torch.dtype,
 ) -> tuple[Tensor, Tensor, Tensor, tuple[Tensor, ...], tuple[Tensor, ...]]:
-    """y, S and D ``(C,)`` and what their subgradients need, ``(C, 1)``, computed in a wide dtype."""
+    """Return y, S and D ``(C,)``, and what their subgradients need, ``(C, 1)``, computed in a wide dtype."""
     x_by_c, (y, y_by_c) = _by_channel(x), _new_by_channel(x)
     measured = []
     for c in _blocks(x):
         rows = _rows(x_by_c[c], dtype)
         block = _measure(rows, statistic, deviation)
-        # First the difference: the sample that is S becomes the bias exactly, and ReLU's share is exact.
+        # Subtract first: the sample equal to S then maps to the bias exactly, and ReLU's fraction is exact.
         y_rows = rows - block[0]
         scale = denominator(deviation, block[1], eps).reciprocal()
         y_rows.mul_(scale if weight is None else scale * weight[c, None])
@@ -227,13 +227,13 @@ def _forward(
 
 
 def _is_large(x: Tensor, d: Tensor) -> bool:
-    """Whether some D of finite samples may not be what float32 makes of it."""
+    """Return whether float32 may misrepresent the D of some channel whose samples are finite."""
     far = ~(d < _LARGE)
     return bool(far.any()) and bool(x.transpose(0, 1)[far].flatten(1).isfinite().all(1).any())
 
 
 def _measure(rows: Tensor, statistic: Statistic, deviation: Deviation) -> _Measured:
-    """S and D of a block of channels, and what their subgradients need beside the samples; all ``(c, 1)``."""
+    """Return S and D of a block of channels, and what their subgradients need besides the samples; all ``(c, 1)``."""
     orders = OrderStatistics(rows, statistic, deviation)
     s, saved_s = statistic.evaluate(rows, orders)
     d, saved_d = deviation.evaluate(rows, orders)
@@ -242,7 +242,7 @@ def _measure(rows: Tensor, statistic: Statistic, deviation: Deviation) -> _Measu
 
 
 def _gather(blocks: list[_Measured]) -> _Measured:
-    """All channels from their blocks; S and D as ``(C,)``."""
+    """Concatenate the blocks into all channels; S and D as ``(C,)``."""
     s, d, saved_s, saved_d = zip(*blocks, strict=True)
     return (
         torch.cat(s).squeeze(-1),

@@ -16,6 +16,7 @@ from gbn.kernels.activation import check_activation
 from gbn.nn.arguments import check_arguments
 from gbn.nn.function import BATCHNORM, Function, adopt, save_function
 from gbn.nn.recomputing import in_backward
+from gbn.nn.too_few import OneValue
 from gbn.nn.torchscript import refuse_script, refuse_trace
 
 __all__ = ["BatchStatisticsNorm", "kept_for_backward"]
@@ -171,10 +172,12 @@ class BatchStatisticsNorm(nn.Module):
 
     def _check_batch(self, x: Tensor) -> None:
         refuse_trace(self)
+        self._check_values(x)
+
+    @staticmethod
+    def _check_values(x: Tensor) -> None:
         if x.numel() == x.shape[1]:  # the check and the wording of torch.nn.functional.batch_norm
-            raise ValueError(
-                f"Expected more than 1 value per channel when training, got input size {x.size()}"
-            )
+            raise OneValue(f"Expected more than 1 value per channel when training, got input size {x.size()}")
 
     def _count_batch(self) -> float | Tensor | None:
         """Count this batch and return its weight in the running averages, or None if there is nothing to average.

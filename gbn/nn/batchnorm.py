@@ -40,6 +40,8 @@ class _BatchNormAct(BatchStatisticsNorm):
         self, x: Tensor, gain: Tensor | None, bias: Tensor | None, share: float | Tensor | None
     ) -> Tensor:
         """Normalize by the batch's own statistics and average them, unless ``share`` is None."""
+        if not torch.jit.is_tracing():
+            self._check_values(x)  # like torch, whose error compiled code would wrap in another
         # A recomputed pass averages nothing, but must save the same tensors as the first pass.
         location, spread = self.running() if self.training and self.track_running_stats else (None, None)
         if not isinstance(share, Tensor) or not (torch.compiler.is_compiling() or torch.jit.is_tracing()):

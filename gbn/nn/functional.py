@@ -14,6 +14,7 @@ from gbn.kernels.checks import check_batch
 from gbn.nn.arguments import check_arguments
 from gbn.nn.base import kept_for_backward
 from gbn.nn.pairs import build_pair
+from gbn.nn.too_few import OneValue
 from gbn.risk.base import Deviation, Statistic
 
 __all__ = ["generalized_batch_norm"]
@@ -76,7 +77,7 @@ def generalized_batch_norm(
         values = kept_for_backward(running_statistic), kept_for_backward(running_deviation)
         return kernels.normalize_with(x, *values, weight, bias, pair.deviation, eps, act)
     if x.numel() <= x.shape[1]:
-        raise ValueError(f"Expected more than 1 value per channel when training, got input size {x.size()}")
+        raise OneValue(f"Expected more than 1 value per channel when training, got input size {x.size()}")
     y, s, d = kernels.normalize(x, weight, bias, pair.statistic, pair.deviation, eps, act)
     with torch.no_grad():
         for kept, new in ((running_statistic, s), (running_deviation, d)):

@@ -19,6 +19,7 @@ from gbn.kernels.mixture import (
     seeded,
     uniform,
 )
+from gbn.nn.too_few import TooFewValues
 from gbn.suggest import did_you_mean
 
 __all__ = ["MixtureFit", "full_precision", "overflowed"]
@@ -96,10 +97,10 @@ class MixtureFit:
         return var * self.variance_floor + eps
 
     def check_samples(self, x: Tensor, name: str) -> None:
-        """Raise ValueError for a batch with fewer samples than components."""
+        """Raise TooFewValues, a ValueError, for a batch with fewer samples than components."""
         count = x.numel() // x.shape[1]
         if 0 < count < self.components:
-            raise ValueError(
+            raise TooFewValues(
                 f"{name} has components={self.components} and got a batch of {count} samples, {tuple(x.shape)}: "
                 "use fewer components or a larger batch"
             )

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from gbn.nn.base import BatchStatisticsNorm
+from gbn.nn.too_few import TooFewValues, is_one_value
 
 __all__ = ["calibrate", "precise_statistics", "tracking_layers"]
 
@@ -79,16 +80,16 @@ def calibrate(
         model: any module.
         batches: each batch is a tensor of images, a sequence whose first item is one, or, with ``forward``, any
             nesting of dicts and sequences; its size is the first dimension of its first tensor. Tensors are moved to
-            the device of the model's first parameter. An empty batch is skipped. So is, with a warning, a batch of
-            one image if that is one value per channel, which has no spread.
+            the device of the model's first parameter. An empty batch is skipped. So is, with a warning, a batch with
+            too few values per channel for a layer, such as a single one, which has no spread.
         forward: callable that takes a batch; None to call the model itself with the images.
 
     Returns:
         the number of images that were averaged over.
 
     Raises:
-        ValueError: if ``batches`` holds no image, a batch holds no tensor, or a batch does not begin with the images
-            and ``forward`` is None.
+        ValueError: if no batch has enough images for the layers, a batch holds no tensor, or a batch does not begin
+            with the images and ``forward`` is None.
     """
     layers = tracking_layers(model)
     modes = {module: module.training for module in model.modules()}
@@ -107,7 +108,7 @@ def calibrate(
             for batch in batches:
                 seen += _add(model, layers, batch, forward, seen)
         if layers and seen == 0:
-            raise ValueError("no images to compute statistics from: batches is empty")
+            raise ValueError("no images to compute statistics from: batches is empty or too small")
         for layer, old, new in zip(layers, before, fresh, strict=True):
             # Not reached, like the auxiliary head of an Inception network in evaluation mode.
             if all(torch.equal(getattr(layer, name), values) for name, values in new.items()):
@@ -141,17 +142,15 @@ def _add(
     for layer in layers:
         # With this momentum the running average is the plain average over all images so far.
         _set_momentum(layer, count / (seen + count))
-    last = _buffers_of(layers) if count == 1 else None
+    last = _buffers_of(layers)
     try:
         model(_images(batch)) if forward is None else forward(batch)
     except ValueError as error:
-        if last is None or "more than 1 value per channel" not in str(error):
+        if not (isinstance(error, TooFewValues) or is_one_value(error)):
             raise
         _restore(layers, last)  # some layers had already averaged it
-        warnings.warn(
-            "a batch of one image is skipped: it has one value per channel, which has no spread",
-            stacklevel=3,
-        )
+        images = "one image" if count == 1 else f"{count} images"
+        warnings.warn(f"a batch of {images} is skipped: {str(error).splitlines()[0]}", stacklevel=3)
         return 0
     return count
 

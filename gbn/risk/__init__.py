@@ -1,6 +1,7 @@
 """Risk theory: statistics, deviations and the quadrangles that pair them, on plain tensors.
 
-Knows nothing of networks. ``gbn.risk.parameters`` needs no torch; everything else loads when first used.
+This package knows nothing of networks. ``gbn.risk.parameters`` needs no torch; everything else is imported on first
+use.
 
 >>> pair = gbn.risk.quadrangle("cvar", alpha=0.75)
 >>> pair.statistic(x, dim=(0, 2, 3)), pair.deviation(x, dim=(0, 2, 3)), pair.gaussian()

@@ -1,8 +1,8 @@
-"""What a statistic, a deviation and a quadrangle are.
+"""The definitions of a statistic, a deviation and a quadrangle.
 
-A functional works on *rows* (..., n): n samples along the last dimension, one value a row, shape (..., 1).
-It is evaluated without autograd and names its own subgradient, so that a normalization kernel can use both
-directly; called on a tensor it is an ordinary differentiable function over any set of dimensions.
+A functional works on *rows* (..., n): n samples along the last dimension, one value per row, shape (..., 1). It is
+evaluated without autograd and provides its own subgradient, so that a normalization kernel can use both directly;
+called on a tensor it is an ordinary differentiable function over any set of dimensions.
 
 Functionals are frozen dataclasses of their parameters: hashable, comparable, safe as constants of a compiled
 graph. Their parameters are validated at construction (``gbn.risk.parameters``).
@@ -32,8 +32,8 @@ def to_rows(x: Tensor, dim: Dim) -> tuple[Tensor, tuple[int, ...]]:
 
     Raises:
         TypeError: x is not a real floating-point tensor.
-        ValueError: a dimension given twice, or no samples.
-        IndexError: a dimension that x lacks.
+        ValueError: a dimension is given twice, or there are no samples.
+        IndexError: x has no such dimension.
     """
     if not x.is_floating_point():
         raise TypeError(
@@ -64,26 +64,26 @@ def to_rows(x: Tensor, dim: Dim) -> tuple[Tensor, tuple[int, ...]]:
 
 
 def from_rows(value: Tensor, x: Tensor, dims: tuple[int, ...], keepdim: bool) -> Tensor:
-    """Undo :func:`to_rows` for a value of one entry a row (..., 1), in x's dtype."""
+    """Undo :func:`to_rows` for a value with one entry per row (..., 1), in x's dtype."""
     shape = [1 if d in dims else size for d, size in enumerate(x.shape)]
     shape = shape if keepdim else [size for d, size in enumerate(x.shape) if d not in dims]
     return value.reshape(shape).to(x.dtype)
 
 
 class _Evaluation(torch.autograd.Function):
-    """A functional's value; backward is cotangent * its own subgradient (once differentiable)."""
+    """A functional's value; its backward pass is cotangent * subgradient (differentiable once)."""
 
     @staticmethod
     def forward(ctx: Any, rows: Tensor, functional: Functional) -> Tensor:
         value, saved = functional.evaluate(rows, OrderStatistics(rows, functional))
         ctx.functional = functional
         ctx.save_for_backward(rows, *saved)
-        return value.clone()  # never the same tensor as a saved one
+        return value.clone()  # must not be the same tensor as a saved one
 
     @staticmethod
     def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor, None]:
         if torch.is_grad_enabled() and not torch.compiler.is_compiling():
-            # torch's once_differentiable would let a constant cotangent pass, with a second derivative of 0
+            # torch's once_differentiable would let a constant cotangent through, with a second derivative of 0
             raise RuntimeError(
                 f"the {ctx.functional.kind} {ctx.functional.name!r} is differentiable once; create_graph=True "
                 "(a gradient penalty, a Hessian) is not supported through it"
@@ -94,7 +94,7 @@ class _Evaluation(torch.autograd.Function):
 
 @dataclass(frozen=True)
 class Functional(ABC):
-    """One number of a sample, with its subgradient. Subclasses: :class:`Statistic`, :class:`Deviation`."""
+    """One number computed from a sample, with its subgradient: a :class:`Statistic` or a :class:`Deviation`."""
 
     kind: ClassVar[Kind]
     name: ClassVar[str]
@@ -105,7 +105,7 @@ class Functional(ABC):
     def __post_init__(self) -> None:
         for key, value in validate(self.kind, self.name, self.parameters).items():
             object.__setattr__(self, key, value)
-        # an attribute, not a property: a tracer can read it without running the code that makes it
+        # an attribute, not a property: a tracer can read it without running the code that computes it
         object.__setattr__(self, "text", json.dumps({"name": self.name, **self.parameters}))
 
     @property
@@ -115,11 +115,11 @@ class Functional(ABC):
 
     @property
     def homogeneous(self) -> bool:
-        """Whether f(k x) = k f(x) for every k > 0."""
+        """True if f(k x) = k f(x) for every k > 0."""
         return True
 
     def needs(self, n: int) -> tuple[tuple[int, ...], tuple[Window, ...]]:
-        """Return the ranks and rank windows that ``evaluate`` asks its order statistics for."""
+        """Return the ranks and rank windows that ``evaluate`` requests from its order statistics."""
         return (), ()
 
     @abstractmethod
@@ -132,10 +132,10 @@ class Functional(ABC):
 
     @abstractmethod
     def gaussian(self, n: int | None = None) -> float:
-        """Return the value of the standard normal law: k of a statistic, c of a deviation.
+        """Return the value for the standard normal distribution: k of a statistic, c of a deviation.
 
         Args:
-            n: samples a row; exact extremes depend on it (their expected value), nothing else does.
+            n: samples per row; exact extremes depend on it (their expected value), nothing else does.
 
         Raises:
             ValueError: an exact extreme without n.
@@ -171,13 +171,13 @@ class Deviation(Functional):
     def error(self, rows: Tensor) -> Tensor | None:
         """Return the error E (..., 1) that makes (``about``, this) a pair, or None if none is known.
 
-        Deviations about the mean need not name one: |mean| + D, the elementary error, serves them all.
+        Deviations about the mean need not define one: |mean| + D, the elementary error, serves them all.
         """
         return None
 
     @property
     def has_error(self) -> bool:
-        """Whether ``error`` gives one."""
+        """True if ``error`` returns one."""
         return type(self).error is not Deviation.error
 
 
@@ -188,14 +188,14 @@ Error = Callable[[Tensor], Tensor]
 class Quadrangle:
     """A statistic, a deviation and, where one is known, the error that makes them a pair.
 
-    The error E decides the pair: D(X) = min_c E(X - c), S(X) = argmin_c E(X - c) (Rockafellar, Uryasev
+    The error E determines the pair: D(X) = min_c E(X - c), S(X) = argmin_c E(X - c) (Rockafellar, Uryasev
     2013, "The fundamental risk quadrangle in risk management, optimization and statistical estimation").
 
     Attributes:
-        name: the registered name, or "statistic+deviation" of a free composition.
+        name: the registered name, or "statistic+deviation" for a free composition.
         S: the statistic.
         D: the deviation.
-        parameters: complete and normalised.
+        parameters: complete and normalized.
     """
 
     name: str
@@ -214,7 +214,7 @@ class Quadrangle:
 
     @property
     def has_error(self) -> bool:
-        """Whether ``error`` is defined."""
+        """True if ``error`` is defined."""
         return self.error_of_rows is not None
 
     def error(self, x: Tensor, dim: Dim = None, keepdim: bool = False) -> Tensor:
@@ -224,18 +224,18 @@ class Quadrangle:
             ValueError: no error is known for this pair (see ``has_error``).
         """
         if self.error_of_rows is None:
-            raise ValueError(f"no error is known for the pair {self.name!r}; ask has_error first")
+            raise ValueError(f"no error is known for the pair {self.name!r}; check has_error first")
         rows, dims = to_rows(x, dim)
         return from_rows(self.error_of_rows(rows), x, dims, keepdim)
 
     @property
     def homogeneous(self) -> bool:
-        """Whether both S and D are positively homogeneous, so that normalizing ignores the input's scale."""
+        """True if both S and D are positively homogeneous, so that normalizing ignores the input's scale."""
         return self.S.homogeneous and self.D.homogeneous
 
     def gaussian(self, n: int | None = None) -> tuple[float, float]:
-        """Return (k, c) of the standard normal law: S = mu + k sigma and D = c sigma on a Gaussian.
+        """Return (k, c) for the standard normal distribution: S = mu + k sigma and D = c sigma on a Gaussian.
 
-        The latter holds for homogeneous pairs only. ``n`` (samples a row) is needed by exact extremes.
+        This holds for homogeneous pairs only. ``n`` (samples per row) is needed by exact extremes.
         """
         return self.S.gaussian(n), self.D.gaussian(n)

@@ -1,7 +1,7 @@
 """The entropic (log-exponential) pair.
 
-Not positively homogeneous: log mean exp(k x) is not k log mean exp(x), so normalizing by this pair is *not*
-invariant to the scale of the input, and a Gaussian's constants hold at sigma = 1 only.
+It is not positively homogeneous: log mean exp(k x) is not k log mean exp(x). So normalizing by this pair is *not*
+invariant to the scale of the input, and the Gaussian constants hold at sigma = 1 only.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Entropic(Statistic):
 
     @property
     def homogeneous(self) -> bool:
-        """No."""
+        """Always False."""
         return False
 
     def evaluate(self, rows: Tensor, orders: OrderStatistics) -> tuple[Tensor, Saved]:
@@ -50,11 +50,11 @@ class Entropic(Statistic):
         return value, (value,)
 
     def gradient(self, rows: Tensor, saved: Saved) -> Tensor:
-        """softmax(x)_k."""
+        """Return softmax(x)_k."""
         return softmax(rows, saved[0])
 
     def gaussian(self, n: int | None = None) -> float:
-        """1 / 2, at sigma = 1."""
+        """Return 1 / 2, at sigma = 1."""
         return 0.5
 
 
@@ -66,12 +66,12 @@ class EntropicDeviation(Deviation):
 
     @property
     def homogeneous(self) -> bool:
-        """No."""
+        """Always False."""
         return False
 
     @property
     def about(self) -> Statistic:
-        """log mean exp(x)."""
+        """The statistic log mean exp(x)."""
         return Entropic()
 
     def evaluate(self, rows: Tensor, orders: OrderStatistics) -> tuple[Tensor, Saved]:
@@ -81,13 +81,13 @@ class EntropicDeviation(Deviation):
         return (above + rest).clamp_min_(0.0), (top + rest,)
 
     def gradient(self, rows: Tensor, saved: Saved) -> Tensor:
-        """softmax(x)_k - 1 / n."""
+        """Return softmax(x)_k - 1 / n."""
         return softmax(rows, saved[0]).sub_(1.0 / rows.shape[-1])
 
     def gaussian(self, n: int | None = None) -> float:
-        """1 / 2, at sigma = 1."""
+        """Return 1 / 2, at sigma = 1."""
         return 0.5
 
     def error(self, rows: Tensor) -> Tensor:
-        """mean (e^x - x - 1)."""
+        """Return mean (e^x - x - 1)."""
         return (torch.expm1(rows) - rows).mean(-1, keepdim=True)

@@ -1,7 +1,7 @@
-"""The expectile, a quantile's smooth relative, with its two deviations.
+"""The expectile, a smooth relative of the quantile, with its two deviations.
 
-e_tau solves tau E[X - e]_+ = (1 - tau) E[e - X]_+ (Newey, Powell 1987): the mean weighted by tau above itself
-and by 1 - tau below.
+e_tau solves tau E[X - e]_+ = (1 - tau) E[e - X]_+ (Newey, Powell 1987): it is the mean with weight tau for samples
+above it and 1 - tau for those below.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from .base import Deviation, Saved, Statistic
 from .order import OrderStatistics, traced
 from .steps import over, steps
 
-#: Newton's method ends in about 5 steps, 15 at extreme tau; the bound only guards against rounding cycles.
+#: Newton's method takes about 5 steps, 15 at extreme tau; the bound only guards against rounding cycles.
 _MOST_STEPS = 64
 
 
 def _expectile_eagerly(rows: Tensor, mean: Tensor, tau: float) -> Tensor:
-    """Newton's method from the mean: monotone, and exact as soon as the set above stays the same."""
+    """Run Newton's method from the mean: monotone, and exact as soon as the set above stays the same."""
     e, n = mean.clone(), rows.shape[-1]
     n_before = torch.full_like(e, -1.0)
     for _ in range(_MOST_STEPS):
@@ -73,11 +73,11 @@ class Expectile(Statistic):
         return e, (e,)
 
     def gradient(self, rows: Tensor, saved: Saved) -> Tensor:
-        """w_k / sum w."""
+        """Return w_k / sum w."""
         return expectile_weights(rows, saved[0], self.tau)
 
     def gaussian(self, n: int | None = None) -> float:
-        """The expectile of the standard normal law."""
+        """Return the expectile of the standard normal distribution."""
         return gaussian.expectile(self.tau)
 
 
@@ -94,7 +94,7 @@ class ExpectileDeviation(Deviation):
         return Expectile(tau=self.tau)
 
     def _pull(self, centred: Tensor) -> Tensor:
-        """w (x - e)."""
+        """Return w (x - e)."""
         return centred.relu().mul_(2.0 * self.tau - 1.0).add_(centred, alpha=1.0 - self.tau)
 
     def evaluate(self, rows: Tensor, orders: OrderStatistics) -> tuple[Tensor, Saved]:
@@ -105,16 +105,16 @@ class ExpectileDeviation(Deviation):
         return value, (e, value)
 
     def gradient(self, rows: Tensor, saved: Saved) -> Tensor:
-        """w_k (x_k - e) / (n d); e is the minimiser, so its own change does not count."""
+        """Return w_k (x_k - e) / (n d); e is the minimizer, so its own change does not contribute."""
         e, value = saved
         return over(self._pull(rows - e), value * rows.shape[-1])
 
     def gaussian(self, n: int | None = None) -> float:
-        """The value of the standard normal law."""
+        """Return the value for the standard normal distribution."""
         return gaussian.expectile_deviation(self.tau)
 
     def error(self, rows: Tensor) -> Tensor:
-        """sqrt(mean (tau x_+^2 + (1 - tau) x_-^2))."""
+        """Return sqrt(mean (tau x_+^2 + (1 - tau) x_-^2))."""
         up = rows.clamp_min(0.0) * math.sqrt(self.tau)
         down = (-rows).clamp_min(0.0) * math.sqrt(1.0 - self.tau)
         return torch.linalg.vector_norm(up + down, dim=-1, keepdim=True) / math.sqrt(rows.shape[-1])
@@ -138,9 +138,9 @@ class ExpectileRisk(Deviation):
         return (e - orders.mean()).clamp_min_(0.0), (e,)
 
     def gradient(self, rows: Tensor, saved: Saved) -> Tensor:
-        """w_k / sum w - 1 / n."""
+        """Return w_k / sum w - 1 / n."""
         return expectile_weights(rows, saved[0], self.tau).sub_(1.0 / rows.shape[-1])
 
     def gaussian(self, n: int | None = None) -> float:
-        """The expectile of the standard normal law."""
+        """Return the expectile of the standard normal distribution."""
         return gaussian.expectile(self.tau)

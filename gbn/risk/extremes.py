@@ -35,7 +35,7 @@ class Range(RankSum, Deviation):
         return Midrange(quantile_gradient=self.quantile_gradient, window=self.window)
 
     def error(self, rows: Tensor) -> Tensor:
-        """max abs(x)."""
+        """Return max abs(x)."""
         return rows.abs().amax(-1, keepdim=True)
 
 

@@ -1,4 +1,4 @@
-"""Closed forms of the standard normal law Z, in plain Python: what the matched controls of a pair need."""
+"""Closed forms for the standard normal variable Z, in plain Python: what the matched controls of a pair need."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def density(z: float) -> float:
 
 
 def upper_tail(z: float) -> float:
-    """Return P(Z > z), accurate far out."""
+    """Return P(Z > z), accurate far out in the tail."""
     return 0.5 * math.erfc(z / math.sqrt(2.0))
 
 
@@ -38,13 +38,13 @@ def window_mean(low: float, high: float) -> float:
 
 @lru_cache(maxsize=256)
 def expected_maximum(n: int) -> float:
-    """Return the expected maximum of n independent Z: 3.442 at n = 2,048, 4.443 at n = 131,072.
+    """Return the expected maximum of n independent copies of Z: 3.442 at n = 2,048, 4.443 at n = 131,072.
 
     Integrates E[max] = int_0^inf (1 - P(max <= z)) - P(max <= -z) dz by the trapezoidal rule, whose error
-    vanishes for such smooth, fast-falling integrands.
+    vanishes for such smooth, rapidly decaying integrands.
     """
     if n < 1:
-        raise ValueError(f"the expected maximum of n={n} samples was asked for; n must be at least 1")
+        raise ValueError(f"the expected maximum was requested for n={n} samples; n must be at least 1")
     step, top = 1.0 / 256.0, 40.0  # P(Z > 38) underflows
 
     def integrand(z: float) -> float:

@@ -1,8 +1,8 @@
 """Huber's location and the mean Huber loss about it.
 
 The loss is z^2 / (2 b) up to b and abs(z) - b / 2 beyond (Huber 1964, divided by b, so that b -> 0 gives the
-mean absolute deviation about the median). With ``scaled`` the threshold is b standard deviations of the row:
-positively homogeneous, but then only nearly subadditive. With a fixed threshold it is convex and not
+mean absolute deviation about the median). With ``scaled`` the threshold is b standard deviations of the row: the
+deviation is then positively homogeneous, but only nearly subadditive. With a fixed threshold it is convex but not
 homogeneous.
 """
 
@@ -19,7 +19,7 @@ from .base import Deviation, Saved, Statistic
 from .order import OrderStatistics, traced
 from .steps import over
 
-#: Safeguarded Newton steps; about 5 are taken, bisection alone would need one a bit.
+#: Safeguarded Newton steps; about 5 are taken, while bisection alone would need one per bit.
 _MOST_STEPS = 100
 
 
@@ -27,11 +27,11 @@ def _locate_eagerly(rows: Tensor, start: Tensor, threshold: Tensor) -> tuple[Ten
     """Solve sum clip(x - S, -t, t) = 0; return S and the reach within which samples move it.
 
     The reach is the threshold, unless no sample lies within it: then every S between two samples is a
-    minimiser, S is their midpoint, and the reach is the distance to both. It is 0 on constant rows.
+    minimizer, S is their midpoint, and the reach is the distance to both. It is 0 on constant rows.
     """
     n = rows.shape[-1]
     far = torch.tensor(torch.inf, dtype=rows.dtype, device=rows.device)
-    low = torch.nextafter(rows.amin(-1, keepdim=True), -far)  # the bracket is open: a sample may be the place
+    low = torch.nextafter(rows.amin(-1, keepdim=True), -far)  # the bracket is open: S may be a sample
     high = torch.nextafter(rows.amax(-1, keepdim=True), far)
     eps = torch.finfo(rows.dtype).eps
     location = start.clone()
@@ -50,9 +50,9 @@ def _locate_eagerly(rows: Tensor, start: Tensor, threshold: Tensor) -> tuple[Ten
         location = torch.where(small, location, proposal)
     centred = rows - location
     gap = centred.abs().amin(-1, keepdim=True)
-    rounding = 16 * eps * (location.abs() + threshold)  # the location may stand at an end of the flat part
+    rounding = 16 * eps * (location.abs() + threshold)  # the location may be at an end of the flat part
     flat = (gap >= threshold - rounding) & (threshold > rounding)
-    # samples closer to each other than rounding resolves count as a constant row
+    # samples closer together than rounding resolves count as a constant row
     reach = torch.where((gap >= threshold) & ~flat, 0.0, threshold)
     if not bool(flat.any()):
         return location, reach
@@ -89,7 +89,7 @@ def _solve(rows: Tensor, orders: OrderStatistics, b: float, scaled: bool) -> tup
 
 @dataclass(frozen=True)
 class Huber(Statistic):
-    """Huber's location: the minimiser of the mean Huber loss."""
+    """Huber's location: the minimizer of the mean Huber loss."""
 
     name: ClassVar[str] = "huber"
     b: float = 1.0
@@ -97,7 +97,7 @@ class Huber(Statistic):
 
     @property
     def homogeneous(self) -> bool:
-        """Only where the threshold follows the data."""
+        """True only if the threshold follows the data."""
         return self.scaled
 
     def evaluate(self, rows: Tensor, orders: OrderStatistics) -> tuple[Tensor, Saved]:
@@ -107,7 +107,7 @@ class Huber(Statistic):
         return location, (*saved, orders.mean(), _scale(rows, orders)) if self.scaled else saved
 
     def gradient(self, rows: Tensor, saved: Saved) -> Tensor:
-        """1 / count for the samples within the threshold, minus what the threshold's own change moves.
+        """Return 1 / count for the samples within the threshold, minus the effect of the threshold's own change.
 
         On a constant row every sample has 1 / n.
         """
@@ -117,7 +117,7 @@ class Huber(Statistic):
         count = inside.sum(-1, keepdim=True)
         signed = centred.sign().mul_(inside)
         balance = signed.sum(-1, keepdim=True)
-        # two samples (and those tied with them) on either side of a flat minimum: each side has half
+        # two samples (and ties with them) on either side of a flat minimum: each side has half
         flat = reach > threshold
         n_above, n_below = 0.5 * (count + balance), 0.5 * (count - balance)
         level = torch.where(flat, 0.25 / n_below + 0.25 / n_above, 1.0 / count)
@@ -130,7 +130,7 @@ class Huber(Statistic):
         return inside.mul_(level).add_(signed.mul_(slope)).sub_((rows - mean).mul_(pull))
 
     def gaussian(self, n: int | None = None) -> float:
-        """0."""
+        """Return 0."""
         return 0.0
 
 
@@ -144,7 +144,7 @@ class HuberDeviation(Deviation):
 
     @property
     def homogeneous(self) -> bool:
-        """Only where the threshold follows the data."""
+        """True only if the threshold follows the data."""
         return self.scaled
 
     @property
@@ -164,7 +164,7 @@ class HuberDeviation(Deviation):
         return value, (location, threshold, spread, orders.mean(), _scale(rows, orders))
 
     def gradient(self, rows: Tensor, saved: Saved) -> Tensor:
-        """clip((x_k - S) / b, -1, 1) / n, and through the threshold where it follows the data."""
+        """Return clip((x_k - S) / b, -1, 1) / n, plus the effect of the threshold if it follows the data."""
         n = rows.shape[-1]
         location, threshold = saved[:2]
         centred = rows - location
@@ -173,16 +173,16 @@ class HuberDeviation(Deviation):
         if not self.scaled:
             return gradient
         spread, mean, std = saved[2:]
-        # the loss falls by (min(abs(z), b) / b)^2 / 2 a unit of b, and b by b / s a unit of s
+        # per unit of b the loss falls by (min(abs(z), b) / b)^2 / 2; per unit of s, b changes by b / s
         fall = torch.where(std == 0, 0.0, 0.5 * spread / (threshold * std.square() * n))
         return gradient.sub_((rows - mean).mul_(fall))
 
     def gaussian(self, n: int | None = None) -> float:
-        """The mean Huber loss of the standard normal law."""
+        """Return the mean Huber loss of the standard normal distribution."""
         return gaussian.huber(self.b)
 
     def error(self, rows: Tensor) -> Tensor:
-        """The mean Huber loss of x itself; a scaled threshold follows the deviation of x from its mean."""
+        """Return the mean Huber loss of x itself; a scaled threshold follows the deviation of x from its mean."""
         if self.scaled:
             centred = rows - rows.mean(-1, keepdim=True)
             norm = torch.linalg.vector_norm(centred, dim=-1, keepdim=True)

@@ -25,11 +25,11 @@ class Mean(Statistic):
         return orders.mean(), ()
 
     def gradient(self, rows: Tensor, saved: Saved) -> Tensor:
-        """1 / n everywhere."""
+        """Return 1 / n everywhere."""
         return torch.full_like(rows[..., :1], 1.0 / rows.shape[-1]).expand_as(rows)
 
     def gaussian(self, n: int | None = None) -> float:
-        """0."""
+        """Return 0."""
         return 0.0
 
 
@@ -51,21 +51,21 @@ class Std(AboutMean):
     def evaluate(self, rows: Tensor, orders: OrderStatistics) -> tuple[Tensor, Saved]:
         """See :meth:`Functional.evaluate`."""
         mean = orders.mean()
-        # a second pass over the centred rows: as accurate as Welford's recurrence, a fifth of its time
+        # a second pass over the centered rows: as accurate as Welford's recurrence, in a fifth of its time
         std = (rows - mean).square_().mean(-1, keepdim=True).sqrt_()
         return std, (mean, std)
 
     def gradient(self, rows: Tensor, saved: Saved) -> Tensor:
-        """(x - mu) / (n s)."""
+        """Return (x - mu) / (n s)."""
         mean, std = saved
         return over(rows - mean, std * rows.shape[-1])
 
     def gaussian(self, n: int | None = None) -> float:
-        """1."""
+        """Return 1."""
         return 1.0
 
     def error(self, rows: Tensor) -> Tensor:
-        """sqrt(mean x^2)."""
+        """Return sqrt(mean x^2)."""
         return torch.linalg.vector_norm(rows, dim=-1, keepdim=True) / math.sqrt(rows.shape[-1])
 
 
@@ -86,12 +86,12 @@ class _Semideviation(AboutMean):
         return value, (mean, half, value)
 
     def gradient(self, rows: Tensor, saved: Saved) -> Tensor:
-        """+-(p_k - mean p) / (n s)."""
+        """Return +-(p_k - mean p) / (n s)."""
         mean, half, value = saved
         return over(self._part(rows, mean).sub_(half), value * (self.side * rows.shape[-1]))
 
     def gaussian(self, n: int | None = None) -> float:
-        """sqrt(1 / 2)."""
+        """Return sqrt(1 / 2)."""
         return math.sqrt(0.5)
 
 
@@ -123,10 +123,10 @@ class MeanMad(AboutMean):
         return (rows - mean).abs_().mean(-1, keepdim=True), (mean,)
 
     def gradient(self, rows: Tensor, saved: Saved) -> Tensor:
-        """(sign(x_k - mu) - mean sign(x - mu)) / n."""
+        """Return (sign(x_k - mu) - mean sign(x - mu)) / n."""
         sign = (rows - saved[0]).sign_()
         return sign.sub_(sign.mean(-1, keepdim=True)).mul_(1.0 / rows.shape[-1])
 
     def gaussian(self, n: int | None = None) -> float:
-        """sqrt(2 / pi)."""
+        """Return sqrt(2 / pi)."""
         return math.sqrt(2.0 / math.pi)

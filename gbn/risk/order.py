@@ -1,9 +1,9 @@
 """Selection: exact order statistics of each row, and the moments of the samples between two ranks.
 
-On the CPU numpy's vectorised quickselect does it when numpy is there (it is no dependency of the layers):
-about a third of a sort's time for one rank, half of it for a rank with its window, since the samples of a
-window lie side by side in the partitioned copy. Elsewhere torch selects or sorts. Where it is traced,
-the whole is one custom operator, so ``torch.compile(fullgraph=True)`` goes through it.
+On the CPU numpy's vectorized quickselect does this if numpy is installed (the layers do not depend on it): in about a
+third of the time of a sort for one rank, half of it for a rank with its window, since the samples of a window are
+contiguous in the partitioned copy. Elsewhere torch selects or sorts. Under tracing the whole is one custom operator,
+so that ``torch.compile(fullgraph=True)`` works.
 
 Ranks are 1-based: rank 1 is the minimum and rank n the maximum. A row with a NaN gives NaN everywhere, as
 batch normalization would.
@@ -27,25 +27,25 @@ Window = tuple[int, int]
 
 
 class NeedsRanks(Protocol):
-    """What :class:`OrderStatistics` asks of a functional."""
+    """The interface that :class:`OrderStatistics` requires of a functional."""
 
     def needs(self, n: int) -> tuple[tuple[int, ...], tuple[Window, ...]]:
-        """Return the ranks and the rank windows that the functional will ask for on rows of n samples."""
+        """Return the ranks and the rank windows that the functional will request on rows of n samples."""
 
 
 def rank(n: int, alpha: float) -> int:
     """Return the rank of the lower alpha-quantile of n samples: ceil(n alpha), at least 1.
 
-    n alpha is taken to be an integer when it is one up to rounding: 100 * 0.07 is 7.000000000000001.
+    n alpha counts as an integer if it is one up to rounding: 100 * 0.07 is 7.000000000000001.
     """
     return max(1, min(n, math.ceil(n * alpha - 1e-9 * n)))
 
 
 def _partition(block: Any, offset: int, ranks: Sequence[int]) -> None:
-    """Put, in place, each rank's order statistic at its sorted place of ``block`` (rows, length).
+    """Move, in place, each rank's order statistic to its sorted position in ``block`` (rows, length).
 
-    The rank that leaves the least to search goes first; after it each side is searched on its own. One rank
-    a call: numpy's vectorised path takes no list of them.
+    The rank that leaves the least to search goes first; after that each side is searched separately. One rank per
+    call: numpy's vectorized path does not take a list.
     """
     if not ranks:
         return
@@ -64,7 +64,7 @@ def _partition(block: Any, offset: int, ranks: Sequence[int]) -> None:
 
 
 def _moments(segment: Any, anchor: Any) -> tuple[Any, Any]:
-    """Mean and centred second moment of a sorted-in segment; exact on constants thanks to the anchor."""
+    """Return mean and centered second moment of a contiguous segment; exact on constants thanks to the anchor."""
     centred = segment - anchor
     shift = centred.mean(-1)[..., None]
     centred -= shift
@@ -75,9 +75,9 @@ def _moments(segment: Any, anchor: Any) -> tuple[Any, Any]:
 def _select_numpy(
     rows: Tensor, ranks: Sequence[int], pivots: Sequence[int], windows: Sequence[Window]
 ) -> list[Any]:
-    block = rows.numpy(force=True)  # writes out a negated view's signs and a zero tensor's zeros
+    block = rows.numpy(force=True)  # materializes the signs of a negated view and the zeros of a zero tensor
     n = block.shape[1]
-    # minimum and maximum need no partition, but a window's edge does, unless it is the row's own
+    # minimum and maximum need no partition, but a window's edge does, unless it is the end of the row
     edges = {lo for lo, _ in windows if lo > 1} | {hi for _, hi in windows if hi < n}
     inner = sorted(edges | {k for k in pivots if 1 < k < n})
     if inner or windows:
@@ -89,7 +89,7 @@ def _select_numpy(
         columns[n] = block.max(-1, keepdims=True)
     _partition(block, 0, inner)
     columns.update({k: block[:, k - 1 : k].copy() for k in inner})
-    # minimum and maximum pass a NaN on; quickselect puts it last, so the samples from the last pivot tell
+    # minimum and maximum propagate NaN; quickselect puts it last, so check the samples from the last pivot on
     nan = np.isnan(
         next(iter(columns.values()))
         if len(columns) > len(inner)
@@ -109,7 +109,7 @@ def _select_torch(
 ) -> list[Tensor]:
     n = rows.shape[1]
     inner = [k for k in pivots if 1 < k < n]
-    # kthvalue on CUDA is refused where deterministic algorithms are asked for; its values are deterministic
+    # with deterministic algorithms kthvalue on CUDA is refused, although its values are deterministic
     selectable = not (rows.is_cuda and torch.are_deterministic_algorithms_enabled())
     if not windows and (not inner or (len(inner) == 1 and selectable)):
         nan = rows.amax(-1, keepdim=True).isnan()
@@ -125,7 +125,7 @@ def _select_torch(
 
 
 def _select_eagerly(rows: Tensor, ranks: Sequence[int], edges: Sequence[int]) -> Tensor:
-    """Order statistics, then mean and variance of each window: (..., n) -> (..., ranks + 2 windows)."""
+    """Return order statistics, then mean and variance of each window: (..., n) -> (..., ranks + 2 windows)."""
     windows = list(zip(edges[::2], edges[1::2], strict=True))
     columns = len(ranks) + 2 * len(windows)
     flat = rows.detach().reshape(-1, rows.shape[-1])
@@ -146,16 +146,16 @@ def _(rows: Tensor, ranks: Sequence[int], edges: Sequence[int]) -> Tensor:
 
 
 def traced(rows: Tensor) -> bool:
-    """Whether something traces these rows, so that work on their values must be a custom operator.
+    """Return whether these rows are being traced, so that work on their values must be a custom operator.
 
-    Elsewhere it should not be one: an operator's first call imports torch's compiler, which takes over a
-    second and needs numpy.
+    Otherwise it should not be one: the first call of an operator imports torch's compiler, which takes over a second
+    and needs numpy.
     """
     return torch.compiler.is_compiling() or type(rows) is not Tensor or rows.is_meta
 
 
 def _select(rows: Tensor, ranks: Sequence[int], edges: Sequence[int]) -> Tensor:
-    """See :func:`_select_eagerly`; an operator only where something traces."""
+    """See :func:`_select_eagerly`; uses the operator only under tracing."""
     if traced(rows):
         return _select_operator(rows, ranks, edges)
     return _select_eagerly(rows, ranks, edges)
@@ -164,22 +164,24 @@ def _select(rows: Tensor, ranks: Sequence[int], edges: Sequence[int]) -> Tensor:
 class OrderStatistics:
     """The order statistics, window moments and mean of ``rows`` (..., n), each computed once.
 
-    Give the functionals that will be evaluated, and one selection serves them all; what they did not announce
-    is selected when asked for. All results have shape (..., 1) and carry no autograd history.
+    Pass the functionals that will be evaluated, and one selection serves them all; what they did not announce
+    is selected on request. All results have shape (..., 1) and carry no autograd history.
 
     Raises:
-        ValueError: rows of no samples, or a rank outside 1 ... n.
+        ValueError: rows without samples, or a rank outside 1 ... n.
     """
 
     def __init__(self, rows: Tensor, *functionals: NeedsRanks) -> None:
         self.rows = rows
         self.n = rows.shape[-1]
         if self.n < 1:
-            raise ValueError(f"no samples: rows of shape {tuple(rows.shape)}; give at least one sample a row")
+            raise ValueError(
+                f"no samples: rows of shape {tuple(rows.shape)}; give at least one sample per row"
+            )
         self._kth: dict[int, Tensor] = {}
         self._moments: dict[Window, tuple[Tensor, Tensor]] = {}
         self._once: dict[Hashable, Any] = {}
-        ranks: dict[int, None] = {}  # for want of an ordered set
+        ranks: dict[int, None] = {}  # as an ordered set
         windows: dict[Window, None] = {}
         for functional in functionals:
             its_ranks, its_windows = functional.needs(self.n)
@@ -213,7 +215,7 @@ class OrderStatistics:
         return self._moments[lo, hi]
 
     def once(self, key: Hashable, compute: Callable[[], Any]) -> Any:
-        """Return ``compute()``, computed at the first call with this key: what S and D of a pair share."""
+        """Return ``compute()``, computed at the first call with this key: this is what S and D of a pair share."""
         if key not in self._once:
             self._once[key] = compute()
         return self._once[key]

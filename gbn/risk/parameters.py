@@ -1,7 +1,7 @@
 """Parameters of every statistic, deviation and quadrangle: names, defaults, allowed values. Needs no torch.
 
-The configuration validates against these tables before anything heavy is imported, and the functionals
-validate themselves against the same tables, so there is one truth and one wording of each error.
+The configuration is validated against these tables before anything heavy is imported, and the functionals validate
+themselves against the same tables, so that there is one source and one wording of each error.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ Kind = Literal["statistic", "deviation", "quadrangle"]
 #: How the gradient passes through a sample quantile or an extreme (see ``gbn.risk.ranks``).
 GRADIENT_MODES = ("exact", "window", "window_centred", "smoothed", "mean", "detached")
 
-#: The mode that a pair uses when none is named.
+#: The mode that a pair uses by default.
 DEFAULT_QUANTILE_GRADIENT = "window_centred"
 
 
 @dataclass(frozen=True)
 class Parameter:
-    """One parameter: its default, its type in words, its normaliser and what it allows, in words.
+    """One parameter: its default, its type in words, its converter and its allowed values, in words.
 
-    ``convert`` takes the raw value and returns the normalised one, or raises ``ValueError``.
+    ``convert`` takes the raw value and returns the normalized one, or raises ``ValueError``.
     """
 
     name: str
@@ -37,7 +37,7 @@ class Parameter:
     allowed: str
 
     def check(self, value: Any) -> bool:
-        """Whether ``value`` is allowed."""
+        """Return whether ``value`` is allowed."""
         try:
             self.convert(value)
         except ValueError:
@@ -206,12 +206,12 @@ _TABLES: dict[str, dict[str, dict[str, Parameter]]] = {
 
 
 def validate(kind: Kind, name: str, parameters: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Return the complete, normalised parameters of a functional; what is not given takes its default.
+    """Return the complete, normalized parameters of a functional; missing ones get their defaults.
 
     Args:
         kind: "statistic", "deviation" or "quadrangle".
-        name: a name of that kind's table.
-        parameters: the given ones; numbers become floats, lists become tuples, weights sum to 1 to rounding.
+        name: a name in that kind's table.
+        parameters: the given ones; numbers become floats, lists become tuples, weights sum to 1 up to rounding.
 
     Raises:
         ValueError: unknown kind, name or parameter, or a value that is not allowed; one line that says what

@@ -1,4 +1,4 @@
-"""The registry of quadrangles, and how statistics, deviations and pairs are made by name."""
+"""The registry of quadrangles, and the construction of statistics, deviations and pairs by name."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def statistic(name: str, **parameters: Any) -> Statistic:
     """Return a statistic by name, for example ``statistic("quantile", alpha=0.75)``.
 
     Raises:
-        ValueError: unknown name or parameter, or a value that is not allowed, in one line with what is.
+        ValueError: unknown name or parameter, or a value that is not allowed; one line that says what is.
     """
     complete = validate("statistic", name, parameters)
     return STATISTICS[name](**complete)
@@ -30,19 +30,19 @@ def deviation(name: str, **parameters: Any) -> Deviation:
     """Return a deviation by name, for example ``deviation("cvar", alpha=0.75)``.
 
     Raises:
-        ValueError: unknown name or parameter, or a value that is not allowed, in one line with what is.
+        ValueError: unknown name or parameter, or a value that is not allowed; one line that says what is.
     """
     complete = validate("deviation", name, parameters)
     return DEVIATIONS[name](**complete)
 
 
 def _elementary(D: Deviation, rows: Tensor) -> Tensor:
-    """|mean(X)| + D(X): makes (mean, D) a pair whatever D."""
+    """Return |mean(X)| + D(X), which makes (mean, D) a pair for any D."""
     return rows.mean(-1, keepdim=True).abs() + D(rows, -1, keepdim=True)
 
 
 def _same_value(one: Statistic, other: Statistic) -> bool:
-    """Whether two statistics differ at most in how their gradient passes."""
+    """Return whether two statistics differ at most in how gradients pass through them."""
 
     def essence(given: Statistic) -> dict[str, Any]:
         return {k: v for k, v in given.parameters.items() if k not in ("quantile_gradient", "window")}
@@ -53,7 +53,7 @@ def _same_value(one: Statistic, other: Statistic) -> bool:
 def _error(S: Statistic, D: Deviation) -> Error | None:
     """Return the error that makes (S, D) a pair, or None.
 
-    ``smoothed`` changes the value of an order statistic, which then minimises no longer exactly.
+    ``smoothed`` changes the value of an order statistic, which then is no longer the exact minimizer.
     """
     smoothed = "smoothed" in (
         S.parameters.get("quantile_gradient"),
@@ -106,7 +106,7 @@ def quadrangle(name: str, **parameters: Any) -> Quadrangle:
     """Return a registered quadrangle, for example ``quadrangle("cvar", alpha=0.75)``.
 
     Raises:
-        ValueError: unknown name or parameter, or a value that is not allowed, in one line with what is.
+        ValueError: unknown name or parameter, or a value that is not allowed; one line that says what is.
     """
     complete = validate("quadrangle", name, parameters)
     return QUADRANGLES[name](**complete)
@@ -121,12 +121,12 @@ def _made(given: Any, kind: type, make: Callable[..., Any]) -> Any:
         return make(**given)
     word = kind.__name__.lower()
     raise TypeError(
-        f"{given!r} was given as the {word}; give a name, a mapping with 'name', or a {word} itself"
+        f"the {word} was given as {given!r}; give a name, a mapping with 'name', or a {word} itself"
     )
 
 
 def from_text(kind: Literal["statistic", "deviation"], text: str) -> Functional:
-    """Return the functional whose :attr:`~gbn.risk.base.Functional.text` this is."""
+    """Return the functional with this :attr:`~gbn.risk.base.Functional.text`."""
     parameters = json.loads(text)
     make = statistic if kind == "statistic" else deviation
     return make(parameters.pop("name"), **parameters)
@@ -148,8 +148,8 @@ def compose(
     with any deviation.
 
     Raises:
-        TypeError: none of these forms.
-        ValueError: a name or parameter that is not allowed.
+        TypeError: an argument has none of these forms.
+        ValueError: a name or parameter is not allowed.
     """
     S: Statistic = _made(statistic, Statistic, _statistic)
     D: Deviation = _made(deviation, Deviation, _deviation)

@@ -44,7 +44,7 @@ class MixedQuantile(RankSum, Statistic):
 
     @property
     def terms(self) -> tuple[Term, ...]:
-        """One order statistic a weight."""
+        """One order statistic per weight."""
         return tuple(Term(weight, alpha) for weight, alpha in zip(self.weights, self.alphas, strict=True))
 
 
@@ -75,7 +75,7 @@ class Midrange(RankSum, Statistic):
 
 @dataclass(frozen=True)
 class Maximum(RankSum, Statistic):
-    """The maximum. Before a ReLU at gain 1 and bias 0 it makes a dead layer: no output is positive."""
+    """The maximum. Followed by a ReLU at gain 1 and bias 0 it makes a dead layer: no output is positive."""
 
     name: ClassVar[str] = "maximum"
 

@@ -2,24 +2,24 @@
 
 The exact derivative of an order statistic is one-hot: a one-sample estimate of the derivative of the
 population quantile, E[dx | x = q], unbiased in the limit and of enormous variance. ``quantile_gradient``
-says what is done about it; r = floor(window n) ranks on each side of rank m, cut off at the extremes, make
-the window:
+says what to do about it. The window consists of r = floor(window n) ranks on each side of rank m, cut off at the
+extremes:
 
 =================  =======================================================  =========  ===========
 mode               gradient                                                 sum = 1    sum x = S
 =================  =======================================================  =========  ===========
 exact              the sample of rank m; tied samples share                 yes        yes
-window             even over the window                                     yes        no
+window             uniform over the window                                  yes        no
 window_centred     over the window, tilted linearly in x so that its        yes        yes
                    mean is the order statistic
 smoothed           the *value* is the window's mean (an L-estimator in the  yes        yes
-                   manner of Harrell and Davis 1982), and its exact
-                   gradient with it
-mean               even over all samples                                    yes        no
+                   manner of Harrell and Davis 1982), with its exact
+                   gradient
+mean               uniform over all samples                                 yes        no
 detached           none                                                     no         no
 =================  =======================================================  =========  ===========
 
-Samples tied at a window's edge share the weight of the ranks that lie inside.
+Samples tied at an edge of the window share the weight of the ranks that lie inside.
 """
 
 from __future__ import annotations
@@ -55,22 +55,22 @@ class Term(NamedTuple):
 
     @property
     def gaussian_level(self) -> float:
-        """The level in a continuous law."""
+        """The level in a continuous distribution."""
         return 1.0 - self.level if self.mirrored else self.level
 
 
 def window_weights(rows: Tensor, lower: Tensor, upper: Tensor, lo: int, hi: int) -> Tensor:
-    """Return even weights, summing to 1, on the samples of rank lo ... hi, from lower to upper."""
+    """Return uniform weights that sum to 1 on the samples of rank lo ... hi, from lower to upper."""
     width = hi - lo + 1
     if rows.device.type == "cpu" and not torch.compiler.is_compiling():
-        # half the passes where the samples from lower to upper are those of rank lo to hi: no tie at an edge
-        # reaches out of the window; elsewhere the question would cost a synchronisation or a graph break
+        # half the passes if the samples from lower to upper are exactly those of rank lo to hi, that is, if no tie at
+        # an edge extends beyond the window; elsewhere this test would cost a synchronization or a graph break
         outside = torch.maximum(rows, lower).clamp_max_(upper).sub_(rows).sign_().abs_()
         if bool((rows.shape[-1] - outside.sum(-1) == width).all()):
             return outside.sub_(1.0).mul_(-1.0 / width)
     at_lower, at_upper = steps(rows, lower), steps(rows, upper)
     open_window = (lower < upper).to(rows.dtype)
-    # ranks of the window taken by samples tied with an edge; all of them, by halves, when both edges are one
+    # ranks of the window that belong to samples tied with an edge; half of all for each if the edges coincide
     ranks_lower = torch.where(lower < upper, at_lower.n_below + at_lower.n_at - (lo - 1), 0.5 * width)
     ranks_upper = torch.where(lower < upper, hi - at_upper.n_below, 0.5 * width)
     # (sign - sign) / 2 is 1 inside, 0 outside and 1/2 at each edge: correct the edges to their share
@@ -85,7 +85,7 @@ def window_weights(rows: Tensor, lower: Tensor, upper: Tensor, lo: int, hi: int)
 class RankSum(Functional):
     """A weighted sum of order statistics, plus ``mean_weight`` times the mean.
 
-    Subclasses give ``terms``; the weights and ``mean_weight`` sum to 1 in a statistic and 0 in a deviation.
+    Subclasses define ``terms``; the weights and ``mean_weight`` sum to 1 in a statistic and 0 in a deviation.
     """
 
     quantile_gradient: str = DEFAULT_QUANTILE_GRADIENT
@@ -98,12 +98,12 @@ class RankSum(Functional):
 
     @property
     def mean_weight(self) -> float:
-        """The mean's weight."""
+        """The weight of the mean."""
         return 0.0
 
     @property
     def _mode(self) -> str:
-        """The mode in force: a deviation has no use for ``mean`` and ``detached`` and stays exact there."""
+        """The effective mode: ``mean`` and ``detached`` do not apply to a deviation, which stays exact."""
         inert = self.kind == "deviation" and self.quantile_gradient in ("mean", "detached")
         return "exact" if inert else self.quantile_gradient
 
@@ -148,7 +148,7 @@ class RankSum(Functional):
             total = total + term.weight * value
         if not self.mean_weight:
             return total
-        # the mean of differences, so that a constant row gives 0 whatever its rounding
+        # the mean of differences, so that a constant row gives 0 whatever the rounding
         anchor = total / -self.mean_weight
         return (self.mean_weight * (rows - anchor).mean(-1, keepdim=True)).clamp_min_(0.0)
 
@@ -177,8 +177,8 @@ class RankSum(Functional):
         return gradient.add_(level) if level else gradient
 
     def gaussian(self, n: int | None = None) -> float:
-        """See :meth:`Functional.gaussian`; the mean's value is 0."""
-        # opposite extremes of equal weight cancel (midrange), and then the sample size does not matter
+        """See :meth:`Functional.gaussian`; the mean contributes 0."""
+        # opposite extremes of equal weight cancel (midrange), so the sample size does not matter
         terms = self.terms
         if math.fsum(term.weight * (2.0 * term.gaussian_level - 1.0) for term in terms) == 0.0 and all(
             term.gaussian_level in (0.0, 1.0) for term in terms
@@ -195,6 +195,6 @@ class RankSum(Functional):
         if n is None:
             raise ValueError(
                 f"the {self.kind} {self.name!r} takes an extreme, whose expected value on a Gaussian "
-                "depends on the sample size; give n, the samples a row"
+                "depends on the sample size; give n, the number of samples per row"
             )
         return gaussian.expected_maximum(n) * (1.0 if level == 1.0 else -1.0)

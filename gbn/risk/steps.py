@@ -1,7 +1,7 @@
-"""Step functions of the samples about a level, and the weights made of them.
+"""Step functions of the samples about a level, and the weights built from them.
 
-Signs of differences are used rather than comparisons: eager torch's boolean comparisons, masks and ``where``
-cost three to ten times a float pass on the CPU, and NaN samples pass through a sign.
+Signs of differences are used instead of comparisons: eager torch's boolean comparisons, masks and ``where``
+cost three to ten times a float pass on the CPU, and NaN samples propagate through a sign.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch import Tensor
 
 @dataclass
 class Steps:
-    """The samples' side of a level: ``sign`` is -1 below, 0 at, 1 above it; ``away`` is its magnitude.
+    """The side of a level on which each sample is: ``sign`` is -1 below, 0 at, 1 above it; ``away`` is its magnitude.
 
     ``n_above``, ``n_at`` and ``n_below`` count them, each (..., 1).
     """
@@ -26,7 +26,7 @@ class Steps:
     n_below: Tensor
 
     def weights(self, below: Tensor | float, at: Tensor, above: Tensor | float) -> Tensor:
-        """Return the tensor like the samples with these weights by side; consumes ``away``."""
+        """Return a tensor shaped like the samples with these weights by side; consumes ``away``."""
         weights = self.away.mul_(0.5 * (above + below) - at).add_(at)
         slope = 0.5 * (above - below)
         if isinstance(slope, Tensor):
@@ -35,7 +35,7 @@ class Steps:
 
 
 def steps(rows: Tensor, level: Tensor) -> Steps:
-    """Compare rows (..., n) with a level (..., 1); a float difference is 0 at equal numbers only."""
+    """Compare rows (..., n) with a level (..., 1); a float difference is 0 only for equal numbers."""
     sign = (rows - level).sign_()
     away = sign.abs()
     n_away = away.sum(-1, keepdim=True)
@@ -47,8 +47,8 @@ def steps(rows: Tensor, level: Tensor) -> Steps:
 def tail_weights(rows: Tensor, level: Tensor, alpha: float, shift: float = 0.0) -> Tensor:
     """Return the superquantile's subgradient + shift: 1 / (n (1 - alpha)) above the level, 0 below it.
 
-    The level is the order statistic of rank ceil(n alpha); the samples at it share what is missing to a sum
-    of 1, which is the rank-wise rule made independent of the order of tied samples.
+    The level is the order statistic of rank ceil(n alpha). The samples at it share what is missing to a sum of 1;
+    this is the rank-wise rule made independent of the order of tied samples.
     """
     above = 1.0 / (rows.shape[-1] * (1.0 - alpha))
     side = steps(rows, level)

@@ -1,7 +1,7 @@
 """Deviations made of superquantiles (tail means): cvar, mad, mixed_cvar, quantile_radius.
 
-superquantile_alpha(X) is the mean of the upper share 1 - alpha of X; the quantile it starts from is the
-order statistic of rank ceil(n alpha), exact with the atom there (Rockafellar, Uryasev 2000, 2013).
+superquantile_alpha(X) is the mean of the upper share 1 - alpha of X. The quantile at which it starts is the
+order statistic of rank ceil(n alpha), exact including the atom there (Rockafellar, Uryasev 2000, 2013).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from .steps import tail_weights
 def tail_deviation(rows: Tensor, level: Tensor, alpha: float) -> Tensor:
     """Return superquantile_alpha - mean, given the order statistic of rank ceil(n alpha).
 
-    Written about the level, mean [x - q]_+ / (1 - alpha) - mean (x - q): exact, the atom at q included,
+    Written about the level, as mean [x - q]_+ / (1 - alpha) - mean (x - q): exact, including the atom at q,
     without cancellation against a large common offset, and 0 on constants.
     """
     centred = rows - level
@@ -53,15 +53,15 @@ class Cvar(Deviation):
         return tail_deviation(rows, level, self.alpha), (level,)
 
     def gradient(self, rows: Tensor, saved: Saved) -> Tensor:
-        """1 / (n (1 - alpha)) above the quantile, 0 below it, the rest shared at it; minus 1 / n."""
+        """Return 1 / (n (1 - alpha)) above the quantile, 0 below it, the rest shared at it; minus 1 / n."""
         return tail_weights(rows, saved[0], self.alpha, -1.0 / rows.shape[-1])
 
     def gaussian(self, n: int | None = None) -> float:
-        """phi(z) / (1 - alpha)."""
+        """Return phi(z) / (1 - alpha)."""
         return gaussian.superquantile(self.alpha)
 
     def error(self, rows: Tensor) -> Tensor:
-        """mean (alpha / (1 - alpha) x_+ + x_-), the normalized Koenker-Bassett error."""
+        """Return mean (alpha / (1 - alpha) x_+ + x_-), the normalized Koenker-Bassett error."""
         up = rows.clamp_min(0.0).mean(-1, keepdim=True)
         down = (-rows).clamp_min(0.0).mean(-1, keepdim=True)
         return self.alpha / (1.0 - self.alpha) * up + down
@@ -88,15 +88,15 @@ class Mad(Deviation):
         return (rows - level).abs_().mean(-1, keepdim=True), (level,)
 
     def gradient(self, rows: Tensor, saved: Saved) -> Tensor:
-        """1 / n above the median and -1 / n below it; the samples at it bring the sum to 0."""
+        """Return 1 / n above the median and -1 / n below it; the samples at it bring the sum to 0."""
         return tail_weights(rows, saved[0], 0.5, -1.0 / rows.shape[-1])
 
     def gaussian(self, n: int | None = None) -> float:
-        """sqrt(2 / pi)."""
+        """Return sqrt(2 / pi)."""
         return math.sqrt(2.0 / math.pi)
 
     def error(self, rows: Tensor) -> Tensor:
-        """mean abs(x)."""
+        """Return mean abs(x)."""
         return rows.abs().mean(-1, keepdim=True)
 
 
@@ -110,7 +110,7 @@ class MixedCvar(Deviation):
 
     @property
     def about(self) -> Statistic:
-        """The mixed quantile of the same weights and alphas."""
+        """The mixed quantile with the same weights and alphas."""
         return MixedQuantile(weights=self.weights, alphas=self.alphas)
 
     def needs(self, n: int) -> tuple[tuple[int, ...], tuple[Window, ...]]:
@@ -127,7 +127,7 @@ class MixedCvar(Deviation):
         return torch.stack(parts).sum(0), levels
 
     def gradient(self, rows: Tensor, saved: Saved) -> Tensor:
-        """The weighted sum of the superquantile deviations' rows."""
+        """Return the weighted sum of the gradients of the superquantile deviations."""
         shift = -1.0 / rows.shape[-1]
         parts = [
             tail_weights(rows, level, alpha, shift).mul_(weight)
@@ -139,25 +139,25 @@ class MixedCvar(Deviation):
         return total
 
     def gaussian(self, n: int | None = None) -> float:
-        """sum_k weight_k phi(z_k) / (1 - alpha_k)."""
+        """Return sum_k weight_k phi(z_k) / (1 - alpha_k)."""
         pairs = zip(self.weights, self.alphas, strict=True)
         return math.fsum(weight * gaussian.superquantile(alpha) for weight, alpha in pairs)
 
     def error(self, rows: Tensor) -> Tensor:
-        """The mixed error, min { sum_k weight_k E_k(X - B_k) : sum_k weight_k B_k = 0 }.
+        """Return the mixed error, min { sum_k weight_k E_k(X - B_k) : sum_k weight_k B_k = 0 }.
 
         E_k is the Koenker-Bassett error at alpha_k (Rockafellar, Uryasev 2013, mixed-quantile quadrangle).
         By duality it is the maximum over u of sum_k weight_k / (1 - alpha_k) T(beta_k) - mean(X), with
         beta_k = 1 - (1 - alpha_k)(1 - u) and T(beta) the integral of the quantile function from beta to 1.
-        That is concave and piecewise linear in u, with its breaks where some n beta_k is an integer.
+        This is concave and piecewise linear in u, with breaks where some n beta_k is an integer.
         """
         n = rows.shape[-1]
-        # suffix[j] = T(j / n): the sum of the n - j largest samples over n
+        # suffix[j] = T(j / n): the sum of the n - j largest samples, divided by n
         ordered = rows.sort(-1)[0]
         suffix = torch.cat([ordered.flip(-1).cumsum(-1).flip(-1), torch.zeros_like(rows[..., :1])], -1) / n
         share = torch.arange(n + 1, dtype=torch.float64, device=rows.device) / n
         breaks = torch.cat([(1.0 - share) / (1.0 - alpha) for alpha in self.alphas])  # 1 - u
-        # beyond beta_k = 0 for some k the dual is minus infinity
+        # below beta_k = 0 for some k the dual is minus infinity
         breaks = breaks[breaks <= 1.0 / (1.0 - min(self.alphas)) + 1e-12]
         dual = -rows.mean(-1, keepdim=True)
         for weight, alpha in zip(self.weights, self.alphas, strict=True):
@@ -171,7 +171,7 @@ class MixedCvar(Deviation):
 
 @dataclass(frozen=True)
 class QuantileRadius(Deviation):
-    """(superquantile_alpha(X) + superquantile_alpha(-X)) / 2: half the distance of the tail means."""
+    """(superquantile_alpha(X) + superquantile_alpha(-X)) / 2: half the distance between the tail means."""
 
     name: ClassVar[str] = "quantile_radius"
     alpha: float = 0.75
@@ -196,16 +196,16 @@ class QuantileRadius(Deviation):
         return 0.5 * ((above + below) / (1.0 - self.alpha) + (upper - lower)), (upper, lower)
 
     def gradient(self, rows: Tensor, saved: Saved) -> Tensor:
-        """Half the upper superquantile's weights minus half the lower one's."""
+        """Return half the upper superquantile's weights minus half the lower one's."""
         upper, lower = saved
         return tail_weights(rows, upper, self.alpha).sub_(tail_weights(-rows, -lower, self.alpha)).mul_(0.5)
 
     def gaussian(self, n: int | None = None) -> float:
-        """phi(z) / (1 - alpha)."""
+        """Return phi(z) / (1 - alpha)."""
         return gaussian.superquantile(self.alpha)
 
     def error(self, rows: Tensor) -> Tensor:
-        """superquantile of abs(X) at level 2 alpha - 1.
+        """Return the superquantile of abs(X) at level 2 alpha - 1.
 
         The quadrangle's error is min_B [E(X + B) + E(B - X)] / 2 with the Koenker-Bassett error E
         (Rockafellar, Uryasev 2013, the reverting theorem). For alpha >= 1/2 the minimum over B is attained

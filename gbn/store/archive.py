@@ -6,9 +6,7 @@ setting with other numbers is a contradiction and is refused: something that the
 changed the result, and which of the two is right is for a person to say, by a retraction with a reason.
 """
 
-import hashlib
-import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,8 +15,9 @@ from typing import Any
 import yaml
 
 from gbn.store import shards
-from gbn.store.files import StoreError, write_atomically
-from gbn.store.identity import canonical, run_id_of
+from gbn.store.files import StoreError, content_of, remove_leftovers, write_atomically
+from gbn.store.finished import point_problem, problem_of
+from gbn.store.identity import canonical
 from gbn.store.records import DONE, Record
 
 RETRACTIONS = "retractions.yaml"
@@ -126,6 +125,7 @@ class Archive:
         entries = self._retractions() + [
             {"run_id": run_id, "shard": name, "date": day, "reason": reason.strip()} for name in found
         ]
+        remove_leftovers(self.folder)
         text = "# Records taken back, each with its reason; the shards themselves never change.\n"
         write_atomically(self.folder / RETRACTIONS, text + yaml.safe_dump(entries, sort_keys=False))
         self._records = None
@@ -133,16 +133,9 @@ class Archive:
 
     def _write(self, records: list[Record], experiment: str, date: str | None) -> Path:
         records.sort(key=key)
-        content = "\n".join(_content(shards.public(record)) for record in records)
-        digest = hashlib.sha256(content.encode()).hexdigest()[:8]
         self.folder.mkdir(parents=True, exist_ok=True)
-        name = experiment.strip("/").removeprefix("experiments/").replace("/", "_") or "runs"
-        path = self.folder / f"{name}-{date or _today()}-{digest}.parquet"
-        if path.exists():
-            raise StoreError(
-                f"{path} exists already: a shard is written once (was it retracted? see {RETRACTIONS})"
-            )
-        shards.write(path, records, experiment)
+        remove_leftovers(self.folder)
+        path = shards.write(self.folder, records, experiment, date or _today())
         self._records = None
         return path
 
@@ -174,13 +167,20 @@ class Archive:
 
     def _retractions(self) -> list[dict[str, Any]]:
         path = self.folder / RETRACTIONS
-        entries = yaml.safe_load(path.read_text(encoding="utf-8")) if path.exists() else []
-        for entry in entries or []:
+        try:
+            entries = yaml.safe_load(content_of(path) or b"") or []
+        except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
+            raise StoreError(
+                f"{path} is damaged ({' '.join(str(error).split())}): check it out again"
+            ) from None
+        if not isinstance(entries, list):
+            raise StoreError(f"{path} holds a {type(entries).__name__}, expected a list: check it out again")
+        for entry in entries:
             if not isinstance(entry, dict) or not all(
-                entry.get(name) for name in ("run_id", "shard", "reason")
+                entry.get(name) and isinstance(entry[name], str) for name in ("run_id", "shard", "reason")
             ):
                 raise StoreError(f"{path}: an entry needs run_id, shard and reason; got {entry!r}")
-        return list(entries or [])
+        return entries
 
 
 def key(record: Record) -> Key:
@@ -234,22 +234,16 @@ def _numbers(record: Record) -> list[dict[str, Any]]:
 
 
 def _inconsistent(record: Record) -> str | None:
+    """What keeps a record out of the archive, whatever the archive holds."""
     summary = record.summary or {}
     if not isinstance(summary.get("identity"), dict):
         return "its summary has no identity"
-    belongs = run_id_of(summary["identity"])
-    if belongs != record.run_id:
-        return f"its identity is that of {belongs}: the folder was renamed or the summary edited"
-    if record.status == "finished" and not record.curve:
-        return "it is finished without a single point in its curve"
-    return None
-
-
-def _content(record: Record) -> str:
-    parts: Sequence[Any] = (record.run_id, record.summary, record.curve, record.provenance)
-    if record.read_layers:
-        parts = (*parts, record.layers)
-    return json.dumps(parts, sort_keys=True)
+    problem = problem_of(record.run_id, summary, record.config, record.curve, record.provenance)
+    try:
+        problem = problem or next(filter(None, map(point_problem, record.layers)), None)
+    except StoreError as error:  # they are only read now
+        return str(error)
+    return problem
 
 
 def _today() -> str:

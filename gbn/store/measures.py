@@ -90,6 +90,13 @@ class Measure:
         return self.family in ("accuracy", "dice", "good_contours")
 
     @property
+    def range(self) -> tuple[float, float]:
+        """The least and the greatest value that the measure can have."""
+        if self.share:
+            return 0.0, 1.0
+        return (0.0 if self.family == "apd" else -math.inf), math.inf
+
+    @property
     def title(self) -> str:
         """Name with what it was measured on: "validation accuracy", "KID x 1000 (own network 1a2b3c4d)"."""
         words = " ".join(filter(None, (self.split, self.name)))
@@ -195,6 +202,7 @@ def measure(key: str) -> Measure:
     return known
 
 
+@cache
 def find(key: str) -> Measure | None:
     """The measure of a key, None where it is none: update, seconds and lr stand in the same curves."""
     return _parsed(key)

@@ -6,6 +6,9 @@ Files of a run: ``config.yaml`` (resolved), ``metrics.jsonl`` (append-only, a li
 done), ``error.txt`` of a failed run, ``lock``; where layers were recorded, ``layers.jsonl`` (append-only, a line a
 recorded point); and ``stderr.txt``, what a run in a process of its own wrote to standard error, if anything.
 A kill at any moment loses at most the points since the checkpoint: a torn last line is dropped.
+
+What was written is checked when it is read: a line, a segment of the provenance and the configuration carry their
+own digest (:mod:`gbn.store.seals`), and the summary those of all files (:mod:`gbn.store.finished`).
 """
 
 import hashlib
@@ -22,18 +25,44 @@ from typing import Any, Literal
 
 import yaml
 
-from gbn.store.files import StoreError, all_finite, finite, read_curve, read_json, write_atomically
+from gbn.store.files import (
+    REMEDY,
+    StoreError,
+    all_finite,
+    content_of,
+    finite,
+    line_of,
+    parse_config,
+    parse_provenance,
+    points_of,
+    provenance_text,
+    read_curve,
+    remove_leftovers,
+    write_atomically,
+)
+from gbn.store.finished import (
+    CONFIG,
+    COVERED,
+    LAYERS,
+    METRICS,
+    PROVENANCE,
+    SUMMARY,
+    Digests,
+    problem_of,
+    read,
+    read_summary,
+    sealed_summary,
+)
+from gbn.store.finished import DONE as DONE
+from gbn.store.locks import FILE as LOCK
 from gbn.store.locks import RunLock, is_locked
+from gbn.store.seals import sealed_text
 
 Status = Literal["finished", "diverged", "failed", "not_applicable", "running", "interrupted", "missing"]
 
-#: The statuses a summary may carry: such a run is done and is skipped when started again.
-DONE = ("finished", "diverged", "not_applicable")
+CHECKPOINT, ERROR, STDERR = "checkpoint.pt", "error.txt", "stderr.txt"
 
-CONFIG, METRICS, LAYERS, CHECKPOINT = "config.yaml", "metrics.jsonl", "layers.jsonl", "checkpoint.pt"
-SUMMARY, PROVENANCE, ERROR, STDERR = "summary.json", "provenance.json", "error.txt", "stderr.txt"
-
-_YAML = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml's parser is ten times as fast
+_DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 
 
 @dataclass(frozen=True)
@@ -142,14 +171,22 @@ class RunStore:
         return list(found)
 
     def status(self, run_id: str) -> Status:
-        """What became of a run; "missing" where nothing was ever written."""
+        """What became of a run; "missing" where nothing was ever written.
+
+        Raises:
+            StoreError: its summary is damaged, or its lock cannot be asked.
+        """
         folder = self.path(run_id)
         if (folder / SUMMARY).exists():
-            return _done_status(read_json(folder / SUMMARY, dict), folder)
+            status: Status = read_summary(folder)[0]["status"]
+            return status
         if not folder.is_dir():
             return "missing"
-        if is_locked(folder):
-            return "running"
+        try:
+            if is_locked(folder):
+                return "running"
+        except OSError as error:
+            raise StoreError(f"{folder / LOCK} cannot be opened ({error.strerror or error})") from None
         if (folder / ERROR).exists():
             return "failed"
         begun = any((folder / name).exists() for name in (CONFIG, METRICS, CHECKPOINT, PROVENANCE))
@@ -165,18 +202,24 @@ class RunStore:
         status = self.status(run_id)
         if status == "missing":
             raise StoreError(f"no run {run_id} under {self.runs_dir} ({len(self.run_ids())} runs there)")
-        summary = read_json(folder / SUMMARY, dict) if (folder / SUMMARY).exists() else None
-        provenance = folder / PROVENANCE
-        error = folder / ERROR
+        summary, digests = read_summary(folder) if (folder / SUMMARY).exists() else (None, None)
+        config, curve, provenance = (read(folder / name, digests) for name in (CONFIG, METRICS, PROVENANCE))
+        error = content_of(folder / ERROR)
+        layers = (folder / LAYERS).exists() or LAYERS in (digests or {})
+        parts = _parse(folder, config, curve, provenance)
+        problem = problem_of(run_id, summary, *parts) if summary is not None else None
+        if problem:
+            raise StoreError(f"{folder} contradicts itself: {problem}; {REMEDY}")
+        kept = parts[0] if parts[0] is not None else (summary or {}).get("config")
         return Record(
             run_id=run_id,
             status=status,
-            config=_read_config(folder, summary),
+            config=dict(kept or {}),
             summary=summary,
-            curve=read_curve(folder / METRICS),
-            provenance=read_json(provenance, list) if provenance.exists() else [],
-            error=error.read_text(encoding="utf-8") if error.exists() else None,
-            read_layers=partial(read_curve, folder / LAYERS) if (folder / LAYERS).exists() else None,
+            curve=parts[1],
+            provenance=parts[2],
+            error=error.decode(errors="replace") if error is not None else None,
+            read_layers=partial(_read_layers, folder / LAYERS, digests) if layers else None,
         )
 
     def __iter__(self) -> Iterator[Record]:
@@ -199,9 +242,9 @@ class RunStore:
 class RunWriter:
     """The one process that writes a run; a context manager that holds the run's lock.
 
-    On entering, a torn last line is cut off and the error of a failed attempt is cleared. When the block
-    ends in an Exception, its traceback becomes ``error.txt`` unless :meth:`write_error` was called (an
-    interrupt from the keyboard is no failure: the run stays "interrupted").
+    On entering, a torn last line is cut off, the temporary files of killed writers are removed and the error of a
+    failed attempt is cleared. When the block ends in an Exception, its traceback becomes ``error.txt`` unless
+    :meth:`write_error` was called (an interrupt from the keyboard is no failure: the run stays "interrupted").
 
     Raises (on entering):
         LockedError: another process writes this run.
@@ -221,18 +264,11 @@ class RunWriter:
 
     def __enter__(self) -> "RunWriter":
         self._lock.acquire()
-        if (self.folder / SUMMARY).exists():
+        try:
+            self._prepare()
+        except BaseException:
             self._lock.release()
-            raise StoreError(
-                f"run {self.run_id} is done ({self.store.status(self.run_id)}) and is not written again; "
-                f"remove {self.folder} to train it anew"
-            )
-        (self.folder / ERROR).unlink(missing_ok=True)
-        for left in self.folder.glob("*.tmp"):  # by a process that was killed while it wrote
-            left.unlink(missing_ok=True)
-        for name in (METRICS, LAYERS):
-            if (self.folder / name).exists():
-                self._rewrite(name, read_curve(self.folder / name))
+            raise
         return self
 
     def __exit__(
@@ -244,10 +280,22 @@ class RunWriter:
         finally:
             self._lock.release()
 
+    def _prepare(self) -> None:
+        if (self.folder / SUMMARY).exists():
+            raise StoreError(
+                f"run {self.run_id} is done ({self.store.status(self.run_id)}) and is not written again; "
+                f"remove {self.folder} to train it anew"
+            )
+        remove_leftovers(self.folder, older_than=0.0)
+        (self.folder / ERROR).unlink(missing_ok=True)
+        for name in (METRICS, LAYERS):
+            if (self.folder / name).exists():
+                self._rewrite(name, read_curve(self.folder / name))
+
     def write_config(self, config: Mapping[str, Any]) -> None:
         """Store the resolved configuration (plain containers)."""
         self._locked()
-        write_atomically(self.folder / CONFIG, yaml.safe_dump(finite(config), sort_keys=False))
+        write_atomically(self.folder / CONFIG, config_text(config))
 
     def append(self, point: Mapping[str, Any]) -> None:
         """Add a point to the curve and hand it to the system at once.
@@ -270,7 +318,8 @@ class RunWriter:
     def provenance(self) -> list[dict[str, Any]]:
         """The segments on disk."""
         path = self.folder / PROVENANCE
-        return read_json(path, list) if path.exists() else []
+        content = content_of(path)
+        return [] if content is None else parse_provenance(path, content)
 
     def truncate(self, n_points: int) -> None:
         """Drop the points after the first `n_points`: those behind the checkpoint a run resumes from.
@@ -314,29 +363,29 @@ class RunWriter:
     def add_provenance(self, segment: Mapping[str, Any]) -> None:
         """Add the entry of this segment (one a start or resume)."""
         self._locked()
-        text = json.dumps([*self.provenance(), finite(segment)], indent=2) + "\n"
-        write_atomically(self.folder / PROVENANCE, text)
+        self._write_provenance([*self.provenance(), finite(segment)])
 
     def amend_provenance(self, segment: Mapping[str, Any]) -> None:
         """Put what is known by now in the place of this segment's entry."""
         self._locked()
-        path = self.folder / PROVENANCE
-        segments = read_json(path, list)[:-1]
-        write_atomically(path, json.dumps([*segments, finite(segment)], indent=2) + "\n")
+        self._write_provenance([*self.provenance()[:-1], finite(segment)])
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
         """Finish the run. NaN and infinity become null.
 
+        It holds the digests of the run's other files from now on.
+
         Raises:
-            StoreError: the summary's status is none of :data:`DONE`, or its run id is another's.
+            StoreError: the summary contradicts itself or those files, so that no reader would take it.
         """
         self._locked()
-        if summary.get("status") not in DONE or summary.get("run_id", self.run_id) != self.run_id:
-            raise StoreError(
-                f"a summary of {self.run_id} needs this run_id and a status of {', '.join(DONE)}; got "
-                f"run_id={summary.get('run_id')!r}, status={summary.get('status')!r}"
-            )
-        write_atomically(self.folder / SUMMARY, json.dumps(finite(summary), indent=2, allow_nan=False) + "\n")
+        kept = {"run_id": self.run_id} | finite(summary)
+        contents = {name: content_of(self.folder / name) for name in COVERED}
+        parts = _parse(self.folder, *(contents[name] for name in (CONFIG, METRICS, PROVENANCE)))
+        problem = problem_of(self.run_id, kept, *parts)
+        if problem:
+            raise StoreError(f"{self.folder} gets no {SUMMARY}: {problem}")
+        write_atomically(self.folder / SUMMARY, summary_text(kept, contents))
 
     def write_error(self, text: str) -> None:
         """Mark the run as failed; started again, it is retried."""
@@ -346,10 +395,13 @@ class RunWriter:
     def _append(self, name: str, line: Mapping[str, Any]) -> None:
         self._locked()
         with open(self.folder / name, "a", encoding="utf-8") as file:
-            file.write(json.dumps(line, allow_nan=False) + "\n")
+            file.write(line_of(line))
 
     def _rewrite(self, name: str, lines: list[dict[str, Any]]) -> None:
-        write_atomically(self.folder / name, "".join(json.dumps(line) + "\n" for line in lines))
+        write_atomically(self.folder / name, "".join(map(line_of, lines)))
+
+    def _write_provenance(self, segments: Sequence[Mapping[str, Any]]) -> None:
+        write_atomically(self.folder / PROVENANCE, provenance_text(segments))
 
     def _locked(self) -> None:
         if not self._lock.held:
@@ -361,23 +413,27 @@ def _in_turn(places: Sequence[Mapping[str, Any]], key: str) -> str:
     return " then ".join(dict.fromkeys(str(place[key]) for place in places if place.get(key)))
 
 
-def _done_status(summary: dict[str, Any], folder: Path) -> Status:
-    status = summary.get("status")
-    if status not in DONE:
-        raise StoreError(f"{folder / SUMMARY} has status {status!r}; allowed: {', '.join(DONE)}")
-    return status
+def config_text(config: Mapping[str, Any]) -> str:
+    """A resolved configuration as a ``config.yaml``."""
+    return sealed_text(yaml.dump(finite(config), Dumper=_DUMPER, sort_keys=False))
 
 
-def _read_config(folder: Path, summary: dict[str, Any] | None) -> dict[str, Any]:
-    path = folder / CONFIG
-    if not path.exists():
-        return dict(summary.get("config") or {}) if summary else {}
-    try:
-        config = yaml.load(
-            path.read_text(encoding="utf-8"), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-        )
-    except yaml.YAMLError as error:
-        raise StoreError(f"{path} is damaged: {str(error).splitlines()[0]}") from None
-    if not isinstance(config, dict):
-        raise StoreError(f"{path} holds a {type(config).__name__}, expected a mapping")
-    return config
+def summary_text(summary: Mapping[str, Any], contents: Mapping[str, bytes | None]) -> str:
+    """A summary as a ``summary.json``, beside the contents of the run's other files."""
+    return json.dumps(sealed_summary(summary, contents), indent=2, allow_nan=False) + "\n"
+
+
+Parts = tuple[dict[str, Any] | None, list[dict[str, Any]], list[dict[str, Any]]]
+
+
+def _parse(folder: Path, config: bytes | None, curve: bytes | None, provenance: bytes | None) -> Parts:
+    """Configuration (None: there is no file of it), points and segments of a run."""
+    return (
+        None if config is None else parse_config(folder / CONFIG, config),
+        points_of(folder / METRICS, curve or b""),
+        [] if provenance is None else parse_provenance(folder / PROVENANCE, provenance),
+    )
+
+
+def _read_layers(path: Path, digests: Digests | None) -> list[dict[str, Any]]:
+    return points_of(path, read(path, digests) or b"")

@@ -6,8 +6,15 @@ null means "not measured at this point", or "not a number" where the point is ma
 were recorded have these recordings as JSON in the column ``layers``, which is read when it is asked for.
 
 What is archived is published, so paths and host names are taken out (:func:`public`).
+
+A shard's name ends with a digest, ``<label>-<date>-<digest>.parquet``, and no shard is read that has another one. 16
+digits are those of the file's bytes: any change of any byte is found before Parquet's reader sees it, and the rest of
+the name stands in the file, so that a renamed one is found too. Shards of earlier versions have 8 digits, of the
+records' content, which leaves the configurations open; the digests of their bytes are in ``SHA256SUMS`` beside them,
+as ``sha256sum`` writes it.
 """
 
+import hashlib
 import json
 import re
 from collections.abc import Iterable, Sequence
@@ -18,10 +25,15 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from gbn.store.files import StoreError, write_bytes_atomically
+from gbn.store.files import StoreError, content_of, write_bytes_atomically
+from gbn.store.finished import problem_of
 from gbn.store.records import Record
+from gbn.store.seals import digest
 
 FORMAT = "1"
+SUMS = "SHA256SUMS"
+_FORMAT, _NAME = b"gbn.format", b"gbn.name"
+_OF_CONTENT = 8  # digits in the names of earlier versions' shards
 _CURVE = "curve/"
 _LAYERS, _RECORDED = "layers", "recorded"  # the recordings, and how many a run has
 _PRIVATE_KEYS = frozenset(
@@ -30,8 +42,12 @@ _PRIVATE_KEYS = frozenset(
 _ABSOLUTE = re.compile(r"(?<![\w.~:/])(?:~|/[\w.+@~-]+)(?:/[\w.+@~-]+)*/([\w.+@~-]+)")
 
 
-def write(path: Path, records: Sequence[Record], experiment: str) -> None:
-    """Write the records, made public, as one shard."""
+def write(folder: Path, records: Sequence[Record], experiment: str, date: str) -> Path:
+    """Write the records, made public, as one shard.
+
+    Raises:
+        StoreError: there is this very shard already.
+    """
     rows = [public(record) for record in records]
     columns: dict[str, Any] = {
         "run_id": pa.array([row.run_id for row in rows], pa.string()),
@@ -54,28 +70,107 @@ def write(path: Path, records: Sequence[Record], experiment: str) -> None:
         columns[_RECORDED] = pa.array([len(recording) for recording in recordings], pa.int64())
         texts = [json.dumps(recording, separators=(",", ":")) for recording in recordings]
         columns[_LAYERS] = pa.array(texts, pa.string())
-    table = pa.table(columns).replace_schema_metadata({"gbn.format": FORMAT})
+    stem = f"{_label(experiment)}-{date}"
+    table = pa.table(columns).replace_schema_metadata({_FORMAT: FORMAT, _NAME: stem})
     sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, compression="zstd", compression_level=9)
-    write_bytes_atomically(path, sink.getvalue().to_pybytes())
+    # The pages' checksums are for other programs that read the file: here the digest stands for all of it.
+    pq.write_table(table, sink, compression="zstd", compression_level=9, write_page_checksum=True)
+    content = sink.getvalue().to_pybytes()
+    path = folder / f"{stem}-{digest(content)}.parquet"
+    if path.exists():
+        raise StoreError(f"{path} exists already: a shard is written once (was it retracted?)")
+    write_bytes_atomically(path, content)
+    return path
 
 
 def read(path: Path) -> list[Record]:
     """The records of one shard.
 
     Raises:
-        StoreError: no Parquet file, or a shard of another format.
+        StoreError: the file is not what was written under its name, or of another format.
     """
+    content, sums = _content(path), sums_of(path.parent)
+    known = digest(content)
+    stem, _, ending = path.stem.rpartition("-")
+    earlier = len(ending) == _OF_CONTENT
+    if earlier and sums and sums.get(path.name) != hashlib.sha256(content).hexdigest():
+        raise _changed(
+            path, f"its name and bytes are not in {SUMS}, where every shard of earlier versions is"
+        )
+    if not earlier and ending != known:
+        raise _changed(path, "its bytes are not those that its name tells of")
     try:
-        names = pq.read_schema(path).names
-        table = pq.read_table(path, columns=[name for name in names if name != _LAYERS])
-    except (pa.ArrowException, OSError) as error:
-        raise StoreError(
-            f"{path} is no readable shard ({str(error).splitlines()[0]}): check it out again"
-        ) from None
-    found = (table.schema.metadata or {}).get(b"gbn.format", b"none").decode()
+        file = pq.ParquetFile(pa.BufferReader(content), page_checksum_verification=True)
+        table = file.read([column for column in file.schema_arrow.names if column != _LAYERS])
+        metadata = file.schema_arrow.metadata or {}
+        found = metadata.get(_FORMAT, b"none").decode(errors="replace")
+        records = _records(path, known, table) if found == FORMAT else []
+        if earlier:
+            fitting = bool(sums) or _fits(stem, ending, records, table)
+        else:
+            fitting = metadata.get(_NAME) == stem.encode()
+    except Exception as error:  # a damaged file makes Parquet's reader and ours raise anything
+        raise _changed(path, " ".join(str(error).split()) or type(error).__name__) from None
     if found != FORMAT:
         raise StoreError(f"{path} has shard format {found}, this version reads {FORMAT}: update gbn")
+    if not fitting:
+        raise _changed(path, "it was renamed, or its records are not those that its name tells of")
+    return records
+
+
+def sums_of(folder: Path) -> dict[str, str]:
+    """The SHA-256 of the shards of earlier versions by name; empty where there is no list.
+
+    Raises:
+        StoreError: the list is damaged.
+    """
+    path = folder / SUMS
+    text = (content_of(path) or b"").decode(errors="replace")
+    found = re.findall(r"^([0-9a-f]{64})  ([^/\n]+)$", text, re.MULTILINE)
+    if len(found) != text.count("\n"):
+        raise StoreError(f"{path} is damaged (a line is no digest with a name): check it out again")
+    return {name: sum_ for sum_, name in found}
+
+
+def content_hash(records: Iterable[Record]) -> str:
+    """What the names of earlier versions' shards end with; public records, in the order of the shard."""
+    texts = []
+    for record in records:
+        parts: Sequence[Any] = (record.run_id, record.summary, record.curve, record.provenance)
+        texts.append(json.dumps((*parts, record.layers) if record.read_layers else parts, sort_keys=True))
+    return hashlib.sha256("\n".join(texts).encode()).hexdigest()[:_OF_CONTENT]
+
+
+def _label(experiment: str) -> str:
+    return experiment.strip("/").removeprefix("experiments/").replace("/", "_") or "runs"
+
+
+def _fits(stem: str, ending: str, records: Sequence[Record], table: pa.Table) -> bool:
+    """Whether records are those that the name of an earlier version's shard tells of, and agree with themselves."""
+    labels = {_label(experiment) for experiment in table["experiment"].to_pylist()}
+    return (
+        ending == content_hash(map(public, records))
+        and labels == {stem[: -len("-YYYY-MM-DD")]}
+        and not any(
+            problem_of(record.run_id, record.summary or {}, record.config, record.curve, record.provenance)
+            or record.status != (record.summary or {}).get("status")
+            for record in records
+        )
+    )
+
+
+def _content(path: Path) -> bytes:
+    content = content_of(path)
+    if content is None:
+        raise StoreError(f"{path} is missing: check it out again")
+    return content
+
+
+def _changed(path: Path, what: str) -> StoreError:
+    return StoreError(f"{path} is no readable shard ({what}): check it out again")
+
+
+def _records(path: Path, known: str, table: pa.Table) -> list[Record]:
     curves = [name for name in table.column_names if name.startswith(_CURVE)]
     return [
         Record(
@@ -87,20 +182,24 @@ def read(path: Path) -> list[Record]:
             provenance=json.loads(row["provenance"]),
             source="archive",
             shard=path.name,
-            read_layers=partial(_read_layers, path, index) if row.get(_RECORDED) else None,
+            read_layers=partial(_read_layers, path, known, index) if row.get(_RECORDED) else None,
         )
         for index, row in enumerate(table.to_pylist())
     ]
 
 
-def _read_layers(path: Path, row: int) -> list[dict[str, Any]]:
-    """The layer recordings of one row of a shard."""
-    return list(json.loads(_layers_column(path)[row]))
+def _read_layers(path: Path, known: str, row: int) -> list[dict[str, Any]]:
+    """The layer recordings of one row of a shard whose bytes have this digest."""
+    return list(json.loads(_layers_column(path, known)[row]))
 
 
 @lru_cache(maxsize=4)  # a shard never changes, and its rows are mostly asked for one after the other
-def _layers_column(path: Path) -> list[str]:
-    return list(pq.read_table(path, columns=[_LAYERS]).column(_LAYERS).to_pylist())
+def _layers_column(path: Path, known: str) -> list[str]:
+    content = _content(path)
+    if digest(content) != known:
+        raise _changed(path, "it was changed since it was read")
+    table = pq.read_table(pa.BufferReader(content), columns=[_LAYERS], page_checksum_verification=True)
+    return list(table.column(_LAYERS).to_pylist())
 
 
 def _points(row: dict[str, Any], curves: Iterable[str]) -> list[dict[str, Any]]:

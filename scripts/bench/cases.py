@@ -15,14 +15,11 @@ from gbn.nn.pairs import Pair, build_pair
 from gbn.risk.parameters import GRADIENT_MODES, QUADRANGLE_PARAMETERS
 from gbn.suggest import did_you_mean
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
-#: network -> (name, options) of gbn.models at the images of CIFAR-10
-SMALL = {
-    "cnn": ("cnn", {}),
-    "resnet20": ("resnet", {"depth": 20}),
-    "resnet18": ("resnet18", {}),
-}
+from . import names
+from .names import GATED, MIXTURE, SMALL
+
+DTYPES = {name: getattr(torch, name) for name in names.DTYPES}
+LAYOUTS = dict(zip(names.LAYOUTS, (torch.contiguous_format, torch.channels_last), strict=True))
 #: (channels, side) -> norm layers of ResNet-50 at 224x224: 53 in all (He et al. 2016a, table 1)
 RESNET50 = {
     (64, 112): 1,
@@ -38,21 +35,7 @@ RESNET50 = {
     (512, 7): 5,
     (2048, 7): 4,
 }
-NETWORKS = (*SMALL, "resnet50")
 DEFAULT_NETWORKS = {"cpu": ("cnn", "resnet20", "resnet18"), "cuda": ("resnet18", "resnet50")}
-#: The name of instance enhancement of (mean, std); of another pair: ``iebn[cvar]``, ``iebn[cvar,exact]``.
-GATED = "iebn"
-#: The name of mixture normalization; ``mixture[5]``, ``mixture[per_channel]``, ``mixture[per_channel,5]``.
-MIXTURE = "mixture"
-DEFAULT_PAIRS = (
-    "std",
-    "mad",
-    "cvar",
-    GATED,
-    f"{GATED}[cvar]",
-    MIXTURE,
-    f"{MIXTURE}[5]",
-)
 
 
 @dataclass(frozen=True)
@@ -123,19 +106,6 @@ def cases_of(
         for layout in layouts
         for shape in ordered
     ]
-
-
-def parse_shape(text: str) -> tuple[int, int, int, int]:
-    """``NxCxHxW`` -> four integers.
-
-    Raises:
-        ValueError: anything else.
-    """
-    parts = text.lower().split("x")
-    if len(parts) != 4 or not all(part.isdigit() and int(part) > 0 for part in parts):
-        raise ValueError(f"shape {text!r}: give NxCxHxW, for example 128x64x32x32")
-    n, c, h, w = map(int, parts)
-    return n, c, h, w
 
 
 def pair_names(given: Iterable[str]) -> list[str]:

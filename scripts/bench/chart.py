@@ -1,5 +1,6 @@
 """The chart of a norm benchmark: how near each layer comes to memory bandwidth, and to BatchNorm."""
 
+import io
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from gbn.figures.style import COLOURS, DPI, RC, WIDTH
 
+from .environment import write
 from .goals import MILLION, NAMED, Row
 from .providers import COMPILED, REFERENCE
 
@@ -22,7 +24,9 @@ ROW_HEIGHT = 2.6  # inches
 def save(rows: Sequence[Row], path: Path) -> None:
     """Draw the timed rows as a PNG: a row of panels for each dtype and layout."""
     with mpl.rc_context(dict(RC)):
-        draw(rows).savefig(path, metadata={"Software": None}, facecolor="white")
+        picture = io.BytesIO()
+        draw(rows).savefig(picture, format="png", metadata={"Software": None}, facecolor="white")
+    write(path, picture.getvalue())
 
 
 def draw(rows: Sequence[Row]) -> Figure:

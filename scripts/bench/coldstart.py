@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from .environment import COLUMNS as ENVIRONMENT
-from .environment import ROOT
+from .names import ROOT
 from .timing import spread
 
 TIMES = ("import_torch_s", "import_gbn_s", "first_step_s", "second_step_s")

@@ -4,40 +4,61 @@ import argparse
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
+from gbn import cli
+from gbn.arguments import Number, Whole, duration, existing_file, output_folder
 
-from .environment import RESULTS, environment, pick_device
-from .timing import keep_memory
+from .names import RESULTS
+
+if TYPE_CHECKING:
+    import torch
+
+STATUSES = {
+    1: "an arm or case was not timed, as standard error says",
+    3: "the budget ended first; standard error names what was left out",
+}
 
 
-def parser(description: str | None) -> argparse.ArgumentParser:
+def parser(description: str | None) -> cli.Parser:
     """A parser with the common options."""
-    made = argparse.ArgumentParser(
-        description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
-    made.add_argument("--device", choices=("cpu", "cuda"), help="the GPU where there is one")
-    made.add_argument(
-        "--threads", type=int, default=min(2, os.cpu_count() or 1), help="on the CPU (default 2)"
-    )
-    made.add_argument("--blocks", type=int, default=3, help="blocks of rounds a case (default 3)")
-    made.add_argument("--block-seconds", type=float, default=0.6, help="length of a block (default 0.6)")
-    made.add_argument("--budget", type=float, metavar="SECONDS", help="begin no case after this time")
-    made.add_argument(
-        "--allocator", choices=("keep", "system"), default="keep", help="what glibc does at a free"
-    )
-    made.add_argument("--out", type=Path, default=RESULTS, help="folder of the files (results/benchmarks)")
-    made.add_argument(
-        "--render", type=Path, metavar="CSV", help="make the summary of this file again, no more"
-    )
+    made = cli.Parser(description, statuses=STATUSES)
+    add = made.add_argument
+    add("--device", choices=("cpu", "cuda"), help="the GPU where there is one")
+    threads = min(2, os.cpu_count() or 1)
+    add("--threads", type=Whole(most=1024), default=threads, metavar="N", help="on the CPU (default 2)")
+    add_blocks(made, 3, 0.6)
+    add("--allocator", choices=("keep", "system"), default="keep", help="what glibc does at a free")
+    add_files(made, "make the summary of this file again, no more")
     return made
 
 
-def set_up(arguments: argparse.Namespace) -> tuple[torch.device, dict[str, Any]]:
+def add_blocks(made: cli.Parser, blocks: int, seconds: float, least: int = 1) -> None:
+    """How long is timed."""
+    add = made.add_argument
+    what = f"blocks of rounds (default {blocks})"
+    add("--blocks", type=Whole(least, 10**6), default=blocks, metavar="N", help=what)
+    what = f"length of a block (default {seconds:g})"
+    add("--block-seconds", type=Number(zero=True), default=seconds, metavar="SECONDS", help=what)
+    add("--budget", type=duration, metavar="TIME", help="begin nothing after this time: 90s, 20m or 2h")
+
+
+def add_files(made: cli.Parser, render: str) -> None:
+    """Where the files go, and the file that is rendered again."""
+    what = "folder of the files (default: results/benchmarks)"
+    made.add_argument("--out", type=output_folder, default=str(RESULTS), metavar="DIR", help=what)
+    made.add_argument("--render", type=existing_file, metavar="CSV", help=render)
+
+
+def set_up(arguments: argparse.Namespace) -> "tuple[torch.device, dict[str, Any]]":
     """Device and environment, after threads and allocator are set."""
+    import torch
+
+    from .environment import environment, pick_device
+    from .timing import keep_memory
+
     device = pick_device(arguments.device)
     if device.type == "cpu":
         torch.set_num_threads(arguments.threads)
@@ -45,6 +66,20 @@ def set_up(arguments: argparse.Namespace) -> tuple[torch.device, dict[str, Any]]
     if device.type == "cpu" and arguments.allocator == "keep":
         allocator = keep_memory()
     return device, environment(device, allocator)
+
+
+def write_timed(path: Path, rows: Sequence[Mapping[str, Any]], columns: Iterable[str], measured: str) -> bool:
+    """Write the rows, unless not one of them has a number in the column `measured`: that file would say nothing.
+
+    Returns:
+        Whether there is a file.
+    """
+    from .environment import write_rows
+
+    timed = any(row.get(measured) is not None for row in rows)
+    if timed:
+        write_rows(path, rows, columns)
+    return timed
 
 
 class Budget:
@@ -63,7 +98,7 @@ class Budget:
 
 
 def ended(rows: Sequence[dict[str, Any]], budget: Budget) -> int:
-    """The exit status: 1 where a row was not timed or a case was left out, each said on stderr."""
+    """The exit status: 1 where a row was not timed, 3 where a case was left out, each said on stderr."""
     bad = [row for row in rows if row["status"] != "ok"]
     for row in bad:
         what = row.get("provider") or row.get("arm")
@@ -74,13 +109,4 @@ def ended(rows: Sequence[dict[str, Any]], budget: Budget) -> int:
         print(f"{what} at {where}: {why}", file=sys.stderr)
     if budget.left_out:
         print(f"out of time, left out: {'; '.join(budget.left_out)}", file=sys.stderr)
-    return int(bool(bad or budget.left_out or not rows))
-
-
-def run(main: Callable[[], int]) -> None:
-    """Exit with main's status; a wrong argument is one line and status 2."""
-    try:
-        sys.exit(main())
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    return 1 if bad else 3 if budget.left_out else int(not rows)

@@ -1,19 +1,17 @@
 """Where a benchmark was made, as columns of its file; and the file itself."""
 
 import csv
+import io
 import os
 import re
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
-from gbn.engine.provenance import device_kind, git_state, package_versions
-
-ROOT = Path(__file__).resolve().parents[2]
-RESULTS = ROOT / "results" / "benchmarks"
 #: Columns that say where and with what; the same in every row of a file.
 COLUMNS = (
     *("device", "device_kind", "threads", "cores", "torch", "numba", "triton", "python", "cuda"),
@@ -21,11 +19,15 @@ COLUMNS = (
 )
 
 
-def environment(device: torch.device, allocator: str) -> dict[str, Any]:
+def environment(device: "torch.device", allocator: str) -> dict[str, Any]:
     """One value for each of :data:`COLUMNS`.
 
     ``GBN_COMMIT`` names the commit where the files travel without their repository.
     """
+    import torch
+
+    from gbn.engine.provenance import device_kind, git_state, package_versions
+
     versions, state = package_versions(), git_state()
     return {
         "device": device.type,
@@ -42,12 +44,14 @@ def environment(device: torch.device, allocator: str) -> dict[str, Any]:
     }
 
 
-def pick_device(name: str | None) -> torch.device:
+def pick_device(name: str | None) -> "torch.device":
     """The device asked for, the GPU where there is one otherwise.
 
     Raises:
         ValueError: cuda where torch sees no GPU.
     """
+    import torch
+
     if name == "cuda" and not torch.cuda.is_available():
         raise ValueError("--device cuda: torch sees no GPU here; leave --device out, or give --device cpu")
     return torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
@@ -61,25 +65,50 @@ def file_name(kind: str, environment: Mapping[str, Any]) -> str:
 
 def write_rows(path: Path, rows: Iterable[Mapping[str, Any]], columns: Iterable[str]) -> None:
     """Write a CSV; numbers with six digits, which is more than any timing is good for."""
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, list(columns), lineterminator="\n", restval="")
+    writer.writeheader()
+    writer.writerows({key: _text(value) for key, value in row.items()} for row in rows)
+    write(path, text.getvalue().encode())
+
+
+def write(path: Path, content: bytes) -> None:
+    """Replace a file, or leave it as it is; here and not from gbn.store, which needs the laboratory's packages."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(columns), lineterminator="\n", restval="")
-        writer.writeheader()
-        writer.writerows({key: _text(value) for key, value in row.items()} for row in rows)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_bytes(content)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
-def read_rows(path: Path) -> list[dict[str, str]]:
+def read_rows(path: Path, needs: Iterable[str] = (), lacks: Iterable[str] = ()) -> list[dict[str, str]]:
     """The rows of a CSV, everything as text.
 
+    Args:
+        path: the file.
+        needs: columns that it must have.
+        lacks: columns that tell another script's file.
+
     Raises:
-        ValueError: no such file, or no row in it.
+        ValueError: no such file, no row in it, a row that is cut off, or another script's columns.
     """
     if not path.is_file():
         raise ValueError(f"no file {path}: give a CSV that this script wrote")
     with open(path, newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
+        try:
+            rows = list(csv.DictReader(file))
+        except (csv.Error, UnicodeDecodeError) as error:
+            raise ValueError(f"{path} is no CSV ({error}): give one that this script wrote") from None
     if not rows:
         raise ValueError(f"{path} has no rows: nothing to render")
+    wrong = [name for name in needs if name not in rows[0]] + [name for name in lacks if name in rows[0]]
+    if wrong:
+        raise ValueError(f"{path} is not of this script (column {wrong[0]}): give a CSV that it wrote")
+    for number, row in enumerate(rows, start=2):
+        if None in row or None in row.values():
+            raise ValueError(f"{path} line {number} has not as many fields as the head: the file is damaged")
     return rows
 
 

@@ -14,6 +14,11 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))  # nothing is installed there
+
+from gbn import cli  # noqa: E402
+from gbn.arguments import Number, output_folder  # noqa: E402
+
 #: part -> (share of the time that is left when it begins, command); benchmarks get a budget that ends before it.
 PARTS: dict[str, tuple[float, list[str]]] = {
     "tests": (
@@ -58,21 +63,24 @@ def run_part(name: str, share: float, command: list[str], seconds: float, out: P
     return "ok" if status == 0 else f"exit status {status}"
 
 
-def main() -> int:
+def parser() -> cli.Parser:
+    """The command line."""
+    result = cli.Parser(__doc__, statuses={1: "a part failed or ran out of time"})
+    add = result.add_argument
+    what = "folder of the files, made where it is missing"
+    add("--out", type=output_folder, required=True, metavar="DIR", help=what)
+    add("--seconds", type=Number(), default=840.0, metavar="N", help="for all parts together (default 840)")
+    add("--parts", nargs="+", choices=list(PARTS), default=list(PARTS))
+    return result
+
+
+def run(arguments: argparse.Namespace) -> int:
     """All parts; 1 where one failed."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--out", type=Path, required=True, help="folder of the files, made where it is missing"
-    )
-    parser.add_argument("--seconds", type=float, default=840.0, help="for all parts together (default 840)")
-    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
-    arguments = parser.parse_args()
     look = "import sys, torch; sys.exit(not torch.cuda.is_available())"
     if subprocess.run([sys.executable, "-c", look], check=False).returncode:
-        print(f"error: {sys.executable} sees no GPU through torch; name one that does: GPU_PYTHON=python3")
-        return 2
+        raise ValueError(
+            f"{sys.executable} sees no GPU through torch; name one that does: GPU_PYTHON=python3"
+        )
     out = arguments.out.resolve()
     out.mkdir(parents=True, exist_ok=True)
     end = time.monotonic() + arguments.seconds
@@ -90,4 +98,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    cli.main(parser, run)

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from gbn import kernels
-from gbn.config.errors import unknown
+from gbn.config.errors import ConfigError, unknown
 from gbn.config.grid import Cell, Grid
 from gbn.config.schema import Config
 from gbn.data import ImageSet, load
@@ -36,6 +36,10 @@ def chosen(grid: Grid, settings: Sequence[str] | None, arms: Sequence[str] | Non
     Raises:
         ConfigError: a setting or an arm that the grid has not.
     """
+    if settings and not any(grid.settings):
+        raise ConfigError(
+            f"unknown setting of {grid.name}: {settings[0]!r}; it has none, leave out --settings"
+        )
     known = list(dict.fromkeys(cell.label for cell in grid.cells))
     for name, given, allowed in (("setting", settings, grid.settings), ("arm", arms, known)):
         for one in given or ():

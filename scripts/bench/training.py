@@ -15,7 +15,6 @@ from gbn.suggest import did_you_mean
 
 from .cases import (
     LAYOUTS,
-    SMALL,
     gated,
     is_mixture,
     mixture_options,
@@ -24,12 +23,10 @@ from .cases import (
     ungated,
 )
 from .environment import COLUMNS as ENVIRONMENT
+from .names import BASE, DEFAULT_ARMS, SMALL
 from .providers import attempt
 from .timing import Samples, Step, WallClock, interleave, ratios, spread
 
-BASE = "bn"
-DEFAULT_ARMS = (BASE, "gbn_std", "gbn_mad", "gbn_cvar", "iebn", "mixture")
-PRECISIONS = ("float32", "bfloat16", "float16")
 CHECKED = 3  # first losses that are looked at
 COLUMNS = (
     *(

@@ -1,4 +1,5 @@
-import json
+import dataclasses
+import shutil
 
 import pytest
 
@@ -62,8 +63,8 @@ def write_recordings(grid, results, arms=("bn", "gbn_fast")):
                 recording(update, 0.3 + record.config["seed"] / 100 + update / 1e4)
                 for update in (5, 100, 2000)
             ]
-            path = RunStore(results).path(record.run_id) / "layers.jsonl"
-            path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+            shutil.rmtree(RunStore(results).path(record.run_id))
+            write_runs([dataclasses.replace(record, read_layers=lambda lines=lines: lines)], results)
 
 
 @pytest.fixture

@@ -136,7 +136,7 @@ def test_where_lower_is_better_the_smallest_area_and_value_win(tmp_path):
         setting, arm = record.config["model"]["name"], record.config["norm"]["name"]
         record.curve[-1]["kid_own_1a2b3c4d"] = {"lr_0.1": 0.03, "lr_0.2": 0.02, "lr_0.4": 0.05}[setting]
         if arm == "wild" and setting == "lr_0.2":  # its best rate, but it diverges
-            record.summary["status"] = "diverged"
+            record.summary.update({"status": "diverged", "diverged_at": record.summary["updates"]})
         records.append(record)
     write_runs(records, tmp_path)
     comparison = Comparison(load_grid_runs(grid, tmp_path))

@@ -82,6 +82,12 @@ def test_two_experiments_that_name_the_same_run_share_it(write):
     assert one.run_ids() == other.run_ids()
 
 
+def test_a_folder_of_results_is_named_once(write):
+    with pytest.raises(ConfigError, match="results_dir is given more than once, as x and y: give it once"):
+        load_grid(write(), extra=["results_dir=x", "tracker=none", "results_dir=y"])
+    assert load_grid(write(), extra=["results_dir=a,b (1)"]).cells[0].config["results_dir"] == "a,b (1)"
+
+
 @pytest.mark.parametrize(
     ("old", "new", "words"),
     [
@@ -203,7 +209,7 @@ def test_the_controls_of_a_mixture_compose(write):
     [
         ("val_acuracy", "[0.5]", "unknown measure 'val_acuracy'.*did you mean 'val_accuracy'"),
         ("val_accuracy", "[50]", "'50' is no accuracy between 0 and 1"),
-        ("val_accuracy", "[half]", "could not convert string to float: 'half'"),
+        ("val_accuracy", "[half]", "targets.0='half' is not allowed"),
         ("kid_own_1a2b3c4d", "[-1]", "'-1' is no target of kid_own_1a2b3c4d"),
     ],
 )

@@ -14,12 +14,19 @@ def test_lists_and_ranges(text, seeds):
     assert seed_list(text) == seeds
 
 
-@pytest.mark.parametrize("text", ["", "-1", "a", "1,,2", "1-", "1-2-3", "1 2"])
+@pytest.mark.parametrize("text", ["", "-1", "a", "1,,2", "1-", "1-2-3", "1 2", "9" * 5000, "٣"])
 def test_another_text_says_what_is_allowed(text):
     with pytest.raises(argparse.ArgumentTypeError, match="use 3 or 4-7"):
         seed_list(text)
 
 
-def test_a_range_that_holds_no_seed_is_refused():
+@pytest.mark.parametrize("text", ["5-4", "0-3,5-4"])
+def test_a_range_that_holds_no_seed_is_refused(text):
     with pytest.raises(argparse.ArgumentTypeError, match="upwards"):
-        seed_list("5-4")
+        seed_list(text)
+
+
+@pytest.mark.parametrize("text", ["0-999999999", "1-9,0-100000", "0-" + "9" * 18])
+def test_a_range_that_no_memory_holds_is_refused(text):
+    with pytest.raises(argparse.ArgumentTypeError, match="100,000 at most"):
+        seed_list(text)

@@ -9,7 +9,7 @@ from torch import nn
 
 from gbn.data import load
 from gbn.engine.build import build_data, build_model
-from gbn.engine.evaluation import best_points, evaluation_grid
+from gbn.engine.evaluation import best_points, calibration_parts, evaluation_grid
 from gbn.engine.evaluation import test_points as points_of_tests
 from gbn.tasks import Classification
 
@@ -47,6 +47,16 @@ def test_exact_statistics_leave_the_model_as_it_was_and_see_past_the_lag(small):
     assert len(evaluator.slice) == 100
     assert not set(evaluator.slice.tolist()) & set(loader.indices.tolist())
     assert not set(evaluator.calibration.tolist()) - set(loader.indices.tolist())
+
+
+@pytest.mark.parametrize(
+    ("images", "parts"),
+    [(1, [1]), (500, [500]), (501, [501]), (507, [507]), (508, [500, 8]), (1001, [500, 501])],
+)
+def test_a_small_last_part_of_the_calibration_images_is_joined_to_the_one_before(images, parts):
+    found = calibration_parts(torch.arange(images))
+    assert [len(part) for part in found] == parts
+    assert torch.equal(torch.cat(found), torch.arange(images))
 
 
 def test_evaluation_is_in_evaluation_mode_and_puts_the_mode_back():

@@ -15,6 +15,7 @@ from gbn.engine.updates import Supervised
 from gbn.models import build
 from gbn.nn import norm_layer
 from gbn.store import RunStore
+from gbn.store.files import line_of
 
 RECORD = ("trainer.record.layers=true", "trainer.record.points=3", "trainer.record.images=40")
 
@@ -129,7 +130,7 @@ def test_recordings_behind_the_checkpoint_are_dropped_on_resume(small, tmp_path)
     assert stopped.status == "interrupted"
     before = path.read_text()
     with path.open("a") as file:
-        file.write('{"update": 19, "layers": {"lost": {}}}\n{"update": 19, "torn')
+        file.write(line_of({"update": 19, "layers": {"lost": {}}}) + '{"update": 19, "torn')
     finished = run(config)
     assert finished.status == "finished", finished.message
     assert path.read_text().startswith(before)

@@ -6,8 +6,10 @@ import pytest
 import torch
 
 from gbn import kernels
+from gbn.data import TrainLoader
 from gbn.engine import build
 from gbn.engine import run as engine
+from gbn.engine.evaluation import Evaluator
 from gbn.engine.run import run, set_threads
 from gbn.store.records import RunStore
 
@@ -76,6 +78,56 @@ def test_batch_norm_at_batch_1_is_not_applicable(small, tmp_path):
     assert run(small("trainer.batch_size=1", "dataset.subset=20", "norm=layer")).status == "finished"
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore:The .grad attribute")  # torch's own
+@pytest.mark.parametrize(
+    "norm", [pytest.param("bn", marks=pytest.mark.slow), pytest.param("gbn_mad", marks=pytest.mark.long)]
+)
+def test_compiled_norms_at_batch_1_are_not_applicable(small, norm):
+    outcome = run(small("trainer.batch_size=1", "dataset.subset=20", f"norm={norm}", "trainer.compile=true"))
+    torch.compiler.reset()  # code that raised while it was compiled is not compiled again
+    assert outcome.status == "not_applicable", outcome.message
+
+
+ONE_LAST_IMAGE = [
+    ("model=mlp", "dataset.subset=501"),
+    ("model=mlp", "trainer.evaluation.calibration_images=1001"),
+    ("model=mlp", "norm=gbn_cvar", "dataset.subset=501"),
+    ("model=mlp", "norm=mixture", "dataset.subset=502"),
+]
+
+
+@pytest.mark.parametrize("overrides", ONE_LAST_IMAGE, ids=" ".join)
+@pytest.mark.filterwarnings("error")
+def test_a_small_last_batch_of_the_calibration_images_does_not_matter(small, tmp_path, overrides):
+    outcome = run(small("trainer.evaluation.calibration_images=1024", *overrides))
+    assert outcome.status == "finished", outcome.message
+    assert all(0 < point["val_accuracy_exact"] < 1 for point in RunStore(tmp_path).load(outcome.run_id).curve)
+
+
+@pytest.mark.parametrize("norm", ["bn", "custom"])  # custom: torch's own
+def test_one_value_per_channel_elsewhere_than_in_a_training_step_is_a_failure(small, monkeypatch, norm):
+    """Only the norm's own step decides: neither anybody's words nor the check's error from an evaluation."""
+    own = ("norm._target_=torch.nn.BatchNorm1d",) if norm == "custom" else ()
+    single = ("trainer.batch_size=1", "dataset.subset=20", f"norm={norm}", *own)
+    assert run(small(*single)).status == "not_applicable"
+
+    layer = torch.nn.BatchNorm1d(3)
+    words = "Expected more than 1 value per channel when training, got input size [1, 3]"
+
+    def evaluated(*_):
+        layer(torch.zeros(1, 3))
+
+    def loaded(*_):
+        raise ValueError(words)
+
+    for place, broken, seed in ((Evaluator, evaluated, 1), (TrainLoader, loaded, 2)):
+        with monkeypatch.context() as patched:
+            patched.setattr(place, "point" if place is Evaluator else "batch", broken)
+            outcome = run(small(f"norm={norm}", *own, f"seed={seed}"))
+        assert outcome.status == "failed"
+        assert outcome.message.startswith("ValueError: Expected more than 1 value per channel")
+
+
 def test_a_failed_run_keeps_its_error_and_is_retried(small, tmp_path, monkeypatch):
     config = small()
     with monkeypatch.context() as broken:
@@ -100,6 +152,15 @@ def line_of_zeros(folder):
     (folder / "metrics.jsonl").write_bytes(b"\0\0\0\n")
 
 
+def garbage(folder):
+    (folder / "metrics.jsonl").write_bytes(b"garbage\n\xff\xfe\n")
+
+
+def loop_of_links(folder):
+    folder.rmdir()
+    folder.symlink_to(folder.name)  # it cannot be read, by root neither
+
+
 def folder_named_lock(folder):
     (folder / "lock").mkdir()
 
@@ -108,11 +169,23 @@ def folder_named_error(folder):
     (folder / "error.txt").mkdir()
 
 
+def test_a_done_run_whose_curve_was_changed_is_no_result(small, tmp_path):
+    done = run(small())
+    path = tmp_path / "runs" / done.run_id / "metrics.jsonl"
+    path.write_bytes(path.read_bytes().replace(b"0.", b"0.9", 1))
+    again = run(small())
+    assert (again.status, again.ok) == ("failed", False)
+    assert f"{path} was changed after the run ended" in again.message
+    assert "\n" not in again.message
+
+
 @pytest.mark.parametrize(
     ("damage", "named"),
     [
         (empty_summary, "summary.json"),
         (line_of_zeros, "metrics.jsonl"),
+        (garbage, "metrics.jsonl"),
+        (loop_of_links, ""),
         (folder_named_lock, "lock"),
         (folder_named_error, "error.txt"),
     ],

@@ -103,6 +103,15 @@ def test_past_the_budget_runs_stop_with_a_checkpoint_and_none_begins(small, tmp_
     assert statuses == [("interrupted", "interrupted"), ("waiting", "missing"), ("waiting", "missing")]
 
 
+def test_past_the_budget_no_other_process_is_waited_for(small, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(pool.SpawnProcess, "start", None)  # none is needed
+    ((name, config),) = named(small())
+    with RunStore(tmp_path).writer(name):
+        (outcome,) = train_all([(name, config)], jobs=1, budget=0.2)
+    assert (outcome.run_id, outcome.status) == (name, "waiting")
+    assert capsys.readouterr().err == f"waiting for {name}, which other processes train\n"
+
+
 @pytest.mark.slow
 def test_crashes_are_reported_by_their_signal_and_touch_no_other_run(small, tmp_path, monkeypatch, capfd):
     """Two workers: two runs crash, one after the other, beside a long one that goes on."""

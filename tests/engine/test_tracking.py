@@ -75,7 +75,7 @@ def test_losing_wandb_at_any_moment_never_fails_a_run(small, tmp_path, monkeypat
     def start(self, *_):
         if moment == "start":
             raise TimeoutError("no network")
-        self._run = Breaks()
+        return Breaks()
 
     monkeypatch.setattr(tracking.Tracker, "_start", start)
     outcome = run(small("tracker.mode=online"))
@@ -107,9 +107,9 @@ class Remembers:
 
 def test_a_resumed_run_leaves_no_gap_and_repeats_no_step(monkeypatch, tmp_path):
     remote = Remembers()
-    monkeypatch.setattr(tracking.Tracker, "_start", lambda self, *_: setattr(self, "_run", remote))
+    monkeypatch.setattr(tracking.Tracker, "_start", lambda self, *_: remote)
     curve = [{"update": update, "val_accuracy": update / 100} for update in (5, 10, 15, 20)]
-    options = {"mode": "online"}
+    options = {"mode": "online", "timeout": 20.0}
     tracker = Tracker(options, "id", {}, tmp_path, recorded=lambda: curve)
     for update in (25, 30):  # 15 and 20 were recorded while W&B was away
         curve.append({"update": update, "val_accuracy": update / 100})
@@ -123,8 +123,8 @@ def test_a_resumed_run_leaves_no_gap_and_repeats_no_step(monkeypatch, tmp_path):
 
 def test_an_interrupted_run_is_not_marked_complete(monkeypatch, tmp_path):
     remote = Remembers()
-    monkeypatch.setattr(tracking.Tracker, "_start", lambda self, *_: setattr(self, "_run", remote))
-    tracker = Tracker({"mode": "online"}, "id", {}, tmp_path)
+    monkeypatch.setattr(tracking.Tracker, "_start", lambda self, *_: remote)
+    tracker = Tracker({"mode": "online", "timeout": 20.0}, "id", {}, tmp_path)
     tracker.finish(None)
     assert remote.summary == {}
     assert remote.closed == 0

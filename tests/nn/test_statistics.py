@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections import UserDict, namedtuple
 from collections.abc import Iterator
 
@@ -253,6 +254,17 @@ def test_whatever_goes_wrong_leaves_the_statistics_as_they_were() -> None:
     assert torch.equal(mixture(x), twin(x))
 
 
+def test_a_last_batch_of_fewer_samples_than_a_mixtures_components_is_passed_over() -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), norm_layer("mixture", components=3)(3, dim=1))
+    whole = batches((8, 4))
+    twin = copy.deepcopy(net)
+    calibrate(twin, whole)
+    with pytest.warns(UserWarning, match="a batch of 2 images is skipped: .*components=3"):
+        assert calibrate(net, [*whole, batches((2,))[0]]) == 12
+    assert_state(net, twin.state_dict())
+
+
 @pytest.mark.parametrize("norm", ["bn", "gbn_cvar", "iebn"])
 def test_a_last_batch_of_one_value_per_channel_is_passed_over(norm: str) -> None:
     torch.manual_seed(0)
@@ -261,7 +273,7 @@ def test_a_last_batch_of_one_value_per_channel_is_passed_over(norm: str) -> None
     whole = batches((8, 4))
     calibrate(net, whole)
     state = {name: value.clone() for name, value in net.state_dict().items()}
-    with pytest.warns(UserWarning, match="a batch of one image is skipped"):
+    with pytest.warns(UserWarning, match="a batch of one image is skipped: Expected more than 1 value"):
         assert calibrate(net, [whole[0], batches((1,))[0], whole[1]]) == 12
     assert_state(net, state)
     with pytest.warns(UserWarning, match="skipped"), pytest.raises(ValueError, match="no images"):

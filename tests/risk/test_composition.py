@@ -31,9 +31,9 @@ def test_three_ways_to_name_a_part() -> None:
 
 
 def test_refusals() -> None:
-    with pytest.raises(TypeError, match=r"0\.5 was given as the statistic; give a name"):
+    with pytest.raises(TypeError, match=r"the statistic was given as 0\.5; give a name"):
         compose(0.5, "std")  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match="as the deviation"):
+    with pytest.raises(TypeError, match="the deviation was given as"):
         compose("mean", statistic("mean"))  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="unknown deviation 'standard'"):
         compose("mean", "standard")

@@ -1,24 +1,24 @@
-import importlib.util
 import sys
 from pathlib import Path
 
 import pytest
+
+from gbn import cli
+from tests.scripts.calling import loaded
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
 def script(monkeypatch, capsys):
-    """Run a script's main in this process: (name, *arguments) -> (exit status, output, errors)."""
+    """Run a script in this process: (name, *arguments) -> (exit status, output, errors)."""
+    monkeypatch.syspath_prepend(ROOT / "scripts")  # as when it is called
 
     def run(name, *arguments):
-        path = ROOT / "scripts" / f"{name}.py"
-        spec = importlib.util.spec_from_file_location(f"script_{name}", path)
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        monkeypatch.setattr(sys, "argv", [str(path), *map(str, arguments)])
+        module = loaded(name)
+        monkeypatch.setattr(sys, "argv", [f"scripts/{name}.py", *map(str, arguments)])
         with pytest.raises(SystemExit) as ended:
-            module.cli.main(module.run)
+            cli.main(module.parser, module.run)
         captured = capsys.readouterr()
         return ended.value.code, captured.out, captured.err
 

@@ -9,7 +9,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from gbn import kernels
+from gbn import cli, kernels
+from tests.scripts.calling import call
 
 QUICK = ("--device", "cpu", "--threads", 1, "--allocator", "system", "--blocks", 1, "--block-seconds", 0)
 
@@ -43,7 +44,7 @@ def bench(monkeypatch, root):
 def norm(bench, out, *arguments):
     """Run bench_norm.py; its status and the rows of its file."""
     given = (*QUICK, "--cold-repeats", 0, "--out", out, "--shapes", "4x3x5x4", *arguments)
-    status = bench.bench_norm.main([str(part) for part in given])
+    status = call(bench.bench_norm, *given)
     (path,) = out.glob("norm-*.csv")
     return status, path, read(path)
 
@@ -281,11 +282,11 @@ class TestNorm:
         first = summary.read_bytes()
         summary.unlink()
         path.with_suffix(".png").unlink()
-        assert bench.bench_norm.main(["--render", str(path)]) == 0
+        assert call(bench.bench_norm, "--render", path) == 0
         assert summary.read_bytes() == first
         assert path.with_suffix(".png").exists()
         path.with_suffix(".notes.md").write_text("Too few cores.\n")
-        bench.bench_norm.main(["--render", str(path)])
+        call(bench.bench_norm, "--render", path)
         assert summary.read_text() == first.decode() + "\n## Notes\n\nToo few cores.\n"
 
     def test_a_wrong_gradient_is_not_timed(self, bench, monkeypatch, tmp_path, capsys):
@@ -315,8 +316,18 @@ class TestNorm:
         assert [row["status"] for row in rows] == ["ok", "error: RuntimeError: no such kernel", "ok"]
 
     def test_a_budget_leaves_cases_out_and_says_so(self, bench, tmp_path, capsys):
-        given = (*QUICK, "--out", tmp_path, "--shapes", "2x2x2x2", "--budget", 0, "--cold-repeats", 0)
-        assert bench.bench_norm.main([str(part) for part in given]) == 1
+        given = (
+            *QUICK,
+            "--out",
+            tmp_path,
+            "--shapes",
+            "2x2x2x2",
+            "--budget",
+            "0.00001s",
+            "--cold-repeats",
+            0,
+        )
+        assert call(bench.bench_norm, *given) == 3
         assert "left out: 2x2x2x2 float32 contiguous" in capsys.readouterr().err
 
     def test_cold_start_is_part_of_the_summary(self, bench, monkeypatch, tmp_path):
@@ -463,7 +474,7 @@ class TestTiming:
 def train(bench, out, *arguments):
     """Run bench_train.py; its status and the rows of its file."""
     given = (*QUICK, "--out", out, "--nets", "cnn", "--width", 0.0625, "--batch", 4, *arguments)
-    status = bench.bench_train.main([str(part) for part in given])
+    status = call(bench.bench_train, *given)
     (path,) = out.glob("train-*.csv")
     return status, path, read(path)
 
@@ -480,7 +491,7 @@ class TestTrain:
         summary = path.with_suffix(".md")
         first = summary.read_bytes()
         summary.unlink()
-        assert bench.bench_train.main(["--render", str(path)]) == 0
+        assert call(bench.bench_train, "--render", path) == 0
         assert summary.read_bytes() == first
 
     def test_a_std_that_is_not_batch_norm_is_not_timed(self, bench, monkeypatch, tmp_path, capsys):
@@ -514,6 +525,14 @@ def python(root, *arguments):
     return subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
 
 
+def test_where_nothing_was_timed_nothing_is_written(bench, tmp_path, capsys):
+    """Such a batch fits into no memory."""
+    given = (*QUICK, "--out", tmp_path / "new", "--nets", "cnn", "--batch", 10**9)
+    assert call(bench.bench_train, *given) == 1
+    assert "bn at cnn: error: " in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()
+
+
 def test_neither_needs_the_laboratory(root):
     """A borrowed GPU machine has torch and its friends, and no Hydra."""
     absent = ("hydra", "omegaconf", "pydantic", "wandb", "yaml", "pyarrow", "torchvision")
@@ -523,9 +542,11 @@ def test_neither_needs_the_laboratory(root):
 
 
 @pytest.mark.parametrize(("script", "flag"), [("bench_norm", "--pairs"), ("bench_train", "--arms")])
-def test_a_mistake_is_one_line_and_status_2(bench, script, flag, capsys):
+def test_a_mistake_is_one_line_and_status_2(bench, script, flag, capsys, monkeypatch):
+    module = getattr(bench, script)
+    monkeypatch.setattr(sys, "argv", [script, flag, "gbn_cvra"])
     with pytest.raises(SystemExit) as ended:
-        bench.command.run(lambda: getattr(bench, script).main([flag, "gbn_cvra"]))
+        cli.main(module.parser, module.run)
     assert ended.value.code == 2
     assert capsys.readouterr().err.startswith("error: pair '")
 
@@ -536,7 +557,7 @@ def test_make_gpu_needs_a_folder_and_a_gpu(root, tmp_path):
     if not torch.cuda.is_available():
         done = python(root, "scripts/bench/gpu.py", "--out", tmp_path)
         assert done.returncode == 2
-        assert "sees no GPU" in done.stdout
+        assert "sees no GPU" in done.stderr
 
 
 @pytest.mark.slow
@@ -556,5 +577,5 @@ def test_committed_summaries_are_those_of_their_files(bench, root, tmp_path):
     for kind, script in (("norm", bench.bench_norm), ("train", bench.bench_train)):
         for path in folder.glob(f"{kind}-*.csv"):
             before = path.with_suffix(".md").read_text()
-            assert script.main(["--render", str(path)]) == 0
+            assert call(script, "--render", path) == 0
             assert path.with_suffix(".md").read_text() == before, f"{path.name}: run {kind} --render"

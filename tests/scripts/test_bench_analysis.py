@@ -7,8 +7,10 @@ import sys
 
 import pytest
 
+from gbn.analysis.columnar.ingest import stamps
 from gbn.analysis.load import load_any
 from gbn.analysis.simulate import write_files
+from gbn.store import RunStore
 
 
 @pytest.fixture
@@ -25,8 +27,12 @@ def test_its_runs_are_as_many_and_as_long_as_it_says(bench, tmp_path):
     assert len(finished) >= 50
     row = finished.iloc[0]
     assert len(runs.curve(row.setting, row.arm, row.seed)) == bench.EVALUATIONS
+    store = RunStore(tmp_path)
+    before = stamps(store, store.run_ids())
     bench.change_a_run(tmp_path)
-    assert len(load_any(["*"], tmp_path, targets=[0.6]).curves) == len(runs.curves) - 1
+    after = stamps(store, store.run_ids())
+    assert sum(before[run_id] != after[run_id] for run_id in before) == 1
+    assert len(load_any(["*"], tmp_path, targets=[0.6]).curves) == len(runs.curves)
 
 
 def test_a_goal_is_met_or_not(bench):

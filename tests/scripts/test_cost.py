@@ -12,6 +12,7 @@ from gbn.config.grid import load_grid
 from gbn.engine.checkpoint import load_checkpoint
 from gbn.engine.run import run
 from gbn.store.records import RunStore
+from tests.scripts.calling import call
 
 
 @pytest.fixture
@@ -51,7 +52,7 @@ QUICK = ("--device", "cpu", "--threads", "1", "--blocks", "2", "--block-seconds"
 
 @pytest.mark.slow
 def test_it_writes_what_the_analysis_reads(tool, experiment, tmp_path, capsys):
-    status = tool.script.main([str(experiment), *QUICK, "--out", str(tmp_path)])
+    status = call(tool.script, str(experiment), *QUICK, "--out", str(tmp_path))
     (path,) = tmp_path.glob("cost-tiny-*.csv")
     costs = costs_of.read(path)
     grid = load_grid(experiment)
@@ -66,13 +67,13 @@ def test_it_writes_what_the_analysis_reads(tool, experiment, tmp_path, capsys):
     ratio = costs_of.ratio(costs, "", "gbn_cvar", "bn")
     assert ratio.n == 2
     assert "1 (reference)" in capsys.readouterr().out
-    assert tool.script.main([str(experiment), "--render", str(path)]) == 0
+    assert call(tool.script, str(experiment), "--render", str(path)) == 0
     assert f"gbn_cvar{'':33}" in capsys.readouterr().out.replace("  gbn", "gbn")
 
 
 def test_busy_blocks_are_not_reported_as_costs(tool, experiment, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(tool.steps, "LIMIT", -1.0)  # any machine is too busy
-    assert tool.script.main([str(experiment), *QUICK, "--out", str(tmp_path)]) == 1
+    assert call(tool.script, str(experiment), *QUICK, "--out", str(tmp_path)) == 1
     (path,) = tmp_path.glob("cost-tiny-*.csv")
     costs = costs_of.read(path)
     assert not costs.seconds
@@ -93,7 +94,7 @@ def test_its_updates_are_those_of_a_run(tool, experiment, tmp_path):
         "model"
     ]
     assert trainer.step == 2
-    tool.script.main([str(experiment), *QUICK, "--out", str(tmp_path)])
+    call(tool.script, str(experiment), *QUICK, "--out", str(tmp_path))
     (path,) = tmp_path.glob("cost-tiny-*.csv")
     assert costs_of.read(path).machine == RunStore(tmp_path).load(outcome.run_id).machine
     for name, value in trainer.model.state_dict().items():
@@ -106,7 +107,7 @@ def test_times_with_the_runs_that_are_there(tool, experiment, tmp_path, capsys):
     for _, config in grid.configs():
         assert run(config).ok
     asked = ("--times", "store", "--results", str(tmp_path))
-    assert tool.script.main([str(experiment), *QUICK, "--out", str(tmp_path), *asked]) == 0
+    assert call(tool.script, str(experiment), *QUICK, "--out", str(tmp_path), *asked) == 0
     (path,) = tmp_path.glob("cost-tiny-*.csv")
     printed = capsys.readouterr().out
     assert "Time = updates x cost of an update" in printed
@@ -114,8 +115,8 @@ def test_times_with_the_runs_that_are_there(tool, experiment, tmp_path, capsys):
     kind = costs_of.read(path).machine.partition(",")[0]
     path.write_text(path.read_text().replace(kind, "Another CPU"))
     with pytest.raises(ValueError, match=r"timed on Another CPU.*--elsewhere"):
-        tool.script.main([str(experiment), "--render", str(path), *asked])
-    assert tool.script.main([str(experiment), "--render", str(path), *asked, "--elsewhere"]) == 0
+        call(tool.script, str(experiment), "--render", str(path), *asked)
+    assert call(tool.script, str(experiment), "--render", str(path), *asked, "--elsewhere") == 0
     assert "A forecast, not a measurement" in capsys.readouterr().out
 
 
@@ -136,7 +137,7 @@ def test_a_schedule_is_not_left_behind(tool, experiment):
 def test_an_arm_that_cannot_train_says_so_and_stops_no_other(tool, experiment, tmp_path):
     text = (experiment / "sweep.yaml").read_text().replace("trainer.batch_size=32", "trainer.batch_size=1")
     (experiment / "sweep.yaml").write_text(text.replace("gbn_cvar: [norm=gbn_cvar]", "layer: [norm=layer]"))
-    assert tool.script.main([str(experiment), *QUICK, "--out", str(tmp_path)]) == 1
+    assert call(tool.script, str(experiment), *QUICK, "--out", str(tmp_path)) == 1
     (path,) = tmp_path.glob("cost-tiny-*.csv")
     costs = costs_of.read(path)
     assert list(costs.seconds) == [("", "layer")]
@@ -146,11 +147,11 @@ def test_an_arm_that_cannot_train_says_so_and_stops_no_other(tool, experiment, t
 
 def test_wrong_names_are_one_line(tool, experiment):
     with pytest.raises(ValueError, match="arm of tiny"):
-        tool.script.main([str(experiment), "--arms", "gbn_cva"])
+        call(tool.script, str(experiment), "--arms", "gbn_cva")
     with pytest.raises(ValueError, match="setting of tiny"):
-        tool.script.main([str(experiment), "--settings", "big"])
-    with pytest.raises(ValueError, match="at least 2"):
-        tool.script.main([str(experiment), "--blocks", "1"])
+        call(tool.script, str(experiment), "--settings", "big")
+    with pytest.raises(ValueError, match="from 2 to"):
+        call(tool.script, str(experiment), "--blocks", "1")
 
 
 def test_the_reference_is_always_timed(tool, experiment):

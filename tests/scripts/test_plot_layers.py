@@ -1,11 +1,11 @@
 """plot_layers.py: from the command line to figures, or to a line that says what is missing."""
 
-import json
+import dataclasses
+import shutil
 
 import pytest
 
 from gbn.analysis.simulate import Arm, SimulatedGrid, write_runs
-from gbn.store import RunStore
 
 GRID = SimulatedGrid({"bn": Arm(), "gbn_cvar": Arm()}, seeds=range(2))
 
@@ -17,10 +17,9 @@ def results(tmp_path):
 
 
 def record_layers(results):
-    for run_id in RunStore(results).run_ids():
-        lines = [{"update": n, "layers": {"stem.norm": {"active": [0.1, 0.5, 0.9]}}} for n in (5, 2000)]
-        path = RunStore(results).path(run_id) / "layers.jsonl"
-        path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    lines = [{"update": n, "layers": {"stem.norm": {"active": [0.1, 0.5, 0.9]}}} for n in (5, 2000)]
+    shutil.rmtree(results / "runs")
+    write_runs([dataclasses.replace(one, read_layers=lambda: lines) for one in GRID.records()], results)
 
 
 def test_figures_of_recorded_runs(script, results):

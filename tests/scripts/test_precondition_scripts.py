@@ -1,12 +1,14 @@
 """The scripts about preconditioning: the benchmark, the Hessians' condition numbers, the card's example."""
 
 import csv
-import importlib.util
+import importlib
 import re
 from pathlib import Path
 
 import pytest
 import torch
+
+from tests.scripts.calling import call, loaded
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -14,14 +16,13 @@ ROOT = Path(__file__).resolve().parents[2]
 @pytest.fixture
 def script(monkeypatch):
     monkeypatch.syspath_prepend(ROOT / "scripts")
+    return loaded
 
-    def load(name):
-        spec = importlib.util.spec_from_file_location(name, ROOT / "scripts" / f"{name}.py")
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        return module
 
-    return load
+@pytest.fixture
+def hessians(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "scripts")
+    return importlib.import_module("bench.hessian")
 
 
 def test_the_benchmark_times_arms_in_turns_and_renders_its_rows(script, tmp_path):
@@ -40,7 +41,7 @@ def test_the_benchmark_times_arms_in_turns_and_renders_its_rows(script, tmp_path
         "1",
     ]
     quick = ["--blocks", "1", "--block-seconds", "0.02", "--out", str(tmp_path), "--allocator", "system"]
-    assert bench.main([*arguments, *quick, "--arms", "bnp"]) == 0
+    assert call(bench, *arguments, *quick, "--arms", "bnp") == 0
     (path,) = tmp_path.glob("precondition-*.csv")
     rows = list(csv.DictReader(path.read_text().splitlines()))
     assert [(row["batch"], row["arm"]) for row in rows] == [
@@ -50,12 +51,11 @@ def test_the_benchmark_times_arms_in_turns_and_renders_its_rows(script, tmp_path
     text = path.with_suffix(".md").read_text()
     assert len(re.findall("met|missed", text)) == 1
     path.with_suffix(".md").unlink()
-    assert bench.main(["--render", str(path)]) == 0
+    assert call(bench, "--render", str(path)) == 0
     assert path.with_suffix(".md").read_text() == text
 
 
-def test_a_unit_s_hessian_is_autograd_s(script):
-    hessians = script("hessian_condition")
+def test_a_unit_s_hessian_is_autograd_s(hessians):
     x = torch.randn(30, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     y = torch.arange(30) % 4
     model = hessians.network(5, 4, seed=1)
@@ -74,8 +74,7 @@ def test_a_unit_s_hessian_is_autograd_s(script):
         torch.testing.assert_close(found[unit], expected, rtol=1e-9, atol=1e-12)
 
 
-def test_the_condition_number_of_p_h_is_that_of_the_product(script):
-    hessians = script("hessian_condition")
+def test_the_condition_number_of_p_h_is_that_of_the_product(hessians):
     h = torch.randn(60, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) + 3
     extended = torch.cat((h, torch.ones(60, 1, dtype=h.dtype)), 1)
     hessian = extended.T @ extended / 60
@@ -91,7 +90,7 @@ def test_the_committed_table_and_figure_come_from_the_committed_rows(script, tmp
     (tmp_path / "preconditioning").mkdir()
     path = tmp_path / "preconditioning" / "hessian.csv"
     path.write_text(source.read_text())
-    assert hessians.main(["--render", str(path)]) == 0
+    assert call(hessians, "--render", str(path)) == 0
     assert path.with_suffix(".md").read_text() == source.with_suffix(".md").read_text()
     assert (tmp_path / "figures" / "bnp-hessian.png").stat().st_size > 10_000
 

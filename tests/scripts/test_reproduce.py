@@ -53,23 +53,26 @@ def tiny(tmp_path):
 
 @pytest.mark.slow
 def test_it_trains_what_is_missing_and_ends_with_table_and_figures(tiny):
-    plan = reproduce(tiny, "--dry-run")
+    # A name that Hydra's grammar would not take.
+    where = ("--results", "odd, (é) = name #1")
+    results = tiny / where[1]
+    plan = reproduce(tiny, "--dry-run", *where)
     assert plan.returncode == 0, plan.stderr
     assert "8 runs, 0 done" in plan.stdout
     assert plan.stdout.count("digits-mlp-") == 8
-    assert not list(tiny.glob("results/runs/*"))
+    assert not list(results.glob("runs/*"))
 
-    done = reproduce(tiny, "--jobs", "2")
+    done = reproduce(tiny, "--jobs", "2", *where)
     assert done.returncode == 0, done.stderr
     assert "[8/8" in done.stdout
     for arm in ("bn", "gbn_cvar", "bn_matched[gbn_cvar]", "bn_reparam[gbn_cvar]"):
         assert arm in done.stdout
-    written = {path.name for path in (tiny / "results").rglob("*") if path.is_file()}
+    written = {path.name for path in results.rglob("*") if path.is_file()}
     assert {".md", ".csv", ".tex", ".png", ".pdf"} <= {Path(name).suffix for name in written}
 
-    again = reproduce(tiny, "--dry-run")
+    again = reproduce(tiny, "--dry-run", *where)
     assert "8 runs, 8 done" in again.stdout
-    scaled = reproduce(tiny, "--scale", "one", "--dry-run")
+    scaled = reproduce(tiny, "--scale", "one", "--dry-run", *where)
     assert "4 runs, 0 done" in scaled.stdout
     assert "estimate" in scaled.stdout
 

@@ -1,5 +1,6 @@
 """speedup_table.py, plot_convergence.py, archive.py: from the command line to files on disk."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -155,6 +156,39 @@ class TestArchive:
         assert f"REFUSED {changed[0].run_id}: val_accuracy at update" in out
         assert "known already: 8" in out
 
+    def test_a_damaged_run_is_refused_and_the_others_are_packed(self, script, results):
+        ids = list(GRID.cells[0].run_ids.values())
+        (results / "runs" / ids[0] / "metrics.jsonl").write_text("")
+        (results / "runs" / ids[1] / "summary.json").write_text("")
+        with open(results / "runs" / ids[2] / "config.yaml", "a") as file:
+            file.write("seed: 9\n")
+        (results / "runs" / GRID.cells[1].run_ids[0]).rename(results / "runs" / "copy")
+        status, out, _ = script("archive", "--runs", "*", "--results", results)
+        assert status == 1
+        assert out.startswith("added 5 records in ")
+        for run_id, file in zip(ids, ("metrics.jsonl", "summary.json", "config.yaml"), strict=True):
+            assert re.search(rf"REFUSED {run_id}: .*/{file} (is damaged|was changed)", out)
+        assert "REFUSED copy: " in out
+        assert len(Archive(results)) == 5
+
+    def test_check_needs_an_archive(self, script, results, tmp_path):
+        (tmp_path / "bare" / "archive").mkdir(parents=True)
+        for folder in (tmp_path / "nosuch", tmp_path / "bare", results):
+            status, out, err = script("archive", "--check", "--results", folder)
+            assert (status, out, err.count("\n")) == (2, "", 1)
+            there = f"{folder}/archive holds no shard, so there is nothing to check"
+            assert (there if folder.exists() else f"the folder '{folder}' is not there") in err
+        assert not (tmp_path / "nosuch").exists()
+
+    def test_check_names_a_shard_that_was_changed(self, script, results):
+        script("archive", "--runs", "*", "--results", results)
+        (shard,) = Archive(results).shards()
+        content = shard.read_bytes()
+        shard.write_bytes(content[:2000] + bytes([content[2000] ^ 1]) + content[2001:])
+        status, out, err = script("archive", "--check", "--results", results)
+        assert (status, out, err.count("\n")) == (2, "", 1)
+        assert f"{shard.name} is no readable shard" in err
+
     def test_retracting_needs_a_reason(self, script, results):
         script("archive", "--runs", "*", "--results", results)
         run_id = GRID.cells[0].run_ids[0]
@@ -181,8 +215,8 @@ class TestArchive:
         assert "- simulated.csv: differs from the archive" in out
 
     def test_nothing_to_pack(self, script, tmp_path, experiment):
-        status, out, _ = script("archive", experiment, "--results", tmp_path)
-        assert (status, out.startswith("nothing found")) == (2, True)
+        status, _, err = script("archive", experiment, "--results", tmp_path)
+        assert (status, err.startswith("error: nothing found")) == (2, True)
 
 
 #: What takes long to import and is no part of any table.

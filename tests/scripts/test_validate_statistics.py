@@ -1,20 +1,12 @@
 """scripts/validate_statistics.py: what it calls a failure, and that the committed study is whole."""
 
 import csv
-import importlib.util
 import math
 
 import pytest
 
+from gbn.analysis.inference import validation_report as study
 from gbn.analysis.inference.validation import Finding
-
-
-@pytest.fixture
-def study(root):
-    spec = importlib.util.spec_from_file_location("validate", root / "scripts" / "validate_statistics.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def finding(quantity, value, n=5, repetitions=4000, noise="normal", study="uncensored", promised=math.nan):
@@ -36,12 +28,12 @@ def finding(quantity, value, n=5, repetitions=4000, noise="normal", study="uncen
         ("power, paired t", 0.2, None),
     ],
 )
-def test_what_counts_as_a_failure(study, quantity, value, why):
+def test_what_counts_as_a_failure(quantity, value, why):
     found = study.failure(finding(quantity, value))
     assert found is None if why is None else found.startswith(why)
 
 
-def test_failures_are_said_first(study):
+def test_failures_are_said_first():
     findings = [finding("coverage, paired t", 0.88, n=n, noise="skewed") for n in (5, 10)]
     text = study.markdown([*findings, finding("coverage, paired t", 0.95)], "made by hand")
     assert (
@@ -54,16 +46,15 @@ def test_failures_are_said_first(study):
     assert whole.count("- Nothing.") == 2
 
 
-def test_power_stands_beside_what_was_promised(study):
+def test_power_stands_beside_what_was_promised():
     text = study.markdown([finding("power at seeds_needed", 0.81, study="power", promised=0.8)], "x")
     assert "81.0 % (promised 80.0 %)" in text
 
 
 @pytest.mark.slow
-def test_it_runs_from_simulation_to_files(study, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("sys.argv", ["validate", "--repetitions", "10", "--out", str(tmp_path)])
-    assert study.main() == 0
-    assert "whole path" not in capsys.readouterr().err
+def test_it_runs_from_simulation_to_files(script, tmp_path):
+    status, _, errors = script("validate_statistics", "--repetitions", 10, "--out", tmp_path)
+    assert (status, errors) == (0, "")
     text = (tmp_path / "statistics.md").read_text()
     assert all(heading in text for heading in study.HEADINGS.values())
     lines = [
@@ -74,7 +65,7 @@ def test_it_runs_from_simulation_to_files(study, tmp_path, monkeypatch, capsys):
     assert all(0 <= float(row["value"]) <= 1 for row in rows if "estimated" not in row["quantity"])
 
 
-def test_the_committed_study_is_the_one_that_its_header_says(root, study):
+def test_the_committed_study_is_the_one_that_its_header_says(root):
     folder = root / "results" / "validation"
     text = (folder / "statistics.csv").read_text().splitlines()
     assert "--repetitions 4000 --seed 0" in text[0]

@@ -2,17 +2,25 @@
 
 import importlib.util
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from gbn.analysis.simulate import Arm, SimulatedGrid, write_runs
+from gbn.engine.service import services_of
 from gbn.store.records import RunStore
 
 ROOT = Path(__file__).resolve().parents[2]
 RECORDS = SimulatedGrid({"bn": Arm()}, seeds=(0, 1), points=8).records()
+
+SMALL = (
+    *("model=mlp", "model.width=0.125", "trainer.epochs=1", "trainer.batch_size=64", "trainer.threads=1"),
+    *("trainer.evaluation.points=5", "trainer.evaluation.calibration_images=64", "trainer.device=cpu"),
+)
 
 
 @pytest.fixture
@@ -25,23 +33,28 @@ def server():
         yield running
 
 
-def call(server, *command):
+def start(server, *command):
     kept = {key: value for key, value in os.environ.items() if not key.startswith("WANDB_")}
-    done = subprocess.run(
+    return subprocess.Popen(
         [sys.executable, *map(str, command)],
         cwd=ROOT,
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        timeout=200,
         env={**kept, "WANDB_API_KEY": "0" * 40, "WANDB_BASE_URL": server.url},
     )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done
+
+
+def call(server, *command):
+    process = start(server, *command)
+    out, err = process.communicate(timeout=200)
+    assert process.returncode == 0, out + err
+    return out, err
 
 
 def sync(server, results):
     script = ("scripts/wandb_sync.py", "--runs", "*", "--results", results, "--timeout", "30")
-    return call(server, *script).stdout.splitlines()
+    return call(server, *script)[0].splitlines()
 
 
 @pytest.mark.slow
@@ -69,12 +82,8 @@ def test_every_point_is_there_once_whatever_was_there_before(server, tmp_path):
 
 @pytest.mark.slow
 def test_a_run_mirrored_in_training_is_complete_and_not_uploaded_again(server, tmp_path):
-    small = (
-        *("model=mlp", "model.width=0.125", "trainer.epochs=1", "trainer.batch_size=64", "trainer.threads=1"),
-        *("trainer.evaluation.points=5", "trainer.evaluation.calibration_images=64", "trainer.device=cpu"),
-    )
     options = (f"results_dir={tmp_path}", "experiment=trial", "tracker.mode=online", "tracker.timeout=30")
-    assert "W&B is lost" not in call(server, "train.py", *small, *options).stderr
+    assert "W&B is lost" not in call(server, "train.py", *SMALL, *options)[1]
     ((run_id, mirror),) = server.runs.items()
     curve = RunStore(tmp_path).load(run_id).curve
     assert server.steps(run_id) == [point["update"] for point in curve]
@@ -82,3 +91,42 @@ def test_a_run_mirrored_in_training_is_complete_and_not_uploaded_again(server, t
     assert mirror["given"]["jobType"] == "trial"
     assert sync(server, tmp_path)[-1] == "1 complete"
     assert server.steps(run_id) == [point["update"] for point in curve]
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        pytest.param("train.py", marks=pytest.mark.long),
+        pytest.param("scripts/wandb_sync.py", marks=pytest.mark.slow),
+    ],
+)
+def test_a_service_that_freezes_while_it_begins_a_run_is_waited_for_a_few_seconds(server, tmp_path, command):
+    write_runs(RECORDS, tmp_path)
+    arguments = {
+        "train.py": (*SMALL, f"results_dir={tmp_path}", "tracker.mode=online", "tracker.timeout=1", "seed=7"),
+        "scripts/wandb_sync.py": ("--runs", "*", "--results", str(tmp_path), "--timeout", "1"),
+    }[command]
+    process = start(server, command, *arguments)
+    answer, frozen = server.answer, set()
+
+    def freezing(operation, variables):
+        if operation == "UpsertBucket":
+            for pid in services_of(process.pid):
+                os.kill(pid, signal.SIGSTOP)
+                frozen.add(pid)
+        return answer(operation, variables)
+
+    server.answer = freezing
+    out, err = process.communicate(timeout=200)
+    assert frozen
+    for _ in range(200):
+        frozen = {pid for pid in frozen if Path(f"/proc/{pid}").exists()}
+        time.sleep(0.05 * bool(frozen))
+    assert not frozen
+    if command == "train.py":
+        assert process.returncode == 0, err
+        assert err == "W&B is lost (no answer within 3 s): the run goes on, its files are complete\n"
+    else:
+        assert process.returncode == 1, err
+        assert out.count("failed: no answer within 3 s") == 1
+        assert err == "error: W&B failed 2 times in a row: 0 of 2 runs are left\n"

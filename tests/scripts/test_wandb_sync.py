@@ -197,6 +197,7 @@ def test_unfinished_runs_on_request(script, server, results):
     assert "curve_digest" not in server.at(record.run_id)["summary"]
     # Done since then: the rest follows.
     with store.writer(record.run_id) as writer:
+        writer.write_config(record.config)
         for point in record.curve[4:]:
             writer.append(point)
         writer.write_summary(record.summary)

@@ -28,6 +28,7 @@ def record(seed=0, accuracy=0.5, status="finished", device_kind="Some CPU", thre
     ]
     if status == "diverged":
         curve.append({"update": 11, "epoch": 1.1, "seconds": 0.4, "val_loss": None, "diverged": True})
+        summary = {"updates": 11, "diverged_at": 11, **summary}
     config = {**identity, "results_dir": "/home/someone/results", "tracker": {"entity": "someone"}}
     config["dataset"] = {**identity["dataset"], "root": "/home/someone/data", "download": True}
     return Record(
@@ -162,8 +163,7 @@ def test_the_same_record_again_adds_nothing_even_with_other_times(archive):
             r"val_accuracy at update 10 was 0\.5, is 0\.5000001",
         ),
         (lambda r: r.curve[1].pop("test_accuracy"), r"test_accuracy at update 10 was 0\.333.*, is None"),
-        (lambda r: r.curve.pop(), "had 2 points, has 1"),
-        (lambda r: r.summary.update(updates=11), "updates was 10, is 11"),
+        (lambda r: r.curve.pop(0), "had 2 points, has 1"),
         (lambda r: r.summary.update(parameters=5), "parameters was None, is 5"),
     ],
 )
@@ -177,6 +177,36 @@ def test_other_numbers_for_the_same_run_are_refused(archive, change, message):
     assert re.search(message, reason)
     assert added.added == [record(1).run_id]  # the others go in
     assert len(archive) == 2
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda r: r.curve.pop(), "ended after 10 updates, its curve at update 5"),
+        (lambda r: r.summary.update(updates=11), "ended after 11 updates, its curve at update 10"),
+        (lambda r: r.summary.update(updates="10"), "updates is '10', expected a whole number"),
+        (lambda r: r.summary.update(final={"update": 10}), "at the end is None in the summary"),
+        (
+            lambda r: r.summary.update(status="diverged"),
+            "status diverged and diverged_at=None contradict each other",
+        ),
+        (lambda r: r.curve[0].update(val_accuracy=7.0), r"is 7\.0, expected a number from 0 to 1"),
+        (
+            lambda r: r.provenance[0].update(kernels="fused"),
+            "kernels is 'reference' in the summary, 'fused' in",
+        ),
+        (lambda r: r.config.update(seed=1), "seed of the configuration is not that of the run's identity"),
+        (lambda r: r.config.update(model={"revision": 1}), "model.name of the configuration is not that"),
+    ],
+)
+def test_a_record_that_contradicts_itself_is_refused_and_the_others_go_in(archive, change, message):
+    wrong = copy.deepcopy(record(status="finished", diverged_at=None))
+    change(wrong)
+    added = archive.add([wrong, record(1)], "quick", DAY)
+    ((run_id, reason),) = added.refused
+    assert run_id == wrong.run_id
+    assert re.search(message, reason)
+    assert added.added == [record(1).run_id]
 
 
 def test_two_records_of_one_call_must_agree_too(archive):
@@ -194,6 +224,8 @@ def test_the_same_run_elsewhere_is_more_evidence_not_a_contradiction(archive):
 
 def test_a_record_whose_identity_is_anothers_is_refused(archive):
     renamed = dataclasses.replace(record(), run_id="digits-mlp-gbn_cvar-s0-0123456789")
+    assert "it is the summary of 'digits-mlp-bn-s0" in archive.add([renamed], "quick", DAY).refused[0][1]
+    renamed.summary["run_id"] = renamed.run_id
     assert "identity is that of digits-mlp-bn-s0" in archive.add([renamed], "quick", DAY).refused[0][1]
     empty = record()
     del empty.summary["identity"]
@@ -292,5 +324,6 @@ def test_shards_are_compact(archive):
             {"update": u, "seconds": u * 0.0123, **{f"k{k}": (u * k % 997) / 997 for k in range(16)}}
             for u in range(40)
         ]
+        one.summary["updates"] = 39
     shard = archive.add(many, "quick", DAY).shard
     assert shard.stat().st_size < 60 * 8_000  # 40 points x 18 numbers are 5.8 kB raw

@@ -12,7 +12,7 @@ from gbn.store import LockedError, RunStore, StoreError
 from gbn.store.records import Record
 
 RUN = "digits-mlp-bn-s0-0123456789"
-SUMMARY = {"run_id": RUN, "status": "finished", "config": {"seed": 0}, "updates": 3, "seconds": 1.5}
+SUMMARY = {"run_id": RUN, "status": "finished", "updates": 3, "seconds": 1.5}
 
 
 @pytest.fixture
@@ -101,6 +101,7 @@ def test_statuses(store):
     for status in ("finished", "diverged", "not_applicable"):
         other = f"{RUN}-{status}"
         with store.writer(other) as writer:
+            writer.append(point(1))
             writer.write_summary({"run_id": other, "status": status})
         assert store.status(other) == status
         assert other in store
@@ -121,6 +122,7 @@ def test_an_interrupt_is_no_failure(store):
 
 def test_a_done_run_is_never_written_again(store):
     with store.writer(RUN) as writer:
+        writer.append(point(3))
         writer.write_summary(SUMMARY)
     with pytest.raises(StoreError, match=r"is done \(finished\)"):
         store.writer(RUN).__enter__()
@@ -156,6 +158,18 @@ def test_damage_inside_a_curve_is_an_error_that_names_the_line(store):
         store.load(RUN)
 
 
+def test_a_writer_that_finds_damage_gives_its_lock_back(store):
+    with store.writer(RUN) as writer:
+        writer.append(point(1))
+    metrics = store.path(RUN) / "metrics.jsonl"
+    sound = metrics.read_bytes()
+    metrics.write_bytes(sound.replace(b"0.1", b"0.2"))
+    with pytest.raises(StoreError, match=r"metrics\.jsonl line 1 is damaged"):
+        store.writer(RUN).__enter__()
+    metrics.write_bytes(sound)
+    assert store.status(RUN) == "interrupted"
+
+
 def test_nan_and_infinity_become_null_and_mark_the_point(store):
     with store.writer(RUN) as writer:
         writer.append(point(1, val_loss=math.nan, lr=0.1))
@@ -187,14 +201,42 @@ def test_truncate_goes_back_to_the_checkpoint(store):
     assert store.load(RUN).curve == []
 
 
-def test_a_summary_of_another_run_or_status_is_refused(store):
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"status": "running"}, "status 'running'"),
+        ({"run_id": "other"}, "the summary of 'other'"),
+        ({"identity": {"seed": 0}}, "its identity is none"),
+        ({"updates": "3"}, "updates is '3', expected a whole number"),
+        ({"seconds": "1.5"}, "seconds is '1.5', expected a number"),
+        ({"updates": 4}, "ended after 4 updates, its curve at update 3"),
+        ({"diverged_at": 3}, "status finished and diverged_at=3"),
+        ({"final": 7}, "final is 7, expected a mapping"),
+        (
+            {"final": {"val_accuracy": 7.0}},
+            "val_accuracy at update None is 7.0, expected a number from 0 to 1",
+        ),
+        ({"final": {"update": 3}}, "val_accuracy at the end is None in the summary, 0.3.* in the curve"),
+        ({"best_on_test": {"test_accuracy": "1"}}, "best_on_test: test_accuracy at update None is '1'"),
+        ({"config": {"seed": 1}}, "the configuration is not the one in the summary"),
+        ({"environment": {"device": "cuda"}}, "device is 'cuda' in the summary, 'cpu' in the provenance"),
+    ],
+)
+def test_a_summary_that_no_reader_would_take_is_not_written(store, changes, message):
     with store.writer(RUN) as writer:
-        with pytest.raises(StoreError, match="status='running'"):
-            writer.write_summary({"run_id": RUN, "status": "running"})
-        with pytest.raises(StoreError, match="run_id='other'"):
-            writer.write_summary({"run_id": "other", "status": "finished"})
-        writer.write_summary(SUMMARY | {"final": {"val_loss": math.nan}})
-    assert store.load(RUN).summary["final"] == {"val_loss": None}
+        writer.write_config({"seed": 0})
+        writer.add_provenance({"device": "cpu"})
+        writer.append(point(3))
+        with pytest.raises(StoreError, match=message):
+            writer.write_summary(SUMMARY | changes)
+        assert store.status(RUN) == "running"
+        writer.write_summary(SUMMARY | {"final": point(3, val_loss=math.nan)})
+    assert store.load(RUN).summary["final"] == point(3, val_loss=None)
+
+
+def test_a_finished_run_without_a_point_is_not_written(store):
+    with store.writer(RUN) as writer, pytest.raises(StoreError, match="finished without a single point"):
+        writer.write_summary(SUMMARY)
 
 
 def test_writing_needs_the_lock(store):
@@ -221,6 +263,20 @@ def test_a_corrupt_file_is_named(store, name, text, message):
     (store.path(RUN) / name).write_text(text)
     with pytest.raises(StoreError, match=message):
         store.load(RUN)
+
+
+def test_a_file_that_cannot_be_read_is_named(store):
+    with store.writer(RUN) as writer:
+        writer.append(point(1))
+    for name in ("config.yaml", "metrics.jsonl", "provenance.json", "error.txt", "lock"):
+        folder, path = store.path(RUN), store.path(RUN) / name
+        path.unlink(missing_ok=True)
+        path.mkdir()
+        with pytest.raises(StoreError, match=rf"{name}.* cannot be (read|opened)") as error:
+            store.load(RUN)
+        assert "\n" not in str(error.value)
+        path.rmdir()
+        (folder / "metrics.jsonl").touch()
 
 
 @pytest.mark.parametrize("run_id", ["", "../x", "a/b", ".hidden"])

@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
 from gbn.analysis.claims.schema import COLUMNS, Claim, Paper, Rule
 from gbn.analysis.qualities import columns_of
 from gbn.config.errors import ConfigError, unknown
 from gbn.config.grid import FULL, Outline, outline, scales
+from gbn.config.yaml_files import mapping
 from gbn.store import measures
 
 CLAIMS, PAPERS, SWEEP = "claims.yaml", "papers.yaml", "sweep.yaml"
@@ -108,13 +108,7 @@ def _mapping(path: Path) -> dict[str, Any]:
         raise ConfigError(
             f"no file {path}: run from the repository's folder, or name the folder of experiments"
         )
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is no YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(content, dict):
-        raise ConfigError(f"{path} holds a {type(content).__name__}; a mapping is needed")
-    return content
+    return mapping(path)
 
 
 def _check(claim: Claim, grids: Mapping[str, Outline]) -> None:

@@ -2,9 +2,13 @@
 
 It is a set of Parquet files, *parts*, each with the rows (:mod:`gbn.analysis.columnar.ingest`) of up to some
 hundred runs. A row counts only where its stamp is that of the run's files now, so a run that changed or is gone is
-never taken from it; a part counts only where its checksum is the one in its name. Hence it can be deleted at any
-time, several processes may read and write it at once without a lock (the worst is that two write the same rows),
-and a folder that cannot be written just has none. Another version of the format has other names.
+never taken from it; a part counts only where its checksum is the one in its name. Rows come from files that passed
+every check (:mod:`gbn.store.finished`, :mod:`gbn.store.shards`). What rots on the disk under an unchanged stamp
+leaves them right: a table shows the numbers that were checked, and the damage is found when the file is next read.
+
+The cache can be deleted at any time, several processes may read and write it at once without a lock (the worst is
+that two write the same rows), and a folder that cannot be written just has none. Another version of the format has
+other names.
 """
 
 import contextlib
@@ -22,9 +26,11 @@ import pyarrow.parquet as pq
 from gbn.analysis.columnar.columns import Block, Row
 from gbn.analysis.columnar.ingest import join, list_runs, read_runs, stamp, stamps, table_of
 from gbn.store.archive import RETRACTIONS, Archive
+from gbn.store.files import remove_leftovers
 from gbn.store.records import RunStore
+from gbn.store.shards import SUMS
 
-VERSION = 3  # raised with the columns, and with what their values mean (a record's machine, say)
+VERSION = 3  # raised with the columns, with what their values mean, and with what is checked
 PART_RUNS = 500  # a part's runs: small enough that two being made at once take little memory
 _SMALL_PARTS = 16  # more of them than this are merged
 _THREADS = 2  # one parses while the other reads files; more gain nothing on the machines this is for
@@ -91,7 +97,7 @@ class Cache:
         return self._archived
 
     def _archive_block(self) -> Block | None:
-        files = [*self.archive.shards(), self.archive.folder / RETRACTIONS]
+        files = [*self.archive.shards(), self.archive.folder / RETRACTIONS, self.archive.folder / SUMS]
         state = hashlib.sha256(repr([(path.name, stamp(path)) for path in files]).encode()).hexdigest()[:16]
         name = f"archive-{VERSION}-{state}"
         for block in self._parts(name).values():
@@ -147,6 +153,7 @@ class Cache:
             if not (self.folder / ".gitignore").exists():
                 self.folder.mkdir(parents=True, exist_ok=True)
                 (self.folder / ".gitignore").write_text("*\n", encoding="utf-8", newline="\n")
+            remove_leftovers(self.folder)
             temporary = self.folder / f".{uuid.uuid4().hex}.tmp"
             try:
                 temporary.write_bytes(content)

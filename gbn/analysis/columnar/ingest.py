@@ -4,6 +4,7 @@ Of a run the tables need its summary (with the identity in it), its provenance a
 YAML is never read.
 """
 
+import contextlib
 import json
 import math
 import os
@@ -16,9 +17,20 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from gbn.analysis.columnar.points import columns_of, concatenate, read_curves
-from gbn.store.files import StoreError, read_json
-from gbn.store.records import DONE, METRICS, PROVENANCE, SUMMARY, Record, RunStore
-from gbn.store.trained_on import digests
+from gbn.store import trained_on
+from gbn.store.files import REMEDY, StoreError, damaged, parse_provenance, point_of
+from gbn.store.finished import (
+    METRICS,
+    PROVENANCE,
+    SUMMARY,
+    Digests,
+    checked,
+    curve_problem,
+    provenance_problem,
+    read,
+    read_summary,
+)
+from gbn.store.records import Record, RunStore
 
 CURVE = "curve/"
 
@@ -76,21 +88,40 @@ def read_runs(store: RunStore, stamped: Mapping[str, str]) -> pa.Table:
     again. A run that vanishes is left out.
 
     Raises:
-        StoreError: a file is damaged (the message names it).
+        StoreError: a file is damaged, or not the one that the run ended with (the message names it).
     """
-    rows, paths = [], []
+    rows = []
+    ended: dict[Path, tuple[dict[str, Any], Digests | None]] = {}
     for run_id, mark in stamped.items():
+        folder = store.path(run_id)
         try:
-            rows.append(_fields(_without_curve(store, run_id), mark))
-        except FileNotFoundError:
-            continue
+            record, digests = _without_curve(folder)
+            rows.append(_fields(record, mark))
+        except StoreError:
+            if not (folder / SUMMARY).exists():
+                continue
+            raise
         except (ValueError, TypeError, KeyError, AttributeError) as error:
-            path = store.path(run_id) / SUMMARY
-            raise StoreError(
-                f"{path} is damaged ({error!r}): remove the run's folder to train it anew"
-            ) from None
-        paths.append(store.path(run_id) / METRICS)
-    return _table(rows, *read_curves(paths))
+            raise damaged(folder / SUMMARY, repr(error)) from None
+        ended[folder / METRICS] = (record.summary or {}), digests
+
+    def check(path: Path, content: bytes | None) -> bytes | None:
+        summary, digests = ended[path]
+        checked(path, digests, content)
+        problem = curve_problem(summary, _last(content or b""))
+        if problem:
+            raise StoreError(f"{path} and {SUMMARY} contradict each other: {problem}; {REMEDY}")
+        return content
+
+    return _table(rows, *read_curves(ended, check))
+
+
+def _last(content: bytes) -> dict[str, Any] | None:
+    """The last point of a metrics file; None where it has none, or a damaged one."""
+    for line in reversed(content.rstrip(b"\n").rsplit(b"\n", 2)[-2:]):
+        with contextlib.suppress(ValueError):
+            return point_of(line)[0]
+    return None
 
 
 def table_of(records: Sequence[Record], mark: str) -> pa.Table:
@@ -116,15 +147,14 @@ def join(tables: Sequence[pa.Table]) -> pa.Table:
     return _with_curves(fields, concatenate(curves))
 
 
-def _without_curve(store: RunStore, run_id: str) -> Record:
-    folder = store.path(run_id)
-    summary = read_json(folder / SUMMARY, dict)
-    status = summary.get("status")
-    if status not in DONE:
-        raise StoreError(f"{folder / SUMMARY} has status {status!r}; allowed: {', '.join(DONE)}")
-    provenance = folder / PROVENANCE
-    segments = read_json(provenance, list) if provenance.exists() else []
-    return Record(run_id, status, {}, summary, [], segments)
+def _without_curve(folder: Path) -> tuple[Record, Digests | None]:
+    summary, digests = read_summary(folder)
+    content = read(folder / PROVENANCE, digests)
+    segments = [] if content is None else parse_provenance(folder / PROVENANCE, content)
+    problem = provenance_problem(summary, segments)
+    if problem:
+        raise StoreError(f"{folder / PROVENANCE} and {SUMMARY} contradict each other: {problem}; {REMEDY}")
+    return Record(folder.name, summary["status"], {}, summary, [], segments), digests
 
 
 def _fields(record: Record, mark: str) -> dict[str, Any]:
@@ -143,7 +173,7 @@ def _fields(record: Record, mark: str) -> dict[str, Any]:
         "last": _accuracy(summary.get("final")),
         "best_val": _accuracy(summary.get("best_by_validation")),
         "best_test": _accuracy(summary.get("best_on_test")),
-        "data": " then ".join(digests(record.provenance)) or None,
+        "data": " then ".join(trained_on.digests(record.provenance)) or None,
         "data_allowed": bool((summary.get("config") or {}).get("dataset", {}).get("allow_changed")),
     }
     if "identity" in summary:

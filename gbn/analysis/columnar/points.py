@@ -1,37 +1,50 @@
 """The curves of many runs as columns: their metrics files parsed together, a row a point.
 
 Arrow takes the lines of many files at once, some twenty times as fast as line by line. What it does not take as it
-stands (a damaged line, a key that is a number here and text there) goes through
-:func:`gbn.store.files.read_curve`, which names the damaged file.
+stands (a damaged line, a key that is a number here and text there, a value that its measure cannot have) goes through
+:func:`gbn.store.files.points_of`, which names the damaged file.
 
 Of a point numbers and booleans are kept; null stands for anything else, and where a point lacks the key.
 """
 
-import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.json as pj
 
-from gbn.store.files import read_curve
+from gbn.store.files import REMEDY, StoreError, content_of, points_of, torn
+from gbn.store.finished import point_problem, range_of
+from gbn.store.seals import DIGEST
 
 _BATCH_BYTES = 8 << 20  # parsed together: more is no faster and takes memory
 _BLOCK_BYTES = 4 << 20
 
 
-def read_curves(paths: Iterable[Path]) -> tuple[dict[str, pa.Array], list[int]]:
+Check = Callable[[Path, bytes | None], bytes | None]
+
+
+def read_curves(
+    paths: Iterable[Path], check: Check = lambda _, content: content
+) -> tuple[dict[str, pa.Array], list[int]]:
     """The points of all files, one file after the other. A torn last line is dropped, an absent file is empty.
+
+    Args:
+        paths: the metrics files.
+        check: raises StoreError for the content of a file (None: it is absent) that is not to be read, and returns
+            that of any other.
 
     Returns:
         key -> the values of all points, and how many points each file has.
 
     Raises:
-        StoreError: a damaged line that is not the last.
+        StoreError: a damaged line that is not the last, or a value that its measure cannot have.
     """
     parts, counts = [], []
-    for batch in _batches(paths):
+    for batch in _batches(paths, check):
         columns, points = _parse(batch)
         parts.append((columns, sum(points)))
         counts += points
@@ -74,15 +87,12 @@ def _column(values: list[Any]) -> pa.Array:
     return pa.array([None if value is None else float(value) for value in values], pa.float64())
 
 
-def _batches(paths: Iterable[Path]) -> Iterator[list[tuple[Path, bytes]]]:
+def _batches(paths: Iterable[Path], check: Check) -> Iterator[list[tuple[Path, bytes]]]:
     batch: list[tuple[Path, bytes]] = []
     size = 0
     for path in paths:
-        try:
-            content = path.read_bytes()
-        except FileNotFoundError:
-            content = b""
-        batch.append((path, _whole_lines(content)))
+        content = _whole_lines(check(path, content_of(path)) or b"")
+        batch.append((path, content))
         size += len(content)
         if size >= _BATCH_BYTES:
             yield batch
@@ -96,11 +106,7 @@ def _whole_lines(content: bytes) -> bytes:
     if not content or content.endswith(b"\n"):
         return content
     start = content.rfind(b"\n") + 1
-    try:
-        whole = isinstance(json.loads(content[start:]), dict)
-    except ValueError:
-        whole = False
-    return content + b"\n" if whole else content[:start]
+    return content[:start] if torn(content[start:]) else content + b"\n"
 
 
 def _parse(batch: Sequence[tuple[Path, bytes]]) -> tuple[dict[str, pa.Array], list[int]]:
@@ -114,10 +120,33 @@ def _parse(batch: Sequence[tuple[Path, bytes]]) -> tuple[dict[str, pa.Array], li
         except pa.ArrowInvalid:
             pass
         else:
-            if table.num_rows == sum(counts):
-                return {name: _flat(table[name]) for name in table.column_names}, counts
-    curves = [read_curve(path) if content else [] for path, content in batch]
+            columns = [name for name in table.column_names if name != DIGEST]
+            if table.num_rows == sum(counts) and all(_possible(name, table[name]) for name in columns):
+                return {name: _flat(table[name]) for name in columns}, counts
+    curves = [_points(path, content) for path, content in batch]
     return columns_of(curves), [len(curve) for curve in curves]
+
+
+def _possible(key: str, column: pa.ChunkedArray) -> bool:
+    """Whether a key of the curves surely has only values that it can have."""
+    bounds = range_of(key)
+    if bounds is None or pa.types.is_null(column.type):
+        return True
+    kinds = (pa.types.is_integer,) if key == "update" else (pa.types.is_integer, pa.types.is_floating)
+    if not any(fits(column.type) for fits in kinds):
+        return False
+    if pa.types.is_floating(column.type) and pc.any(pc.is_nan(column)).as_py():
+        return False
+    ends = pc.min_max(column).as_py().values()
+    return all(end is None or (math.isfinite(end) and bounds[0] <= end <= bounds[1]) for end in ends)
+
+
+def _points(path: Path, content: bytes) -> list[dict[str, Any]]:
+    points = points_of(path, content)
+    problem = next(filter(None, map(point_problem, points)), None)
+    if problem:
+        raise StoreError(f"{path}: {problem}; {REMEDY}")
+    return points
 
 
 def _flat(column: pa.ChunkedArray) -> pa.Array:

@@ -67,7 +67,10 @@ def read(path: str | Path) -> Costs:
     path = Path(path)
     if not path.is_file():
         raise ValueError(f"no file {path}: give a CSV that scripts/cost.py wrote")
-    frame = pd.read_csv(path, dtype=str, keep_default_na=False)
+    try:
+        frame = pd.read_csv(path, dtype=str, keep_default_na=False)
+    except ValueError as error:  # no text, or no table
+        raise ValueError(f"{path} is no file of scripts/cost.py: {error}") from None
     lacking = [name for name in COLUMNS if name not in frame]
     if lacking or frame.empty:
         what = f"lacks {', '.join(lacking)}" if lacking else "has no rows"

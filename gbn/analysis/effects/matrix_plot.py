@@ -61,7 +61,6 @@ def draw(comparison: Comparison, setting: str) -> Figure | None:
 
 def save(comparison: Comparison, folder: Path) -> tuple[list[Path], list[str]]:
     """Write ``<name>-<setting>-matrix.{png,pdf}``; returns the files and what was not drawn."""
-    folder.mkdir(parents=True, exist_ok=True)
     paths: list[Path] = []
     notes = []
     for setting in comparison.runs.plan.settings:

@@ -72,7 +72,6 @@ def draw(comparison: Comparison, setting: str, unit: Unit) -> Figure | None:
 
 def save(comparison: Comparison, folder: Path) -> tuple[list[Path], list[str]]:
     """Write ``<name>-<setting>-sensitivity-<unit>.{png,pdf}``; returns the files and what was not drawn."""
-    folder.mkdir(parents=True, exist_ok=True)
     paths, notes = [], []
     for setting in comparison.runs.plan.settings:
         for unit in comparison.units(setting):

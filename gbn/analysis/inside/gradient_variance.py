@@ -17,6 +17,7 @@ import pandas as pd
 
 from gbn.analysis.estimate import Estimate
 from gbn.analysis.statistics import mean_interval
+from gbn.store.files import write_atomically
 
 MARK = "gbn-gradient-variance"
 COLUMNS = (
@@ -108,7 +109,7 @@ def write(path: Path, header: Mapping[str, Any], rows: Iterable[Mapping[str, Any
     table = pd.DataFrame(rows, columns=list(COLUMNS)).to_csv(
         index=False, float_format="%.6g", lineterminator="\n"
     )
-    path.write_text(f"# {MARK} {json.dumps(header, sort_keys=True)}\n{table}", encoding="utf-8")
+    write_atomically(path, f"# {MARK} {json.dumps(header, sort_keys=True)}\n{table}")
 
 
 def read(path: Path) -> Measured:
@@ -119,16 +120,19 @@ def read(path: Path) -> Measured:
     """
     if not path.is_file():
         raise ValueError(f"no file {path}: give a CSV that scripts/gradient_variance.py wrote")
-    with open(path, encoding="utf-8") as file:
-        _, found, content = file.readline().partition(f"{MARK} ")
-        if not found:
-            raise ValueError(
-                f"{path} is no file of scripts/gradient_variance.py: its first line lacks {MARK!r}"
+    try:
+        with open(path, encoding="utf-8") as file:
+            _, found, content = file.readline().partition(f"{MARK} ")
+            if not found:
+                raise ValueError(f"its first line lacks {MARK!r}")
+            rows = pd.read_csv(
+                file, dtype={"against": str}, keep_default_na=False, na_values={"value": [""], "error": [""]}
             )
-        rows = pd.read_csv(
-            file, dtype={"against": str}, keep_default_na=False, na_values={"value": [""], "error": [""]}
-        )
-    return Measured(json.loads(content), rows)
+        if lacking := [name for name in COLUMNS if name not in rows]:
+            raise ValueError(f"it lacks {', '.join(lacking)}")
+        return Measured(json.loads(content), rows)
+    except ValueError as error:
+        raise ValueError(f"{path} is no file of scripts/gradient_variance.py: {error}") from None
 
 
 def markdown(measured: Measured, stem: str) -> str:

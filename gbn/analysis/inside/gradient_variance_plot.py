@@ -1,5 +1,6 @@
 """The figure of a study of gradient variance: a point an arm and state, and variance against batch size."""
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from gbn.analysis.estimate import Estimate
 from gbn.analysis.inside.gradient_variance import Measured
 from gbn.analysis.labels import label_ends
 from gbn.figures.style import COLOURS, DPI, RC, STYLES, WIDTH
+from gbn.store.files import write_bytes_atomically
 
 _MARKERS = ("o", "s", "^", "D", "v", "P")
 
@@ -171,4 +173,6 @@ def _dress(axes: Axes) -> None:
 def save(measured: Measured, path: Path) -> None:
     """Write the PNG; without dates and versions in it, an unchanged figure is an unchanged file."""
     with mpl.rc_context(dict(RC)):
-        draw(measured).savefig(path, metadata={"Software": None})
+        content = io.BytesIO()
+        draw(measured).savefig(content, format="png", metadata={"Software": None})
+    write_bytes_atomically(path, content.getvalue())

@@ -108,7 +108,6 @@ def save(
     Raises:
         ValueError: a layer that was not recorded, or no quantity that is defined in the chosen layers.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     paths, notes = [], []
     for setting in comparison.runs.plan.settings:
         recorded = set(frame.arm[frame.setting == setting])

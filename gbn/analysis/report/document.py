@@ -16,6 +16,7 @@ from gbn.analysis.report.payload import payload
 from gbn.analysis.report.rounding import embedded
 from gbn.analysis.section import Section
 from gbn.analysis.sections import sections
+from gbn.store.files import write_atomically
 from gbn.store.records import Record
 
 _ASSETS = files("gbn.analysis.report") / "assets"
@@ -64,7 +65,7 @@ def write(sources: Sources, path: str | Path) -> Path:
     path = Path(path)
     text = render(sources)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding="utf-8")
+    write_atomically(path, text)
     return path
 
 

@@ -4,20 +4,16 @@ A look at a run that has not changed is one or two calls of ``stat``; of a curve
 are read. Files may appear and vanish between two looks, and a last line may be torn.
 """
 
-import json
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from gbn.store import measures
-from gbn.store.files import StoreError, read_json
+from gbn.store.files import StoreError, parse_config, point_of
+from gbn.store.finished import read, read_summary
 from gbn.store.locks import is_locked
 from gbn.store.records import CHECKPOINT, CONFIG, DONE, ERROR, METRICS, PROVENANCE, SUMMARY, Status
-
-_YAML = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml's parser is ten times as fast
 
 
 @dataclass
@@ -30,6 +26,7 @@ class GrowingCurve:
         values: update -> value, where the measure was taken.
         update: the last update with a point; None before the first.
         epoch: the same point in epochs.
+        seconds: the same point in seconds of training. (The files' dates would follow every setting of the clock.)
         diverged: whether the loss is no number any more.
         damaged: lines that are no point; they are left out.
     """
@@ -39,6 +36,7 @@ class GrowingCurve:
     values: dict[int, float] = field(default_factory=dict)
     update: int | None = None
     epoch: float | None = None
+    seconds: float | None = None
     diverged: bool = False
     damaged: int = 0
     _read: int = 0  # bytes, up to the end of the last whole line
@@ -69,19 +67,19 @@ class GrowingCurve:
 
     def _take(self, line: bytes) -> None:
         try:
-            point = json.loads(line)
-            update, epoch = int(point["update"]), point.get("epoch")
+            point, _ = point_of(line)
+            update, epoch, seconds = int(point["update"]), point.get("epoch"), point.get("seconds")
         except (ValueError, TypeError, KeyError, AttributeError):
             self.damaged += 1
             return
-        self.update, self.epoch = update, epoch
+        self.update, self.epoch, self.seconds = update, epoch, seconds
         self.diverged = self.diverged or bool(point.get("diverged"))
         value = point.get(self.measure)
         if isinstance(value, int | float):
             self.values[update] = float(value)
 
     def _forget(self) -> None:
-        self.values, self.update, self.epoch = {}, None, None
+        self.values, self.update, self.epoch, self.seconds = {}, None, None, None
         self.diverged, self.damaged = False, 0
         self._read, self._last = 0, b""
 
@@ -97,8 +95,8 @@ class RunState:
         total: updates of the whole run; None where not yet known.
         diverged: whether its loss stopped being a number.
         error: what went wrong, one line.
-        took: wall seconds of a finished run.
-        pace: wall seconds an update of a running one, since it was begun or resumed.
+        took: wall seconds of a finished run (of training, where no others were recorded).
+        pace: seconds of training an update of a running one.
     """
 
     status: Status
@@ -141,21 +139,17 @@ class WatchedRun:
             return self._unfinished()
         stamp = (stat.st_mtime_ns, stat.st_size)
         if self._done is None or self._done[0] != stamp:
-            self._done = (stamp, self._finished(stat.st_mtime))
+            self._done = (stamp, self._finished())
         return self._done[1]
 
-    def _finished(self, written_at: float) -> RunState:
+    def _finished(self) -> RunState:
         self.curve.refresh()
         try:
-            summary = read_json(self.folder / SUMMARY, dict)
+            summary, digests = read_summary(self.folder)
+            read(self.folder / METRICS, digests)
         except (StoreError, OSError) as error:
-            return RunState("failed", error=f"{SUMMARY}: {str(error).splitlines()[0]}")
-        status, updates = summary.get("status"), summary.get("updates")
-        if status not in DONE:
-            return RunState("failed", error=f"{SUMMARY} has status {status!r}")
-        took = summary.get("wall_seconds")
-        if took is None and (begun_at := _modified_at(self.folder / CONFIG)) is not None:
-            took = written_at - begun_at
+            return RunState("failed", error=str(error).splitlines()[0])
+        status, updates = summary["status"], summary.get("updates")
         return RunState(
             status,
             dict(self.curve.values),
@@ -163,7 +157,7 @@ class WatchedRun:
             total=updates,
             diverged=status == "diverged",
             error=self._damage(),
-            took=took,
+            took=summary.get("wall_seconds") or summary.get("seconds"),
         )
 
     def _unfinished(self) -> RunState:
@@ -181,7 +175,9 @@ class WatchedRun:
             total=max(1, round(epochs * update / epoch)) if known else None,  # type: ignore[operator]
             diverged=self.curve.diverged,
             error=_error_line(self.folder / ERROR) if status == "failed" else self._damage(),
-            pace=self._pace() if status == "running" else None,
+            pace=self.curve.seconds / update
+            if status == "running" and update and self.curve.seconds
+            else None,
         )
 
     def _status(self) -> Status:
@@ -201,42 +197,23 @@ class WatchedRun:
         if self._epochs is None:
             try:
                 self._epochs = float(read_config(self.folder)["trainer"]["epochs"])
-            except (OSError, yaml.YAMLError, LookupError, TypeError, ValueError):
+            except (OSError, StoreError, LookupError, TypeError, ValueError):
                 return None
         return self._epochs
-
-    def _pace(self) -> float | None:
-        """Wall seconds an update between the start of the run's last segment and its last point."""
-        begun_at, seen_at = _modified_at(self.folder / PROVENANCE), _modified_at(self.folder / METRICS)
-        if begun_at is None or seen_at is None or self.curve.update is None:
-            return None
-        try:
-            start = int(read_json(self.folder / PROVENANCE, list)[-1].get("start_update", 0))
-        except (StoreError, OSError, LookupError, AttributeError, TypeError, ValueError):
-            return None
-        made = self.curve.update - start
-        return (seen_at - begun_at) / made if made > 0 and seen_at > begun_at else None
 
     def _damage(self) -> str | None:
         count = self.curve.damaged
         return f"{METRICS}: {count} damaged line{'s' * (count > 1)} left out" if count else None
 
 
-def read_config(folder: Path) -> Any:
+def read_config(folder: Path) -> dict[str, Any]:
     """A run's resolved configuration.
 
     Raises:
         OSError: it is not there (yet).
-        yaml.YAMLError: it is damaged.
+        StoreError: it is damaged.
     """
-    return yaml.load((folder / CONFIG).read_bytes(), Loader=_YAML)
-
-
-def _modified_at(path: Path) -> float | None:
-    try:
-        return path.stat().st_mtime
-    except OSError:
-        return None
+    return parse_config(folder / CONFIG, (folder / CONFIG).read_bytes())
 
 
 def _error_line(path: Path) -> str:

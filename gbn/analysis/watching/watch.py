@@ -11,13 +11,12 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from statistics import median
 
-import yaml
-
 from gbn.analysis.plan import Entry, Plan
 from gbn.analysis.watching.run_state import RunState, WatchedRun, bad_value, read_config
 from gbn.analysis.watching.time_left import TimeLeft, time_left
 from gbn.store import measures
-from gbn.store.files import StoreError, read_json
+from gbn.store.files import StoreError
+from gbn.store.finished import read_summary
 from gbn.store.groups import group_of
 from gbn.store.identity import identity
 from gbn.store.records import DONE, SUMMARY, RunStore
@@ -200,10 +199,10 @@ def _group_on_disk(folder: Path) -> str | None:
 
     try:
         if (folder / SUMMARY).exists():
-            return group_of(read_json(folder / SUMMARY, dict)["identity"])
+            return group_of(read_summary(folder)[0]["identity"])
         config = Config.model_validate(read_config(folder))
         return group_of(identity(config.as_dict(), config.defaults()))
-    except (OSError, StoreError, yaml.YAMLError, LookupError, ValueError, TypeError):
+    except (OSError, StoreError, LookupError, ValueError, TypeError):
         return None
 
 

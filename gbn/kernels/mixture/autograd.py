@@ -1,12 +1,12 @@
-"""The fused kernels' side of autograd and of ``torch.compile``.
+"""The autograd and ``torch.compile`` side of the fused kernels.
 
-They serve joint mixtures in training, on the CPU, where the gradient takes posteriors for constants. The kernels
+They serve joint mixtures in training, on the CPU, where the gradient treats posteriors as constants. The kernels
 (:mod:`gbn.kernels.mixture.numba.launch`) take plain float32 tensors; half precision is widened before and rounded
 after.
 
-In eager mode an autograd.Function calls them. Where something traces (``torch.compile``, ``torch.export``) the
-operators ``gbn::mixture_normalize``, ``gbn::mixture_normalize_backward`` and ``gbn::mixture_fit`` stand in the graph,
-without a break.
+In eager mode an autograd.Function calls them. Under tracing (``torch.compile``, ``torch.export``) the operators
+``gbn::mixture_normalize``, ``gbn::mixture_normalize_backward`` and ``gbn::mixture_fit`` go into the graph, without a
+break.
 """
 
 from __future__ import annotations
@@ -38,16 +38,16 @@ from gbn.risk.order import traced
 
 __all__ = ["MOST_COMPONENTS", "Normalize", "fit", "normalize", "serves", "serves_fit"]
 
-#: Beyond as many components their vectors would not fit a processor's registers.
+#: With more components, their vectors would not fit in a processor's registers.
 MOST_COMPONENTS = 8
 
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
 def serves(x: Tensor, components: int, posterior_gradient: bool) -> bool:
-    """Whether the fused kernels compute this for a joint mixture; never under ``GBN_KERNELS=reference``.
+    """Return whether the fused kernels compute this for a joint mixture; never under ``GBN_KERNELS=reference``.
 
-    Outside of tracers also whether they can be compiled here; the first call waits for it.
+    Outside of tracers, they must also compile on this machine; the first call waits for that.
     """
     return _takes(x, components, posterior_gradient) and (
         traced(x) or working(_kernels().entries(x, components))
@@ -66,14 +66,14 @@ def _takes(x: Tensor, components: int, posterior_gradient: bool) -> bool:
 
 
 def serves_fit(samples: Tensor, components: int) -> bool:
-    """Whether compiled steps of expectation and maximization serve a joint mixture; see :func:`serves`."""
+    """Return whether compiled steps of expectation-maximization serve a joint mixture; see :func:`serves`."""
     if samples.dtype != torch.float32 or not _takes(samples, components, False):
         return False
     return traced(samples) or working(_fitting().entries(components))
 
 
 def _fitting() -> Any:
-    # what calls the kernels is imported when it is first needed: a machine without numba runs the eager ones
+    # imported only when first needed: a machine without numba runs the eager ones
     return import_module("gbn.kernels.mixture.numba.launch_em")
 
 
@@ -86,7 +86,7 @@ def fit(
     mean: Tensor,
     var: Tensor,
 ) -> Mixture:
-    """:func:`gbn.kernels.mixture.fitted` by one compiled call."""
+    """Run :func:`gbn.kernels.mixture.fitted` as one compiled call."""
     (samples, *parts, floor, draws, mean, var), by_operator = arranged(
         samples, *start, floor, draws, mean, var
     )
@@ -114,7 +114,7 @@ def normalize(
     eps: float,
     relu: bool,
 ) -> tuple[Tensor, Moments]:
-    """See :func:`gbn.kernels.mixture.normalize_by_batch`; for arguments that it has checked, and that are served."""
+    """See :func:`gbn.kernels.mixture.normalize_by_batch`; expects checked arguments that the kernels serve."""
     tensors, by_operator = arranged(x, weight, bias, *mixture, centre)
     if not by_operator:
         y, *moments = Normalize.apply(*tensors, eps, relu)
@@ -124,7 +124,7 @@ def normalize(
 
 
 class Normalize(torch.autograd.Function):
-    """See :func:`gbn.kernels.mixture.normalize_by_batch`; kept: x, posteriors or what makes them, a bit a value."""
+    """See :func:`gbn.kernels.mixture.normalize_by_batch`; saves x, posteriors or what makes them, a bit per value."""
 
     @staticmethod
     def forward(
@@ -139,7 +139,7 @@ class Normalize(torch.autograd.Function):
         eps: float,
         relu: bool,
     ) -> tuple[Tensor, ...]:
-        """(y, l, m, q, sum of squared weights)."""
+        """Return (y, l, m, q, sum of squared weights)."""
         # Hooks on saved tensors may bring x back in another memory format.
         ctx.planes = x.is_contiguous() or not x.movedim(1, -1).is_contiguous()
         mixture = Mixture(mixture_weight, mixture_mean, mixture_var)
@@ -154,7 +154,7 @@ class Normalize(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
-        """To x, weight and bias."""
+        """Return the gradients of x, weight and bias."""
         if grad is None:
             return (None,) * 9
         x, weight, bias, *kept = ctx.saved_tensors
@@ -179,7 +179,7 @@ def _run_backward(
     relu: bool,
     wanted: bool,
 ) -> tuple[Tensor | None, Tensor, Tensor]:
-    """The backward pass, after a look at what it is given."""
+    """Run the backward pass after checking its inputs."""
     posteriors, mask, logits, numbers, centre = saved
     components = numbers.shape[1] if numbers.dim() == 3 else 0
     check_batch(x, weight=weight, centre=centre)
@@ -193,7 +193,7 @@ def _run_backward(
 
 
 def _check_served(x: Tensor, components: int, weights: Tensor | None = None) -> None:
-    """Raise RuntimeError where a graph made elsewhere, or a caller, finds no kernels."""
+    """Raise RuntimeError if no kernels serve this, as a graph made elsewhere, or a direct caller, may find."""
     serving(x)
     if weights is not None and weights.shape[1] != 1:
         raise RuntimeError(
@@ -208,7 +208,7 @@ def _check_served(x: Tensor, components: int, weights: Tensor | None = None) -> 
 
 
 def _as(result: Tensor, x: Tensor) -> Tensor:
-    """A result with the dtype and the memory format of x."""
+    """Return a result in the dtype and memory format of x."""
     like = torch.empty_like(x)
     if result.stride() == like.stride():
         return result.to(x.dtype)
@@ -216,12 +216,12 @@ def _as(result: Tensor, x: Tensor) -> Tensor:
 
 
 def _laid_out(x: Tensor, planes: bool) -> Tensor:
-    """x with its channels as planes, or last in memory: kept posteriors and bits lie in the order of one of them."""
+    """Return x with channels as planes, or last in memory: saved posteriors and bits follow one of these orders."""
     return x.contiguous() if planes else x.movedim(1, -1).contiguous().movedim(-1, 1)
 
 
 def _held(part: Tensor | None, size: int, dtype: torch.dtype) -> Tensor:
-    """What is kept, as so many numbers: operators promise sizes before they know how a batch will lie in memory."""
+    """Return a saved part padded to ``size`` numbers: operators promise sizes before the memory format is known."""
     flat = torch.empty(0, dtype=dtype) if part is None else part.flatten()
     if flat.numel() == size:
         return flat
@@ -241,7 +241,7 @@ def _forward_operator(
     eps: float,
     relu: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """(y, l, m, q, sum of squared weights, whether channels are planes, what else is kept)."""
+    """Return (y, l, m, q, sum of squared weights, whether channels are planes, what else is saved)."""
     mixture = Mixture(mixture_weight, mixture_mean, mixture_var)
     check_batch(x, weight=weight, bias=bias, centre=centre)
     check_not_empty(x)

@@ -1,4 +1,4 @@
-"""What mixtures and the steps that fit them are asked for: the part of :mod:`gbn.kernels.checks` that is theirs."""
+"""Checks of mixtures and of the steps that fit them, in addition to :mod:`gbn.kernels.checks`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["check_draws", "check_fit", "check_mixture"]
 
 
 def check_mixture(x: Tensor, mixture: Mixture) -> None:
-    """Raise RuntimeError unless it is one for the channels of x, ``(N, C, *spatial)``, with a component at least."""
+    """Raise RuntimeError unless it has at least one component, and fits the channels of x, ``(N, C, *spatial)``."""
     channels = x.shape[1]
     components = mixture.mean.shape[0] if mixture.mean.dim() and mixture.mean.shape[0] else 1
     each = (components, channels)
@@ -21,18 +21,18 @@ def check_mixture(x: Tensor, mixture: Mixture) -> None:
 
 
 def check_draws(samples: Tensor, draws: Tensor, number: int) -> None:
-    """Raise RuntimeError unless there are as many."""
+    """Raise RuntimeError unless there are ``number`` draws."""
     check_shape(samples, "draws", draws, (number,))
 
 
 def check_fit(
     samples: Tensor, start: Mixture, floor: Tensor, draws: Tensor | None, **moments: Tensor
 ) -> None:
-    """Look at the arguments of :func:`gbn.kernels.mixture.fitted`, and at moments ``(C,)`` of the samples.
+    """Check the arguments of :func:`gbn.kernels.mixture.fitted`, and moments ``(C,)`` of the samples.
 
     Raises:
-        ValueError: no samples, or not ``(S, C)``.
-        RuntimeError: anything else.
+        ValueError: there are no samples, or they are not ``(S, C)``.
+        RuntimeError: anything else is wrong.
     """
     check_batch(samples)
     if samples.dim() != 2:

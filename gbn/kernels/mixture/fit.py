@@ -1,6 +1,6 @@
-"""Fitting a mixture to samples: k-means++ seeds, then steps of expectation and maximization, all without gradient.
+"""Fitting a mixture to samples: k-means++ seeds, then expectation-maximization steps, all without gradient.
 
-Nothing here asks the device for a number: the same operations run whatever the data are, empty components included.
+Nothing here waits for a number from the device: the same operations run whatever the data, empty components included.
 """
 
 import torch
@@ -15,19 +15,19 @@ __all__ = ["fitted", "log_likelihood", "seeded"]
 
 
 def seeded(samples: Tensor, components: int, draws: Tensor, form: str) -> Mixture:
-    """The clusters of the samples nearest to k-means++ seeds (Arthur and Vassilvitskii 2007), as components.
+    """Return the clusters of the samples nearest to k-means++ seeds (Arthur and Vassilvitskii 2007), as components.
 
-    Distances are measured in units of each channel's deviation.
+    Distances are measured in units of each channel's standard deviation.
 
     Args:
         samples: (S, C).
         components: K.
-        draws: uniform numbers in [0, 1), (K,) of a joint mixture, (K * C,) of one a channel.
+        draws: uniform numbers in [0, 1): (K,) for a joint mixture, (K * C,) for one per channel.
         form: ``joint`` or ``per_channel``.
 
     Raises:
-        ValueError: no samples.
-        RuntimeError: the samples are not strided and floating point; too few draws, or too many.
+        ValueError: there are no samples.
+        RuntimeError: the samples are not strided and floating point; there are too few draws, or too many.
     """
     check_batch(samples)
     check_not_empty(samples)
@@ -45,6 +45,7 @@ def seeded(samples: Tensor, components: int, draws: Tensor, form: str) -> Mixtur
         distances.append(_distance(scaled, _at(scaled, chosen), form))
         nearest = torch.minimum(nearest, distances[k])
     kinds = torch.arange(components, device=samples.device).view(-1, 1, 1)
+    # each sample belongs to its nearest seed; one step of maximization on these hard posteriors gives the clusters
     belongs = (torch.stack(distances).argmin(0, keepdim=True) == kinds).to(samples.dtype)
     every = Mixture(belongs.mean(1), torch.stack(seeds), var.expand(components, -1))
     centred = samples - mean
@@ -54,20 +55,20 @@ def seeded(samples: Tensor, components: int, draws: Tensor, form: str) -> Mixtur
 def fitted(
     samples: Tensor, start: Mixture, steps: int, floor: Tensor, draws: Tensor | None = None
 ) -> Mixture:
-    """The mixture after a few steps of expectation and maximization.
+    """Return the mixture after a few steps of expectation-maximization.
 
     Args:
-        samples: (S, C), in float32 at least.
-        start: where to begin.
-        steps: how many; 0 gives ``start`` with its variances raised to the floor.
-        floor: (C,): no variance is less.
-        draws: uniform numbers as in :func:`seeded`: a component that has less than one sample begins again, with the
-            variance of all, at a sample drawn by its distance from the other components. None: it stays where it is.
+        samples: (S, C), in float32 or wider.
+        start: the initial mixture.
+        steps: number of steps; 0 gives ``start`` with its variances raised to the floor.
+        floor: (C,): the smallest variance.
+        draws: uniform numbers as in :func:`seeded`: a component with less than one sample is restarted, with the
+            variance of all samples, at a sample drawn by its distance from the other components. None: it stays.
 
     A component without samples keeps its mean and variance, and gets the weight of a millionth of a sample.
 
     Raises:
-        ValueError: no samples.
+        ValueError: there are no samples.
         RuntimeError: the samples are not strided and floating point; something has another shape or device.
     """
     check_fit(samples, start, floor, draws)
@@ -87,15 +88,18 @@ def fitted(
 
 
 def log_likelihood(samples: Tensor, mixture: Mixture) -> Tensor:
-    """Mean over the samples, (1,) of a joint mixture, (C,) of one a channel; without the constant of the Gaussian."""
+    """Return the mean log-likelihood of the samples, without the Gaussian constant: (1,) if joint, (C,) if per
+    channel.
+    """
     mean, _ = channel_moments(samples)
     centred = samples - mean
     return torch.logsumexp(_log_joint(centred, centred.square(), mixture, mean), 0).mean(0)
 
 
 def _log_joint(centred: Tensor, squares: Tensor, mixture: Mixture, centre: Tensor) -> Tensor:
-    """log (weight * density): (K, S, 1) of a joint mixture, (K, S, C) of one a channel."""
+    """Return log (weight * density): (K, S, 1) for a joint mixture, (K, S, C) for one per channel."""
     a, b, c = quadratic(mixture, centre)
+    # joint: matrix products sum over channels without an array of (K, S, C)
     if mixture.weight.shape[1] == 1:
         powers = torch.addmm(squares @ (-0.5 * a).T, centred, b.T).T.unsqueeze(2)
         return powers + (c.sum(1, keepdim=True) + mixture.weight.log()).unsqueeze(1)
@@ -116,9 +120,10 @@ def _maximized(
         first, second = (posterior.squeeze(2) @ values for values in (centred, squares))
     else:
         first, second = ((posterior * values).sum(1) for values in (centred, squares))
+    # about the samples' mean, so that the difference below does not cancel a large common offset
     offset = first / divisor
     var = torch.maximum(second / divisor - offset.square(), floor)
-    few = total < 1e-6
+    few = total < 1e-6  # samples: such a component has no mean of its own and keeps the last one
     weight = total.clamp(min=1e-6) / centred.shape[0]
     return Mixture(
         weight / weight.sum(0),
@@ -136,6 +141,7 @@ def _revived(samples: Tensor, posterior: Tensor, mixture: Mixture, var: Tensor, 
     nearest = samples.new_full((samples.shape[0], posterior.shape[2]), torch.inf)
     for k in range(components):
         distance = _distance(scaled, means[k], form)
+        # empty components do not repel the new seeds
         nearest = torch.where(empty[k], nearest, torch.minimum(nearest, distance))
     draws = draws.view(components, -1)
     seeds = torch.stack([_at(samples, _drawn(nearest, draws[k])) for k in range(components)])
@@ -146,23 +152,24 @@ def _revived(samples: Tensor, posterior: Tensor, mixture: Mixture, var: Tensor, 
 
 
 def _inverse_deviation(var: Tensor) -> Tensor:
-    """One over the deviation; 0 for a constant channel, which tells no samples apart."""
+    """Return 1 / standard deviation; 0 for a constant channel, which does not tell samples apart."""
     return torch.where(var > 0, var.clamp(min=torch.finfo(var.dtype).tiny).rsqrt(), 0.0)
 
 
 def _distance(scaled: Tensor, seed: Tensor, form: str) -> Tensor:
-    """Squared distances of (S, C) from (C,): (S, 1) over all channels, or (S, C)."""
+    """Return squared distances of (S, C) from (C,): (S, 1) over all channels, or (S, C)."""
     squares = (scaled - seed).square()
     return squares.sum(1, keepdim=True) if form == "joint" else squares
 
 
 def _drawn(distances: Tensor, draw: Tensor) -> Tensor:
-    """(S, R) non-negative, (R,) uniform -> (R,) indices with probability proportional to the distance.
+    """Return indices with probability proportional to the distance: (S, R) non-negative, (R,) uniform -> (R,).
 
-    Where all distances are 0 (or none is finite) every sample is as likely as any other.
+    Where all distances are 0 (or none is finite) every sample is equally likely.
     """
     known = torch.where(distances.isfinite(), distances, 1.0)
     known = torch.where(known.sum(0) > 0, known, 1.0)
+    # float64: a float32 sum over many samples would absorb the last ones
     sums = known.double().cumsum(0).T.contiguous()
     wanted = draw.double().unsqueeze(1) * sums[:, -1:]
     found = torch.searchsorted(sums, wanted, right=True).squeeze(1)
@@ -170,7 +177,7 @@ def _drawn(distances: Tensor, draw: Tensor) -> Tensor:
 
 
 def _at(samples: Tensor, chosen: Tensor) -> Tensor:
-    """Rows (1,) of (S, C), or a row for each channel (C,): (C,)."""
+    """Return row (1,) of (S, C), or one row per channel (C,), as (C,)."""
     if chosen.shape[0] == 1:
         return samples.index_select(0, chosen).squeeze(0)
     return samples.gather(0, chosen.unsqueeze(0)).squeeze(0)

@@ -1,4 +1,4 @@
-"""A mixture of Gaussians with diagonal variances, and what the transform measures of a batch."""
+"""A mixture of Gaussians with diagonal variances, and the moments that the transform measures in a batch."""
 
 from typing import NamedTuple
 
@@ -10,7 +10,7 @@ __all__ = ["FORMS", "LARGE", "Mixture", "Moments", "channel_moments", "has_small
 FORMS = ("joint", "per_channel")
 
 
-#: Sums of squares of larger values, or in units of a small variance, may be beyond float32.
+#: Sums of squares of larger values, or in units of a small variance, may overflow float32.
 LARGE = 1e15
 
 
@@ -18,7 +18,7 @@ class Mixture(NamedTuple):
     """K components over C channels.
 
     Attributes:
-        weight: (K, 1) of a joint mixture, (K, C) of one a channel; sums to 1 over K.
+        weight: (K, 1) for a joint mixture, (K, C) for one per channel; sums to 1 over K.
         mean, var: (K, C).
     """
 
@@ -28,13 +28,13 @@ class Mixture(NamedTuple):
 
 
 class Moments(NamedTuple):
-    """What a batch's posteriors t_ik give: the statistics that normalize it.
+    """The statistics that normalize a batch, given its posteriors t_ik.
 
     Attributes:
         weight: l_k = mean of t_ik over the samples, (K, 1) or (K, C).
         mean, var: (K, C), weighted by w_ik = t_ik / sum_i t_ik.
-        concentration: sum of w_ik squared over the samples, (K, 1) or (K, C): one over the number of samples that a
-            component effectively has.
+        concentration: sum of w_ik squared over the samples, (K, 1) or (K, C): one over the effective number of
+            samples of a component.
     """
 
     weight: Tensor
@@ -44,26 +44,26 @@ class Moments(NamedTuple):
 
 
 def channel_moments(samples: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and variance of each column of (S, C), in two passes (torch.var_mean of columns takes much longer)."""
+    """Return mean and variance of each column of (S, C), in two passes (torch.var_mean takes much longer here)."""
     mean = samples.mean(0)
     return mean, (samples - mean).square_().mean(0)
 
 
 def has_small_squares(values: Tensor) -> bool:
-    """Whether none is beyond :data:`LARGE`; False with a NaN. Waits for the device."""
+    """Return whether no value exceeds :data:`LARGE`; False with a NaN. Waits for the device."""
     low, high = torch.aminmax(values.detach())
     return bool((high < LARGE) & (low > -LARGE))
 
 
 def quadratic(mixture: Mixture, centre: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Coefficients of a component's log-density: ``-a/2 (x - centre)^2 + b (x - centre) + c`` a channel.
+    """Return coefficients of a component's log-density: ``-a/2 (x - centre)^2 + b (x - centre) + c`` per channel.
 
     Args:
         mixture: its variances are positive.
-        centre: (C,): what is taken off the samples first, so that squares do not swamp what they differ by.
+        centre: (C,): subtracted from the samples first, so that squares do not swamp their differences.
 
     Returns:
-        (a, b, c), each (K, C); c without the component's weight and the constant of the Gaussian.
+        (a, b, c), each (K, C); c without the component's weight and the Gaussian constant.
     """
     a = mixture.var.reciprocal()
     mean = mixture.mean - centre

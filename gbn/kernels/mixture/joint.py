@@ -1,7 +1,7 @@
-"""One mixture for the whole vector of channels: K posteriors a sample.
+"""One mixture for the whole vector of channels: K posteriors per sample.
 
 Everything is a matrix product with one side of length K, so no array of K times the input's size ever exists: the
-posteriors have K values a sample against the input's C.
+posteriors have K values per sample, the input has C.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ __all__ = ["Normalize", "apply_components"]
 
 
 class _Layout:
-    """A batch as matrices: (N, C, L) where channels are planes, (M, C) where channels lie last in memory.
+    """A batch as matrices: (N, C, L) where channels are planes, (M, C) where channels are last in memory.
 
-    t stands for an array of K values a sample: (N, K, L) or (M, K).
+    t denotes an array of K values per sample: (N, K, L) or (M, K).
     """
 
     def __init__(self, x: Tensor) -> None:
@@ -32,13 +32,13 @@ class _Layout:
         )
 
     def matrices(self, x: Tensor) -> Tensor:
-        """The batch, as a view where its memory allows."""
+        """Return the batch as matrices, as a view where its memory allows."""
         if not self.last:
             return x.flatten(2)
         return x.movedim(1, -1).reshape(-1, self.shape[1])
 
     def empty(self, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
-        """A new batch in this layout, and the same as matrices: no view leaves an autograd function that way."""
+        """Return a new batch in this layout, and its matrices: this way no view leaves an autograd function."""
         if not self.last or len(self.shape) == 2:
             batch = torch.empty(self.shape, dtype=dtype, device=device)
         else:
@@ -47,35 +47,35 @@ class _Layout:
         return batch, self.matrices(batch)
 
     def channels(self, values: Tensor) -> Tensor:
-        """(C,) or (K,) so that it broadcasts along matrices."""
+        """Reshape (C,) or (K,) so that it broadcasts along matrices."""
         return values if self.last else values.unsqueeze(1)
 
     def gather(self, table: Tensor, x: Tensor) -> Tensor:
-        """(K, C), x -> t: sums over channels."""
+        """Sum over channels: (K, C), x -> t."""
         return x @ table.T if self.last else torch.matmul(table, x)
 
     def reduce(self, t: Tensor, x: Tensor) -> Tensor:
-        """t, x -> (K, C): sums over samples."""
+        """Sum over samples: t, x -> (K, C)."""
         return t.T @ x if self.last else torch.bmm(t, x.transpose(1, 2)).sum(0)
 
     def spread(self, table: Tensor, t: Tensor, out: Tensor | None = None) -> Tensor:
-        """(K, C), t -> matrices: sums over components."""
+        """Sum over components: (K, C), t -> matrices."""
         if self.last:
             return torch.mm(t, table, out=out)
         return torch.bmm(table.T.expand(t.shape[0], -1, -1), t, out=out)
 
     def add_spread(self, y: Tensor, table: Tensor, t: Tensor) -> Tensor:
-        """Y += spread(table, t), in place."""
+        """Add spread(table, t) to y in place."""
         if self.last:
             return y.addmm_(t, table)
         return y.baddbmm_(table.T.expand(t.shape[0], -1, -1), t)
 
     def count(self, t: Tensor) -> int:
-        """Samples."""
+        """Return the number of samples."""
         return t.shape[0] if self.last else t.shape[0] * t.shape[2]
 
     def total(self, t: Tensor) -> Tensor:
-        """T -> (K, 1): sums over samples."""
+        """Sum over samples: t -> (K, 1)."""
         return (t.sum(0) if self.last else t.sum((0, 2))).unsqueeze(1)
 
 
@@ -87,7 +87,7 @@ def _posteriors(at: _Layout, centred: Tensor, squares: Tensor, mixture: Mixture,
 
 
 def apply_components(x: Tensor, mixture: Mixture, gain: Tensor, bias: Tensor | None) -> Tensor:
-    """``sum_k t_ik gain_k (x_i - mean_k) + bias``, plain operations."""
+    """Return ``sum_k t_ik gain_k (x_i - mean_k) + bias``, by plain operations."""
     at = _Layout(x)
     centre = (mixture.weight * mixture.mean).sum(0)
     centred = at.matrices(x) - at.channels(centre)
@@ -102,7 +102,7 @@ def apply_components(x: Tensor, mixture: Mixture, gain: Tensor, bias: Tensor | N
 
 
 class Normalize(torch.autograd.Function):
-    """See :func:`gbn.kernels.mixture.normalize_by_batch`; the posteriors are kept, everything else is recomputed."""
+    """See :func:`gbn.kernels.mixture.normalize_by_batch`; the posteriors are saved, everything else is recomputed."""
 
     @staticmethod
     def forward(
@@ -117,7 +117,7 @@ class Normalize(torch.autograd.Function):
         eps: float,
         posterior_gradient: bool,
     ) -> tuple[Tensor, ...]:
-        """(y, l, m, q, sum of squared weights)."""
+        """Return (y, l, m, q, sum of squared weights)."""
         wide = torch.promote_types(x.dtype, torch.float32)
         at = _Layout(x)
         mixture = Mixture(*(part.to(wide) for part in (mixture_weight, mixture_mean, mixture_var)))
@@ -135,10 +135,11 @@ class Normalize(torch.autograd.Function):
         shift = -gain * mean
         if bias is not None:
             shift = shift + bias.to(wide)
-        del squares
+        del squares  # of the input's size: freed before y is allocated
         y, matrices = at.empty(wide, x.device)
+        # y = (gain t) u + shift t, in place: K never multiplies the input's size
         at.add_spread(at.spread(gain, t, matrices).mul_(centred), shift, t)
-        concentration = at.total(t.square()) / divisor / divisor  # its square can be 0
+        concentration = at.total(t.square()) / divisor / divisor  # divisor squared may be 0
         outputs = (total / at.count(t), mean + centre, var, concentration)
         ctx.mark_non_differentiable(*outputs)
         ctx.save_for_backward(x, t, weight, bias, *mixture, centre, mean, var, divisor, factor)
@@ -148,7 +149,7 @@ class Normalize(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
-        """To x, weight and bias."""
+        """Return the gradients of x, weight and bias."""
         with torch.autocast(grad.device.type, enabled=False):
             return Normalize._backward(ctx, grad)
 
@@ -157,13 +158,14 @@ class Normalize(torch.autograd.Function):
         x, t, weight, bias, *saved = ctx.saved_tensors
         mixture, (centre, mean, var, divisor, factor) = Mixture(*saved[:3]), saved[3:]
         at, wide = _Layout(x), t.dtype
+        # autograd may deliver the gradient in another layout than x
         if at.last != _Layout(grad).last or not (grad.is_contiguous() or at.last):
             grad = torch.empty_like(x, dtype=grad.dtype).copy_(grad)
         g = at.matrices(grad).to(wide)
         centred = at.matrices(x).to(wide) - at.channels(centre)
         product = g * centred
         sums = at.reduce(t, g)
-        # sum_i g t (x - m), what a change of gain does
+        # sum_i g t (x - m): the derivative with respect to the gain
         along = at.reduce(t, product) - mean * sums
         grad_weight = (factor * along).sum(0).to(weight.dtype) if weight is not None else None
         grad_bias = sums.sum(0).to(bias.dtype) if bias is not None else None
@@ -183,7 +185,7 @@ class Normalize(torch.autograd.Function):
         del product
         slope = 2.0 * to_var / divisor
         offset = to_mean / divisor - slope * mean
-        # A clamped weight sum or variance passes nothing on: a component without samples has no gradient.
+        # A clamped sum of weights or variance passes no gradient: a component without samples has none.
         dx, matrices = at.empty(wide, x.device)
         at.spread(gain, t, matrices).mul_(g)
         matrices += at.spread(slope, t).mul_(centred)
@@ -206,7 +208,7 @@ def _to_posteriors(
     to_var: Tensor,
     divisor: Tensor,
 ) -> Tensor:
-    """The gradient to t_ik but for what is the same for all samples of a component."""
+    """Return the gradient of t_ik, except for what is the same for all samples of a component."""
     to_t = at.gather(gain, product) - at.gather(gain * mean, g)
     to_t += at.gather(to_var / divisor, centred.square())
     to_t += at.gather((to_mean - 2.0 * to_var * mean) / divisor, centred)

@@ -1,4 +1,4 @@
-"""Mixture normalization of a batch by its own moments, or of anything by a given mixture."""
+"""Mixture normalization of a batch by its own moments, or of any input by a given mixture."""
 
 from __future__ import annotations
 
@@ -25,25 +25,28 @@ def normalize_by_batch(
     centre: Tensor | None = None,
     act: str | None = None,
 ) -> tuple[Tensor, Moments]:
-    """``act(weight * sum_k t_ik / sqrt(l_k) * (x_i - m_k) / sqrt(q_k + eps) + bias)``, with the batch's m, q and l.
+    """Return ``act(weight * sum_k t_ik / sqrt(l_k) * (x_i - m_k) / sqrt(q_k + eps) + bias)``.
+
+    The moments m, q and l are those of the batch.
 
     Args:
         x: ``(N, C, *spatial)``.
-        mixture: gives the posteriors t; no gradient goes to it.
+        mixture: determines the posteriors t; it gets no gradient.
         weight, bias: (C,) or None.
         eps: added to the weighted variances q.
-        posterior_gradient: whether the gradient sees that the posteriors depend on x; otherwise they are constants.
-        centre: (C,), what is taken off the samples first, so that their squares are not much larger than what is
-            measured; something near the batch's mean. By default the mixture's.
+        posterior_gradient: whether the gradient accounts for the posteriors' dependence on x; otherwise they are
+            constants.
+        centre: (C,), subtracted from the samples first, so that their squares are not much larger than what is
+            measured; something near the batch's mean. The mixture's mean by default.
         act: activation applied to the result, None or a name in :data:`gbn.kernels.ACTIVATIONS`.
 
     Returns:
-        the result with the shape, dtype and memory format of ``x``, and the moments, without gradient, in float32 at
-        least. Differentiable once.
+        The result, with the shape, dtype and memory format of ``x``, and the moments, without gradient, in float32 or
+        wider. Differentiable once.
 
     Raises:
-        ValueError: x has no dimension of channels, or no value.
-        RuntimeError: x is not strided and floating point; gain, bias, centre or the mixture are of another shape or
+        ValueError: x has no channel dimension, or no values.
+        RuntimeError: x is not strided and floating point; gain, bias, centre or the mixture have another shape or are
             on another device.
     """
     check_batch(x, weight=weight, bias=bias, centre=centre)
@@ -62,12 +65,12 @@ def normalize_by_batch(
 
 
 def implementation(x: Tensor, components: int, joint: bool, posterior_gradient: bool = False) -> str:
-    """Name of the implementation that :func:`normalize_by_batch` would use for these: numba or reference."""
+    """Return the name of the implementation that :func:`normalize_by_batch` would use: numba or reference."""
     return "numba" if joint and autograd.serves(x, components, posterior_gradient) else "reference"
 
 
 def _needs_float64(x: Tensor, mixture: Mixture) -> bool:
-    """Whether squares may be beyond float32; False where asking would wait for a device."""
+    """Return whether squares may overflow float32; False where asking would wait for a device."""
     if traced(x) or x.device.type != "cpu" or x.numel() == 0:
         return False
     return not (has_small_squares(x) and has_small_squares(mixture.mean))
@@ -81,16 +84,16 @@ def normalize_by_mixture(
     eps: float,
     floor: Tensor | float = 0.0,
 ) -> Tensor:
-    """The same by a mixture's own weights, means and variances, as in evaluation; every derivative is right.
+    """Normalize by a mixture's own weights, means and variances, as in evaluation; all derivatives are exact.
 
-    ``floor``, (C,) or a number, is the least variance that posteriors are taken with: a component's own can be 0.
+    ``floor``, (C,) or a number, is the smallest variance used for posteriors: a component's own can be 0.
     Errors are those of :func:`normalize_by_batch`, but x may be empty.
     """
     check_batch(x, weight=weight, bias=bias, floor=floor if isinstance(floor, Tensor) else None)
     check_mixture(x, mixture)
     wide = torch.float64 if _needs_float64(x, mixture) else torch.promote_types(x.dtype, torch.float32)
     factor = torch.rsqrt(mixture.weight * (mixture.var + eps))
-    # A component of weight 0 has no posterior: whatever stands here is multiplied by 0.
+    # A component of weight 0 has posterior 0: its factor, infinite otherwise, must not turn the product into NaN.
     factor = torch.where(mixture.weight > 0, factor, 0.0).to(wide)
     gain = factor if weight is None else factor * weight.to(wide)
     bias = None if bias is None else bias.to(wide)

@@ -1,7 +1,7 @@
-"""A mixture of numbers for each channel: every value has K posteriors.
+"""One mixture of scalars per channel: every value has K posteriors.
 
-They are never held together: their normalizing constant is kept, one number a value, and a component's posteriors are
-made from it whenever they are needed, so memory does not grow with K.
+They are never held all at once: their normalizing constant is kept, one number per value, and a component's
+posteriors are recomputed from it whenever they are needed, so memory does not grow with K.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ __all__ = ["Normalize", "apply_components"]
 
 
 class _Components:
-    """The log-densities of K components at the values of a batch that is centred."""
+    """The log-densities of K components at the values of a centered batch."""
 
     def __init__(self, centred: Tensor, mixture: Mixture, centre: Tensor) -> None:
         self.centred = centred
@@ -29,38 +29,38 @@ class _Components:
         self.number = mixture.mean.shape[0]
 
     def over(self, values: Tensor) -> Tensor:
-        """(C,) -> broadcasts along the batch."""
+        """Reshape (C,) so that it broadcasts along the batch."""
         return values.view(self.shape)
 
     def sum(self, values: Tensor) -> Tensor:
-        """The batch's shape -> (C,)."""
+        """Sum over everything but the channels: the batch's shape -> (C,)."""
         return values.sum(self.dims)
 
     def log_joint(self, k: int) -> Tensor:
-        """log (weight * density) of component k, the batch's shape."""
+        """Return log (weight * density) of component k, in the batch's shape."""
         return self.apart(k).square() * (-0.5 * self.over(self.a[k])) + self.over(self.constant[k])
 
     def apart(self, k: int) -> Tensor:
-        """The values' distances from the mean of component k.
+        """Return the values' distances from the mean of component k.
 
-        Their squares are never multiplied out: of a narrow component far from the centre nothing would be left.
+        Their squares are never expanded: nothing would be left of a narrow component far from the center.
         """
         return self.centred - self.over(self.mean[k])
 
     def log_sum(self) -> Tensor:
-        """The logarithm of the mixture's density."""
+        """Return the logarithm of the mixture's density."""
         found = self.log_joint(0)
         for k in range(1, self.number):
             found = torch.logaddexp(found, self.log_joint(k))
         return found
 
     def posterior(self, k: int, log_sum: Tensor) -> Tensor:
-        """t of component k."""
+        """Return t of component k."""
         return (self.log_joint(k) - log_sum).exp()
 
 
 def apply_components(x: Tensor, mixture: Mixture, gain: Tensor, bias: Tensor | None) -> Tensor:
-    """``sum_k t_ik gain_k (x_i - mean_k) + bias`` channel by channel, plain operations."""
+    """Return ``sum_k t_ik gain_k (x_i - mean_k) + bias`` channel by channel, by plain operations."""
     centre = (mixture.weight * mixture.mean).sum(0)
     shape = (1, -1, *[1] * (x.dim() - 2))
     centred = x - centre.view(shape)
@@ -74,7 +74,7 @@ def apply_components(x: Tensor, mixture: Mixture, gain: Tensor, bias: Tensor | N
 
 
 class Normalize(torch.autograd.Function):
-    """See :func:`gbn.kernels.mixture.normalize_by_batch`; kept: the input and one number a value."""
+    """See :func:`gbn.kernels.mixture.normalize_by_batch`; saves the input and one number per value."""
 
     @staticmethod
     def forward(
@@ -89,7 +89,7 @@ class Normalize(torch.autograd.Function):
         eps: float,
         posterior_gradient: bool,
     ) -> tuple[Tensor, ...]:
-        """(y, l, m, q, sum of squared weights)."""
+        """Return (y, l, m, q, sum of squared weights)."""
         wide = torch.promote_types(x.dtype, torch.float32)
         mixture = Mixture(*(part.to(wide) for part in (mixture_weight, mixture_mean, mixture_var)))
         centre = centre.to(wide)
@@ -105,6 +105,7 @@ class Normalize(torch.autograd.Function):
             t = t * apart
             first[k], second[k] = of.sum(t), of.sum(t * apart)
         divisor = total.clamp(min=torch.finfo(wide).tiny)
+        # moments about the component's own mean in the mixture, close to the new one
         moved = first / divisor
         mean = of.mean + moved
         var = (second / divisor - moved.square()).clamp_(min=0)
@@ -116,7 +117,7 @@ class Normalize(torch.autograd.Function):
         y = torch.zeros_like(centred)
         for k in range(of.number):
             y.addcmul_(of.posterior(k, log_sum), of.over(gain[k]) * centred + of.over(shift[k]))
-        outputs = (total / count, mean + centre, var, squared / divisor / divisor)  # its square can be 0
+        outputs = (total / count, mean + centre, var, squared / divisor / divisor)  # divisor squared may be 0
         ctx.mark_non_differentiable(*outputs)
         ctx.save_for_backward(x, log_sum, weight, bias, *mixture, centre, mean, var, divisor, factor)
         ctx.eps, ctx.posterior_gradient = eps, posterior_gradient
@@ -125,7 +126,7 @@ class Normalize(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
-        """To x, weight and bias."""
+        """Return the gradients of x, weight and bias."""
         with torch.autocast(grad.device.type, enabled=False):
             return Normalize._backward(ctx, grad)
 
@@ -142,6 +143,7 @@ class Normalize(torch.autograd.Function):
         for k in range(of.number):
             t = of.posterior(k, log_sum)
             sums[k], along[k] = of.sum(t * g), of.sum(t * product)
+        # sum_i g t (x - m): the derivative with respect to the gain
         along -= mean * sums
         grad_weight = (factor * along).sum(0).to(weight.dtype) if weight is not None else None
         grad_bias = sums.sum(0).to(bias.dtype) if bias is not None else None
@@ -165,6 +167,7 @@ class Normalize(torch.autograd.Function):
                 inner = (of.over(to_var[k] / divisor[k]) * centred + linear) * centred
                 return inner + of.over(gain[k]) * (product - of.over(mean[k]) * g) + of.over(constant[k])
 
+            # the softmax's derivative: t_k (to_t_k - sum_j t_j to_t_j)
             average = torch.zeros_like(g)
             for k in range(of.number):
                 average.addcmul_(of.posterior(k, log_sum), to_t(k))

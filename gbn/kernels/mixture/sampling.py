@@ -1,7 +1,7 @@
-"""Draws that are a function of a layer's stream and of how many batches it has seen, and of nothing else.
+"""Random draws that depend only on a layer's stream and on the number of batches it has seen.
 
-No generator: nothing shifts another stream (dropout's, say), a resumed run draws what the uninterrupted one does
-because both numbers are buffers, nothing waits for a GPU, and compilers see plain integer arithmetic.
+There is no generator, so nothing shifts another stream (dropout's, say). A resumed run draws what the uninterrupted
+one does because both numbers are buffers, nothing waits for a GPU, and compilers see plain integer arithmetic.
 """
 
 import torch
@@ -9,7 +9,7 @@ from torch import Tensor
 
 __all__ = ["sample", "uniform"]
 
-# Steele, Lea, Flood: Fast Splittable Pseudorandom Number Generators (OOPSLA 2014): the constants of SplitMix64, as
+# Steele, Lea, Flood: Fast Splittable Pseudorandom Number Generators (OOPSLA 2014): the constants of SplitMix64 as
 # signed 64-bit integers.
 _STEP = -7046029254386353131
 _FIRST = -4658895280553007687
@@ -17,7 +17,7 @@ _SECOND = -7723592293110705685
 
 
 def _shifted(z: Tensor, bits: int) -> Tensor:
-    """Logical shift to the right; torch's is arithmetic."""
+    """Return the logical shift to the right; torch's is arithmetic."""
     return (z >> bits) & ((1 << (64 - bits)) - 1)
 
 
@@ -28,24 +28,24 @@ def _mixed(z: Tensor) -> Tensor:
 
 
 def _bits(stream: Tensor, count: Tensor, purpose: int, number: int) -> Tensor:
-    """(number,) 64-bit integers; stream and count are int64 scalars."""
+    """Return (number,) 64-bit integers; stream and count are int64 scalars."""
     step = (purpose * _STEP + 2**63) % 2**64 - 2**63  # a signed 64-bit integer again
     base = _mixed(_mixed(stream + count * _STEP) + step)
-    # base + i * _STEP for i = 1, 2, ...; ~n is -(n + 1). Written so because torch's compiler takes arange times a
-    # constant for an index, whose overflow is undefined in its C++: the loop over it was seen not to end.
+    # base + i * _STEP for i = 1, 2, ...; ~n is -(n + 1). Written this way because torch's compiler takes arange times
+    # a constant for an index, whose overflow is undefined in its C++: the loop over it was seen not to end.
     return _mixed(base - ~torch.arange(number, device=stream.device) * _STEP)
 
 
 def uniform(stream: Tensor, count: Tensor, purpose: int, number: int) -> Tensor:
-    """(number,) float32 in [0, 1)."""
+    """Return (number,) float32 in [0, 1)."""
     return _shifted(_bits(stream, count, purpose, number), 40).float() * 2.0**-24
 
 
 def sample(x: Tensor, most: int, stream: Tensor, count: Tensor) -> Tensor:
-    """At most ``most`` of a batch's samples, (N, C, *spatial) -> (S, C).
+    """Return at most ``most`` of a batch's samples: (N, C, *spatial) -> (S, C).
 
-    All of them if they are no more; otherwise the positions, counted image by image, are cut into ``most`` runs of
-    equal length and one is drawn in each, so that no image is left out by chance.
+    All of them if there are no more. Otherwise the positions, counted image by image, are cut into ``most`` runs of
+    equal length and one is drawn from each, so that no image is left out by chance.
     """
     flat = x.flatten(2) if x.dim() > 2 else x.unsqueeze(2)
     images, channels, places = flat.shape

@@ -18,17 +18,17 @@ _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
 def load() -> None:
-    """Import what calls the kernels; compiling waits for the first call, or takes the cache."""
+    """Import what calls the kernels; they are compiled, or read from the cache, at the first call."""
     from . import launch, launch_gated  # noqa: F401
 
 
 def serves(x: Tensor) -> bool:
-    """Whether the kernels take this tensor: on the CPU, float32 or half precision, with something in it."""
+    """Return whether the kernels take this tensor: on the CPU, float32 or half precision, not empty."""
     return x.device.type == "cpu" and x.dtype in _DTYPES and x.numel() > 0
 
 
 def ready(x: Tensor, gated: bool, statistic: Statistic, deviation: Deviation) -> bool:
-    """Whether the kernels for a tensor and a pair like these can be compiled here; the first call waits for it."""
+    """Return whether the kernels for such a tensor and pair compile here; the first call waits for them."""
     from .launch import layout
 
     return _working(layout(x), gated, is_common(statistic, deviation))
@@ -41,8 +41,8 @@ def _working(layout: int, gated: bool, common: bool) -> bool:
     return working(entries(layout, gated, common))
 
 
-# A tracer asks once, and writes the answer into its graph. This is what torch.compiler.assume_constant_result does,
-# once it has imported the compiler, which takes two seconds.
+# A tracer asks once and writes the answer into its graph. This is what torch.compiler.assume_constant_result does,
+# but without importing the compiler, which takes two seconds.
 _working._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 

@@ -1,4 +1,4 @@
-"""The child process that compiles (:mod:`.objects`): told names and a target, it hands back their objects."""
+"""The child process that compiles (:mod:`.objects`): given names and a target, it returns their objects."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from .target import Target, this_machine
 
 __all__ = ["function_of", "made", "main"]
 
-#: Seconds to wait for another process that compiles the same, before doing it as well.
+#: Seconds to wait for another process that is compiling the same, before compiling it here as well.
 _PATIENCE = 120.0
 
-#: ELF: the type of a section that is a table of symbols, and bytes of each.
+#: ELF: the type of a section that is a symbol table, and the bytes per symbol.
 _SYMBOLS, _SYMBOL_SIZE = 2, 24
 
 
 def function_of(name: str) -> Any:
-    """The Python function of an entry point's name.
+    """Return the Python function of an entry point, given its name.
 
     Raises:
-        ValueError: no such function.
+        ValueError: there is no such function.
     """
     module, _, rest = name.partition(":")
     place = importlib.import_module(module)
@@ -46,11 +46,11 @@ def function_of(name: str) -> Any:
 
 
 def made(name: str, target: Target) -> bytes:
-    """The object file of an entry point.
+    """Return the object file of an entry point.
 
     Raises:
-        ValueError: no such entry point.
-        OSError: it calls what is not there on this machine, whose processor it is made for.
+        ValueError: there is no such entry point.
+        OSError: it is made for this machine's processor, but calls what this process does not have.
     """
     code = machine_code(function_of(name), target)
     if target == this_machine() and (lacking := _lacking(code)):
@@ -59,9 +59,9 @@ def made(name: str, target: Target) -> bytes:
 
 
 def _lacking(code: bytes) -> list[str]:
-    """Symbols of an object file that nothing here defines: LLVM would let a call of one end the process.
+    """Return the undefined symbols of an object file: LLVM would let a call to one end the process.
 
-    Only files in ELF are looked through, those of Linux.
+    Only ELF files, those of Linux, are checked.
     """
     if not code.startswith(b"\x7fELF\x02\x01"):
         return []
@@ -83,7 +83,7 @@ def _lacking(code: bytes) -> list[str]:
 
 @contextlib.contextmanager
 def _alone(name: str, target: Target) -> Iterator[None]:
-    """Hold back while another process compiles the same; where the system has no such locks, go on."""
+    """Wait while another process compiles the same; where the system has no such locks, go on."""
     try:
         import fcntl
     except ImportError:
@@ -110,9 +110,9 @@ def _alone(name: str, target: Target) -> Iterator[None]:
 
 
 def main() -> None:
-    """Read ``[names, triple, cpu, features]`` as JSON; write a line of JSON a name, and its object after it."""
+    """Read ``[names, triple, cpu, features]`` as JSON; write a line of JSON per name, followed by its object."""
     out = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # nothing that is printed may come between
+    os.dup2(2, 1)  # nothing that is printed may get into the stream
     signal.signal(
         signal.SIGINT, signal.SIG_IGN
     )  # Ctrl-C is for the parent, which may have a checkpoint to write
@@ -126,7 +126,7 @@ def main() -> None:
                 found = cache.read(name, target)
                 if found is None:
                     found = made(name, target)
-                    Entry(name, found)  # whatever goes wrong with it goes wrong here first
+                    Entry(name, found)  # if loading it crashes, it crashes this process and not the parent
                     head["unkept"] = _kept(name, target, found)
             code = found
             head = {"unkept": ""} | head | {"size": len(code)}
@@ -137,7 +137,7 @@ def main() -> None:
 
 
 def _kept(name: str, target: Target, code: bytes) -> str:
-    """Keep an object; why not, where that fails."""
+    """Store an object; return why that failed, or ""."""
     try:
         cache.write(name, target, code)
     except OSError as error:

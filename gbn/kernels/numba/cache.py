@@ -1,10 +1,10 @@
-"""Machine code of kernels on disk: each entry point's object in one file.
+"""Machine code of kernels on disk: one file per entry point's object.
 
-A file's name says all that decides its content (sources, versions, processor); its first bytes are a digest of the
-rest, so that a file which is cut, empty or changed is made again.
+A file's name encodes everything that determines its content (sources, versions, processor). Its first bytes are a
+digest of the rest, so that a truncated, empty or modified file is made again.
 
-Folders, in this order: ``NUMBA_CACHE_DIR``; beside the sources; the user's cache folder. All are read, the first that
-can be written is. Where none can, or a disk is full, each process compiles what it needs.
+Folders, in this order: ``NUMBA_CACHE_DIR``; next to the sources; the user's cache folder. All are read; the first
+writable one is written. If none is, or the disk is full, each process compiles what it needs.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ __all__ = ["lock_of", "read", "write"]
 _log = logging.getLogger(__name__)
 
 _SOURCES = Path(__file__).resolve().parent.parent  # gbn/kernels
-#: Sources in the same folders that no machine code is made of.
+#: Sources in the same folders that no machine code is made from.
 _OF_CALLERS = ("__init__", "build", "cache", "launch", "objects")
 _DIGEST = hashlib.sha256().digest_size
 
 
 @functools.cache
 def _stamp() -> bytes:
-    """A digest of all sources that machine code is made of, and of what makes it."""
+    """Return a digest of all sources that machine code is made from, and of the tools that make it."""
     packages = [f"{name} {version(name)}" for name in ("numba", "llvmlite", "numpy")]
     sources = [*sorted(_SOURCES.glob("cpu/*.py")), *sorted(_SOURCES.glob("mixture/numba/*.py"))]
     made = hashlib.sha256(" ".join([*packages, sys.version]).encode())
@@ -62,7 +62,7 @@ def _folders() -> list[Path]:
 
 
 def read(name: str, target: Target) -> bytes | None:
-    """The object file of an entry point if an undamaged one is in the cache."""
+    """Return the object file of an entry point if there is an undamaged one in the cache."""
     file = _file(name, target)
     for folder in _folders():
         try:
@@ -72,12 +72,12 @@ def read(name: str, target: Target) -> bytes | None:
         digest, code = whole[:_DIGEST], whole[_DIGEST:]
         if hashlib.sha256(code).digest() == digest:
             return code
-        _log.info("%s is damaged and is made again", folder / file)
+        _log.info("%s is damaged: it is ignored and made again", folder / file)
     return None
 
 
 def write(name: str, target: Target, code: bytes) -> None:
-    """Keep an object, at once or not at all; raises OSError where no folder takes it."""
+    """Store an object atomically; raise OSError if no folder takes it."""
     file, failure = _file(name, target), OSError("there is no folder to write to")
     for folder in _folders():
         temporary = folder / f"{file}.{os.getpid()}.tmp"
@@ -94,7 +94,7 @@ def write(name: str, target: Target, code: bytes) -> None:
 
 
 def lock_of(name: str, target: Target) -> Path:
-    """A file that whoever compiles an entry point holds locked."""
+    """Return a file that is held locked by whoever compiles an entry point."""
     for folder in _folders():
         if os.access(folder, os.W_OK):
             return folder / f"{_file(name, target)}.lock"

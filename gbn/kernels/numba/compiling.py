@@ -1,9 +1,9 @@
-"""From Python to machine code: numba types a kernel and writes it as LLVM's text, LLVM makes an object file of it.
+"""From Python to machine code: numba types a kernel and writes LLVM IR, LLVM makes an object file of it.
 
-numba compiles each function that a kernel calls on its own: optimizes it, makes machine code, and optimizes it again
-in each caller. A kernel is nothing but one entry point, so here functions stay text until the whole is there and is
-optimized once, which is much quicker. That LLVM's target need not be this machine is what the tests rest on
-which compile every kernel for processors of other kinds.
+numba compiles each function that a kernel calls separately: optimizes it, generates machine code, and optimizes it
+again in each caller. A kernel needs only its one entry point, so here functions stay IR until the whole is assembled,
+and it is optimized once, which is much faster. LLVM's target need not be this machine; this is what the tests rely on
+that compile every kernel for other processors.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from .target import Target, emitting
 __all__ = ["ENTRY_POINTS", "SYMBOL", "compiled", "entry_point", "inlined", "machine_code"]
 
 # No fast-math: sums are written in the order that is meant. No reference counting: kernels own no arrays, and
-# numba would count at every call, in the innermost loop.
+# numba would count at every call, even in the innermost loop.
 _OPTIONS = {
     "nogil": True,
     "error_model": "numpy",
@@ -32,7 +32,7 @@ _OPTIONS = {
 
 
 class _Text(JITCodeLibrary):
-    """One function, neither linked with what it calls, nor optimized, nor turned into machine code."""
+    """One function as IR: not linked with its callees, not optimized, not turned into machine code."""
 
     def add_llvm_module(self, ll_module: Any) -> None:
         ll_module.data_layout = self._codegen._data_layout
@@ -43,7 +43,7 @@ class _Text(JITCodeLibrary):
         self._finalized = True
 
     def linked(self) -> Any:
-        """A module of the function and all that it calls."""
+        """Return a module of the function and everything that it calls."""
         found: dict[Any, None] = {}
         ahead = [self]
         while ahead:
@@ -60,7 +60,7 @@ class _Text(JITCodeLibrary):
 
 @register_pass(mutates_CFG=True, analysis_only=False)
 class _Lowering(typed_passes.NativeLowering):
-    """numba's, into a :class:`_Text`."""
+    """numba's lowering, into a :class:`_Text`."""
 
     _name = "gbn_lowering"
 
@@ -69,7 +69,7 @@ class _Lowering(typed_passes.NativeLowering):
         state.flags.no_compile = True
         super().run_pass(state)
         lowered = state["cr"]
-        # numba looks a function up by what Python would call, which must be a built-in function; nobody calls this
+        # numba looks a function up by its Python callable, which must be a built-in one; this one is never called
         key: Any = [].append
         state.targetctx.insert_user_function(key, lowered.fndesc, [state.library])
         state["cr"] = lowered._replace(cfunc=key)
@@ -103,7 +103,7 @@ class _Pipeline(compiler.CompilerBase):
 
 
 class _Function(registry.CPUDispatcher):
-    """A function that kernels call, compiled once for all constants of a type: LLVM knows them when it inlines."""
+    """A function that kernels call, compiled once for all constants of a type: LLVM sees them when it inlines."""
 
     def get_call_template(self, args: Any, kws: Any) -> Any:
         return super().get_call_template(tuple(map(types.unliteral, args)), kws)  # type: ignore[attr-defined]
@@ -112,7 +112,7 @@ class _Function(registry.CPUDispatcher):
 def _decorator(**options: Any) -> Callable[..., Any]:
     def decorate(function: Any) -> Any:
         made = _Function(function, {}, _OPTIONS | options, _Pipeline)
-        made.enable_caching = None  # entry points are cached (.objects), not what they are made of
+        made.enable_caching = None  # entry points are cached (.objects), not their parts
         return made
 
     return decorate
@@ -121,22 +121,22 @@ def _decorator(**options: Any) -> Callable[..., Any]:
 #: For functions that kernels call.
 compiled: Callable[..., Any] = _decorator()
 
-#: For the body of a loop, which LLVM would call where it is used twice.
+#: For the body of a loop that is used twice, where LLVM would otherwise emit a call.
 inlined: Callable[..., Any] = _decorator(forceinline=True)
 
 
-#: Python functions of entry points without a number of components, by name (:mod:`.objects`).
+#: Python functions of entry points that do not depend on a number of components, by name (:mod:`.objects`).
 ENTRY_POINTS: dict[str, Any] = {}
 
 
 def entry_point(function: Any) -> Any:
-    """Make a plain function ``(address)`` known as an entry point."""
+    """Register a plain function ``(address)`` as an entry point."""
     ENTRY_POINTS[f"{function.__module__}:{function.__name__}"] = function
     return function
 
 
-#: The C function. numba's own would report exceptions, which kernels do not raise, through symbols that only exist
-#: where numba is at work.
+#: The C function. numba's own wrapper would report exceptions, which kernels never raise, through symbols that exist
+#: only where numba is running.
 _ENTRY = """
 declare i32 @"{name}"(ptr, ptr, i64)
 
@@ -152,7 +152,7 @@ SYMBOL = "gbn_entry"
 
 
 def _text(function: Any) -> Any:
-    """LLVM's module of an entry point."""
+    """Return LLVM's module of an entry point."""
     made = compiled(function)
     made.compile(types.void(types.int64))
     (result,) = made.overloads.values()
@@ -162,7 +162,7 @@ def _text(function: Any) -> Any:
 
 
 def machine_code(function: Any, target: Target) -> bytes:
-    """The object file of ``function(address)`` for a target. A process can make them for one target only."""
+    """Return the object file of ``function(address)`` for a target. A process can do this for one target only."""
     with emitting(target):
         module = _text(function)
     machine = target.machine()
@@ -170,7 +170,7 @@ def machine_code(function: Any, target: Target) -> bytes:
     module.data_layout = str(machine.target_data)
     for one in module.functions:
         if not one.is_declaration and one.name != SYMBOL:
-            # "internal" would let LLVM put all of it into one function, which takes longer to optimize
+            # "internal" would let LLVM merge everything into one function, which takes longer to optimize
             one.linkage = llvm.Linkage.linkonce_odr
     options = llvm.create_pipeline_tuning_options(speed_level=3)
     options.loop_vectorization, options.slp_vectorization = True, False

@@ -1,5 +1,5 @@
 # mypy: ignore-errors
-# Compiled by numba: a language of its own in Python's clothes.
+# Compiled by numba: a language of its own that only looks like Python.
 """Vectors of 16: half precision to float32 and back, the exponential, and the transposition of a square."""
 
 from __future__ import annotations
@@ -29,11 +29,12 @@ _V16 = ir.VectorType(ir.HalfType(), LANES)
 
 @intrinsic
 def load_bfloat16(typing_context, array, offset):
-    """Sixteen bfloat16, given as uint16, from ``offset``."""
+    """Return 16 bfloat16, stored as uint16, from ``offset`` on as float32."""
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         pointer = _address(builder, arguments[0], arguments[1])
         bits = builder.load(builder.bitcast(pointer, _VH.as_pointer()), align=2)
+        # bfloat16 is the upper half of a float32
         return builder.bitcast(builder.shl(builder.zext(bits, _VI), _constant(_VI, 16)), _VF)
 
     return f32x16(array, types.intp), emit
@@ -41,13 +42,15 @@ def load_bfloat16(typing_context, array, offset):
 
 @intrinsic
 def store_bfloat16(typing_context, array, offset, value):
-    """Write sixteen values rounded to the nearest bfloat16 (ties to even), as uint16."""
+    """Write 16 values, rounded to the nearest bfloat16 (ties to even), as uint16."""
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         pointer = _address(builder, arguments[0], arguments[1])
         bits = builder.bitcast(arguments[2], _VI)
+        # half an ulp minus one, plus one if the kept part is odd: carries round to nearest even
         odd = builder.and_(builder.lshr(bits, _constant(_VI, 16)), _constant(_VI, 1))
         rounded = builder.add(builder.add(bits, _constant(_VI, 0x7FFF)), odd)
+        # the carry could turn a NaN into an infinity: keep its bits and make it quiet
         nan = builder.fcmp_unordered("uno", arguments[2], arguments[2])
         quiet = builder.or_(bits, _constant(_VI, 0x00400000))
         high = builder.lshr(builder.select(nan, quiet, rounded), _constant(_VI, 16))
@@ -58,9 +61,9 @@ def store_bfloat16(typing_context, array, offset, value):
 
 
 def _widened(builder: Any, bits: Any) -> Any:
-    """float16 as integers to float32, by integers: shifted to their place, the exponent moved from bias 15 to 127.
+    """Emit float16, as integers, to float32 by integer arithmetic: shift into place, change the bias from 15 to 127.
 
-    Numbers below the normal ones are made with the exponent of the least normal one, which is then taken off again.
+    Subnormal numbers are made with the exponent of the least normal one, which is then subtracted again.
     """
     body = builder.shl(builder.and_(bits, _constant(_VI, 0x7FFF)), _constant(_VI, 13))
     exponent = builder.and_(body, _constant(_VI, 0x0F800000))
@@ -77,14 +80,15 @@ def _widened(builder: Any, bits: Any) -> Any:
 
 
 def _halved(builder: Any, value: Any) -> Any:
-    """float32 to float16 as integers, to the nearest, ties to even: the inverse of :func:`_widened`."""
+    """Emit float32 to float16 as integers, to the nearest, ties to even: the inverse of :func:`_widened`."""
     bits = builder.bitcast(value, _VI)
     body = builder.and_(bits, _constant(_VI, 0x7FFFFFFF))
-    # added to a small number, 1/2 leaves its bits, rounded, at the end of the sum
+    # subnormal results: adding 1/2 leaves the rounded bits at the low end of the sum
     half = _constant(_VF, 0.5)
     small = builder.sub(
         builder.bitcast(builder.fadd(builder.bitcast(body, _VF), half), _VI), _constant(_VI, 0x3F000000)
     )
+    # normal results: rebias, and round to nearest even as in store_bfloat16
     odd = builder.and_(builder.lshr(body, _constant(_VI, 13)), _constant(_VI, 1))
     normal = builder.lshr(
         builder.add(builder.add(body, _constant(_VI, 0xFFF - (112 << 23))), odd), _constant(_VI, 13)
@@ -102,7 +106,7 @@ def _halved(builder: Any, value: Any) -> Any:
 
 @intrinsic
 def load_float16(typing_context, array, offset):
-    """Sixteen float16, given as uint16, from ``offset``."""
+    """Return 16 float16, stored as uint16, from ``offset`` on as float32."""
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         pointer = _address(builder, arguments[0], arguments[1])
@@ -116,7 +120,7 @@ def load_float16(typing_context, array, offset):
 
 @intrinsic
 def store_float16(typing_context, array, offset, value):
-    """Write sixteen values rounded to the nearest float16, as uint16."""
+    """Write 16 values, rounded to the nearest float16, as uint16."""
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         pointer = _address(builder, arguments[0], arguments[1])
@@ -132,7 +136,7 @@ def store_float16(typing_context, array, offset, value):
 
 @intrinsic
 def exp(typing_context, value):
-    """e to the power of each lane, which must not exceed 80; relative error below 2e-7, NaN stays.
+    """Return e to the power of each lane, which must not exceed 80; relative error below 2e-7, NaN stays.
 
     Cody and Waite's reduction to [-ln 2 / 2, ln 2 / 2] and the polynomial of Cephes' expf (Moshier).
     """
@@ -142,9 +146,11 @@ def exp(typing_context, value):
             return _constant(_VF, value)
 
         x = arguments[0]
+        # below about -87 the result would be subnormal: it is set to 0
         vanishes = builder.fcmp_ordered("<", x, number(-87.0))
         x = builder.select(vanishes, number(-87.0), x)
         exponent = _call(builder, "llvm.rint.v16f32", _VF, [builder.fmul(x, number(1.44269504088896341))])
+        # ln 2 in two parts, the first exact in few bits, so that the reduction loses no digits
         r = _fma(builder, exponent, number(-0.693359375), x)
         r = _fma(builder, exponent, number(2.12194440e-4), r)
         polynomial = number(1.9875691500e-4)
@@ -158,7 +164,7 @@ def exp(typing_context, value):
             polynomial = _fma(builder, polynomial, r, number(coefficient))
         result = builder.fadd(_fma(builder, polynomial, builder.fmul(r, r), r), number(1.0))
         nan = builder.fcmp_unordered("uno", arguments[0], arguments[0])
-        safe = builder.select(nan, number(0.0), exponent)  # a NaN has no integer
+        safe = builder.select(nan, number(0.0), exponent)  # converting a NaN to an integer is undefined
         bits = builder.shl(builder.add(builder.fptosi(safe, _VI), _constant(_VI, 127)), _constant(_VI, 23))
         result = builder.fmul(result, builder.bitcast(bits, _VF))
         return builder.select(vanishes, number(0.0), result)
@@ -189,7 +195,7 @@ def transpose(typing_context, source, start, step, target, begin, stride):
 
 @intrinsic
 def row_totals(typing_context, source, start):
-    """The sums of the rows of a square: lane i is that of the 16 values from ``start + 16 i``, in a fixed order."""
+    """Return the row sums of a square: lane i sums the 16 float32 from ``start + 16 i`` on, in a fixed order."""
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         source, start = arguments
@@ -198,7 +204,7 @@ def row_totals(typing_context, source, start):
             place = _address(builder, source, builder.add(start, ir.Constant(start.type, LANES * i)))
             rows.append(builder.load(builder.bitcast(place, _VF.as_pointer()), align=4))
         even, odd = ([ir.Constant(_I32, 2 * k + first) for k in range(LANES)] for first in (0, 1))
-        while len(rows) > 1:  # neighbouring lanes of two vectors are added and packed into one
+        while len(rows) > 1:  # adjacent lanes of two vectors are added and packed into one
             rows = [
                 builder.fadd(*(builder.shuffle_vector(a, b, ir.Constant(_VI, pick)) for pick in (even, odd)))
                 for a, b in zip(rows[::2], rows[1::2], strict=True)
@@ -209,7 +215,7 @@ def row_totals(typing_context, source, start):
 
 
 def _transposed(builder: Any, rows: list[Any]) -> list[Any]:
-    """The columns of 16 vectors, in four rounds of exchanging blocks of 1, 2, 4 and 8 lanes."""
+    """Return the columns of 16 vectors, in four rounds of exchanging blocks of 1, 2, 4 and 8 lanes."""
     rows = list(rows)
     for distance in (1, 2, 4, 8):
         low = [k if not k & distance else k - distance + LANES for k in range(LANES)]

@@ -1,12 +1,15 @@
 # mypy: ignore-errors
-# Compiled by numba: a language of its own in Python's clothes.
-"""The passes over one channel that write a result, y or dx, and the one that reduces the cotangent.
+# Compiled by numba: a language of its own that only looks like Python.
+"""The passes over one channel that write a result, y or dx, and the pass that reduces the cotangent.
 
-A channel is read from a view (:mod:`.search`) and written to another: where it lies, or a row of scratch. Distances
-from S are taken in the channel's unit (:func:`.call.affine`), and so is the scale.
+A channel is read from one view (:mod:`.search`) and written to another: in place in the tensor, or in a row of
+scratch. Distances from S, and the scale, are in the channel's unit (:func:`.call.affine`).
 
-With instance enhancement (:mod:`.gate`) each plane has a gain of its own. Arguments that are None without it leave no
+With instance enhancement (:mod:`.gate`) each plane has its own gain. Arguments that are None without it leave no
 trace in the compiled code.
+
+All functions work on pointers to float32; starts, strides, ``planes`` and ``length`` are int64 (in values); ``s``,
+``unit``, ``scale`` and ``bias`` are float32; ``relu`` and ``past`` are bool.
 """
 
 from __future__ import annotations
@@ -39,16 +42,19 @@ def _put(target, place, value, past):
 def normalize(
     source, start, stride, target, begin, step, planes, length, s, unit, scale, bias, relu, past, gains=None
 ):
-    """``(x - S) scale + bias``, then the ReLU: first the difference, so the sample that is S gives the bias.
+    """Write ``(x - S) scale + bias``, then the ReLU; x - S first, so that S maps exactly to the bias.
 
-    ``gains`` replaces the scale by one a plane; one number beyond the last plane's is read.
+    source, start, stride       float32 view of x: ``planes`` runs of ``length`` values, ``stride`` apart
+    target, begin, step         float32 view of y, likewise
+    gains                       None, or (planes + 1,) float32 that replaces the scale per plane; the last one is read
+                                but not used
     """
     k, shift, factor, offset, zero = splat(unit), splat(-s * unit), splat(scale), splat(bias), splat(_ZERO)
     if gains is not None:
         factor = splat(gains[0])
     floor = zero if relu else splat(-_INF)
     if stride == length and length % LANES == 0:
-        # one run into short ones: a loop over each of them would cost more than its few vectors
+        # contiguous short planes: a loop per plane would cost more than its few vectors
         write, end, plane = begin, begin + length, 0
         for i in range(start, start + planes * length, LANES):
             y = fma(fma(load(source, i), k, shift), factor, offset)
@@ -59,7 +65,7 @@ def normalize(
                 end += step
                 if gains is not None:
                     plane += 1
-                    factor = splat(gains[plane])
+                    factor = splat(gains[plane])  # after the last plane, the spare number
         return
     for plane in range(planes):
         if gains is not None:
@@ -68,6 +74,7 @@ def normalize(
         write = begin + plane * step
         whole = length // LANES * LANES
         for i in range(0, whole, LANES):
+            # the next plane is the one address that the hardware prefetcher cannot guess
             prefetch(source, read + i + stride)
             y = fma(fma(load(source, read + i), k, shift), factor, offset)
             _put(target, write + i, maximum(floor, y), past)
@@ -79,10 +86,16 @@ def normalize(
 
 @compiled
 def reduce_together(x, start, g, begin, planes, length, k, shift, offset, relu, rows):
-    """:func:`reduce` of short planes side by side, 16 at a time: adding up their lanes costs a third so."""
+    """Do :func:`reduce` for short contiguous planes, 16 at a time: summing their lanes this way costs a third.
+
+    x, start, g, begin      float32 views of x and of the cotangent: ``planes`` (a multiple of 16) runs of ``length``
+    k, shift, offset        f32x16
+    rows                    (gains, sums, products), (planes,) float32 each, and squares, (2, 16, 16) float32 scratch
+    """
     gains, sums, products, squares = rows
     zero = splat(_ZERO)
     floor = zero if relu else splat(-_INF)
+    # without a ReLU fma(u, 0, 0) <= -inf is never true: one loop serves both cases
     offset = offset if relu else zero
     for plane in range(0, planes, LANES):
         for j in range(LANES):
@@ -96,16 +109,19 @@ def reduce_together(x, start, g, begin, planes, length, k, shift, offset, relu, 
                 b = fma(passed, u, b)
             store(squares, j * LANES, a)
             store(squares, (LANES + j) * LANES, b)
+        # lane j of the result is the sum of plane j
         store(sums, plane, row_totals(squares, 0))
         store(products, plane, row_totals(squares, LANES * LANES))
 
 
 @compiled
 def reduce(x, start, stride, g, begin, step, planes, length, s, unit, scale, bias, relu, rows=None):
-    """Sums of g and of g (x - S) where the ReLU, if any, lets the value through.
+    """Return the sums of g and of g (x - S) over the values that the ReLU, if any, lets through, as float64.
 
-    ``rows`` is (gains, sums, products, scratch of two squares), a number a plane each: the sums go there, and the
-    result is 0.
+    x, start, stride        float32 view of x
+    g, begin, step          float32 view of the cotangent
+    rows                    None, or (gains, sums, products), (planes,) float32 each, and (2, 16, 16) float32 scratch:
+                            the sums then go there, per plane, and the result is 0
     """
     k, shift, factor, offset, zero = splat(unit), splat(-s * unit), splat(scale), splat(bias), splat(_ZERO)
     nothing = splat(s)
@@ -124,6 +140,7 @@ def reduce(x, start, stride, g, begin, step, planes, length, s, unit, scale, bia
             stop = min(piece + PIECE, length)
             whole = piece + (stop - piece) // LANES * LANES
             a, b = zero, zero
+            # two loops: without a ReLU there is nothing to compare
             if relu:
                 for i in range(piece, whole, LANES):
                     prefetch(x, read + i + stride)
@@ -147,6 +164,7 @@ def reduce(x, start, stride, g, begin, step, planes, length, s, unit, scale, bia
                     passed = where(fma(u, factor, offset) <= zero, zero, passed)
                 a = a + passed
                 b = fma(passed, u, b)
+            # a row's sums end up in float32, so its lanes need no float64
             if rows is None:
                 sums = sums + widen(a)
                 products = products + widen(b)
@@ -160,7 +178,7 @@ def reduce(x, start, stride, g, begin, step, planes, length, s, unit, scale, bia
 
 @inlined
 def _slot(merged, points, j):
-    """Breakpoint j in registers; one beyond the last adds nothing."""
+    """Load breakpoint j into registers; one beyond the last contributes nothing."""
     place = HEAD + POINT * min(j, points - 1)
     if j < points:
         return splat(merged[place]), splat(merged[place + 1]), splat(merged[place + 2])
@@ -169,7 +187,7 @@ def _slot(merged, points, j):
 
 @inlined
 def _step(v, value, slot):
-    """Add what a breakpoint contributes at itself and beyond."""
+    """Add what a breakpoint contributes at and beyond itself."""
     b, at, rise = slot
     value = where(v > b, value + rise, value)
     return where(v == b, value + at, value)
@@ -177,7 +195,7 @@ def _step(v, value, slot):
 
 @inlined
 def _bend(v, k, value, merged, j):
-    """Add breakpoint j's bend."""
+    """Add the bend of breakpoint j."""
     place = HEAD + POINT * j
     cut = minimum(maximum((v - splat(merged[place])) * k, splat(_ZERO)), splat(merged[place + 4]))
     return fma(cut, splat(merged[place + 3]), value)
@@ -185,7 +203,7 @@ def _bend(v, k, value, merged, j):
 
 @inlined
 def _gradient(v, k, u, passed, factor, base, slope, slots, merged, points, bends):
-    """dx of one vector: the first three breakpoints from registers, the others from memory."""
+    """Return dx for one vector: the first three breakpoints come from registers, the others from memory."""
     value = fma(slope, u, fma(passed, factor, base))
     value = _step(v, value, slots[0])
     value = _step(v, value, slots[1])
@@ -194,6 +212,7 @@ def _gradient(v, k, u, passed, factor, base, slope, slots, merged, points, bends
         value = _step(v, value, _slot(merged, points, j))
     for j in range(bends):
         value = _bend(v, k, value, merged, j)
+    # only the entropic pair has an exponential; the branch is the same for a whole channel
     if merged[3] != 0.0:
         value = fma(exp(v - splat(merged[2])), splat(merged[3]), value)
     return value
@@ -223,18 +242,24 @@ def differentiate(
     past,
     rows=None,
 ):
-    """dx = scale g + (the merged derivatives)(x).
+    """Write dx = scale g + (the merged derivatives)(x).
 
-    ``rows`` is (gains, pulls), a number a plane each, and one beyond: gains replace the scale, a pull is added.
+    x, start, stride        float32 view of x g, begin, step          float32 view of the cotangent target, write,
+    jump     float32 view of dx merged                  (HEAD + POINT * points,) float32, of :func:`.record.merge`
+    points, bends           int64 rows                    None, or (gains, pulls), (planes + 1,) float32 each: gains
+    replace the scale, pulls are added
     """
     k, shift, gain, offset, zero = splat(unit), splat(-s * unit), splat(scale), splat(bias), splat(_ZERO)
     base, slope, nothing = splat(merged[0]), splat(merged[1]), splat(s)
     if rows is not None:
         gain, base = splat(rows[0][0]), splat(merged[0] + rows[1][0])
+    # three slots hold, for example, the window of S and the tail of D: most pairs stay in registers
     slots = (_slot(merged, points, 0), _slot(merged, points, 1), _slot(merged, points, 2))
     floor = zero if relu else splat(-_INF)
+    # without a ReLU fma(u, 0, 0) <= -inf is never true: one loop serves both cases
     offset = offset if relu else zero
     factor, scaled = gain * k, gain if relu else zero
+    # contiguous short planes, as in normalize
     if stride == length and length % LANES == 0:
         out, end, plane = write, write + length, 0
         for i in range(start, start + planes * length, LANES):

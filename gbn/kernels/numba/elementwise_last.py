@@ -1,14 +1,23 @@
 # mypy: ignore-errors
-# Compiled by numba: a language of its own in Python's clothes.
-"""The passes of :mod:`.elementwise` where channels lie side by side (LAST): one lane a channel, 16 at a time.
+# Compiled by numba: a language of its own that only looks like Python.
+"""The passes of :mod:`.elementwise` where channels are adjacent in memory (LAST): one lane per channel, 16 at a time.
 
-Threads share positions, not channels, of which there may be fewer than 16 for each.
+Threads share positions, not channels, of which there may be fewer than 16 per thread.
 
-Numbers of a channel stand in tables of 16, one a lane: those of :func:`.call.affine`, and the merged record in rows
-of 16.
+Per-channel numbers are stored in tables of 16, one per lane: those of :func:`.call.affine`, and the merged record in
+rows of 16.
 
-With instance enhancement (:mod:`.gate`) a span holds whole pieces of images, and each image has gains of its own.
+With instance enhancement (:mod:`.gate`) a span holds whole pieces of images, and each image has its own gains.
 Arguments that are None without it leave no trace in the compiled code.
+
+Arguments of all functions:
+
+    x, g, source, target        (float32 pointer, uint16 pointer, kind): (N, L, C)
+    span                        two int64, first position and the one past the last (with ``rows``: of pieces)
+    channels, c, many           int64: C, the first channel, and how many (at most 16)
+    table                       (4, 16) float32
+    record                      (HEAD + POINT * points, 16) float32
+    short                       (16,) uint16 scratch
 """
 
 from __future__ import annotations
@@ -35,9 +44,9 @@ _PIECE = 128
 
 @compiled
 def normalize_last(source, target, span, channels, c, many, table, relu, short, rows=None):
-    """``(x - S) scale + bias``, then the ReLU, of ``many`` channels from c on at a span of positions.
+    """Write ``(x - S) scale + bias``, then the ReLU, of ``many`` channels from c on in a span of positions.
 
-    ``rows`` is (gains, pieces of an image, positions of an image); the span is then one of pieces.
+    ``rows`` is None or (gains, pieces, positions per image): gains (N, C) float32; the span is then one of pieces.
     """
     shift, factor, offset = load(table, 0), load(table, LANES), load(table, 2 * LANES)
     unit = load(table, 3 * LANES)
@@ -58,9 +67,12 @@ def normalize_last(source, target, span, channels, c, many, table, relu, short, 
 
 @compiled
 def reduce_rows_last(x, g, span, channels, c, many, table, relu, short, rows, gate):
-    """Sums of g, and of g (x - S), where the ReLU lets the value through, of each piece of an image in a span.
+    """Sum g, and g (x - S), over the values that the ReLU lets through, for each piece of an image in a span.
 
-    ``rows`` is (means, pieces of an image, positions of an image, sums, products), ``gate`` 16 weights and 16 biases.
+    rows        (means, pieces per image, positions per image, sums, products): means (N, C) float32, sums and
+    products
+                (N, pieces, C) float32, written
+    gate        16 weights and 16 biases, f32x16 each
     """
     means, pieces, length, sums, products = rows
     shift, scale, unit, zero = load(table, 0), load(table, LANES), load(table, 3 * LANES), splat(_ZERO)
@@ -68,6 +80,7 @@ def reduce_rows_last(x, g, span, channels, c, many, table, relu, short, rows, ga
     offset = load(table, 2 * LANES) if relu else zero
     for k in range(span[0], span[1]):
         m = load_first(means, k // pieces * channels + c, many, zero)
+        # without a ReLU fma(u, 0, 0) <= -inf is never true: one loop serves both cases
         factor = scale * open_gate(m, gate[0], gate[1]) if relu else zero
         totals, moments = zeros64(), zeros64()
         begin, end = piece_of(k, pieces, length)
@@ -79,6 +92,7 @@ def reduce_rows_last(x, g, span, channels, c, many, table, relu, short, rows, ga
                 passed = where(fma(u, factor, offset) <= floor, zero, load_part(g, place, many, short))
                 a = a + passed
                 b = fma(passed, u, b)
+            # close the piece: from here on the sum is exact to float64
             totals = totals + widen(a)
             moments = moments + widen(b)
         store_first(sums, k * channels + c, many, narrow(totals))
@@ -87,10 +101,11 @@ def reduce_rows_last(x, g, span, channels, c, many, table, relu, short, rows, ga
 
 @compiled
 def reduce_last(x, g, span, channels, c, many, table, relu, short, sums):
-    """Sums of g, and behind them of g (x - S), where the ReLU lets the value through, to 2 x 16 doubles."""
+    """Write the sums of g, then of g (x - S), over what the ReLU lets through, to ``sums``, (2, 16) float64."""
     shift, factor, offset, zero = load(table, 0), load(table, LANES), load(table, 2 * LANES), splat(_ZERO)
     unit = load(table, 3 * LANES)
     floor = zero if relu else splat(-_INF)
+    # without a ReLU fma(u, 0, 0) <= -inf is never true: one loop serves both cases
     factor = factor if relu else zero
     offset = offset if relu else zero
     totals, products = zeros64(), zeros64()
@@ -110,7 +125,7 @@ def reduce_last(x, g, span, channels, c, many, table, relu, short, sums):
 
 @inlined
 def _at_points(v, unit, value, record, points, bends):
-    """Add what each breakpoint contributes to each lane; ``record`` holds rows of 16."""
+    """Add what each breakpoint contributes to each lane."""
     for j in range(points):
         place = LANES * (HEAD + POINT * j)
         b = load(record, place)
@@ -126,7 +141,7 @@ def _at_points(v, unit, value, record, points, bends):
 def _differentiate(
     x, g, target, place, many, unit, shift, factor, scaled, offset, floor, base, record, rest, short
 ):
-    """dx of 16 channels at one position."""
+    """Write dx of 16 channels at one position."""
     points, bends, exponential = rest
     v = load_part(x, place, many, short)
     u = fma(v, unit, shift)
@@ -142,10 +157,11 @@ def _differentiate(
 def differentiate_last(
     x, g, target, span, channels, c, many, table, relu, record, points, bends, exponential, short, rows=None
 ):
-    """dx = scale g + (the merged derivatives)(x); ``exponential``: whether some channel has that part.
+    """Write dx = scale g + (the merged derivatives)(x); ``exponential`` says whether any channel has that part.
 
-    ``rows`` is (gains, pulls, pieces of an image, positions of an image), gains and pulls at the first piece of each
-    image; the span is then one of pieces.
+    rows        None, or (gains, pulls, pieces per image, positions per image): gains and pulls (N, pieces, C)
+    float32,
+                read at the first piece of each image; the span is then one of pieces
     """
     shift, gain, offset, zero = load(table, 0), load(table, LANES), load(table, 2 * LANES), splat(_ZERO)
     unit, base = load(table, 3 * LANES), load(record, 0)

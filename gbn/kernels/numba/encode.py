@@ -1,4 +1,4 @@
-"""A plan as the two flat arrays that compiled code reads, and where things stand in them."""
+"""A plan as the two flat arrays that compiled code reads, and their layout."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from gbn.kernels.plan import Plan
 
 __all__ = ["INTEGERS", "REALS", "encoded"]
 
-# integers: [ranks, points, then kind, mode, terms of S, of D], the ranks in order, then TERM numbers a term:
-# place of its rank, lowest and highest rank among the ranks (-1: none), lowest and highest rank, mirrored.
+# integers: [ranks, points, then kind, mode, terms of S, of D], the ranks in ascending order, then TERM numbers per
+# term: index of its rank, of the lowest and of the highest rank of its window (-1: none), these two ranks, mirrored.
 RANK_COUNT, POINTS, S_KIND, S_MODE, S_TERMS, D_KIND, D_MODE, D_TERMS, INTEGERS = range(9)
 TERM = 6
 
-# reals: [two numbers of S, two of D], then weight and alpha of each term.
+# reals: [two numbers of S, two of D], then weight and alpha per term.
 REALS = 4
 
 
 @lru_cache(maxsize=1024)
 def encoded(plan: Plan) -> tuple[np.ndarray, np.ndarray]:
-    """Return (integers, reals) of a plan; see the module."""
+    """Return (integers, reals) of a plan, int64 and float64; see the module docstring."""
     s, d = plan.statistic, plan.deviation
     place = {k: i for i, k in enumerate(plan.ranks)} | {0: -1}
     integers = [len(plan.ranks), plan.points]

@@ -1,17 +1,20 @@
 # mypy: ignore-errors
-# Compiled by numba: a language of its own in Python's clothes.
-"""Instance enhancement: the gate of each row, that is of one image's values of one channel (:mod:`gbn.kernels.gate`).
+# Compiled by numba: a language of its own that only looks like Python.
+"""Instance enhancement: the gate of each row, that is, of one image's values in one channel
+(:mod:`gbn.kernels.gate`).
 
     delta = sigmoid(gate_weight m + gate_bias), m the row's mean;       gain = scale delta, scale = weight / D'
 
-With r0 and r1 the row's sums of g and of g (x - S) where the ReLU lets the value through:
+With r0 and r1 the row's sums of g and of g (x - S) over the values that the ReLU lets through:
 
     dbias = sum r0          dweight = sum delta r1 / D'          da = scale r1 delta (1 - delta)
-    dgate_bias = sum da     dgate_weight = sum da m              dx += gate_weight da / (values of a row)
+    dgate_bias = sum da     dgate_weight = sum da m              dx += gate_weight da / (values per row)
 
-and what S and D move is weighed with sums of gain r0 and gain r1. Where the channel has a unit of its own
-(:func:`.call.affine`), gain, scale, D' and r1 are in that unit. Rows are worked on 16 at a time: images of one
-channel (PLANES, where numbers of rows lie as (C, N)) or channels of one image (LAST, as (N, C)).
+and the derivatives of S and D are weighted with sums of gain r0 and gain r1. Where the channel has its own unit
+(:func:`.call.affine`), gain, scale, D' and r1 are in that unit. Rows are processed 16 at a time: images of one
+channel (PLANES, where per-row numbers are stored as (C, N)) or channels of one image (LAST, as (N, C)).
+
+``a`` is the table (:class:`.call.Call`), int64; ``c``, ``many`` and other counts are int64; ``by`` is float64.
 """
 
 from __future__ import annotations
@@ -53,33 +56,36 @@ __all__ = [
     "settle_lanes",
 ]
 
-#: Sums that :func:`settle_lanes` leaves of each channel.
+#: Sums per channel that :func:`settle_lanes` leaves.
 TOTALS = 5
 
 _ZERO, _ONE = np.float32(0.0), np.float32(1.0)
 
-#: The largest number that the exponential takes; the gate is 0 to rounding from there on.
+#: The largest argument that the exponential takes; beyond it the gate is 0 to rounding.
 _MOST = np.float32(80.0)
 
 
 @inlined
 def open_gate(m, slope, offset):
-    """delta of 16 rows."""
+    """Return delta of 16 rows; all f32x16."""
     one = splat(_ONE)
     return one / (one + exp(minimum(splat(_MOST), splat(_ZERO) - fma(m, slope, offset))))
 
 
 @compiled
 def row_means(x, start, planes, stride, length, s, unit, means, step, square):
-    """Write the mean of each plane, ``step`` apart; of differences from s first, which leaves an offset exact.
+    """Write the mean of each plane, ``step`` apart; differences from s are averaged, so that an offset stays exact.
 
-    ``square`` is scratch of 16 x 16.
+    x, start, stride    float32 view of x: ``planes`` runs of ``length`` values, ``stride`` apart
+    s, unit             float32
+    means               float32, written at 0, step, 2 step, ...
+    square              (16, 16) float32 scratch
     """
     k, shift, nothing = splat(unit), splat(-s * unit), splat(s)
     each = 1.0 / (length * np.float64(unit))
     together = 0
     if stride == length and length % LANES == 0 and length <= PIECE:
-        # short planes: adding up the lanes of 16 at a time costs a third
+        # short contiguous planes: summing the lanes of 16 of them at a time costs a third
         together = planes // LANES * LANES
     for plane in range(0, together, LANES):
         for j in range(LANES):
@@ -108,7 +114,7 @@ def row_means(x, start, planes, stride, length, s, unit, means, step, square):
 
 @compiled
 def channel_rows(a, c):
-    """The numbers of channel c's rows (PLANES): means, gains, sums, products."""
+    """Return pointers to the means, gains, sums and products of channel c's rows (PLANES), (N,) float32 each."""
     first = c * a[IMAGES]
     means, gains = ahead(floats(a[MEANS]), first), ahead(floats(a[GAINS]), first)
     return means, gains, ahead(floats(a[SUMS]), first), ahead(floats(a[PRODUCTS]), first)
@@ -116,7 +122,7 @@ def channel_rows(a, c):
 
 @compiled
 def channel_gains(a, c, scale):
-    """Write the gains of channel c's rows (PLANES)."""
+    """Write the gains of channel c's rows (PLANES); ``scale`` is float32."""
     means, gains, _, _ = channel_rows(a, c)
     slope, offset = splat(floats(a[GATE_WEIGHT])[c]), splat(floats(a[GATE_BIAS])[c])
     factor, zero = splat(scale), splat(_ZERO)
@@ -127,10 +133,13 @@ def channel_gains(a, c, scale):
 
 @compiled
 def settle_channel(a, c, by, scale):
-    """Gradients of channel c but that to x, and what each row's mean adds to it, in place of the sums (PLANES).
+    """Write all gradients of channel c except dx, and replace the rows' sums by their pulls on dx (PLANES).
+
+    A pull is what a row's mean adds to dx at each of its values. ``scale`` is float32, and ``by`` is D' in the
+    channel's unit.
 
     Returns:
-        sums of delta r0 and delta r1.
+        Sums of delta r0 and delta r1, float64.
     """
     means, _, sums, products = channel_rows(a, c)
     gate_weight = floats(a[GATE_WEIGHT])[c]
@@ -142,9 +151,11 @@ def settle_channel(a, c, by, scale):
         m = load_first(means, n, many, zero)
         r0, r1 = load_first(sums, n, many, zero), load_first(products, n, many, zero)
         delta = open_gate(m, slope, offset)
+        # r1 lacks only the scale as a factor, and the derivative of the sigmoid is delta (1 - delta)
         da = factor * r1 * (delta * (one - delta))
         sum_g, sum_gd, sum_gu = sum_g + widen(r0), sum_gd + widen(delta * r0), sum_gu + widen(delta * r1)
         sum_a, sum_am = sum_a + widen(da), sum_am + widen(da * m)
+        # the same for every value of the row, since each enters the mean with 1 / L
         store_first(sums, n, many, da * pull)
     moved = total(sum_gu)
     floats(a[DBIAS])[c], floats(a[DWEIGHT])[c] = total(sum_g), moved / by
@@ -154,20 +165,23 @@ def settle_channel(a, c, by, scale):
 
 @inlined
 def piece_of(k, pieces, length):
-    """The positions, from one up to another, of piece k, when each image of ``length`` has so many (LAST)."""
+    """Return the range of positions of piece k, for images of ``length`` positions in ``pieces`` pieces (LAST)."""
     image, piece = k // pieces, k % pieces
     return image * length + piece * length // pieces, image * length + (piece + 1) * length // pieces
 
 
 @compiled
 def lanes_of(address, c, many):
-    """``many`` numbers of the tensor at an address, from c on."""
+    """Return ``many`` numbers from index c on of the float32 tensor at an address, as f32x16."""
     return load_first(floats(address), c, many, splat(_ZERO))
 
 
 @compiled
 def lanes_gains(a, c, many, table):
-    """Write the gains of all images' rows of ``many`` channels from c on (LAST); the table holds their scale."""
+    """Write the gains of all images' rows for ``many`` channels from c on (LAST).
+
+    ``table`` is (4, 16) float32 of :func:`.call.affine` and provides the scale.
+    """
     slope, offset = lanes_of(a[GATE_WEIGHT], c, many), lanes_of(a[GATE_BIAS], c, many)
     factor = load(table, LANES)
     for n in range(a[IMAGES]):
@@ -178,10 +192,12 @@ def lanes_gains(a, c, many, table):
 
 @compiled
 def settle_lanes(a, c, many, table, totals):
-    """:func:`settle_channel` for ``many`` channels from c on (LAST), as far as rows go.
+    """Do the per-row part of :func:`settle_channel` for ``many`` channels from c on (LAST).
 
-    A row's sums come from its pieces; in the first one's place the pull and the gain are left. To ``totals`` go sums
-    of delta r0, delta r1, r0, da and da m, 16 float64 each.
+    A row's sums are added up from its pieces; the pull and the gain are left in the place of its first piece.
+
+    table       (4, 16) float32, of :func:`.call.affine`
+    totals      (5, 16) float64, written: sums of delta r0, delta r1, r0, da and da m
     """
     pieces, channels = a[PIECES], a[CHANNELS]
     sums, products, zero, one = floats(a[SUMS]), floats(a[PRODUCTS]), splat(_ZERO), splat(_ONE)
@@ -192,6 +208,7 @@ def settle_lanes(a, c, many, table, totals):
         m = lanes_of(a[MEANS], n * channels + c, many)
         first = n * pieces * channels + c
         r0, r1 = load_first(sums, first, many, zero), load_first(products, first, many, zero)
+        # pieces in order, whoever summed them: the result does not depend on threads
         for piece in range(1, pieces):
             place = first + piece * channels
             r0, r1 = r0 + load_first(sums, place, many, zero), r1 + load_first(products, place, many, zero)

@@ -1,8 +1,8 @@
 """From torch tensors to the compiled entry points, and the threads that run them.
 
-The threads are those of torch's own OpenMP pool: its runtime's ``GOMP_parallel`` runs a C function on as many of
-them as :func:`torch.get_num_threads` says. A pool of our own would compete with torch's for the cores, whose idle
-threads spin for a while after each of its operations.
+The threads are those of torch's own OpenMP pool: ``GOMP_parallel`` of its runtime runs a C function on as many of
+them as :func:`torch.get_num_threads` says. A second pool would compete with torch's for the cores, because torch's
+idle threads spin for a while after each of its operations.
 """
 
 from __future__ import annotations
@@ -45,21 +45,21 @@ __all__ = [
 
 _KINDS = {torch.float32: FLOAT32, torch.bfloat16: BFLOAT16, torch.float16: FLOAT16}
 
-#: From this many values in a run on, channels are read as they lie; shorter runs are copied side by side first,
-#: which pays the earlier the more passes follow: some eight forward, two backward.
+#: With at least this many values per run, channels are read in place. Shorter runs are first copied to a contiguous
+#: row, which pays off earlier the more passes follow: some eight forward, two backward.
 _LONG_RUN, _LONG_RUN_BACK = 256, 64
 
-#: From this many bytes on a result is written past the caches: otherwise each of its lines would first be read, which
-#: costs more than the next layer's reading it back from memory (whole training steps are faster with it).
+#: From this many bytes on a result is written past the caches. Otherwise each of its lines would first be read, which
+#: costs more than the next layer's reading it back from memory (whole training steps are faster this way).
 _PAST = 2 << 20
 
-#: Short runs are copied of several channels at a time, so that this many values are read where they lie together.
+#: Short runs of several channels are copied together, so that this many values are read contiguously.
 _TOGETHER = 512
 
 _scratch = threading.local()
 
 
-#: What a training step calls where channels lie side by side, beside the forward pass.
+#: The entry points of a training step where channels are adjacent in memory, besides the forward pass.
 _LAST = ("normalize_spans", "reduce_spans", "differentiate_spans")
 
 
@@ -74,7 +74,7 @@ def _measure(common: bool) -> str:
 
 @functools.cache
 def entries(layout: int, gated: bool, common: bool) -> tuple[str, ...]:
-    """The entry points of a training step, for pairs that are common (:func:`gbn.kernels.plan.is_common`) or any."""
+    """Return a training step's entry points, for common pairs (:func:`gbn.kernels.plan.is_common`) or for any."""
     functions = ["forward", "backward"] if layout == PLANES else ["forward", *_LAST]
     if gated and layout == LAST:
         functions.append("settle_blocks")
@@ -91,14 +91,14 @@ _MAPS = Path("/proc/self/maps")
 
 @functools.cache
 def _parallel() -> Any:
-    """``GOMP_parallel`` of the OpenMP runtime that torch has loaded, or None."""
+    """Return ``GOMP_parallel`` of the OpenMP runtime that torch has loaded, or None."""
     inside = Path(torch.__file__).parent
     try:
         maps = _MAPS.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
         loaded = {line.split(maxsplit=5)[-1] for line in maps if "omp" in line}
-    except OSError:  # no Linux
+    except OSError:  # not Linux
         loaded = {str(path) for path in (inside / "lib").glob("lib*omp*")}
-    # another package may have brought a runtime, and so a pool, of its own
+    # torch's own first: another package may have brought a runtime, and so a pool, of its own
     for path in sorted(loaded, key=lambda path: (str(inside) not in path, path)):
         if Path(path).name.startswith(("libgomp", "libomp", "libiomp")):
             try:
@@ -136,14 +136,14 @@ def run_entry(entry: Any, table: int, threads: int) -> None:
 
 
 def layout(x: Tensor) -> int:
-    """The layout that kernels read x in; what lies in neither way is copied to planes."""
-    if x.numel() == x.shape[0] * x.shape[1]:  # one value an image and channel: both layouts are the same
+    """Return the layout in which kernels read x; a tensor in neither layout is copied to planes."""
+    if x.numel() == x.shape[0] * x.shape[1]:  # one value per image and channel: both layouts are the same
         return LAST
     return LAST if not x.is_contiguous() and x.movedim(1, -1).is_contiguous() else PLANES
 
 
 def layout_of(x: Tensor) -> tuple[Tensor, int]:
-    """x, copied where it lies in neither way, and its layout."""
+    """Return x, copied if it is in neither layout, and its layout."""
     found = layout(x)
     if found == PLANES:
         return x.contiguous(), PLANES
@@ -151,24 +151,24 @@ def layout_of(x: Tensor) -> tuple[Tensor, int]:
 
 
 def like(g: Tensor, x: Tensor, layout: int) -> Tensor:
-    """The cotangent in x's layout and dtype."""
+    """Return the cotangent in x's layout and dtype."""
     if g.dtype != x.dtype:
         g = g.to(x.dtype)
     return g.contiguous() if layout == PLANES else g.movedim(1, -1).contiguous().movedim(-1, 1)
 
 
 def plain(values: Tensor | None) -> Tensor | None:
-    """Gain or bias as float32, side by side."""
+    """Return gain or bias as contiguous float32."""
     if values is None or (values.dtype == torch.float32 and values.is_contiguous()):
         return values
     return values.detach().to(torch.float32).contiguous()
 
 
 def address(tensor: Tensor | None) -> int:
-    """Where its numbers lie; 0 for None.
+    """Return the address of a tensor's values; 0 for None.
 
     Raises:
-        RuntimeError: they lie nowhere (a mode of torch's may make every new tensor one without data).
+        RuntimeError: it has none (a torch mode may make every new tensor one without data).
     """
     if tensor is None:
         return 0
@@ -179,12 +179,12 @@ def address(tensor: Tensor | None) -> int:
 
 
 def room(size: int) -> int:
-    """Scratch kept by each calling thread: fresh memory would have to be mapped by the system at every call."""
+    """Return the address of scratch kept per calling thread: fresh memory would be mapped anew at every call."""
     kept = getattr(_scratch, "kept", None)
     if kept is None or kept.numel() < size:
         kept = _scratch.kept = torch.empty(size, dtype=torch.uint8, device="cpu")
     address = kept.data_ptr()
-    return address + -address % 64
+    return address + -address % 64  # the next multiple of a cache line
 
 
 _Table = ctypes.c_int64 * len(Call)
@@ -206,11 +206,11 @@ def _template(
     threads: int,
     gated: bool,
 ) -> tuple[bytes, Any]:
-    """All of the table that does not change from call to call, and the arrays whose addresses stand in it."""
+    """Return the part of the table that is constant across calls, and the arrays whose addresses are in it."""
     table = _Table()
     terms = len(plan.statistic.terms) + len(plan.deviation.terms)
     direct = layout == PLANES and dtype == torch.float32
-    # side by side up to 16 channels are read at a time, but fewer where a thread would have none
+    # LAST reads up to 16 channels at a time, but fewer if a thread would otherwise get none
     together = -(-channels // threads) if layout == LAST else -(-_TOGETHER // length)
     block = min(LANES, together, channels)
     rows = 1 if name == "forward" else 2
@@ -252,9 +252,9 @@ def _template(
 
 
 def start(name: str, x: Tensor, layout: int, of: Arguments, wanted: bool, addresses: list[int]) -> None:
-    """Run an entry point on tensors at ``addresses``: those of the table from X on, up to PARTIAL or all.
+    """Run an entry point on tensors at ``addresses``: those of the table's slots from X on, up to PARTIAL or all.
 
-    ``x`` is that of the arguments, laid out as :func:`layout_of` does.
+    ``x`` is that of the arguments, in the layout that :func:`layout_of` gives it.
     """
     channels, plan, gated = x.shape[1], of.plan, of.gate is not None
     length = plan.n if layout == LAST and not gated else x.numel() // (x.shape[0] * channels)
@@ -274,7 +274,7 @@ def start(name: str, x: Tensor, layout: int, of: Arguments, wanted: bool, addres
 
 
 def run_forward(of: Arguments) -> tuple[Tensor, Kept]:
-    """See :class:`gbn.kernels.backend.Backend`; without a gate."""
+    """See :class:`gbn.kernels.backend.Backend`; this is the pass without a gate."""
     x, layout = layout_of(of.x)
     y = torch.empty_like(x)
     channels = x.shape[1]
@@ -288,7 +288,7 @@ def run_forward(of: Arguments) -> tuple[Tensor, Kept]:
 
 
 def run_backward(g: Tensor, of: Arguments, kept: Kept, wanted: bool) -> Gradients:
-    """See :class:`gbn.kernels.backend.Backend`; without a gate."""
+    """See :class:`gbn.kernels.backend.Backend`; this is the pass without a gate."""
     x, layout = layout_of(of.x)
     g = like(g, x, layout)
     dx = torch.empty_like(x) if wanted else None

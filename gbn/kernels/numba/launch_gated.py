@@ -18,12 +18,12 @@ __all__ = ["run_backward_gated", "run_forward_gated"]
 
 
 def _row_numbers(x: Tensor, pieces: int = 1) -> Tensor:
-    """Room for a number a row, or a piece of a row, and a vector more: loops over rows read one ahead."""
+    """Return room for one number per row, or per piece of a row, and a vector more: loops over rows read ahead."""
     return x.new_empty(x.shape[0] * x.shape[1] * pieces + LANES, dtype=torch.float32)
 
 
 def run_forward_gated(of: Arguments, gate: Gate) -> tuple[Tensor, Kept]:
-    """See :class:`gbn.kernels.backend.Backend`."""
+    """See :class:`gbn.kernels.backend.Backend`; this is the pass with a gate."""
     x, layout = layout_of(of.x)
     y = torch.empty_like(x)
     channels = x.shape[1]
@@ -41,7 +41,7 @@ def run_forward_gated(of: Arguments, gate: Gate) -> tuple[Tensor, Kept]:
 
 
 def run_backward_gated(g: Tensor, of: Arguments, gate: Gate, kept: Kept, wanted: bool) -> Gradients:
-    """See :class:`gbn.kernels.backend.Backend`."""
+    """See :class:`gbn.kernels.backend.Backend`; this is the pass with a gate."""
     assert kept.means is not None
     x, layout = layout_of(of.x)
     g = like(g, x, layout)

@@ -18,7 +18,7 @@ from .precondition import Record, Step, Sums
 
 __all__ = ["ENTRIES", "CompiledStep", "CompiledSums", "Shape"]
 
-#: Values that are worth a thread, and values that a thread rewrites between two looks at the others.
+#: Values that are worth a thread, and values that a thread rewrites per claim.
 _EACH, _BLOCK = 1 << 15, 1 << 13
 
 _HEAD, _RECORD = len(Step), len(Record)
@@ -44,11 +44,11 @@ class CompiledSums:
     """Sums of the inputs of one layer and of their squares, in float64, over any number of calls.
 
     Args:
-        columns: inputs of a linear layer, channels of a convolution.
-        dimensions: 2 for matrices (rows, columns); else those of a convolution's batch (N, C, *spatial).
+        columns: inputs of a linear layer, or channels of a convolution.
+        dimensions: 2 for matrices (rows, columns); else the dimensions of a convolution's batch (N, C, *spatial).
 
     Attributes:
-        sums: (2, columns) in float64: what :meth:`add` left there.
+        sums: (2, columns) in float64, as :meth:`add` left them.
     """
 
     def __init__(self, columns: int, dimensions: int) -> None:
@@ -63,10 +63,10 @@ class CompiledSums:
         self._entry = _entry("column_sums" if dimensions == 2 else "plane_sums")
 
     def add(self, x: Tensor, more: bool) -> int:
-        """Sum, and with ``more`` add to what is there.
+        """Sum x; with ``more``, add to the present sums.
 
         Returns:
-            How many terms each sum got; 0, and nothing is done, if the kernels don't take x: they take contiguous
+            The number of terms per sum; 0, and nothing is done, if the kernels do not take x: they take contiguous
             float32 on the CPU.
         """
         if not _taken(x):
@@ -84,11 +84,11 @@ class CompiledSums:
 
 @dataclass(frozen=True)
 class Shape:
-    """Of a layer: its gradient is ``groups`` blocks of rows, together (rows, width).
+    """The shape of a layer: its gradient is ``groups`` blocks of rows, together (rows, width).
 
     Attributes:
         columns: factors of the layer; ``columns * taps == groups * width``.
-        taps: neighbouring columns of the gradient that share a factor.
+        taps: adjacent columns of the gradient that share a factor.
         fan_in: m of the divisor max(m / N, 1).
     """
 
@@ -104,12 +104,12 @@ class CompiledStep:
     """A step of all layers.
 
     Args:
-        shapes: of the layers, whose columns stand side by side.
-        weight: of this step's inputs in the running moments.
+        shapes: of the layers, whose columns are concatenated.
+        weight: weight of this step's inputs in the running moments.
         eps, eps_relative: floor of the variance.
 
     Attributes:
-        factors: float64 (2, columns of all layers), of layers that were called: means, and inverse variances
+        factors: float64 (2, columns of all layers), for layers that were called: means, and inverse variances
             divided by max(m / N, 1).
     """
 
@@ -137,15 +137,15 @@ class CompiledStep:
         self._absorb, self._rewrite = _entry("absorb"), _entry("rewrite")
 
     def absorb(self, running: Tensor, taken: Sequence[tuple[Tensor | None, int, int]]) -> None:
-        """Move the running moments and make the factors.
+        """Update the running moments and compute the factors.
 
         Args:
             running: (3, columns of all layers), contiguous float64 on the CPU, changed in place.
-            taken: a layer's sums, (2, columns) on the CPU with columns side by side, its terms a sum, and N of
+            taken: per layer its sums, (2, columns) on the CPU with adjacent columns, its terms per sum, and N of
                 max(m / N, 1); None, 0, 0 if it was not called.
 
         Raises:
-            RuntimeError: sums, or running moments, of another shape, or not in this process's memory.
+            RuntimeError: sums or running moments have another shape, or are not in this process's memory.
         """
         table, at, kept = self._table, _HEAD, []
         shape = (3, self.factors.shape[1])
@@ -173,7 +173,7 @@ class CompiledStep:
         self._absorb.ctypes(self._address)
 
     def rewrite(self, gradients: Sequence[tuple[Tensor, Tensor] | None]) -> list[int]:
-        """Rewrite weights' and biases' gradients in place by the factors; None is passed over.
+        """Rewrite the gradients of weights and biases in place by the factors; None is skipped.
 
         Returns:
             The layers that are left to do: kernels take contiguous float32 on the CPU, outside a graph, of the sizes
@@ -200,7 +200,7 @@ class CompiledStep:
 
 
 def _taken(x: Tensor) -> bool:
-    """Whether kernels can read x: what else there is goes through torch's operations."""
+    """Return whether kernels can read x: everything else goes through torch operations."""
     return x.dtype is torch.float32 and type(x) is Tensor and _readable(x)
 
 

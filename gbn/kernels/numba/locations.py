@@ -1,6 +1,9 @@
 # mypy: ignore-errors
-# Compiled by numba: a language of its own in Python's clothes.
-"""Expectile and Huber's location of one channel: the solvers of :mod:`gbn.risk`, pass by pass."""
+# Compiled by numba: a language of its own that only looks like Python.
+"""Expectile and Huber location of one channel: the solvers of :mod:`gbn.risk`, one pass per step.
+
+``view`` is (x, start, planes, stride, length), see :mod:`.search`; tau, b, mean and variance are float64.
+"""
 
 from __future__ import annotations
 
@@ -20,13 +23,16 @@ __all__ = ["expectile", "huber", "huber_statistic"]
 _EPS = float(np.finfo(np.float32).eps)
 _INF = np.float32(math.inf)
 
-#: As in gbn.risk: bounds that only guard against cycles of rounding.
+#: As in gbn.risk: bounds that only guard against rounding cycles.
 _NEWTON_STEPS, _SAFE_STEPS = 64, 100
 
 
 @compiled
 def expectile(view, tau, mean):
-    """Newton's method from the mean: monotone, and exact as soon as the set above stays the same."""
+    """Return the expectile, float64, by Newton's method from the mean.
+
+    It converges monotonically and is exact as soon as the set above stays the same.
+    """
     x, start, planes, stride, length = view
     e = mean
     before = -1
@@ -34,9 +40,10 @@ def expectile(view, tau, mean):
         level = np.float32(e)
         s, excess, _, _ = sums.sides(x, start, planes, stride, length, level)
         over, _ = sums.above(x, start, planes, stride, length, level)
-        # about the float32 level, where the sums were taken
+        # the sums were taken about the float32 level, so the step starts there, not at e
         force = (2.0 * tau - 1.0) * excess + (1.0 - tau) * s
         e = np.float64(level) + force / ((2.0 * tau - 1.0) * over + (1.0 - tau) * planes * length)
+        # as many samples above as before: the equation is linear there, and solved; NaN would loop on
         if over == before or e != e:
             break
         before = over
@@ -45,7 +52,7 @@ def expectile(view, tau, mean):
 
 @compiled
 def _neighbours(view, place):
-    """The largest sample not above a place, and the smallest not below it."""
+    """Return the largest sample not above a place, and the smallest not below it."""
     x, start, planes, stride, length = view
     limit, infinite, minus = splat(place), splat(_INF), splat(-_INF)
     under, over = minus, infinite
@@ -60,15 +67,20 @@ def _neighbours(view, place):
 
 @compiled
 def _solve(view, b, scaled, mean, variance, solved):
-    """Location, reach and threshold, as in :mod:`gbn.risk.huber`; kept in ``solved`` for the pair's other part."""
+    """Return location, reach and threshold, as in :mod:`gbn.risk.huber`.
+
+    solved      (4,) float64: location, reach, threshold, and 1 if set; keeps the result for the pair's other part
+    """
     x, start, planes, stride, length = view
     n = planes * length
     threshold = np.float32(b * math.sqrt(variance) if scaled != 0.0 else b)
+    # statistic and deviation with the same threshold have the same solution
     if solved[3] == 1.0 and np.float32(solved[2]) == threshold:
         return np.float32(solved[0]), solved[1], threshold
     least, greatest, _ = extent(x, start, planes, stride, length)
     low, high = of_key(key_of(least) - 1), of_key(key_of(greatest) + 1)
     location = np.float32(mean)
+    # safeguarded Newton: a step that leaves the bracket is replaced by a bisection
     for _ in range(_SAFE_STEPS):
         force, _, _, inside = sums.clipped(x, start, planes, stride, length, location, threshold)
         if force >= 0.0:
@@ -85,26 +97,33 @@ def _solve(view, b, scaled, mean, variance, solved):
         location = proposal
     under, over = _neighbours(view, location)
     gap = min(np.float64(location) - under, np.float64(over) - location)
-    rounding = 16.0 * _EPS * (abs(location) + threshold)  # the place may stand at an end of the flat part
+    rounding = 16.0 * _EPS * (abs(location) + threshold)  # the location may be at an end of the flat part
     reach = np.float64(threshold)
+    # no sample within the threshold on either side: the loss is flat between the neighbors, so take its middle
     if gap >= threshold - rounding and threshold > rounding:
         reach = 0.5 * (np.float64(over) - under) * (1.0 + 16.0 * _EPS)
         location = np.float32(0.5 * (np.float64(over) + under))
     elif gap >= threshold:
-        reach = 0.0  # samples closer to each other than rounding resolves count as a constant channel
+        reach = 0.0  # samples closer together than rounding resolves count as a constant channel
     solved[0], solved[1], solved[2], solved[3] = location, reach, threshold, 1.0
     return location, reach, threshold
 
 
 @compiled
 def huber_statistic(view, b, scaled, mean, variance, solved, record):
-    """Huber's location; its derivative is even over the samples within the reach, less what the threshold moves."""
+    """Return Huber's location and write its part of the record.
+
+    The derivative is uniform over the samples within the reach, minus what the threshold moves.
+
+    record      (HEAD + POINT * points,) float32; breakpoints 0 to 2 are written
+    solved      (4,) float64, of :func:`_solve`
+    """
     x, start, planes, stride, length = view
     n = planes * length
     s, reach, threshold = _solve(view, b, scaled, mean, variance, solved)
     left, right = np.float32(s - reach), np.float32(s + reach)
     if reach == 0.0:
-        left, right = -_INF, _INF
+        left, right = -_INF, _INF  # a constant channel: all samples have the same share
     over_left, _ = sums.above(x, start, planes, stride, length, left)
     over_place, at_place = sums.above(x, start, planes, stride, length, s)
     over_right, at_right = sums.above(x, start, planes, stride, length, right)
@@ -113,7 +132,7 @@ def huber_statistic(view, b, scaled, mean, variance, solved, record):
     level, slope = 1.0 / max(inside, 1), 0.0
     flat = reach > threshold and n_above > 0 and n_below > 0
     if flat:
-        # two samples (and those tied with them) on either side of a flat minimum: each side has half
+        # two samples (and ties with them) on either side of a flat minimum: each side has half
         level = 0.25 / n_below + 0.25 / n_above
         slope = 0.25 / n_above - 0.25 / n_below
     put_point(record, 0, left, 0.0, level - slope, 0.0, 0.0)
@@ -122,7 +141,7 @@ def huber_statistic(view, b, scaled, mean, variance, solved, record):
     if scaled != 0.0 and not flat and variance > 0.0:
         force, _, _, _ = sums.clipped(x, start, planes, stride, length, s, threshold)
         within = force if reach > 0.0 else n * (mean - s)
-        if reach > 0.0:  # the sum of the samples within the reach: without those that are cut
+        if reach > 0.0:  # the sum of the samples within the reach: leave out those that are cut
             within -= threshold * (over_right + at_right - (n - over_left))
         pull = within / max(inside, 1) / (n * variance)
         record[0] -= (np.float64(s) - mean) * pull
@@ -132,7 +151,10 @@ def huber_statistic(view, b, scaled, mean, variance, solved, record):
 
 @compiled
 def huber(view, b, scaled, s, mean, variance, solved, record, point):
-    """The mean Huber loss about Huber's location, as a deviation, and its record from ``point`` on."""
+    """Return the mean Huber loss about Huber's location, as a deviation, and write its record from ``point`` on.
+
+    record, solved as in :func:`huber_statistic`; ``s`` is float32.
+    """
     x, start, planes, stride, length = view
     n = planes * length
     location, _, threshold = _solve(view, b, scaled, mean, variance, solved)
@@ -143,7 +165,7 @@ def huber(view, b, scaled, s, mean, variance, solved, record, point):
     record[2] = -1.0 / n
     put_point(record, point, location - threshold, 0.0, 0.0, each, 2.0 * threshold)
     if scaled != 0.0 and variance > 0.0:
-        # the loss falls by (min(abs(z), b) / b)^2 / 2 a unit of b, and b by b / s a unit of s
+        # per unit of b the loss falls by (min(abs(z), b) / b)^2 / 2; per unit of s, b changes by b / s
         fall = 0.5 * spread / n / (threshold * variance * n)
         record[2] -= (np.float64(s) - mean) * fall
         record[3] -= fall

@@ -1,8 +1,8 @@
 # mypy: ignore-errors
-# Compiled by numba: a language of its own in Python's clothes.
-"""Memory in compiled code: pointers, vectors read and written, cache lines asked for, counters shared by threads.
+# Compiled by numba: a language of its own that only looks like Python.
+"""Memory in compiled code: pointers, vector loads and stores, prefetching, and counters shared by threads.
 
-Functions take a pointer and an offset in values; nothing checks bounds.
+Functions take a pointer and an offset in values (not bytes); nothing checks bounds.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def _address(builder: Any, pointer: Any, offset: Any) -> Any:
 
 @intrinsic
 def load(typing_context, array, offset):
-    """Sixteen values from ``offset``."""
+    """Return 16 values from ``offset`` on."""
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         pointer = _address(builder, arguments[0], arguments[1])
@@ -55,7 +55,7 @@ def load(typing_context, array, offset):
 
 @intrinsic
 def store(typing_context, array, offset, value):
-    """Write sixteen values from ``offset``."""
+    """Write 16 values from ``offset`` on."""
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         pointer = _address(builder, arguments[0], arguments[1])
@@ -67,7 +67,7 @@ def store(typing_context, array, offset, value):
 
 @intrinsic
 def store_doubles(typing_context, array, offset, value):
-    """Write sixteen float64 from ``offset``."""
+    """Write 16 float64 from ``offset`` on."""
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         pointer = _address(builder, arguments[0], arguments[1])
@@ -79,7 +79,7 @@ def store_doubles(typing_context, array, offset, value):
 
 @intrinsic
 def stream(typing_context, array, offset, value):
-    """Write sixteen values from ``offset``, a multiple of 64 bytes, past the caches: nothing is read for it."""
+    """Write 16 values from ``offset`` on, aligned to 64 bytes, past the caches: the lines are not read first."""
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         pointer = _address(builder, arguments[0], arguments[1])
@@ -92,7 +92,7 @@ def stream(typing_context, array, offset, value):
 
 @intrinsic
 def fence(typing_context):
-    """Make all that this thread has written, :func:`stream` included, seen by other threads."""
+    """Make everything that this thread has written, :func:`stream` included, visible to other threads."""
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         builder.fence("seq_cst")
@@ -103,7 +103,7 @@ def fence(typing_context):
 
 @intrinsic
 def prefetch(typing_context, array, offset):
-    """Fetch the cache line at ``offset``, to read it soon; any address is allowed."""
+    """Fetch the cache line at ``offset`` in order to read it soon; any address is allowed."""
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         place = _address(builder, arguments[0], arguments[1])
@@ -116,14 +116,14 @@ def prefetch(typing_context, array, offset):
 
 
 def _first(builder: Any, count: Any) -> Any:
-    """The mask of the first ``count`` lanes."""
+    """Emit the mask of the first ``count`` lanes."""
     lanes = ir.Constant(_VI, [ir.Constant(_I32, k) for k in range(LANES)])
     return builder.icmp_signed("<", lanes, _splat(builder, builder.trunc(count, _I32), _VI))
 
 
 @intrinsic
 def first(typing_context, count):
-    """The mask of the first ``count`` lanes; all when it is 16 or more."""
+    """Return the mask of the first ``count`` lanes; all if it is 16 or more."""
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return _first(builder, arguments[0])
@@ -133,7 +133,7 @@ def first(typing_context, count):
 
 @intrinsic
 def load_first(typing_context, array, offset, count, fill):
-    """``count`` (0 to 16) values from ``offset``, ``fill`` in the other lanes; touches no memory beyond."""
+    """Return ``count`` (0 to 16) values from ``offset`` on, ``fill`` in the other lanes; touches no memory beyond."""
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         pointer = _address(builder, arguments[0], arguments[1])
@@ -147,7 +147,7 @@ def load_first(typing_context, array, offset, count, fill):
 
 @intrinsic
 def store_first(typing_context, array, offset, count, value):
-    """Write the first ``count`` (0 to 16) values from ``offset``."""
+    """Write the first ``count`` (0 to 16) values from ``offset`` on."""
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         pointer = _address(builder, arguments[0], arguments[1])
@@ -164,7 +164,10 @@ def _lanes(first: int, size: int) -> ir.Constant:
 
 
 def _table(builder: Any, size: int, each: int) -> Any:
-    """For each set of ``size`` lanes where its lanes stand, packed: ``each`` numbers a lane, of four bytes in all."""
+    """Return a table of lane indices: for each set of ``size`` lanes, where the packed lanes come from.
+
+    There are ``each`` numbers per lane, four bytes in all: lane indices for permps, byte indices for byte shuffles.
+    """
     name = f"gbn_packing_{size}_{each}"
     found = builder.module.globals.get(name)
     if found is None:
@@ -184,7 +187,7 @@ def _table(builder: Any, size: int, each: int) -> Any:
 
 
 def _packed(builder: Any, target: Target, value: Any, bits: Any, size: int) -> Any:
-    """A vector of ``size`` lanes with those of the set ``bits`` in front, what is behind them undefined."""
+    """Return a vector of ``size`` lanes with those of the set ``bits`` in front; what follows them is undefined."""
     each = 1 if size == 8 else 4
     table = _table(builder, size, each)
     row = builder.gep(table, [ir.Constant(_I32, 0), builder.zext(bits, _I32)])
@@ -198,7 +201,7 @@ def _packed(builder: Any, target: Target, value: Any, bits: Any, size: int) -> A
 
 
 def _compress_by_table(builder: Any, target: Target, pointer: Any, mask: Any, value: Any, size: int) -> Any:
-    """Write the lanes of the mask side by side, ``size`` lanes at a time; return how many."""
+    """Write the lanes of the mask contiguously, ``size`` lanes at a time; return how many."""
     undefined = ir.Constant(_VF, ir.Undefined)
     nothing = ir.Constant(mask.type, ir.Undefined)
     few, count = ir.IntType(size), ir.Constant(_I64, 0)
@@ -215,7 +218,7 @@ def _compress_by_table(builder: Any, target: Target, pointer: Any, mask: Any, va
 
 
 def _compress_each(builder: Any, pointer: Any, mask: Any, value: Any) -> Any:
-    """The same a lane at a time: each is written, and counts where it is in the mask."""
+    """Do the same one lane at a time: each is written, but only lanes of the mask advance the count."""
     count = ir.Constant(_I64, 0)
     for k in range(LANES):
         lane = ir.Constant(_I32, k)
@@ -226,10 +229,10 @@ def _compress_each(builder: Any, pointer: Any, mask: Any, value: Any) -> Any:
 
 @intrinsic
 def compress(typing_context, array, offset, mask, value):
-    """Write the values of the mask's lanes side by side from ``offset``; return the offset behind them.
+    """Write the values of the mask's lanes contiguously from ``offset`` on; return the offset after them.
 
-    Up to 16 places from there lose what they hold. AVX-512 has an instruction for it; AVX2, SSSE3 and NEON permute a
-    register by a table of all masks; elsewhere lanes are written one by one.
+    Up to 16 places from there on lose what they hold. AVX-512 has an instruction for this; AVX2, SSSE3 and NEON
+    permute a register by a table of all masks; elsewhere lanes are written one by one.
     """
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -274,7 +277,7 @@ halves = _pointer_from(types.uint16, "16 bits")
 
 @intrinsic
 def address_of(typing_context, pointer):
-    """The address of a pointer."""
+    """Return the address of a pointer."""
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return builder.ptrtoint(arguments[0], _I64)
@@ -296,7 +299,7 @@ def call(typing_context, address, argument):
 
 @intrinsic
 def ahead(typing_context, pointer, offset):
-    """The pointer that many values further on."""
+    """Return the pointer that many values further on."""
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return _address(builder, *arguments)
@@ -306,10 +309,11 @@ def ahead(typing_context, pointer, offset):
 
 @intrinsic
 def claim(typing_context, array, offset):
-    """Add 1 to an int64 for all threads to see, and return what it was: how work is shared out."""
+    """Add 1 to an int64 atomically and return its old value: this is how threads share work."""
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         place = _address(builder, arguments[0], arguments[1])
+        # only the count itself is shared, so no ordering of other memory is needed
         return builder.atomic_rmw("add", place, ir.Constant(_I64, 1), "monotonic")
 
     return types.int64(array, types.intp), emit

@@ -1,8 +1,8 @@
-"""Machine code of kernels: from the cache (:mod:`.cache`), or made by child processes, and loaded into this one.
+"""Machine code of kernels: read from the cache (:mod:`.cache`) or made by child processes, then loaded into this one.
 
 An entry point is named ``module:function`` or ``module:function:components``. Its object is made in a child process
-(:mod:`.build`), since a compiler that finds an error in itself takes its process with it. What is asked for together
-is compiled together, in two processes where there are cores for them.
+(:mod:`.build`), because an internal error of the compiler ends its process. What is requested together is compiled
+together, in two processes if there are cores for them.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ __all__ = ["CompilationFailed", "Entry", "entry", "failures", "prepare", "workin
 
 _log = logging.getLogger(__name__)
 
-#: Seconds that a compilation may take: many times what it does on an old core, for machines that are busy.
+#: Seconds that a compilation may take: many times what it takes on an old core, for machines that are busy.
 LIMIT = 600.0
 
 
@@ -42,11 +42,11 @@ class CompilationFailed(RuntimeError):
 
 
 class Entry:
-    """An entry point in this process.
+    """An entry point loaded into this process.
 
     Attributes:
         address: of the C function ``void (int64)``.
-        ctypes: the same, to be called from Python.
+        ctypes: the same function, callable from Python.
     """
 
     def __init__(self, name: str, code: bytes) -> None:
@@ -71,7 +71,7 @@ _lock = threading.Lock()
 
 
 def _forget() -> None:
-    """A forked child has none of its parent's threads: what they were compiling it asks for again."""
+    """Drop unfinished compilations in a forked child, which lacks its parent's threads; it requests them again."""
     global _lock
     _lock = threading.Lock()
     for name in [name for name, future in _pending.items() if not future.done()]:
@@ -83,7 +83,7 @@ if hasattr(os, "register_at_fork"):
 
 
 def prepare(names: Iterable[str]) -> None:
-    """Begin to compile what the cache lacks, without waiting for it."""
+    """Start compiling what the cache lacks, without waiting for it."""
     target = this_machine()
     with _lock:
         lacking: dict[str, Future[bytes]] = {}
@@ -104,7 +104,7 @@ def prepare(names: Iterable[str]) -> None:
             target.cpu,
             ", ".join(name.partition(":")[2] for name in lacking),
         )
-        # the first, which measures or goes forward, takes about as long as the others together
+        # the first, which measures or runs forward, takes about as long as the others together
         alone = 1 if (os.cpu_count() or 1) > 1 else len(lacking)
         waiting = list(lacking.items())
         for share in filter(None, (waiting[:alone], waiting[alone:])):
@@ -114,15 +114,15 @@ def prepare(names: Iterable[str]) -> None:
 
 
 def _command() -> list[str]:
-    # the child finds gbn where this process has found it
+    # the child must find gbn where this process found it
     path = [entry for entry in sys.path if entry] + [os.getcwd()] * ("" in sys.path)
     start = f"import sys; sys.path[:] = {path!r}; from gbn.kernels.numba.build import main; main()"
     return [sys.executable, "-c", start]
 
 
 def _watch(waiting: dict[str, Future[bytes]], target: Target) -> None:
-    """Run one child to its end, and hand on what it makes, or why it made nothing."""
-    reason = "the compiler ended without a word"
+    """Run one child to its end, and deliver what it made or why it made nothing."""
+    reason = "the compiler ended without a message"
     try:
         reason = _run(waiting, target)
     except Exception as error:
@@ -149,7 +149,7 @@ def _run(waiting: dict[str, Future[bytes]], target: Target) -> str:
         assert child.stdin is not None
         assert child.stdout is not None
         try:
-            # one that has died already has a status that says more than the broken pipe
+            # if it has already died, its exit status says more than the broken pipe
             with contextlib.suppress(BrokenPipeError), child.stdin as told:
                 told.write(json.dumps([list(waiting), target.triple, target.cpu, target.features]).encode())
             with child.stdout as stream:
@@ -203,7 +203,7 @@ _loaded: dict[str, Entry] = {}
 
 
 def entry(name: str) -> Entry:
-    """An entry point, loaded; waits for its compilation.
+    """Return an entry point, loaded; wait for its compilation.
 
     Raises:
         CompilationFailed: it has no machine code here.
@@ -220,7 +220,7 @@ _broken: dict[tuple[str, ...], str] = {}
 
 
 def working(names: tuple[str, ...]) -> bool:
-    """Whether these entry points all work here; compiles what the cache lacks. What fails is said once in the log."""
+    """Return whether all these entry points work here; compile what the cache lacks. Failures are logged once."""
     if names in _working:
         return True
     if names in _broken:
@@ -233,8 +233,8 @@ def working(names: tuple[str, ...]) -> bool:
         if str(error) not in _broken.values():
             _log.warning(
                 "gbn's fused kernels cannot be compiled here (%s): eager reference kernels, which are several times "
-                "slower, serve in their place. Please report this line with the output of `python -m numba -s`; "
-                "GBN_KERNELS=reference does without it",
+                "slower, are used instead. Please report this line with the output of `python -m numba -s`; "
+                "GBN_KERNELS=reference does without the fused kernels",
                 error,
             )
         _broken[names] = str(error)
@@ -244,5 +244,5 @@ def working(names: tuple[str, ...]) -> bool:
 
 
 def failures() -> list[str]:
-    """Why entry points that were asked for do not work here."""
+    """Return why requested entry points do not work here; empty if all do."""
     return sorted(set(_broken.values()))

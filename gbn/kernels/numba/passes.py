@@ -1,12 +1,14 @@
 # mypy: ignore-errors
-# Compiled by numba: a language of its own in Python's clothes.
-"""The compiled entry points whose threads share channels: forward, and backward of channels on their own.
+# Compiled by numba: a language of its own that only looks like Python.
+"""The compiled entry points whose threads share channels: forward, and backward for channels independently.
 
-Each is called by as many threads as take part, with the address of one table (:mod:`.call`). Threads
-claim blocks of channels, one channel (PLANES) or 16 (LAST), until none is left; a channel is worked on by one
-thread from beginning to end and in a fixed order, so results depend neither on the number of threads nor on chance.
+Each is called by every participating thread with the address of one table (:mod:`.call`). Threads claim blocks of
+channels, one channel (PLANES) or up to 16 (LAST), until none is left. One thread works on a channel from beginning to
+end and in a fixed order, so results depend neither on the number of threads nor on their timing.
 
 ``gated`` is None or True: each entry point is compiled without and with instance enhancement (:mod:`.gate`).
+
+Shapes and dtypes of all tensors are those of the table's slots (:class:`.call.Call`).
 """
 
 from __future__ import annotations
@@ -77,7 +79,7 @@ __all__ = ["backward", "backward_gated", "forward", "forward_gated", "scratch_si
 
 
 def scratch_size(n: int, block: int, ranks: int, terms: int, points: int, rows: int) -> int:
-    """Bytes that a thread needs: ``rows`` tensors' worth of a block of channels of n samples, and the searches'."""
+    """Return the bytes that a thread needs: ``rows`` tensors' rows of a block of channels, and search scratch."""
     keep = HEAD + POINT * points
     wide = 2 * ranks + 8 + 2 * terms
     small = LANES * LANES + LANES + keep + 4 * LANES
@@ -85,7 +87,7 @@ def scratch_size(n: int, block: int, ranks: int, terms: int, points: int, rows: 
 
 
 def _width(n):
-    """Places of a row: its samples, and whole vectors beyond."""
+    """Return the floats in a row: its samples, rounded up to whole vectors, and one vector more."""
     return (n + LANES - 1) // LANES * LANES + LANES
 
 
@@ -95,7 +97,19 @@ _JOB = len(Job)
 
 @compiled
 def _workspace(a, rows):
-    """This thread's scratch: ``rows`` tensors' rows of a block, staging, room for searches, and small tables."""
+    """Return this thread's scratch: ``rows`` tensors' rows of a block, staging, room for searches, and small tables.
+
+    a           (len(Call),) int64
+    rows        int64, 1 (x) or 2 (x and g)
+
+    Returns (held, second, (square, short), room, job, (merged, table)):
+
+    held, second    (block, width) float32
+    square, short   (16, 16) float32, (16,) uint16
+    room            float32, what room_to_select says
+    job             (len(Job),) int64
+    merged, table   (HEAD + POINT * points,) float32, (4, 16) float32
+    """
     address = a[SCRATCH] + claim(a, THREADS) * a[SIZE]
     ranks, terms, keep = a[RANKS], a[TERMS], HEAD + POINT * a[POINTS]
     job = integers(address)
@@ -112,7 +126,7 @@ def _workspace(a, rows):
     address += 4 * keep
     table = floats(address)
     address += 4 * 4 * LANES
-    # whole squares are moved where channels lie side by side
+    # LAST moves whole squares, so its rows are always 16
     block = LANES if a[LAYOUT] == LAST else a[BLOCK]
     size = 4 * block * _width_compiled(a[IMAGES] * a[LENGTH])
     held = floats(address)
@@ -141,9 +155,11 @@ def _forward(table_address, gated):
         if c0 >= channels:
             break
         many = min(a[BLOCK], channels - c0)
+        # the layout, half precision or short runs keep this channel from being read in place
         if not as_it_lies:
             fetch(x, shape, c0, many, rows, width, stage)
         for j in range(many):
+            # the view of this channel: a row of scratch, or its planes in x
             c = c0 + j
             source, start, stride = rows, j * width, length
             job[measure.PLANES], job[measure.STRIDE], job[measure.LENGTH] = 1, 0, n
@@ -153,8 +169,10 @@ def _forward(table_address, gated):
             job[measure.SOURCE], job[measure.START] = address_of(source), start
             job[measure.RECORD] = a[RECORD] + 4 * c * keep
             job[measure.S], job[measure.D] = a[S] + 4 * c, a[D] + 4 * c
+            # measuring is an entry point of its own, so that it compiles in parallel with this one
             call(a[MEASURE], address_of(job))
             by = divisor(np.float64(d[c]), eps, a[ROOT] != 0)
+            # with DIRECT y is written in place even if x was copied to rows; otherwise the row of x becomes that of y
             shift, scale, offset, unit = affine(a, table, j, c, by)
             target, begin, step = rows, start, stride
             if direct:
@@ -164,6 +182,7 @@ def _forward(table_address, gated):
                 if layout == LAST:
                     means, apart = ahead(floats(a[MEANS]), c), channels
                 row_means(source, start, images, stride, length, shift, unit, means, apart, stage[0])
+            # for LAST y needs all channels of a position: normalize_spans writes it once S and D are known
             if layout == PLANES:
                 if gated is None:
                     normalize(
@@ -180,18 +199,19 @@ def _forward(table_address, gated):
             lanes_gains(a, c0, many, table)
         if layout == PLANES and not direct:
             put_back(y, shape, c0, many, rows, width, stage[1])
+    # non-temporal stores are not ordered by the end of the call
     fence()
 
 
 @entry_point
 def forward(table_address):
-    """y, S, D and the records of all channels."""
+    """Compute y (PLANES only), S, D and the records of all channels."""
     _forward(table_address, None)
 
 
 @entry_point
 def forward_gated(table_address):
-    """The same, and the means of rows; for LAST their gains in place of y."""
+    """Do the same, and write the means of rows; for LAST also their gains."""
     _forward(table_address, True)
 
 
@@ -222,11 +242,13 @@ def _backward(table_address, gated):
             spread = np.float64(d[c])
             by = divisor(spread, eps, root)
             shift, scale, offset, unit = affine(a, table, j, c, by)
+            # a row of scratch is one plane of n samples; in place there are N planes
             source, other, start, stride, planes, run, apart = rows, others, j * width, length, 1, n, 0
             if as_it_lies:
                 source, other, start, stride = x[0], g[0], c * length, channels * length
                 planes, run, apart = images, length, stride
             if gated is None:
+                # ungated sums do not care about image boundaries: the whole row is one run
                 sum_g, sum_gu = reduce(
                     source, start, apart, other, start, apart, planes, run, shift, unit, scale, offset, relu
                 )
@@ -237,8 +259,10 @@ def _backward(table_address, gated):
                 reduce(
                     source, start, stride, other, start, stride, images, length,
                     shift, unit, scale, offset, relu,
-                    (gains, sums, products, room),  # which holds two squares where 16 short planes are there
+                    (gains, sums, products, room),  # room is free here, and holds two squares
                 )  # fmt: skip
+                # the gate turns the rows' sums into the channel's, and leaves in ``sums`` what each row's mean adds
+                # to dx
                 sum_g, sum_gu = settle_channel(a, c, by * unit, scale)
                 weigh(a, c, spread, by, scale, unit, sum_g, sum_gu, merged)
             if wanted:
@@ -257,16 +281,17 @@ def _backward(table_address, gated):
                     )  # fmt: skip
         if wanted and not direct:
             put_back(dx, shape, c0, many, rows, width, stage[1])
+    # non-temporal stores are not ordered by the end of the call
     fence()
 
 
 @entry_point
 def backward(table_address):
-    """dx, and the gradients to gain and bias, of all channels."""
+    """Compute dx, and the gradients of gain and bias, of all channels (PLANES)."""
     _backward(table_address, None)
 
 
 @entry_point
 def backward_gated(table_address):
-    """The same, and the gradients to the gate; leaves gains and pulls of rows."""
+    """Do the same, and the gradients of the gate; leaves gains and pulls of rows."""
     _backward(table_address, True)

@@ -1,12 +1,14 @@
 # mypy: ignore-errors
-# Compiled by numba: a language of its own in Python's clothes.
-"""The compiled entry points whose threads share positions, for channels that lie side by side (LAST).
+# Compiled by numba: a language of its own that only looks like Python.
+"""The compiled entry points whose threads share positions, for channels that are adjacent in memory (LAST).
 
-Spans of positions are small enough for a cache and their number does not depend on that of the threads; sums over
-each are kept and added in order, so results depend neither on the number of threads nor on chance.
+Spans of positions are small enough for a cache, and their number does not depend on the number of threads. Their sums
+are kept per span and added up in order, so results depend neither on the number of threads nor on their timing.
 
-With instance enhancement (:mod:`.gate`; entry points ``..._gated``, ``gated`` True and not None) spans are made of
-whole images, or of pieces of images where these are few, and sums are kept over each piece.
+With instance enhancement (:mod:`.gate`; entry points ``..._gated``, ``gated`` True rather than None) spans consist of
+whole images, or of pieces of images where these are few, and sums are kept per piece.
+
+Shapes and dtypes of all tensors are those of the table's slots (:class:`.call.Call`).
 """
 
 from __future__ import annotations
@@ -72,33 +74,36 @@ __all__ = [
     "spans_of",
 ]
 
-#: Bytes of x in a span: with those of the cotangent and of dx they stay in a core's level-2 cache.
+#: Bytes of x in a span: together with the cotangent and dx they stay in a core's level-2 cache.
 _SPAN = 1 << 18
 _MOST_SPANS = 256
 
-#: Numbers of the table of 16 channels, four of each (:func:`.call.affine`).
+#: Numbers in the table of 16 channels, four per channel (:func:`.call.affine`).
 _TABLE = 4 * LANES
 
 
 def spans_of(values: int) -> int:
-    """How many spans a tensor of so many values has."""
+    """Return the number of spans for a tensor of so many values."""
     return max(1, min(_MOST_SPANS, 4 * values // _SPAN))
 
 
 def pieces_of(images: int, channels: int, length: int) -> int:
-    """How many pieces an image of ``length`` positions is cut into, so that there is one for each span."""
+    """Return the number of pieces into which an image of ``length`` positions is cut, so that each span gets one."""
     return min(length, -(-spans_of(images * channels * length) // images))
 
 
 def scratch_size_last(channels: int, points: int) -> int:
-    """Bytes that a thread needs."""
+    """Return the bytes of scratch per thread."""
     keep, blocks = HEAD + POINT * points, -(-channels // LANES)
     return 4 * (LANES + keep + blocks * (_TABLE + LANES * keep)) + 64
 
 
 @compiled
 def _scratch(a):
-    """This thread's: room for 16 of 16 bits, a record, and tables and records of all channels."""
+    """Return this thread's scratch: (16,) uint16, a record, and tables and records of all channels.
+
+    The tables are (ceil(C / 16), 4, 16) float32, the records (ceil(C / 16), HEAD + POINT * points, 16) float32.
+    """
     address = a[SCRATCH] + claim(a, THREADS) * a[SIZE]
     keep, blocks = HEAD + POINT * a[POINTS], (a[CHANNELS] + LANES - 1) // LANES
     short = halves(address)
@@ -110,7 +115,7 @@ def _scratch(a):
 
 @compiled
 def _fill(a, tables, eps):
-    """Tables of all channels."""
+    """Fill the tables of all channels: every thread fills its own, since a pass has no barrier."""
     for c in range(a[CHANNELS]):
         by = divisor(np.float64(floats(a[D])[c]), eps, a[ROOT] != 0)
         affine(a, ahead(tables, c // LANES * _TABLE), c % LANES, c, by)
@@ -139,6 +144,7 @@ def _normalize_spans(table_address, gated):
         k = claim(a, NEXT)
         if k >= a[SPANS]:
             break
+        # 16 channels at a time within a span, whose lines are still in the cache for the next 16
         for c in range(0, channels, LANES):
             table, many = ahead(tables, c // LANES * _TABLE), min(LANES, channels - c)
             if gated is None:
@@ -151,19 +157,19 @@ def _normalize_spans(table_address, gated):
 
 @entry_point
 def normalize_spans(table_address):
-    """y, when S and D are known."""
+    """Compute y, given S and D."""
     _normalize_spans(table_address, None)
 
 
 @entry_point
 def normalize_spans_gated(table_address):
-    """y, when S, D and the gains of rows are known."""
+    """Compute y, given S, D and the gains of rows."""
     _normalize_spans(table_address, True)
 
 
 @entry_point
 def reduce_spans(table_address):
-    """Sums of the cotangent over each span."""
+    """Sum the cotangent over each span."""
     a = integers(table_address)
     x, g = tensor(a[X], a[KIND]), tensor(a[G], a[KIND])
     channels, relu = a[CHANNELS], a[RELU] != 0
@@ -184,7 +190,7 @@ def reduce_spans(table_address):
 
 @entry_point
 def reduce_spans_gated(table_address):
-    """Sums of the cotangent over each piece of an image."""
+    """Sum the cotangent over each piece of an image."""
     a = integers(table_address)
     x, g = tensor(a[X], a[KIND]), tensor(a[G], a[KIND])
     channels, relu = a[CHANNELS], a[RELU] != 0
@@ -204,7 +210,7 @@ def reduce_spans_gated(table_address):
 
 @entry_point
 def settle_blocks_gated(table_address):
-    """All gradients but that to x, when pieces' sums are known; leaves sums of channels, gains and pulls."""
+    """Compute all gradients except dx from the pieces' sums; leaves sums of channels, gains and pulls."""
     a = integers(table_address)
     channels, eps = a[CHANNELS], doubles(table_address)[EPS]
     _, _, tables, _ = _scratch(a)
@@ -229,9 +235,14 @@ def settle_blocks_gated(table_address):
 
 @compiled
 def _merged(a, tables, merged, records, eps, gated):
-    """Gradients to gain and bias (by each thread the same), and the merged records; whether one is exponential.
+    """Write the gradients of gain and bias, and the merged records; return whether any record has an exponential.
 
-    Gated, the gradients are there, and sums of channels in place of those of spans.
+    Every thread writes the same gradients. With a gate these are already there, and PARTIAL holds sums of channels
+    instead of sums of spans.
+
+    tables      (ceil(C / 16), 4, 16) float32
+    merged      (HEAD + POINT * points,) float32 scratch
+    records     (ceil(C / 16), HEAD + POINT * points, 16) float32, written: one lane per channel
     """
     blocks, keep = (a[CHANNELS] + LANES - 1) // LANES, HEAD + POINT * a[POINTS]
     partial = doubles(a[PARTIAL])
@@ -242,6 +253,7 @@ def _merged(a, tables, merged, records, eps, gated):
         scale, unit = tables[block * _TABLE + LANES + lane], tables[block * _TABLE + 3 * LANES + lane]
         if gated is None:
             sum_g, sum_gu = 0.0, 0.0
+            # spans in order: the result does not depend on who summed them
             for k in range(a[SPANS]):
                 place = (k * blocks + block) * 2 * LANES + lane
                 sum_g += partial[place]
@@ -253,7 +265,7 @@ def _merged(a, tables, merged, records, eps, gated):
             weigh(a, c, d, divisor(d, eps, a[ROOT] != 0), scale, unit, sum_g, sum_gu, merged)
         for i in range(keep):
             records[(block * keep + i) * LANES + lane] = merged[i]
-        exponential = exponential or abs(merged[3]) > 0.0  # a NaN is not: its exponent could be any
+        exponential = exponential or abs(merged[3]) > 0.0  # not for a NaN: its exponent could be anything
     return exponential
 
 
@@ -290,11 +302,11 @@ def _differentiate_spans(table_address, gated):
 
 @entry_point
 def differentiate_spans(table_address):
-    """The gradients to gain and bias, and dx where it is wanted."""
+    """Compute the gradients of gain and bias, and dx where it is needed."""
     _differentiate_spans(table_address, None)
 
 
 @entry_point
 def differentiate_spans_gated(table_address):
-    """dx where it is wanted, after :func:`settle_blocks_gated`."""
+    """Compute dx where it is needed, after :func:`settle_blocks_gated`."""
     _differentiate_spans(table_address, True)

@@ -1,16 +1,16 @@
 """Compiled parts of batch normalization preconditioning (:mod:`gbn.optim.preconditioning` has the formulas).
 
 * :func:`column_sums`, :func:`plane_sums`: sums of a layer's inputs and of their squares, in float64 throughout: the
-  variance is a difference of the two, and float32's rounding of squares would be all of it where the mean is
-  thousands of deviations from 0;
-* :func:`absorb`: all layers' running moments, and the factors that come of them;
+  variance is a difference of the two, and float32's rounding of squares would swamp it where the mean is thousands of
+  standard deviations away from 0;
+* :func:`absorb`: all layers' running moments, and the factors derived from them;
 * :func:`rewrite`: all layers' gradients, each row of a weight read and written once.
 
-No number depends on how many threads there are.
+No result depends on the number of threads.
 """
 
 # mypy: ignore-errors
-# (a language of its own in Python's clothes, compiled by numba)
+# (compiled by numba: a language of its own that only looks like Python)
 
 from __future__ import annotations
 
@@ -37,53 +37,53 @@ __all__ = ["Record", "Step", "Sums", "absorb", "column_sums", "plane_sums", "rew
 
 
 class Sums(IntEnum):
-    """Table of a summation."""
+    """Slots of the table of a summation, int64 each."""
 
     NEXT = 0  # the next block to claim
-    IMAGES = 1  # or rows
-    COLUMNS = 2  # or channels
-    LENGTH = 3  # of a channel's run
+    IMAGES = 1  # N; or rows of a matrix
+    COLUMNS = 2  # C; or columns of a matrix
+    LENGTH = 3  # L, values per channel and image
     MORE = 4  # whether to add to what is there
-    X = 5  # float32
-    SUMS = 6  # float64 (2, stride)
-    FRESH = 7  # the same, to write to before it is added
-    STRIDE = 8  # at least the columns, a multiple of 32
+    X = 5  # float32 (N, C, L), or (rows, columns)
+    SUMS = 6  # float64 (2, stride): sums, sums of squares
+    FRESH = 7  # float64 (2, stride): scratch for the sums before they are added
+    STRIDE = 8  # at least the number of columns, a multiple of 32
 
 
 class Step(IntEnum):
-    """Head of the table of a step; then come the layers."""
+    """Head of the table of a step, int64 each; the layers follow."""
 
     NEXT = 0
     LAYERS = 1
     COLUMNS = 2  # of all layers
-    SPREAD = 3  # factors of all layers, one for each column of a gradient
+    SPREAD = 3  # factors of all layers, one per column of a gradient
     RUNNING = 4  # float64 (3, columns): mean, second moment, weight
     FACTORS = 5  # float64 (2, columns): mean, inverse
-    NARROW = 6  # float32 (2, spread): the same
-    REALS = 7  # float64: weight of the new, eps, eps_relative
+    NARROW = 6  # float32 (2, spread): the factors, one per column of a gradient
+    REALS = 7  # float64 (3,): weight of the new moments, eps, eps_relative
 
 
 class Record(IntEnum):
-    """Places of a layer in the table of a step."""
+    """Slots of a layer in the table of a step, int64 each."""
 
     SUMS = 0  # float64 (2, stride); 0: the layer was not called
     STRIDE = 1
-    ROWS = 2  # terms of each sum
+    ROWS = 2  # terms per sum
     TERMS = 3  # N of max(m / N, 1)
-    WEIGHT = 4  # gradient, float32; 0: it is not rewritten here
-    BIAS = 5
+    WEIGHT = 4  # gradient, float32 (out, width); 0: not rewritten in this call
+    BIAS = 5  # gradient, float32 (out,)
     FAN_IN = 6  # m of max(m / N, 1)
-    FIRST = 7  # its place among the columns
+    FIRST = 7  # index of its first column among all columns
     COLUMNS = 8
     TAPS = 9  # columns of the gradient that share a factor
-    PLACE = 10  # its place among the spread factors
+    PLACE = 10  # index of its first factor among the spread factors
     GROUPS = 11
     OUT = 12  # rows of the gradient
     WIDTH = 13  # columns of the gradient, those of one group
     BLOCK = 14  # rows that a thread claims at a time
 
 
-# numba takes plain integers at module level as constants.
+# numba treats plain integers at module level as constants.
 _NEXT = int(Step.NEXT)
 _IMAGES, _COLUMNS, _LENGTH, _MORE, _X, _SUMS, _FRESH, _STRIDE = (int(place) for place in list(Sums)[1:])
 _LAYERS, _ALL, _SPREAD, _RUNNING, _FACTORS, _NARROW, _REALS = (int(place) for place in list(Step)[1:])
@@ -102,10 +102,11 @@ _ZERO = np.float32(0.0)
 
 @entry_point
 def column_sums(table_address):
-    """Of a matrix (images, columns), columns side by side."""
+    """Sum the columns of a matrix (images, columns), columns adjacent."""
     a = integers(table_address)
     x, columns, rows, stride = floats(a[_X]), a[_COLUMNS], a[_IMAGES], a[_STRIDE]
     target = doubles(a[_FRESH] if a[_MORE] != 0 else a[_SUMS])
+    # blocks of 32 columns: two cache lines per row, and four independent accumulators
     while True:
         c = claim(a, _NEXT) * _TOGETHER
         if c >= columns:
@@ -125,7 +126,7 @@ def column_sums(table_address):
 
 @compiled
 def _sum_columns(x, rows, columns, c, stride, target):
-    """Thirty-two."""
+    """Sum 32 columns from c on: x (rows, columns) float32 to target (2, stride) float64."""
     sums0, sums1, squares0, squares1 = zeros64(), zeros64(), zeros64(), zeros64()
     for place in range(c, c + rows * columns, columns):
         v0, v1 = widen(load(x, place)), widen(load(x, place + LANES))
@@ -139,7 +140,7 @@ def _sum_columns(x, rows, columns, c, stride, target):
 
 @compiled
 def _sum_last_columns(x, rows, columns, c, stride, target):
-    """Up to sixteen; the target has room for all of these."""
+    """Sum up to 16 columns from c on; the target has room for all 16."""
     count = min(LANES, columns - c)
     sums, squares = zeros64(), zeros64()
     for place in range(c, c + rows * columns, columns):
@@ -151,7 +152,7 @@ def _sum_last_columns(x, rows, columns, c, stride, target):
 
 @entry_point
 def plane_sums(table_address):
-    """Of maps (images, channels, length), by channel."""
+    """Sum maps (images, channels, length) per channel."""
     a = integers(table_address)
     x, channels, length, stride = floats(a[_X]), a[_COLUMNS], a[_LENGTH], a[_STRIDE]
     sums = doubles(a[_SUMS])
@@ -177,7 +178,7 @@ def plane_sums(table_address):
 
 @entry_point
 def absorb(table_address):
-    """Running moments and factors of the layers that were called."""
+    """Update the running moments and factors of the layers that were called."""
     a = integers(table_address)
     for index in range(a[_LAYERS]):
         layer = ahead(a, _HEAD + index * _RECORD)
@@ -197,19 +198,26 @@ def absorb(table_address):
 
 @compiled
 def _shrink(layer):
-    """One over max(m / N, 1)."""
+    """Return 1 / max(m / N, 1)."""
     return min(1.0, layer[L_TERMS] / layer[L_FAN_IN])
 
 
 @compiled
 def _move(running, every, sums, stride, columns, share, weight):
-    """running += weight * (this step's - running), as Tensor.lerp_ rounds it."""
+    """Do running += weight * (this step's - running), rounded as Tensor.lerp_ does.
+
+    running         (3, every) float64: mean, second moment, weight, of this layer's ``columns``
+    sums            (2, stride) float64
+    share, weight   float64, 1 / terms per sum, and weight of the new moments
+    """
     old = 1.0 - weight
     for j in range(columns):
         first, second = sums[j] * share, sums[stride + j] * share
         r0, r1, r2 = running[j], running[every + j], running[2 * every + j]
-        # An overflow in half precision makes the scaler skip the step: it must not stay in the running moments.
+        # Half-precision overflow makes the scaler skip the step: it must not stay in the running moments.
+        # x - x is 0 unless x is infinite or NaN.
         known = (first - first == 0.0) & (second - second == 0.0)
+        # two branches, as lerp_ has, each exact at its own end
         if weight < 0.5:
             n0, n1, n2 = r0 + weight * (first - r0), r1 + weight * (second - r1), r2 + weight * (1.0 - r2)
         else:
@@ -221,7 +229,10 @@ def _move(running, every, sums, stride, columns, share, weight):
 
 @compiled
 def _factors(running, every, columns, mean, inverse, eps, eps_relative, shrink):
-    """The debiased means, and one over the floored variances (0 where that is 0), shrunk."""
+    """Write the debiased means, and the inverse of the floored variances (0 where these are 0), shrunk.
+
+    ``mean`` and ``inverse`` are (columns,) float64. The floor needs the largest variance, hence the second pass.
+    """
     largest = 0.0
     for j in range(columns):
         share = 1.0 / max(running[2 * every + j], _TINY)
@@ -238,7 +249,7 @@ def _factors(running, every, columns, mean, inverse, eps, eps_relative, shrink):
 
 @compiled
 def _spread(values, narrow, columns, taps):
-    """To float32, each ``taps`` times."""
+    """Convert (columns,) float64 to float32, each number ``taps`` times."""
     if taps == 1:
         for j in range(columns):
             narrow[j] = values[j]
@@ -250,11 +261,13 @@ def _spread(values, narrow, columns, taps):
 
 @entry_point
 def rewrite(table_address):
-    """Gradients of weights and biases, in place."""
+    """Rewrite the gradients of weights and biases in place."""
     a = integers(table_address)
-    index, passed = 0, 0  # blocks of the layers before this one: claims only grow
+    # passed: blocks of the layers before this one; claims only grow, so there is no way back
+    index, passed = 0, 0
     block = claim(a, _NEXT)
     while index < a[_LAYERS]:
+        # all layers share one counter: find the layer that the claimed block belongs to
         layer = ahead(a, _HEAD + index * _RECORD)
         rows = layer[L_BLOCK]
         blocks = (layer[L_OUT] + rows - 1) // rows if layer[L_WEIGHT] != 0 else 0
@@ -269,6 +282,7 @@ def rewrite(table_address):
 
 @compiled
 def _rewrite_rows(a, layer, begin, end):
+    """Rewrite rows ``begin`` to ``end`` of one layer's gradients."""
     weight, bias, width = floats(layer[L_WEIGHT]), floats(layer[L_BIAS]), layer[L_WIDTH]
     each, shrink = layer[L_OUT] // layer[L_GROUPS], np.float32(_shrink(layer))
     for row in range(begin, end):
@@ -279,7 +293,13 @@ def _rewrite_rows(a, layer, begin, end):
 
 @compiled
 def _rewrite_row(row, width, bias, mean, inverse):
-    """A row of the weight's gradient; what the bias's changes by."""
+    """Rewrite one row of the weight's gradient; return by how much the bias's gradient changes.
+
+    row             (width,) float32, in place
+    mean, inverse   (width,) float32
+    bias            float32, gradient of this row's bias
+    """
+    # two accumulators hide the latency of the fma
     minus_b, sum0, sum1 = splat(-bias), splat(_ZERO), splat(_ZERO)
     j = 0
     while j + 2 * LANES <= width:

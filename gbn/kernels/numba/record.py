@@ -1,6 +1,6 @@
 # mypy: ignore-errors
-# Compiled by numba: a language of its own in Python's clothes.
-"""Writing the record of a channel (:mod:`gbn.kernels.plan`) and reading it back as one function of x."""
+# Compiled by numba: a language of its own that only looks like Python.
+"""Write the record of a channel (:mod:`gbn.kernels.plan`), and read it back as one function of x."""
 
 from __future__ import annotations
 
@@ -15,7 +15,13 @@ __all__ = ["merge", "put_point"]
 
 @compiled
 def put_point(record, j, b, at, rise, bend, span):
-    """Write breakpoint j."""
+    """Write breakpoint j.
+
+    record              (HEAD + POINT * points,) float32
+    j                   int64, index of the breakpoint
+    b, at, rise, bend,
+    span                float64 or float32, rounded to float32 on the way in
+    """
     place = HEAD + POINT * j
     record[place] = b
     record[place + 1] = at
@@ -26,10 +32,17 @@ def put_point(record, j, b, at, rise, bend, span):
 
 @compiled
 def merge(record, points, s_points, s_factor, d_factor, unit, merged):
-    """One record of both derivatives, each times its factor: base, slope, shift, multiple; the points in place.
+    """Merge the derivatives of S and D, each times its factor, into one record.
 
-    Slopes, bends and spans belong to distances in a channel's unit (:func:`.call.affine`).
+    ``merged`` starts with base, slope, shift, multiple; the breakpoints stay where they are. Slopes, bends and spans
+    refer to distances in the channel's unit (:func:`.call.affine`).
+
+    record, merged      (HEAD + POINT * points,) float32
+    points, s_points    int64, breakpoints in all, and those of S
+    s_factor, d_factor  float64
+    unit                float32, a power of two
     """
+    # A distance of 1 in x is a distance of ``unit`` in the channel's unit: slopes shrink by it, spans grow.
     size = 1.0 / np.float64(unit)
     merged[0] = record[0] * s_factor + record[2] * d_factor
     merged[1] = (record[1] * s_factor + record[3] * d_factor) * size

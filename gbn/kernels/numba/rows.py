@@ -1,9 +1,10 @@
 # mypy: ignore-errors
-# Compiled by numba: a language of its own in Python's clothes.
-"""Channels out of a tensor's layout into rows of float32, and back: what the passes cannot read as it lies.
+# Compiled by numba: a language of its own that only looks like Python.
+"""Copy channels from a tensor's layout to rows of float32 and back, for what the passes cannot read in place.
 
-Layouts: PLANES, (N, C, L), each channel N runs of L values; LAST, (N, L, C), channels side by side, moved 16 at a
-time through transposed squares. Half precision is widened on the way in and rounded on the way out.
+Layouts: PLANES, (N, C, L), where channel c of each image is a run of L values; LAST, (N, L, C), where channels are
+adjacent and are moved 16 at a time through transposed squares. Half precision is widened on the way in and rounded on
+the way out.
 """
 
 from __future__ import annotations
@@ -35,9 +36,12 @@ _ZERO = np.float32(0.0)
 
 @inlined
 def load_part(tensor, place, size, short):
-    """``size`` (at most 16) values from a place of a tensor; the other lanes hold anything.
+    """Return ``size`` (at most 16) values from a place of a tensor; the other lanes are undefined.
 
-    ``tensor`` is (as float32, as 16 bits, kind); ``short`` has room for 16 of 16 bits.
+    tensor      (float32 pointer, uint16 pointer, kind): any layout, flat
+    place       int64, offset in values
+    size        int64, 1 to 16
+    short       (16,) uint16, scratch
     """
     wide, half, kind = tensor
     if kind == FLOAT32:
@@ -54,7 +58,10 @@ def load_part(tensor, place, size, short):
 
 @inlined
 def store_part(tensor, place, size, value, short):
-    """Write the first ``size`` lanes to a place of a tensor, rounded to its kind."""
+    """Write the first ``size`` lanes to a place of a tensor, rounded to its kind.
+
+    value       f32x16; the other arguments as in :func:`load_part`
+    """
     wide, half, kind = tensor
     if kind == FLOAT32:
         if size == LANES:
@@ -63,6 +70,7 @@ def store_part(tensor, place, size, value, short):
             store_first(wide, place, size, value)
         return
     target, begin = half, place
+    # a half-precision store is always a whole vector: write it to scratch, then copy what belongs to the tensor
     if size < LANES:
         target, begin = short, 0
     if kind == BFLOAT16:
@@ -76,9 +84,13 @@ def store_part(tensor, place, size, value, short):
 
 @compiled
 def fetch(tensor, shape, c, many, rows, width, stage):
-    """Copy ``many`` channels from c on to rows of ``width`` places (the samples and 16 more), one after another.
+    """Copy ``many`` channels from c on to consecutive rows of ``width`` floats (the samples and up to 16 more).
 
-    ``tensor`` is (as float32, as 16 bits, kind), ``shape`` (layout, N, C, L).
+    tensor      (float32 pointer, uint16 pointer, kind)
+    shape       (layout, N, C, L) int64
+    c, many     int64; many is at most 16 for LAST
+    rows        (many, width) float32, written; (16, width) for LAST
+    stage       scratch: (16, 16) float32 and (16,) uint16
     """
     wide, _, kind = tensor
     layout, images, channels, length = shape
@@ -94,12 +106,14 @@ def fetch(tensor, shape, c, many, rows, width, stage):
                         store(rows, target + i, load(wide, source + i))
                     if length % LANES:
                         i = length // LANES * LANES
+                        # writes a whole vector: the next image, or the row's slack, takes what lies beyond
                         store(rows, target + i, load_first(wide, source + i, length - i, splat(_ZERO)))
                     continue
                 for i in range(0, length, LANES):
                     size = min(LANES, length - i)
                     store(rows, target + i, load_part(tensor, source + i, size, short))
         return
+    # LAST: 16 positions x 16 channels become 16 rows; only a full float32 square can be transposed in place
     n = images * length
     for i in range(0, n, LANES):
         size = min(LANES, n - i)
@@ -113,7 +127,11 @@ def fetch(tensor, shape, c, many, rows, width, stage):
 
 @compiled
 def put_back(tensor, shape, c, many, rows, width, short):
-    """The inverse of :func:`fetch` for the layout PLANES; what the rows hold beyond the samples is left out."""
+    """Do the inverse of :func:`fetch` for the layout PLANES; what rows hold beyond the samples is left out.
+
+    rows        (many, width) float32
+    short       (16,) uint16, scratch; the other arguments as in :func:`fetch`
+    """
     _, images, channels, length = shape
     for image in range(images):
         for j in range(many):

@@ -1,9 +1,16 @@
 # mypy: ignore-errors
-# Compiled by numba: a language of its own in Python's clothes.
-"""One order statistic of a view by counting: exact, and quick where the values are few or nearly bracketed.
+# Compiled by numba: a language of its own that only looks like Python.
+"""Find one order statistic of a view by counting: exact, and fast where the values are few or nearly bracketed.
 
-A *view* is how a channel lies in a flat float32 array: ``planes`` runs of ``length`` values each, the first at
-``start``, ``stride`` apart. NaN is never counted: no comparison with it holds.
+A *view* describes where a channel is in a flat float32 array: ``planes`` runs of ``length`` values each, the first at
+``start``, ``stride`` apart. NaN is never counted, because no comparison with it holds.
+
+Arguments of all functions:
+
+    x                               pointer to float32
+    start, planes, stride, length   int64
+    level, low, high                float32
+    tiny                            (3 * 16,) float32 scratch
 """
 
 from __future__ import annotations
@@ -38,27 +45,28 @@ _NAN = np.float32(math.nan)
 _INF = np.float32(math.inf)
 _ZERO = np.float32(0.0)
 
-#: Values that are sorted out by comparing each with each in registers: two vectors.
+#: Values that are sorted by comparing each with each in registers: two vectors.
 _LEFT = 2 * LANES
 
 
 @inlined
 def key_of(value):
-    """An integer that orders as the float does; both zeros have 0."""
+    """Return an integer that orders as the float does; both zeros map to 0."""
+    # negative floats order backwards as integers: flip their bits, then shift by one so that -0 coincides with +0
     bits = bits_of_float(value)
     return (bits ^ ((bits >> 31) & 0x7FFFFFFF)) - (bits >> 31)
 
 
 @inlined
 def of_key(key):
-    """The float of a key."""
+    """Return the float of a key."""
     sign = key >> 63
     return float_of_bits((key + sign) ^ (sign & 0x7FFFFFFF))
 
 
 @compiled
 def count_upto(x, start, planes, stride, length, level):
-    """How many values do not exceed a level."""
+    """Return how many values do not exceed a level."""
     limit = splat(level)
     nothing = splat(_NAN)
     found = zeros32()
@@ -81,7 +89,7 @@ def _about_step(values, limit, below, at):
 
 @compiled
 def count_about(x, start, planes, stride, length, level):
-    """How many values lie below a level, and how many at it."""
+    """Return how many values lie below a level, and how many at it."""
     limit = splat(level)
     nothing = splat(_NAN)
     below = zeros32()
@@ -99,13 +107,13 @@ def count_about(x, start, planes, stride, length, level):
 
 @inlined
 def _extent_step(values, zero, low, high, spoilt):
-    # 0 times a number that is not finite is NaN
+    # 0 times a non-finite number is NaN
     return minimum(values, low), maximum(values, high), fma(values, zero, spoilt)
 
 
 @compiled
 def extent(x, start, planes, stride, length):
-    """Minimum and maximum, passing over NaN, and whether all values are finite."""
+    """Return minimum and maximum, ignoring NaN, and whether all values are finite."""
     low, high, zero = splat(_INF), splat(-_INF), splat(_ZERO)
     spoilt = zero
     for plane in range(planes):
@@ -115,7 +123,7 @@ def extent(x, start, planes, stride, length):
         for i in range(begin, whole, LANES):
             low, high, spoilt = _extent_step(load(x, i), zero, low, high, spoilt)
         if whole < end:
-            last = load_first(x, whole, end - whole, splat(x[begin]))  # which is there anyway
+            last = load_first(x, whole, end - whole, splat(x[begin]))  # a fill that is in the plane anyway
             low, high, spoilt = _extent_step(last, zero, low, high, spoilt)
     return lowest(low), highest(high), total_narrow(spoilt) == _ZERO
 
@@ -127,7 +135,7 @@ def _few_step(v, lower, upper, tiny, found):
 
 @compiled
 def _few(x, start, planes, stride, length, low, high, k, tiny):
-    """The k-th smallest of the values above low (a NaN: all) and up to high, of which there are at most _LEFT."""
+    """Return the k-th smallest of at most _LEFT values, those above low (NaN: all) and up to high."""
     lower, upper, nothing = splat(low), splat(high), splat(_NAN)
     found = 0
     for plane in range(planes):
@@ -138,12 +146,13 @@ def _few(x, start, planes, stride, length, low, high, k, tiny):
             found = _few_step(load(x, i), lower, upper, tiny, found)
         if whole < end:
             found = _few_step(load_first(x, whole, end - whole, nothing), lower, upper, tiny, found)
+    # rank by counting smaller ones: 2 _LEFT comparisons of vectors, no branches
     v, w = load_first(tiny, 0, found, nothing), load_first(tiny, LANES, found - LANES, nothing)
     smaller_v, smaller_w = zeros32(), zeros32()
     for j in range(found):
         one = splat(tiny[j])
         smaller_v, smaller_w = tally(smaller_v, one < v), tally(smaller_w, one < w)
-    # the largest value that fewer than k others are smaller than
+    # the largest value with fewer than k smaller ones
     limit, minus = splat(np.float32(k)), splat(-_INF)
     v = where((as_float(smaller_v) < limit) & (v == v), v, minus)
     w = where((as_float(smaller_w) < limit) & (w == w), w, minus)
@@ -152,13 +161,16 @@ def _few(x, start, planes, stride, length, low, high, k, tiny):
 
 @compiled
 def search(x, start, planes, stride, length, k, low, high, tiny):
-    """The k-th smallest of a view's values, all between low and high, by counting.
+    """Return the k-th smallest of a view's values, all between low and high, by counting.
 
-    It is the least float that k values do not exceed. Interpolation, in turn from above and from below, closes in
-    on it until few values are left, which are sorted out in registers. A bisection of the floats' order after
-    every three passes that did not leave a quarter bounds the passes, whatever the data. ``tiny`` is scratch.
+    It is the least float that k values do not exceed. Interpolation, alternately from above and from below, closes in
+    on it until few values are left, which are sorted in registers. After every three passes that do not leave a
+    quarter, one bisection of the order of floats bounds the number of passes, whatever the data.
+
+    k           int64, 1 to planes * length
+    low, high   float32, known bounds of the values
     """
-    a = key_of(low) - 1  # fewer than k values lie at or below a, at least k at or below b
+    a = key_of(low) - 1  # invariant: fewer than k values are at or below a, at least k at or below b
     b = key_of(high)
     below = 0
     upto = planes * length
@@ -173,7 +185,7 @@ def search(x, start, planes, stride, length, k, low, high, tiny):
             upper = of_key(b)
             each = one / np.float32(inside)
             share = (np.float32(k - below) - half) * each
-            # a standard deviation to the side that leaves less, and every third time to the other
+            # one standard deviation toward the side that leaves fewer values, every third time toward the other
             away = np.float32(math.sqrt(max(share * (one - share) * each, zero)))
             share += away if (share < half) == (turn != 1) else -away
             guess = lower + (upper - lower) * min(max(share, zero), one)
@@ -185,6 +197,7 @@ def search(x, start, planes, stride, length, k, low, high, tiny):
         else:
             turn, goal = 0, inside
             continue
+        # a full pass over the view
         found = count_upto(x, start, planes, stride, length, of_key(middle))
         if found >= k:
             b = middle

@@ -1,11 +1,11 @@
 # mypy: ignore-errors
-# Compiled by numba: a language of its own in Python's clothes.
+# Compiled by numba: a language of its own that only looks like Python.
 """Exact order statistics of a channel at the cost of about one pass over it.
 
-A sample of the channel, some hundred or thousand values, brackets each wanted rank; one pass counts what lies
-below the brackets of neighbouring ranks and collects what lies inside; a search by counting finds each order
-statistic there. Where a bracket missed (one in eighty, or adversarial data), the same search goes over the whole
-channel. So the result never depends on luck, only the time does.
+A sample of the channel, some hundred or thousand values, brackets each wanted rank. One pass counts what is below the
+brackets of neighboring ranks and collects what is inside; a search by counting finds each order statistic there.
+Where a bracket misses (one in eighty, or adversarial data), the same search runs over the whole channel. So the time
+depends on luck, the result never does.
 
 Views are those of :mod:`.search`.
 """
@@ -35,20 +35,20 @@ from .simd import (
 
 __all__ = ["SLACK", "room_to_select", "select"]
 
-#: Up to this many values times ranks a channel is searched as it is: a sample would cost what it saves.
+#: Up to this many values times ranks a channel is searched directly: a sample would cost what it saves.
 _SHORT = 4096
 
-#: Samples that are put in order by comparing each with each; channels up to the length get no larger one.
+#: Samples that are ranked by comparing each with each; channels up to this length get no larger sample.
 _FEW, _LONG = 128, 8192
 
-#: Half the width of a bracket in standard deviations of a sample's rank: one in 80 misses on independent samples,
+#: Half the width of a bracket in standard deviations of a sample's rank. One in 80 misses on independent samples,
 #: which costs less than wider brackets would.
 _SPREAD = 2.5
 
-#: Places that a scratch array needs beyond its values, since whole vectors are written.
+#: Floats that a scratch array needs beyond its values, because whole vectors are written.
 SLACK = 2 * LANES
 
-#: Ranks no further apart than this share of all, and so many of them, are bracketed together.
+#: Ranks at most this share of n apart, and at most so many of them, are bracketed together.
 _NEAR, _GROUP = 0.35, 8
 
 _NAN = np.float32(math.nan)
@@ -57,7 +57,7 @@ _ZERO = np.float32(0.0)
 
 
 def room_to_select(n: int) -> int:
-    """Places of scratch for :func:`select` among n values: brackets, sample, and twice all values."""
+    """Return the floats of scratch for :func:`select` among n values: brackets, sample, and twice all values."""
     return 4 * SLACK + _FEW + max(math.ceil(n ** (2 / 3)) + LANES, _FEW) + 2 * (n + SLACK)
 
 
@@ -70,7 +70,7 @@ def _take_sample(x, start, planes, stride, length, sample):
     n = planes * length
     m = LANES * math.ceil(n ** (2.0 / 3.0) / LANES) if n > _LONG else _FEW
     step = max(n // m, 1)
-    step -= 1 - (step & 1)  # odd: an even one could see the same columns of each image only
+    step -= 1 - (step & 1)  # odd: an even step could hit the same columns of every image
     place = step // 2
     row = start
     taken = 0
@@ -89,7 +89,11 @@ def _take_sample(x, start, planes, stride, length, sample):
 
 @compiled
 def _count_smaller(sample, m, smaller):
-    """For each of m values (a multiple of 16) how many are smaller; m^2 / 16 comparisons."""
+    """Count, for each of m values (a multiple of 16), how many are smaller; m^2 / 16 comparisons.
+
+    sample, smaller     (m,) float32; ``smaller`` is written, as float32 to be compared without conversion
+    """
+    # four vectors at a time share each broadcast value
     for i in range(0, m, 4 * LANES):
         v1, v2 = load(sample, i), load(sample, i + LANES)
         v3, v4 = load(sample, i + 2 * LANES), load(sample, i + 3 * LANES)
@@ -106,7 +110,7 @@ def _count_smaller(sample, m, smaller):
 
 @compiled
 def _of_rank(sample, smaller, m, k):
-    """The k-th smallest: the largest value that fewer than k others are smaller than."""
+    """Return the k-th smallest: the largest value with fewer than k smaller ones."""
     limit, minus = splat(np.float32(k)), splat(-_INF)
     best = minus
     for i in range(0, m, LANES):
@@ -116,11 +120,18 @@ def _of_rank(sample, smaller, m, k):
 
 @compiled
 def _bracket(sample, m, share, ends, place, smaller, extremes, tiny):
-    """Write the two values of the sample between which the order statistic at a share of the ranks is expected."""
+    """Write the two values of the sample between which the order statistic at this share of the ranks is expected.
+
+    sample, smaller     (m,) float32
+    ends                float32, written at ``place`` and ``place + 1``
+    share               float64, rank / n
+    extremes            two float32, bounds of the sample
+    """
     reach = _SPREAD * math.sqrt(m * share * (1.0 - share)) + 1.0
     begin = math.floor(m * share - reach)
     end = math.ceil(m * share + reach)
     low, high = extremes
+    # beyond the ends of the sample nothing is known: the bracket is open there
     ends[place] = -_INF
     ends[place + 1] = _INF
     if m <= _FEW:
@@ -142,9 +153,13 @@ def _collect_step(v, lower, upper, below, inside, found):
 
 @compiled
 def _collect(x, start, planes, stride, length, low, high, inside):
-    """Copy the values from low to high to ``inside``; return how many, how many lie below, and if all are finite."""
+    """Copy the values from low to high to ``inside``; return their number, that below, and if all are finite.
+
+    low, high       float32, both inclusive
+    inside          (n + SLACK,) float32
+    """
     lower, upper, nothing, zero = splat(low), splat(high), splat(_NAN), splat(_ZERO)
-    below, spoilt = zeros32(), zero  # 0 times a number that is not finite is NaN
+    below, spoilt = zeros32(), zero  # spoilt: 0 times a non-finite number is NaN
     found = 0
     for plane in range(planes):
         begin = start + plane * stride
@@ -157,6 +172,7 @@ def _collect(x, start, planes, stride, length, low, high, inside):
             below, found = _collect_step(v, lower, upper, below, inside, found)
         if whole < end:
             v = load_first(x, whole, end - whole, nothing)
+            # ``nothing`` is NaN, so the check for finite values needs another fill
             spoilt = fma(load_first(x, whole, end - whole, zero), zero, spoilt)
             below, found = _collect_step(v, lower, upper, below, inside, found)
     return found, tallied(below), total_narrow(spoilt) == 0.0
@@ -164,6 +180,7 @@ def _collect(x, start, planes, stride, length, low, high, inside):
 
 @compiled
 def _search_in(buffer, n, k, low, high, tiny):
+    """Return the k-th smallest of n collected values; an open bracket first gets their actual extent."""
     if not (low > -_INF and high < _INF):
         low, high, _ = extent(buffer, 0, 1, 0, n)
     return search(buffer, 0, 1, 0, n, k, low, high, tiny)
@@ -171,19 +188,24 @@ def _search_in(buffer, n, k, low, high, tiny):
 
 @compiled
 def select(x, start, planes, stride, length, ranks, places, values, below, at, room):
-    """The order statistics of ``places`` ranks, how many values lie below each, and how many are equal to it.
+    """Find the order statistics of ``places`` ranks, how many values are below each, and how many are equal to it.
 
-    ``ranks`` are in order, at least 1, at most the number of values; ``room`` is scratch of :func:`room_to_select`
-    places. Returns False, and selects nothing, where a value is not finite.
+    ranks           (places,) int64, ascending, from 1 to the number of values
+    values          (places,) float32, written
+    below, at       (places,) int64, written
+    room            (room_to_select(n),) float32 scratch
+
+    Returns False, and selects nothing, if any value is not finite.
     """
     n = planes * length
     m = 0
+    # room: 4 x 16 ends, up to 64 values of a search's last step, ranks of the sample, sample, collected, picked
     ends, tiny = room, ahead(room, SLACK)
     smaller = ahead(room, 3 * SLACK)
     sample = ahead(smaller, _FEW)
     inside = ahead(sample, SLACK + max(math.ceil(n ** (2.0 / 3.0)) + LANES, _FEW))
     picked = ahead(inside, n + SLACK)
-    extremes = (_INF, -_INF)  # of the sample, or where there is none of all
+    extremes = (_INF, -_INF)  # of the sample, or without a sample of all values
     if n * places > _SHORT:
         m = _take_sample(x, start, planes, stride, length, sample)
         if m <= _FEW:
@@ -192,13 +214,14 @@ def select(x, start, planes, stride, length, ranks, places, values, below, at, r
             low, high, _ = extent(sample, 0, 1, 0, m)
             extremes = (low, high)
     if m == 0:
-        low, high, whole = extent(x, start, planes, stride, length)  # elsewhere collecting tells
+        # with a sample, the pass that collects also checks that all values are finite
+        low, high, whole = extent(x, start, planes, stride, length)
         if not whole:
             return False
         extremes = (low, high)
     first = 0
     while first < places:
-        # ranks near each other are looked for in one bracket around them all
+        # nearby ranks share one pass over the channel, with one bracket around all of theirs
         last = first + 1
         while last < min(places, first + _GROUP) and ranks[last] - ranks[first] <= _NEAR * n:
             last += 1
@@ -215,16 +238,19 @@ def select(x, start, planes, stride, length, ranks, places, values, below, at, r
             k = ranks[j]
             if m > 0:
                 low, high = ends[2 * (j - first)], ends[2 * (j - first) + 1]
+                # several ranks: narrow the shared bracket down to this rank's own
                 bracketed, within, under = inside, found, 0
                 if last - first > 1:
                     bracketed = picked
                     within, under, _ = _collect(inside, 0, 1, 0, found, low, high, picked)
+                # a hit: the rank is inside the bracket
                 if less + under < k <= less + under + within:
                     values[j] = _search_in(bracketed, within, k - less - under, low, high, tiny)
                     lower, equal = count_about(bracketed, 0, 1, 0, within, values[j])
                     below[j] = less + under + lower
                     at[j] = equal
                     continue
+            # a miss, or no sample: search the whole channel
             low, high = extremes
             if m > 0:
                 low, high, _ = extent(x, start, planes, stride, length)

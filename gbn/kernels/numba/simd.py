@@ -1,12 +1,12 @@
 # mypy: ignore-errors
-# Compiled by numba: a language of its own in Python's clothes.
-"""Vectors of 16 float32 for numba: explicit SIMD where the auto-vectoriser cannot be relied on.
+# Compiled by numba: a language of its own that only looks like Python.
+"""Vectors of 16 float32 for numba: explicit SIMD where the auto-vectorizer cannot be relied on.
 
-A kernel written with these types is vectorised on every processor that LLVM knows: LLVM splits the 16 lanes
-into what the machine has (one register of AVX-512, two of AVX2, four of NEON). Two things are gained over plain
-loops: inner loops of unknown length (over the breakpoints of a gradient) keep their operands in registers,
-and the samples inside a bracket can be compressed to the front of a vector, for which no scalar code is as
-fast (:mod:`.memory`). Rounding is as written: nothing is reassociated, and only :func:`fma` fuses.
+A kernel written with these types is vectorized on every processor that LLVM knows: LLVM splits the 16 lanes into what
+the machine has (one register of AVX-512, two of AVX2, four of NEON). This gains two things over plain loops: inner
+loops of unknown length (over the breakpoints of a gradient) keep their operands in registers, and the samples inside
+a bracket can be compressed to the front of a vector, for which no scalar code is as fast (:mod:`.memory`). Rounding
+is as written: nothing is reassociated, and only :func:`fma` fuses.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _VH = ir.VectorType(ir.IntType(16), LANES)
 
 
 def _vector_type(name: str, llvm: ir.Type) -> types.Type:
-    """A numba type whose values are one LLVM vector."""
+    """Return a numba type whose values are one LLVM vector."""
     cls = type(name, (types.Type,), {"__init__": lambda self: types.Type.__init__(self, name=name)})
 
     class Model(models.PrimitiveModel):
@@ -72,7 +72,7 @@ def _call(builder: Any, name: str, result: Any, arguments: list[Any]) -> Any:
 
 
 def _fma(builder: Any, a: Any, b: Any, c: Any) -> Any:
-    """a b + c, rounded once; twice where no instruction does both, since LLVM would call the C library a lane."""
+    """Emit a b + c, rounded once; twice without such an instruction, since LLVM would call the C library per lane."""
     if current().fuses:
         return _call(builder, "llvm.fma.v16f32", _VF, [a, b, c])
     return builder.fadd(builder.fmul(a, b), c)
@@ -102,7 +102,7 @@ for _op, _sign in (
     (operator.ge, ">="),
     (operator.eq, "=="),
 ):
-    # ordered: false where one is NaN
+    # ordered: false if either operand is NaN
     _arithmetic(_op, lambda b, x, y, s=_sign: b.fcmp_ordered(s, x, y), of=f32x16, gives=mask16)
 _arithmetic(operator.and_, lambda b, x, y: b.and_(x, y), of=mask16, gives=mask16)
 _arithmetic(operator.xor, lambda b, x, y: b.xor(x, y), of=mask16, gives=mask16)
@@ -111,7 +111,7 @@ _arithmetic(operator.or_, lambda b, x, y: b.or_(x, y), of=mask16, gives=mask16)
 
 @intrinsic
 def splat(typing_context, scalar):
-    """All lanes the same: float32 -> vector."""
+    """Return a vector with the float32 ``scalar`` in all lanes."""
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         value = context.cast(builder, arguments[0], signature.args[0], types.float32)
@@ -122,12 +122,12 @@ def splat(typing_context, scalar):
 
 @intrinsic
 def zeros64(typing_context):
-    """Sixteen zeros in float64."""
+    """Return 16 zeros in float64."""
     return f64x16(), lambda context, builder, signature, arguments: _constant(_VD, 0.0)
 
 
 def _lanewise(name: str) -> Any:
-    """An LLVM intrinsic of two float vectors."""
+    """Return an intrinsic of two float vectors."""
 
     @intrinsic
     def function(typing_context, a, b):
@@ -147,7 +147,7 @@ minimum = _lanewise("min")
 
 @intrinsic
 def fma(typing_context, a, b, c):
-    """a b + c, rounded once on every processor that can."""
+    """Return a b + c, rounded once on every processor that can."""
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return _fma(builder, *arguments)
@@ -157,7 +157,7 @@ def fma(typing_context, a, b, c):
 
 @intrinsic
 def where(typing_context, mask, a, b):
-    """``a`` in the lanes of the mask, ``b`` in the others."""
+    """Return ``a`` in the lanes of the mask, ``b`` in the others."""
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return builder.select(*arguments)
@@ -167,7 +167,7 @@ def where(typing_context, mask, a, b):
 
 @intrinsic
 def count(typing_context, mask):
-    """How many lanes are set."""
+    """Return how many lanes are set."""
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         bits = builder.bitcast(arguments[0], ir.IntType(LANES))
@@ -178,7 +178,7 @@ def count(typing_context, mask):
 
 @intrinsic
 def zeros32(typing_context):
-    """Sixteen counters at 0."""
+    """Return 16 int32 counters at 0."""
     return i32x16(), lambda context, builder, signature, arguments: _constant(_VI, 0)
 
 
@@ -187,6 +187,7 @@ def tally(typing_context, counters, mask):
     """Add 1 to the counters of the mask's lanes: cheaper in a loop than :func:`count`."""
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        # a set lane sign-extends to -1
         return builder.sub(arguments[0], builder.sext(arguments[1], _VI))
 
     return i32x16(i32x16, mask16), emit
@@ -194,7 +195,7 @@ def tally(typing_context, counters, mask):
 
 @intrinsic
 def tallied(typing_context, counters):
-    """The sum of the counters."""
+    """Return the sum of the counters."""
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return builder.zext(_call(builder, "llvm.vector.reduce.add.v16i32", _I32, [arguments[0]]), _I64)
@@ -204,7 +205,7 @@ def tallied(typing_context, counters):
 
 @intrinsic
 def as_float(typing_context, counters):
-    """The counters as numbers."""
+    """Return the counters as float32."""
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return builder.sitofp(arguments[0], _VF)
@@ -214,14 +215,14 @@ def as_float(typing_context, counters):
 
 @intrinsic
 def widen(typing_context, value):
-    """The same numbers in float64."""
+    """Return the same numbers in float64."""
     return f64x16(f32x16), lambda context, builder, signature, arguments: builder.fpext(arguments[0], _VD)
 
 
 def _sum_of_lanes(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
     v = arguments[0]
     width = LANES
-    while width > 1:  # a tree of halves
+    while width > 1:  # a tree of halves: a fixed order, whatever the processor
         width //= 2
         half = ir.VectorType(_I32, width)
         low = ir.Constant(half, [ir.Constant(_I32, k) for k in range(width)])
@@ -235,25 +236,25 @@ def _sum_of_lanes(context: Any, builder: Any, signature: Any, arguments: Any) ->
 
 @intrinsic
 def narrow(typing_context, value):
-    """The numbers rounded to float32."""
+    """Return the numbers rounded to float32."""
     return f32x16(f64x16), lambda context, builder, signature, arguments: builder.fptrunc(arguments[0], _VF)
 
 
 @intrinsic
 def total(typing_context, value):
-    """The sum of the lanes, in a fixed order, as float64."""
+    """Return the sum of the lanes, in a fixed order, as float64."""
     return types.float64(f64x16), _sum_of_lanes
 
 
 @intrinsic
 def total_narrow(typing_context, value):
-    """The sum of the lanes, in a fixed order, rounded to float32 at each of its four steps."""
+    """Return the sum of the lanes, in a fixed order, rounded to float32 at each of its four steps."""
     return types.float32(f32x16), _sum_of_lanes
 
 
 @intrinsic
 def lowest(typing_context, value):
-    """The smallest lane that is not NaN."""
+    """Return the smallest lane that is not NaN."""
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return _call(builder, "llvm.vector.reduce.fmin.v16f32", _F32, [arguments[0]])
@@ -263,7 +264,7 @@ def lowest(typing_context, value):
 
 @intrinsic
 def highest(typing_context, value):
-    """The largest lane that is not NaN."""
+    """Return the largest lane that is not NaN."""
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return _call(builder, "llvm.vector.reduce.fmax.v16f32", _F32, [arguments[0]])
@@ -273,7 +274,7 @@ def highest(typing_context, value):
 
 @intrinsic
 def float_of_bits(typing_context, bits):
-    """The float32 of an int32's bits."""
+    """Return the float32 of an int32's bits."""
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return builder.bitcast(builder.trunc(arguments[0], _I32), _F32)
@@ -283,7 +284,7 @@ def float_of_bits(typing_context, bits):
 
 @intrinsic
 def bits_of_float(typing_context, value):
-    """The bits of a float32 as a signed number."""
+    """Return the bits of a float32 as a signed number."""
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return builder.sext(builder.bitcast(arguments[0], _I32), _I64)

@@ -1,11 +1,21 @@
 # mypy: ignore-errors
-# Compiled by numba: a language of its own in Python's clothes.
-"""Sums over a channel: one pass each, vectors of float32 within a piece, float64 over the pieces.
+# Compiled by numba: a language of its own that only looks like Python.
+"""Sums over a channel: one pass each, vectors of float32 within a piece, float64 across pieces.
 
-Differences are taken from a value near the samples first, so that a common offset cancels exactly. Where float32
-cannot hold a sum, it is taken once more in a larger unit, so that what is not finite in the end is so in the samples.
-Views are those of :mod:`.select`; each step is written once and used for whole vectors and for the rest of a plane,
-whose missing lanes are filled with a value that adds nothing.
+A value near the samples is subtracted first, so that a common offset cancels exactly. Where float32 cannot hold a
+sum, it is taken again in a larger unit, so that the result is non-finite only if a sample is. The steps of each loop
+are written once and used both for whole vectors and for the rest of a plane, whose missing lanes are filled with a
+value that adds nothing.
+
+The first arguments of every function are a view (:mod:`.search`):
+
+    x                       pointer to float32
+    start, planes, stride,
+    length                  int64; n = planes * length samples
+    centre, level, low,
+    high, place, threshold  float32
+
+Sums are float64, counts int64.
 """
 
 from __future__ import annotations
@@ -35,11 +45,11 @@ from .simd import (
 
 __all__ = ["about", "above", "clipped", "exponentials", "moments", "sides", "tail_and_window"]
 
-#: Samples summed in float32 before the sum goes to float64: 128 additions a lane, whose rounding errors (half an
-#: ulp each, of random sign) stay below 128 x 6e-8 in the worst case and near 7e-7 as they fall.
+#: Samples summed in float32 before the sum goes to float64: 128 additions per lane, whose rounding errors (half an
+#: ulp each, of random sign) stay below 128 x 6e-8 in the worst case and typically near 7e-7.
 PIECE = 128 * LANES
 
-#: A unit in which the largest float32 numbers have squares that float32 can sum, as has all that counts beside them.
+#: A unit in which even the largest float32 numbers have squares that float32 can sum, without losing what matters.
 _LARGE = np.float32(2.0**-80)
 
 _NAN = np.float32(math.nan)
@@ -56,6 +66,7 @@ def _moment_step(v, k, c, s, q):
 
 @compiled
 def _moments(x, start, planes, stride, length, centre, unit):
+    # u = x unit - centre unit in one fma; a missing lane holds the center, so its u is 0
     k, c = splat(unit), splat(-centre * unit)
     zero, nothing = splat(_ZERO), splat(centre)
     sums, squares = zeros64(), zeros64()
@@ -66,10 +77,12 @@ def _moments(x, start, planes, stride, length, centre, unit):
             whole = begin + (stop - begin) // LANES * LANES
             s, q = zero, zero
             for i in range(begin, whole, LANES):
+                # planes are not contiguous: the hardware prefetcher does not know the next one
                 prefetch(x, i + stride)
                 s, q = _moment_step(load(x, i), k, c, s, q)
             if whole < stop:
                 s, q = _moment_step(load_first(x, whole, stop - whole, nothing), k, c, s, q)
+            # close the piece: from here on the sum is exact to float64
             sums = sums + widen(s)
             squares = squares + widen(q)
     size = 1.0 / np.float64(unit)
@@ -78,18 +91,19 @@ def _moments(x, start, planes, stride, length, centre, unit):
 
 @compiled
 def moments(x, start, planes, stride, length, centre):
-    """Sums of u = x - centre and of its square."""
+    """Return the sums of u = x - centre and of its square."""
     s, q = _moments(x, start, planes, stride, length, centre, _ONE)
     if not q < _INF:
+        # squares overflowed float32: again in a unit in which they cannot
         s, q = _moments(x, start, planes, stride, length, centre, _LARGE)
     return s, q
 
 
 @compiled
 def about(x, start, planes, stride, length):
-    """The mean, in float64, and the mean square about it; NaN where a sample is not finite."""
+    """Return the mean in float64 and the mean square about it; NaN where a sample is not finite."""
     n = planes * length
-    # a rough centre: the mean of one vector a plane
+    # a rough centre: the mean of up to 16 samples from different planes and columns
     near = np.float64(0.0)
     for plane in range(min(planes, LANES)):
         near += x[start + plane * stride + plane % length]
@@ -99,10 +113,11 @@ def about(x, start, planes, stride, length):
         return math.nan, math.nan
     shift = s / n
     if shift * shift > 8.0 * (q / n - shift * shift):
-        # the centre was far off: float32's rounding of squares would show in what is left of them
+        # the center was far off: float32's rounding of the squares would dominate what is left of them
         centre = np.float32(centre + shift)
         s, q = moments(x, start, planes, stride, length, centre)
         shift = s / n
+    # Steiner: q / n is about the center, not yet about the mean
     variance = q / n - shift * shift
     return np.float64(centre) + shift, max(variance, 0.0)
 
@@ -117,6 +132,7 @@ def _side_step(v, k, c, zero, s, p, q, r):
 @compiled
 def _sides(x, start, planes, stride, length, level, unit):
     k, c = splat(unit), splat(-level * unit)
+    # two first and two second moments in one pass: half the traffic of two passes
     zero, nothing = splat(_ZERO), splat(level)
     sums, parts, squares, part_squares = zeros64(), zeros64(), zeros64(), zeros64()
     for plane in range(planes):
@@ -146,7 +162,7 @@ def _sides(x, start, planes, stride, length, level, unit):
 
 @compiled
 def sides(x, start, planes, stride, length, level):
-    """About a level: sums of u = x - level, of its positive part, and of the squares of both."""
+    """Return, about a level, the sums of u = x - level, of its positive part, and of the squares of both."""
     s, p, q, r = _sides(x, start, planes, stride, length, level, _ONE)
     if not q < _INF:
         s, p, q, r = _sides(x, start, planes, stride, length, level, _LARGE)
@@ -156,6 +172,7 @@ def sides(x, start, planes, stride, length, level):
 @inlined
 def _tail_step(v, k, c, zero, lower, upper, s, p, q, r):
     u = fma(v, k, c)
+    # masked above ``high``, clamped below ``low``: only samples in [low, high] contribute to the cut
     cut = where(v <= upper, maximum(fma(v, k, lower), zero), zero)
     return s + u, p + maximum(u, zero), q + cut, fma(cut, cut, r)
 
@@ -175,7 +192,7 @@ def _tail_and_window(x, start, planes, stride, length, level, low, high, unit):
                 prefetch(x, i + stride)
                 s, p, q, r = _tail_step(load(x, i), k, c, zero, lower, upper, s, p, q, r)
             if whole < stop:
-                real = first(stop - whole)
+                real = first(stop - whole)  # the fill is at ``level``, which may lie inside [low, high]
                 v = load_first(x, whole, stop - whole, nothing)
                 s2, p2, q2, r2 = _tail_step(v, k, c, zero, lower, upper, s, p, q, r)
                 s, p, q, r = s2, p2, where(real, q2, q), where(real, r2, r)
@@ -189,8 +206,9 @@ def _tail_and_window(x, start, planes, stride, length, level, low, high, unit):
 
 @compiled
 def tail_and_window(x, start, planes, stride, length, level, low, high):
-    """Sums of u = x - level and of its positive part; of x - low and its square, where x is in [low, high]."""
+    """Return the sums of u = x - level and of [u]_+, and those of x - low and its square for x in [low, high]."""
     s, p, q, r = _tail_and_window(x, start, planes, stride, length, level, low, high, _ONE)
+    # no sum of squares of u here, so test what there is
     if not (abs(s) + p + r < _INF):
         s, p, q, r = _tail_and_window(x, start, planes, stride, length, level, low, high, _LARGE)
     return s, p, q, r
@@ -198,9 +216,9 @@ def tail_and_window(x, start, planes, stride, length, level, low, high):
 
 @compiled
 def above(x, start, planes, stride, length, level):
-    """How many samples lie above a level, and how many at it."""
+    """Return how many samples lie above a level, and how many at it."""
     limit = splat(level)
-    nothing = splat(_NAN)
+    nothing = splat(_NAN)  # never counted: no comparison with NaN holds
     over = zeros32()
     at = zeros32()
     for plane in range(planes):
@@ -226,6 +244,7 @@ def _clipped(x, start, planes, stride, length, place, threshold, unit):
         for begin in range(start + plane * stride, end, PIECE):
             stop = min(begin + PIECE, end)
             s, q, r = zero, zero, zero
+            # one loop for whole vectors and the rest: rare functionals need no second copy of the body
             for i in range(begin, stop, LANES):
                 u = fma(load_first(x, i, stop - i, nothing), k, c)
                 cut = maximum(lower, minimum(upper, u))
@@ -242,7 +261,10 @@ def _clipped(x, start, planes, stride, length, place, threshold, unit):
 
 @compiled
 def clipped(x, start, planes, stride, length, place, threshold):
-    """About a place, u cut to +- threshold: sums of cut, of its square, of cut (u - cut / 2); samples not cut."""
+    """Return the sums of cut, cut^2 and cut (u - cut / 2), with u = x - place cut to +- threshold.
+
+    The last number returned is the count of samples that are not cut, int64.
+    """
     s, q, r, inside = _clipped(x, start, planes, stride, length, place, threshold, _ONE)
     if not (q + r < _INF):
         s, q, r, inside = _clipped(x, start, planes, stride, length, place, threshold, _LARGE)
@@ -251,7 +273,7 @@ def clipped(x, start, planes, stride, length, place, threshold):
 
 @compiled
 def exponentials(x, start, planes, stride, length, top):
-    """The sum of exp(x - top), where no sample exceeds the top."""
+    """Return the sum of exp(x - top), where no sample exceeds ``top`` (float32)."""
     c = splat(top)
     zero = splat(_ZERO)
     sums = zeros64()
@@ -259,6 +281,7 @@ def exponentials(x, start, planes, stride, length, top):
         end = start + plane * stride + length
         for begin in range(start + plane * stride, end, PIECE):
             stop = min(begin + PIECE, end)
+            # every exponent is at most 0, so nothing overflows and the largest term is 1
             s = zero
             for i in range(begin, stop, LANES):
                 real = first(stop - i)

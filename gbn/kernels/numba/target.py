@@ -1,6 +1,6 @@
-"""What machine code is made for: a processor as LLVM knows it, and which of its instructions kernels use.
+"""The target of compilation: a processor as LLVM knows it, and which of its instructions kernels use.
 
-``NUMBA_CPU_NAME`` and ``NUMBA_CPU_FEATURES`` stand for this machine's own, as they do for numba.
+``NUMBA_CPU_NAME`` and ``NUMBA_CPU_FEATURES`` override this machine's own, as they do for numba.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ class Target:
 
     Attributes:
         triple: such as ``x86_64-unknown-linux-gnu``.
-        cpu: such as ``znver3``; decides how instructions are scheduled.
-        features: ``+avx2,-avx512f,...``: what it has and what it lacks. Kernels use special instructions only where
-            they are named here.
+        cpu: such as ``znver3``; determines instruction scheduling.
+        features: ``+avx2,-avx512f,...``: what it has and what it lacks. Kernels use special instructions only if they
+            are named here.
     """
 
     triple: str
@@ -33,26 +33,26 @@ class Target:
     features: str
 
     def has(self, feature: str) -> bool:
-        """Whether the processor is known to have a feature."""
+        """Return whether the processor is known to have a feature."""
         return f"+{feature}" in self.features.split(",")
 
     @property
     def arm(self) -> bool:
-        """Whether it is a 64-bit Arm, which has NEON, fused multiply-add and half precision."""
+        """True for a 64-bit Arm, which has NEON, fused multiply-add and half precision."""
         return self.triple.startswith(("aarch64", "arm64"))
 
     @property
     def fuses(self) -> bool:
-        """Whether it has a multiply-add that rounds once."""
+        """True if it has a multiply-add that rounds once."""
         return self.arm or self.has("fma") or self.has("avx512f")
 
     @property
     def converts_halves(self) -> bool:
-        """Whether it converts half precision; elsewhere LLVM would call a library that is not there."""
+        """True if it converts half precision; elsewhere LLVM would call a library that may be missing."""
         return self.arm or self.has("f16c") or self.has("avx512f")
 
     def machine(self) -> Any:
-        """LLVM's code generator for it, for code that is linked where it is loaded."""
+        """Return LLVM's code generator for it, for code that is linked where it is loaded."""
         llvm.initialize_all_targets()
         llvm.initialize_all_asmprinters()
         x86 = self.triple.startswith("x86")
@@ -68,14 +68,14 @@ class Target:
 
 @functools.cache
 def this_machine() -> Target:
-    """The processor that this process runs on, or what numba's environment variables say instead."""
+    """Return the processor that this process runs on, or the one that numba's environment variables name."""
     llvm.initialize_native_target()
     name, features = os.environ.get("NUMBA_CPU_NAME"), os.environ.get("NUMBA_CPU_FEATURES")
     own = llvm.get_host_cpu_name()
     if features is None:
         try:
             features = llvm.get_host_cpu_features().flatten() if name in (None, own) else ""
-        except RuntimeError:  # LLVM cannot tell on every system
+        except RuntimeError:  # LLVM cannot detect features on every system
             features = ""
     return Target(llvm.get_process_triple(), name or own, features)
 
@@ -85,7 +85,7 @@ _current: Target | None = None
 
 @contextlib.contextmanager
 def emitting(target: Target) -> Iterator[None]:
-    """Within this context code is emitted for a target."""
+    """Emit code for the given target within this context."""
     global _current
     before, _current = _current, target
     try:
@@ -95,5 +95,5 @@ def emitting(target: Target) -> Iterator[None]:
 
 
 def current() -> Target:
-    """The target that code is emitted for."""
+    """Return the target that code is emitted for."""
     return _current or this_machine()

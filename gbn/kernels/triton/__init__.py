@@ -1,12 +1,12 @@
 """Fused kernels for CUDA tensors, in Triton: a :class:`gbn.kernels.backend.Backend`.
 
-Forward: exact order statistics in one pass over x (:mod:`.bracket`, :mod:`.scan`, :mod:`.settle`), then one that
+Forward: exact order statistics in one pass over x (:mod:`.bracket`, :mod:`.scan`, :mod:`.settle`), then a pass that
 writes y. Backward: one pass of sums over x and g, then one that writes dx (:mod:`.gradient`). Nothing waits for the
-device, all sums have a fixed order. Triton is imported when a kernel is first needed, never with this package.
+device, and all sums have a fixed order. Triton is imported when a kernel is first needed, never with this package.
 
-Instance enhancement is not fused here: these kernels normalize, and torch's own operations find the gate and apply
-it, which reads and writes the tensor several times more and keeps x_hat beside x. In half precision x_hat is rounded
-before the gate, and the result once more.
+Instance enhancement is not fused here: these kernels normalize, and torch operations compute and apply the gate,
+which reads and writes the tensor several more times and keeps x_hat besides x. In half precision x_hat is rounded
+before the gate, and the result again.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ REQUIRES = "triton"
 FUSES_GATE = False
 
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
-#: Offsets are 32-bit numbers, and the last tile reaches a little beyond the last value.
+#: Offsets are 32-bit integers, and the last tile reaches slightly beyond the last value.
 _MOST_VALUES = 2**31 - 2**24
-#: A record of up to 511 numbers a channel has them as well.
+#: The offsets of records, up to 511 numbers per channel, must fit as well.
 _MOST_CHANNELS = 2**22
-#: With so many samples every order statistic of a pair has a rank of its own. Which kernels serve a pair must not
-#: depend on the number of samples, which a tracer does not know.
+#: With this many samples every order statistic of a pair has its own rank. Which kernels serve a pair must not depend
+#: on the number of samples, which a tracer does not know.
 _MANY = 2**20
 
 
 def load() -> None:
     """Import Triton and the kernels, which it compiles at their first call.
 
-    Raises whatever Triton does where it cannot launch one: it builds its part of a launch with a C compiler.
+    Raises whatever Triton does where it cannot launch one: it builds part of its launcher with a C compiler.
     """
     from triton.runtime import driver
 
@@ -46,13 +46,13 @@ def load() -> None:
 
 
 def serves(x: Tensor) -> bool:
-    """Whether the kernels take this tensor."""
+    """Return whether the kernels take this tensor."""
     small = 0 < x.numel() <= _MOST_VALUES and x.dim() > 1 and x.shape[1] <= _MOST_CHANNELS
     return x.is_cuda and x.dtype in _DTYPES and small
 
 
 def ready(x: Tensor, gated: bool, statistic: Statistic, deviation: Deviation) -> bool:
-    """Whether the kernels measure this pair. Triton compiles at each launch, and what it cannot compile it raises."""
+    """Return whether the kernels measure this pair. Triton compiles at first launch, and raises if it cannot."""
     from .schedule import has_kernels
 
     return has_kernels(lower(statistic, deviation, _MANY))

@@ -1,8 +1,8 @@
 # mypy: disable-error-code="no-untyped-def"
-"""Device functions of y = scale (x - S) + bias: one arithmetic for the forward pass and for the backward's mask.
+"""Device functions of y = scale (x - S) + bias: the same arithmetic for the forward pass and for the backward mask.
 
-Per-channel numbers are scalars where a tile has one channel, else of shape (1, lanes): loaded as a (1, 1) tensor they
-would take a register for each of a thread's eight samples.
+Per-channel numbers are scalars where a tile has one channel, else of shape (1, lanes): as a (1, 1) tensor they would
+take a register for each of a thread's eight samples.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ __all__ = ["channels_of", "divided", "numbers_of", "shifted", "transform"]
 
 @triton.jit
 def channels_of(strip, LANES: tl.constexpr):
-    """The channels of a tile."""
+    """Return the channels of a tile, int32."""
     if LANES == 1:
         return strip
     else:
@@ -24,7 +24,7 @@ def channels_of(strip, LANES: tl.constexpr):
 
 @triton.jit
 def numbers_of(pointer, channel, channels, LANES: tl.constexpr):
-    """One float32 number of each channel of a tile, 0 beyond the last."""
+    """Return one number per channel of a tile as float32, 0 beyond the last; ``pointer`` is (C,), floating point."""
     if LANES == 1:
         return tl.load(pointer + channel).to(tl.float32)
     else:
@@ -33,11 +33,10 @@ def numbers_of(pointer, channel, channels, LANES: tl.constexpr):
 
 @triton.jit
 def divided(d, eps, ROOT: tl.constexpr):
-    """What a deviation makes x be divided by (:mod:`gbn.kernels.epsilon`)."""
+    """Return the divisor for deviation d, float32 (:mod:`gbn.kernels.epsilon`)."""
     if ROOT:
-        return tl.where(
-            d > 1e18, d, tl.sqrt_rn(d * d + eps)
-        )  # there eps is nothing, and the square may be infinite
+        # above 1e18 eps is negligible, and the square may be infinite
+        return tl.where(d > 1e18, d, tl.sqrt_rn(d * d + eps))
     else:
         return d + eps
 
@@ -55,7 +54,7 @@ def transform(
     WEIGHT: tl.constexpr,
     BIAS: tl.constexpr,
 ):
-    """Scale and bias of a tile's channels; ``weight`` and ``bias`` are read where there are any."""
+    """Return scale and bias of a tile's channels, float32; ``weight`` and ``bias``, (C,), are read if present."""
     divisor = divided(numbers_of(d, channel, channels, LANES), eps, ROOT)
     if WEIGHT:
         scale = tl.div_rn(numbers_of(weight, channel, channels, LANES), divisor)
@@ -64,13 +63,13 @@ def transform(
     if BIAS:
         shift = numbers_of(bias, channel, channels, LANES)
     else:
-        shift = scale  # not looked at
+        shift = scale  # not read
     return scale, shift
 
 
 @triton.jit
 def shifted(u, scale, shift, BIAS: tl.constexpr):
-    """y before the activation, for u = x - S: S itself gives the bias exactly."""
+    """Return y before the activation, for u = x - S, float32: the sample equal to S gives the bias exactly."""
     if BIAS:
         return tl.fma(u, scale, shift)
     else:

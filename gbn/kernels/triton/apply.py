@@ -1,5 +1,5 @@
 # mypy: disable-error-code="no-untyped-def"
-"""The kernel that writes y where nothing is left to find."""
+"""The kernel that writes y when S and D are known and nothing else is left to find."""
 
 from __future__ import annotations
 
@@ -34,7 +34,17 @@ def apply(
     WEIGHT: tl.constexpr,
     BIAS: tl.constexpr,
 ):
-    """Write y, one tile a program."""
+    """Write y, one tile per program.
+
+    x, y                            (N, C, *spatial) float32, bfloat16 or float16, addressed as in :mod:`.geometry`
+    s, d                            (C,) float32
+    weight, bias                    (C,) floating point, read if WEIGHT, BIAS
+    eps                             float
+    n, stride, step, channels,
+    strips                          int32, of :class:`.geometry.View`
+    LENGTH, SAMPLES, LANES          the view's length, and the tile
+    RELU, ROOT, WEIGHT, BIAS        flags
+    """
     pid = tl.program_id(0)
     strip, tile = pid % strips, pid // strips
     channel = channels_of(strip, LANES)
@@ -48,5 +58,5 @@ def apply(
     scale, shift = transform(weight, bias, d, channel, channels, eps, LANES, ROOT, WEIGHT, BIAS)
     out = shifted(v - at, scale, shift, BIAS)
     if RELU:
-        out = tl.where(out <= 0.0, 0.0, out)  # NaN stays
+        out = tl.where(out <= 0.0, 0.0, out)  # a maximum would lose NaN
     tl.store(y + offset, out.to(y.dtype.element_ty), mask=mask)

@@ -1,7 +1,7 @@
 # mypy: disable-error-code="no-untyped-def"
 """Device functions that turn order statistics, counts and sums of one channel into S, D and the record.
 
-Both are computed in float64, as :mod:`gbn.risk` defines them; the record's layout is :mod:`gbn.kernels.plan`'s.
+Everything is computed in float64, as :mod:`gbn.risk` defines it; the record's layout is :mod:`gbn.kernels.plan`'s.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ _MEAN = tl.constexpr(plan.MEAN)
 _STD = tl.constexpr(plan.STD)
 _TAILS = tl.constexpr(plan.TAILS)
 _EVEN = tl.constexpr(plan.EVEN)
-_NUMBERS = tl.constexpr(4)  # of a term: schedule.NUMBERS
+_NUMBERS = tl.constexpr(4)  # per term: schedule.NUMBERS
 
 
 @triton.jit
 def pick(values, places, i):
-    """The value at a place, as a scalar."""
+    """Return the value at index i of a register tensor, as a scalar."""
     return tl.sum(tl.where(places == i, values, tl.zeros_like(values)), axis=0)
 
 
@@ -35,7 +35,7 @@ def _put(row, i, value, nan):
 
 @triton.jit
 def _rank_sum(VALUES: tl.constexpr, TERM: tl.constexpr, numbers, r, q, w, mean):
-    """The weighted sum of order statistics and window means; TERM is the number of its first term."""
+    """Return the weighted sum of order statistics and window means, float64; TERM is the index of its first term."""
     total = tl.sum(tl.zeros_like(q), axis=0)
     for i in tl.static_range(len(VALUES)):
         weight = tl.load(numbers + _NUMBERS * (TERM + i))
@@ -75,14 +75,21 @@ def measures(
 ):
     """Write S, D, the record's head and the breakpoints of exact order statistics and of tails.
 
-    D_MEAN is the mean's weight in D and D_TERM the number of D's first term; ``over`` has the sums of x - q above
-    each order statistic, ``moment`` and ``second`` are means of x - pivot and of its square.
+    row                     (WIDTH,) float32, the channel's record s_out, d_out            () float32 numbers
+    (terms, 4) float64 nan                     scalar bool: a sample is not finite n                       scalar int
+    r, q, below, at, over   (RP,): index of a rank; its order statistic, the samples below, at it, and the sum of x -
+    q
+                            above it, float64
+    w, mean_of_window       (WP,): index of a window; its mean, float64
+    pivot, moment, second   scalar float64: the pivot, and the means of x - pivot and of its square
+    D_MEAN, D_TERM          the mean's weight in D, and the index of D's first term
     """
     mean = pivot + moment
     each = 1.0 / tl.cast(n, tl.float64)  # n = 1 is compiled as a constant
     s = mean
     if S_KIND != _MEAN:
         s = _rank_sum(S_VALUES, 0, numbers, r, q, w, mean_of_window)
+    # the backward pass reads S in float32: derive the record from the rounded number
     rounded = s.to(tl.float32)
     tl.store(s_out, tl.where(nan, float("nan"), rounded))
     s = rounded.to(tl.float64)
@@ -122,7 +129,7 @@ def measures(
                 share = weight * (1.0 - (n - n_below - n_at) * above) / n_at
                 base_d -= weight * each
             else:
-                # of -x: the excess below is the one above less the sum of all
+                # for -x: the excess below is the one above minus the sum of all
                 part = (excess - n * centred) * above + centred
                 share = weight * (above - (1.0 - n_below * above) / n_at)
                 base_d += weight * (each - above)
@@ -143,9 +150,10 @@ def measures(
 
 @triton.jit
 def window_moments(within, squares, heart, low, high, rank, r, below, at, w, WINDOWS: tl.constexpr):
-    """Mean and variance of the samples of each window, from the sums about ``heart`` of those strictly inside.
+    """Return mean and variance of the samples of each window, from the sums about ``heart`` of those strictly inside.
 
-    The samples tied with an edge count in the share that the ranks of the window give them.
+    Samples tied with an edge count with the share that the ranks of the window give them. ``within``, ``squares``,
+    ``heart``, ``low`` and ``high`` are (WP,) float64, ``below`` and ``at`` (RP,) float64.
     """
     count = tl.full(within.shape, 1.0, tl.float64)
     tied_low, tied_high = tl.zeros_like(within), tl.zeros_like(within)
@@ -166,14 +174,14 @@ def window_moments(within, squares, heart, low, high, rank, r, below, at, w, WIN
 def window_points(
     row, found, numbers, nan, r, q, below, at, w, mean, variance, EDGES: tl.constexpr, MEASURES: tl.constexpr
 ):
-    """Write the two breakpoints of each window; ``found`` has the term's own order statistic where r has not."""
+    """Write the two breakpoints of each window; ``found`` has the term's own order statistic if r does not."""
     for i in tl.static_range(len(EDGES)):
         term = numbers + _NUMBERS * EDGES[i][4]
         weight, first, last = tl.load(term), tl.load(term + 1), tl.load(term + 2)
         count = last - first + 1.0
         low, high = pick(q, r, EDGES[i][1]), pick(q, r, EDGES[i][2])
         at_low, at_high = pick(at, r, EDGES[i][1]), pick(at, r, EDGES[i][2])
-        one = low == high
+        one = low == high  # the window is a single tied value
         share_low = (pick(below, r, EDGES[i][1]) + at_low - (first - 1.0)) / (at_low * count)
         share_low = tl.where(one, 1.0 / at_low, share_low)
         share_high = (last - pick(below, r, EDGES[i][2])) / (at_high * count)
@@ -186,7 +194,7 @@ def window_points(
             centre, spread = pick(mean, w, EDGES[i][3]), pick(variance, w, EDGES[i][3])
             tilt = tl.where(spread == 0.0, 0.0, (value - centre) / spread)
             factor_low, factor_high = 1.0 + tilt * (low - centre), 1.0 + tilt * (high - centre)
-        # what the first point adds beyond the window, as float32 sums it, is what the second takes away
+        # what the first point adds beyond the window, as summed in float32, is what the second one takes away
         rise = (weight / count * factor_low).to(tl.float32)
         bend = (weight / count * tilt).to(tl.float32)
         span = (high - low).to(tl.float32)

@@ -1,9 +1,9 @@
 # mypy: disable-error-code="no-untyped-def"
-"""The backward kernels: sums over a channel, one function of x out of the record's two, and the pass that writes dx.
+"""The backward kernels: sums over a channel, the merging of the record's two functions, and the pass that writes dx.
 
     dx = scale (g' - f(x)),   f = f_S sum g' + f_D slope sum g' x_hat,   g' = g where the ReLU let y pass
 
-so f is one record as well, its coefficients merged a channel at a time.
+so f is one record as well, whose coefficients are merged per channel.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _POINT = tl.constexpr(plan.POINT)
 
 @triton.jit
 def _passed(g, u, scale, shift, RELU: tl.constexpr, BIAS: tl.constexpr):
-    """g where the ReLU let y pass, 0 elsewhere; a NaN passes, as it did forward."""
+    """Return g where the ReLU let y pass, 0 elsewhere; a NaN passes, as it did in the forward pass."""
     if RELU:
         return tl.where(shifted(u, scale, shift, BIAS) <= 0.0, 0.0, g)
     else:
@@ -60,7 +60,17 @@ def reduce(
     WEIGHT: tl.constexpr,
     BIAS: tl.constexpr,
 ):
-    """Sums of g' and of g' (x - S): partial (2, C, chunks)."""
+    """Write the sums of g' and of g' (x - S), one program per chunk of a strip.
+
+    g, x                            (N, C, *spatial) float32, bfloat16 or float16, addressed as in :mod:`.geometry`
+    s, d                            (C,) float32
+    weight, bias                    (C,) floating point, read if WEIGHT, BIAS
+    partial                         (2, C, chunks) float32, written
+    eps                             float
+    n, stride, step, channels,
+    strips, tiles, chunks,
+    per_chunk                       int32, of :class:`.geometry.View`
+    """
     pid = tl.program_id(0)
     strip, chunk = pid % strips, pid // strips
     channel = channels_of(strip, LANES)
@@ -78,6 +88,7 @@ def reduce(
         dy = tl.load(g + offset, mask=mask, other=0.0).to(tl.float32)
         dy = _passed(dy, u, scale, shift, RELU, BIAS)
         total += summed(dy, LANES)
+        # u of a missing sample is -S, not 0
         moment += summed(tl.where(mask, dy * u, 0.0), LANES)
     flat = strip * LANES + tl.arange(0, LANES)[None, :]
     tl.store(partial + flat * chunks + chunk, total, mask=flat < channels)
@@ -101,10 +112,16 @@ def merge(
     POINTS: tl.constexpr,
     ROOT: tl.constexpr,
 ):
-    """One channel: its two sums, dweight and dbias, and its record merged: (MERGED + 5 points, C)."""
+    """Write dweight, dbias and the merged record of one channel per program.
+
+    partial         (2, C, chunks) float32, of :func:`reduce` d               (C,) float32 record          (C, WIDTH)
+    float32 merged          (MERGED + 5 points, C) float32, written: a row per number, so that a column tile reads
+    them coalesced dweight, dbias  (C,) float32, written
+    """
     channel = tl.program_id(0)
     c = tl.arange(0, CHUNKS)
     there = c < chunks
+    # chunks in a fixed order, in float64: the partial sums may cancel
     total = tl.sum(tl.load(partial + channel * chunks + c, mask=there, other=0.0).to(tl.float64), axis=0)
     second = partial + (channels + channel) * chunks
     moment = tl.sum(tl.load(second + c, mask=there, other=0.0).to(tl.float64), axis=0)
@@ -156,7 +173,16 @@ def gradient(
     WEIGHT: tl.constexpr,
     BIAS: tl.constexpr,
 ):
-    """Write dx, one tile a program."""
+    """Write dx, one tile per program.
+
+    g, x, dx                        (N, C, *spatial) float32, bfloat16 or float16, addressed as in :mod:`.geometry`
+    s, d                            (C,) float32
+    weight, bias                    (C,) floating point, read if WEIGHT, BIAS
+    merged                          (MERGED + 5 points, C) float32, of :func:`merge`
+    eps                             float
+    n, stride, step, channels,
+    strips                          int32, of :class:`.geometry.View`
+    """
     pid = tl.program_id(0)
     strip, tile = pid % strips, pid // strips
     channel = channels_of(strip, LANES)
@@ -179,7 +205,7 @@ def gradient(
         b = numbers_of(point, channel, channels, LANES)
         there = numbers_of(point + channels, channel, channels, LANES)
         rise = numbers_of(point + 2 * channels, channel, channels, LANES)
-        # a NaN is on no side; what makes it one is u
+        # a NaN is on no side of b; u carries it into f
         if i < BENDS:
             bend = numbers_of(point + 3 * channels, channel, channels, LANES)
             span = numbers_of(point + 4 * channels, channel, channels, LANES)

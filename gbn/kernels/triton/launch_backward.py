@@ -1,4 +1,4 @@
-"""The backward pass: which kernels run, and the memory between them."""
+"""The backward pass: which kernels run, and the buffers between them."""
 
 from __future__ import annotations
 

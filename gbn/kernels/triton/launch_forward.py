@@ -1,4 +1,4 @@
-"""The forward pass: which kernels run on an input, and the memory between them."""
+"""The forward pass: which kernels run on an input, and the buffers between them."""
 
 from __future__ import annotations
 
@@ -20,30 +20,30 @@ from .settle import settle
 
 __all__ = ["OPTIONS", "as_given", "forward", "on_device", "transformed"]
 
-#: How every kernel is compiled: a product and a sum may be one instruction. Triton 3.9 warns where this is not said,
-#: since its default changes.
+#: Options of every kernel: a product and a sum may be fused. Triton 3.9 warns if this is not given, since its default
+#: is changing.
 OPTIONS = {"enable_fp_fusion": True}
 
-#: Samples of a channel that one program selects from directly: beyond it, drawing a sample and narrowing takes less
+#: Samples of a channel that one program selects from directly. Beyond this, drawing a sample and narrowing takes less
 #: time than some 16 to 30 walks of one multiprocessor over the channel.
 _SMALL = 16384
-#: Bytes of an input that the level-2 cache keeps between passes: one that finds everything and one that writes y are
-#: then quicker than two of which each does half, with a kernel more.
+#: Bytes of an input that the level-2 cache keeps between passes: one pass that finds everything and one that writes y
+#: are then faster than two that each do half, with one kernel more.
 _CACHED = 1 << 25
-#: Room for the samples in brackets, in multiples of what is expected, and what is added.
+#: Room for the samples in brackets: a multiple of the expected number, and a constant on top.
 _ROOM, _MORE = 1.5, 1024
 _SHIFTS = {torch.float32: 0, torch.bfloat16: 16, torch.float16: 13}
 
 
 def on_device(x: Tensor) -> contextlib.AbstractContextManager[Any]:
-    """Where kernels are to be launched for x."""
+    """Return a context in which kernels for x are launched."""
     return torch.cuda.device(x.device) if x.is_cuda else contextlib.nullcontext()
 
 
 def transformed(
     s: Tensor, d: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, float]:
-    """The arguments that the kernels' affine map reads; what is missing is not looked at."""
+    """Return the arguments of the kernels' affine map; placeholders for what is missing are never read."""
     return s, d, s if weight is None else weight, s if bias is None else bias, eps
 
 
@@ -56,8 +56,8 @@ def forward(of: Arguments) -> tuple[Tensor, Kept]:
     x, plan, eps, relu = of.x, of.plan, of.eps, of.relu
     if not has_kernels(plan):
         raise RuntimeError(
-            "gbn's kernels for GPUs serve the mean, std, superquantiles and a few order statistics, and this graph "
-            "asks for another pair: compile under GBN_KERNELS=reference"
+            "gbn's GPU kernels serve the mean, std, superquantiles and a few order statistics, but this graph asks "
+            "for another pair: compile under GBN_KERNELS=reference"
         )
     weight, bias = (None if t is None else t.detach().contiguous() for t in (of.weight, of.bias))
     laid = native(x.detach())
@@ -88,7 +88,7 @@ def forward(of: Arguments) -> tuple[Tensor, Kept]:
 
 
 def as_given(y: Tensor, x: Tensor) -> Tensor:
-    """y in the strides that an elementwise operation on x would give its result."""
+    """Return y in the strides that an elementwise operation on x would give its result."""
     if y.stride() == x.stride():
         return y
     like = torch.empty_like(x)
@@ -105,7 +105,7 @@ def _results(view: View, x: Tensor, plan: Plan) -> Kept:
 
 
 def _directly(x: Tensor, view: View, plan: Plan) -> Kept:
-    """One program finds all of a channel; where channels lie side by side, in a copy with each on its own."""
+    """Find everything about a channel in one program; adjacent channels are first copied to rows."""
     if view.length == 1 and view.channels > 1:
         x = x.movedim(1, 0).flatten(1).contiguous()
         view = cut_rows(x)
@@ -152,14 +152,14 @@ class _Narrowed:
         )
 
     def capacity(self, stage: Stage, n: int) -> int:
-        """Samples of a channel that a scan has room for."""
+        """Return the number of samples per channel that a scan has room for."""
         shares = [(high - low) / self.m for low, high in (sample_ranks(k, n, self.m) for k in stage.ranks)]
         room = min(n, int(_ROOM * sum(shares) * n) + _MORE)
         return -(-room // 16) * 16
 
 
 class _Scan:
-    """What a stage's scan leaves."""
+    """The outputs of a stage's scan; shapes are those of :func:`.scan.scan`."""
 
     def __init__(
         self, x: Tensor, view: View, stage: Stage, narrowed: _Narrowed, first: int, number: int
@@ -183,7 +183,7 @@ def _scanning(
     eps: float,
     relu: bool,
 ) -> Kept:
-    """Brackets from a sample, then a pass for each stage; the second one writes y too."""
+    """Bracket ranks by a sample, then run one pass per stage; the second one also writes y."""
     narrowed = _Narrowed(x, view, stages)
     results = _results(view, x, plan)
     found = _new(x, view.channels, max(1, len(stages[0].ranks)))
@@ -232,7 +232,7 @@ def _settle(
     scanned = (s,) * 5 if left is None else (left.kept, left.brackets, left.counts, left.sums, left.pivots)
     of_s, of_d = plan.statistic, plan.deviation
     source = view.n if direct else left.capacity if left is not None and stage.ranks else 1
-    # the tile times the ranks stand in registers
+    # the tile times the number of ranks has to fit in registers
     tile = max(16, min(4096 if len(stage.ranks) <= 2 else 2048, next_power(source)))
     settle[(view.channels,)](
         *(

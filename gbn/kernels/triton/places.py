@@ -1,5 +1,5 @@
 # mypy: disable-error-code="no-untyped-def"
-"""Device functions: where a sample stands (see :mod:`.geometry`), and numbers whose integer order is the samples'."""
+"""Device functions: the offset of a sample (see :mod:`.geometry`), and integer keys in the order of the samples."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import triton.language as tl
 
 __all__ = ["key", "middle", "place", "samples_of", "summed"]
 
-#: Samples of a row of a tile that has one channel: eight for each thread of 4 warps, so that a thread can hold a run
-#: that one load brings, and sums over rows are its own.
+#: Samples per row of a tile that has one channel: eight for each thread of 4 warps, so that a thread can hold a run
+#: that one load brings, and row sums stay within a thread.
 ROW = tl.constexpr(1024)
 
 
 @triton.jit
 def place(j, channel, stride, step, LENGTH: tl.constexpr):
-    """Offset of sample j of a channel."""
+    """Return the offset of sample j (int32) of a channel (int32), in values."""
     if LENGTH == 1:
         return j * stride + channel * step
     else:
@@ -25,7 +25,7 @@ def place(j, channel, stride, step, LENGTH: tl.constexpr):
 
 @triton.jit
 def samples_of(tile, SAMPLES: tl.constexpr, LANES: tl.constexpr):
-    """The samples of a tile: (SAMPLES, 1) where its columns are channels, (rows, ROW) where it has one channel."""
+    """Return the samples of a tile: (SAMPLES, 1) if its columns are channels, (rows, ROW) for one channel."""
     if LANES > 1:
         return tile * SAMPLES + tl.arange(0, SAMPLES)[:, None]
     else:
@@ -34,7 +34,7 @@ def samples_of(tile, SAMPLES: tl.constexpr, LANES: tl.constexpr):
 
 @triton.jit
 def summed(values, LANES: tl.constexpr):
-    """The sum over a tile's samples: (1, lanes), or a scalar of one channel."""
+    """Return the sum over a tile's samples: (1, lanes), or a scalar for one channel."""
     if LANES > 1:
         return tl.sum(values, axis=0)[None, :]
     else:
@@ -43,9 +43,10 @@ def summed(values, LANES: tl.constexpr):
 
 @triton.jit
 def key(v, SHIFT: tl.constexpr):
-    """Integers in the order of the float32 numbers v, -0 and 0 the same.
+    """Return int32 keys in the order of the float32 numbers v, with -0 and 0 the same.
 
-    SHIFT drops the bits that a half-precision number widened to float32 does not have: 16 of bfloat16, 13 of float16.
+    SHIFT drops the bits that a half-precision number widened to float32 does not have: 16 for bfloat16, 13 for
+    float16.
     """
     bits = tl.where(v == 0.0, 0.0, v).to(tl.int32, bitcast=True)
     return (bits ^ ((bits >> 31) & 0x7FFFFFFF)) >> SHIFT
@@ -53,7 +54,9 @@ def key(v, SHIFT: tl.constexpr):
 
 @triton.jit
 def middle(low, high, like):
-    """A finite place between two float32 numbers of which either may be infinite, as the dtype of ``like`` has it."""
+    """Return a finite number between two float32 numbers, of which either may be infinite, in the dtype of
+    ``like``.
+    """
     inside = 0.5 * low + 0.5 * high
     far = float("inf")
     inside = tl.where(tl.abs(inside) < far, inside, tl.where(tl.abs(low) < far, low, high))

@@ -1,11 +1,11 @@
-"""What the passes over x measure for a plan: which ranks and sums come first, and which can wait.
+"""The measurements of the passes over x for a plan: which ranks and sums come first, and which can wait.
 
-y needs S and D only. The edges of a gradient's window (modes ``window`` and ``window_centred``) go into the record
-alone, so on large inputs they are found while y is written: each of the two passes over x then has less to compute a
-value than it takes to load one. On small inputs one program finds everything of a channel (``joint``).
+y needs only S and D. The edges of a gradient's window (modes ``window`` and ``window_centred``) go only into the
+record, so on large inputs they are found while y is written: each of the two passes over x then computes less per
+value than it takes to load one. On small inputs one program finds everything about a channel (``joint``).
 
 Kernels are compiled for the structure of a stage (tuples of small integers); the numbers (ranks, weights, alphas) are
-data, so that neither another n nor another alpha compiles anything anew.
+data, so neither a new n nor a new alpha recompiles anything.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from gbn.kernels.plan import HEAD, POINT, Part, Plan, Term
 
 __all__ = ["NUMBERS", "Schedule", "Stage", "has_kernels", "schedule"]
 
-#: Numbers of a term: weight, low, high, alpha.
+#: Numbers per term: weight, low, high, alpha.
 NUMBERS = 4
 
-#: Order statistics of a channel that the kernels find, each in registers of its own: with half as many again most of
-#: what a thread holds is spilled, and compiling takes a minute.
+#: Order statistics per channel that the kernels find, each in its own registers: with half as many again most of what
+#: a thread holds is spilled, and compilation takes a minute.
 _MOST_RANKS = 16
 
 _WINDOWED = (p.WINDOW, p.WINDOW_CENTRED, p.SMOOTHED)
@@ -33,20 +33,20 @@ _WINDOWED = (p.WINDOW, p.WINDOW_CENTRED, p.SMOOTHED)
 
 @dataclass(frozen=True)
 class Stage:
-    """What one pass over x finds.
+    """The quantities that one pass over x finds.
 
     Attributes:
-        ranks: the ranks, in order.
-        windows: places in ``ranks`` of the first and last rank of each window whose samples are summed.
-        squares: whether those sums have squares.
+        ranks: the ranks, in ascending order.
+        windows: indices in ``ranks`` of the first and last rank of each window whose samples are summed.
+        squares: whether the squares of those samples are summed too.
         tails: whether the samples above each rank are summed.
-        total: 1 where all samples are summed, 2 where their squares are too, 0 where neither.
-        measures: whether S, D, and the record but its windows are written.
-        values: of S, then of D: for each term (1, place in ``windows``) or (0, place in ``ranks``), or empty.
-        points: each order statistic with a breakpoint: (breakpoint, place in ``ranks``, term, is D's, kind), kind
-            0 for an exact one, 1 for a superquantile, 2 for a mirrored one.
-        edges: each window with breakpoints: (breakpoint, place of its first rank, of its last, window or -1, term,
-            place of the term's rank among those of the stage that measures).
+        total: 1 if all samples are summed, 2 if their squares are too, 0 if neither.
+        measures: whether S, D, and the record except its windows are written.
+        values: for S, then for D: per term (1, index in ``windows``) or (0, index in ``ranks``), or empty.
+        points: per order statistic with a breakpoint: (breakpoint, index in ``ranks``, term, whether it is D's,
+            kind); kind is 0 for an exact one, 1 for a superquantile, 2 for a mirrored one.
+        edges: per window with breakpoints: (breakpoint, index of its first rank, of its last, window or -1, term,
+            index of the term's rank among those of the stage that measures).
     """
 
     ranks: tuple[int, ...]
@@ -61,13 +61,13 @@ class Stage:
 
     @property
     def sums(self) -> int:
-        """Numbers that a program of the pass leaves for a channel, beside its counts."""
+        """Sums that a program of the pass leaves per channel, besides its counts."""
         return self.total + self.tails * len(self.ranks) + (1 + self.squares) * len(self.windows)
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """The stages of a plan; ``second`` is None where y leaves nothing to find."""
+    """The stages of a plan; ``second`` is None if nothing is left to find while y is written."""
 
     joint: Stage
     first: Stage
@@ -76,13 +76,13 @@ class Schedule:
 
 
 def has_kernels(plan: Plan) -> bool:
-    """Whether the plan is of the mean, std, superquantiles and as many order statistics as registers hold."""
+    """Return whether the plan uses only mean, std, superquantiles and as many order statistics as registers hold."""
     known = plan.statistic.kind in (p.MEAN, p.RANKS) and plan.deviation.kind in (p.STD, p.TAILS, p.RANKS)
     return known and len(schedule(plan).joint.ranks) <= _MOST_RANKS
 
 
 def _terms(plan: Plan) -> list[tuple[Part, int, int, Term]]:
-    """(part, whether it is D, breakpoint, term) of each term."""
+    """Return (part, whether it is D, breakpoint, term) per term."""
     found, point = [], 0
     for is_d, part in enumerate((plan.statistic, plan.deviation)):
         each = part.points // len(part.terms) if part.terms else 0
@@ -93,12 +93,12 @@ def _terms(plan: Plan) -> list[tuple[Part, int, int, Term]]:
 
 
 def _total(plan: Plan) -> int:
-    """Squares are for the standard deviation; the sum is for the mean, and tells of samples that are not finite."""
+    """Return 2 if squares are needed, for the std, else 1: the sum gives the mean and reveals non-finite samples."""
     return 2 if plan.deviation.kind == p.STD else 1
 
 
 def _stage(plan: Plan, measures: bool, windows: bool) -> Stage:
-    """The stage that measures S and D, or finds the windows of the record, or both."""
+    """Return the stage that measures S and D, or finds the windows of the record, or both."""
     terms = _terms(plan)
     waits = [part.mode in (p.WINDOW, p.WINDOW_CENTRED) for part, *_ in terms]
     smooth = [part.mode == p.SMOOTHED for part, *_ in terms]
@@ -153,13 +153,13 @@ def schedule(plan: Plan) -> Schedule:
 
 @lru_cache(maxsize=1024)
 def numbers_on(plan: Plan, device: torch.device) -> Tensor:
-    """The terms' numbers, float64 on the device; the first use copies them there, and waits for it."""
+    """Return the terms' numbers, float64 on the device; the first use copies them there, and waits for it."""
     return torch.tensor(schedule(plan).numbers or (0.0,), dtype=torch.float64, device=device)
 
 
 @lru_cache(maxsize=1024)
 def ranks_on(ranks: tuple[int, ...], device: torch.device) -> Tensor:
-    """Ranks, int32 on the device; the first use copies them there, and waits for it."""
+    """Return the ranks, int32 on the device; the first use copies them there, and waits for it."""
     return torch.tensor(ranks or (0,), dtype=torch.int32, device=device)
 
 

@@ -1,13 +1,13 @@
 # mypy: disable-error-code="no-untyped-def"
-"""The kernel that ends a pass: one program a channel selects the order statistics and writes what a plan asks for.
+"""The kernel that ends a pass: one program per channel selects the order statistics and writes what a plan asks for.
 
-What it selects from (the *source*) is small: the samples that :mod:`.scan` collected, or the whole of a small
-channel. A channel with a rank outside its bracket, or with more samples in brackets than there is room for, is
-selected from x itself: slower, exact, and decided here, without the host.
+It selects from a small *source*: the samples that :mod:`.scan` collected, or the whole of a small channel. If a rank
+is outside its bracket, or the brackets hold more samples than there is room for, it selects from x itself: slower,
+exact, and decided here, without the host.
 
-Selection halves an interval of integer keys until one is left, in at most 32 passes over the source and about 8 where
-a bracket is narrow; only counts decide, so the order of the source does not matter. Sums over it are sums of whole
-multiples of a small unit, in float64, exact in any order.
+Selection halves an interval of integer keys until one is left, in at most 32 passes over the source, and about 8
+where a bracket is narrow. Only counts decide, so the order of the source does not matter. Sums over it are sums of
+whole multiples of a small unit, in float64, hence exact in any order.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from .places import key, middle, place
 
 __all__ = ["settle"]
 
-#: A sum's unit, as a part of its largest term: 2^22 terms of 2^30 units make 2^52, which float64 still counts.
+#: The unit of a sum, as a fraction of its largest term: 2^22 terms of 2^30 units make 2^52, still exact in float64.
 UNITS = tl.constexpr(1073741824.0)
 
 
@@ -28,7 +28,7 @@ UNITS = tl.constexpr(1073741824.0)
 def _read(
     x, buffer, e, length, whole, channel, stride, step, capacity, LENGTH: tl.constexpr, DIRECT: tl.constexpr
 ):
-    """Samples e of the source, float32; NaN beyond it."""
+    """Return samples e of the source as float32; NaN beyond its end."""
     nan = float("nan")
     if DIRECT:
         return tl.load(x + place(e, channel, stride, step, LENGTH), mask=e < length, other=nan).to(tl.float32)
@@ -37,7 +37,7 @@ def _read(
             there = e < length
             v = tl.load(x + place(e, channel, stride, step, LENGTH), mask=there, other=nan).to(tl.float32)
         else:
-            # up to a multiple of 16, so that the loads can be wide; there is room
+            # up to a multiple of 16, so that the loads can be wide; the buffer has room for it
             there = e < (length + 15) // 16 * 16
             v = tl.load(buffer + channel * capacity + e, mask=there, other=nan).to(tl.float32)
         return tl.where(e < length, v, nan)
@@ -45,13 +45,13 @@ def _read(
 
 @triton.jit
 def _units(bound):
-    """The unit of a sum whose terms are at most bound."""
+    """Return the unit of a sum whose terms are at most bound, float64."""
     return tl.maximum(bound, 1e-120) / UNITS
 
 
 @triton.jit
 def _counted(v, pivot, unit, sum_1, sum_2, TOTAL: tl.constexpr):
-    """Add, in whole units, samples about the pivot and (TOTAL 2) their squares."""
+    """Add the samples about the pivot, in whole units, and (TOTAL 2) their squares."""
     z = tl.where(v == v, v.to(tl.float64) - pivot, 0.0)
     sum_1 += tl.sum(tl.floor(z / unit + 0.5), axis=1)
     if TOTAL > 1:
@@ -105,10 +105,30 @@ def settle(
     POINTS: tl.constexpr,
     EDGES: tl.constexpr,
 ):
-    """Settle one channel.
+    """Settle one channel per program.
 
-    DIRECT: the source is x, and there was no scan. WIDTH and FOUND: numbers of a channel in ``record`` and ``found``
-    (the order statistics that S and D are made of). From MEASURES on: what to write, see :mod:`.finish`.
+    Inputs:
+
+        x                   (N, C, *spatial) float32, bfloat16 or float16, addressed as in :mod:`.geometry`
+        buffer, kept,
+        brackets, counts,
+        sums, pivots        of :func:`.scan.scan`; not read if DIRECT
+        ranks               (R,) int32
+        numbers             (terms, 4) float64, of :func:`.schedule.numbers_on`
+        n, stride, step,
+        channels, chunks    int32, of :class:`.geometry.View`
+        capacity            int32
+        RP, WP, CHUNKS      powers of 2, at least R, the number of windows, chunks
+        DIRECT              the source is x, and there was no scan
+        WIDTH, FOUND        numbers per channel in ``record`` and ``found``
+        R ... TOTAL         of :class:`.schedule.Stage`
+        MEASURES ...        what to write, see :mod:`.finish`
+
+    Outputs:
+
+        s, d                (C,) float32; read, not written, unless MEASURES
+        record              (C, WIDTH) float32
+        found               (C, FOUND) float32: the order statistics that S and D are made of; as s and d
     """
     W: tl.constexpr = len(WINDOWS)
     channel = tl.program_id(0)
@@ -124,8 +144,7 @@ def settle(
     length = n
     c = tl.arange(0, CHUNKS)
     there = c < chunks
-    # Sums that are not finite tell of a sample that is not, or of one whose square float32 does not hold: the channel
-    # is looked through.
+    # Non-finite sums reveal a non-finite sample, or one whose square overflows float32: the channel is examined.
     suspect = channel < 0
     if not DIRECT:
         if TOTAL > 0:
@@ -149,6 +168,7 @@ def settle(
             high = tl.load(brackets + (2 * r + 1) * channels + channel, mask=r < R, other=0.0)
             outside = ((rank <= below) | (rank > upto)) & (r < R)
             length = tl.load(kept + channel)
+            # the brackets or the buffer failed this channel: fall back to x
             whole = (tl.max(outside.to(tl.int32), axis=0) > 0) | (length > capacity) | suspect
             length = tl.where(whole, n, length)
         else:
@@ -161,6 +181,7 @@ def settle(
     below = tl.where(whole, 0, below)
     atom = (low == high) & (r < R)
 
+    # one pass for the extent, which narrows the selection, and for non-finite samples
     least = tl.full([1], far, tl.float32)
     greatest = tl.full([1], -far, tl.float32)
     broken = tl.zeros([1], tl.int32)
@@ -178,9 +199,11 @@ def settle(
     q = low
     at = upto - below
     if R > 0:
+        # an atom is a bracket of one number: nothing to search for
         searched = ~atom & (r < tl.where(nan, 0, R))
         first = tl.where(searched, tl.maximum(key(low, SHIFT), key(least, SHIFT)), 0)
         last = tl.where(searched, tl.minimum(key(high, SHIFT), key(greatest, SHIFT)), 0)
+        # all ranks of the channel are bisected together: each pass over the source serves them all
         while tl.max((first < last).to(tl.int32), axis=0) > 0:
             half = (first & last) + ((first ^ last) >> 1)
             count = tl.zeros([RP], tl.int32)
@@ -192,6 +215,7 @@ def settle(
             more = (count < rank - below) & (first < last)
             first = tl.where(more, half + 1, first)
             last = tl.where(more | (first >= last), last, half)
+        # one pass turns keys into values, and counts ties
         q = tl.full([RP], -far, tl.float32)
         equal = tl.zeros([RP], tl.int32)
         under = tl.zeros([RP], tl.int32)
@@ -209,7 +233,8 @@ def settle(
     q = tl.where((r < R) & (q == q), q, 0.0)
     q64, below64, at64 = q.to(tl.float64), below.to(tl.float64), at.to(tl.float64)
 
-    # Sums of the source: above each order statistic, between those of each window, and of all of it when DIRECT.
+    # Sums over the source: above each order statistic, inside each window, and, if DIRECT, of everything. Each is
+    # about the number that scan has used for the samples that it did not collect.
     ended = tl.where(tl.abs(scanned_high) < far, scanned_high, middle(scanned_low, scanned_high, x))
     centre = tl.where(whole, q, ended).to(tl.float64)
     top = tl.max(greatest, axis=0).to(tl.float64)
@@ -257,7 +282,7 @@ def settle(
             e = start + tl.arange(0, TILE)[None, :]
             v = _read(x, buffer, e, length, whole, channel, stride, step, capacity, LENGTH, DIRECT)
             all_1, all_2 = _counted(v, pivot, unit_all, all_1, all_2, TOTAL)
-    over = tl.where(over == 0.0, 0.0, over * unit_over)  # of an empty source the unit is infinite
+    over = tl.where(over == 0.0, 0.0, over * unit_over)  # the unit of an empty source is infinite
     within *= unit_within
     squares *= unit_within * unit_within * UNITS
     sum_1 = tl.sum(all_1, axis=0) * unit_all
@@ -268,7 +293,7 @@ def settle(
             sum_1 = tl.where(suspect, sum_1, total)
             if TOTAL > 1:
                 sum_2 = tl.where(suspect, sum_2, power)
-        # what was not collected counts unless x was the source
+        # samples that were not collected count, unless x was the source
         if TAILS:
             spot = ((TOTAL + r[:, None]) * channels + channel) * chunks + c[None, :]
             part = tl.load(sums + spot, mask=(r[:, None] < R) & there[None, :], other=0.0).to(tl.float64)

@@ -10,14 +10,14 @@ from hypothesis import strategies as st
 from gbn.analysis.columnar.points import columns_of, read_curves
 from gbn.store.files import StoreError, read_curve
 
-KEYS = ("update", "val_accuracy", "seconds", "diverged", "extra")
+KEYS = ("one", "two", "three", "diverged", "extra")  # of which nothing is known: any value will do
 NUMBERS = st.one_of(
     st.none(), st.integers(-(2**40), 2**40), st.floats(allow_nan=False, allow_infinity=False), st.booleans()
 )
 OTHERS = st.one_of(
     st.text(max_size=5), st.just("2026-11-24"), st.lists(st.integers(), max_size=2), st.just({"a": 1})
 )
-TAILS = ("", '{"update": 12', '{"update": 7, "val_accuracy": 0.5}', "7", '{"update": 1}{')
+TAILS = ("", '{"update": 12', '{"update": 7, "val_accuracy": 0.5}', "\0\0")
 
 
 def points(values):
@@ -66,7 +66,7 @@ def test_many_batches_are_one_table(tmp_path, monkeypatch, batch):
     monkeypatch.setattr("gbn.analysis.columnar.points._BATCH_BYTES", batch)
     curves = [
         ([{"update": 1, "a": 1}], ""),
-        ([{"update": 2.5, "b": True}], ""),
+        ([{"update": 2, "a": 2.5, "b": True}], ""),
         ([], ""),
         ([{"update": 3, "b": 0.5}], ""),
     ]
@@ -87,7 +87,9 @@ def test_an_absent_file_is_an_empty_curve(tmp_path):
     assert read_curves([tmp_path / "gone.jsonl"]) == ({}, [0])
 
 
-@pytest.mark.parametrize("damage", ["{}{}\n", "\n7\n", "[1]\n", '{"update": \n{"update": 2}\n', "  \n"])
+@pytest.mark.parametrize(
+    "damage", ["{}{}\n", "\n7\n", "[1]\n", "7", '{"update": 1}{', '{"update": \n{"update": 2}\n', "  \n"]
+)
 def test_a_damaged_line_is_named_wherever_it_is(tmp_path, damage):
     paths = write(tmp_path, [([{"update": 1}], ""), ([{"update": 1}], damage), ([{"update": 3}], "")])
     with pytest.raises(StoreError, match=r"1\.jsonl line \d is damaged"):
@@ -96,8 +98,30 @@ def test_a_damaged_line_is_named_wherever_it_is(tmp_path, damage):
 
 def test_numbers_that_json_lacks_are_no_numbers_of_a_neighbour(tmp_path):
     path = tmp_path / "a.jsonl"
-    path.write_text('{"update": 1, "val_loss": NaN}\n\n{"update": 2, "val_loss": 0.5}\n')
+    path.write_text('{"update": 1, "extra": NaN}\n\n{"update": 2, "extra": 0.5}\n')
     columns, counts = read_curves([path])
     assert counts == [2]
-    assert math.isnan(columns["val_loss"].to_pylist()[0])
-    assert columns["val_loss"].to_pylist()[1] == 0.5
+    assert math.isnan(columns["extra"].to_pylist()[0])
+    assert columns["extra"].to_pylist()[1] == 0.5
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ('"val_accuracy": 7.0', r"val_accuracy at update 2 is 7\.0, expected a number from 0 to 1"),
+        ('"val_accuracy": -0.1', "val_accuracy at update 2 is -0.1"),
+        ('"val_accuracy": "0.5"', "val_accuracy at update 2 is '0.5'"),
+        ('"val_accuracy": true', "val_accuracy at update 2 is True"),
+        ('"val_loss": NaN', "val_loss at update 2 is nan"),
+        ('"val_loss": 1e999', "val_loss at update 2 is inf"),
+        ('"val_loss": "low"', "val_loss at update 2 is 'low'"),
+        ('"seconds": "1.5"', "seconds at update 2 is '1.5'"),
+        ('"update": 2.5', "update at update 2.5 is 2.5, expected a whole number"),
+        ('"update": "2"', "update at update 2 is '2'"),
+    ],
+)
+@pytest.mark.parametrize("others", [[], [{"update": 1, "val_accuracy": 0.5, "val_loss": 2}]])
+def test_a_value_that_cannot_be_is_refused_by_name(tmp_path, value, message, others):
+    paths = write(tmp_path, [(others, ""), (others, f'{{"update": 2, {value}}}\n'), (others, "")])
+    with pytest.raises(StoreError, match=r"1\.jsonl: " + message):
+        read_curves(paths)

@@ -4,7 +4,6 @@ import json
 import os
 
 import pytest
-import yaml
 
 from gbn.analysis.watching.run_state import WatchedRun
 from gbn.store.records import RunStore
@@ -140,24 +139,17 @@ def test_divergence_is_no_value(store, watched):
     assert state.update == 7
 
 
-def test_the_pace_of_a_running_run_counts_from_its_last_segment(store, watched):
+def test_the_pace_of_a_running_run_is_that_of_its_training(store, watched):
     with store.writer(RUN) as writer:
         writer.write_config({"trainer": {"epochs": 10}})
-        writer.add_provenance({"start_update": 0})
-        writer.add_provenance({"start_update": 40})
-        writer.append(point(40, 0.2))
-        writer.append(point(60, 0.3))
-        os.utime(store.path(RUN) / "provenance.json", (1000, 1000))
-        os.utime(store.path(RUN) / "metrics.jsonl", (1010, 1010))
+        writer.append(point(40, 0.2, seconds=10.0))
+        writer.append(point(60, 0.3, seconds=30.0))
         assert watched.look().pace == pytest.approx(0.5)
     assert watched.look().pace is None
 
 
-def test_without_wall_seconds_the_files_tell_how_long_it_took(store, watched):
+def test_without_wall_seconds_its_training_tells_how_long_it_took(store, watched):
     with store.writer(RUN) as writer:
-        writer.write_config({})
-        writer.write_summary({"run_id": RUN, "status": "finished", "updates": 5})
-    os.utime(store.path(RUN) / "config.yaml", (1000, 1000))
-    os.utime(store.path(RUN) / "summary.json", (1030, 1030))
+        writer.append(point(5, 0.2))
+        writer.write_summary({"run_id": RUN, "status": "finished", "updates": 5, "seconds": 30.0})
     assert watched.look().took == pytest.approx(30)
-    assert yaml.safe_load((store.path(RUN) / "config.yaml").read_text()) == {}

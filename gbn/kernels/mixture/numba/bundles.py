@@ -1,9 +1,9 @@
 # mypy: ignore-errors
-# Compiled by numba: a language of its own in Python's clothes.
-"""Bundles: K vectors of 16 float32 in registers, one for each component, and what a pass does with them.
+# Compiled by numba: a language of its own that only looks like Python.
+"""Bundles: K vectors of 16 float32 in registers, one per component, and the operations on them.
 
-K is a matter of types: a bundle is a tuple, and functions that make one are told its length by ``like``, any tuple
-that is as long. So loops over components are unrolled, and no vector of theirs goes through memory.
+K is part of the type: a bundle is a tuple, and functions that create one take its length from ``like``, any tuple of
+that length. So loops over components are unrolled, and their vectors never go through memory.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ __all__ = [
 
 _MASK = ir.IntType(LANES)
 
-#: (2^f - 1) / f on [-1/2, 1/2] by a polynomial, least relative error of 2^f.
+#: (2^f - 1) / f on [-1/2, 1/2] as a polynomial with the least relative error of 2^f.
 _EXP2 = (
     0.6931470036506653,
     0.24022242426872253,
@@ -63,7 +63,7 @@ def _bundle(like: Any) -> Any:
 
 
 def _each(builder: Any, kind: Any, value: Any, number: int) -> list[Any]:
-    """The vectors of a bundle; a single vector stands for a bundle of it."""
+    """Return the vectors of a bundle; a single vector is repeated."""
     return (
         list(cgutils.unpack_tuple(builder, value)) if isinstance(kind, types.BaseTuple) else [value] * number
     )
@@ -71,7 +71,7 @@ def _each(builder: Any, kind: Any, value: Any, number: int) -> list[Any]:
 
 @intrinsic
 def fma_each(typing_context, a, b, c):
-    """``a_k b_k + c_k`` for each k, rounded once; each of the three is a bundle or one vector."""
+    """Return ``a_k b_k + c_k`` for each k, rounded once; each of the three is a bundle or one vector."""
     number = next(len(kind) for kind in (a, b, c) if isinstance(kind, types.BaseTuple))
     result = types.UniTuple(f32x16, number)
 
@@ -85,7 +85,7 @@ def fma_each(typing_context, a, b, c):
 
 
 def _elementwise(operation: str) -> Any:
-    """An intrinsic of two arguments, each a bundle or one vector, one of them a bundle at least."""
+    """Return an intrinsic of two arguments, each a bundle or one vector, at least one of them a bundle."""
 
     def typed(typing_context: Any, a: Any, b: Any) -> Any:
         number = next(len(kind) for kind in (a, b) if isinstance(kind, types.BaseTuple))
@@ -110,7 +110,7 @@ add_each, subtract_each, multiply_each = (_elementwise(name) for name in ("fadd"
 
 @intrinsic
 def dot(typing_context, a, b, c):
-    """``c + a_0 b_0 + a_1 b_1 + ...`` of two bundles and a vector."""
+    """Return ``c + a_0 b_0 + a_1 b_1 + ...`` of two bundles and a vector."""
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         left, right = (_each(builder, a, value, len(a)) for value in arguments[:2])
@@ -124,7 +124,7 @@ def dot(typing_context, a, b, c):
 
 @intrinsic
 def zeros(typing_context, like):
-    """A bundle of zeros."""
+    """Return a bundle of zeros."""
     result = _bundle(like)
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -135,7 +135,7 @@ def zeros(typing_context, like):
 
 @intrinsic
 def splats(typing_context, pointer, place, like):
-    """Consecutive numbers from ``place``, each in all lanes of its vector."""
+    """Return K consecutive float32 from ``place`` on, each in all lanes of its vector."""
     result = _bundle(like)
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -151,7 +151,7 @@ def splats(typing_context, pointer, place, like):
 
 @intrinsic
 def spread(typing_context, pointer, place, like):
-    """Numbers 16 apart from ``place``, each in all lanes of its vector: one sample's posteriors."""
+    """Return K float32, 16 apart, from ``place`` on, each in all lanes of its vector: one sample's posteriors."""
     result = _bundle(like)
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -167,7 +167,7 @@ def spread(typing_context, pointer, place, like):
 
 @intrinsic
 def loads(typing_context, pointer, place, like):
-    """Consecutive vectors from ``place``."""
+    """Return K consecutive vectors from ``place`` on."""
     result = _bundle(like)
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -198,7 +198,7 @@ def stores(typing_context, pointer, place, step, values):
 
 @intrinsic
 def keep_first(typing_context, count, values):
-    """The bundle with 0 in all lanes but the first ``count``."""
+    """Return the bundle with 0 in all lanes but the first ``count``."""
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         lanes = ir.Constant(_VI, [ir.Constant(ir.IntType(32), k) for k in range(LANES)])
@@ -211,10 +211,10 @@ def keep_first(typing_context, count, values):
 
 
 def _exp2(builder: Any, z: Any) -> Any:
-    """2^z for z <= 0, relative error below 3e-7, exactly 1 at 0, 0 below -126; NaN stays."""
+    """Emit 2^z for z <= 0, relative error below 3e-7, exactly 1 at 0, 0 below -126; NaN stays."""
     vanishes = builder.fcmp_ordered("<", z, _constant(_VF, -126.0))
     z = builder.select(vanishes, _constant(_VF, -126.0), z)
-    magic = _constant(_VF, 1.5 * 2.0**23)  # adding it rounds to an integer, which its last bits then hold
+    magic = _constant(_VF, 1.5 * 2.0**23)  # adding it rounds to an integer, left in the low bits of the sum
     shifted = builder.fadd(z, magic)
     f = builder.fsub(z, builder.fsub(shifted, magic))
     polynomial = _constant(_VF, _EXP2[-1])
@@ -228,13 +228,14 @@ def _exp2(builder: Any, z: Any) -> Any:
 
 @intrinsic
 def softmax2(typing_context, logits):
-    """``2^z_k / sum_j 2^z_j`` in each lane."""
+    """Return ``2^z_k / sum_j 2^z_j`` in each lane."""
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         vectors = list(cgutils.unpack_tuple(builder, arguments[0]))
-        if len(vectors) == 1:  # z - z + 1: NaN stays
+        if len(vectors) == 1:  # z - z + 1 instead of 1, so that NaN stays
             zero = builder.fsub(vectors[0], vectors[0])
             return context.make_tuple(builder, logits, [builder.fadd(zero, _constant(_VF, 1.0))])
+        # subtract the maximum, so that no power overflows and the largest is exactly 1
         top = vectors[0]
         for other in vectors[1:]:
             top = builder.select(builder.fcmp_unordered("<", top, other), other, top)
@@ -250,7 +251,7 @@ def softmax2(typing_context, logits):
 
 @intrinsic
 def add_totals(typing_context, sums, place, values):
-    """Add the sum of each vector's lanes to a float64 of its own, from ``place`` on."""
+    """Add the sum of each vector's lanes to its own float64, from ``place`` on."""
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         sums, place, bundle = arguments
@@ -277,7 +278,7 @@ def store_mask(typing_context, halves, place, mask):
 
 @intrinsic
 def load_mask(typing_context, halves, place):
-    """A mask that :func:`store_mask` wrote."""
+    """Return a mask that :func:`store_mask` wrote."""
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         bits = builder.load(_address(builder, arguments[0], arguments[1]), align=2)

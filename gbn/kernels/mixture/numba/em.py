@@ -1,11 +1,11 @@
 # mypy: ignore-errors
-# Compiled by numba: a language of its own in Python's clothes.
-"""Steps of expectation and maximization: what :func:`gbn.kernels.mixture.fitted` does, by one thread.
+# Compiled by numba: a language of its own that only looks like Python.
+"""Steps of expectation-maximization: the compiled form of :func:`gbn.kernels.mixture.fitted`, run by one thread.
 
-Samples are (S, C), as :mod:`.joint_last` reads them. The centre is the samples' mean; the table's mixture is changed
+Samples are (S, C), as :mod:`.joint_last` reads them. The center is the samples' mean; the table's mixture is changed
 in place.
 
-``like`` is a tuple as long as there are components (:mod:`.bundles`).
+``like`` is any tuple of length K (:mod:`.bundles`). ``totals`` are (K,) float64, ``weights`` (K,) float32.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _FEW = 1e-6  # samples; a component that has fewer stays where it is
 
 @compiled
 def _maximized(a, c, k, origin, total, first, second):
-    """A component's new mean and variance in channel c, from its sums about an origin."""
+    """Write a component's new mean and variance in channel c, from its sums about an origin, all float64."""
     place = k * a[CHANNELS] + c
     if total < _FEW:
         return
@@ -58,7 +58,7 @@ def _maximized(a, c, k, origin, total, first, second):
 
 @compiled
 def _weigh(weights, totals, number, samples):
-    """New weights from sums of posteriors; none is less than that of a millionth of a sample."""
+    """Write new weights from sums of posteriors; none is less than that of a millionth of a sample."""
     whole = 0.0
     for k in range(number):
         whole += max(totals[k], _FEW) / samples
@@ -68,7 +68,10 @@ def _weigh(weights, totals, number, samples):
 
 @compiled
 def _distances(a, totals, nearest, number):
-    """Each sample's squared distance from the nearest component that has one sample at least, in deviations."""
+    """Write each sample's squared distance, in standard deviations, from the nearest component with at least one.
+
+    ``nearest`` is (S,) float64; a component with less than one sample does not count.
+    """
     x, channels, samples = floats(a[X]), a[CHANNELS], a[LENGTH]
     for i in range(samples):
         nearest[i] = np.inf
@@ -88,7 +91,7 @@ def _distances(a, totals, nearest, number):
 
 @compiled
 def _drawn(nearest, samples, draw):
-    """A sample with probability proportional to its distance; any, where all are 0 or none is known."""
+    """Return a sample with probability proportional to its distance; any sample if all are 0 or none is finite."""
     whole = 0.0
     for i in range(samples):
         if not nearest[i] < np.inf:
@@ -107,7 +110,7 @@ def _drawn(nearest, samples, draw):
 
 @compiled
 def _revive(a, weights, totals, draws, nearest, number):
-    """Let components that have less than one sample begin again at one; whether there was any."""
+    """Restart components with less than one sample at a drawn sample; return whether there was any."""
     empty = False
     for k in range(number):
         empty = empty or totals[k] < 1.0
@@ -144,14 +147,15 @@ def _expect_joint(a, square, sums, like):
 
 @compiled
 def fit_joint(a, like):
-    """The mixture after some steps, in place of the one given."""
+    """Replace the table's mixture by the one after some steps."""
     number, channels, samples = len(like), a[CHANNELS], np.float64(a[LENGTH])
     square, sums = floats(a[SCRATCH]), doubles(a[PARTIAL])
     totals, weights = ahead(sums, 2 * number * channels), floats(a[MIXTURE_WEIGHT])
-    # behind the sums there is room for a number a sample
+    # after the sums there is room for one number per sample
     nearest = ahead(sums, 2 * number * (channels + 1))
     for step in range(a[STEPS]):
         _expect_joint(a, square, sums, like)
+        # posteriors of restarted components have to be found again; only the first step restarts any
         if step == 0 and a[DRAWS] != 0 and _revive(a, weights, totals, floats(a[DRAWS]), nearest, number):
             _expect_joint(a, square, sums, like)
         for c in range(channels):

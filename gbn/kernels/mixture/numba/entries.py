@@ -1,8 +1,8 @@
 # mypy: ignore-errors
-# Compiled by numba: a language of its own in Python's clothes.
-"""The compiled entry points: ``void (int64)``, told the address of a table (:mod:`.call`).
+# Compiled by numba: a language of its own that only looks like Python.
+"""The compiled entry points: ``void (int64)``, given the address of a table (:mod:`.call`).
 
-Passes are compiled for each number of components.
+Passes are compiled separately for each number of components.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ def _fit_joint(like: Like) -> Any:
     return fit_joint
 
 
-#: Entry points by name; each is made for a number of components, 0 where it need not know it.
+#: Entry points by name; each is made for a number of components, 0 if it does not depend on it.
 FACTORIES: dict[str, Callable[[Like], Any]] = {
     "moments": _moments,
     "normalize": _normalize,
@@ -120,15 +120,15 @@ FACTORIES: dict[str, Callable[[Like], Any]] = {
     "measured": _measured,
     "differentiated": _differentiated,
 }
-#: Those that need not know it.
+#: Entry points that do not depend on the number of components.
 OF_ANY = frozenset(("logits", "measured", "differentiated"))
 
 
 def name_of(name: str, components: int) -> str:
-    """An entry point's full name (:mod:`gbn.kernels.numba.objects`); raises KeyError for an unknown one."""
+    """Return an entry point's full name (:mod:`gbn.kernels.numba.objects`); raise KeyError for an unknown one."""
     return f"{FACTORIES[name].__module__}:{name}:{0 if name in OF_ANY else components}"
 
 
 def entry(name: str, components: int) -> objects.Entry:
-    """An entry point; see :func:`gbn.kernels.numba.objects.entry`."""
+    """Return an entry point; see :func:`gbn.kernels.numba.objects.entry`."""
     return objects.entry(name_of(name, components))

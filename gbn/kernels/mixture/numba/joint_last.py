@@ -1,11 +1,21 @@
 # mypy: ignore-errors
-# Compiled by numba: a language of its own in Python's clothes.
-"""One mixture for the whole vector of channels, where channels lie side by side: 16 channels a vector.
+# Compiled by numba: a language of its own that only looks like Python.
+"""One mixture for the whole vector of channels, where channels are adjacent in memory: 16 channels per vector.
 
-Posteriors are kept as where channels are planes (:mod:`.joint_planes`), so that sums over channels become vectors of
-16 samples before the exponentials are taken. All positions count as one image's.
+Posteriors are stored as where channels are planes (:mod:`.joint_planes`), so that sums over channels become vectors
+of 16 samples before the exponentials are taken. All positions count as one image's.
 
-``like`` is a tuple as long as there are components (:mod:`.bundles`).
+``like`` is any tuple of length K (:mod:`.bundles`). Arguments of all functions:
+
+    a                   (len(Call),) int64, which lists shapes and dtypes of all tensors
+    x, y, g, dx         float32 (L, C); the passes get g as (pointer, relu)
+    t                   float32 (blocks of 16 samples, K, 16)
+    table               float32 (ceil(C / 16), rows, 16)
+    sums                float64 (C + 1, 2, K)
+    square              float32 scratch: (K, 16, 16), then (K, 16)
+    lanes               float32 scratch: (2 K, 16)
+    place, place_of_mask, many, lane, tile    int64
+    m                   f32x16, the center of 16 channels
 """
 
 from __future__ import annotations
@@ -85,14 +95,15 @@ def _load(x, place, many):
 
 @inlined
 def _from_centre(x, place, many, m):
-    """Differences from the centre; 0 in lanes beyond, where the centre is 0."""
+    """Return differences from the center; 0 in lanes beyond, where the centre is 0."""
     return _load(x, place, many) - m
 
 
 @compiled
 def _squares(x, place, channels, table, square, lane, like):
-    """The sums of four samples' logits in 16 parts each: rows of the components' squares."""
+    """Write four samples' logits as 16 partial sums each, to rows ``lane`` to ``lane + 3`` of K squares."""
     number = len(like)
+    # four samples share each load of the table, and their sums do not wait for each other
     p, q, r, s = zeros(like), zeros(like), zeros(like), zeros(like)
     at = 0
     for c in range(0, channels, LANES):
@@ -120,7 +131,7 @@ def _squares(x, place, channels, table, square, lane, like):
 
 @compiled
 def _square(x, place, channels, table, square, lane, like):
-    """The same of one sample."""
+    """Do the same for one sample."""
     number, at = len(like), 0
     p = zeros(like)
     for c in range(0, channels, LANES):
@@ -137,7 +148,7 @@ def _square(x, place, channels, table, square, lane, like):
 
 @compiled
 def find_posteriors(a, tile, square, like):
-    """Find and keep the posteriors of a tile; ``square`` is scratch, K squares and K vectors."""
+    """Compute and store the posteriors of a tile."""
     x, t, table, channels = floats(a[X]), floats(a[POSTERIORS]), floats(a[LOGITS]), a[CHANNELS]
     constants, number = splats(floats(a[CONSTANTS]), 0, like), len(like)
     _, _, begin, end = tile_of(a, tile)
@@ -147,6 +158,7 @@ def find_posteriors(a, tile, square, like):
             _squares(x, (i + j) * channels, channels, table, square, j, like)
         for j in range(many // 4 * 4, many):
             _square(x, (i + j) * channels, channels, table, square, j, like)
+        # summing the rows of a square turns 16 samples' partial sums into one vector of 16 logits
         for k in range(number):
             store(square, (number * LANES + k) * LANES, row_totals(square, k * LANES * LANES))
         p = softmax2(add_each(loads(square, number * LANES * LANES, like), constants))
@@ -166,7 +178,7 @@ def _values(x, g, mask, place, place_of_mask, many, m):
 
 @compiled
 def sum_tile(a, tile, table, lanes, sums, g, like):
-    """Add a tile's sums, weighted by the posteriors, to those of its span: 2 K numbers a channel."""
+    """Add a tile's sums, weighted by the posteriors, to those of its span: 2 K numbers per channel."""
     x, t, mask = floats(a[X]), floats(a[POSTERIORS]), halves(a[MASK])
     channels, number = a[CHANNELS], len(like)
     vectors, width = (channels + LANES - 1) // LANES, 2 * number + 1
@@ -180,6 +192,7 @@ def sum_tile(a, tile, table, lanes, sums, g, like):
             p = spread(t, i // LANES * LANES * number + i % LANES, like)
             v, w = _values(x, g, mask, i * channels + c, i * vectors + vector, many, m)
             f, q = fma_each(p, v, f), fma_each(p, w, q)
+        # a lane is a channel: only its float64 sums are added to the span's
         stores(lanes, 0, LANES, f)
         stores(lanes, number * LANES, LANES, q)
         for lane in range(many):
@@ -189,11 +202,11 @@ def sum_tile(a, tile, table, lanes, sums, g, like):
 
 @compiled
 def moments_last(a, like):
-    """The posteriors, and the sums that the moments are made of."""
+    """Compute the posteriors, and the sums that the moments are made of."""
     square = floats(a[SCRATCH] + claim(a, THREADS) * a[SIZE])
     size = 2 * len(like) * (a[CHANNELS] + 1)
     for i in range(LANES * LANES * len(like)):
-        square[i] = _ZERO  # rows beyond the last sample are read too, and then left out
+        square[i] = _ZERO  # rows beyond the last sample are read too, and their results dropped
     while True:
         k, first, last = span_of(a)
         if k >= a[SPANS]:
@@ -209,7 +222,7 @@ def moments_last(a, like):
 
 @compiled
 def reduce_last(a, like):
-    """Sums of the cotangent, and of it times the sample from the centre, weighted by the posteriors."""
+    """Sum the cotangent, and the cotangent times the sample from the center, weighted by the posteriors."""
     size = 2 * len(like) * (a[CHANNELS] + 1)
     g = floats(a[G]), a[RELU] != 0
     lanes = floats(a[SCRATCH] + claim(a, THREADS) * a[SIZE])
@@ -257,7 +270,7 @@ def _normalize_tile(a, tile, mask, like):
 
 @compiled
 def normalize_last(a, like):
-    """y, when gains and shifts are known; where the ReLU lets through, if that is wanted."""
+    """Compute y from gains and shifts, and the mask of the ReLU if that is needed."""
     while True:
         k, first, last = span_of(a)
         if k >= a[SPANS]:
@@ -299,7 +312,7 @@ def _differentiate_tile(a, tile, like):
 
 @compiled
 def differentiate_last(a, like):
-    """dx, when gains, slopes and offsets are known."""
+    """Compute dx from gains, slopes and offsets."""
     while True:
         k, first, last = span_of(a)
         if k >= a[SPANS]:

@@ -1,12 +1,21 @@
 # mypy: ignore-errors
-# Compiled by numba: a language of its own in Python's clothes.
+# Compiled by numba: a language of its own that only looks like Python.
 """One mixture for the whole vector of channels, where each channel of an image is a plane.
 
-A tile, the same positions of all channels of some images, is small enough for a core's level-2 cache: one pass over
-it finds the posteriors (16 positions a vector, sums over channels in registers), a second the moments. Channels are
-taken in pairs, which halves how often posteriors are loaded.
+A tile, the same positions of all channels of some images, fits in a core's level-2 cache: one pass over it finds the
+posteriors (16 positions per vector, sums over channels in registers), a second one the moments. Channels are taken in
+pairs, which halves the loads of posteriors.
 
-``like`` is a tuple as long as there are components (:mod:`.bundles`).
+``like`` is any tuple of length K (:mod:`.bundles`). Arguments of all functions:
+
+    a                   (len(Call),) int64, which lists shapes and dtypes of all tensors
+    x, y, g, dx         float32 (N, C, L); the passes get g as (pointer, relu)
+    t                   float32 (blocks of 16 samples, K, 16)
+    table               float32 (C, rows)
+    sums                float64 (C + 1, 2, K)
+    place, place_of_mask, many, tile    int64
+    m                   f32x16, the center
+    p, gain, shift      bundles
 """
 
 from __future__ import annotations
@@ -72,14 +81,16 @@ _ZERO = np.float32(0.0)
 
 @compiled
 def _posteriors_of_two(x, place, length, channels, table, constants, t, like):
-    """Posteriors of 32 samples."""
+    """Write the posteriors of 32 samples: two vectors share each load of the table."""
     s, z = splats(constants, 0, like), splats(constants, 0, like)
     at, number = 0, len(like)
     for _ in range(channels):
         m, b, h = splat(table[at]), splats(table, at + 1, like), splats(table, at + 1 + number, like)
+        # the next 32 positions of this channel: the tile is read channel by channel, with a stride of a plane
         prefetch(x, place + 2 * LANES)
         prefetch(x, place + 3 * LANES)
         u, v = load(x, place) - m, load(x, place + LANES) - m
+        # -a/2 u^2 + b u by Horner's rule, added up over the channels
         s = fma_each(fma_each(h, u, b), u, s)
         z = fma_each(fma_each(h, v, b), v, z)
         place += length
@@ -90,7 +101,7 @@ def _posteriors_of_two(x, place, length, channels, table, constants, t, like):
 
 @compiled
 def _posteriors_of_one(x, place, many, length, channels, table, constants, t, like):
-    """Posteriors of at most 16 samples; 0 in the lanes beyond."""
+    """Write the posteriors of at most 16 samples; 0 in the lanes beyond, so that sums may run over whole blocks."""
     s = splats(constants, 0, like)
     at, number = 0, len(like)
     for _ in range(channels):
@@ -122,7 +133,7 @@ def _find_posteriors(a, tile, like):
 
 @inlined
 def _values(x, g, mask, place, place_of_mask, many, m):
-    """What is summed: u and its square; with a cotangent, what the ReLU lets through of it, and that times u."""
+    """Return the summands: u and its square; with a cotangent, what the ReLU lets through of it, and that times u."""
     if many < LANES:
         u = load_first(x, place, many, m) - m
     else:
@@ -140,13 +151,13 @@ def _values(x, g, mask, place, place_of_mask, many, m):
 
 @compiled
 def _sum_tile(a, tile, table, width, sums, g, like):
-    """Add a tile's sums, weighted by the posteriors, to those of its span: 2 K numbers a channel."""
+    """Add a tile's sums, weighted by the posteriors, to those of its span: 2 K numbers per channel."""
     x, t, mask = floats(a[X]), floats(a[POSTERIORS]), halves(a[MASK])
     channels, length, blocks, number = a[CHANNELS], a[LENGTH], blocks_of(a), len(like)
     first, last, begin, end = tile_of(a, tile)
     every = blocks * a[IMAGES]
     for c in range(0, channels, 2):
-        d = min(c + 1, channels - 1)
+        d = min(c + 1, channels - 1)  # an odd last channel is paired with itself, and counted once
         m, n = splat(table[c * width]), splat(table[d * width])
         f, q, r, s = zeros(like), zeros(like), zeros(like), zeros(like)
         for image in range(first, last):
@@ -176,7 +187,7 @@ def _sum_tile(a, tile, table, width, sums, g, like):
 
 @compiled
 def moments(a, like):
-    """The posteriors, and the sums that the moments are made of."""
+    """Compute the posteriors, and the sums that the moments are made of."""
     size = 2 * len(like) * (a[CHANNELS] + 1)
     while True:
         k, first, last = span_of(a)
@@ -184,6 +195,7 @@ def moments(a, like):
             break
         sums = ahead(doubles(a[PARTIAL]), k * size)
         clear(sums, size)
+        # all three while the tile is in the cache
         for tile in range(first, last):
             _find_posteriors(a, tile, like)
             count_tile(a, tile, ahead(sums, size - 2 * len(like)), like)
@@ -193,7 +205,7 @@ def moments(a, like):
 
 @compiled
 def reduce(a, like):
-    """Sums of the cotangent, and of it times the sample from the centre, weighted by the posteriors."""
+    """Sum the cotangent, and the cotangent times the sample from the center, weighted by the posteriors."""
     size = 2 * len(like) * (a[CHANNELS] + 1)
     g = floats(a[G]), a[RELU] != 0
     while True:
@@ -224,6 +236,7 @@ def _normalized(x, y, mask, place, place_of_mask, many, m, p, gain, shift, floor
     else:
         u = load(x, place) - m
     zero = splat(_ZERO)
+    # the gain and the shift of this sample: averages over components, weighted by its posteriors
     value = fma(u, dot(p, gain, zero), dot(p, shift, zero))
     if mask is not None:
         store_mask(mask, place_of_mask, value > floor)
@@ -258,7 +271,7 @@ def _normalize_tile(a, tile, mask, like):
 
 @compiled
 def normalize(a, like):
-    """y, when gains and shifts are known; where the ReLU lets through, if that is wanted."""
+    """Compute y from gains and shifts, and the mask of the ReLU if that is needed."""
     while True:
         k, first, last = span_of(a)
         if k >= a[SPANS]:
@@ -318,7 +331,7 @@ def _differentiate_tile(a, tile, like):
 
 @compiled
 def differentiate(a, like):
-    """dx, when gains, slopes and offsets are known."""
+    """Compute dx from gains, slopes and offsets."""
     while True:
         k, first, last = span_of(a)
         if k >= a[SPANS]:

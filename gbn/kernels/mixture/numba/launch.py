@@ -33,64 +33,64 @@ __all__ = [
     "table_of",
 ]
 
-#: Values of a tile: those of x stay in a core's level-2 cache.
+#: Values per tile: those of x stay in a core's level-2 cache.
 _TILE = 1 << 16
-#: Positions of a tile: their posteriors stay in the level-1 cache beside what streams through.
+#: Positions per tile: their posteriors stay in the level-1 cache along with what streams through.
 _MOST_POSITIONS = 1024
-#: And where channels lie last, so that what 16 channels at a time skip over stays there too.
+#: The same where channels are last, so that the lines that 16 channels at a time share with others stay there too.
 _MOST_POSITIONS_LAST = 256
 _MOST_SPANS = 32
 #: As in :mod:`gbn.kernels.numba.launch`.
 _PAST = 2 << 20
-#: Planes shorter than this leave most lanes of a vector empty: channels are then laid side by side.
+#: Planes shorter than this leave most lanes of a vector empty: channels are then moved last.
 SHORT = 12
 
 _Table = ctypes.c_int64 * len(Call)
 
 
 class Shape(NamedTuple):
-    """How a batch lies in memory, and how it is cut into tiles."""
+    """The memory layout of a batch, and how it is cut into tiles."""
 
     last: bool
     images: int
     channels: int
-    length: int  # positions of an image; of all where channels lie last
-    together: int  # images of a tile
-    piece: int  # positions of an image in a tile
+    length: int  # positions per image; all positions where channels are last
+    together: int  # images per tile
+    piece: int  # positions of an image per tile
 
     @property
     def lanes(self) -> int:
-        """Channels side by side in tables."""
+        """Number of adjacent channels in tables."""
         return LANES if self.last else 1
 
     @property
     def blocks(self) -> int:
-        """Blocks of 16 samples."""
+        """Number of blocks of 16 samples."""
         return self.images * -(-self.length // LANES)
 
     @property
     def masks(self) -> int:
-        """Vectors of y."""
+        """Number of vectors of y."""
         if self.last:
             return self.images * self.length * -(-self.channels // LANES)
         return self.channels * self.blocks
 
     @property
     def spans(self) -> int:
-        """Runs of tiles; how many does not depend on the threads, and so neither do the results."""
+        """Number of runs of tiles; it does not depend on the threads, so neither do the results."""
         tiles = -(-self.images // self.together) * -(-self.length // self.piece)
         return min(_MOST_SPANS, tiles)
 
     def width(self, rows: int) -> int:
-        """Numbers of a table of ``rows`` a channel."""
+        """Return the numbers in a table of ``rows`` per channel."""
         return -(-self.channels // self.lanes) * self.lanes * rows
 
 
 def shape_of(x: Tensor) -> tuple[Tensor, Shape]:
-    """x, copied where no pass can read it as it lies, and its shape."""
+    """Return x, copied if no pass can read it in place, and its shape."""
     images, channels = x.shape[:2]
     length = x.numel() // (images * channels)
-    if length < SHORT:  # a single channel, which lies in both ways, too: kept_sizes counts on it
+    if length < SHORT:  # even a single channel, for which both layouts are the same: kept_sizes relies on it
         x, found = x.movedim(1, -1).contiguous().movedim(-1, 1), LAST
     else:
         x, found = layout_of(x)
@@ -104,7 +104,7 @@ def shape_of(x: Tensor) -> tuple[Tensor, Shape]:
 
 
 def entries(x: Tensor, components: int) -> tuple[str, ...]:
-    """The entry points of a training step."""
+    """Return the entry points of a training step."""
     short = x.numel() < SHORT * x.shape[0] * x.shape[1]
     return _entries(short or layout(x) == LAST, components)
 
@@ -117,9 +117,9 @@ def _entries(last: bool, components: int) -> tuple[str, ...]:
 
 
 def table_of(shape: Shape, components: int, eps: float, **places: int | Tensor | None) -> Any:
-    """The table of an entry point; places by the name of :class:`.call.Call` in small letters.
+    """Return the table of an entry point; slots are named as in :class:`.call.Call`, in lower case.
 
-    The caller holds the tensors while the table is used.
+    The caller keeps the tensors alive while the table is used.
     """
     table = _Table()
     values: dict[str, int | Tensor | None] = {
@@ -141,7 +141,7 @@ def table_of(shape: Shape, components: int, eps: float, **places: int | Tensor |
 
 
 def run(name: str, table: Any, components: int, shares: int = 1) -> None:
-    """Call an entry point from as many threads as there are, and shares for them."""
+    """Call an entry point from as many threads as there are, at most one per share of the work."""
     threads = min(torch.get_num_threads(), shares)
     table[Call.NEXT] = table[Call.THREADS] = 0
     table[Call.SCRATCH] = room(table[Call.SIZE] * threads + 64)
@@ -149,23 +149,23 @@ def run(name: str, table: Any, components: int, shares: int = 1) -> None:
 
 
 class Kept(NamedTuple):
-    """What the backward pass needs beside x, gain and bias: K numbers a sample, a bit a value, tables."""
+    """The tensors saved besides x, gain and bias: K numbers per sample, a bit per value, tables."""
 
     posteriors: Tensor | None
     mask: Tensor | None
     logits: Tensor
-    numbers: Tensor  # float64 (4, K, C): divisor, mean from the centre, variance, factor
+    numbers: Tensor  # float64 (4, K, C): divisor, mean from the center, variance, factor
     centre: Tensor
 
 
 def kept_sizes(shape: Sequence[int], components: int, relu: bool) -> tuple[int, int, int]:
-    """Numbers that :class:`Kept` holds of posteriors, bits and logits: enough for any memory format.
+    """Return the sizes of posteriors, bits and logits in :class:`Kept`, large enough for any memory format.
 
-    Sizes may be symbols of a tracer, which know sums and products.
+    Sizes may be symbols of a tracer, which support sums and products.
     """
     images, channels, length = shape[0], shape[1], math.prod(shape[2:])
     across = (channels + LANES - 1) // LANES  # vectors of channels
-    if length < SHORT:  # such planes are turned, see shape_of
+    if length < SHORT:  # such planes are moved last, see shape_of
         blocks, masks = (images * length + LANES - 1) // LANES, images * length * across
     else:
         blocks = images * ((length + LANES - 1) // LANES)
@@ -182,7 +182,7 @@ def run_forward(
     eps: float,
     relu: bool,
 ) -> tuple[Tensor, tuple[Tensor, ...], Kept]:
-    """y, (l, m, q, concentration), and what :func:`run_backward` needs; float32 throughout."""
+    """Return y, (l, m, q, concentration), and what :func:`run_backward` needs; float32 throughout."""
     x, shape = shape_of(x)
     weight, bias = plain(weight), plain(bias)
     number, channels = mixture.mean.shape
@@ -213,7 +213,7 @@ def run_forward(
 def run_backward(
     g: Tensor, x: Tensor, weight: Tensor | None, kept: Sequence[Any], eps: float, relu: bool, wanted: bool
 ) -> tuple[Tensor | None, Tensor, Tensor]:
-    """(dx where it is wanted, gradient to gain, gradient to bias)."""
+    """Return (dx if it is needed, gradient of gain, gradient of bias)."""
     kept = Kept(*kept)
     x, shape = shape_of(x)
     g = like(g, x, LAST if shape.last else 1 - LAST)
@@ -244,6 +244,6 @@ def _partial(x: Tensor, shape: Shape, number: int) -> Tensor:
 
 
 def past(x: Tensor, shape: Shape) -> bool:
-    """Whether results are written past the caches: whole vectors at multiples of 64 bytes."""
+    """Return whether results are written past the caches: only whole vectors at multiples of 64 bytes can be."""
     run = shape.channels if shape.last else shape.length
     return run % LANES == 0 and 4 * x.numel() >= _PAST

@@ -1,4 +1,4 @@
-"""From torch tensors to the compiled steps of expectation and maximization."""
+"""From torch tensors to the compiled steps of expectation-maximization."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from .launch import Shape, run, table_of
 
 __all__ = ["entries", "run_fit"]
 
-#: Samples of a tile, see :mod:`.launch`.
+#: Samples per tile, see :mod:`.launch`.
 _PIECE = 256
 
 
 @functools.cache
 def entries(components: int) -> tuple[str, ...]:
-    """The entry points of a fit."""
+    """Return the entry points of a fit."""
     return (name_of("fit_joint", components),)
 
 

@@ -1,9 +1,11 @@
 # mypy: ignore-errors
-# Compiled by numba: a language of its own in Python's clothes.
-"""What the passes need of each channel, and what they leave: tables, moments, gradients of gain and bias; float64.
+# Compiled by numba: a language of its own that only looks like Python.
+"""Per-channel work before and after the passes, in float64: tables, moments, gradients of gain and bias.
 
-Tables hold the numbers of a channel in rows; :func:`.call.place_of` says where. The centre, in float32, is taken off
-each sample first; means here are from it.
+Tables hold the numbers of a channel in rows; :func:`.call.place_of` gives the index. The center, in float32, is
+subtracted from each sample first; means here are relative to it.
+
+``a`` is the table of an entry point (:class:`.call.Call`), which lists shapes and dtypes.
 """
 
 from __future__ import annotations
@@ -43,22 +45,22 @@ from .call import (
 
 __all__ = ["LOG2E", "TINY", "differentiated", "log2", "logits_of", "measured", "variance"]
 
-#: Logarithms are to base 2: the posteriors are made by powers of 2.
+#: Logarithms are to base 2: the posteriors are computed as powers of 2.
 LOG2E = 1.0 / math.log(2.0)
 
-#: The least sum of posteriors that is divided by, that of :mod:`gbn.kernels.mixture.joint`.
+#: The smallest sum of posteriors that is divided by, as in :mod:`gbn.kernels.mixture.joint`.
 TINY = float(np.finfo(np.float32).tiny)
 
 
 @compiled
 def log2(value):
-    """The logarithm; minus infinity of 0, NaN of less."""
+    """Return the logarithm to base 2; minus infinity for 0, NaN for less."""
     return math.log(value) * LOG2E if value > 0.0 else (-math.inf if value == 0.0 else math.nan)
 
 
 @compiled
 def logits_of(a):
-    """The table of logits, ``-a/2 (x - centre)^2 + b (x - centre)``, and the constant of each component (joint)."""
+    """Write the table of logits, ``-a/2 (x - centre)^2 + b (x - centre)``, and the constant of each component."""
     channels, number = a[CHANNELS], a[COMPONENTS]
     table, constants, centre = floats(a[LOGITS]), floats(a[CONSTANTS]), floats(a[CENTRE])
     weights, means, variances = floats(a[MIXTURE_WEIGHT]), floats(a[MIXTURE_MEAN]), floats(a[MIXTURE_VAR])
@@ -74,11 +76,12 @@ def logits_of(a):
             table[place_of(a, 1 + number + k, width, c)] = -0.5 * inverse
             constant -= 0.5 * inverse * mean * mean
             product *= var
-            if not 1e-200 < product < 1e200:  # a logarithm of many variances at once
+            # one logarithm for many variances, taken before their product overflows
+            if not 1e-200 < product < 1e200:
                 constant -= 0.5 * log2(product)
                 product = 1.0
         kept[k] = constant - 0.5 * log2(product) + log2(np.float64(weights[k]))
-    # Only differences count, and a constant in the hundreds would be rounded for all samples alike.
+    # Only differences matter, and a constant in the hundreds would cost all samples the same digits.
     top = kept[0]
     for k in range(1, number):
         top = max(top, kept[k])
@@ -88,7 +91,7 @@ def logits_of(a):
 
 @compiled
 def _summed(a, place):
-    """One number of the spans' sums, added in order."""
+    """Return one of the spans' sums, added up in order."""
     sums, size, found = doubles(a[PARTIAL]), 2 * a[COMPONENTS] * (a[CHANNELS] + 1), 0.0
     for span in range(a[SPANS]):
         found += sums[span * size + place]
@@ -102,7 +105,10 @@ def _gain_of(a, c):
 
 @compiled
 def variance(square, mean):
-    """From the mean square about the centre and the mean; 0 for a single sample, whose square is rounded as here."""
+    """Return the variance from the mean square about the center and the mean.
+
+    It is exactly 0 for a single sample, because the square of the mean is rounded as the sample's square was.
+    """
     narrow = np.float32(mean)
     found = np.float64(np.float32(square)) - np.float64(np.float32(narrow * narrow))
     return 0.0 if found < 0.0 else found  # NaN stays
@@ -110,7 +116,7 @@ def variance(square, mean):
 
 @compiled
 def measured(a, eps):
-    """From the sums: moments, what the backward pass needs of them, and the table that y is made by (joint)."""
+    """From the sums, write the moments, what the backward pass needs of them, and the table for y."""
     channels, number = a[CHANNELS], a[COMPONENTS]
     count = np.float64(a[IMAGES] * a[LENGTH])
     table, centre, kept = floats(a[TABLE]), floats(a[CENTRE]), doubles(a[KEPT])
@@ -137,7 +143,7 @@ def measured(a, eps):
 
 @compiled
 def differentiated(a, eps):
-    """From the sums of the cotangent: gradients to gain and bias, and the table that dx is made by (joint)."""
+    """From the sums of the cotangent, write the gradients of gain and bias, and the table for dx."""
     channels, number = a[CHANNELS], a[COMPONENTS]
     table, centre, kept = floats(a[TABLE]), floats(a[CENTRE]), doubles(a[KEPT])
     size, width = number * channels, 3 * number + 1
@@ -153,7 +159,7 @@ def differentiated(a, eps):
             to_weight += factor * along
             to_bias += total
             gain = factor * weight
-            # A clamped weight sum or variance passes nothing on: a component without samples has no gradient.
+            # A clamped sum of weights or variance passes no gradient: a component without samples has none.
             slope = -along * weight * factor / (var + eps) / divisor
             table[place_of(a, 1 + k, width, c)] = gain
             table[place_of(a, 1 + number + k, width, c)] = slope

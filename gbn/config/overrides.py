@@ -1,0 +1,253 @@
+"""Overrides in Hydra's grammar, checked against the groups on disk before Hydra sees them."""
+
+import functools
+import math
+import os
+import sys
+from collections.abc import Sequence
+from decimal import Decimal
+from importlib.metadata import entry_points
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import (
+    ChoiceSweep,
+    Glob,
+    IntervalSweep,
+    Override,
+    Quote,
+    QuotedString,
+    RangeSweep,
+    Sweep,
+)
+
+from gbn.config.errors import ConfigError, unknown
+from gbn.config.messages import one_line
+from gbn.config.places import config_dir
+from gbn.config.schema import Config
+from gbn.config.tasks import with_implied
+
+ENTRY_POINTS = "gbn.norms"
+
+#: Keys whose value is a text of any letters, which needs no quotes: a path or a name. None of them changes a number
+#: of a run, so that none has several values.
+TEXTS = ("results_dir", "dataset.root", "experiment", "tracker.project", "tracker.entity")
+_PATHS = ("results_dir", "dataset.root")
+
+# Keys of Hydra's that would do nothing, or lead it elsewhere.
+_WITHOUT_USE = {
+    "hydra": "give the keys in it one by one, as hydra.verbose=true",
+    "hydra.mode": "write -m for a sweep",
+    "hydra.run": "runs go to results_dir",
+    "hydra.sweep": "runs go to results_dir",
+}
+
+#: How many values a sweep has at most; checked before they are listed.
+MOST_RUNS = 10_000
+
+
+@functools.cache
+def groups() -> dict[str, tuple[str, ...]]:
+    """The groups of the configuration and their choices."""
+    root = config_dir()
+    found = {}
+    for folder in sorted(path for path in root.rglob("*") if path.is_dir()):
+        found[folder.relative_to(root).as_posix()] = tuple(
+            sorted(file.stem for file in folder.glob("*.yaml"))
+        )
+    return {group: choices for group, choices in found.items() if choices}
+
+
+def rewrite(overrides: Sequence[str]) -> list[Override]:
+    """Parse overrides, check groups and their choices, and let keys through to the schema's own check.
+
+    A value override ``a.b=c`` becomes ``++a.b=c``: Hydra would refuse keys that the YAML files don't spell
+    out (a quadrangle's parameters, a default of the schema) with a message about its own internals; the
+    schema knows what is allowed.
+
+    Raises:
+        ConfigError: a malformed override, an unknown group, choice or top-level key, values that cannot be
+            listed.
+    """
+    overrides = _with_foreign(with_implied(overrides), groups()["norm"])
+    # Only norm=gbn lists a statistic and a deviation; a control that is given them needs them added.
+    adds_functionals = any(text.startswith("norm=") and text != "norm=gbn" for text in overrides)
+    result = [_rewritten(text, adds_functionals) for text in overrides]
+    for one in result:
+        _check_names(one, custom="norm=custom" in overrides)
+    return result
+
+
+def refuse_two_folders(overrides: Sequence[str]) -> None:
+    """Raise ConfigError where a person's overrides, or a person and an option, name two folders of results."""
+    folders = {str(one.value()): None for one in rewrite(overrides) if one.key_or_group == "results_dir"}
+    if len(folders) > 1:
+        raise ConfigError(f"results_dir is given more than once, as {' and '.join(folders)}: give it once")
+
+
+def values(one: Override) -> list[str]:
+    """Each value of an override as an override of its own, in the order given.
+
+    Raises:
+        ConfigError: there is none, or there are more than :data:`MOST_RUNS`, or they cannot be listed.
+    """
+    if not one.is_sweep_override():
+        return [one.input_line or ""]
+    key, given, text = one.key_or_group, one.value(), one.input_line or ""
+    if isinstance(given, IntervalSweep):
+        raise ConfigError(f"{text}: an interval has no values to train: list them, as {key}=1,2,3")
+    if isinstance(given, Glob):
+        choices = groups().get(key)
+        if choices is None:
+            raise ConfigError(
+                f"{text}: glob chooses among the files of a group, and {key} is none: list values"
+            )
+        found = given.filter(list(choices))
+    elif isinstance(given, RangeSweep):
+        _check_range(given, text)
+        found = list(one.sweep_string_iterator())
+    else:
+        assert isinstance(given, ChoiceSweep)
+        if any(isinstance(inner, Sweep | Glob) for inner in given.list):
+            raise ConfigError(f"{text}: a list of values holds no further list: write the values out")
+        found = list(one.sweep_string_iterator())
+    if not found:
+        raise ConfigError(f"{text} has no value: {_what_is_there(given, key)}")
+    return [f"{one.get_key_element()}={value}" for value in found]
+
+
+def _what_is_there(given: object, key: str) -> str:
+    if isinstance(given, Glob):
+        return f"it matches none of {', '.join(groups()[key])}"
+    return "a range runs from its first number to below its second, as range(0,3) or range(3,0,-1)"
+
+
+def _check_range(given: RangeSweep, text: str) -> None:
+    start, stop, step = (Decimal(end or 0) for end in (given.start, given.stop, given.step))
+    if not (start.is_finite() and stop.is_finite() and step.is_finite() and step):
+        raise ConfigError(f"{text}: a range needs finite ends and a step that is not 0, as range(0,3)")
+    refuse_too_many((stop - start) / step, text)
+
+
+def refuse_too_many(count: int | Decimal, what: str) -> None:
+    """Raise ConfigError where a sweep would have too many runs."""
+    if count > MOST_RUNS:
+        raise ConfigError(
+            f"{what} asks for {f'{count:.2e}' if count > 1_000_000 else f'{math.ceil(count):,}'} runs, a sweep has "
+            f"at most {MOST_RUNS:,}: divide it into several commands"
+        )
+
+
+def _rewritten(text: str, adds_functionals: bool) -> Override:
+    one = _read(text)
+    key, given = one.key_or_group, one.value()
+    if one.package is not None:
+        raise ConfigError(f"{text!r}: there are no packages here, write {key}=...")
+    if key == "hydra" or key.startswith(("hydra.", "hydra/")):
+        _check_hydra(key)
+        return one
+    if key.split(".")[0].split("/")[0] not in Config.model_fields or ("/" in key and key not in groups()):
+        raise unknown("key", key, groups() if "/" in key else Config.model_fields)
+    if one.is_delete():
+        return one
+    text = (one.input_line or "").lstrip("+")
+    if key in groups() and not isinstance(given, dict):
+        for value in values(one):
+            _check_choice(key, str(_parsed(value).value()), swept=one.is_sweep_override())
+        added = adds_functionals and key in ("norm/statistic", "norm/deviation")
+        return _parsed(f"+{text}" if added else text)
+    values(one)
+    return _parsed(f"++{text}")
+
+
+def _check_choice(group: str, value: str, *, swept: bool) -> None:
+    if value in groups()[group]:
+        return
+    foreign = _entry_points() if group == "norm" else {}
+    if swept and value in foreign:
+        raise ConfigError(
+            f"norm={value} is another package's and cannot be swept with others: sweep it alone"
+        )
+    raise unknown(f"choice of {group}:", value, (*groups()[group], *foreign))
+
+
+def _check_names(one: Override, *, custom: bool) -> None:
+    """A part's name is its choice: another one would file the same run under another id."""
+    given = one.value()
+    for key in (
+        (f"{one.key_or_group}.{name}" for name in given) if isinstance(given, dict) else (one.key_or_group,)
+    ):
+        group, _, last = key.replace(".", "/").rpartition("/")
+        if group in groups() and last in ("name", "method") and not (custom and key == "norm.name"):
+            raise ConfigError(
+                f"{key} follows from the choice of {group}: write {group}=..., one of its choices"
+            )
+
+
+def _check_hydra(key: str) -> None:
+    for part, instead in _WITHOUT_USE.items():
+        if key == part or (part != "hydra" and key.startswith(f"{part}.")):
+            raise ConfigError(f"{key} has no use here: {instead}")
+
+
+def _read(text: str) -> Override:
+    """One override; the value of a key that holds text is taken as it stands where Hydra's grammar has no text."""
+    key, sign, value = text.partition("=")
+    key = key.lstrip("+")
+    try:
+        one = _parsed(text)
+    except ConfigError:
+        if not sign or key not in TEXTS or "${" in value:
+            raise
+        one = None
+    if key not in TEXTS or (one is not None and (one.is_delete() or one.value() is None)):
+        assert one is not None
+        return one
+    given = one.value() if one is not None else value
+    literal = given if isinstance(given, str) else value
+    if "${" in literal:
+        return _parsed(text)
+    if key in _PATHS:
+        literal = os.path.expanduser(literal)
+    if one is not None and literal == given:
+        return one
+    return _parsed(f"{key}={QuotedString(literal, Quote.single).with_quotes()}")
+
+
+@functools.lru_cache(maxsize=4096)
+def _parsed(text: str) -> Override:
+    """One override; a grid has the same ones in every run.
+
+    Raises:
+        ConfigError: it cannot be read.
+    """
+    try:
+        return OverridesParser.create().parse_override(text)
+    except Exception as error:  # Hydra's parser raises whatever its Python does
+        key, sign, value = text.partition("=")
+        said = one_line(error)
+        if "while evaluating" in said:
+            how = "train.py --help shows sweeps"
+        elif sys.flags.optimize and "(" in value:
+            said, how = "it has a function", "unset PYTHONOPTIMIZE, or write the values out"
+        elif not sign:
+            how = "write key=value"
+        else:
+            how = f"a value with such signs or letters stands in quotes of its own, as \"{key}='...'\""
+        raise ConfigError(f"cannot read the override {text!r}: {said}; {how}") from error
+
+
+def _entry_points() -> dict[str, str]:
+    """Norms that installed packages offer in the entry-point group ``gbn.norms``: name -> their.module:Layer."""
+    return {point.name: point.value for point in entry_points(group=ENTRY_POINTS)}
+
+
+def _with_foreign(overrides: Sequence[str], built_in: Sequence[str]) -> list[str]:
+    """Spell out ``norm=theirs``, where `theirs` is an entry point, as the group `custom` with their target."""
+    result = []
+    for text in overrides:
+        name = text.removeprefix("norm=")
+        if name == text or name in built_in or name not in (foreign := _entry_points()):
+            result.append(text)
+        else:
+            result += ["norm=custom", f"norm.name={name}", f"norm._target_='{foreign[name]}'"]
+    return result

@@ -1,0 +1,80 @@
+"""The keys of a sweep.yaml and of its scales, with types and ranges; their meaning: :mod:`gbn.config.outline`."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+
+from gbn.config.section import Section, Seed, Text
+from gbn.store.measures import DEFAULT
+
+
+def _number(given: Any) -> Any:
+    """YAML takes 1e-3, without a point, for a text."""
+    try:
+        return float(given) if isinstance(given, str) else given
+    except ValueError:
+        return given
+
+
+def _each_once(given: list[Any]) -> list[Any]:
+    twice = [one for place, one in enumerate(given) if one in given[:place]]
+    if twice:
+        raise ValueError(f"{twice[0]} stands twice: name it once")
+    return given
+
+
+Overrides = list[Text]
+Names = Annotated[list[Text], AfterValidator(_each_once)]
+Targets = Annotated[list[Annotated[float, BeforeValidator(_number)]], AfterValidator(_each_once)]
+Seeds = Annotated[list[Seed], Field(min_length=1), AfterValidator(_each_once)]
+
+
+class _Selected(Section):
+    """The first stage that the arms come from, and the rule that chose them."""
+
+    experiment: Text
+    scale: Text | None = None
+    rule: Literal["area", "rate"]
+    top: Annotated[int, Field(ge=1)] | None = None
+    without: Names = Field(default=[])
+
+    @model_validator(mode="after")
+    def _has_its_number(self) -> "_Selected":
+        if (self.rule == "area") != (self.top is not None):
+            raise ValueError(
+                "selected.top belongs to selected.rule=area, which needs it: how many arms go on"
+            )
+        return self
+
+
+class Preset(Section):
+    """What a sweep.yaml may hold, all of it optional, and so may each of its scales."""
+
+    title: Text | None = None
+    base: Overrides = Field(default=[])
+    settings: Annotated[dict[Text, Overrides], Field(min_length=1)] | Names | None = None
+    arms: Annotated[dict[Text, Overrides], Field(min_length=1)] | Names | None = None
+    controls: Names | dict[Text, Names] = Field(default=[])
+    reference: Text | None = None
+    seeds: Annotated[int, Field(ge=1, le=10_000)] | Seeds | None = None
+    targets: Targets | dict[Text, Targets] = Field(default=[])
+    measure: Text = DEFAULT
+    selected: _Selected | None = None
+    cells: dict[Text, dict[Text, Overrides]] = Field(default={})
+
+
+class SweepFile(Preset):
+    """A file, with its presets."""
+
+    settings: dict[Text, Overrides] | None = None
+    arms: Annotated[dict[Text, Overrides], Field(min_length=1)] | None = None
+    scales: dict[Text, Preset] = Field(default={})
+    default_scale: Text | None = None
+
+
+class WholeSweep(SweepFile):
+    """A file with a preset applied: whole."""
+
+    arms: Annotated[dict[Text, Overrides], Field(min_length=1)]
+    reference: Text
+    seeds: Annotated[int, Field(ge=1, le=10_000)] | Seeds

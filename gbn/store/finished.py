@@ -1,0 +1,245 @@
+"""What a finished run has promised: its files are those that it ended with, and they agree with each other.
+
+``summary.json`` is sealed (:mod:`gbn.store.seals`) and holds the digests of the run's other files, so any change of
+any of them after the end is found by whoever reads that file. Summaries of earlier versions have no digests: of those
+runs it is known that the parts agree, not that no digit of a point was changed.
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from gbn.store import measures
+from gbn.store.files import REMEDY, StoreError, content_of, damaged, read_json
+from gbn.store.identity import canonical, run_id_of
+from gbn.store.seals import digest, sealed, unsealed
+
+CONFIG, METRICS, LAYERS, PROVENANCE = "config.yaml", "metrics.jsonl", "layers.jsonl", "provenance.json"
+SUMMARY = "summary.json"
+
+#: The statuses a summary may carry: such a run is done and is skipped when started again.
+DONE = ("finished", "diverged", "not_applicable")
+
+#: The files whose digests a summary holds; one that was not there has none.
+COVERED = (CONFIG, METRICS, LAYERS, PROVENANCE)
+
+_FILES = "files"
+_COUNTS = ("updates", "parameters", "diverged_at")
+_AMOUNTS = ("seconds", "wall_seconds", "foreign_share")
+_POINTS = ("final", "best_by_validation", "best_on_test")
+_PLAIN = ("epoch", "images", "lr", "seconds")  # numbers of a point that measure nothing
+
+_ANY = (-math.inf, math.inf)
+
+Digests = Mapping[str, str]
+
+
+def sealed_summary(summary: Mapping[str, Any], contents: Mapping[str, bytes | None]) -> dict[str, Any]:
+    """A summary with the digests of the run's other files and its own."""
+    files = {name: digest(content) for name, content in contents.items() if content is not None}
+    return sealed({**summary, _FILES: files})
+
+
+def read_summary(folder: Path) -> tuple[dict[str, Any], Digests | None]:
+    """The summary of a finished run, and the digests of its other files; None from an earlier version.
+
+    Raises:
+        StoreError: it is absent, not what was written, another run's, or contradicts itself.
+    """
+    path = folder / SUMMARY
+    try:
+        summary, marked = unsealed(read_json(path, dict))
+    except ValueError as error:
+        raise damaged(path, error) from None
+    files = summary.pop(_FILES, None)
+    if marked != isinstance(files, dict):
+        raise damaged(path, "it has a digest of itself or of the other files, but not both")
+    problem = summary_problem(folder.name, summary)
+    if problem:
+        raise StoreError(f"{path}: {problem}; {REMEDY}")
+    return summary, files
+
+
+def checked(path: Path, digests: Digests | None, content: bytes | None) -> bytes | None:
+    """The content of a finished run's file, if the run ended with it.
+
+    Args:
+        digests: from the run's summary; None checks nothing.
+        content: None where there is no such file.
+
+    Raises:
+        StoreError: the file is missing, was changed, or came later.
+    """
+    if digests is not None:
+        ended = digests.get(path.name)
+        if content is None and ended is not None:
+            raise StoreError(f"{path} is missing, and the run had one when it ended: {REMEDY}")
+        if content is not None and ended != digest(content):
+            had = "had another one" if ended is not None else "had none"
+            raise StoreError(f"{path} was changed after the run ended, which {had}: {REMEDY}")
+    return content
+
+
+def read(path: Path, digests: Digests | None) -> bytes | None:
+    """:func:`checked` of what is on disk now."""
+    return checked(path, digests, content_of(path))
+
+
+def problem_of(
+    run_id: str,
+    summary: Mapping[str, Any],
+    config: Mapping[str, Any] | None,
+    points: Sequence[Mapping[str, Any]],
+    provenance: Sequence[Mapping[str, Any]],
+) -> str | None:
+    """The first thing in which the parts of a finished run contradict each other, by file; None when they agree."""
+
+    def of(files: str, problem: str | None) -> str | None:
+        return f"{files}: {problem}" if problem else None
+
+    return (
+        of(SUMMARY, summary_problem(run_id, summary))
+        or of(METRICS, next(filter(None, map(point_problem, points)), None))
+        or of(f"{METRICS} and {SUMMARY}", curve_problem(summary, points[-1] if points else None))
+        or of(f"{PROVENANCE} and {SUMMARY}", provenance_problem(summary, provenance))
+        or of(f"{CONFIG} and {SUMMARY}", config_problem(summary, config))
+    )
+
+
+def summary_problem(run_id: str, summary: Mapping[str, Any]) -> str | None:
+    """What a summary says that the summary of this run cannot say."""
+    status = summary.get("status")
+    if status not in DONE:
+        return f"it has status {status!r}; allowed: {', '.join(DONE)}"
+    named = summary.get("run_id", run_id)
+    if named != run_id:
+        return f"it is the summary of {named!r}, not of {run_id}: the folder was copied or renamed"
+    if "identity" in summary:
+        try:
+            belongs = run_id_of(summary["identity"])
+        except (ValueError, TypeError, AttributeError, LookupError) as error:
+            return f"its identity is none ({error})"
+        if belongs != run_id:
+            return f"its identity is that of {belongs}: the folder was renamed or the summary edited"
+        problem = _config_problem(summary["identity"], summary.get("config"))
+        if problem:
+            return problem
+    for name in _COUNTS:
+        value = summary.get(name)
+        if value is not None and not (_is_number(value) and isinstance(value, int) and value >= 0):
+            return f"{name} is {value!r}, expected a whole number"
+    for name in _AMOUNTS:
+        value = summary.get(name)
+        if value is not None and not (_is_number(value) and value >= 0):
+            return f"{name} is {value!r}, expected a number of at least 0"
+    for name in (*_POINTS, "best", "environment"):
+        if not isinstance(summary.get(name) or {}, Mapping):
+            return f"{name} is {summary[name]!r}, expected a mapping"
+    for name, point in _points_of(summary):
+        problem = point_problem(point)
+        if problem:
+            return f"{name}: {problem}"
+    if "diverged_at" in summary and (status == "diverged") != (summary["diverged_at"] is not None):
+        return f"status {status} and diverged_at={summary['diverged_at']!r} contradict each other"
+    return None
+
+
+def _points_of(summary: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """The points of the curve that a summary quotes; ``best`` has a value with its update of each measure."""
+    for name in _POINTS:
+        yield name, summary.get(name) or {}
+    for key, best in (summary.get("best") or {}).items():
+        if isinstance(best, Mapping):
+            yield "best", {"update": best.get("update"), key: best.get("value")}
+
+
+def point_problem(point: Mapping[str, Any]) -> str | None:
+    """What a point of a curve cannot say: text for a number, an accuracy of 7."""
+    update = point.get("update")
+    for key, value in point.items():
+        bounds = range_of(key)
+        if value is None or bounds is None:
+            continue
+        whole = key != "update" or isinstance(value, int)
+        if not (_is_number(value) and whole and bounds[0] <= value <= bounds[1]):
+            what = f"{'a whole' if key == 'update' else 'a'} number"
+            what += f" from {bounds[0]:g} to {bounds[1]:g}" if bounds != _ANY else ""
+            return f"{key} at update {update} is {value!r}, expected {what}"
+    return None
+
+
+def range_of(key: str) -> tuple[float, float] | None:
+    """The least and the greatest value of a curve's key; None where nothing is known of it."""
+    if key in _PLAIN:
+        return _ANY
+    if key == "update":
+        return 0.0, math.inf
+    known = measures.find(key)
+    return known.range if known else None
+
+
+def curve_problem(summary: Mapping[str, Any], last: Mapping[str, Any] | None) -> str | None:
+    """In what a summary and the last point of the curve (None: it has no point) contradict each other."""
+    status, updates = summary["status"], summary.get("updates")
+    if status != "not_applicable":
+        if last is None:
+            return f"it is {status} without a single point in its curve"
+        if updates is not None and last.get("update") != updates:
+            return f"it ended after {updates} updates, its curve at update {last.get('update')}"
+    if "final" in summary:
+        final, end = (
+            {key: value for key, value in (point or {}).items() if value is not None}
+            for point in (summary["final"], last)
+        )
+        for key in sorted(final.keys() | end.keys()):
+            if final.get(key) != end.get(key):
+                return f"{key} at the end is {final.get(key)!r} in the summary, {end.get(key)!r} in the curve"
+    return None
+
+
+def provenance_problem(summary: Mapping[str, Any], segments: Sequence[Mapping[str, Any]]) -> str | None:
+    """In what a summary and the last segment of the provenance contradict each other."""
+    environment, last = summary.get("environment") or {}, segments[-1] if segments else {}
+    for key in sorted((environment.keys() & last.keys()) - {"date"}):
+        if environment[key] != last[key]:
+            return f"{key} is {environment[key]!r} in the summary, {last[key]!r} in the provenance"
+    return None
+
+
+def config_problem(summary: Mapping[str, Any], config: Mapping[str, Any] | None) -> str | None:
+    """In what a configuration (None: there is none) differs from the summary's copy of it or from its identity."""
+    copy = summary.get("config")
+    if isinstance(copy, Mapping) and config is not None and _differ(copy, config):
+        return "the configuration is not the one in the summary"
+    return _config_problem(summary.get("identity"), config)
+
+
+def _config_problem(kept: object, config: object) -> str | None:
+    path = None
+    if isinstance(kept, Mapping) and isinstance(config, Mapping):
+        path = next(_other(kept, config), None)
+    return f"{path} of the configuration is not that of the run's identity" if path else None
+
+
+def _differ(one: object, other: object) -> bool:
+    try:
+        return canonical(one) != canonical(other)
+    except ValueError:  # no plain data, as no configuration of ours is
+        return True
+
+
+def _other(kept: Mapping[str, Any], config: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    """The dotted keys of an identity that a configuration lacks, or has with another value."""
+    for key, value in kept.items():
+        own = config.get(key)
+        if isinstance(value, Mapping) and isinstance(own, Mapping):
+            yield from _other(value, own, f"{prefix}{key}.")
+        elif key not in config or _differ(own, value):
+            yield prefix + key
+
+
+def _is_number(value: Any) -> bool:
+    if isinstance(value, bool):
+        return False
+    return isinstance(value, int) or (isinstance(value, float) and math.isfinite(value))
