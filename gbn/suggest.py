@@ -1,4 +1,4 @@
-"""The nearest allowed name, for error messages that say what was probably meant. Needs no torch."""
+"""Suggest the closest allowed name in an error message. Needs no torch."""
 
 from collections.abc import Iterable
 from difflib import get_close_matches
@@ -6,6 +6,6 @@ from typing import Any
 
 
 def did_you_mean(given: Any, allowed: Iterable[str]) -> str:
-    """``" (did you mean 'x'?)"`` for the nearest of the allowed names, or an empty string."""
+    """Return ``" (did you mean 'x'?)"`` for the closest allowed name, or an empty string."""
     near = get_close_matches(str(given), list(allowed), n=1, cutoff=0.55)
     return f" (did you mean {near[0]!r}?)" if near else ""

@@ -1,6 +1,6 @@
-"""Data sets in memory: :func:`load` gives uint8 tensors, :class:`DeviceSet` and :class:`TrainLoader` batches.
+"""Data sets in memory: :func:`load` returns uint8 tensors, :class:`DeviceSet` and :class:`TrainLoader` make batches.
 
-One file a data set family; torchvision reads and verifies, and is imported only when a set needs it.
+One file per family of data sets; torchvision reads and verifies, and is imported only when a set needs it.
 """
 
 from collections.abc import Callable
@@ -45,19 +45,18 @@ DATASETS: dict[str, Callable[[Path, bool], ImageSet]] = {
 
 
 def load(name: str, root: str | PathLike[str] | None = None, download: bool = True) -> ImageSet:
-    """A data set, read into memory, its files verified; downloaded first where that is needed and allowed.
+    """Read a data set into memory and verify its files; download it first if that is necessary and allowed.
 
     Args:
         name: a key of :data:`DATASETS`.
-        root: the folder that holds the data sets as torchvision lays them out; if None, the environment
-            variable
-            GBN_DATA, and if that is not set, ``data`` under the working directory.
-        download: whether missing or broken files may be fetched from the internet.
+        root: the folder that holds the data sets in torchvision's layout; None for the environment variable
+            GBN_DATA or, if that is not set, ``data`` in the working directory.
+        download: whether missing or broken files may be downloaded.
 
     Raises:
         ValueError: an unknown name.
-        DataError: the set is missing, truncated or corrupted and could not be had: one line that says what
-            to do.
+        DataError: the set is missing, truncated or corrupted and could not be obtained; the message is one line
+            that says what to do.
     """
     if name not in DATASETS:
         hint = did_you_mean(name, DATASETS)

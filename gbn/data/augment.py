@@ -15,10 +15,10 @@ Augmentation = Literal["none", "flip", "crop", "crop_flip"]
 
 
 def augment(images: Tensor, kind: Augmentation, seed: int) -> Tensor:
-    """Augmented copies of a batch, one draw an image.
+    """Return augmented copies of a batch, with one draw per image.
 
     The crop pads an eighth of the side with black on each side (4 at 32x32, as is usual on CIFAR; 3 at
-    28x28; 1 at 8x8) and cuts a window of the original size. All kinds draw the same numbers from a seed, so
+    28x28; 1 at 8x8) and cuts out a window of the original size. All kinds draw the same numbers from a seed, so
     ``flip`` flips exactly the images that ``crop_flip`` does.
 
     Args:

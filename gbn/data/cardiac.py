@@ -1,11 +1,11 @@
 """ACDC, the Automated Cardiac Diagnosis Challenge (Bernard et al., IEEE TMI 37(11), 2018), in its packed form.
 
 Cine MRI, short axis, at end-diastole and end-systole: ``acdc-cardiac/patientNNN_frameMM.npz`` with ``image``, float
-(slices, H, W), and ``label``: 1 right ventricle, 2 myocardium, 3 cavity of the left ventricle. ``patients.csv`` has a
-row a patient, with its frames, folds and subsets. The pixels' spacing is not part of it: distances are in stored
+(slices, H, W), and ``label``: 1 right ventricle, 2 myocardium, 3 cavity of the left ventricle. ``patients.csv`` has
+one row per patient, with frames, folds and subsets. The pixel spacing is not included, so distances are in stored
 pixels.
 
-CC BY-NC-SA 4.0; its makers hand it out after registration and ask to be cited.
+CC BY-NC-SA 4.0; the authors distribute it after registration and ask to be cited.
 """
 
 import csv
@@ -50,17 +50,18 @@ _COLUMNS = (
 
 @dataclass(frozen=True)
 class Patients:
-    """Which patients are read, and how they are split.
+    """The choice of patients and their split.
 
     Attributes:
-        chosen: "core45" (the 45 that are packed), "all" (every row of patients.csv), or their names ("001", ...).
+        chosen: "core45" (the 45 in the packed set), "all" (every row of patients.csv), or names ("001", ...).
         frames: end-diastole, end-systole or both.
-        split: "fold5": five folds, two of them named below; "split_70_10_20": the fixed split of patients.csv.
-        test_fold: the fold that is tested on; with fold5 only.
-        validation_fold: the fold that is validated on; None: the one after the test fold. The other three train.
+        split: "fold5" for five folds, two of them named below; "split_70_10_20" for the fixed split of patients.csv.
+        test_fold: the fold for testing; only with fold5.
+        validation_fold: the fold for validation; None for the one after the test fold. The other three are for
+            training.
 
     Raises:
-        ValueError: a fold that is none of 0 to 4, or one fold for both.
+        ValueError: a fold other than 0 to 4, or the same fold for both.
     """
 
     chosen: Literal["core45", "all"] | Sequence[str] = "core45"
@@ -80,11 +81,11 @@ class Patients:
 
     @property
     def held_out(self) -> int:
-        """The validation fold's number."""
+        """The number of the validation fold."""
         return (self.test_fold + 1) % 5 if self.validation_fold is None else self.validation_fold
 
     def part(self, row: dict[str, str]) -> Part:
-        """The part that a row of patients.csv belongs to."""
+        """Return the part that a row of patients.csv belongs to."""
         if self.split == "split_70_10_20":
             parts: dict[str, Part] = {"train": "train", "val": "val", "test": "test"}
             return parts[row["split_70_10_20"]]
@@ -98,17 +99,17 @@ def cardiac(
     patients: Patients | None = None,
     framing: Framing | None = None,
 ) -> SegmentationSet:
-    """The set, read into memory.
+    """Read the set into memory.
 
     Args:
         root: the folder that holds ``acdc-cardiac``.
         structures: which masks: the cavity (label 3), the epicardial region (labels 2 and 3), or both as channels.
-        patients: which patients and which part each belongs to; the defaults of :class:`Patients` if None.
+        patients: the patients and the part that each belongs to; the defaults of :class:`Patients` if None.
         framing: window, side and intensities; the defaults of :class:`gbn.data.framing.Framing` if None.
 
     Raises:
-        DataError: files that are missing or broken, labels out of range, a mask that does not match its image, no
-            patient or one in two parts: one line that names the file.
+        DataError: files are missing or broken, labels are out of range, a mask does not match its image, there is no
+            patient, or one is in two parts; the message is one line that names the file.
     """
     patients, framing = patients or Patients(), framing or Framing()
     table = root / FOLDER / "patients.csv"
@@ -129,7 +130,7 @@ def cardiac(
 
 
 def _chosen(table: Path, patients: Patients) -> list[dict[str, str]]:
-    """The rows of patients.csv that are asked for, checked."""
+    """Return the selected rows of patients.csv, checked."""
     try:
         with table.open(newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file))
@@ -165,7 +166,7 @@ def _check_row(table: Path, row: dict[str, str]) -> None:
     wanted = f"cardiac: {table}, patient {row['patient']}:"
     for column in ("ed_frame", "es_frame", "slices", "height", "width"):
         if not (row[column] or "").isdigit():
-            raise DataError(f"{wanted} {column} is {row[column]!r}, needed is a whole number")
+            raise DataError(f"{wanted} {column} is {row[column]!r}, which must be an integer")
     if row["fold5"] not in tuple("01234"):
         raise DataError(f"{wanted} fold5 is {row['fold5']!r}, allowed are 0 to 4")
     if row["split_70_10_20"] not in ("train", "val", "test"):
@@ -187,14 +188,16 @@ def _check_present(files: list[Path]) -> None:
 
 
 def _volume(path: Path, row: dict[str, str]) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
-    """Image (slices, H, W) and label of one file, checked."""
+    """Return the image (slices, H, W) and the label of one file, checked."""
     try:
-        # Opened here: numpy leaves a file open that it cannot read.
+        # Opened here because numpy leaves a file open that it cannot read.
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
             image, label = file["image"], file["label"]
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         reason = " ".join(str(error).split()) or error.__class__.__name__
-        raise DataError(f"cardiac: {path} is truncated or no archive of image and label: {reason}") from error
+        raise DataError(
+            f"cardiac: {path} is truncated or not an archive of image and label: {reason}"
+        ) from error
     said = tuple(int(row[column]) for column in ("slices", "height", "width"))
     if image.shape != said or image.dtype.kind != "f":
         raise DataError(
@@ -205,8 +208,8 @@ def _volume(path: Path, row: dict[str, str]) -> tuple[NDArray[np.float32], NDArr
         raise DataError(f"cardiac: {path}: the mask {label.shape} does not match its image {image.shape}")
     if label.dtype.kind not in "ui" or label.min() < 0 or label.max() > CAVITY:
         raise DataError(
-            f"cardiac: {path}: labels are {label.dtype} from {label.min()} to {label.max()}; allowed are whole "
-            "numbers: 0 background, 1 right ventricle, 2 myocardium, 3 cavity"
+            f"cardiac: {path}: labels are {label.dtype} from {label.min()} to {label.max()}; allowed are the "
+            "integers 0 background, 1 right ventricle, 2 myocardium, 3 cavity"
         )
     if not np.isfinite(image).all():
         raise DataError(f"cardiac: {path}: the image has values that are not finite")

@@ -1,4 +1,4 @@
-"""CIFAR-10 and CIFAR-100 (Krizhevsky 2009): 32x32 colour images, 50,000 + 10,000."""
+"""CIFAR-10 and CIFAR-100 (Krizhevsky 2009): 32x32 color images, 50,000 + 10,000."""
 
 from pathlib import Path
 from typing import Any
@@ -12,12 +12,12 @@ from gbn.data.torchvision_shim import import_torchvision
 
 
 def cifar10(root: Path, download: bool) -> ImageSet:
-    """CIFAR-10: ten classes."""
+    """Return CIFAR-10: ten classes."""
     return _cifar("cifar10", import_torchvision().datasets.CIFAR10, root, download)
 
 
 def cifar100(root: Path, download: bool) -> ImageSet:
-    """CIFAR-100 with its hundred fine classes."""
+    """Return CIFAR-100 with its hundred fine classes."""
     return _cifar("cifar100", import_torchvision().datasets.CIFAR100, root, download)
 
 
@@ -27,7 +27,7 @@ def _cifar(name: str, source: Any, root: Path, download: bool) -> ImageSet:
     archive = Archive((source.url,), "", source.filename, source.tgz_md5)
     obtain(name, root, lambda root: wrong_files(root / source.base_folder, checksums), (archive,), download)
 
-    # torchvision would hash all files again for each half, more than a second in all.
+    # torchvision would hash all files again for each half, which takes more than a second in total.
     class Verified(source):
         def _check_integrity(self) -> bool:
             return True

@@ -1,4 +1,4 @@
-"""One slice from a DICOM file, through pydicom."""
+"""Read one slice from a DICOM file, using pydicom."""
 
 import warnings
 from pathlib import Path
@@ -11,21 +11,22 @@ from gbn.data.image_set import DataError
 
 
 def read_slice(path: Path) -> tuple[NDArray[np.float32], tuple[float, float]]:
-    """The image of a single-frame grey DICOM file and its pixels' height and width in mm.
+    """Return the image of a single-frame grayscale DICOM file and the height and width of its pixels in mm.
 
-    Stored values are put through the file's rescale slope and intercept, where it has them.
+    The file's rescale slope and intercept, if any, are applied to the stored values.
 
     Returns:
         float32 (H, W), (row spacing, column spacing).
 
     Raises:
-        DataError: pydicom is not installed; the file is no DICOM file, truncated, compressed in a way that needs
-            another library, not one grey image, or without PixelSpacing: one line that names it.
+        DataError: pydicom is not installed, or the file is not a DICOM file, is truncated, needs another library for
+            decompression, is not a single grayscale image, or has no PixelSpacing; the message is one line that
+            names the file.
     """
     pydicom = _import_pydicom()
     try:
         with warnings.catch_warnings():
-            # A value that breaks a rule of the standard is a reason to warn, not to refuse an image that can be read.
+            # A value that violates the standard is a reason to warn, not to reject an image that can be read.
             warnings.simplefilter("ignore")
             dataset = pydicom.dcmread(path)
             pixels = np.asarray(dataset.pixel_array)
@@ -34,11 +35,11 @@ def read_slice(path: Path) -> tuple[NDArray[np.float32], tuple[float, float]]:
                 _number(dataset, "RescaleIntercept", 0.0),
             )
             spacing = [float(value) for value in dataset.get("PixelSpacing") or []]
-    except Exception as error:  # pydicom raises nearly everything on broken files
+    except Exception as error:  # pydicom raises almost any exception on broken files
         reason = " ".join(str(error).split()) or type(error).__name__
         raise DataError(f"{path}: truncated, or no DICOM image that can be read: {reason}") from error
     if pixels.ndim != 2:
-        raise DataError(f"{path}: the image is {pixels.shape}, needed is one grey slice (H, W)")
+        raise DataError(f"{path}: the image is {pixels.shape}, needed is one grayscale slice (H, W)")
     if len(spacing) != 2 or not all(0 < value < np.inf for value in spacing):
         raise DataError(
             f"{path}: PixelSpacing is {spacing or 'missing'}: distances in mm need two positive numbers"

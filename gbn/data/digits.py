@@ -1,4 +1,4 @@
-"""The 8x8 digits inside scikit-learn: 1,797 images, no download (UCI optical digits, its test part)."""
+"""The 8x8 digits included in scikit-learn: 1,797 images, no download (the test part of UCI's optical digits)."""
 
 import hashlib
 import importlib.util
@@ -14,10 +14,10 @@ TEST_IMAGES = 360  # a fifth; the split is stratified, fixed, and independent of
 
 
 def digits(root: Path, download: bool) -> ImageSet:
-    """The digits, values 0..16 scaled to 0..255, with a fixed stratified test part of 360 images.
+    """Return the digits, values 0..16 scaled to 0..255, with a fixed stratified test part of 360 images.
 
     Args:
-        root: not used: the file is part of the installed package.
+        root: not used, since the file is part of the installed package.
         download: not used.
 
     Raises:
@@ -38,7 +38,7 @@ def digits(root: Path, download: bool) -> ImageSet:
 
 
 def _file() -> Path:
-    # Read from the package's folder: importing scikit-learn for it takes as long as importing torch.
+    # Read from the package's folder, since importing scikit-learn takes as long as importing torch.
     spec = importlib.util.find_spec("sklearn")
     if spec is None or not spec.submodule_search_locations:
         raise DataError(

@@ -1,7 +1,7 @@
-"""The files behind a data set: where they lie, whether they are whole, how to get them.
+"""The files of a data set: where they are, whether they are intact, how to get them.
 
-torchvision supplies addresses, checksums and the readers. What it lacks is here: each file is hashed once
-(its own classes hash everything for each half of a set), a broken file is named, and no download can hang.
+torchvision provides addresses, checksums and readers. This module adds what it lacks: each file is hashed once
+(torchvision's classes hash everything for each half of a set), a broken file is named, and no download can hang.
 """
 
 import hashlib
@@ -20,16 +20,16 @@ from pathlib import Path
 from gbn.data.image_set import DataError
 from gbn.data.torchvision_shim import import_torchvision
 
-REACH_SECONDS = 15.0  # for a server's first answer; after that, each silence of this length ends a download
+REACH_SECONDS = 15.0  # timeout for a server's first answer, and for each silence during a download
 
 
 @dataclass(frozen=True)
 class Archive:
-    """A file on the internet, and where it belongs under the root.
+    """A file on the internet, and its place under the root.
 
     Attributes:
         urls: mirrors, tried in order.
-        folder: folder under the root to put it in (and to unpack it in).
+        folder: folder under the root where it is stored (and unpacked).
         name: its name there.
         md5: torchvision's checksum.
         unpack: whether it has to be unpacked.
@@ -43,22 +43,22 @@ class Archive:
 
 
 Check = Callable[[Path], list[str]]
-"""Looks at a root and says what is wrong with the files there, one short phrase a problem."""
+"""Returns what is wrong with the files under a root, one short phrase per problem."""
 
 
 def data_root(root: str | os.PathLike[str] | None) -> Path:
-    """The folder that holds the data sets: the argument, else the variable GBN_DATA, else ``data``."""
+    """Return the folder that holds the data sets: the argument, else the variable GBN_DATA, else ``data``."""
     return Path(root or os.environ.get("GBN_DATA") or "data").expanduser().absolute()
 
 
 def obtain(name: str, root: Path, check: Check, archives: tuple[Archive, ...], download: bool) -> None:
-    """Return when the files of a set are in place and whole; fetch and unpack them where needed and allowed.
+    """Make sure that the files of a set are present and intact; download and unpack them if necessary and allowed.
 
-    An archive that already lies where it belongs is unpacked without the network, also with ``download`` off.
-    Processes that need the same set wait for the one that fetches it.
+    An archive that is already in place is unpacked without the network, even with ``download`` off. Processes that
+    need the same set wait for the one that downloads it.
 
     Raises:
-        DataError: they are not, and cannot be had; one line that says what to put where.
+        DataError: the files are not available; the message is one line that says what to put where.
     """
     problems = check(root)
     if not problems:
@@ -76,9 +76,9 @@ def obtain(name: str, root: Path, check: Check, archives: tuple[Archive, ...], d
                     problems = check(root)
         # torchvision reports a wrong checksum as RuntimeError.
         except (OSError, RuntimeError, HTTPException) as error:
-            failure = f"getting it failed: {_one_line(error)}"
+            failure = f"the download failed: {_one_line(error)}"
         else:
-            failure = "the files were fetched again, to no avail"
+            failure = "downloading the files again did not help"
     if problems:
         raise DataError(_message(name, root, problems, failure, archives))
 
@@ -96,17 +96,17 @@ def _message(name: str, root: Path, problems: list[str], failure: str, archives:
 
 
 def md5(path: Path) -> str:
-    """MD5 of a file (the checksum that torchvision publishes; no security rests on it)."""
+    """Return the MD5 of a file (the checksum that torchvision publishes; security does not depend on it)."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
 def wrong_files(folder: Path, expected: dict[str, str]) -> list[str]:
-    """Phrases for the files of ``expected`` (name -> md5) that ``folder`` lacks or that do not match."""
+    """Return a phrase for each file of ``expected`` (name -> md5) that is missing in ``folder`` or does not match."""
     present = {name: folder / name for name in expected if (folder / name).is_file()}
     if not present:
         return [f"no files in {folder}"]
-    with ThreadPoolExecutor(max_workers=4) as pool:  # hashing releases the interpreter's lock
+    with ThreadPoolExecutor(max_workers=4) as pool:  # hashing releases the GIL
         sums = dict(zip(present, pool.map(md5, present.values()), strict=True))
     problems = []
     for name, wanted in expected.items():
@@ -120,7 +120,7 @@ def wrong_files(folder: Path, expected: dict[str, str]) -> list[str]:
 
 
 def digest_of(checksums: dict[str, str]) -> str:
-    """One identifier for a set of files with the checksums of what they hold (of published ones: once verified)."""
+    """Return one identifier for a set of files, from the checksums of their contents (published ones verified)."""
     lines = "".join(f"{name} {checksum}\n" for name, checksum in sorted(checksums.items()))
     return hashlib.sha256(lines.encode()).hexdigest()
 
@@ -150,13 +150,13 @@ def _fetch(archives: tuple[Archive, ...], root: Path) -> None:
 
 
 def _reach(archive: Archive) -> None:
-    """Return when a server of ``archive`` has answered at all.
+    """Return as soon as a server of ``archive`` gives any answer.
 
-    In a thread of its own with a deadline: looking up a name has no time limit of its own, and without a
-    network it can take minutes.
+    This uses a separate thread with a deadline, since a name lookup has no timeout of its own and can take minutes
+    without a network.
 
     Raises:
-        OSError: none did in REACH_SECONDS.
+        OSError: no server answered within REACH_SECONDS.
     """
     outcome: list[str] = []
 
@@ -168,7 +168,7 @@ def _reach(archive: Archive) -> None:
                 with urllib.request.urlopen(request, timeout=REACH_SECONDS):
                     pass
             except urllib.error.HTTPError:
-                pass  # an answer, even if it is no: the download itself will say what is wrong
+                pass  # an answer, even if an error: the download itself will report it
             except (OSError, ValueError, HTTPException) as error:
                 reasons.append(f"{url}: {_one_line(error)}")
                 continue
@@ -187,7 +187,7 @@ def _reach(archive: Archive) -> None:
 
 @contextmanager
 def _silence_limited() -> Iterator[None]:
-    """Within, a connection that is silent for REACH_SECONDS raises: torchvision sets no limit of its own."""
+    """Make connections raise within this context if silent for REACH_SECONDS: torchvision sets no timeout."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(REACH_SECONDS)
     try:
@@ -198,7 +198,7 @@ def _silence_limited() -> Iterator[None]:
 
 @contextmanager
 def _alone(root: Path) -> Iterator[None]:
-    """Hold the root's download lock; it goes with the process, however that ends."""
+    """Hold the root's download lock; it is released with the process, however that ends."""
     from filelock import FileLock
 
     root.mkdir(parents=True, exist_ok=True)
@@ -207,6 +207,6 @@ def _alone(root: Path) -> Iterator[None]:
 
 
 def _one_line(error: BaseException) -> str:
-    """The message of an error in one line; of a URLError, the reason inside."""
+    """Return the message of an error as one line; for a URLError, its underlying reason."""
     reason = getattr(error, "reason", None) or error
     return " ".join(str(reason).split()) or type(error).__name__

@@ -1,7 +1,7 @@
-"""Images of another data set in each training batch: an attack on statistics over the batch.
+"""Images of another data set in each training batch: an attack on batch statistics.
 
 ("The mixed data attack" of Liang et al., AAAI 2020, arXiv 1908.04008; its definition is recalled, not read.) They
-pass through the network beside the batch's own images, so that they enter its statistics; the loss never sees them.
+pass through the network together with the batch's own images and so enter its statistics; the loss never sees them.
 """
 
 from collections.abc import Sequence
@@ -17,16 +17,18 @@ __all__ = ["ForeignImages", "fitted"]
 
 
 def fitted(images: Tensor, channels: int, size: int) -> Tensor:
-    """Images of another set in the shape of one's own: uint8 (N, C, H, H) -> uint8 (N, channels, size, size).
+    """Bring images of another set to the shape of one's own: uint8 (N, C, H, H) to uint8 (N, channels, size, size).
 
-    Smaller ones are centred in black, larger ones cropped about their centre; grey ones are repeated in every
-    channel, coloured ones become grey by the mean of their channels.
+    Smaller images are centered on black, larger ones are center-cropped; gray ones are repeated in every channel,
+    color ones are converted to gray by the mean of their channels.
 
     Raises:
         ValueError: channels that are neither 1 nor 3.
     """
     if channels not in (1, 3) or images.shape[1] not in (1, 3):
-        raise ValueError(f"images of {images.shape[1]} channels cannot stand among images of {channels}")
+        raise ValueError(
+            f"images with {images.shape[1]} channels cannot be mixed with images with {channels}"
+        )
     if images.shape[1] != channels:
         if channels == 3:
             images = images.expand(-1, 3, -1, -1)
@@ -43,8 +45,8 @@ class ForeignImages:
     Args:
         images: uint8 (N, C, H, W) in the shape of the run's own (:func:`fitted`).
         mean, std: per channel of pixel / 255, of the run's own images: all are normalized alike.
-        count: images a batch, drawn with replacement.
-        seed: the run's.
+        count: images per batch, drawn with replacement.
+        seed: the run's seed.
         device, channels_last: as in :class:`gbn.data.DeviceSet`.
     """
 
@@ -64,7 +66,7 @@ class ForeignImages:
         self.count, self.seed = count, seed
 
     def appended(self, batch: Tensor, step: int) -> Tensor:
-        """(B, C, H, W) -> (B + count, C, H, W): the batch's own images first."""
+        """Map (B, C, H, W) to (B + count, C, H, W): the batch's own images first."""
         make = torch.Generator().manual_seed(derive(self.seed, "foreign", step))
         indices = torch.randint(len(self.data), (self.count,), generator=make)
         foreign, _ = self.data.batch(indices)

@@ -1,8 +1,9 @@
-"""From a scanner's slice to the square that a network sees: intensities normalized, a centred window, resampled.
+"""Convert a scanner's slice to the network's square input: normalize intensities, cut a centered window, resample.
 
-The window lies about the image's centre, never about the heart: where the heart is, only the mask knows, and at test
-time there is none. What the window cuts off is neither seen nor scored. Of the 828 slices of the 45 packed ACDC
-patients that show the left ventricle, a window of 144 pixels holds it whole in all, 96 pixels in 95 of 100.
+The window is centered on the image, never on the heart: only the mask knows where the heart is, and at test time
+there is no mask. What is outside the window is neither seen nor scored. On the 828 slices of the 45 packed ACDC
+patients that show the left ventricle, a window of 144 pixels always contains it completely, one of 96 pixels in 95 of
+100.
 """
 
 from dataclasses import dataclass
@@ -15,22 +16,22 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 Normalise = Literal["slice", "volume", "none"]
-"""slice: mean 0 and deviation 1 of each slice; volume: of all slices read together; none: as stored."""
+"""slice: mean 0 and deviation 1 for each slice; volume: for all slices of a volume together; none: as stored."""
 EmptySlices = Literal["keep", "drop"]
-"""drop: slices without any structure inside the window are left out, as where only contoured images are given."""
+"""drop: slices without any structure inside the window are left out, as if only contoured images were given."""
 
 
 @dataclass(frozen=True)
 class Framing:
-    """How slices are brought to one size and scale.
+    """The common size and scale to which slices are brought.
 
     Attributes:
         side: side of the square that the network sees, in pixels.
-        window: side of the centred window of the stored image that becomes this square, in stored pixels; "whole":
-            the image's longer side; None: ``side``, so that nothing is resampled. What a window has beyond the
-            image's edge is filled with the image's smallest value (background in the mask).
-        normalise: over what intensities get mean 0 and deviation 1. The whole images count, not the windows.
-        empty_slices: what becomes of slices without any structure.
+        window: side of the centered window of the stored image that becomes this square, in stored pixels; "whole"
+            for the image's longer side; None for ``side``, so that nothing is resampled. Where a window extends
+            beyond the image, it is filled with the image's smallest value (background in the mask).
+        normalize: the set over which intensities get mean 0 and deviation 1. Whole images count, not the windows.
+        empty_slices: what to do with slices without any structure.
 
     Raises:
         ValueError: a side or window below 1 pixel.
@@ -46,14 +47,14 @@ class Framing:
             raise ValueError(f"side={self.side}, window={self.window}: both must be at least 1 pixel")
 
     def window_of(self, height: int, width: int) -> int:
-        """The window's side for an image of this size."""
+        """Return the window's side for an image of this size."""
         if self.window == "whole":
             return max(height, width)
         return self.side if self.window is None else self.window
 
 
 def normalised(volume: NDArray[np.float32], how: Normalise) -> NDArray[np.float32]:
-    """Intensities (N, H, W) of one volume, normalized; what never varies is only centred."""
+    """Return the intensities (N, H, W) of one volume, normalized; constant ones are only centered."""
     if how == "none":
         return volume
     axes = (1, 2) if how == "slice" else (0, 1, 2)
@@ -65,9 +66,9 @@ def normalised(volume: NDArray[np.float32], how: Normalise) -> NDArray[np.float3
 def framed(
     image: NDArray[np.float32], masks: NDArray[np.bool_], framing: Framing
 ) -> tuple[Tensor, Tensor, float]:
-    """The square of one slice, its masks, and how many stored pixels one of its pixels is wide.
+    """Return the square of one slice, its masks, and the width of one of its pixels in stored pixels.
 
-    Images are resampled bilinearly (with a wider kernel where they shrink), masks likewise and cut at 1/2.
+    Images are resampled bilinearly (with a wider kernel when shrinking), masks likewise and then cut at 1/2.
 
     Args:
         image: (H, W).
@@ -91,7 +92,7 @@ def _resampled(planes: Tensor, side: int) -> Tensor:
 
 
 def _window(plane: NDArray[np.generic], window: int, fill: float | bool) -> NDArray[np.generic]:
-    """The centred square of a plane (H, W), filled where it reaches beyond."""
+    """Return the centered square of a plane (H, W), filled where it extends beyond the plane."""
     for axis, size in enumerate(plane.shape):
         start = (size - window) // 2
         if start >= 0:

@@ -1,4 +1,4 @@
-"""What a data set is here: uint8 images and labels in memory, with what is needed to normalize them."""
+"""The representation of a data set: uint8 images and labels in memory, with the statistics to normalize them."""
 
 from dataclasses import dataclass
 
@@ -7,12 +7,12 @@ from torch import Tensor
 
 
 class DataError(Exception):
-    """A data set that cannot be had; the message is one line: what, where it looked, what to put where."""
+    """A data set is not available; the message is one line: what is wrong, where it looked, what to put where."""
 
 
 @dataclass(frozen=True, eq=False)
 class ImageSet:
-    """A labelled set of square images, on the CPU.
+    """A labeled set of square images, on the CPU.
 
     Attributes:
         name: its name in the configuration.
@@ -23,7 +23,7 @@ class ImageSet:
         classes: the classes' names.
         mean: per channel, of all training pixels / 255.
         std: per channel, of all training pixels / 255 (population form).
-        digest: identifies the bytes that it was read from (hexadecimal).
+        digest: identifies the bytes from which it was read (hexadecimal).
     """
 
     name: str
@@ -43,7 +43,7 @@ class ImageSet:
 
     @property
     def in_channels(self) -> int:
-        """Channels of an image."""
+        """Number of channels of an image."""
         return self.train_images.shape[1]
 
     @property
@@ -59,10 +59,10 @@ def image_set(
     classes: tuple[str, ...],
     digest: str,
 ) -> ImageSet:
-    """An :class:`ImageSet` from (images, labels) of both parts, checked, with mean and std computed.
+    """Return an :class:`ImageSet` from (images, labels) of both parts, checked, with mean and std computed.
 
     Raises:
-        DataError: shapes, types or labels are not what the class says.
+        DataError: shapes, types or labels do not match the description of the class.
     """
     for part, (images, labels) in {"train": train, "test": test}.items():
         square = images.dim() == 4 and images.shape[2] == images.shape[3]
@@ -81,13 +81,13 @@ def image_set(
 
 
 def channel_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and population standard deviation of pixel / 255 per channel of uint8 (N, C, H, W) images.
+    """Return mean and population standard deviation of pixel / 255 per channel of uint8 (N, C, H, W) images.
 
-    From the histogram of the 256 values, hence exact to double rounding at any size, and fast.
+    They are computed from the histogram of the 256 values, hence exact up to double rounding at any size, and fast.
     """
     values = torch.arange(256, dtype=torch.float64) / 255
     counts = torch.zeros(images.shape[1], 256, dtype=torch.int64)
-    for part in images.split(1000):  # parts that fit a cache
+    for part in images.split(1000):  # chunks that fit into a cache
         for channel, pixels in enumerate(part.unbind(1)):
             counts[channel] += torch.bincount(pixels.flatten(), minlength=256)
     share = counts.double() / counts.sum(1, keepdim=True)

@@ -1,7 +1,7 @@
-"""Batches from a set that lies in memory on the training device: no workers, no copies, no state.
+"""Batches from a set that is in memory on the training device: no workers, no copies, no state.
 
-Which images a step trains on and how they are augmented follows from (seed, step) alone, so a run that is
-resumed at step s sees what the uninterrupted run saw.
+The images of a step and their augmentation depend only on (seed, step), so a run that is resumed at step s sees what
+the uninterrupted run saw.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -15,17 +15,17 @@ from gbn.seeding import derive
 
 
 class DeviceSet:
-    """Images as uint8 and labels on one device, given out as normalized batches.
+    """Images as uint8 and labels on one device, served as normalized batches.
 
     Args:
         images: uint8 (N, C, H, W); moved to ``device``.
         labels: int64 (N,); moved to ``device``.
         mean: per channel, of pixel / 255.
         std: per channel, of pixel / 255.
-        device: where the set lies and the batches come out.
+        device: device of the set and of the batches.
         dtype: of the images of a batch; they are normalized in float32 and then rounded.
         channels_last: memory format of the images of a batch.
-        augmentation: what ``batch`` does when it is given a seed.
+        augmentation: the augmentation that ``batch`` applies when it is given a seed.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class DeviceSet:
         self.dtype = dtype
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self.augmentation: Augmentation = augmentation
-        # (pixel / 255 - mean) / std = pixel * scale + shift; a channel that never varies is only centred.
+        # (pixel / 255 - mean) / std = pixel * scale + shift; a constant channel is only centered.
         spread = torch.tensor([value or 1.0 for value in std], dtype=torch.float64)
         centre = torch.tensor(list(mean), dtype=torch.float64)
         self._scale = (1 / (255 * spread)).float().view(1, -1, 1, 1).to(device)
@@ -55,7 +55,7 @@ class DeviceSet:
         return len(self.labels)
 
     def batch(self, indices: Tensor, augment_seed: int | None = None) -> tuple[Tensor, Tensor]:
-        """Images (B, C, H, W), normalized, and labels (B,) at ``indices``; augmented if a seed is given."""
+        """Return images (B, C, H, W), normalized, and labels (B,) at ``indices``; augmented if a seed is given."""
         indices = indices.to(self.images.device, non_blocking=True)
         images = self.images[indices]
         if augment_seed is not None:
@@ -64,38 +64,38 @@ class DeviceSet:
         return x.to(self.dtype).contiguous(memory_format=self.memory_format), self.labels[indices]
 
     def batches(self, indices: Tensor, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """All of ``indices`` in order, not augmented; the last batch may be smaller: for evaluation."""
+        """Yield all of ``indices`` in order, not augmented, for evaluation; the last batch may be smaller."""
         for part in indices.split(batch_size):
             yield self.batch(part)
 
 
 class Batched(Protocol):
-    """What a :class:`TrainLoader` draws from: a DeviceSet, or a set with masks."""
+    """The source of a :class:`TrainLoader`: a DeviceSet, or a set with masks."""
 
     images: Tensor
 
     def batch(self, indices: Tensor, augment_seed: int | None = None) -> tuple[Tensor, Tensor]:
-        """Images and targets at ``indices``; augmented if a seed is given."""
+        """Return images and targets at ``indices``; augmented if a seed is given."""
         ...
 
 
 def epoch_order(seed: int, epoch: int, count: int) -> Tensor:
-    """The order of ``count`` training images in an epoch: a permutation of 0..count-1, int64 (count,)."""
+    """Return the order of ``count`` training images in an epoch: a permutation of 0..count-1, int64 (count,)."""
     return torch.randperm(count, generator=torch.Generator().manual_seed(derive(seed, "order", epoch)))
 
 
 class TrainLoader:
     """The training batches of a run by step number.
 
-    Every epoch visits the images in a new order and drops what does not fill its last batch.
+    Every epoch visits the images in a new order and drops those that do not fill its last batch.
 
     Args:
         data: the set.
-        indices: which of its images are trained on, int64 (n,).
-        batch_size: images a batch, at most n.
+        indices: indices of the training images in the set, int64 (n,).
+        batch_size: images per batch, at most n.
         seed: the run's seed.
-        append: what puts foreign images behind those of a batch, given the batch's images and the step
-            (:meth:`gbn.data.ForeignImages.appended`); None: nothing.
+        append: function of a batch's images and the step that appends foreign images
+            (:meth:`gbn.data.ForeignImages.appended`); None for no foreign images.
 
     Raises:
         ValueError: a batch larger than the training set, or no image in it.
@@ -124,7 +124,7 @@ class TrainLoader:
         self._order: Tensor
 
     def order(self, epoch: int) -> Tensor:
-        """Indices of an epoch's images in order, on the set's device; kept until another is asked for."""
+        """Return the indices of an epoch's images in order, on the set's device; the last epoch's are cached."""
         if epoch != self._epoch:
             order = epoch_order(self.seed, epoch, len(self.indices)).to(self.indices.device)
             self._order = self.indices[order].to(self.data.images.device)
@@ -132,7 +132,7 @@ class TrainLoader:
         return self._order
 
     def batch(self, step: int) -> tuple[Tensor, Tensor]:
-        """Images and labels of one step, counted from 0 over all epochs; images beyond the labels are foreign."""
+        """Return images and labels of a step, counted over all epochs; images beyond the labels are foreign."""
         epoch, place = divmod(step, self.steps_per_epoch)
         indices = self.order(epoch)[place * self.batch_size : (place + 1) * self.batch_size]
         images, labels = self.data.batch(indices, derive(self.seed, "augment", step))

@@ -1,9 +1,8 @@
-"""MNIST (LeCun et al. 1998) and Fashion-MNIST (Xiao et al. 2017): 28x28 grey images, 60,000 + 10,000.
+"""MNIST (LeCun et al. 1998) and Fashion-MNIST (Xiao et al. 2017): 28x28 gray images, 60,000 + 10,000.
 
-torchvision publishes checksums of the packed files only. A packed file that matches its checksum carries the
-length and CRC-32 of what it unpacks to, so the unpacked files are verified by it wherever the packed one lies
-beside them, as torchvision leaves it; without it, their headers, sizes and labels still have to be
-consistent.
+torchvision publishes checksums of the packed files only. A packed file that matches its checksum contains the
+length and CRC-32 of the unpacked file, so unpacked files are verified by it if the packed ones are still next to
+them, where torchvision leaves them; otherwise their headers, sizes and labels must at least be consistent.
 """
 
 import zlib
@@ -18,12 +17,12 @@ from gbn.data.torchvision_shim import import_torchvision
 
 
 def mnist(root: Path, download: bool) -> ImageSet:
-    """MNIST: ten handwritten digits."""
+    """Return MNIST: ten handwritten digits."""
     return _mnist("mnist", import_torchvision().datasets.MNIST, root, download)
 
 
 def fashion_mnist(root: Path, download: bool) -> ImageSet:
-    """Fashion-MNIST: ten kinds of clothing."""
+    """Return Fashion-MNIST: ten kinds of clothing."""
     return _mnist("fashion_mnist", import_torchvision().datasets.FashionMNIST, root, download)
 
 
@@ -56,7 +55,7 @@ def _problems(folder: Path, packed: dict[str, str]) -> list[str]:
 
 
 def _problem(path: Path, packed_md5: str) -> str:
-    """What is wrong with one unpacked file, or an empty string."""
+    """Return what is wrong with one unpacked file, or an empty string."""
     if not path.is_file():
         return f"{path} is missing"
     content = path.read_bytes()
@@ -74,7 +73,7 @@ def _problem(path: Path, packed_md5: str) -> str:
 
 
 def _trailer(path: Path, checksum: str) -> tuple[int, int] | None:
-    """CRC-32 and length of what a packed file unpacks to; None if it is absent or not torchvision's."""
+    """Return CRC-32 and length of the contents of a packed file; None if it is absent or not torchvision's."""
     if not path.is_file() or md5(path) != checksum:
         return None
     tail = path.read_bytes()[-8:]
@@ -82,7 +81,7 @@ def _trailer(path: Path, checksum: str) -> tuple[int, int] | None:
 
 
 def _unequal(folder: Path) -> list[str]:
-    """Problems between files that are each whole: another number of labels than of images."""
+    """Return inconsistencies between files that are each intact: different numbers of labels and images."""
     problems = []
     for part in ("train", "t10k"):
         images, labels = folder / f"{part}-images-idx3-ubyte", folder / f"{part}-labels-idx1-ubyte"

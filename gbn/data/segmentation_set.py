@@ -1,4 +1,4 @@
-"""What a set for segmentation is here: slices, masks of structures and whose they are, split by patient."""
+"""The representation of a segmentation set: slices, masks of structures and their patients, split by patient."""
 
 import hashlib
 import json
@@ -13,27 +13,27 @@ from gbn.data.image_set import DataError
 from gbn.data.warp import Warp, warp
 
 Structures = Literal["cavity", "epicardium", "both"]
-"""cavity: the left ventricle's blood pool (endocardial contour); epicardium: myocardium as well; both: two masks."""
+"""cavity: the left ventricle's blood pool (endocardial contour); epicardium: with myocardium; both: two masks."""
 STRUCTURES: dict[Structures, tuple[str, ...]] = {
     "cavity": ("cavity",),
     "epicardium": ("epicardium",),
     "both": ("cavity", "epicardium"),
 }
-"""Choice in the configuration -> the masks' channels."""
+"""Choice in the configuration -> channels of the masks."""
 Part = Literal["train", "val", "test"]
 PARTS: tuple[Part, ...] = ("train", "val", "test")
 
 
 @dataclass(frozen=True, eq=False)
 class Slices:
-    """The slices of some patients, on the CPU; a patient's slices stand together.
+    """The slices of some patients, on the CPU; a patient's slices are contiguous.
 
     Attributes:
         images: float32 (N, 1, S, S), normalized.
-        masks: bool (N, K, S, S), one channel a structure.
+        masks: bool (N, K, S, S), one channel per structure.
         patients: int64 (N,), indices into the set's ``patients``.
         pixel_size: float32 (N, 2), height and width of one pixel in the set's ``unit``.
-        places: what each slice is, for people: its file and slice.
+        places: human-readable origin of each slice: its file and slice.
     """
 
     images: Tensor
@@ -54,11 +54,11 @@ class SegmentationSet:
         name: its name in the configuration.
         structures: names of the masks' channels.
         patients: names of all patients of the three parts.
-        train: what is trained on.
-        val: what curves and choices are made on.
-        test: seen at the end.
-        unit: of distances: "mm", or "px" (pixels of the stored images) where no spacing is known.
-        digest: identifies what it was read from, parts included (:mod:`gbn.store.trained_on`).
+        train: the part for training.
+        val: the part for curves and choices.
+        test: the part that is used only at the end.
+        unit: unit of distances: "mm", or "px" (pixels of the stored images) if the spacing is unknown.
+        digest: identifies the data from which it was read, including the parts (:mod:`gbn.store.trained_on`).
     """
 
     name: str
@@ -72,7 +72,7 @@ class SegmentationSet:
 
     @property
     def in_channels(self) -> int:
-        """Channels of an image."""
+        """Number of channels of an image."""
         return self.train.images.shape[1]
 
     @property
@@ -82,15 +82,15 @@ class SegmentationSet:
 
     @property
     def num_classes(self) -> int:
-        """Number of structures: each has a logit of its own."""
+        """Number of structures: each has its own logit."""
         return len(self.structures)
 
     def part(self, name: Part) -> Slices:
-        """The slices of one part by its name."""
+        """Return the slices of one part by its name."""
         return {"train": self.train, "val": self.val, "test": self.test}[name]
 
     def patients_of(self, name: Part) -> tuple[str, ...]:
-        """The patients of one part, in the set's order."""
+        """Return the patients of one part, in the set's order."""
         return tuple(self.patients[index] for index in self.part(name).patients.unique().tolist())
 
 
@@ -101,8 +101,8 @@ class Picture:
     Attributes:
         image: float32 (S, S), normalized.
         masks: bool (K, S, S).
-        patient: whose it is.
-        place: what it is, for people.
+        patient: the patient whose slice it is.
+        place: its human-readable origin.
         pixel_size: height and width of a pixel.
     """
 
@@ -121,19 +121,19 @@ def segmentation_set(
     unit: Literal["mm", "px"],
     digest: str,
 ) -> SegmentationSet:
-    """A :class:`SegmentationSet` of framed slices, each part with the slices of its patients.
+    """Return a :class:`SegmentationSet` of framed slices, each part with the slices of its patients.
 
     Args:
         name: the set's name.
         structures: names of the masks' channels.
-        pictures: all slices; those of patients that no part names are left out.
+        pictures: all slices; those of patients in no part are left out.
         split: patients of each part.
-        unit: of the pixels' sizes.
-        digest: identifies the content of the files; that of the set says which part each patient is in as well.
+        unit: unit of the pixel sizes.
+        digest: identifies the contents of the files; the set's digest also covers the part of each patient.
 
     Raises:
-        DataError: a part without patients, a patient named twice, a patient without slices, a part whose slices
-            lack a structure altogether.
+        DataError: a part has no patients, a patient is named twice or has no slices, or no slice of a part shows
+            some structure.
     """
     check_split(name, split)
     patients = tuple(sorted(patient for members in split.values() for patient in members))
@@ -171,10 +171,10 @@ def segmentation_set(
 
 
 def check_split(name: str, split: Mapping[Part, Sequence[str]]) -> None:
-    """Refuse a split with a part that is missing or empty, or with a patient in two places.
+    """Check that no part of a split is missing or empty and that no patient is in two places.
 
     Raises:
-        DataError: one line that names the part or the patient.
+        DataError: the split is not valid; the message is one line that names the part or the patient.
     """
     seen: dict[str, str] = {}
     for part in PARTS:
@@ -193,14 +193,14 @@ def check_split(name: str, split: Mapping[Part, Sequence[str]]) -> None:
 
 
 class SliceSet:
-    """A part on the training device, given out as batches of images and masks: a DeviceSet with masks.
+    """A part on the training device, served as batches of images and masks: a DeviceSet with masks.
 
     Args:
         slices: the part; images and masks are moved to ``device``.
-        device: where the part lies and the batches come out.
+        device: device of the part and of the batches.
         dtype: of the images of a batch; masks are always float32.
         channels_last: memory format of the images of a batch.
-        augmentation: how ``batch`` warps image and mask when it is given a seed; None: not at all.
+        augmentation: the warp that ``batch`` applies to image and mask when it is given a seed; None for no warp.
     """
 
     def __init__(
@@ -223,7 +223,7 @@ class SliceSet:
         return len(self.images)
 
     def batch(self, indices: Tensor, augment_seed: int | None = None) -> tuple[Tensor, Tensor]:
-        """Images (B, 1, S, S) and masks, float32 0 or 1 (B, K, S, S), at ``indices``; warped if a seed is given."""
+        """Return images (B, 1, S, S) and masks (B, K, S, S), float32 0 or 1, at ``indices``; with a seed, warped."""
         indices = indices.to(self.images.device, non_blocking=True)
         images, masks = self.images[indices], self.masks[indices].float()
         if augment_seed is not None and self.augmentation is not None:
@@ -231,6 +231,6 @@ class SliceSet:
         return images.to(self.dtype).contiguous(memory_format=self.memory_format), masks
 
     def batches(self, indices: Tensor, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """All of ``indices`` in order, not warped; the last batch may be smaller: for evaluation."""
+        """Yield all of ``indices`` in order, not warped, for evaluation; the last batch may be smaller."""
         for part in indices.split(batch_size):
             yield self.batch(part)

@@ -1,4 +1,4 @@
-"""Stratified parts of a labelled set: the validation split of a seed, a subset that no seed moves."""
+"""Stratified parts of a labeled set: the validation split of a seed, and a subset that is the same for all seeds."""
 
 import torch
 from torch import Tensor
@@ -7,18 +7,17 @@ from gbn.seeding import derive
 
 
 def split(labels: Tensor, validation: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Cut ``validation`` images from a set: (training indices, validation indices), both sorted.
+    """Split off ``validation`` images: return (training indices, validation indices), both sorted.
 
-    Each class gives its share, to within one image; which of its images go is drawn from the seed's own
-    stream.
+    Each class contributes its share, to within one image; its images are drawn from the seed's own stream.
 
     Args:
         labels: int64 (N,).
-        validation: how many images to cut off, 0 <= validation < N.
+        validation: number of images to split off, 0 <= validation < N.
         seed: the run's seed.
 
     Raises:
-        ValueError: a number out of that range.
+        ValueError: ``validation`` is out of that range.
     """
     if not 0 <= validation < len(labels):
         raise ValueError(
@@ -32,14 +31,14 @@ def split(labels: Tensor, validation: int, seed: int) -> tuple[Tensor, Tensor]:
 
 
 def subset(labels: Tensor, count: int, among: Tensor | None = None) -> Tensor:
-    """Sorted indices of ``count`` images in the classes' proportions, the same for every seed.
+    """Return sorted indices of ``count`` images in the classes' proportions, the same for every seed.
 
-    Images stand in one fixed random order per class, and the first of each are taken: a larger subset
-    contains a smaller one, to within one image a class. With ``among`` (the training part of a split), only
-    those indices are candidates.
+    Images have one fixed random order per class, and the first of each are taken: a larger subset contains a smaller
+    one, to within one image per class. With ``among`` (the training part of a split), only those indices are
+    candidates.
 
     Raises:
-        ValueError: more images than there are, or none.
+        ValueError: ``count`` is 0 or more than there are images.
     """
     candidates = torch.arange(len(labels)) if among is None else among
     if not 1 <= count <= len(candidates):
@@ -58,9 +57,9 @@ def _stratified(labels: Tensor, count: int, seed: int) -> Tensor:
 
 
 def _shares(labels: Tensor, count: int) -> list[tuple[Tensor, int]]:
-    """Per class, its positions in ``labels`` and how many of ``count`` it gives (largest remainders)."""
+    """Return per class its positions in ``labels`` and its share of ``count`` (largest remainders)."""
     classes, sizes = labels.unique(return_counts=True)
-    # In integers, so that no rounding of a quotient can differ between machines.
+    # In integers, so that the rounding of a quotient cannot differ between machines.
     whole = [count * int(size) // len(labels) for size in sizes]
     remainders = [count * int(size) % len(labels) for size in sizes]
     by_remainder = sorted(range(len(whole)), key=lambda i: (-remainders[i], i))

@@ -1,9 +1,10 @@
-"""The Sunnybrook Cardiac Data of the MICCAI 2009 left-ventricle challenge, in the folders that it comes in.
+"""The Sunnybrook Cardiac Data of the MICCAI 2009 left-ventricle challenge, in its original folder layout.
 
 Contours are text files ``.../TrainingDataContours/SC-HF-I-01/contours-manual/IRCCI-expert/IM-0001-0048-icontour-
-manual.txt`` ('i' endocardial, 'o' epicardial; also ValidationDataContours and OnlineDataContours), images DICOM files
-``.../challenge_training/SC-HF-I-1/IM-0004-0048.dcm``: the patient's number may be written with or without zeros, and
-a contour names its image by the last number alone, so the image of another series is taken if it is the only one.
+manual.txt`` ('i' endocardial, 'o' epicardial; also ValidationDataContours and OnlineDataContours); images are DICOM
+files ``.../challenge_training/SC-HF-I-1/IM-0004-0048.dcm``. The patient's number may be written with or without
+leading zeros. A contour identifies its image only by the last number, so the image of another series is used if it is
+the only one.
 BNU-Net's 805 images of 45 patients are those with an endocardial contour. Public domain (CC0).
 """
 
@@ -38,20 +39,20 @@ def sunnybrook(
     split: Mapping[Part, Sequence[str]] | None = None,
     framing: Framing | None = None,
 ) -> SegmentationSet:
-    """The set, read into memory; distances are in mm.
+    """Read the set into memory; distances are in mm.
 
-    Slices are those with a contour of every structure asked for: epicardial contours are drawn at end-diastole only,
-    so ``cavity`` has about twice the slices of ``both``.
+    It consists of the slices with a contour of every requested structure. Epicardial contours are drawn at
+    end-diastole only, so ``cavity`` has about twice as many slices as ``both``.
 
     Args:
         root: a folder above both contours and images.
         structures: which masks.
-        split: patients of each part, such as ``SC-HF-I-1``; None: the challenge's parts, by the contours' folders.
-        framing: window, side and intensities; a volume is here all contoured slices of a patient.
+        split: patients of each part, such as ``SC-HF-I-1``; None for the challenge's parts, by the contours' folders.
+        framing: window, side and intensities; here a volume consists of all contoured slices of a patient.
 
     Raises:
-        DataError: no contours, a contour without image or with a broken one, points outside the image, patients
-            without a contour of a structure or in two parts: one line that names the file.
+        DataError: there are no contours, a contour has no image or a broken one, points are outside the image, or a
+            patient has no contour of a structure or is in two parts; the message is one line that names the file.
     """
     framing = framing or Framing()
     contours = _contours(root)
@@ -76,9 +77,9 @@ def sunnybrook(
 
 
 Contours = dict[tuple[int, str], Path]
-"""(number of the image, 'i' or 'o') -> file, of one patient."""
+"""(number of the image, 'i' or 'o') -> file, for one patient."""
 Images = dict[int, list[Path]]
-"""Number of the image -> files of all series, of one patient."""
+"""Number of the image -> files of all series, for one patient."""
 
 
 def _contours(root: Path) -> dict[str, Contours]:
@@ -87,7 +88,7 @@ def _contours(root: Path) -> dict[str, Contours]:
         match, patient = _CONTOUR.fullmatch(path.name), _patient_of(path, root)
         if match is None or patient is None:
             raise DataError(
-                f"sunnybrook: {path} is no contour of a patient: expected is "
+                f"sunnybrook: {path} is not a contour of a patient: expected is "
                 ".../SC-HF-I-01/.../IM-0001-0048-icontour-manual.txt (patients SC-HF-I, SC-HF-NI, SC-HYP, SC-N)"
             )
         own, key = found.setdefault(patient, {}), (int(match[2]), match[3])
@@ -112,7 +113,7 @@ def _images(root: Path) -> dict[str, Images]:
 
 
 def _patient_of(path: Path, root: Path) -> str | None:
-    """The patient whose folder a file lies in, the innermost one, without zeros before the number."""
+    """Return the patient in whose (innermost) folder a file is, without leading zeros in the number."""
     for name in reversed(path.relative_to(root).parts[:-1]):
         if _PATIENT.fullmatch(name):
             return _canonical(name)
@@ -132,11 +133,11 @@ def _challenge_split(contours: Mapping[str, Contours]) -> dict[Part, list[str]]:
             named = {PARTS_BY_FOLDER[name] for name in path.parts if name in PARTS_BY_FOLDER}
             if len(named) != 1:
                 raise DataError(
-                    f"sunnybrook: {path} lies in no folder that says its part: expected is one of "
+                    f"sunnybrook: {path} is in no folder that tells its part: expected is one of "
                     f"{', '.join(PARTS_BY_FOLDER)} above it, or a split of your own"
                 )
             parts |= named
-        for part in sorted(parts):  # in two parts: refused with all other splits
+        for part in sorted(parts):  # a patient in two parts is rejected as in all other splits
             split[part].append(patient)
     return split
 
@@ -184,7 +185,7 @@ def _patient(
 
 
 def _normalised(planes: Sequence[NDArray[np.float32]], framing: Framing) -> list[NDArray[np.float32]]:
-    """A patient's slices, normalized one by one or together; their sizes may differ."""
+    """Return a patient's slices, normalized individually or together; their sizes may differ."""
     if framing.normalise != "volume":
         return [normalised(plane[None], framing.normalise)[0] for plane in planes]
     flat = normalised(np.concatenate([plane.ravel() for plane in planes])[None, None], "volume").ravel()
@@ -193,7 +194,7 @@ def _normalised(planes: Sequence[NDArray[np.float32]], framing: Framing) -> list
 
 
 def _image_of(contour: Path, number: int, images: Images, contoured: set[int]) -> Path:
-    """The DICOM file of a contour: of its own series, or of the only one that has all contoured images."""
+    """Return the DICOM file of a contour: from its own series, or from the only one that has all contoured images."""
     candidates = images.get(number, [])
     match = _CONTOUR.fullmatch(contour.name)
     assert match is not None
@@ -210,8 +211,8 @@ def _image_of(contour: Path, number: int, images: Images, contoured: set[int]) -
         return complete[0]
     if candidates:
         raise DataError(
-            f"sunnybrook: {contour} may belong to {' or '.join(str(path) for path in candidates[:3])}: leave the "
-            "short-axis series alone in the patient's folder"
+            f"sunnybrook: {contour} may belong to {' or '.join(str(path) for path in candidates[:3])}: keep only the "
+            "short-axis series in the patient's folder"
         )
     raise DataError(
         f"sunnybrook: {contour} has no image: no IM-*-{number:04d}.dcm in a folder of that patient"
@@ -227,8 +228,8 @@ def _series(path: Path) -> int:
 def _check_nested(files: Sequence[Path], drawn: NDArray[np.bool_]) -> None:
     for file, mask in zip(files, drawn, strict=True):
         if not mask.any():
-            raise DataError(f"{file}: the contour encloses no pixel's centre")
+            raise DataError(f"{file}: the contour encloses no pixel center")
     if len(files) == 2 and not (drawn[0] & drawn[1]).any():
         raise DataError(
-            f"{files[0]} and {files[1].name} do not overlap: a cavity lies inside its epicardial contour"
+            f"{files[0]} and {files[1].name} do not overlap: a cavity must be inside its epicardial contour"
         )

@@ -1,4 +1,4 @@
-"""SVHN, Street View House Numbers (Netzer et al. 2011): 32x32 colour, 73,257 + 26,032 (without `extra`)."""
+"""SVHN, Street View House Numbers (Netzer et al. 2011): 32x32 color, 73,257 + 26,032 (without `extra`)."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from gbn.data.torchvision_shim import import_torchvision
 
 
 def svhn(root: Path, download: bool) -> ImageSet:
-    """SVHN's cropped digits, ten classes, the digit 0 being class 0."""
+    """Return SVHN's cropped digits: ten classes, with the digit 0 as class 0."""
     source = import_torchvision().datasets.SVHN
     parts = [source.split_list[part] for part in ("train", "test")]
     checksums = {name: md5 for _, name, md5 in parts}

@@ -1,14 +1,14 @@
-"""Import torchvision where its compiled library does not fit torch.
+"""Import torchvision even if its compiled library does not match torch.
 
-A torchvision built for CUDA beside a torch built for the CPU cannot load its compiled library, and its import
-then stops with ``operator torchvision::nms does not exist``: the Python part registers fake kernels for two
-operators without asking whether they exist. Declaring their schemas first is enough. Data sets, transforms
-and models then work; nms, roi_align and read_image raise torchvision's own error.
+With a torch built for the CPU, a torchvision built for CUDA cannot load its compiled library, and its import fails
+with ``operator torchvision::nms does not exist``: the Python part registers fake kernels for two operators without
+checking whether they exist. Declaring their schemas first is enough. Data sets, transforms and models then work; nms,
+roi_align and read_image raise torchvision's own error.
 
 One of its modules (``ops/roi_align.py``) imports torch's compiler for one function, which costs more than a second at
-every start. That import is put off until the function is called.
+every start. That import is deferred until the function is called.
 
-gbn imports torchvision only through here, and so should any import of timm that comes first.
+gbn imports torchvision only through this module; code that imports timm first should call it as well.
 """
 
 import contextlib
@@ -22,11 +22,11 @@ from typing import Any
 
 import torch
 
-_declared: torch.library.Library | None = None  # the schemas live as long as this object
+_declared: torch.library.Library | None = None  # the schemas exist as long as this object
 
 
 def import_torchvision() -> ModuleType:
-    """The module ``torchvision``, with the two schemas declared first where its compiled library cannot load.
+    """Import and return ``torchvision``, declaring the two schemas first if its compiled library cannot be loaded.
 
     Raises:
         ImportError: torchvision is not installed, or fails for another reason.
@@ -44,7 +44,7 @@ def import_torchvision() -> ModuleType:
 
 @contextlib.contextmanager
 def _compiler_put_off() -> Iterator[None]:
-    """Meanwhile torch._dynamo.utils.is_compile_supported is a function that imports the real one when called."""
+    """Replace torch._dynamo.utils.is_compile_supported in this context by one that imports the original on call."""
     if "torch._dynamo" in sys.modules:
         yield
         return
@@ -55,7 +55,7 @@ def _compiler_put_off() -> Iterator[None]:
 
     package, utils = ModuleType("torch._dynamo"), ModuleType("torch._dynamo.utils")
     package.__path__ = []
-    # Whatever else torchvision may ask of it comes from the real one, as an import that is not put off.
+    # Anything else that torchvision may use comes from the real module, whose import is then not deferred.
     package.__getattr__ = utils.__getattr__ = _real_compiler  # type: ignore[method-assign]
     package.utils = utils  # type: ignore[attr-defined]
     utils.is_compile_supported = is_compile_supported  # type: ignore[attr-defined]
@@ -80,7 +80,7 @@ def _real_compiler(name: str) -> Any:
 
 
 def _library_loads(package: Path) -> bool:
-    """Whether torchvision's compiled operators can be loaded; loads them if so, as its own import would."""
+    """Return whether torchvision's compiled operators can be loaded, and load them as its own import would."""
     for library in sorted([*package.glob("_C*.so"), *package.glob("_C*.pyd")]):
         try:
             torch.ops.load_library(str(library))

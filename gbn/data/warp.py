@@ -1,13 +1,13 @@
 """Affine and elastic warps of images and their masks, a whole batch at once, on the device.
 
-Image and mask go through one field of source positions: the image is read between pixels (bilinear), the mask at
-the nearest one. Each batch's draws come from its own seed and from a CPU generator, whatever the device, so that
-CPU and GPU see the same warps and a resumed run needs no generator's state.
+Image and mask use the same field of source positions: the image is sampled bilinearly, the mask at the nearest pixel.
+Each batch's draws come from its own seed and from a CPU generator, whatever the device, so that CPU and GPU see the
+same warps and a resumed run needs no generator state.
 
 BNU-Net states affine and elastic augmentation; shift, shear, zoom, alpha and sigma are the reconstruction's, the
-range of the rotation is ours. The elastic field is the one of Simard, Steinkraus, Platt (ICDAR 2003): uniform noise
-on [-1, 1] at each pixel, smoothed by a Gaussian of deviation sigma, times alpha. Its displacements have the
-deviation alpha / (2 sigma sqrt(3 pi)): 4.07 pixels at alpha 500, sigma 20.
+range of the rotation is ours. The elastic field is that of Simard, Steinkraus, Platt (ICDAR 2003): uniform noise
+on [-1, 1] at each pixel, smoothed by a Gaussian of standard deviation sigma, times alpha. Its displacements have
+standard deviation alpha / (2 sigma sqrt(3 pi)): 4.07 pixels at alpha 500, sigma 20.
 """
 
 import math
@@ -18,24 +18,26 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-_NOISE_STEP = 0.25  # spacing of the noise in sigmas: the smoothed field's spectrum ends far below
-_REACH = 4.0  # sigmas after which the Gaussian is taken for 0
+_NOISE_STEP = (
+    0.25  # spacing of the noise in sigmas, far finer than the spectrum of the smoothed field requires
+)
+_REACH = 4.0  # sigmas beyond which the Gaussian is treated as 0
 
 
 @dataclass(frozen=True)
 class Warp:
-    """How far images are warped; each number is drawn anew for each image. All 0: not at all.
+    """The ranges of the warps, drawn anew for each image; with all of them 0 there is no warp.
 
     Attributes:
-        rotation: largest angle in degrees, either way.
-        shift: largest shift along each axis, a share of the side.
-        shear: largest shear, pixels across per pixel along, of columns against rows.
-        zoom: largest relative change of size, along each axis on its own.
+        rotation: largest angle in degrees, in either direction.
+        shift: largest shift along each axis, as a fraction of the side.
+        shear: largest shear of columns against rows, in pixels across per pixel along.
+        zoom: largest relative change of size, independently along each axis.
         alpha: factor of the elastic field, in pixels.
-        sigma: deviation of the Gaussian that smooths it, in pixels, at least 1.
+        sigma: standard deviation of the Gaussian that smooths it, in pixels, at least 1.
 
     Raises:
-        ValueError: a number that is negative or not finite, a shift or zoom of 1 or more, a sigma below 1.
+        ValueError: a number is negative or not finite, shift or zoom is 1 or more, or sigma is below 1.
     """
 
     rotation: float = 10.0
@@ -52,17 +54,17 @@ class Warp:
                 raise ValueError(f"{field.name} must be 0 or more and finite, {value} was given")
         for name in ("shift", "zoom"):
             if getattr(self, name) >= 1:
-                raise ValueError(f"{name} is a share and must be below 1, {getattr(self, name)} was given")
+                raise ValueError(f"{name} is a fraction and must be below 1, {getattr(self, name)} was given")
         if self.sigma < 1:
             raise ValueError(
-                f"sigma must be at least 1 pixel, {self.sigma} was given; alpha=0 is no elastic warp"
+                f"sigma must be at least 1 pixel, {self.sigma} was given; for no elastic warp set alpha=0"
             )
 
 
 def warp(images: Tensor, masks: Tensor, how: Warp, seed: int) -> tuple[Tensor, Tensor]:
-    """Warped copies of a batch of images and their masks, one draw an image.
+    """Return warped copies of a batch of images and their masks, with one draw per image.
 
-    What comes from outside an image repeats its edge, what comes from outside a mask is background.
+    Positions outside an image repeat its edge; positions outside a mask are background.
 
     Args:
         images: floating (B, C, H, W), on any device.
@@ -74,7 +76,7 @@ def warp(images: Tensor, masks: Tensor, how: Warp, seed: int) -> tuple[Tensor, T
         images and masks of the same shapes and types.
 
     Raises:
-        ValueError: masks that do not match their images.
+        ValueError: masks do not match their images.
     """
     batch, _, height, width = images.shape
     if masks.dim() != 4 or masks.shape[::2] != images.shape[::2] or masks.shape[3] != width:
@@ -95,9 +97,9 @@ def warp(images: Tensor, masks: Tensor, how: Warp, seed: int) -> tuple[Tensor, T
 
 
 def affine_positions(batch: int, height: int, width: int, how: Warp, generator: torch.Generator) -> Tensor:
-    """Where each output pixel comes from, in pixels (row, column): (B, H, W, 2), float64.
+    """Return the source position of each output pixel, in pixels (row, column): (B, H, W, 2), float64.
 
-    About the image's centre c: source = c + R S Z (output - c) + shift, with rotation R, shear S, zoom Z.
+    With the image's center c, source = c + R S Z (output - c) + shift, with rotation R, shear S, zoom Z.
     """
     draws = 2 * torch.rand(batch, 6, generator=generator, dtype=torch.float64) - 1
     angle = draws[:, 0] * math.radians(how.rotation)
@@ -118,11 +120,11 @@ def affine_positions(batch: int, height: int, width: int, how: Warp, generator: 
 def elastic_field(
     batch: int, height: int, width: int, alpha: float, sigma: float, generator: torch.Generator
 ) -> Tensor:
-    """Simard's displacements in pixels (row, column): (B, H, W, 2), float64.
+    """Return Simard's displacements in pixels (row, column): (B, H, W, 2), float64.
 
-    The noise lies on a grid of ``sigma / 4`` (never finer than a pixel), and one value, times the step, stands for
-    the sum of those that fall into its square: the same covariance from a fraction of the draws. It reaches beyond
-    the image, so that the field has one deviation everywhere.
+    The noise is on a grid with spacing ``sigma / 4`` (never finer than a pixel), and one value, times the step,
+    represents the sum of those in its square: the same covariance from a fraction of the draws. It extends beyond the
+    image, so that the field has the same deviation everywhere.
     """
     step = max(1.0, sigma * _NOISE_STEP)
     down, across = _smoothing(height, sigma, step), _smoothing(width, sigma, step)
@@ -133,7 +135,7 @@ def elastic_field(
 
 @lru_cache(maxsize=8)
 def _smoothing(size: int, sigma: float, step: float) -> Tensor:
-    """The Gaussian's density at each pixel from each noise position: (size, positions)."""
+    """Return the Gaussian's density at each pixel about each noise position: (size, positions)."""
     reach = math.ceil(_REACH * sigma / step)
     positions = torch.arange(-reach, math.floor((size - 1) / step) + reach + 1, dtype=torch.float64) * step
     distance = torch.arange(size, dtype=torch.float64)[:, None] - positions

@@ -1,6 +1,6 @@
-"""Networks that take ``norm_layer`` and nothing else about normalization: one file per family.
+"""Networks whose only knowledge of normalization is the argument ``norm_layer``: one file per family.
 
-``build("resnet", norm_layer, in_channels=3, num_classes=10, image_size=32, depth=20)`` makes one,
+``build("resnet", norm_layer, in_channels=3, num_classes=10, image_size=32, depth=20)`` builds one;
 :func:`initialise` gives it the initial values of a seed.
 """
 
@@ -45,24 +45,24 @@ MODELS: dict[str, type[nn.Module]] = {
     "resnext": ResNeXt,
     "vgg": VGG,
 }
-"""Name in the configuration -> class. Add a network here, and the shared tests of the models run on it."""
+"""Name in the configuration -> class. A network added here is covered by the shared tests of the models."""
 
 
 OF_OTHER_TASKS: dict[str, type[nn.Module]] = {"dcgan": DCGAN, "unet": UNet}
-"""The networks that don't give logits of images: of other tasks than classification."""
+"""The networks for tasks other than classification, which do not map images to logits of classes."""
 
 
 def build(name: str, norm_layer: NormLayer, **options: Any) -> nn.Module:
-    """The network ``name`` with the given norms.
+    """Return the network ``name`` with the given norms.
 
     Args:
         name: a key of :data:`MODELS` or :data:`OF_OTHER_TASKS`.
-        norm_layer: makes the norm at each place, see :mod:`gbn.models.interface`.
+        norm_layer: makes the norm at each site, see :mod:`gbn.models.interface`.
         **options: ``in_channels``, ``num_classes``, ``image_size`` and the network's own options
             (``width``, ``depth``, ...).
 
     Raises:
-        ValueError: an unknown name or option, or a value that the network refuses.
+        ValueError: an unknown name or option, or a value that the network rejects.
     """
     networks = MODELS | OF_OTHER_TASKS
     if name not in networks:

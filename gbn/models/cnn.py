@@ -2,7 +2,7 @@
 
 conv 5x5 x64, norm, ReLU, max-pool 3x3/2; conv 5x5 x128, norm, ReLU, max-pool 3x3/2; conv 5x5 x128, norm,
 ReLU, max-pool 3x3/2; conv 3x3 or 5x5 x256, norm, ReLU, average-pool; linear. The pools are padded by 1, so
-32 becomes 16, 8, 4. The last kernel is not known for sure, so it is an option.
+32 becomes 16, 8, 4. The size of the last kernel is not known for certain, so it is an option.
 """
 
 from typing import Literal
@@ -14,7 +14,7 @@ from gbn.models.interface import ConvNorm, NormLayer, needs_bias, scaled
 
 
 class CNN(nn.Module):
-    """Four convolutions and a linear classifier; images of any size (the last pool takes what is left).
+    """Four convolutions and a linear classifier for images of any size (the last pool covers what is left).
 
     At 32x32 the last pool is the 4x4 average of the paper.
 
@@ -25,10 +25,10 @@ class CNN(nn.Module):
         image_size: side of the square images (any; kept for the common signature).
         width: multiplies the channels 64, 128, 128, 256.
         last_kernel: side of the fourth convolution's kernel, 3 or 5.
-        bias: whether convolutions have a bias; "auto": only if the norm gives none.
+        bias: whether convolutions have a bias; "auto": only if the norm has none.
 
     Raises:
-        ValueError: another last kernel.
+        ValueError: a last kernel other than 3 or 5.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class CNN(nn.Module):
         self.head = nn.Linear(c4, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, in_channels, H, W) -> logits (N, num_classes)."""
+        """Map (N, in_channels, H, W) to logits (N, num_classes)."""
         for layer in (self.layer1, self.layer2, self.layer3):
             x = F.max_pool2d(layer(x), 3, stride=2, padding=1)
         return self.head(self.layer4(x).mean((2, 3)))

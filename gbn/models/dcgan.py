@@ -1,17 +1,18 @@
-"""DCGAN for 32x32 images (Radford, Metz, Chintala, ICLR 2016, arXiv 1511.06434): the 64x64 one without a level.
+"""DCGAN for 32x32 images (Radford, Metz, Chintala, ICLR 2016, arXiv 1511.06434): the 64x64 network less one level.
 
 Generator: latents (N, 100) projected to 512 x 4 x 4, then 256 x 8 x 8, 128 x 16 x 16 and the image, by transposed
-convolutions 4x4/2, norm and ReLU between them, tanh at the end. Discriminator, its mirror: 128 x 16 x 16,
-256 x 8 x 8, 512 x 4 x 4, one logit, by convolutions 4x4/2, norm and LeakyReLU(0.2) between them. As in the paper the
-generator's output and the discriminator's input have no norm.
+convolutions 4x4/2 with norm and ReLU between them, and tanh at the end. Discriminator, its mirror image: 128 x 16 x
+16, 256 x 8 x 8, 512 x 4 x 4, one logit, by convolutions 4x4/2 with norm and LeakyReLU(0.2) between them. As in the
+paper, the generator's output and the discriminator's input have no norm.
 
-The projection is normalized by channel over its 4 x 4 positions, as is usual today (the authors' code has a gain and
-statistics for each of its 8,192 units). Initial weights are N(0, 0.02) as in the paper; gains start where the norm
-has them (BatchNorm: 1, a control: 1/c), not at N(1, 0.02) around that: a norm's start is a part of what an arm is.
+The projection is normalized per channel over its 4 x 4 positions, as is usual today (the authors' code has a gain and
+statistics for each of its 8,192 units). Initial weights are N(0, 0.02) as in the paper; gains start at the norm's own
+initial value (BatchNorm: 1, a control: 1/c) and are not drawn from N(1, 0.02) around it, since a norm's initial
+values are part of the arm.
 
 Norms have the module paths ``generator.layers.0.norm`` to ``.2.norm`` and ``discriminator.layers.1.norm`` and
-``.2.norm``. So ``norm.placement.pattern=[generator.*]`` puts a method into the generator only, with BatchNorm
-elsewhere (``norm.placement.otherwise``), and a single path into one layer.
+``.2.norm``. So ``norm.placement.pattern=[generator.*]`` uses a method in the generator only, with BatchNorm
+elsewhere (``norm.placement.otherwise``), and a single path uses it in one layer.
 """
 
 from typing import Literal
@@ -42,15 +43,15 @@ class _Up(nn.Module):
         self.norm = norm_layer(out_channels, act="relu", dim=2, role="body")
 
     def forward(self, x: Tensor) -> Tensor:
-        """One level up."""
+        """Return the maps one level up."""
         return self.norm(self.conv(x))
 
 
 class _Down(nn.Module):
     """Convolution 4x4/2, norm (none at the image), LeakyReLU(0.2): (N, C, H, W) -> (N, out_channels, H/2, W/2).
 
-    Norm layers know LeakyReLU with its usual slope of 0.01, so the network applies its own and asks for norms without
-    activation.
+    Norm layers apply LeakyReLU with its default slope of 0.01, so the network applies its own and requests norms
+    without activation.
     """
 
     def __init__(
@@ -61,7 +62,7 @@ class _Down(nn.Module):
         self.norm = None if norm_layer is None else norm_layer(out_channels, act=None, dim=2, role="body")
 
     def forward(self, x: Tensor) -> Tensor:
-        """One level down."""
+        """Return the maps one level down."""
         x = self.conv(x)
         return F.leaky_relu(x if self.norm is None else self.norm(x), SLOPE)
 
@@ -74,7 +75,7 @@ class Generator(nn.Module):
         latent: size of a latent vector.
         channels: of the images.
         width: multiplies :data:`CHANNELS`.
-        bias: whether layers before a norm have a bias; "auto": only if the norm gives none.
+        bias: whether layers before a norm have a bias; "auto": only if the norm has none.
     """
 
     def __init__(
@@ -98,7 +99,7 @@ class Generator(nn.Module):
         self.output = nn.ConvTranspose2d(c16, channels, 4, 2, 1)
 
     def forward(self, latents: Tensor) -> Tensor:
-        """(N, latent) -> (N, channels, 32, 32)."""
+        """Map (N, latent) to (N, channels, 32, 32)."""
         return torch.tanh(self.output(self.layers(latents[:, :, None, None])))
 
 
@@ -109,7 +110,7 @@ class Discriminator(nn.Module):
         norm_layer: see :mod:`gbn.models.interface`.
         channels: of the images.
         width: multiplies :data:`CHANNELS`.
-        bias: whether layers before a norm have a bias; "auto": only if the norm gives none.
+        bias: whether layers before a norm have a bias; "auto": only if the norm has none.
     """
 
     def __init__(
@@ -131,27 +132,27 @@ class Discriminator(nn.Module):
         self.output = nn.Conv2d(c4, 1, 4)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, channels, 32, 32) -> (N,)."""
+        """Map (N, channels, 32, 32) to (N,)."""
         return self.output(self.layers(x)).flatten()
 
 
 class DCGAN(nn.Module):
-    """The two networks; latents go through both.
+    """The generator and the discriminator; latents pass through both.
 
     Args:
-        norm_layer: of both; where a method stands in one of them only is a matter of its placement.
+        norm_layer: for both networks; use its placement to restrict a method to one of them.
         in_channels: channels of the images.
-        num_classes: kept for the common signature; images are made without labels.
+        num_classes: kept for the common signature; images are generated without labels.
         image_size: side of the images, 32.
         width: multiplies all channels.
         latent: size of a latent vector.
-        bias: whether layers before a norm have a bias; "auto": only if the norm gives none.
+        bias: whether layers before a norm have a bias; "auto": only if the norm has none.
 
     Raises:
-        ValueError: images of another size, or latents of no dimension.
+        ValueError: images of another size, or a latent size below 1.
     """
 
-    #: Of the weights' normal distribution, see :func:`gbn.models.initialise`.
+    #: Standard deviation of the initial weights, see :func:`gbn.models.initialise`.
     initial_std = 0.02
 
     def __init__(
@@ -177,5 +178,5 @@ class DCGAN(nn.Module):
         self.discriminator = Discriminator(norm_layer, in_channels, width=width, bias=bias)
 
     def forward(self, latents: Tensor) -> Tensor:
-        """Latents (N, latent) -> the discriminator's logits of their images (N,)."""
+        """Map latents (N, latent) to the discriminator's logits of their images (N,)."""
         return self.discriminator(self.generator(latents))

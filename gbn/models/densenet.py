@@ -1,15 +1,15 @@
 """The CIFAR DenseNet and DenseNet-BC (Huang, Liu, van der Maaten, Weinberger, CVPR 2017, arXiv 1608.06993).
 
-A 3x3 convolution, three dense blocks in which each layer adds k channels (the growth rate) to all that come before
-it, transitions of a 1x1 convolution and a 2x2 average pool between them, global average pool, linear. Norm and ReLU
-stand before each convolution, so the stem has none of its own. DenseNet-BC (the default) has bottleneck layers (a
-1x1 convolution to 4k channels first) and transitions that keep half of the channels: L = 100, k = 12 has 769,162
+A 3x3 convolution, three dense blocks in which each layer adds k channels (the growth rate) to all preceding ones,
+transitions of a 1x1 convolution and a 2x2 average pool between the blocks, global average pool, linear. Norm and ReLU
+come before each convolution, so the stem has none of its own. DenseNet-BC (the default) has bottleneck layers (a 1x1
+convolution to 4k channels first) and transitions that keep half of the channels: L = 100, k = 12 has 769,162
 parameters with ten classes. The plain DenseNet, ``bottleneck=False, compression=1.0``, has 1.0 million at L = 40,
 k = 12 and 7.0 million at L = 100.
 
 The stem has 16 channels, or 2k in a DenseNet-BC, as the paper says (section 3, "Implementation Details"). The
-authors' later code has 2k always, which is not what the paper's table counts: it gives 1.0, 7.0 and 27.2 million for
-the plain networks of (L, k) = (40, 12), (100, 12), (100, 24); 16 channels make 1.02, 6.98, 27.25, and 2k would make
+authors' later code always has 2k, which does not agree with the paper's table: it gives 1.0, 7.0 and 27.2 million for
+the plain networks of (L, k) = (40, 12), (100, 12), (100, 24); 16 channels give 1.02, 6.98, 27.25, and 2k would give
 1.06, 7.08, 28.07.
 """
 
@@ -23,7 +23,7 @@ from gbn.models.interface import ConvNorm, NormLayer, needs_bias, scaled
 
 
 def layers_per_block(depth: int, bottleneck: bool) -> int:
-    """Dense layers in each of the three blocks: the rest is the stem, two transitions and the classifier.
+    """Return the number of dense layers per block: the rest is the stem, two transitions and the classifier.
 
     Raises:
         ValueError: a depth that is not 6n+4 (with bottlenecks) or 3n+4 (without), n >= 1.
@@ -60,7 +60,7 @@ class DenseLayer(nn.Module):
         self.conv = nn.Conv2d(bottleneck or in_channels, growth_rate, 3, padding=1, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) -> (N, C + growth_rate, H, W), the input first."""
+        """Map (N, C, H, W) to (N, C + growth_rate, H, W), the input first."""
         return torch.cat((x, self.conv(self.layer1(self.norm(x)))), 1)
 
 
@@ -73,7 +73,7 @@ class Transition(nn.Module):
         self.conv = nn.Conv2d(in_channels, out_channels, 1, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) -> (N, out_channels, floor(H / 2), floor(W / 2))."""
+        """Map (N, C, H, W) to (N, out_channels, floor(H / 2), floor(W / 2))."""
         return F.avg_pool2d(self.conv(self.norm(x)), 2)
 
 
@@ -89,8 +89,8 @@ class DenseNet(nn.Module):
         depth: 6n+4 with bottlenecks, 3n+4 without, n >= 1.
         growth_rate: k, the channels that each layer adds.
         bottleneck: whether a 1x1 convolution to 4k channels comes before each 3x3 convolution.
-        compression: share of the channels that a transition keeps, rounded down, at least one channel.
-        bias: whether convolutions have a bias; "auto": only if the norm gives none.
+        compression: fraction of the channels that a transition keeps, rounded down, at least one channel.
+        bias: whether convolutions have a bias; "auto": only if the norm has none.
 
     Raises:
         ValueError: a depth that is not of the form above, a growth rate under 1, a compression outside (0, 1],
@@ -138,7 +138,7 @@ class DenseNet(nn.Module):
                 channels += growth
             self.blocks.append(block)
             if i < 2:
-                # The small number keeps 0.29 * 100 from being 28.
+                # The small number keeps 0.29 * 100 from being rounded down to 28.
                 kept = max(1, int(channels * compression + 1e-9))
                 self.transitions.append(Transition(norm_layer, channels, kept, bias=bias))
                 channels = kept
@@ -146,7 +146,7 @@ class DenseNet(nn.Module):
         self.head = nn.Linear(channels, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, in_channels, H, W) -> logits (N, num_classes)."""
+        """Map (N, in_channels, H, W) to logits (N, num_classes)."""
         x = self.stem(x)
         for i, block in enumerate(self.blocks):
             x = block(x)

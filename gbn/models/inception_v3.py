@@ -1,15 +1,15 @@
 """Inception-V3 (Szegedy, Vanhoucke, Ioffe, Shlens, Wojna, CVPR 2016, arXiv 1512.00567), as torchvision builds it.
 
-With 1,000 classes and images of 299x299 it has torchvision's 23,834,568 parameters, 27,161,264 with the auxiliary
-head, and computes what torchvision's does. The modules have torchvision's names (``Mixed_5b.branch5x5_2.conv``), but
-for the norms, ``norm`` and not ``bn``, and the classifier, ``head`` and not ``fc``: the pattern ``Mixed_6*`` of
-``norm.placement.pattern`` names modules of the literature. torchvision's norms have an eps of 0.001; here
-``norm.eps`` rules, as everywhere. Initial values are those of all our networks (:mod:`gbn.models.initialise`).
+With 1,000 classes and 299x299 images it has torchvision's 23,834,568 parameters, 27,161,264 with the auxiliary head,
+and computes the same function as torchvision's. The modules have torchvision's names (``Mixed_5b.branch5x5_2.conv``),
+except for the norms (``norm``, not ``bn``) and the classifier (``head``, not ``fc``), so a pattern such as
+``Mixed_6*`` in ``norm.placement.pattern`` uses the names of the literature. torchvision's norms have an eps of 0.001;
+here ``norm.eps`` applies, as everywhere. Initial values are those of all our networks (:mod:`gbn.models.initialise`).
 
-Images under 75x75, the smallest that torchvision's stem takes, have a stem of their own: the same five convolutions,
+Images smaller than 75x75, the minimum of torchvision's stem, get a stem of their own: the same five convolutions,
 padded, without strides and pools. At 32x32 the three groups of blocks then work on maps of side 32, 15 and 7, where
-the original has 35, 17 and 8. This adaptation is ours: the one with which Mixture Normalization (Kalayeh, Shah 2019)
-trained Inception-V3 on CIFAR is not known.
+the original has 35, 17 and 8. This adaptation is ours: it is not known how Mixture Normalization (Kalayeh, Shah 2019)
+adapted Inception-V3 to CIFAR.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -21,14 +21,14 @@ from torch import Tensor, nn
 
 from gbn.models.interface import ConvNorm, Kernel, NormLayer, Role, needs_bias, scaled
 
-SMALLEST = 7  # leaves one pixel after the two blocks that halve
+SMALLEST = 7  # leaves one pixel after the two blocks that halve the maps
 SMALLEST_WITH_STRIDES = 75
 SMALLEST_WITH_AUX = 299
 LAST_BEFORE_AUX = "Mixed_6e"
 
 Pool = Literal["average", "max"]
 Branch = Sequence[tuple[int, Sequence[Kernel]]]
-"""Convolutions in a row, each (channels, [kernel]); two kernels are two convolutions of the same input."""
+"""Consecutive convolutions, each (channels, [kernel]); two kernels are two convolutions of the same input."""
 
 #: Name -> channels, kernel; stride, padding and whether a max-pool follows, for images of 75x75 or more.
 STEM = {
@@ -41,7 +41,7 @@ STEM = {
 
 
 def _a(pooled: int) -> tuple[Pool, dict[str, Branch]]:
-    """Figure 5 of the paper, with one branch's 5x5 left whole, as in all published code."""
+    """Return the block of figure 5, with one branch's 5x5 left whole, as in all published code."""
     return "average", {
         "branch1x1": [(64, [1])],
         "branch5x5": [(48, [1]), (64, [5])],
@@ -51,7 +51,7 @@ def _a(pooled: int) -> tuple[Pool, dict[str, Branch]]:
 
 
 def _b() -> tuple[Pool, dict[str, Branch]]:
-    """Figure 10: halves the maps."""
+    """Return the block of figure 10, which halves the maps."""
     return "max", {
         "branch3x3": [(384, [3])],
         "branch3x3dbl": [(64, [1]), (96, [3]), (96, [3])],
@@ -60,7 +60,7 @@ def _b() -> tuple[Pool, dict[str, Branch]]:
 
 
 def _c(inner: int) -> tuple[Pool, dict[str, Branch]]:
-    """Figure 6: 7x7 as 1x7 and 7x1."""
+    """Return the block of figure 6: 7x7 as 1x7 and 7x1."""
     across, down = (1, 7), (7, 1)
     return "average", {
         "branch1x1": [(192, [1])],
@@ -71,7 +71,7 @@ def _c(inner: int) -> tuple[Pool, dict[str, Branch]]:
 
 
 def _d() -> tuple[Pool, dict[str, Branch]]:
-    """Halves the maps a second time."""
+    """Return the block that halves the maps a second time."""
     return "max", {
         "branch3x3": [(192, [1]), (320, [3])],
         "branch7x7x3": [(192, [1]), (192, [(1, 7)]), (192, [(7, 1)]), (192, [3])],
@@ -80,7 +80,7 @@ def _d() -> tuple[Pool, dict[str, Branch]]:
 
 
 def _e() -> tuple[Pool, dict[str, Branch]]:
-    """Figure 7: 1x3 and 3x1 side by side."""
+    """Return the block of figure 7: 1x3 and 3x1 in parallel."""
     fork = (384, [(1, 3), (3, 1)])
     return "average", {
         "branch1x1": [(320, [1])],
@@ -106,14 +106,14 @@ BLOCKS = {
 
 
 class InceptionLogits(NamedTuple):
-    """What a network with an auxiliary head gives in training: (N, num_classes) twice."""
+    """The outputs in training of a network with an auxiliary head: (N, num_classes) twice."""
 
     logits: Tensor
     auxiliary: Tensor
 
 
 class Mixed(nn.Module):
-    """Branches side by side, their outputs joined over channels.
+    """Parallel branches whose outputs are concatenated over channels.
 
     (N, in_channels, H, W) -> (N, out_channels, H', W'): H' = H, or floor((H - 1) / 2) in a block that halves.
 
@@ -121,8 +121,8 @@ class Mixed(nn.Module):
         convolution: makes a convolution with its norm from (in_channels, out_channels, kernel, stride, padding);
             padding None keeps the size.
         in_channels: channels of the input.
-        pool: ``average`` keeps the size; with ``max`` the block halves, in the last convolution of each branch.
-        branches: name -> branch; ``branch_pool`` stands after the pool. The only convolution of a branch b is the
+        pool: ``average`` keeps the size; with ``max`` the last convolution of each branch halves it.
+        branches: name -> branch; ``branch_pool`` follows the pool. The only convolution of a branch b is the
             module ``b``; several are ``b_1``, ``b_2``, ..., two of the same input ``b_2a`` and ``b_2b``.
         width: multiplies the branches' channels.
     """
@@ -153,13 +153,13 @@ class Mixed(nn.Module):
             self.out_channels += channels
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, in_channels, H, W) -> (N, out_channels, H', W')."""
+        """Map (N, in_channels, H, W) to (N, out_channels, H', W')."""
         outputs = []
         for branch, path in self.paths.items():
             y = self._pooled(x) if branch == "branch_pool" else x
             for names in path:
                 parts = [self.get_submodule(name)(y) for name in names]
-                y = parts[0] if len(parts) == 1 else torch.cat(parts, 1)  # of one it would be a copy
+                y = parts[0] if len(parts) == 1 else torch.cat(parts, 1)  # torch.cat of one would copy it
             outputs.append(y)
         return torch.cat(outputs, 1)
 
@@ -170,7 +170,7 @@ class Mixed(nn.Module):
 
 
 class Auxiliary(nn.Module):
-    """The head on the maps of side 17, used in training alone: (N, in_channels, H, W) -> (N, num_classes).
+    """The head on the maps of side 17, used only in training: (N, in_channels, H, W) -> (N, num_classes).
 
     Args:
         norm_layer: see :mod:`gbn.models.interface`.
@@ -190,13 +190,13 @@ class Auxiliary(nn.Module):
         self.fc = nn.Linear(outer, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, in_channels, H, W) -> (N, num_classes)."""
+        """Map (N, in_channels, H, W) to (N, num_classes)."""
         x = self.conv1(self.conv0(F.avg_pool2d(x, 5, stride=3)))
         return self.fc(x.mean((2, 3)))
 
 
 class InceptionV3(nn.Module):
-    """Inception-V3; images of 7x7 or more, under 75x75 with the stem for small ones.
+    """Inception-V3 for images of 7x7 or more; below 75x75 with the stem for small images.
 
     Args:
         norm_layer: see :mod:`gbn.models.interface`.
@@ -204,13 +204,13 @@ class InceptionV3(nn.Module):
         num_classes: number of logits.
         image_size: side of the square images, at least 7; 75 or more have the stem with strides and pools.
         width: multiplies all channels.
-        dropout: share of the features in front of the classifier that are dropped in training, below 1.
+        dropout: fraction of the features before the classifier that are dropped in training, below 1.
         aux: whether there is an auxiliary head, which needs images of 299x299 or more. In training the network
-            then gives :class:`InceptionLogits`, which no task of this project trains by itself.
-        bias: whether convolutions have a bias; "auto": only if the norm gives none.
+            then returns :class:`InceptionLogits`, which no task of this project supports.
+        bias: whether convolutions have a bias; "auto": only if the norm has none.
 
     Raises:
-        ValueError: images too small, for the network or for its auxiliary head, or a share outside [0, 1).
+        ValueError: images too small for the network or for its auxiliary head, or a dropout outside [0, 1).
     """
 
     def __init__(
@@ -263,7 +263,7 @@ class InceptionV3(nn.Module):
         self.head = nn.Linear(channels, num_classes)
 
     def forward(self, x: Tensor) -> Tensor | InceptionLogits:
-        """(N, in_channels, H, W) -> logits (N, num_classes); with the auxiliary head in training, both heads'."""
+        """Map (N, in_channels, H, W) to logits (N, num_classes); with the auxiliary head in training, both heads'."""
         for name, (*_, pooled) in STEM.items():
             x = self.get_submodule(name)(x)
             if pooled and self.strided:

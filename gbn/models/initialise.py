@@ -1,8 +1,8 @@
-"""Initial values that depend on the seed and a parameter's own name, and on nothing else.
+"""Initial values that depend only on the seed and on a parameter's own name.
 
 PyTorch draws initial values in the order in which modules are built, so one more parameter anywhere changes
-all that follow. Here each tensor has its own stream, named by its qualified name: two arms that differ only
-in their norms start from the same convolutions, and their difference is paired.
+all that follow. Here each tensor has its own random stream, named by its qualified name: two arms that differ only
+in their norms start from the same convolutions, so their comparison is paired.
 """
 
 import copy
@@ -16,21 +16,20 @@ from gbn.seeding import derive
 
 @torch.no_grad()
 def initialise(model: nn.Module, seed: int) -> nn.Module:
-    """Set the initial values of ``model`` in place and return it; the global random state is left alone.
+    """Set the initial values of ``model`` in place and return it; the global random state is not touched.
 
     * Weights of convolutions and linear layers: He normal, fan in, gain for ReLU (He et al. 2015).
     * The classifier, the linear layer that is the model's attribute ``head``: uniform within
       +-1/sqrt(fan in), PyTorch's default, since no ReLU follows it. Its bias and all others: zero.
-    * Other modules with parameters of their own and a ``reset_parameters``: whatever that draws, under the
-      module's own stream. A parameter that comes out the same under two streams is not random (the gain and
-      bias of a norm): it keeps the value that its constructor gave it, and so do buffers.
-    * Other modules without ``reset_parameters`` keep what their constructor gave them.
-    * A network with the attribute ``initial_std`` has all weights of convolutions and linear layers from
-      N(0, initial_std^2) instead (DCGAN's recipe), their biases zero.
-    * Modules with a ``seed_stream`` (layers that draw numbers in training) get a stream of their own name.
+    * Other modules with parameters of their own and a ``reset_parameters``: whatever it draws from the module's own
+      stream. A parameter with the same values under two streams is not random (the gain and bias of a norm): it
+      keeps the value from its constructor, and so do buffers.
+    * Other modules without ``reset_parameters`` keep the values from their constructor.
+    * In a network with the attribute ``initial_std``, all weights of convolutions and linear layers are drawn from
+      N(0, initial_std^2) instead (DCGAN's recipe), and their biases are zero.
+    * Modules with a ``seed_stream`` (layers that draw numbers in training) get a stream under their own name.
 
-    Values are drawn on the CPU in float32 and copied, so every device and precision starts from the same
-    ones.
+    Values are drawn on the CPU in float32 and copied, so every device and precision starts from the same values.
 
     Args:
         model: the network; a tensor shared by two modules takes the first one's name.
@@ -49,7 +48,7 @@ def initialise(model: nn.Module, seed: int) -> nn.Module:
 
 
 def _with_own_parameters(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """Modules that own parameters which no earlier module owns, with their qualified names."""
+    """Yield the modules that own parameters which no earlier module owns, with their qualified names."""
     seen: set[Tensor] = set()
     for name, module in model.named_modules():
         own = {parameter for parameter in module._parameters.values() if parameter is not None}
@@ -92,7 +91,7 @@ def _foreign(name: str, module: nn.Module, seed: int) -> None:
 
 
 def _reset_values(module: nn.Module, seed: int) -> dict[str, Tensor]:
-    """What ``reset_parameters`` gives under ``seed``: on a CPU twin, so that buffers and the RNG stay."""
+    """Return what ``reset_parameters`` draws from ``seed``, using a CPU copy to preserve buffers and random state."""
     twin = copy.deepcopy(module).cpu()
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)

@@ -1,10 +1,10 @@
-"""What every network here shares: how it asks for a normalizer, how its width scales, convolution + norm.
+"""The parts that all networks share: the interface for norm layers, width scaling, convolution + norm.
 
 A network takes ``norm_layer`` and knows nothing else about normalization: it calls
-``norm_layer(num_features, act=..., dim=..., role=...)`` at each place and uses what it gets. ``act`` names
-the activation that follows (the layer applies it, so that norm and activation can be one kernel) or is None
-where none follows; ``dim`` is 1 for (N, C) features and 2 for (N, C, H, W); ``role`` says where in the
-network the place is, for methods that are not used everywhere.
+``norm_layer(num_features, act=..., dim=..., role=...)`` at each site and uses the result. ``act`` names the
+activation that follows (the layer applies it, so that norm and activation can be one kernel) or is None if none
+follows; ``dim`` is 1 for (N, C) features and 2 for (N, C, H, W); ``role`` says where in the network the site is,
+for methods that are not used everywhere.
 """
 
 from typing import Literal, Protocol
@@ -20,7 +20,7 @@ Kernel = int | tuple[int, int]
 
 
 class NormLayer(Protocol):
-    """Makes the module for one place of the network: normalization, then the activation, if there is one."""
+    """Makes the module for one site of the network: normalization, then the activation, if there is one."""
 
     def __call__(
         self, num_features: int, act: str | None = "relu", dim: int = 2, role: Role = "body"
@@ -30,19 +30,19 @@ class NormLayer(Protocol):
 
 
 def needs_bias(norm_layer: NormLayer, bias: bool | Literal["auto"]) -> bool:
-    """Whether the layers before a norm keep a bias of their own.
+    """Return whether the layers before a norm keep a bias of their own.
 
-    A norm takes a bias away again, so "auto" gives none, unless the factory says ``needs_bias = True`` (the
-    method ``none``, where nothing else shifts the channel).
+    A norm subtracts a bias again, so "auto" means none, unless the factory has ``needs_bias = True`` (the method
+    ``none``, where nothing else shifts the channel).
     """
     return bool(getattr(norm_layer, "needs_bias", False)) if bias == "auto" else bias
 
 
 def scaled(channels: int, width: float) -> int:
-    """``channels * width`` to the nearest integer, never fewer than 4 (or ``channels``, where that is less).
+    """Return ``channels * width`` to the nearest integer, at least 4 (or ``channels``, if that is less).
 
-    Multiples of 8 are not forced: width 1 is exactly the published network (LeNet has 6 channels), and the
-    widths in use (1/2, 1/4, 2) give them anyway.
+    Multiples of 8 are not enforced: width 1 is exactly the published network (LeNet has 6 channels), and the
+    usual widths (1/2, 1/4, 2) give them anyway.
 
     Raises:
         ValueError: a width that is not positive.
@@ -64,10 +64,10 @@ class ConvNorm(nn.Module):
         kernel: side of the kernel or (height, width), odd.
         stride: stride of the convolution.
         padding: zeros on each side, in both directions; half the kernel in each if None.
-        groups: groups of the convolution; divides both numbers of channels.
+        groups: groups of the convolution; must divide both numbers of channels.
         bias: whether the convolution has a bias.
         act: the activation after the norm, or None.
-        role: the norm's place in the network.
+        role: the norm's role in the network.
     """
 
     def __init__(
@@ -93,7 +93,7 @@ class ConvNorm(nn.Module):
         self.norm = norm_layer(out_channels, act=act, dim=2, role=role)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C_in, H, W) -> (N, C_out, H', W')."""
+        """Map (N, C_in, H, W) to (N, C_out, H', W')."""
         return self.norm(self.conv(x))
 
 
@@ -106,5 +106,5 @@ class LinearNorm(nn.Module):
         self.norm = norm_layer(out_features, act="relu", dim=1, role="body")
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, in_features) -> (N, out_features)."""
+        """Map (N, in_features) to (N, out_features)."""
         return self.norm(self.linear(x))

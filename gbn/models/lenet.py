@@ -1,8 +1,8 @@
 """LeNet-5 with a norm and a ReLU after each hidden layer (LeCun, Bottou, Bengio, Haffner 1998).
 
-The usual modern reading: max-pooling for the trainable subsampling, ReLU for tanh, a full third layer for the
-partly connected one, a linear layer for the Gaussian connections. At 28x28 and width 1 it has the 61,706
-weights and biases that this reading is known for, when its layers keep their biases.
+This is the usual modern version: max-pooling instead of the trainable subsampling, ReLU instead of tanh, a fully
+connected third layer instead of the partially connected one, a linear layer instead of the Gaussian connections. At
+28x28 and width 1 it has this version's well-known 61,706 weights and biases, if its layers keep their biases.
 """
 
 from typing import Literal
@@ -14,9 +14,9 @@ from gbn.models.interface import ConvNorm, LinearNorm, NormLayer, needs_bias, sc
 
 
 class LeNet(nn.Module):
-    """conv 5x5 x6, pool, conv 5x5 x16, pool, 120, 84, classes; images of 16x16 or more.
+    """conv 5x5 x6, pool, conv 5x5 x16, pool, 120, 84, classes; for images of 16x16 or more.
 
-    Images under 32x32 are padded by 2 on each side first, as the paper's digits are: 28x28 becomes its 32x32.
+    Images smaller than 32x32 are first padded by 2 on each side, as in the paper, where 28x28 becomes 32x32.
 
     Args:
         norm_layer: see :mod:`gbn.models.interface`.
@@ -24,7 +24,7 @@ class LeNet(nn.Module):
         num_classes: number of logits.
         image_size: side of the square images, at least 16.
         width: multiplies the channels and the hidden units.
-        bias: whether hidden layers have a bias; "auto": only if the norm gives none.
+        bias: whether hidden layers have a bias; "auto": only if the norm has none.
 
     Raises:
         ValueError: images too small for two 5x5 convolutions with pooling.
@@ -57,7 +57,7 @@ class LeNet(nn.Module):
         self.head = nn.Linear(hidden2, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, in_channels, image_size, image_size) -> logits (N, num_classes)."""
+        """Map (N, in_channels, image_size, image_size) to logits (N, num_classes)."""
         x = F.max_pool2d(self.layer1(x), 2)
         x = F.max_pool2d(self.layer2(x), 2)
         return self.head(self.layer4(self.layer3(x.flatten(1))))

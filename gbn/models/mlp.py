@@ -1,4 +1,4 @@
-"""A fully connected network: the smallest place to look at a norm, and the fastest to train."""
+"""A fully connected network: the smallest setting in which to study a norm, and the fastest to train."""
 
 from typing import Literal
 
@@ -17,10 +17,10 @@ class MLP(nn.Module):
         image_size: side of the square images.
         width: multiplies the 256 hidden units.
         depth: number of hidden layers, at least 1.
-        bias: whether hidden layers have a bias; "auto": only if the norm gives none.
+        bias: whether hidden layers have a bias; "auto": only if the norm has none.
 
     Raises:
-        ValueError: a depth under 1.
+        ValueError: a depth below 1.
     """
 
     def __init__(
@@ -46,5 +46,5 @@ class MLP(nn.Module):
         self.head = nn.Linear(hidden, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, in_channels, image_size, image_size) -> logits (N, num_classes)."""
+        """Map (N, in_channels, image_size, image_size) to logits (N, num_classes)."""
         return self.head(self.layers(x.flatten(1)))

@@ -11,8 +11,8 @@ network                       blocks                     source
 :class:`PreActResNetBottleneck`  pre-activation, 9n+2    He et al. 2016b
 ============================  =========================  =====================================================
 
-Every network takes images of any size, ``width`` multiplies its channels, and ``bias`` says whether the convolutions
-before a norm have a bias ("auto": only if the norm gives none).
+Every network takes images of any size; ``width`` multiplies its channels, and ``bias`` says whether the convolutions
+before a norm have a bias ("auto": only if the norm has none).
 """
 
 from collections.abc import Callable, Sequence
@@ -27,7 +27,7 @@ Shortcut = Literal["A", "B"]
 """A: subsample, pad with zero channels, no parameters; B: 1x1 convolution (He et al. 2016a, section 3.3)."""
 
 EXPANSION = 4
-"""A bottleneck ends in so many times the channels of its 3x3 convolution."""
+"""Ratio of a bottleneck's output channels to the channels of its 3x3 convolution."""
 
 
 def check_shortcut(shortcut: str) -> None:
@@ -76,11 +76,11 @@ class PadShortcut(nn.Module):
         self.stride = stride
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) -> (N, C + extra, ceil(H / stride), ceil(W / stride))."""
+        """Map (N, C, H, W) to (N, C + extra, ceil(H / stride), ceil(W / stride))."""
         return F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, 0, self.extra))
 
     def extra_repr(self) -> str:
-        """The added channels and the stride."""
+        """Return the number of added channels and the stride."""
         return f"extra={self.extra}, stride={self.stride}"
 
 
@@ -92,7 +92,7 @@ def _shortcut(
     bias: bool,
     norm_layer: NormLayer | None = None,
 ) -> nn.Module:
-    """The identity, or where the shape changes option A or B, the latter followed by a norm if one is given."""
+    """Return the identity or, if the shape changes, option A or B, the latter with a norm if one is given."""
     if stride == 1 and in_channels == out_channels:
         return nn.Identity()
     if shortcut == "A":
@@ -134,7 +134,7 @@ class BasicBlock(nn.Module):
         self.shortcut = _shortcut(in_channels, out_channels, stride, shortcut, bias, norm_layer)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C_in, H, W) -> (N, C_out, ceil(H / stride), ceil(W / stride))."""
+        """Map (N, C_in, H, W) to (N, C_out, ceil(H / stride), ceil(W / stride))."""
         return F.relu(self.layer2(self.layer1(x)) + self.shortcut(x))
 
 
@@ -171,7 +171,7 @@ class BottleneckBlock(nn.Module):
         self.shortcut = _shortcut(in_channels, out_channels, stride, shortcut, bias, norm_layer)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C_in, H, W) -> (N, C_out, ceil(H / stride), ceil(W / stride))."""
+        """Map (N, C_in, H, W) to (N, C_out, ceil(H / stride), ceil(W / stride))."""
         return F.relu(self.layer3(self.layer2(self.layer1(x))) + self.shortcut(x))
 
 
@@ -210,7 +210,7 @@ class PreActBlock(nn.Module):
         self.projects = isinstance(self.shortcut, nn.Conv2d)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C_in, H, W) -> (N, C_out, ceil(H / stride), ceil(W / stride))."""
+        """Map (N, C_in, H, W) to (N, C_out, ceil(H / stride), ceil(W / stride))."""
         activated = self.norm(x)
         return self.conv(self.layer1(activated)) + self.shortcut(activated if self.projects else x)
 
@@ -218,8 +218,8 @@ class PreActBlock(nn.Module):
 class PreActBottleneck(nn.Module):
     """``conv1x1(relu(norm(conv3x3(relu(norm(conv1x1(relu(norm(x))))))))) + shortcut`` (He et al. 2016b).
 
-    The shortcut is that of :class:`PreActBlock`. The stride stands on the first 1x1 convolution, as in the authors'
-    code (github.com/KaimingHe/resnet-1k-layers).
+    The shortcut is that of :class:`PreActBlock`. The first 1x1 convolution has the stride, as in the authors' code
+    (github.com/KaimingHe/resnet-1k-layers).
 
     Args:
         norm_layer: see :mod:`gbn.models.interface`.
@@ -253,21 +253,21 @@ class PreActBottleneck(nn.Module):
         self.projects = isinstance(self.shortcut, nn.Conv2d)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C_in, H, W) -> (N, C_out, ceil(H / stride), ceil(W / stride))."""
+        """Map (N, C_in, H, W) to (N, C_out, ceil(H / stride), ceil(W / stride))."""
         activated = self.norm(x)
         branch = self.conv(self.layer2(self.layer1(activated)))
         return branch + self.shortcut(activated if self.projects else x)
 
 
 class _Residual(nn.Module):
-    """Stem, stages and head; in a pre-activation network a last norm and ReLU follow the stages.
+    """Stem, stages and head; in a pre-activation network a final norm and ReLU follow the stages.
 
     Args:
         norm_layer: see :mod:`gbn.models.interface`.
         in_channels: channels of the images.
         num_classes: number of logits.
         stem: channels of the first convolution.
-        outputs: channels that each stage ends in.
+        outputs: output channels of each stage.
         blocks: blocks per stage; every stage but the first halves the image in its first block.
         make: (stage, channels of the input, stride, whether the block is the network's first) -> a block.
         bias: whether the stem's convolution has a bias.
@@ -301,7 +301,7 @@ class _Residual(nn.Module):
         self.head = nn.Linear(channels, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, in_channels, H, W) -> logits (N, num_classes)."""
+        """Map (N, in_channels, H, W) to logits (N, num_classes)."""
         return self.head(self.norm(self.stages(self.stem(x))).mean((2, 3)))
 
 
@@ -356,9 +356,9 @@ class ResNet(_Residual):
 
 
 class ResNet18(_Residual):
-    """ResNet-18 with the CIFAR stem: 3x3 of stride 1 and no max-pool, the usual form for small images.
+    """ResNet-18 with the CIFAR stem: 3x3 with stride 1 and no max-pool, the usual form for small images.
 
-    Stages of two basic blocks with 64, 128, 256, 512 channels, option B as shortcuts, as in the paper's ImageNet
+    Stages of two basic blocks with 64, 128, 256, 512 channels and option B shortcuts, as in the paper's ImageNet
     networks: 11.17 million parameters with ten classes.
 
     Args:
@@ -394,17 +394,18 @@ class ResNet18(_Residual):
 class ResNetBottleneck(_Residual):
     """The CIFAR ResNet of bottleneck blocks: ResNet-164 (n = 18) has 1.70 million parameters.
 
-    He et al. 2016b (section 4) made CIFAR's ResNet-164 out of the bottlenecks of He et al. 2016a: 16, 32, 64 channels
-    inside the blocks of the three stages and four times as many at their ends. Details that the papers leave open are
-    those of the code that Instance Enhancement Batch Normalization was published with (github.com/gbup-group/IEBN):
-    the stride stands on the 3x3 convolution, and the shortcut is option B, with norm, where the shape changes, the
-    first stage (16 to 64 channels) included.
+    He et al. 2016b (section 4) built the CIFAR ResNet-164 from the bottlenecks of He et al. 2016a: 16, 32, 64
+    channels inside the blocks of the three stages and four times as many at their ends. Details that the papers leave
+    open follow the published code of Instance Enhancement Batch Normalization (github.com/gbup-group/IEBN): the 3x3
+    convolution has the stride, and the shortcut is option B, with norm, wherever the shape changes, including the
+    first stage (16 to 64 channels).
 
-    The 24,224 parameters that IEBN adds to ResNet-164 agree: two per channel are 12,112 channels, the 16 of the stem
-    and 672 n of the blocks at n = 18. So n = 18 (not the 27 of a 6n+2 network), every norm of stem and blocks is
-    counted, and the three of the shortcuts (448 channels) are not. The count leaves open what the code settles: the
-    kind of shortcut, and the order of norm and convolution (the pre-activation network's norms have 12,112 channels
-    too). Depths 20, 38, 56, 74, 92, 110, 164, ... are both 6n+2 and 9n+2, hence a model of its own.
+    The 24,224 parameters that IEBN adds to ResNet-164 agree: at two per channel they are 12,112 channels, the 16 of
+    the stem and 672 n of the blocks at n = 18. So n = 18 (not the 27 of a 6n+2 network), and every norm of the stem
+    and blocks is counted but the three of the shortcuts (448 channels) are not. Two things the count leaves open and
+    the code settles: the kind of shortcut, and the order of norm and convolution (the norms of the pre-activation
+    network also have 12,112 channels). Depths 20, 38, 56, 74, 92, 110, 164, ... are both 6n+2 and 9n+2, hence the
+    separate model.
 
     Args:
         norm_layer: see :mod:`gbn.models.interface`.
@@ -456,28 +457,28 @@ class ResNetBottleneck(_Residual):
 class ResNeXt(_Residual):
     """The CIFAR ResNeXt (Xie, Girshick, Dollar, Tu, He, CVPR 2017, section 5.3).
 
-    A stem of 64 channels, three stages of bottlenecks that end in 256, 512, 1024 channels. The 3x3 convolution inside
-    has ``cardinality`` groups of ``base_width`` channels in the first stage, twice as many in the next. ResNeXt-29,
-    8x64d has 34.4 million parameters; 16x64d has 68.1 million.
+    A stem of 64 channels and three stages of bottlenecks with 256, 512, 1024 output channels. The 3x3 convolution
+    inside has ``cardinality`` groups of ``base_width`` channels in the first stage, and each following stage doubles
+    the channels per group. ResNeXt-29, 8x64d has 34.4 million parameters; 16x64d has 68.1 million.
 
-    The blocks are the original ones (norm and ReLU after each convolution), with option B as shortcuts, as in the
+    The blocks are the original ones (norm and ReLU after each convolution), with option B shortcuts, as in the
     authors' code (github.com/facebookresearch/ResNeXt). Its README says that the paper's own CIFAR numbers came from
-    pre-activated blocks, and that the original ones are better.
+    pre-activation blocks, and that the original ones are better.
 
     Args:
         norm_layer: see :mod:`gbn.models.interface`.
         in_channels: channels of the images.
         num_classes: number of logits.
         image_size: side of the square images (any; kept for the common signature).
-        width: multiplies the stem's 64 channels, what the stages end in, and the width of the groups (to the
-            nearest integer, at least one channel per group); the cardinality stays.
+        width: multiplies the stem's 64 channels, the stages' output channels, and the width of the groups (to the
+            nearest integer, at least one channel per group); the cardinality is unchanged.
         depth: 9n+2 with n >= 1.
         cardinality: groups of each 3x3 convolution.
-        base_width: channels of a group in the first stage; the following stages have 2 and 4 times as many.
+        base_width: channels per group in the first stage; the following stages have 2 and 4 times as many.
         bias: see the module.
 
     Raises:
-        ValueError: a depth that is not 9n+2, a cardinality or a base width under 1.
+        ValueError: a depth that is not 9n+2, or a cardinality or base width below 1.
     """
 
     def __init__(
@@ -522,9 +523,9 @@ class ResNeXt(_Residual):
 class PreActResNet(_Residual):
     """The pre-activation CIFAR ResNet (He, Zhang, Ren, Sun, "Identity Mappings", ECCV 2016).
 
-    Norm and ReLU stand before each convolution and the shortcut path is free of both. As the paper says: the first
-    block takes the stem's norm and ReLU, before its two paths part, and a last norm and ReLU follow the last block.
-    So it has exactly as many norms as the ResNet of the same depth, and each is followed by an activation.
+    Norm and ReLU come before each convolution, and the shortcut path has neither. As in the paper, the first block
+    uses the stem's norm and ReLU, before its two paths split, and a final norm and ReLU follow the last block. So it
+    has exactly as many norms as the ResNet of the same depth, and each is followed by an activation.
 
     Args:
         norm_layer: see :mod:`gbn.models.interface`.
@@ -591,7 +592,7 @@ class PreActResNetBottleneck(_Residual):
         in_channels: channels of the images.
         num_classes: number of logits.
         image_size: side of the square images (any; kept for the common signature).
-        width: multiplies the channels 16, 32, 64 (a stage ends in four times as many).
+        width: multiplies the channels 16, 32, 64 (a stage has four times as many output channels).
         depth: 9n+2 with n >= 1.
         shortcut: "A" (zero padding) or "B" (1x1 convolution).
         bias: see the module.

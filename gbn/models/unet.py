@@ -1,12 +1,13 @@
-"""The U-Net (Ronneberger, Fischer, Brox, MICCAI 2015, arXiv 1505.04597) as BNU-Net's reconstruction has it.
+"""The U-Net (Ronneberger, Fischer, Brox, MICCAI 2015, arXiv 1505.04597) as in the reconstruction of BNU-Net.
 
-At each level two 3x3 convolutions, each with norm and activation, over 64, 128, 256, 512 channels; 2x2 max-pools
-down to 1024; on the way up a transposed convolution 2x2 with stride 2, without norm or activation, the level's own
-features beside it, and two convolutions again; a 1x1 convolution to one logit a structure. Convolutions are padded,
-so that the masks have the images' size. BNU-Net (Chu et al., BIBE 2019) states norms on the result of each
-convolution and ELU, against no norm and ReLU; all numbers are the reconstruction's.
+Each level has two 3x3 convolutions, each with norm and activation, with 64, 128, 256, 512 channels; 2x2 max-pools
+lead down to 1024. On the way up, a 2x2 transposed convolution with stride 2, without norm or activation, is
+concatenated with the level's own features, and two convolutions follow; a 1x1 convolution gives one logit per
+structure. Convolutions are padded, so that the masks have the size of the images. BNU-Net (Chu et al., BIBE 2019)
+states a norm after each convolution and ELU, compared with no norm and ReLU; all numbers are the reconstruction's.
 
-One channel in, one out, every convolution with a bias: 31,030,593 parameters, and 11,776 more with BN.
+With one input channel, one output channel and a bias in every convolution: 31,030,593 parameters, and 11,776 more
+with BN.
 """
 
 from typing import Literal
@@ -23,7 +24,7 @@ BASE = 64  # channels of the first level at width 1
 def _double(
     norm_layer: NormLayer, in_channels: int, channels: int, act: str, bias: bool, role: Role = "body"
 ) -> nn.Sequential:
-    """Two convolutions with norm and activation; ``role`` is the first one's."""
+    """Return two convolutions with norm and activation; ``role`` is that of the first norm."""
     return nn.Sequential(
         ConvNorm(norm_layer, in_channels, channels, 3, bias=bias, act=act, role=role),
         ConvNorm(norm_layer, channels, channels, 3, bias=bias, act=act),
@@ -31,21 +32,21 @@ def _double(
 
 
 class UNet(nn.Module):
-    """Logits of masks, one channel a structure; images of any size.
+    """U-Net that returns the logits of masks, one channel per structure, for images of any size.
 
-    Sides that are no multiple of ``2 ** depth`` are padded by repeating the edge, evenly on both sides, and the
+    Sides that are not a multiple of ``2 ** depth`` are padded by repeating the edge, evenly on both sides, and the
     logits are cropped back.
 
     Args:
         norm_layer: see :mod:`gbn.models.interface`.
         in_channels: channels of the images.
-        num_classes: number of structures, each with a logit of its own.
+        num_classes: number of structures, each with its own logit.
         image_size: side of the square images (any; kept for the common signature).
         width: multiplies all channels; 1/8 is f = 8.
         depth: how many times the image is halved.
         activation: after each norm, "relu" or "elu"; the norm layer applies it.
-        bias: whether the 3x3 convolutions have a bias; "auto": only if the norm gives none. Transposed convolutions
-            and the head, which no norm follows, always have one.
+        bias: whether the 3x3 convolutions have a bias; "auto": only if the norm has none. Transposed convolutions
+            and the head, which are not followed by a norm, always have one.
 
     Raises:
         ValueError: a depth below 1, another activation.
@@ -85,7 +86,7 @@ class UNet(nn.Module):
         self.head = nn.Conv2d(channels[0], num_classes, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, in_channels, H, W) -> logits (N, num_classes, H, W)."""
+        """Map (N, in_channels, H, W) to logits (N, num_classes, H, W)."""
         height, width = x.shape[2:]
         x, (top, left) = self._padded(x)
         kept = []
@@ -97,7 +98,7 @@ class UNet(nn.Module):
         return self.head(x)[:, :, top : top + height, left : left + width]
 
     def _padded(self, x: Tensor) -> tuple[Tensor, tuple[int, int]]:
-        """The input at a size that halves evenly, and what was added above and on the left."""
+        """Return the input padded to a size that halves evenly, and the padding at the top and on the left."""
         rows, columns = (-size % self.multiple for size in x.shape[2:])
         top, left = rows // 2, columns // 2
         if rows or columns:

@@ -1,7 +1,7 @@
 """VGG-16 for 32x32 images (Simonyan, Zisserman 2015, configuration D, with a norm after each convolution).
 
 The usual CIFAR form: thirteen 3x3 convolutions, five max-pools down to one pixel, and one linear classifier
-in the place of the three fully connected layers; 14.72 million parameters with ten classes.
+instead of the three fully connected layers; 14.72 million parameters with ten classes.
 """
 
 from typing import Literal
@@ -22,7 +22,7 @@ class VGG(nn.Module):
         num_classes: number of logits.
         image_size: side of the square images, at least 32.
         width: multiplies all channels.
-        bias: whether convolutions have a bias; "auto": only if the norm gives none.
+        bias: whether convolutions have a bias; "auto": only if the norm has none.
 
     Raises:
         ValueError: images too small for five poolings.
@@ -58,5 +58,5 @@ class VGG(nn.Module):
         self.head = nn.Linear(channels, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, in_channels, H, W) -> logits (N, num_classes)."""
+        """Map (N, in_channels, H, W) to logits (N, num_classes)."""
         return self.head(self.stages(x).mean((2, 3)))

@@ -1,7 +1,7 @@
-"""Norm layers: generalized batch normalization, its controls and neighbours, and the factory for them.
+"""Norm layers: generalized batch normalization, its controls, related methods, and a factory for all of them.
 
-``GeneralizedBatchNorm2d(64, quadrangle="cvar", alpha=0.75)`` stands wherever ``torch.nn.BatchNorm2d(64)``
-does; ``norm_layer("gbn", quadrangle="cvar", alpha=0.75)`` makes the layers of a whole network.
+``GeneralizedBatchNorm2d(64, quadrangle="cvar", alpha=0.75)`` is a drop-in replacement for
+``torch.nn.BatchNorm2d(64)``; ``norm_layer("gbn", quadrangle="cvar", alpha=0.75)`` builds the layers of a network.
 """
 
 from gbn.nn.batchnorm import BatchNormAct1d, BatchNormAct2d, BatchNormAct3d

@@ -1,7 +1,7 @@
-"""The arguments that norm layers share with torch's BatchNorm, checked before anything is built from them.
+"""Checks of the arguments that norm layers share with torch's BatchNorm, made before anything is built.
 
-A layer takes BatchNorm's arguments in BatchNorm's order, ``bias`` of torch 2.13 included, whatever version of torch
-is installed; its own follow by keyword.
+A layer takes BatchNorm's arguments in BatchNorm's order, including torch 2.13's ``bias`` whatever version of torch
+is installed; its own arguments are keyword-only.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def _is_flag(value: Any) -> bool:
     return isinstance(value, Integral) and value in (0, 1)  # bool is Integral
 
 
-#: What each argument may be: a test, and the same in words.
+#: The allowed values of each argument: a test, and its description.
 _ALLOWED: dict[str, tuple[Callable[[Any], bool], str]] = {
     "num_features": (_is_count(1), "an integer, at least 1"),
     "eps": (lambda value: _is_number(value) and value >= 0, "a finite number, at least 0"),
@@ -45,7 +45,7 @@ _ALLOWED: dict[str, tuple[Callable[[Any], bool], str]] = {
 
 
 def check_arguments(**given: Any) -> None:
-    """Raise ValueError for a value that its argument may not have; names that are not known here pass."""
+    """Raise ValueError if an argument has a value that is not allowed; unknown arguments are not checked."""
     for name, value in given.items():
         if name in _ALLOWED and not _ALLOWED[name][0](value):
             raise ValueError(
@@ -54,13 +54,13 @@ def check_arguments(**given: Any) -> None:
 
 
 def _hint(name: str, value: Any) -> str:
-    if name == "eps" and isinstance(value, str):  # a pair stood second before BatchNorm's own arguments did
+    if name == "eps" and isinstance(value, str):  # in earlier versions the second argument was the pair
         return f"; a pair is given by keyword, as quadrangle={value!r}"
     return ""
 
 
 def refuse_components_as_eps(eps: Any) -> None:
-    """Raise ValueError for a whole number, at least 1, as the eps of a mixture: it counts components."""
+    """Raise ValueError for an integer of 1 or more as the eps of a mixture: it was meant to count components."""
     if _is_count(1)(eps):
         raise ValueError(
             f"eps={eps} of a mixture is taken for its number of components, which is given by keyword, as "

@@ -1,8 +1,8 @@
-"""What every norm layer over a batch shares with torch's BatchNorm: arguments, parameters, buffers, averages.
+"""The base class of all norm layers that use batch statistics: BatchNorm's arguments, parameters, buffers, averages.
 
-Written out instead of inherited: ``torch.nn.SyncBatchNorm.convert_sync_batchnorm`` turns every subclass of
-``_BatchNorm`` into plain BatchNorm and says nothing (https://github.com/pytorch/pytorch/issues/187298),
-which would drop the activation of one layer and the deviation of another.
+It is written out rather than inherited because ``torch.nn.SyncBatchNorm.convert_sync_batchnorm`` silently turns every
+subclass of ``_BatchNorm`` into plain BatchNorm (https://github.com/pytorch/pytorch/issues/187298), which would drop
+the activation of one layer and the deviation of another.
 """
 
 from __future__ import annotations
@@ -23,39 +23,39 @@ __all__ = ["BatchStatisticsNorm", "kept_for_backward"]
 
 
 def kept_for_backward(buffer: Tensor) -> Tensor:
-    """A running average as an evaluation reads it: a copy where a backward pass may read it again.
+    """Return a running average for use in evaluation mode: a copy if a backward pass may read it again.
 
-    Training in between would change the buffer, which autograd notices with some operators and not with others.
+    Training in between would change the buffer, which autograd detects for some operators but not for others.
     """
-    # A recording is made with gradients and checked without, and its buffers never change.
+    # A trace is recorded with gradients and checked without, and its buffers never change.
     return buffer.clone() if torch.is_grad_enabled() and not torch.jit.is_tracing() else buffer
 
 
 class BatchStatisticsNorm(nn.Module):
-    """Base of the layers that take statistics per channel over the batch; its arguments are BatchNorm's.
+    """Base of the layers that compute per-channel statistics over the batch; takes BatchNorm's arguments.
 
     Args:
         num_features: C, the size of dimension 1.
         eps: see :mod:`gbn.kernels.epsilon`.
-        momentum: share of the new batch in the running averages; None for the plain average over all batches.
-        affine: learn a gain ``weight`` (from 1) and, with ``bias``, a ``bias`` (from 0).
+        momentum: weight of the new batch in the running averages; None for the plain average over all batches.
+        affine: learn a gain ``weight`` (initially 1) and, if ``bias`` is True, a ``bias`` (initially 0).
         track_running_stats: keep running averages and use them in evaluation mode; without them, evaluation
-            uses the statistics of its own batch, as BatchNorm does.
+            uses the statistics of its own batch, as in BatchNorm.
         device, dtype: of parameters and buffers.
         bias: False for an affine layer without ``bias``.
         act: activation applied to the result, None or a name in :data:`gbn.kernels.ACTIVATIONS`.
 
     Raises:
-        ValueError: for arguments out of their range, an input of the wrong number of dimensions or channels, and in
+        ValueError: for an argument out of range, an input with the wrong number of dimensions or channels, and in
             training for a batch with one value per channel.
     """
 
-    _version = 2  # of the state dict: that of BatchNorm with num_batches_tracked
+    _version = 2  # state dict version: that of BatchNorm with num_batches_tracked
     _input_dims: ClassVar[tuple[int, ...]] = ()
     _buffer_names: tuple[str, ...] = ("running_mean", "running_var")
     noise: tuple[float, float] | None = None  # see :mod:`gbn.nn.noise`
     __prepare_scriptable__ = refuse_script
-    calibrating: bool = False  # within :func:`gbn.nn.calibrate`
+    calibrating: bool = False  # True inside :func:`gbn.nn.calibrate`
 
     def __init__(
         self,
@@ -100,15 +100,15 @@ class BatchStatisticsNorm(nn.Module):
         self.reset_parameters()
 
     def _buffer_shape(self, name: str) -> tuple[int, ...]:
-        """Shape of a running average."""
+        """Return the shape of a running average."""
         return (self.num_features,)
 
     def running(self) -> tuple[Tensor | None, Tensor | None]:
-        """The two running averages, (location, spread), or Nones when they are not tracked."""
+        """Return the two running averages, (location, spread), or (None, None) if they are not tracked."""
         return getattr(self, self._buffer_names[0]), getattr(self, self._buffer_names[1])
 
     def reset_running_stats(self) -> None:
-        """Set the running averages to 0 and 1 and the count of batches to 0."""
+        """Set the running averages to 0 and 1 and the batch count to 0."""
         if self.track_running_stats:
             location, spread = self.running()
             for buffer, value in ((location, 0), (spread, 1), (self.num_batches_tracked, 0)):
@@ -116,11 +116,11 @@ class BatchStatisticsNorm(nn.Module):
                     buffer.fill_(value)
 
     def initial_affine(self) -> tuple[float, float]:
-        """Gain and bias that training starts from."""
+        """Return the initial gain and bias."""
         return 1.0, 0.0
 
     def reset_parameters(self) -> None:
-        """Reset the running averages, and gain and bias to their starting values."""
+        """Reset the running averages, and reset gain and bias to their initial values."""
         self.reset_running_stats()
         for parameter, value in zip((self.weight, self.bias), self.initial_affine(), strict=True):
             if parameter is not None:
@@ -132,7 +132,7 @@ class BatchStatisticsNorm(nn.Module):
             raise ValueError(
                 f"{type(self).__name__} expects {allowed}D input, got {x.dim()}D {tuple(x.shape)}"
             )
-        # A recorded size is a tensor: to compare it would make a number of the example's part of the recording.
+        # While tracing, sizes are tensors: comparing one would bake a number of the example into the trace.
         if not torch.jit.is_tracing() and x.shape[1] != self.num_features:
             raise ValueError(
                 f"{type(self).__name__} has num_features={self.num_features}, got an input with {x.shape[1]} "
@@ -142,15 +142,15 @@ class BatchStatisticsNorm(nn.Module):
             raise ValueError(f"{type(self).__name__} expects floating point input, got {x.dtype}")
 
     def _uses_batch(self) -> bool:
-        """Whether this call normalises with the batch's own statistics."""
+        """Return whether this call normalizes by the batch's own statistics."""
         return self.training or all(buffer is None for buffer in self.running())
 
     def _is_noisy(self) -> bool:
-        """Whether this call is one of an attacked training (:mod:`gbn.nn.noise`)."""
+        """Return whether this call is part of training under the noise attack (:mod:`gbn.nn.noise`)."""
         return self.noise is not None and self.training and not self.calibrating
 
     def _noisy_affine(self, x: Tensor, gain: Tensor | None, bias: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Gain and bias that do to x_hat what these (None: 1 and 0) do to ``scale x_hat + shift``."""
+        """Return the gain and bias that do to x_hat what these (None: 1 and 0) do to ``scale x_hat + shift``."""
         assert self.noise is not None
         scale, shift = self.noise
         if gain is None:
@@ -160,11 +160,11 @@ class BatchStatisticsNorm(nn.Module):
 
     @property
     def function(self) -> Function:
-        """What the layer computes of its statistics and parameters, as its state dict says it."""
+        """The function that the layer computes, as recorded in its state dict."""
         return BATCHNORM
 
     def _kept(self) -> tuple[Tensor, Tensor]:
-        """The running averages for a pass in evaluation mode, :func:`kept_for_backward`."""
+        """Return the running averages for a pass in evaluation mode; see :func:`kept_for_backward`."""
         location, spread = self.running()
         assert location is not None
         assert spread is not None
@@ -176,13 +176,13 @@ class BatchStatisticsNorm(nn.Module):
 
     @staticmethod
     def _check_values(x: Tensor) -> None:
-        if x.numel() == x.shape[1]:  # the rule and the words of torch.nn.functional.batch_norm
+        if x.numel() == x.shape[1]:  # the check and the wording of torch.nn.functional.batch_norm
             raise OneValue(f"Expected more than 1 value per channel when training, got input size {x.size()}")
 
     def _count_batch(self) -> float | Tensor | None:
-        """Count this batch and return its share in the running averages; None: nothing to average.
+        """Count this batch and return its weight in the running averages, or None if there is nothing to average.
 
-        A pass that is made again (:mod:`gbn.nn.recomputing`) counts for nothing.
+        A recomputed pass (:mod:`gbn.nn.recomputing`) does not count.
         """
         if not self.training or not self.track_running_stats or self.num_batches_tracked is None:
             return None
@@ -196,7 +196,7 @@ class BatchStatisticsNorm(nn.Module):
         return self.num_batches_tracked.to(wide).reciprocal()
 
     def extra_repr(self) -> str:
-        """The arguments, as BatchNorm prints them, and the activation."""
+        """Return BatchNorm's representation plus the activation."""
         text = (
             f"{self.num_features}, eps={self.eps}, momentum={self.momentum}, affine={self.affine}, "
             f"track_running_stats={self.track_running_stats}"
@@ -213,7 +213,7 @@ class BatchStatisticsNorm(nn.Module):
         self, state_dict: dict[str, Any], prefix: str, local_metadata: dict[str, Any], *rest: Any
     ) -> None:
         adopt(self, state_dict, prefix, local_metadata)
-        # Checkpoints older than num_batches_tracked lack it; BatchNorm fills it in, and so does this.
+        # Checkpoints older than num_batches_tracked lack it; BatchNorm fills it in, and so do we.
         key = prefix + "num_batches_tracked"
         if (local_metadata.get("version") or 1) < 2 and self.num_batches_tracked is not None:
             state_dict.setdefault(key, self.num_batches_tracked.clone())

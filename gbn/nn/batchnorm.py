@@ -13,18 +13,18 @@ __all__ = ["BatchNormAct1d", "BatchNormAct2d", "BatchNormAct3d"]
 
 
 class _BatchNormAct(BatchStatisticsNorm):
-    """torch's batch normalization (its kernels, its state dict) followed by an activation.
+    """torch's batch normalization (same kernels, same state dict) followed by an activation.
 
-    The arguments, shapes and errors are BatchNorm's; ``act`` is None or a name in
-    :data:`gbn.kernels.ACTIVATIONS`. Not a subclass of ``torch.nn.BatchNorm2d``: see :mod:`gbn.nn.base`.
+    Arguments, shapes and errors are BatchNorm's; ``act`` is None or a name in :data:`gbn.kernels.ACTIVATIONS`.
+    Not a subclass of ``torch.nn.BatchNorm2d``: see :mod:`gbn.nn.base`.
     """
 
     def _gain_and_bias(self, x: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        """What the kernel multiplies x_hat with and adds to it."""
+        """Return the factor and the offset that the kernel applies to x_hat."""
         return self.weight, self.bias
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalise ``x`` as ``torch.nn.BatchNorm`` does, then apply the activation."""
+        """Normalize ``x`` as ``torch.nn.BatchNorm`` does, then apply the activation."""
         self._check_input(x)
         share = self._count_batch()
         gain, bias = self._gain_and_bias(x)
@@ -39,16 +39,16 @@ class _BatchNormAct(BatchStatisticsNorm):
     def _by_batch(
         self, x: Tensor, gain: Tensor | None, bias: Tensor | None, share: float | Tensor | None
     ) -> Tensor:
-        """Normalise with the batch's own statistics and average them, unless ``share`` is None."""
+        """Normalize by the batch's own statistics and average them, unless ``share`` is None."""
         if not torch.jit.is_tracing():
-            self._check_values(x)  # as torch does, whose error compiled code would wrap in another
-        # A pass that is made again averages nothing, but has to save what the first one saved.
+            self._check_values(x)  # like torch, whose error compiled code would wrap in another
+        # A recomputed pass averages nothing, but must save the same tensors as the first pass.
         location, spread = self.running() if self.training and self.track_running_stats else (None, None)
         if not isinstance(share, Tensor) or not (torch.compiler.is_compiling() or torch.jit.is_tracing()):
             return F.batch_norm(
                 x, location, spread, gain, bias, True, 0.0 if share is None else float(share), self.eps
             )
-        # A recording takes no number from a tensor: the operator gives the batch's own and the average is taken here.
+        # A trace cannot read a number from a tensor: the operator returns the batch's statistics, averaged here.
         assert location is not None
         assert spread is not None
         mean, var = torch.zeros_like(location), torch.ones_like(spread)

@@ -1,20 +1,20 @@
-"""The two controls that belong to a generalized pair.
+"""The two controls for a generalized pair.
 
-On Gaussian pre-activations S = mu + k sigma and D = c sigma for every positively homogeneous pair, so
-generalized batch normalization is there BatchNorm with another initial gain 1/c and bias -k/c. A claim about
-a pair is a claim about what it does beyond these:
+On Gaussian pre-activations, S = mu + k sigma and D = c sigma for every positively homogeneous pair, so generalized
+batch normalization is then BatchNorm with a different initial gain 1/c and bias -k/c. A claim about a pair must be a
+claim about what it does beyond these controls:
 
 * ``MatchedBatchNorm``: BatchNorm *started* at gain 1/c and bias -k/c: the pair's function at step 0, on a
   Gaussian;
 * ``ReparametrizedBatchNorm``: ``weight * (x_hat - k)/c + bias`` started at gain 1 and bias 0: the pair's
-  function and its gradients to gain and bias at every step, on a Gaussian; only the gradient to x is
-  BatchNorm's.
+  function and its gradients with respect to gain and bias at every step, on a Gaussian; only the gradient with
+  respect to x is BatchNorm's.
 
-With instance enhancement the gain is a gate's times the layer's; the gate starts at one number g for every image,
-and both controls have gain g/c in the place of 1/c.
+With instance enhancement, the gain is the product of a gate and the layer's gain; the gate starts at the same value g
+for every image, and both controls have gain g/c instead of 1/c.
 
-BN -> matched is an effect of the initial point, matched -> reparametrized one of the parametrisation
-(learning rates and weight decay of gain and bias), and only the rest is the deviation's own.
+BN -> matched is an effect of the initial point, matched -> reparametrized is an effect of the parametrization
+(learning rates and weight decay of gain and bias), and only the rest is due to the deviation itself.
 """
 
 from __future__ import annotations
@@ -49,15 +49,15 @@ class _Control(_BatchNormAct):
         eps, momentum, affine, track_running_stats, device, dtype, bias: as in BatchNorm.
         matched_to: the pair: a mapping such as ``{"quadrangle": "cvar", "alpha": 0.75}`` or
             ``{"statistic": ..., "deviation": ...}``, the arguments of ``GeneralizedBatchNorm``.
-        samples: values per channel n; needed for the pairs made of extremes only, whose k and c depend on it.
+        samples: n, the number of values per channel; needed only for pairs of extremes, whose k and c depend on it.
         rescaled: match the pair's Gaussian-rescaled form.
         gate_bias: match the instance-enhanced layer of this pair whose gate starts at ``sigmoid(gate_bias)``
-            (:mod:`gbn.nn.instance_enhancement`); None: the pair alone.
+            (:mod:`gbn.nn.instance_enhancement`); None for the pair alone.
         act: activation applied to the result, None or a name in :data:`gbn.kernels.ACTIVATIONS`.
 
     Raises:
-        ValueError: for an unknown pair, for extremes without ``samples``, and for ``affine=False``, or
-            ``bias=False``, where the control starts from gain and bias.
+        ValueError: for an unknown pair, for extremes without ``samples``, and for ``affine=False`` or
+            ``bias=False`` if the control needs an initial gain and bias.
     """
 
     def __init__(
@@ -89,8 +89,8 @@ class _Control(_BatchNormAct):
         rescaled = bool(options.pop("rescaled", False)) or rescaled
         self.pair = matched_to if isinstance(matched_to, Pair) else pair_from_options(options)
         k, c = self.pair.gaussian(samples)
-        # S = mu + shift sigma and D = scale sigma; with D rescaled to sigma the shift stays. A gate multiplies
-        # what is divided by D: it divides the scale.
+        # S = mu + shift sigma and D = scale sigma; rescaling D to sigma does not change the shift. A gate multiplies
+        # the quotient by D, so it divides the scale.
         self.gate_bias = gate_bias
         self._shift, self._scale = k, (1.0 if rescaled else c) / initial_gate(gate_bias)
         self._start_bias = self.pair.initial_bias * (c if rescaled else 1.0)
@@ -100,10 +100,10 @@ class _Control(_BatchNormAct):
         self._check_affine()
 
     def _check_affine(self) -> None:
-        """Raise ValueError where the parameters that the control needs are not there; it needs none here."""
+        """Raise ValueError if parameters that the control needs are missing; none are needed here."""
 
     def extra_repr(self) -> str:
-        """BatchNorm's text and the pair."""
+        """Return BatchNorm's representation plus the pair."""
         text = f"{super().extra_repr()}, matched_to={self.pair}"
         return text if self.gate_bias is None else f"{text}, gate_bias={self.gate_bias}"
 
@@ -113,28 +113,28 @@ class _MatchedBatchNorm(_Control):
 
     def _check_affine(self) -> None:
         if self.weight is None:
-            raise ValueError("bn_matched lives in the starting gain and bias: it needs affine=True")
+            raise ValueError("bn_matched is defined by its initial gain and bias: it needs affine=True")
         start = self.initial_affine()[1]
         if self.bias is None and start != 0.0:
-            raise ValueError(f"bn_matched starts this pair's bias at {start:.4g}: it needs bias=True")
+            raise ValueError(f"bn_matched starts from bias {start:.4g} for this pair: it needs bias=True")
 
     def initial_affine(self) -> tuple[float, float]:
-        """Gain 1/c and bias -k/c (beside what the pair's own bias starts from)."""
+        """Return gain 1/c and bias -k/c (plus the pair's own initial bias)."""
         return 1.0 / self._scale, self._start_bias - self._shift / self._scale
 
 
 class _ReparametrizedBatchNorm(_Control):
-    """The pair (mean + k sigma, c sigma) of BatchNorm's statistics, with the k and c of another pair.
+    """The pair (mean + k sigma, c sigma) built from BatchNorm's statistics, with the k and c of another pair.
 
     Args:
         num_features: C, the size of dimension 1.
         eps, momentum, affine, track_running_stats, device, dtype, bias: as in BatchNorm.
         matched_to: the pair: a mapping such as ``{"quadrangle": "cvar", "alpha": 0.75}`` or
             ``{"statistic": ..., "deviation": ...}``, the arguments of ``GeneralizedBatchNorm``.
-        samples: values per channel n; needed for the pairs made of extremes only, whose k and c depend on it.
+        samples: n, the number of values per channel; needed only for pairs of extremes, whose k and c depend on it.
         rescaled: match the pair's Gaussian-rescaled form.
         gate_bias: match the instance-enhanced layer of this pair whose gate starts at ``sigmoid(gate_bias)``
-            (:mod:`gbn.nn.instance_enhancement`): the gain is multiplied with that number; None: the pair alone.
+            (:mod:`gbn.nn.instance_enhancement`) by multiplying the gain by that value; None for the pair alone.
         act: activation applied to the result, None or a name in :data:`gbn.kernels.ACTIVATIONS`.
 
     Raises:
@@ -142,7 +142,7 @@ class _ReparametrizedBatchNorm(_Control):
     """
 
     def initial_affine(self) -> tuple[float, float]:
-        """Gain 1 and the pair's own starting bias."""
+        """Return gain 1 and the pair's own initial bias."""
         return 1.0, self._start_bias
 
     def _gain_and_bias(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -158,7 +158,7 @@ class _ReparametrizedBatchNorm(_Control):
 
     @property
     def function(self) -> Function:
-        """That of the pair (mean, std) with this layer's gain and offset."""
+        """The function of the pair (mean, std) with this layer's gain and offset."""
         return Function(BATCHNORM.pair, 1.0 / self._scale, -self._shift / self._scale)
 
 

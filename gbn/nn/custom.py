@@ -1,6 +1,6 @@
-"""Normalizers of other packages: named by path or by entry point, no fork and no registration needed.
+"""Norm layers from other packages, named by path or entry point; no fork and no registration needed.
 
-A path is ``their.module:Layer`` or ``their.module.Layer``. A package can also offer names of its own:
+A path is ``their.module:Layer`` or ``their.module.Layer``. A package can also provide names of its own:
 
     [project.entry-points."gbn.norms"]
     their_norm = "their.module:Layer"
@@ -36,20 +36,20 @@ class NormThenActivation(nn.Module):
         self.act = act
 
     def forward(self, x: Tensor) -> Tensor:
-        """``act(norm(x))``."""
-        # Not activate(): it writes into its argument, which a foreign layer's backward may need.
+        """Return ``act(norm(x))``."""
+        # Not activate(): it writes into its argument, which the foreign layer may need in its backward pass.
         return ACTIVATIONS[self.act](self.norm(x))
 
     def extra_repr(self) -> str:
-        """The activation."""
+        """Return the activation."""
         return f"act={self.act!r}"
 
 
 def resolve(target: str | Callable[..., nn.Module]) -> Callable[..., nn.Module]:
-    """The callable behind ``target``: itself, an entry point's name, or a path.
+    """Return the callable that ``target`` is or names, by entry point or by path.
 
     Raises:
-        ValueError: when nothing of that name can be found or what is found cannot be called.
+        ValueError: if nothing of that name can be found or what is found cannot be called.
     """
     if callable(target):
         return target
@@ -75,16 +75,16 @@ def resolve(target: str | Callable[..., nn.Module]) -> Callable[..., nn.Module]:
 
 
 def check_custom(options: Mapping[str, Any]) -> None:
-    """Raise ValueError unless ``options`` name a layer that can be loaded; nothing is built."""
+    """Raise ValueError unless ``options`` name a layer that can be loaded; build nothing."""
     if options.get("target") is None:
         raise ValueError("method 'custom' needs target, for example target='their.module:Layer'")
     resolve(options["target"])
 
 
 def build_custom(site: Site, options: Mapping[str, Any]) -> nn.Module:
-    """``target(num_features, **kwargs)``, given ``act``, ``dim`` and ``role`` as well where it names them.
+    """Return ``target(num_features, **kwargs)``, passing ``act``, ``dim`` and ``role`` if it has such arguments.
 
-    A layer that does not take ``act`` is followed by the activation of its place.
+    A layer that does not take ``act`` is followed by the activation of its site.
     """
     target = options["target"]
     build = resolve(target)

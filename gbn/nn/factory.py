@@ -1,8 +1,7 @@
-"""From a method and its options to the norm layers of a network.
+"""Build the norm layers of a network from a method and its options.
 
-A model calls the factory, ``norm(num_features, act="relu", dim=2, role="body")``, once for each place where
-a norm stands, and knows nothing else about normalisation. The same options are the configuration group
-``norm``.
+A model calls the factory, ``norm(num_features, act="relu", dim=2, role="body")``, once per norm layer, and knows
+nothing else about normalization. The configuration group ``norm`` has the same options.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ WITHOUT_ACT = ("same", "bn", "mean")
 
 
 class NormFactory:
-    """Makes the norm layers of one arm; see :func:`norm_layer`. Immutable, picklable."""
+    """Builds the norm layers of one arm; see :func:`norm_layer`. Immutable and picklable."""
 
     def __init__(
         self,
@@ -49,7 +48,7 @@ class NormFactory:
 
     @property
     def needs_bias(self) -> bool:
-        """Whether the convolutions before these layers need a bias of their own (nothing else adds one)."""
+        """True if the convolutions before these layers need a bias of their own because nothing else adds one."""
         return self.method == "none"
 
     def __call__(
@@ -62,14 +61,14 @@ class NormFactory:
         device: Any = None,
         dtype: torch.dtype | None = None,
     ) -> nn.Module:
-        """The layer for one place of a network.
+        """Return the layer for one site of a network.
 
         Args:
-            num_features: channels.
-            act: activation that belongs to this place, applied by the layer; None where none follows.
+            num_features: number of channels.
+            act: activation of this site, applied by the layer; None if no activation follows.
             dim: 1 for ``(N, C)`` and ``(N, C, L)``, 2 for images, 3 for volumes.
             role: stem, body, branch_end (the last norm of a residual branch) or shortcut.
-            device, dtype: of its parameters and buffers.
+            device, dtype: of the layer's parameters and buffers.
 
         Raises:
             ValueError: for a value that is not allowed.
@@ -86,11 +85,11 @@ class NormFactory:
         """Apply the placement's module-path patterns to a model built with this factory.
 
         Norms of this factory whose path matches no pattern are replaced by ``placement.otherwise``; without
-        patterns nothing happens. Returns the model (another object only when the model is itself a single
+        patterns nothing happens. Returns the model (a different object only if the model is itself a single
         norm layer).
 
         Raises:
-            ValueError: when a pattern matches no norm, naming the paths that there are.
+            ValueError: if a pattern matches no norm; the message lists the paths of the norms.
         """
         return place(
             model, self.placement, lambda site, device, dtype: self._build(site, False, device, dtype)
@@ -107,7 +106,7 @@ class NormFactory:
         return mark(method.build(site, {**options, "device": device, "dtype": dtype}), site)
 
     def _shared_with(self, method: str) -> dict[str, Any]:
-        """This arm's eps, momentum, ... for a place that another method takes."""
+        """Return this arm's eps, momentum, ... for a site that uses another method."""
         accepted = METHODS[method].options
         return {key: value for key, value in self.options.items() if key in accepted & COMMON_DEFAULTS.keys()}
 
@@ -121,23 +120,23 @@ class NormFactory:
 
 
 def norm_layer(method: str, **options: Any) -> NormFactory:
-    """The factory for a method of :data:`gbn.nn.METHODS`, or for a normalizer of ``conf/norm`` by its name.
+    """Return the factory for a method of :data:`gbn.nn.METHODS` or for a named configuration of ``conf/norm``.
 
     Args:
         method: bn, gbn, iebn, bn_matched, bn_reparam, mixture, layer, group, instance, none, custom; or a name that
-            stands for a method and options, such as gbn_cvar or gbn_mad (:data:`gbn.methods.NAMED`), which is also
-            what a control may be ``matched_to``.
-        **options: of the method (``METHODS[method].options``; an option that another method has may be given
-            at its default), and for all of them
+            is short for a method with options, such as gbn_cvar or gbn_mad (:data:`gbn.methods.NAMED`). Such a name
+            is also allowed as a control's ``matched_to``.
+        **options: the options of the method (``METHODS[method].options``; other methods' options are accepted
+            at their defaults), and for every method
 
-            * ``without_act``: what stands where no activation follows: ``same`` (the method), ``bn``, or
+            * ``without_act``: the norm to use where no activation follows: ``same`` (the method), ``bn``, or
               ``mean`` (the pair's deviation about the mean);
             * ``placement``: ``{"roles": [...] or None, "pattern": [...] or None, "otherwise": "bn" or
-              "none"}``: the method stands in these roles, and after :meth:`NormFactory.place` at these
-              module paths (fnmatch) only.
+              "none"}``: use the method only in these roles and, after :meth:`NormFactory.place`, only at these
+              module paths (fnmatch).
 
     Raises:
-        ValueError: for an unknown method or option and for values out of range, naming what is allowed.
+        ValueError: for an unknown method or option or a value out of range; the message says what is allowed.
 
     Example:
         >>> norm = norm_layer("gbn_cvar", alpha=0.9)
@@ -148,7 +147,7 @@ def norm_layer(method: str, **options: Any) -> NormFactory:
 
 
 def _named(name: str, options: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    """The method behind a name, and its options: those of the name with those given over them."""
+    """Return the method that a name stands for, and the name's options overridden by those given."""
     if name not in METHODS and name not in NAMED:
         raise ValueError(_unknown("method", name, (*METHODS, *(key for key in NAMED if key not in METHODS))))
     method, ready = NAMED.get(name, (name, {}))
@@ -157,7 +156,7 @@ def _named(name: str, options: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
 
 
 def _checked_options(method: Method, given: Mapping[str, Any]) -> dict[str, Any]:
-    """The options that ``method`` uses; any other must be None or at its default."""
+    """Return the options that ``method`` uses; raise ValueError unless all others are None or at their defaults."""
     kept = {}
     for key, value in given.items():
         if method.accepts(key):
@@ -172,7 +171,7 @@ def _checked_options(method: Method, given: Mapping[str, Any]) -> dict[str, Any]
 
 
 def _matched_to(name: str) -> dict[str, Any]:
-    """What a control is matched to, by its name in ``conf/norm``."""
+    """Return what a control is matched to, given its name in ``conf/norm``."""
     named: dict[str, Mapping[str, Any]] = {
         **{key: ready for key, (method, ready) in NAMED.items() if method == "gbn"},
         "iebn": {"quadrangle": "std", "instance_enhancement": True},

@@ -1,12 +1,12 @@
-"""Which function a layer's parameters and running statistics belong to, kept in the state dict beside them.
+"""Record in the state dict which function a layer's parameters and running statistics belong to.
 
-BatchNorm's keys say nothing about that, and another layer of this package has the same ones. So each layer names its
-:class:`Function`, and unless that is BatchNorm's the state dict has one key more, ``_extra_state`` (torch's own name
-for such), whose value is JSON text as a tensor of uint8: it comes through safetensors, plain dicts and casts. A state
-dict without it is BatchNorm's, and loads into BatchNorm.
+BatchNorm's keys do not tell, and other layers of this package use the same keys. So each layer has a
+:class:`Function`, and unless it is BatchNorm's, the state dict has one extra key, ``_extra_state`` (torch's own name
+for such entries). Its value is JSON text stored as a uint8 tensor, which survives safetensors, plain dicts and casts.
+A state dict without it is BatchNorm's, and loads into BatchNorm.
 
-What changes no value is no part of it (the ways of a gradient), nor is what BatchNorm leaves to the network's
-definition as well (eps, the activation). A gate has keys of its own.
+Options that change no value (how gradients are computed) are not recorded, nor is what BatchNorm also leaves to the
+network's definition (eps, the activation). A gate has keys of its own.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from torch import Tensor
 __all__ = ["BATCHNORM", "Function", "adopt", "save_function"]
 
 _KEY = "_extra_state"
-# Names of running averages: BatchNorm's, and those of the other pairs.
+# Names of the running averages: BatchNorm's, and those of all other pairs.
 _STATISTICS = ("running_mean", "running_var"), ("running_statistic", "running_deviation")
 
 
@@ -33,8 +33,8 @@ class Function:
     """``weight * (gain * (x - S) / D + offset) + bias``.
 
     Attributes:
-        pair: the name of (S, D) that stands for their values, :attr:`gbn.nn.pairs.Pair.value_name`.
-        gain, offset: fixed numbers of the layer; a gain of None is not known.
+        pair: the name that identifies the values of (S, D), :attr:`gbn.nn.pairs.Pair.value_name`.
+        gain, offset: constants of the layer; a gain of None means unknown.
     """
 
     pair: str
@@ -42,7 +42,7 @@ class Function:
     offset: float = 0.0
 
     def agrees(self, other: Function) -> bool:
-        """Whether the same parameters make the same function (to the digits that k and c have)."""
+        """Return whether equal parameters give equal functions (up to the precision of k and c)."""
         if self.pair != other.pair or self.gain is None or other.gain is None:
             return False
         numbers = (self.gain, other.gain), (self.offset, other.offset)
@@ -50,7 +50,7 @@ class Function:
 
     @property
     def pair_text(self) -> str:
-        """``(S, D)``."""
+        """The pair as text, ``(S, D)``."""
         return f"({self.pair.replace('/', ', ')})"
 
     def __str__(self) -> str:
@@ -64,23 +64,23 @@ BATCHNORM = Function("mean/std")
 
 
 def save_function(function: Function, state_dict: MutableMapping[str, Any], prefix: str) -> None:
-    """Write down whose numbers these are, unless they are BatchNorm's."""
+    """Record the function in the state dict, unless it is BatchNorm's."""
     if not function.agrees(BATCHNORM):
         text = json.dumps(dataclasses.asdict(function), sort_keys=True)
-        # On the CPU whatever the default: these are no numbers of the network.
+        # On the CPU whatever the default device: this is metadata.
         state_dict[prefix + _KEY] = torch.tensor(list(text.encode()), dtype=torch.uint8, device="cpu")
 
 
 def adopt(
     layer: Any, state_dict: MutableMapping[str, Any], prefix: str, local_metadata: Mapping[str, Any]
 ) -> None:
-    """Prepare a state dict for ``layer``, a :class:`gbn.nn.base.BatchStatisticsNorm`, and say what does not fit.
+    """Prepare a state dict for ``layer``, a :class:`gbn.nn.base.BatchStatisticsNorm`, and warn of what does not fit.
 
-    Running averages of another pair are replaced by the layer's own; parameters stay. Each difference is a warning of
-    one line, since taking gain and bias over to another pair is a thing to want.
+    Running averages of another pair are replaced by the layer's own; parameters are kept. Each difference is a
+    one-line warning rather than an error, since transferring gain and bias to another pair is legitimate.
     """
     if layer._buffer_names not in _STATISTICS or not any(key.startswith(prefix) for key in state_dict):
-        return  # a layer with another kind of state knows itself what to do; and there may be nothing to load
+        return  # a layer with another kind of state handles this itself; and there may be nothing to load
     ours, theirs = layer.function, _loaded_function(state_dict, prefix, local_metadata)
     there = [names for names in _STATISTICS if any(prefix + name in state_dict for name in names)]
     other = theirs is not None and theirs.pair != ours.pair
@@ -102,11 +102,9 @@ def adopt(
 
 
 def _difference(ours: Function, theirs: Function | None) -> str | None:
-    """What to say of a checkpoint that is loaded whole; None where it is this very function's."""
+    """Return the warning for a checkpoint that is loaded completely, or None if the functions agree."""
     if theirs is None:
-        if ours.agrees(
-            BATCHNORM
-        ):  # nothing but gain and bias there, as BatchNorm's without running statistics
+        if ours.agrees(BATCHNORM):  # gain and bias only, as in BatchNorm's without running statistics
             return None
         return (
             f"computes {ours}, and its checkpoint does not say what it was trained for: it is loaded as it is, and "
@@ -134,10 +132,10 @@ def _origin(theirs: Function) -> str:
 def _loaded_function(
     state_dict: MutableMapping[str, Any], prefix: str, local_metadata: Mapping[str, Any]
 ) -> Function | None:
-    """Whose numbers a state dict holds, taking its entry out; None where it does not say.
+    """Return the function of a state dict and remove its entry; None if it is not recorded.
 
-    State dicts of gbn before this key have the pair in torch's metadata, which torch.save keeps and a plain dict or
-    safetensors do not; whether it was rescaled they never say.
+    Earlier versions of gbn recorded the pair in torch's metadata, which torch.save keeps but a plain dict and
+    safetensors do not; they never recorded whether it was rescaled.
     """
     found = _decoded(state_dict.pop(prefix + _KEY, None))
     if found is not None:
@@ -154,7 +152,7 @@ def _decoded(entry: Any) -> Function | None:
     if not isinstance(entry, Tensor) or entry.is_meta:
         return None
     try:
-        # a cast of all tensors to a half precision leaves these as they are: each is a whole number below 128
+        # casting all tensors to half precision does not change these: each is an integer below 128
         values = json.loads(bytes(entry.detach().to("cpu", torch.uint8).tolist()).decode())
         return Function(str(values["pair"]), float(values["gain"]), float(values["offset"]))
     except (ValueError, KeyError, TypeError):  # not ours, or averaged with another's

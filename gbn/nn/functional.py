@@ -36,16 +36,16 @@ def generalized_batch_norm(
     act: str | None = None,
     **parameters: Any,
 ) -> Tensor:
-    """``act(weight * (x - S) / D + bias)`` per channel; see :class:`gbn.nn.GeneralizedBatchNorm2d`.
+    """Return ``act(weight * (x - S) / D + bias)`` per channel; see :class:`gbn.nn.GeneralizedBatchNorm2d`.
 
     Args:
         x: ``(N, C, *spatial)``.
-        running_statistic, running_deviation: ``(C,)`` running averages of S and D; updated in place in
-            training when given, used otherwise (both must be given then). D itself is averaged, for the pair
-            (mean, std) too.
+        running_statistic, running_deviation: ``(C,)`` running averages of S and D. In training they are optional
+            and are updated in place; otherwise both are required and are used. D itself is averaged, even for the
+            pair (mean, std).
         weight, bias: ``(C,)`` or None.
-        training: normalise with the batch's own S and D.
-        momentum: share of this batch in the running averages.
+        training: normalize by the batch's own S and D.
+        momentum: weight of this batch in the running averages.
         eps: see :mod:`gbn.kernels.epsilon`.
         quadrangle, statistic, deviation, **parameters: the pair, as in the layer.
         act: None or a name in :data:`gbn.kernels.ACTIVATIONS`.
@@ -54,19 +54,19 @@ def generalized_batch_norm(
         a tensor with the shape, dtype and memory format of ``x``.
 
     Raises:
-        ValueError: for an unknown pair or parameter, values out of range, evaluation without running averages, an
-            input without channels, and training with one value per channel.
-        RuntimeError: for an input that is not strided and floating point, and for gain, bias or running averages that
-            are not ``(C,)``, floating point, on the device of the input.
+        ValueError: for an unknown pair or parameter, a value out of range, evaluation without running averages, an
+            input without a channel dimension, and training with one value per channel.
+        RuntimeError: for an input that is not strided and floating point, and for a gain, bias or running average
+            that is not ``(C,)``, floating point and on the device of the input.
     """
     check_arguments(momentum=momentum, eps=eps)
     if momentum is None:
         raise ValueError(
-            "momentum=None averages over all batches, which a layer counts: give their share, as 0.1"
+            "momentum=None needs a count of batches, which only a layer keeps: give a number, as momentum=0.1"
         )
     pair = build_pair(quadrangle, statistic, deviation, **parameters)
     check_activation(act)
-    # All of them before anything is computed, since running averages are changed in place.
+    # Check everything before computing anything, since running averages are changed in place.
     running = {"running_statistic": running_statistic, "running_deviation": running_deviation}
     check_batch(x, weight=weight, bias=bias, **running)
     if not training:

@@ -1,9 +1,9 @@
-"""Generalized batch normalization: a statistic and a deviation of choice, not mean and standard deviation.
+"""Generalized batch normalization: any statistic and deviation instead of mean and standard deviation.
 
     y = act(weight * (x - S(x)) / D(x) + bias)        per channel, over the batch and the spatial dimensions
 
 (Yuan, Feng, Norton, Li: Generalized Batch Normalization, AAAI 2019, arXiv 1812.03271; S and D from one risk
-quadrangle of Rockafellar and Uryasev, 2013.) :mod:`gbn.kernels` computes it, :mod:`gbn.risk` holds the pairs.
+quadrangle of Rockafellar and Uryasev, 2013.) :mod:`gbn.kernels` computes it; :mod:`gbn.risk` defines the pairs.
 """
 
 from __future__ import annotations
@@ -27,42 +27,42 @@ __all__ = ["GeneralizedBatchNorm1d", "GeneralizedBatchNorm2d", "GeneralizedBatch
 
 
 class _GeneralizedBatchNorm(BatchStatisticsNorm):
-    """Batch normalization with a statistic S and a deviation D of one's choice.
+    """Batch normalization with a statistic S and a deviation D of your choice.
 
     Args:
         num_features: C, the size of dimension 1.
-        eps, momentum, affine, track_running_stats, device, dtype, bias: as in BatchNorm; ``eps`` stands where
-            :mod:`gbn.kernels.epsilon` says.
+        eps, momentum, affine, track_running_stats, device, dtype, bias: as in BatchNorm; for how ``eps`` enters, see
+            :mod:`gbn.kernels.epsilon`.
         quadrangle: name in :data:`gbn.risk.QUADRANGLES`; ``"std"`` is BatchNorm.
         statistic, deviation: each a name, a mapping ``{"name": ..., parameter: value}`` or an object of
-            :mod:`gbn.risk`; replaces the quadrangle's own. With both given, ``quadrangle`` plays no part.
+            :mod:`gbn.risk`; replaces the quadrangle's own. If both are given, ``quadrangle`` is ignored.
         act: activation applied to the result, None or a name in :data:`gbn.kernels.ACTIVATIONS`.
-        rescaled: divide D by its value on a standard Gaussian, so that it estimates sigma there.
-        samples: values per channel n; needed with ``rescaled`` for the pairs made of extremes only.
-        **parameters: of the quadrangle: ``alpha``, ``tau``, ``b``, ``weights``, ``alphas``, and for order
+        rescaled: divide D by its value on a standard Gaussian, so that it estimates sigma on a Gaussian.
+        samples: n, the number of values per channel; needed only for ``rescaled`` pairs of extremes.
+        **parameters: parameters of the quadrangle: ``alpha``, ``tau``, ``b``, ``weights``, ``alphas``, and for order
             statistics ``quantile_gradient`` and ``window``.
 
     Shapes:
         input and output ``(N, C)`` or ``(N, C, L)`` (1d), ``(N, C, H, W)`` (2d), ``(N, C, D, H, W)`` (3d).
 
-    Running averages: the pair (mean, std) keeps ``running_mean`` and the unbiased ``running_var`` as
-    BatchNorm does, so checkpoints go both ways; every other pair keeps ``running_statistic`` and
+    Running averages: the pair (mean, std) keeps ``running_mean`` and the unbiased ``running_var`` like BatchNorm,
+    so checkpoints can be exchanged both ways; every other pair keeps ``running_statistic`` and
     ``running_deviation``, and its state dict names the pair (:mod:`gbn.nn.function`). Loading a checkpoint of
-    BatchNorm, or of another pair, takes gain and bias only and warns that the running averages need calibration
+    BatchNorm or of another pair takes gain and bias only and warns that the running averages need calibration
     (:func:`gbn.nn.precise_statistics`, or training).
 
-    The result does not change under x -> a x + b, a > 0 (to eps), except with ``entropic`` and with a Huber of
-    fixed threshold, which are not positively homogeneous: there the input's scale matters.
+    The result is invariant under x -> a x + b, a > 0 (up to eps), except for ``entropic`` and for Huber with a fixed
+    threshold, which are not positively homogeneous: for these the scale of the input matters.
 
     Differentiable once: a second derivative (gradient penalty) raises RuntimeError.
 
-    The statistic ``maximum`` leaves no value above 0, so a ReLU after it would kill the layer at bias 0:
-    where S - D is the mean (``worst_case``) the bias starts at 1, which is the mean's place; elsewhere a
-    warning is given.
+    The statistic ``maximum`` leaves no value above 0, so with bias 0 a ReLU after it would output only zeros. For
+    ``worst_case``, where S - D is the mean, the bias therefore starts at 1, which maps the mean to 0; otherwise the
+    layer warns.
 
     Raises:
-        ValueError: for parameters outside their range (saying what is allowed), an input of the wrong shape,
-            and in training a batch with one value per channel.
+        ValueError: for a parameter out of range (the message says what is allowed), an input of the wrong shape,
+            and in training for a batch with one value per channel.
     """
 
     def __init__(
@@ -86,12 +86,12 @@ class _GeneralizedBatchNorm(BatchStatisticsNorm):
     ) -> None:
         check_arguments(rescaled=rescaled, samples=samples)
         pair = build_pair(quadrangle, statistic, deviation, **parameters)
-        # The base class's constructor needs the pair: it names the buffers and says where the bias starts.
+        # The base class's constructor needs the pair, which determines the buffer names and the initial bias.
         self.pair = pair
         if not pair.is_mean_and_std:
             self._buffer_names = ("running_statistic", "running_deviation")
         self.rescaled = rescaled
-        # D/c + eps = (D + c eps)/c, so the rescaled pair is the raw one with gain and eps times c.
+        # D/c + eps = (D + c eps)/c, so the rescaled pair is the raw pair with gain and eps multiplied by c.
         self._scale = pair.gaussian(samples)[1] if rescaled else 1.0
         super().__init__(
             num_features, eps, momentum, affine, track_running_stats, device, dtype, bias=bias, act=act
@@ -108,11 +108,11 @@ class _GeneralizedBatchNorm(BatchStatisticsNorm):
             )
 
     def initial_affine(self) -> tuple[float, float]:
-        """Gain 1 and bias 0, or 1 for ``worst_case`` (see the class)."""
+        """Return gain 1 and bias 0, or bias 1 for ``worst_case`` (see the class)."""
         return 1.0, self.pair.initial_bias * self._scale
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalise ``x``; in training with its own statistics, which are added to the running averages."""
+        """Return ``x`` normalized; in training by its own statistics, which are added to the running averages."""
         self._check_input(x)
         weight, eps = self._scaled(x)
         if not self._uses_batch():
@@ -123,7 +123,7 @@ class _GeneralizedBatchNorm(BatchStatisticsNorm):
         self._check_batch(x)
         share = self._count_batch()
         if x.numel() == 0:
-            # As BatchNorm: an empty result, zero gradients, running averages untouched.
+            # As in BatchNorm: an empty result, zero gradients, running averages unchanged.
             for factor in (weight, *(self._gate() or ())):
                 x = x if factor is None else (x * factor[0]).to(x.dtype)
             return x * 1 if self.bias is None else (x + self.bias[0]).to(x.dtype)
@@ -133,7 +133,7 @@ class _GeneralizedBatchNorm(BatchStatisticsNorm):
         return y
 
     def _normalize(self, x: Tensor, weight: Tensor | None, eps: float) -> tuple[Tensor, Tensor, Tensor]:
-        """(y, S, D) of this batch."""
+        """Return (y, S, D) of this batch."""
         pair = self.pair
         bias: Tensor | None = self.bias
         if self._is_noisy():
@@ -142,11 +142,11 @@ class _GeneralizedBatchNorm(BatchStatisticsNorm):
         return kernels.normalize(x, weight, bias, pair.statistic, pair.deviation, eps, self.act)
 
     def _gate(self) -> tuple[Tensor, Tensor] | None:
-        """Weight and bias of a gate on the gain; none here (see :mod:`gbn.nn.instance_enhancement`)."""
+        """Return weight and bias of a gate on the gain, or None as here (see :mod:`gbn.nn.instance_enhancement`)."""
         return None
 
     def _scaled(self, x: Tensor) -> tuple[Tensor | None, float]:
-        """Gain and eps for the kernel, which divides by the raw D."""
+        """Return gain and eps for the kernel, which divides by the raw D."""
         if self._scale == 1.0:
             return self.weight, self.eps
         if self.weight is not None:
@@ -157,7 +157,7 @@ class _GeneralizedBatchNorm(BatchStatisticsNorm):
         ), self.eps * self._scale
 
     def _running_values(self) -> tuple[Tensor, Tensor]:
-        """S and D to use in evaluation mode."""
+        """Return S and D for evaluation mode."""
         location, spread = self._kept()
         return (location, spread.sqrt()) if self.pair.is_mean_and_std else (location, spread)
 
@@ -173,13 +173,13 @@ class _GeneralizedBatchNorm(BatchStatisticsNorm):
             kept.lerp_(new.to(kept.dtype), share.to(kept.dtype) if isinstance(share, Tensor) else share)
 
     def extra_repr(self) -> str:
-        """BatchNorm's text and the pair."""
+        """Return BatchNorm's representation plus the pair."""
         text = f"{super().extra_repr()}, {self.pair}"
         return f"{text}, rescaled=True" if self.rescaled else text
 
     @property
     def function(self) -> Function:
-        """That of the pair; rescaled, D is divided by its value on a Gaussian."""
+        """The function of the pair; if rescaled, D is divided by its value on a Gaussian."""
         return Function(self.pair.value_name, self._scale)
 
 

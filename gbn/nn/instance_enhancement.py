@@ -1,12 +1,12 @@
-"""Instance Enhancement Batch Normalization: each image scales the gain of each channel by what it holds there.
+"""Instance Enhancement Batch Normalization: each image scales the gain of each channel by its mean in that channel.
 
     m[n,c] = mean of x[n,c] over the spatial dimensions (of the input, before normalization)
     y      = act(weight[c] * sigmoid(gate_weight[c] * m[n,c] + gate_bias[c]) * (x - S[c]) / D[c] + bias[c])
 
 (Liang, Huang, Liang, Yang: Instance Enhancement Batch Normalization, AAAI 2020, arXiv 1908.04008, with S and D the
-mean and the standard deviation; the transform is the one of the authors' code, github.com/gbup-group/IEBN.) Here S
+mean and the standard deviation; the transform is that of the authors' code, github.com/gbup-group/IEBN.) Here S
 and D may be any pair of :mod:`gbn.risk`. The bias is not gated, the gate is the same in training and evaluation, and
-its mean is taken in float32 at least, also under autocast.
+its mean is computed in at least float32, even under autocast.
 """
 
 from __future__ import annotations
@@ -32,19 +32,19 @@ __all__ = [
     "initial_gate",
 ]
 
-#: Where the gate's bias starts in the authors' code; its weight starts at 0.
+#: The initial bias of the gate in the authors' code; its initial weight is 0.
 GATE_BIAS = -1.0
 
 
 def initial_gate(gate_bias: float | None) -> float:
-    """What every gate is at the start, while its weight is 0: ``sigmoid(gate_bias)``; 1 without a gate (None).
+    """Return the initial value of every gate, while its weight is 0: ``sigmoid(gate_bias)``; 1 without a gate (None).
 
     Raises:
-        ValueError: for a bias so low that the gate is closed for good, which no gain can match.
+        ValueError: for a bias so low that the gate is permanently closed, which no gain can match.
     """
     if gate_bias is None:
         return 1.0
-    gate = math.exp(min(gate_bias, 0.0)) / (1.0 + math.exp(-abs(gate_bias)))  # overflows on neither side
+    gate = math.exp(min(gate_bias, 0.0)) / (1.0 + math.exp(-abs(gate_bias)))  # cannot overflow
     if gate == 0.0:
         raise ValueError(f"gate_bias={gate_bias}: the gate starts at 0 and stays there; use a higher one")
     return gate
@@ -58,17 +58,18 @@ class _InstanceEnhancementBatchNorm(_GeneralizedBatchNorm):
         eps, momentum, affine, track_running_stats, device, dtype, bias: as in BatchNorm. With ``affine=False`` there
             is no gain and no bias; the gate stays.
         quadrangle: the pair, a name in :data:`gbn.risk.QUADRANGLES`; ``"std"``, the default, is the paper's IEBN.
-        gate_bias: where the parameter ``gate_bias`` starts; ``gate_weight`` starts at 0, so that the layer starts as
-            ``sigmoid(gate_bias)`` (0.268941) times batch normalization. A large one, 30, is batch normalization.
-        **options: of :class:`GeneralizedBatchNorm2d`: statistic, deviation, act, rescaled, samples, and the
+        gate_bias: initial value of the parameter ``gate_bias``; ``gate_weight`` starts at 0, so the layer starts as
+            ``sigmoid(gate_bias)`` (0.268941) times batch normalization. A large value, such as 30, gives batch
+            normalization.
+        **options: those of :class:`GeneralizedBatchNorm2d`: statistic, deviation, act, rescaled, samples, and the
             parameters of the pair.
 
     Shapes:
         input and output ``(N, C)`` or ``(N, C, L)`` (1d), ``(N, C, H, W)`` (2d), ``(N, C, D, H, W)`` (3d).
 
-    The state dict is that of the layer without a gate with ``gate_weight`` and ``gate_bias``, ``(C,)`` each, beside;
-    one without these two leaves the gate as it is and warns. A large negative bias closes the gate for good: its
-    gradient is then 0.
+    The state dict is that of the layer without a gate plus ``gate_weight`` and ``gate_bias``, ``(C,)`` each; loading
+    one without these two leaves the gate as it is and warns. A large negative bias closes the gate permanently, since
+    its gradient is then 0.
 
     Raises:
         ValueError: as in GeneralizedBatchNorm, and for a ``gate_bias`` that is not finite.
@@ -90,7 +91,7 @@ class _InstanceEnhancementBatchNorm(_GeneralizedBatchNorm):
         **options: Any,
     ) -> None:
         check_arguments(gate_bias=gate_bias)
-        initial_gate(gate_bias)  # refuses one that can never open
+        initial_gate(gate_bias)  # rejects one that can never open
         self.initial_gate_bias = gate_bias
         super().__init__(
             num_features, eps, momentum, affine, track_running_stats, device, dtype,
@@ -116,9 +117,9 @@ class _InstanceEnhancementBatchNorm(_GeneralizedBatchNorm):
         return activate((y + shift.view(*shift.shape, *[1] * (x.dim() - 2))).to(y.dtype), self.act), s, d
 
     def reset_parameters(self) -> None:
-        """Reset the running averages, and gain, bias and gate to their starting values."""
+        """Reset the running averages, and reset gain, bias and gate to their initial values."""
         super().reset_parameters()
-        if hasattr(self, "gate_weight"):  # not yet when the base's constructor calls
+        if hasattr(self, "gate_weight"):  # False while the base class's constructor runs
             nn.init.zeros_(self.gate_weight)
             nn.init.constant_(self.gate_bias, self.initial_gate_bias)
 
@@ -131,13 +132,13 @@ class _InstanceEnhancementBatchNorm(_GeneralizedBatchNorm):
             where = f"layer {prefix[:-1]!r}" if prefix else "this layer"
             warnings.warn(
                 f"{where} gates its gain, its checkpoint has no gate: the rest is loaded, the gate keeps its values "
-                f"(at its start it multiplies the gain with {initial_gate(self.initial_gate_bias):.4g})",
+                f"(initially it multiplies the gain by {initial_gate(self.initial_gate_bias):.4g})",
                 stacklevel=2,
             )
         super()._load_from_state_dict(state_dict, prefix, local_metadata, *rest)
 
     def extra_repr(self) -> str:
-        """The text of the layer without the gate, and where the gate's bias started."""
+        """Return the representation of the layer without the gate, plus the initial bias of the gate."""
         return f"{super().extra_repr()}, gate_bias={self.initial_gate_bias}"
 
 

@@ -1,6 +1,6 @@
-"""The registry of normalisation methods: a name, its options, and how a layer is built.
+"""The registry of normalization methods: a name, its options, and how a layer is built.
 
-A new method is one file with its layer and one :func:`register` call; it then goes through every shared test.
+A new method is one file with its layer and one :func:`register` call; the shared tests then cover it.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from gbn.risk.parameters import QUADRANGLE_PARAMETERS
 
 __all__ = ["COMMON_DEFAULTS", "METHODS", "Method", "register"]
 
-# Options of the configuration group that always stand there, with their defaults; a method that has no use
-# for one accepts it at its default only.
+# Options that every configuration contains, with their defaults; a method that does not use one accepts only its
+# default.
 COMMON_DEFAULTS: dict[str, Any] = {
     "eps": 1e-5,
     "momentum": 0.1,
@@ -39,7 +39,7 @@ COMMON_DEFAULTS: dict[str, Any] = {
 }
 _BATCH = frozenset({"eps", "momentum", "affine", "bias", "track_running_stats"})
 _GATE = frozenset({"instance_enhancement", "gate_bias"})
-#: How a mixture is fitted: what a control of mixture normalization takes over from it.
+#: Options for fitting a mixture, which the controls of mixture normalization share.
 _FIT = frozenset({"components", "mixture", "em_steps", "subset", "variance_floor"})
 _PAIR = frozenset(
     {"quadrangle", "statistic", "deviation"}.union(*(row.keys() for row in QUADRANGLE_PARAMETERS.values()))
@@ -54,12 +54,12 @@ class Method:
     summary: str
     options: frozenset[str]
     build: Callable[[Site, Mapping[str, Any]], nn.Module]
-    batch_statistics: bool  # whether training mode normalises with statistics of the batch
+    batch_statistics: bool  # whether training mode normalizes by batch statistics
     has_pair: bool = False
-    open_ended: bool = False  # options are those of a foreign layer
+    open_ended: bool = False  # the options are those of a foreign layer
 
     def accepts(self, option: str) -> bool:
-        """Whether the method has this option."""
+        """Return whether the method has this option."""
         return option in self.options
 
     def validate(self, options: Mapping[str, Any]) -> None:
@@ -70,7 +70,7 @@ class Method:
             self.build(Site(4, None, 2, "body"), options)
 
     def with_mean(self, options: Mapping[str, Any]) -> dict[str, Any]:
-        """The options of the pair (mean, D) in the place of (S, D)."""
+        """Return the options with the pair (mean, D) instead of (S, D)."""
         if self.name == "iebn":
             return dict(options)
         if self.name == "gbn":
@@ -91,7 +91,7 @@ METHODS: dict[str, Method] = {}
 
 
 def register(method: Method) -> Method:
-    """Add a method to :data:`METHODS`; ValueError when the name is taken."""
+    """Add a method to :data:`METHODS` and return it; raise ValueError if the name is taken."""
     if method.name in METHODS:
         raise ValueError(f"norm method {method.name!r} is registered already")
     METHODS[method.name] = method
@@ -121,14 +121,14 @@ _INSTANCE = _by_dim("InstanceNormAct", simple)
 
 
 def _build_bn(site: Site, options: Mapping[str, Any]) -> nn.Module:
-    if site.act is None and options.get("bias", True):  # torch's own has no such argument before 2.13
+    if site.act is None and options.get("bias", True):  # torch before 2.13 has no argument `bias`
         rest = {key: value for key, value in options.items() if key != "bias"}
         return _TORCH_BN[site.dim](site.num_features, **rest)
     return _BN[site.dim](site.num_features, act=site.act, **options)
 
 
 def _gated(site: Site, options: Mapping[str, Any], default: bool) -> tuple[float | None, dict[str, Any]]:
-    """Where the gate of this place starts, None for none, and the other options."""
+    """Return the initial gate bias of this site (None for no gate) and the other options."""
     rest = {key: value for key, value in options.items() if key not in _GATE}
     roles = options.get("instance_enhancement", default)
     if isinstance(roles, bool):
@@ -147,7 +147,7 @@ def _build_gbn(site: Site, options: Mapping[str, Any]) -> nn.Module:
     gate_bias, options = _gated(site, options, default=False)
     if gate_bias is None:
         return _GBN[site.dim](site.num_features, act=site.act, **options)
-    options = {"quadrangle": "cvar", **options}  # as the layer without a gate
+    options = {"quadrangle": "cvar", **options}  # the default of the layer without a gate
     return _ENHANCED[site.dim](site.num_features, act=site.act, gate_bias=gate_bias, **options)
 
 
@@ -237,7 +237,7 @@ for _row in (
     ),
     Method(
         "iebn",
-        "instance enhancement batch normalization: BN whose gain each image gates",
+        "instance enhancement batch normalization: BN with its gain gated per image",
         _BATCH | _GATE,
         _build_iebn,
         True,
@@ -253,7 +253,7 @@ for _row in (
     ),
     Method(
         "bn_reparam",
-        "BN parametrised as (mean + k sigma, c sigma) of a pair",
+        "BN parametrized as (mean + k sigma, c sigma) of a pair",
         _BATCH | {"matched_to", "samples", "rescaled"},
         _build_reparam,
         True,
@@ -261,7 +261,7 @@ for _row in (
     ),
     Method(
         "mixture",
-        "mixture normalization: each sample by the components of a fitted mixture that it belongs to",
+        "mixture normalization: each sample by the mixture components that it belongs to",
         _BATCH | _FIT | {"warm_start", "posterior_gradient"},
         _build_mixture,
         True,
@@ -272,7 +272,7 @@ for _row in (
     Method("none", "no normalization, the activation only", frozenset(), _build_none, False),
     Method(
         "custom",
-        "a layer of somebody else's package",
+        "a layer from another package",
         frozenset({"target", "kwargs"}),
         build_custom,
         True,

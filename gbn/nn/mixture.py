@@ -1,10 +1,10 @@
-"""Mixture normalization: every sample is normalized by the components of a mixture that it belongs to.
+"""Mixture normalization: every sample is normalized by the mixture components that it belongs to.
 
     y_i = act(weight * sum_k t_ik / sqrt(l_k) * (x_i - m_k) / sqrt(q_k + eps) + bias)
 
 (Kalayeh and Shah: Training Faster by Separating Modes of Variation in Batch-normalized Models, TPAMI 2019, arXiv
-1806.02892. No code of theirs exists and the formula is reconstructed; what they left open is an option here.) Samples
-are the C-vectors at every position of every image; :mod:`gbn.kernels.mixture` says what t, l, m and q are.
+1806.02892. They published no code, so the formula is reconstructed; what they left open is an option here.) Samples
+are the C-vectors at every position of every image; :mod:`gbn.kernels.mixture` defines t, l, m and q.
 """
 
 from __future__ import annotations
@@ -28,47 +28,48 @@ __all__ = ["MixtureNorm1d", "MixtureNorm2d", "MixtureNorm3d"]
 class _MixtureNorm(BatchStatisticsNorm):
     """Normalization by the components of a Gaussian mixture with diagonal variances.
 
-    In training each batch's samples get posteriors from a mixture that a few steps of expectation and maximization
-    fit to some of them, without gradient; means, variances and weights of the components are then those of the whole
-    batch under these posteriors. Evaluation uses running averages of them. With one component this is batch
-    normalization, running averages included. The mean of the batch is 0, its variance at most K (equal to K where
-    posteriors are 0 or 1): so the layer starts with a larger gain than batch normalization, which the controls of
-    :mod:`gbn.nn.mixture_controls` have too.
+    In training, a few steps of expectation-maximization (EM) fit a mixture to a subset of the batch's samples,
+    without gradient, and all samples get posteriors from it; the means, variances and weights of the components are
+    then those of the whole batch under these posteriors. Evaluation uses running averages of them. With one component
+    this is batch normalization, running averages included. The mean of the result is 0 and its variance is at most K
+    (equal to K where posteriors are 0 or 1): so the layer starts with a larger gain than batch normalization, and so
+    do the controls of :mod:`gbn.nn.mixture_controls`.
 
     Args:
         num_features: C, the size of dimension 1.
-        components: K; 3 and 5 are the paper's.
-        mixture: ``joint``: one mixture of C-vectors; ``per_channel``: one of numbers for each channel.
-        em_steps: steps of expectation and maximization a batch. With 0 the posteriors come from the mixture of past
-            batches (of the k-means++ seeds in the first).
-        subset: samples of the batch that they see, drawn anew each time.
-        warm_start: whether a batch's steps begin at the running mixture, so that components keep their identity from
-            batch to batch, and a component left without samples begins again at one of them; the first batch begins
-            at k-means++ seeds. False: every batch does. Its components have no identity that an average could follow,
-            so the running mixture is the last batch's; :func:`gbn.nn.precise_statistics` and
-            :func:`gbn.nn.calibrate` then fit one anew, whose batches follow one another.
-        posterior_gradient: whether the gradient sees that posteriors depend on the input; by default they are
-            constants, as the mixture is.
-        variance_floor: in fitting, no component's variance is less than this share of the channel's (and eps).
-        eps: added to the components' variances; and the least variance in fitting.
+        components: K; the paper uses 3 and 5.
+        mixture: ``joint`` for one mixture of C-vectors, ``per_channel`` for one mixture of scalars per channel.
+        em_steps: EM steps per batch. With 0 the posteriors come from the mixture of past batches (in the first batch,
+            from the k-means++ seeds).
+        subset: number of samples used by the EM steps, drawn anew for each batch.
+        warm_start: if True, EM starts from the running mixture, so that components keep their identity from batch to
+            batch, and a component left without samples restarts at one of them; the first batch starts from
+            k-means++ seeds. If False, every batch starts from seeds. Its components then have no identity that an
+            average could follow, so the running mixture is that of the last batch; :func:`gbn.nn.precise_statistics`
+            and :func:`gbn.nn.calibrate` fit a new one, each of whose batches starts from the one before.
+        posterior_gradient: whether gradients flow through the posteriors' dependence on the input; by default
+            posteriors are constants, as the mixture is.
+        variance_floor: in fitting, no component's variance is less than this fraction of the channel's plus eps.
+        eps: added to the components' variances; also the smallest variance in fitting.
         momentum, affine, track_running_stats, device, dtype, bias: as in BatchNorm.
         act: activation applied to the result, None or a name in :data:`gbn.kernels.ACTIVATIONS`.
 
     Shapes:
         input and output ``(N, C)`` or ``(N, C, L)`` (1d), ``(N, C, H, W)`` (2d), ``(N, C, D, H, W)`` (3d).
 
-    State: ``running_weight`` (K, 1), or (K, C) per channel, ``running_mean`` and the unbiased ``running_var``, (K, C)
-    each, ``num_batches_tracked``, and ``stream``, the number that, with the count of batches, all draws are a
-    function of: no generator is used, so a resumed training goes on as the uninterrupted one. Loading a checkpoint of
-    BatchNorm takes gain and bias only and warns. Differentiable once in training. No operation waits for a GPU.
+    State: ``running_weight`` (K, 1), or (K, C) with ``per_channel``, ``running_mean`` and the unbiased
+    ``running_var``, (K, C) each, ``num_batches_tracked``, and ``stream``. All draws are a function of ``stream`` and
+    the batch count; no generator is used, so resumed training continues as if it had not been interrupted. Loading a
+    checkpoint of BatchNorm takes gain and bias only and warns. Differentiable once in training. No operation
+    synchronizes with a GPU.
 
-    A batch whose squares are no finite numbers of its precision is normalized in float64 (on the CPU, in eager mode).
-    Under activation checkpointing each batch counts once; with ``DistributedDataParallel`` each process has its own
-    mixture, and the running one is the first process's: its buffers are broadcast, as BatchNorm's are.
+    A batch whose squares overflow its precision is normalized in float64 (on the CPU, in eager mode). Under
+    activation checkpointing each batch counts once; with ``DistributedDataParallel`` each process has its own
+    mixture, and the running mixture is the first process's: its buffers are broadcast, like BatchNorm's.
 
     Raises:
-        ValueError: for options outside their range, an input of the wrong shape, and in training for a batch with one
-            value per channel or fewer samples than components.
+        ValueError: for an option out of range, an input of the wrong shape, and in training for a batch with one
+            value per channel or with fewer samples than components.
     """
 
     _buffer_names: tuple[str, ...] = ("running_weight", "running_mean", "running_var")
@@ -96,7 +97,7 @@ class _MixtureNorm(BatchStatisticsNorm):
         refuse_components_as_eps(eps)
         self.fit = MixtureFit(components, mixture, em_steps, subset, variance_floor)
         self.warm_start, self.posterior_gradient = warm_start, posterior_gradient
-        self._first_passes = FirstPasses()  # that one began says that there is a mixture to start from
+        self._first_passes = FirstPasses()  # `began` also says whether there is a mixture to start from
         super().__init__(
             num_features, eps, momentum, affine, track_running_stats, device, dtype, bias=bias, act=act
         )
@@ -108,16 +109,16 @@ class _MixtureNorm(BatchStatisticsNorm):
         return (self.fit.components, last)
 
     def seed_stream(self, seed: int) -> None:
-        """Name the stream of this layer's draws; 0 before."""
+        """Set the random stream of this layer's draws; initially 0."""
         self.stream.fill_(seed)
 
     def running_mixture(self) -> Mixture | None:
-        """The running averages; None when they are not tracked."""
+        """Return the running averages, or None if they are not tracked."""
         parts = [getattr(self, name) for name in self._buffer_names]
         return None if parts[0] is None else Mixture(*parts)
 
     def running(self) -> tuple[Tensor | None, Tensor | None]:
-        """Mean and variance of the whole running mixture, (C,) each, or Nones when it is not tracked."""
+        """Return the mean and variance of the whole running mixture, (C,) each, or Nones if it is not tracked."""
         kept = self.running_mixture()
         if kept is None:
             return None, None
@@ -126,8 +127,8 @@ class _MixtureNorm(BatchStatisticsNorm):
         return mean, var.clamp(max=torch.finfo(var.dtype).max)
 
     def reset_running_stats(self) -> None:
-        """Forget the mixture: the next batch in training begins at k-means++ seeds. Until then the first component is
-        the standard Gaussian and has all the weight, so that evaluation does what a fresh BatchNorm does.
+        """Forget the mixture: the next training batch starts from k-means++ seeds. Until then the first component is
+        a standard Gaussian with all the weight, so that evaluation does what a fresh BatchNorm does.
         """
         self._first_passes.began = False
         kept = self.running_mixture()
@@ -139,25 +140,25 @@ class _MixtureNorm(BatchStatisticsNorm):
             self.num_batches_tracked.zero_()
 
     def restart_running_stats(self) -> None:
-        """Begin the averages again; with a warm start the components stay where they are, for the next batch."""
+        """Restart the averages; with a warm start, the next batch still starts from the present components."""
         if not self.warm_start:
             self.reset_running_stats()
         elif self.num_batches_tracked is not None:
             self.num_batches_tracked.zero_()
 
     def buffers_changed(self) -> None:
-        """Look again whether there is a running mixture to start from: after buffers were set by hand."""
+        """Check again whether there is a running mixture to start from; call this after setting buffers by hand."""
         count = self.num_batches_tracked
         self._first_passes.began = count is not None and count.device.type != "meta" and bool(count > 0)
 
     def reset_parameters(self) -> None:
-        """Reset the running averages, the stream, and gain and bias to their starting values."""
+        """Reset the running averages and the stream, and reset gain and bias to their initial values."""
         super().reset_parameters()
-        if "stream" in self._buffers:  # not yet when the base's constructor calls
+        if "stream" in self._buffers:  # False while the base class's constructor runs
             self.stream.zero_()
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalize ``x``; in training by its own components, which are added to the running averages."""
+        """Return ``x`` normalized; in training by its own components, which are added to the running averages."""
         self._check_input(x)
         gain, bias = (
             self._noisy_affine(x, self.weight, self.bias) if self._is_noisy() else (self.weight, self.bias)
@@ -173,7 +174,7 @@ class _MixtureNorm(BatchStatisticsNorm):
             self.fit.check_samples(x, type(self).__name__)
             share = self._count_batch()
             if x.numel() == 0:
-                # As BatchNorm: an empty result, zero gradients, running averages untouched.
+                # As in BatchNorm: an empty result, zero gradients, running averages unchanged.
                 y = x * 1 if gain is None else (x * gain[0]).to(x.dtype)
                 return y if bias is None else (y + bias[0]).to(x.dtype)
             start = kept if self._first_passes.began and self._follows() else None
@@ -192,10 +193,10 @@ class _MixtureNorm(BatchStatisticsNorm):
         gain: Tensor | None,
         bias: Tensor | None,
     ) -> tuple[Tensor, Moments, float | Tensor | None]:
-        """The result of a batch, its moments, and their share in the running averages."""
+        """Return the normalized batch, its moments, and their weight in the running averages."""
         mixture, centre = self.fit(x.detach(), self.eps, self.stream, self._count(), start)
         if start is None and self.fit.components > 1:
-            share = None if share is None else 1.0  # not the running components moved on: others
+            share = None if share is None else 1.0  # new components, not the running ones updated
         if share is not None or in_backward():
             (*parts, centre), first = self._first_passes(x, *mixture, centre, seen=not self.calibrating)
             mixture = Mixture(*parts)
@@ -211,7 +212,7 @@ class _MixtureNorm(BatchStatisticsNorm):
         return self.training or self.running_mixture() is None
 
     def _follows(self) -> bool:
-        """Whether this batch begins where the one before ended; those of a calibration do."""
+        """Return whether EM starts from the previous batch's mixture; during calibration it always does."""
         return self.warm_start or self.calibrating
 
     def _count(self) -> Tensor:
@@ -221,13 +222,13 @@ class _MixtureNorm(BatchStatisticsNorm):
     def _average(self, kept: Mixture, moments: Moments, share: float | Tensor, samples: int) -> None:
         """Add this batch's components to the running averages.
 
-        A component that has less than one sample moves by as much less. The unbiased variance is the one for weights
-        (BatchNorm's n / (n - 1) where there is one component); no component counts as fewer than two samples there.
+        A component with less than one sample moves proportionally less. The unbiased variance uses the correction for
+        weighted samples (BatchNorm's n / (n - 1) for one component), with at least two samples per component.
         """
         present = (moments.weight * samples).clamp(max=1.0)
         unbiased = moments.var / (1.0 - moments.concentration).clamp(min=0.5)
         most = min(torch.finfo(part.dtype).max for part in (kept.var, unbiased))
-        unbiased = unbiased.clamp(max=most)  # an infinite one would stay for good
+        unbiased = unbiased.clamp(max=most)  # an infinite value would stay in the average forever
         for part, new, step in (
             (kept.weight, moments.weight, torch.ones_like(present)),
             (kept.mean, moments.mean, present),
@@ -252,7 +253,7 @@ class _MixtureNorm(BatchStatisticsNorm):
         self.buffers_changed()
 
     def extra_repr(self) -> str:
-        """BatchNorm's text and the mixture's options."""
+        """Return BatchNorm's representation plus the mixture's options."""
         return (
             f"{super().extra_repr()}, {self.fit!r}, warm_start={self.warm_start}, "
             f"posterior_gradient={self.posterior_gradient}"

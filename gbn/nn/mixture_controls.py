@@ -1,16 +1,16 @@
-"""The two controls that belong to mixture normalization: batch normalization with its gain.
+"""The two controls for mixture normalization: batch normalization with the mixture's gain.
 
-What mixture normalization does to a channel has mean 0 and a variance between 0 and K, not 1: beside separating
-modes it is batch normalization with another gain, which is not known before the first batch. So the controls fit the
-very mixture that the layer in their place would fit to the first batch of training (the same stream, the same
-options), take the deviation g of the result, channel by channel, and are from then on
+The result of mixture normalization has, in each channel, mean 0 and a variance between 0 and K, not 1: besides
+separating modes, it is batch normalization with a different gain, which is not known before the first batch. So the
+controls fit the same mixture that the layer in their place would fit to the first training batch (same stream, same
+options), measure the standard deviation g of the result, channel by channel, and from then on are
 
 * ``bn_matched``: BatchNorm *started* at gain g: g is multiplied into the parameter ``weight``;
-* ``bn_reparam``: ``weight * (g * x_hat) + bias``: g stands in the layer, ``weight`` starts at 1.
+* ``bn_reparam``: ``weight * (g * x_hat) + bias``: g is a constant of the layer, and ``weight`` starts at 1.
 
-A calibration before training (:func:`gbn.nn.calibrate`) does not count as the first batch. Where several processes
-train one network (:mod:`gbn.nn.replicas`), each measures its share of the first batch, and g squared is the mean of
-what they find: parameters stay the same in all of them.
+Calibration before training (:func:`gbn.nn.calibrate`) does not count as the first batch. If several processes train
+one network (:mod:`gbn.nn.replicas`), each measures its share of the first batch, and g squared is the mean of their
+results, so that the parameters stay the same in all of them.
 """
 
 from __future__ import annotations
@@ -38,18 +38,19 @@ __all__ = [
 
 
 class _MixtureControl(_BatchNormAct):
-    """BatchNorm with the gain of mixture normalization, as measured on the first batch of training.
+    """BatchNorm with the gain of mixture normalization, measured on the first training batch.
 
     Args:
         num_features: C, the size of dimension 1.
-        components, mixture, em_steps, subset, variance_floor: of :class:`gbn.nn.MixtureNorm2d`.
+        components, mixture, em_steps, subset, variance_floor: as in :class:`gbn.nn.MixtureNorm2d`.
         eps, momentum, affine, track_running_stats, device, dtype, bias: as in BatchNorm.
         act: activation applied to the result, None or a name in :data:`gbn.kernels.ACTIVATIONS`.
 
     The buffer ``matched_gain`` (C,) is 1 until it is measured; ``measured_batches`` is 0 before and 1 after.
 
     Raises:
-        ValueError: as in MixtureNorm2d; ``affine=False`` where the gain is a parameter's starting value.
+        ValueError: as in MixtureNorm2d; also for ``affine=False`` in ``bn_matched``, where the gain is the initial
+            value of a parameter.
     """
 
     def __init__(
@@ -84,26 +85,26 @@ class _MixtureControl(_BatchNormAct):
         self.register_buffer("stream", torch.zeros((), dtype=torch.int64, device=device))
 
     def seed_stream(self, seed: int) -> None:
-        """Name the stream of this layer's draws; 0 before."""
+        """Set the random stream of this layer's draws; initially 0."""
         self.stream.fill_(seed)
 
     def buffers_changed(self) -> None:
-        """Look again whether the gain was measured: to be called after buffers were set by hand."""
+        """Check again whether the gain has been measured; call this after setting buffers by hand."""
         count = self.measured_batches
         self._is_measured = count.device.type != "meta" and bool(count > 0)
 
     def reset_parameters(self) -> None:
-        """Reset running averages, gain, bias, and the measured gain to 1."""
+        """Reset running averages, gain and bias, and set the measured gain to 1."""
         super().reset_parameters()
-        if "stream" in self._buffers:  # not yet when the base's constructor calls
+        if "stream" in self._buffers:  # False while the base class's constructor runs
             self.matched_gain.fill_(1.0)
             self.measured_batches.zero_()
             self.stream.zero_()
             self._is_measured = False
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalize as BatchNorm; the first batch of training is measured before."""
-        # An empty share of a batch says nothing, and its process waits for nobody only by taking part.
+        """Return ``x`` normalized by BatchNorm; measure the gain on the first training batch."""
+        # An empty share of a batch has nothing to measure, but its process must join the all-reduce.
         if not self._is_measured and self.training and not self.calibrating and x.numel() != x.shape[1]:
             self._check_input(x)
             self.fit.check_samples(x, type(self).__name__)
@@ -123,11 +124,11 @@ class _MixtureControl(_BatchNormAct):
         self._measured()
 
     def _variance(self, x: Tensor) -> Tensor:
-        """(C,): of what the layer would make of this batch; 0 of an empty one."""
+        """Return the variance (C,) of this batch after mixture normalization; 0 for an empty batch."""
         if x.numel() == 0:
             return x.new_zeros(self.num_features, dtype=torch.promote_types(x.dtype, torch.float32))
         with full_precision(x):
-            # What the layer has counted in its first batch, this one included.
+            # The mixture layer's batch count during its first batch, which includes that batch.
             count = torch.full_like(self.stream, int(self.track_running_stats))
             mixture, centre = self.fit(x, self.eps, self.stream, count)
             y, moments = normalize_by_batch(x.to(centre.dtype), mixture, None, None, self.eps, centre=centre)
@@ -136,14 +137,14 @@ class _MixtureControl(_BatchNormAct):
             return channel_moments(y.transpose(0, 1).flatten(1).T)[1]
 
     def _measured(self) -> None:
-        """What follows once the gain is known."""
+        """Respond to the gain being measured; does nothing here."""
 
     def _load_from_state_dict(self, *args: Any) -> None:
         super()._load_from_state_dict(*args)
         self.buffers_changed()
 
     def extra_repr(self) -> str:
-        """BatchNorm's text and the mixture's options."""
+        """Return BatchNorm's representation plus the mixture's options."""
         return f"{super().extra_repr()}, matched_to=MixtureNorm({self.fit!r})"
 
 
@@ -153,7 +154,7 @@ class _MixtureMatchedBatchNorm(_MixtureControl):
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         if self.weight is None:
-            raise ValueError("bn_matched lives in the starting gain: it needs affine=True")
+            raise ValueError("bn_matched is defined by its initial gain: it needs affine=True")
 
     def _measured(self) -> None:
         assert self.weight is not None

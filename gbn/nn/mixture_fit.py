@@ -1,4 +1,4 @@
-"""How a mixture is fitted to a batch: what mixture normalization and its controls share."""
+"""Fitting a mixture to a batch, shared by mixture normalization and its controls."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ _SEEDING, _REVIVAL = 1, 2  # purposes of the draws; 0 is the choice of the sampl
 
 
 class MixtureFit:
-    """How a mixture is fitted to a batch: the options that the layer and its controls share.
+    """Fits a mixture to a batch; holds the options that the layer and its controls share.
 
     Args:
-        components: K, at least 1; 3 and 5 are the paper's.
-        mixture: ``joint``: one mixture of C-vectors; ``per_channel``: one of numbers for each channel.
-        em_steps: steps of expectation and maximization a batch, at least 0.
-        subset: samples that they see, drawn anew for each batch; at least K.
-        variance_floor: no component's variance is less than this share of the channel's (and eps).
+        components: K, at least 1; the paper uses 3 and 5.
+        mixture: ``joint`` for one mixture of C-vectors, ``per_channel`` for one mixture of scalars per channel.
+        em_steps: steps of expectation-maximization (EM) per batch, at least 0.
+        subset: number of samples used by the EM steps, drawn anew for each batch; at least K.
+        variance_floor: no component's variance is less than this fraction of the channel's plus eps.
 
     Raises:
-        ValueError: for another value.
+        ValueError: for an option out of range.
     """
 
     def __init__(
@@ -56,31 +56,31 @@ class MixtureFit:
         if subset < components:
             raise ValueError(f"subset={subset}: components={components} need at least as many samples")
         if not 0 < variance_floor <= 1:
-            raise ValueError(f"variance_floor={variance_floor} is a share of a variance: 0 < floor <= 1")
+            raise ValueError(f"variance_floor={variance_floor} is a fraction of a variance: 0 < floor <= 1")
         self.components, self.mixture, self.em_steps = components, mixture, em_steps
         self.subset, self.variance_floor = subset, variance_floor
 
     def weights(self, num_features: int) -> int:
-        """Numbers in a component's weight: 1, or one a channel."""
+        """Return the number of weights per component: 1, or one per channel."""
         return 1 if self.mixture == "joint" else num_features
 
     @torch.no_grad()
     def __call__(
         self, x: Tensor, eps: float, stream: Tensor, count: Tensor, start: Mixture | None = None
     ) -> tuple[Mixture, Tensor]:
-        """The mixture of a batch (N, C, *spatial), and the mean of the samples (C,), in float32 at least.
+        """Return the mixture fitted to a batch, and the mean of its samples (C,), both in at least float32.
 
         Args:
-            x: the batch.
-            eps: the least variance.
-            stream, count: int64 scalars that every draw is a function of.
-            start: the mixture to begin from; k-means++ seeds without it.
+            x: the batch, (N, C, *spatial).
+            eps: the smallest variance.
+            stream, count: int64 scalars that determine every draw.
+            start: the mixture to start from; None for k-means++ seeds.
         """
         channels = x.shape[1]
         wide = torch.promote_types(x.dtype, torch.float32)
         samples = sample(x, self.subset, stream, count).to(wide)
         mean, var = channel_moments(samples)
-        if self.components == 1:  # its one posterior is 1 whatever its mean and variance
+        if self.components == 1:  # its posterior is 1 whatever its mean and variance
             weight = torch.ones_like(mean[None, : self.weights(channels)])
             return Mixture(weight, mean[None], var[None] + eps), mean
         number = self.components * self.weights(channels)
@@ -88,16 +88,16 @@ class MixtureFit:
         if start is None:
             start = seeded(samples, self.components, draws, self.mixture)
         else:
-            # Copies: the backward pass reads them, and running averages change before it.
+            # Copies, since the backward pass reads them after the running averages have changed.
             start = Mixture(*(part.to(wide, copy=True) for part in start))
         return fitted(samples, start, self.em_steps, self.floor(var, eps), draws), mean
 
     def floor(self, var: Tensor, eps: float) -> Tensor:
-        """The least variance of a component, given the variance of the channels."""
+        """Return the smallest variance of a component, given the variance of the channels."""
         return var * self.variance_floor + eps
 
     def check_samples(self, x: Tensor, name: str) -> None:
-        """Raise TooFewValues, a ValueError, for a batch of fewer samples than components."""
+        """Raise TooFewValues, a ValueError, for a batch with fewer samples than components."""
         count = x.numel() // x.shape[1]
         if 0 < count < self.components:
             raise TooFewValues(
@@ -113,16 +113,16 @@ class MixtureFit:
 
 
 def full_precision(x: Tensor) -> contextlib.AbstractContextManager[object]:
-    """Within this context autocast is off: posteriors in bfloat16 would be wrong in their first digits."""
+    """Return a context that turns autocast off: posteriors in bfloat16 would be wrong in their leading digits."""
     if x.device.type not in ("cpu", "cuda"):
         return contextlib.nullcontext()
     return torch.autocast(x.device.type, enabled=False)
 
 
 def overflowed(x: Tensor, moments: Moments, start: Mixture | None = None) -> bool:
-    """Whether squares of a finite batch, or of what it started from, are beyond float32, or nearly so.
+    """Return whether squares of a finite batch, or of the mixture it started from, overflow float32, or nearly so.
 
-    No device is waited for: the answer is False except on the CPU.
+    To avoid synchronizing with a device, the answer is always False except on the CPU.
     """
     if torch.compiler.is_compiling() or x.device.type != "cpu" or x.dtype == torch.float64:
         return False

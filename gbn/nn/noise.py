@@ -1,10 +1,10 @@
-"""Constant noise on what every norm over the batch hands on: an attack on training.
+"""Constant noise on the output of every batch-statistics norm: an attack on training.
 
     x_hat -> scale * x_hat + shift            before gain, gate, bias and activation
 
 ("The constant noise attack" of Liang et al., AAAI 2020, arXiv 1908.04008; its definition is recalled, not read.) The
-noise is there while a network trains: in training mode. Evaluation is without it, and so is
-:func:`gbn.nn.calibrate`; running statistics are those that training sees.
+noise is present only while a network trains, in training mode. Evaluation and :func:`gbn.nn.calibrate` are free of
+it; running statistics are those seen in training.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ _TWINS: dict[type[nn.Module], type[BatchStatisticsNorm]] = {
 
 
 def add_constant_noise(model: nn.Module, scale: float, shift: float) -> nn.Module:
-    """Put the noise on every norm of ``model`` that takes statistics over the batch.
+    """Add the noise to every norm of ``model`` that uses batch statistics.
 
-    torch's BatchNorm layers are replaced by our equals with the same parameters and buffers, so names and state dict
-    stay. With scale 1 and shift 0 nothing changes but rounding.
+    torch's BatchNorm layers are replaced by our equivalents with the same parameters and buffers, so names and state
+    dict stay the same. With scale 1 and shift 0 only rounding changes.
 
     Returns:
-        the model (another object only when it is itself one of torch's norms).
+        the model (a different object only if it is itself one of torch's norms).
 
     Raises:
-        ValueError: when it has no such norm.
+        ValueError: if the model has no such norm.
     """
     found = 0
     for path, layer in list(model.named_modules()):
@@ -55,7 +55,7 @@ def add_constant_noise(model: nn.Module, scale: float, shift: float) -> nn.Modul
 
 
 def _twin(layer: nn.Module) -> BatchStatisticsNorm:
-    """Our layer in the place of torch's: the same parameters and buffers, options, mode and mark."""
+    """Return our equivalent of a torch layer, with the same parameters, buffers, options, mode and mark."""
     assert isinstance(layer, nn.modules.batchnorm._BatchNorm)
     kept = ("eps", "momentum", "affine", "track_running_stats")
     options = {name: getattr(layer, name) for name in kept}

@@ -1,4 +1,4 @@
-"""A (statistic, deviation) pair as a layer needs it, built from names and parameters."""
+"""The (statistic, deviation) pair of a layer, built from names and parameters."""
 
 from __future__ import annotations
 
@@ -12,39 +12,39 @@ from gbn.risk.base import Deviation, Functional, Statistic
 
 __all__ = ["Pair", "build_pair", "pair_from_options"]
 
-# Parameters that say how a gradient passes and not, except for "smoothed", what the value is.
+# Parameters that determine the gradient and not, except for "smoothed", the value.
 _GRADIENT_PARAMETERS = ("quantile_gradient", "window")
 
 
 @dataclasses.dataclass(frozen=True)
 class Pair:
-    """What a layer subtracts and what it divides by."""
+    """The statistic that a layer subtracts and the deviation that it divides by."""
 
     statistic: Statistic
     deviation: Deviation
 
     @property
     def is_mean_and_std(self) -> bool:
-        """Whether this is BatchNorm's pair."""
+        """True if this is BatchNorm's pair."""
         return self.statistic.name == "mean" and self.deviation.name == "std"
 
     @property
     def value_name(self) -> str:
-        """A name that two pairs share exactly when S and D have the same values (gradients may differ)."""
+        """A name that two pairs share if and only if S and D have the same values (gradients may differ)."""
         return f"{_describe(self.statistic, values_only=True)}/{_describe(self.deviation, values_only=True)}"
 
     @property
     def dead_below_relu(self) -> bool:
-        """Whether no normalised value exceeds 0."""
+        """True if no normalized value exceeds 0."""
         return self.statistic.name == "maximum"
 
     @property
     def initial_bias(self) -> float:
-        """Where the bias starts: 1 for worst_case, as (x - max)/(max - mean) + 1 is 0 at the mean; else 0."""
+        """The initial bias: 1 for worst_case, since (x - max)/(max - mean) + 1 is 0 at the mean; otherwise 0."""
         return 1.0 if self.dead_below_relu and self.deviation.name == "worst_case" else 0.0
 
     def gaussian(self, samples: int | None = None) -> tuple[float, float]:
-        """``(k, c)``: S = mu + k sigma and D = c sigma on a Gaussian; extremes need the number of samples.
+        """Return ``(k, c)``: S = mu + k sigma and D = c sigma on a Gaussian; extremes need the number of samples.
 
         Raises:
             ValueError: for extremes without ``samples``, and for a pair that is not positively homogeneous.
@@ -58,7 +58,7 @@ class Pair:
         return self.statistic.gaussian(samples), self.deviation.gaussian(samples)
 
     def with_mean(self) -> Pair:
-        """(mean, D): the pair of the elementary error of the same deviation."""
+        """Return the pair (mean, D), which belongs to the elementary error of the same deviation."""
         return Pair(risk.statistic("mean"), self.deviation)
 
     def __str__(self) -> str:
@@ -79,13 +79,13 @@ def build_pair(
     deviation: str | Mapping[str, Any] | Deviation | None = None,
     **parameters: Any,
 ) -> Pair:
-    """The pair of a quadrangle, or of a statistic and a deviation, or a quadrangle with one of them replaced.
+    """Return the pair of a quadrangle, or of a statistic and a deviation, or a quadrangle with one of them replaced.
 
-    ``parameters`` belong to the quadrangle; without one (both others given) only ``quantile_gradient`` and
-    ``window`` may stand there, for each part that has and does not set them. None counts as not given.
+    ``parameters`` belong to the quadrangle. If statistic and deviation are both given, only ``quantile_gradient`` and
+    ``window`` are allowed; they apply to each part that has them and does not set them. None counts as not given.
 
     Raises:
-        ValueError: for unknown names and parameters, values out of range, and a missing part.
+        ValueError: for an unknown name or parameter, a value out of range, or a missing part.
     """
     given = {key: value for key, value in parameters.items() if value is not None}
     gradient = {key: value for key, value in given.items() if key in _GRADIENT_PARAMETERS}
@@ -107,14 +107,14 @@ def build_pair(
 
 
 def pair_from_options(options: Mapping[str, Any], default_quadrangle: str | None = None) -> Pair:
-    """:func:`build_pair` from one flat mapping (``quadrangle``, ``statistic``, ``deviation``, parameters)."""
+    """Call :func:`build_pair` with one flat mapping (``quadrangle``, ``statistic``, ``deviation``, parameters)."""
     rest = dict(options)
     s, d = rest.pop("statistic", None), rest.pop("deviation", None)
     return build_pair(rest.pop("quadrangle", None) or default_quadrangle, s, d, **rest)
 
 
 def _part(kind: str, given: Any, gradient: Mapping[str, Any]) -> Any:
-    """A statistic or deviation from a name, a mapping or an object; None stays None."""
+    """Return the statistic or deviation for a name, a mapping or an object; None for None."""
     if given is None or isinstance(given, Functional):
         return given
     mapping = {"name": given} if isinstance(given, str) else dict(given)

@@ -1,4 +1,4 @@
-"""Where in a network a method stands: by the role of the place, or by the module's path."""
+"""Placement of a method in a network, by the role of the site or by the module path."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch import nn
 __all__ = ["ENHANCED_ROLES", "ROLES", "Placement", "Site", "check_roles", "copy_mark", "mark", "place"]
 
 ROLES = ("stem", "body", "branch_end", "shortcut")
-#: Where the authors of IEBN put their gate: every norm but the one in a downsampling shortcut.
+#: Where the authors of IEBN put their gate: every norm except the one in a downsampling shortcut.
 ENHANCED_ROLES = ("stem", "body", "branch_end")
 _OTHERWISE = ("bn", "none")
 _MARK = "norm_site"
@@ -22,7 +22,7 @@ _MARK = "norm_site"
 
 @dataclasses.dataclass(frozen=True)
 class Site:
-    """A place of a network where a norm stands: the arguments of the model's call."""
+    """A place in a network that holds a norm layer: the arguments of the model's call."""
 
     num_features: int
     act: str | None
@@ -39,7 +39,7 @@ def check_roles(option: str, roles: Iterable[str]) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class Placement:
-    """Roles and module-path patterns that a method takes (None: all), and what stands elsewhere."""
+    """The roles and module-path patterns where a method is used (None for all), and the norm used elsewhere."""
 
     roles: tuple[str, ...] | None = None
     pattern: tuple[str, ...] | None = None
@@ -52,7 +52,7 @@ class Placement:
 
     @classmethod
     def from_mapping(cls, given: Mapping[str, Any] | None) -> Placement:
-        """From ``{"roles": ..., "pattern": ..., "otherwise": ...}``; a string counts as a list."""
+        """Build from ``{"roles": ..., "pattern": ..., "otherwise": ...}``; a string counts as a list of one."""
         mapping = dict(given or {})
         allowed = [field.name for field in dataclasses.fields(cls)]
         for key in mapping:
@@ -65,22 +65,22 @@ class Placement:
         return cls(**mapping)
 
     def takes_role(self, role: str) -> bool:
-        """Whether the method stands in this role."""
+        """Return whether the method is used in this role."""
         return self.roles is None or role in self.roles
 
     def takes_path(self, path: str) -> bool:
-        """Whether the method stands at this module path."""
+        """Return whether the method is used at this module path."""
         return self.pattern is None or any(fnmatchcase(path, pattern) for pattern in self.pattern)
 
 
 def mark(layer: nn.Module, site: Site) -> nn.Module:
-    """Write onto a layer where it stands, for :func:`place`; survives copying and pickling."""
+    """Attach a layer's site to it, for :func:`place`, and return it; the mark survives copying and pickling."""
     setattr(layer, _MARK, site)
     return layer
 
 
 def copy_mark(old: nn.Module, new: nn.Module) -> None:
-    """Mark ``new`` as standing where ``old`` stands, if that is known."""
+    """Give ``new`` the site of ``old``, if that is known."""
     if hasattr(old, _MARK):
         mark(new, getattr(old, _MARK))
 
@@ -93,7 +93,7 @@ def place(
     """Replace the marked layers of ``model`` whose path matches no pattern by ``build(site, device, dtype)``.
 
     Raises:
-        ValueError: when a pattern matches none of the model's norms.
+        ValueError: if a pattern matches none of the model's norms.
     """
     if placement.pattern is None:
         return model

@@ -1,10 +1,10 @@
-"""Layers under activation checkpointing, ``torch.utils.checkpoint``, whose backward pass runs the forward pass again.
+"""Support for activation checkpointing, ``torch.utils.checkpoint``, whose backward pass repeats the forward pass.
 
-The second pass must give what the first one gave, whatever the first one changed. So a forward pass within a backward
-pass changes no running average and no count (torch's BatchNorm averages such a batch twice), and what a layer makes
-of a batch and of its state together, it takes from :class:`FirstPasses`. Compiled code cannot tell the two passes
-apart, and compiled running averages but the mixture's take the batch twice, as BatchNorm's do, where ``checkpoint``
-stands around the compiled code. Where it is compiled with the rest no change of a buffer is repeated.
+The second pass must return what the first one returned, whatever state the first one changed. So a forward pass
+within a backward pass changes no running average and no count (torch's BatchNorm averages such a batch twice), and
+values that a layer computes from the batch and its state together are taken from :class:`FirstPasses`. Compiled code
+cannot tell the two passes apart: if ``checkpoint`` is outside the compiled code, compiled running averages other than
+the mixture's include the batch twice, like BatchNorm's. If ``checkpoint`` is compiled too, no buffer update repeats.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from torch import Tensor
 
 __all__ = ["FirstPasses", "in_backward"]
 
-#: First passes that a layer remembers: micro-batches and uses of the layer between two backward passes.
+#: Number of first passes that a layer remembers: micro-batches and uses of the layer between two backward passes.
 _MOST = 32
-#: Values that an input is known by, and their step through it: a share, the golden ratio, that spreads them evenly.
+#: Number of values that identify an input, and their stride as a fraction of it; the golden ratio spreads them.
 _PLACES, _STEP = 256, 0.6180339887498949
 
 
 def in_backward() -> bool:
-    """Whether a backward pass is running: a forward pass within it is one that is made again."""
+    """Return whether a backward pass is running, so that a forward pass within it is a recomputation."""
     return not torch.compiler.is_compiling() and _runs_backward()
 
 
 def _runs_backward() -> bool:
-    return torch._C._current_graph_task_id() != -1  # as torch.utils.checkpoint asks
+    return torch._C._current_graph_task_id() != -1  # the test that torch.utils.checkpoint uses
 
 
 def _replaces_saved() -> bool:
@@ -46,13 +46,13 @@ class _Pass(NamedTuple):
 
 
 class FirstPasses:
-    """What the last forward passes of a layer computed from their batch and from a state that has since changed.
+    """Values that a layer's last forward passes computed from their batch and from a state that has since changed.
 
-    A pass is known by its input: some of its values, to half their digits, since not all that stands before the layer
-    need be deterministic. No operation waits for a GPU. Copies and pickles remember no pass.
+    A pass is identified by its input: some of its values, to half their digits, since the operations before the layer
+    need not be deterministic. No operation synchronizes with a GPU. Copies and pickles remember no pass.
 
     Attributes:
-        began: whether there was one.
+        began: whether there has been a first pass.
     """
 
     def __init__(self, began: bool = False) -> None:
@@ -64,24 +64,26 @@ class FirstPasses:
     def __call__(
         self, x: Tensor, *parts: Tensor, seen: bool = True
     ) -> tuple[tuple[Tensor, ...], Tensor | None]:
-        """``parts`` in a first pass; in one that is made again, those of the first pass with this ``x``.
+        """Return ``parts`` in a first pass, and in a recomputation the parts of the first pass with this ``x``.
 
         Args:
             x: the layer's input.
-            parts: what it has computed now; returned as they are where no first pass is known.
-            seen: whether this pass may be made again.
+            parts: the values just computed; returned unchanged if no first pass is known.
+            seen: whether this pass may be recomputed.
 
         Returns:
-            the parts, and in compiled code a number, int64, that is 1 in a first pass and 0 in another.
+            the parts, and in compiled code an int64 scalar that is 1 in a first pass and 0 in a recomputation.
         """
-        if torch.compiler.is_compiling():  # a checkpoint around this graph or in it, or none: nothing tells
+        if (
+            torch.compiler.is_compiling()
+        ):  # a checkpoint may be around this graph, in it, or absent: we cannot tell
             *found, first = _operator(x.detach(), list(parts), self.key, seen)
             return tuple(found), first
-        # The first pass of a reentrant checkpoint records no gradient, that of the other replaces saved tensors.
+        # The first pass of a reentrant checkpoint records no gradient; a non-reentrant one replaces saved tensors.
         return self.settle(x, parts, seen and (not torch.is_grad_enabled() or _replaces_saved())), None
 
     def settle(self, x: Tensor, parts: tuple[Tensor, ...], seen: bool) -> tuple[Tensor, ...]:
-        """The parts, as above; they are remembered where the pass is a first one and ``seen``."""
+        """Return the parts as in ``__call__``, and remember them if this is a first pass and ``seen`` is True."""
         again = _runs_backward()
         self.began = self.began or not again
         if not (again or seen):
@@ -102,7 +104,7 @@ class FirstPasses:
         if not alike:
             return parts
         apart = (torch.stack([one.mark for one in alike]) - mark).abs().amax(1)
-        nearest = apart.argmin()  # of equals the first, which is the last pass
+        nearest = apart.argmin()  # among equals the first, which is the most recent pass
         known = apart[nearest] <= torch.finfo(x.dtype).eps ** 0.5 * mark.abs().amax()
         return tuple(
             torch.where(known, torch.stack(kept)[nearest], part)
@@ -121,7 +123,7 @@ _known: WeakValueDictionary[int, FirstPasses] = WeakValueDictionary()
 
 
 def _mark(x: Tensor) -> Tensor:
-    """(_PLACES,) of the input's values, in float32 at least."""
+    """Return some of the input's values, (_PLACES,), in at least float32."""
     return x.detach()[_places(x.shape, x.device)].to(torch.promote_types(x.dtype, torch.float32))
 
 
@@ -134,10 +136,10 @@ def _places(shape: torch.Size, device: torch.device) -> tuple[Tensor, ...]:
 
 @torch.library.custom_op("gbn::first_pass", mutates_args=())
 def _operator(x: Tensor, parts: list[Tensor], key: int, seen: bool) -> list[Tensor]:
-    passes = _known.get(key)  # None where a graph is run that another process made
+    passes = _known.get(key)  # None if another process made this graph
     found = tuple(parts) if passes is None else passes.settle(x, tuple(parts), seen)
     first = torch.full((), not _runs_backward(), dtype=torch.int64, device=x.device)
-    return [*(part.clone() for part in found), first]  # no result may share memory with anything
+    return [*(part.clone() for part in found), first]  # a result must not share memory with an argument
 
 
 @_operator.register_fake

@@ -1,4 +1,4 @@
-"""What the processes of data-parallel training must agree on."""
+"""Values that the processes of data-parallel training must agree on."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ __all__ = ["is_replicated", "mean_over_replicas"]
 
 
 def mean_over_replicas(values: Tensor, weight: int) -> Tensor:
-    """The weighted mean of ``values`` over the processes that train a network together; NaN where all weights are 0.
+    """Return the weighted mean of ``values`` over the processes that train a network together.
 
-    These are the processes of the DistributedDataParallel that runs, or, without one, all of torch.distributed, as
-    for SyncBatchNorm: each of them has to call this. Every process gets the same bits. Without torch.distributed, or
-    with one process, ``values`` themselves.
+    These are the processes of the running DistributedDataParallel or, without one, all of torch.distributed, as for
+    SyncBatchNorm; each of them must make this call. Every process gets the same bits. The mean is NaN if all weights
+    are 0. Without torch.distributed, or with a single process, ``values`` is returned unchanged.
 
     Args:
-        values: of any shape, the same in every process.
-        weight: of this process's values, such as the size of its share of a batch.
+        values: any shape, the same in every process.
+        weight: weight of this process's values, such as the size of its share of a batch.
     """
     if not is_replicated():
         return values
@@ -31,5 +31,5 @@ def mean_over_replicas(values: Tensor, weight: int) -> Tensor:
 
 
 def is_replicated() -> bool:
-    """Whether torch.distributed runs with several processes."""
+    """Return whether torch.distributed is running with several processes."""
     return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1

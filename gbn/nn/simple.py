@@ -1,7 +1,7 @@
-"""Layer, group and instance normalization and no normalization, each with its activation.
+"""Layer, group, instance and no normalization, each followed by its activation.
 
-Parameter names and arguments are those of torch's layers; statistics are taken per image, so these layers
-behave alike in training and evaluation mode.
+Parameter names and arguments are those of torch's layers. Statistics are computed per image, so these layers
+behave the same in training and evaluation mode.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ __all__ = [
 
 
 def largest_divisor(number: int, at_most: int) -> int:
-    """The largest divisor of ``number`` that is not above ``at_most``."""
+    """Return the largest divisor of ``number`` that is at most ``at_most``."""
     return next(k for k in range(min(number, at_most), 0, -1) if number % k == 0)
 
 
@@ -47,12 +47,12 @@ class Activation(nn.Module):
         self.act = check_activation(act)
 
     def forward(self, x: Tensor) -> Tensor:
-        """``act(x)``, any shape; ``x`` is left as it is."""
-        # Not activate(): it may write into its argument, which is the caller's here.
+        """Return ``act(x)`` for ``x`` of any shape; ``x`` is not modified."""
+        # Not activate(): it may write into its argument, which here belongs to the caller.
         return x if self.act is None else ACTIVATIONS[self.act](x)
 
     def extra_repr(self) -> str:
-        """The activation."""
+        """Return the activation."""
         return repr(self.act)
 
 
@@ -61,13 +61,13 @@ class GroupNormAct(nn.GroupNorm):
 
     Args:
         num_features: C.
-        groups: wanted number of groups; the largest divisor of C not above it is taken, so that one setting
-            serves networks of any width.
+        groups: desired number of groups; the largest divisor of C that is at most this is used, so that one
+            setting works for networks of any width.
         eps, affine, device, dtype, bias: as in ``torch.nn.GroupNorm``.
         act: None or a name in :data:`gbn.kernels.ACTIVATIONS`.
 
     Raises:
-        ValueError: for arguments out of their range.
+        ValueError: for an argument out of range.
     """
 
     __prepare_scriptable__ = refuse_script
@@ -91,23 +91,23 @@ class GroupNormAct(nn.GroupNorm):
         self.act = check_activation(act)
 
     def reset_parameters(self) -> None:
-        """Gain 1 and bias 0."""
+        """Set the gain to 1 and the bias to 0."""
         _reset(self)
 
     def forward(self, x: Tensor) -> Tensor:
-        """``(N, C, *spatial)`` -> the same shape."""
+        """Normalize ``(N, C, *spatial)`` and apply the activation; the shape is unchanged."""
         return activate(super().forward(x), self.act)
 
     def extra_repr(self) -> str:
-        """GroupNorm's text and the activation."""
+        """Return GroupNorm's representation plus the activation."""
         return super().extra_repr() if self.act is None else f"{super().extra_repr()}, act={self.act!r}"
 
 
 class LayerNormAct(GroupNormAct):
     """Layer normalization: one mean and variance per image over channels and space.
 
-    Gain and bias are per channel. One group of GroupNorm, since ``torch.nn.LayerNorm`` would need the spatial
-    size in advance; on ``(N, C)`` both are the same function.
+    Gain and bias are per channel. It is GroupNorm with one group, since ``torch.nn.LayerNorm`` would need the spatial
+    size in advance; on ``(N, C)`` the two are the same function.
     """
 
     def __init__(
@@ -127,11 +127,11 @@ class LayerNormAct(GroupNormAct):
 class _InstanceNormAct(nn.modules.instancenorm._InstanceNorm):
     """torch's InstanceNorm (one mean and variance per image and channel), then ``act``.
 
-    Gain and bias are learnt by default, unlike in torch; arguments otherwise as there.
+    Gain and bias are learned by default, unlike in torch; the other arguments are torch's.
 
     Raises:
         ValueError: for an input without a batch dimension or with one value per image and channel, such as
-            ``(N, C)``: there is nothing to normalise over.
+            ``(N, C)``, where there is nothing to normalize over.
     """
 
     _dims: int
@@ -164,14 +164,12 @@ class _InstanceNormAct(nn.modules.instancenorm._InstanceNorm):
         self.act = check_activation(act)
 
     def reset_parameters(self) -> None:
-        """Running averages 0 and 1, gain 1 and bias 0."""
+        """Set the running averages to 0 and 1, the gain to 1 and the bias to 0."""
         self.reset_running_stats()
         _reset(self)
 
     def _get_no_batch_dim(self) -> int:
-        return (
-            self._dims - 1
-        )  # refused below: torch would take (N, C) for a (C, L) without its batch dimension
+        return self._dims - 1  # rejected below: torch would take (N, C) for (C, L) without a batch dimension
 
     def _check_input_dim(self, input: Tensor) -> None:
         if input.dim() != self._dims:
@@ -181,11 +179,11 @@ class _InstanceNormAct(nn.modules.instancenorm._InstanceNorm):
             )
 
     def forward(self, x: Tensor) -> Tensor:
-        """``(N, C, *spatial)`` -> the same shape."""
+        """Normalize ``(N, C, *spatial)`` and apply the activation; the shape is unchanged."""
         return activate(super().forward(x), self.act)
 
     def extra_repr(self) -> str:
-        """InstanceNorm's text and the activation."""
+        """Return InstanceNorm's representation plus the activation."""
         return super().extra_repr() if self.act is None else f"{super().extra_repr()}, act={self.act!r}"
 
 

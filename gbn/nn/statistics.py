@@ -1,9 +1,8 @@
 """Precise statistics: running statistics recomputed over given batches, for evaluation.
 
-The running averages of a norm layer lag behind the weights, most of all early in training, where an
-evaluation then measures the lag. "Precise" statistics (Wu and Johnson, Rethinking "Batch" in BatchNorm,
-arXiv 2105.07576) are the averages of the batch statistics over a fixed set of batches at the present
-weights.
+The running averages of a norm layer lag behind the weights, above all early in training, where evaluation then
+measures the lag. "Precise" statistics (Wu and Johnson, Rethinking "Batch" in BatchNorm, arXiv 2105.07576) are
+averages of the batch statistics over a fixed set of batches at the current weights.
 """
 
 from __future__ import annotations
@@ -25,10 +24,10 @@ __all__ = ["calibrate", "precise_statistics", "tracking_layers"]
 
 
 def tracking_layers(model: nn.Module) -> list[nn.Module]:
-    """The layers of ``model`` that keep running statistics: torch's, ours, and any that work the same way.
+    """Return the layers of ``model`` that keep running statistics: torch's, ours, and any that work the same way.
 
-    A layer counts when it has ``reset_running_stats()``, ``momentum`` and at least one buffer; layers that
-    do not track (``track_running_stats=False``) don't.
+    A layer counts if it has ``reset_running_stats()``, ``momentum`` and at least one buffer; a layer with
+    ``track_running_stats=False`` does not.
     """
     return [
         layer
@@ -48,7 +47,7 @@ _Buffers = list[dict[str, Tensor]]
 
 
 def _buffers_of(layers: list[nn.Module]) -> _Buffers:
-    """A copy of what the layers keep."""
+    """Return a copy of the layers' buffers."""
     return [{name: buffer.clone() for name, buffer in layer.named_buffers(recurse=False)} for layer in layers]
 
 
@@ -70,27 +69,27 @@ def calibrate(
     batches: Iterable[Any],
     forward: Callable[[Any], object] | None = None,
 ) -> int:
-    """Replace running statistics by their averages over ``batches``, weighted by the batches' sizes.
+    """Replace running statistics by their averages over ``batches``, weighted by batch size.
 
-    With one batch these are the exact statistics of that set of images, at every depth. Only the layers of
-    :func:`tracking_layers` are in training mode meanwhile, so dropout and the like stay off; parameters,
-    modes and momenta are left as they were, and so are the statistics of a layer that no batch reaches. An error, in
-    the model or in ``batches``, leaves all as it was before.
+    With one batch these are the exact statistics of that set of images, at every depth. Meanwhile only the layers of
+    :func:`tracking_layers` are in training mode, so dropout and the like stay off. Parameters, modes and momenta are
+    unchanged afterwards, and so are the statistics of a layer that no batch reaches. If the model or ``batches``
+    raises, everything is restored.
 
     Args:
         model: any module.
-        batches: each a tensor of images, a sequence whose first item is that, or, with ``forward``, any nest of
-            dicts and sequences; its size is the first dimension of the first tensor in it. Tensors are moved to the
-            device of the model's first parameter. An empty batch is passed over; so is, with a warning, one
-            that has too few values per channel for a layer, such as a single one, which has no spread.
-        forward: what to call with a batch; the model itself, with the images, when None.
+        batches: each batch is a tensor of images, a sequence whose first item is one, or, with ``forward``, any
+            nesting of dicts and sequences; its size is the first dimension of its first tensor. Tensors are moved to
+            the device of the model's first parameter. An empty batch is skipped. So is, with a warning, a batch with
+            too few values per channel for a layer, such as a single one, which has no spread.
+        forward: callable that takes a batch; None to call the model itself with the images.
 
     Returns:
         the number of images that were averaged over.
 
     Raises:
-        ValueError: when no batch has enough images for the layers, or one has no tensor, or without ``forward`` does
-            not begin with the images.
+        ValueError: if no batch has enough images for the layers, a batch holds no tensor, or a batch does not begin
+            with the images and ``forward`` is None.
     """
     layers = tracking_layers(model)
     modes = {module: module.training for module in model.modules()}
@@ -100,7 +99,7 @@ def calibrate(
     try:
         model.eval()
         for layer in layers:
-            # A mixture's components stay where they are: only their averages begin again.
+            # A mixture keeps its components: only their averages restart.
             getattr(layer, "restart_running_stats", layer.reset_running_stats)()  # type: ignore[operator]
             layer.train()
             _set_calibrating(layer, True)
@@ -111,7 +110,7 @@ def calibrate(
         if layers and seen == 0:
             raise ValueError("no images to compute statistics from: batches is empty or too small")
         for layer, old, new in zip(layers, before, fresh, strict=True):
-            # Not reached, as the auxiliary head of an Inception in evaluation mode.
+            # Not reached, like the auxiliary head of an Inception network in evaluation mode.
             if all(torch.equal(getattr(layer, name), values) for name, values in new.items()):
                 _restore([layer], [old])
     except BaseException:
@@ -133,7 +132,7 @@ def _add(
     forward: Callable[[Any], object] | None,
     seen: int,
 ) -> int:
-    """Add a batch to the averages over ``seen`` images, and return how many it has; 0 where it was passed over."""
+    """Add a batch to the averages over ``seen`` images and return its number of images; 0 if it was skipped."""
     tensor = next(chain(model.parameters(), model.buffers()), None)
     if tensor is not None:
         batch = _on(batch, tensor.device)
@@ -141,7 +140,7 @@ def _add(
     if count == 0:
         return 0
     for layer in layers:
-        # The running average with this share is the plain average over all images so far.
+        # With this momentum the running average is the plain average over all images so far.
         _set_momentum(layer, count / (seen + count))
     last = _buffers_of(layers)
     try:
@@ -149,22 +148,22 @@ def _add(
     except ValueError as error:
         if not (isinstance(error, TooFewValues) or is_one_value(error)):
             raise
-        _restore(layers, last)  # of the layers that it passed before
+        _restore(layers, last)  # some layers had already averaged it
         images = "one image" if count == 1 else f"{count} images"
-        warnings.warn(f"a batch of {images} is passed over: {str(error).splitlines()[0]}", stacklevel=3)
+        warnings.warn(f"a batch of {images} is skipped: {str(error).splitlines()[0]}", stacklevel=3)
         return 0
     return count
 
 
 def _on(batch: Any, device: torch.device) -> Any:
-    """The batch with its tensors on a device."""
+    """Return the batch with its tensors on a device."""
     if isinstance(batch, Tensor) or not hasattr(batch, "to"):
         return tree_map_only(Tensor, lambda tensor: tensor.to(device), batch)
-    return batch.to(device)  # a class of its own, such as transformers' BatchEncoding
+    return batch.to(device)  # a class with its own `to`, such as transformers' BatchEncoding
 
 
 def _size(batch: Any) -> int:
-    """The first dimension of the first tensor."""
+    """Return the first dimension of the first tensor."""
     leaves = tree_leaves(dict(batch) if isinstance(batch, Mapping) else batch)
     tensor = next((leaf for leaf in leaves if isinstance(leaf, Tensor) and leaf.dim() > 0), None)
     if tensor is None:
@@ -175,7 +174,7 @@ def _size(batch: Any) -> int:
 
 
 def _images(batch: Any) -> Tensor:
-    """What the model itself is called with."""
+    """Return the images, with which the model itself is called."""
     images = batch[0] if isinstance(batch, Sequence) and batch else batch
     if isinstance(images, Tensor):
         return images
@@ -185,7 +184,7 @@ def _images(batch: Any) -> Tensor:
         else f"a {type(batch).__name__}"
     )
     raise ValueError(
-        f"a batch is {what}, not images or a sequence that begins with them: say how the model is called, as "
+        f"a batch is {what}, not images or a sequence that begins with them: say how to call the model, as "
         "forward=lambda batch: model(batch['image'])"
     )
 
@@ -196,7 +195,7 @@ def precise_statistics(
     batches: Iterable[Any],
     forward: Callable[[Any], object] | None = None,
 ) -> Iterator[nn.Module]:
-    """Within this context ``model`` has the statistics of :func:`calibrate`; afterwards its own again.
+    """Give ``model`` the statistics of :func:`calibrate` within this context, and restore its own afterwards.
 
     Example:
         >>> with precise_statistics(model, calibration_batches):  # doctest: +SKIP
@@ -212,4 +211,4 @@ def precise_statistics(
 
 
 def _nothing() -> None:
-    """For layers whose buffers are all the state that they have."""
+    """Do nothing, for layers that have no state besides their buffers."""

@@ -1,9 +1,8 @@
-"""Norm layers of this package in timm's models.
+"""Use this package's norm layers in timm's models.
 
-timm asks for norms in two ways. Most models (ResNet, ConvNeXt, ...) call ``norm_layer(num_features)`` and
-apply the activation themselves; others (EfficientNet, ResNetV2, RegNet, ...) call a norm that applies it,
-``norm_layer(num_features, apply_act=True)``. One cannot be told from the other by the call, so the caller
-says which.
+timm requests norms in two ways. Most models (ResNet, ConvNeXt, ...) call ``norm_layer(num_features)`` and
+apply the activation themselves; others (EfficientNet, ResNetV2, RegNet, ...) expect a norm that applies it,
+``norm_layer(num_features, apply_act=True)``. The call does not reveal which, so the user has to say.
 """
 
 from __future__ import annotations
@@ -32,20 +31,20 @@ _BY_NAME = {"swish": "silu", "hard_swish": "hardswish"}
 def as_timm(
     factory: NormFactory, *, applies_act: bool = False, act: str | None = "relu"
 ) -> Callable[..., nn.Module]:
-    """A ``norm_layer`` for timm's models.
+    """Return a ``norm_layer`` for timm's models.
 
     Args:
-        factory: made by :func:`gbn.nn.norm_layer`; every norm gets the role "body" (place by module path
-        instead).
-        applies_act: whether the model leaves the activation to its norms, as timm's ``BatchNormAct2d`` does.
-        act: activation of such norms when the call names none: timm does not hand its ``act_layer`` on to a
-            foreign norm in every model.
+        factory: from :func:`gbn.nn.norm_layer`; every norm gets the role "body" (use module-path patterns for
+            placement).
+        applies_act: whether the model leaves the activation to its norms, as with timm's ``BatchNormAct2d``.
+        act: activation of such norms if the call names none: not every timm model passes its ``act_layer`` to a
+            foreign norm.
 
     Returns:
-        a plain function, which timm takes for a norm as well as for a norm with activation.
+        a plain function, which timm accepts both as a norm and as a norm with activation.
 
     Raises:
-        ValueError: in the call, for an ``act_layer`` that has no counterpart here.
+        ValueError: when called with an ``act_layer`` that has no counterpart here.
     """
     check_activation(act)
 
@@ -62,7 +61,7 @@ def as_timm(
         device: Any = None,
         dtype: Any = None,
     ) -> nn.Module:
-        # eps and momentum are the factory's: every norm of an arm has the same.
+        # eps and momentum come from the factory: they are the same for every norm of an arm.
         if drop_layer is not None or act_kwargs:
             raise ValueError("drop_layer and act_kwargs of timm's norms are not supported by gbn.nn.as_timm")
         name = _activation_name(act_layer) if apply_act else None
@@ -78,6 +77,6 @@ def _activation_name(act_layer: Any) -> str | None:
         return check_activation(_BY_NAME.get(act_layer, act_layer))
     if act_layer in _BY_CLASS:
         return _BY_CLASS[act_layer]
-    # timm's own activation classes are named as torch's.
+    # timm's own activation classes have the same names as torch's.
     name = getattr(act_layer, "__name__", repr(act_layer)).lower()
     return check_activation(_BY_NAME.get(name, name))

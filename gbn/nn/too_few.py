@@ -10,14 +10,14 @@ class TooFewValues(ValueError):
 
 
 class OneValue(TooFewValues):
-    """It got one value per channel, which has no spread. torch's own layers raise a plain ValueError instead."""
+    """A layer got one value per channel, which has no spread. torch's own layers raise a plain ValueError instead."""
 
 
 def is_one_value(error: BaseException) -> bool:
-    """Whether a layer, ours or torch's, raised this because its batch had one value per channel.
+    """Return whether a layer, ours or torch's, raised this because its batch had one value per channel.
 
-    torch's error has no class of its own, and its words could be anybody's, so what counts is the function that
-    raised it: the check that every batch normalization of torch's runs in training.
+    torch's error has no class of its own, and its wording is not specific enough, so we identify it by the function
+    that raised it: the check that every batch normalization layer of torch runs in training.
     """
     if isinstance(error, OneValue):
         return True

@@ -1,4 +1,4 @@
-"""What a layer says to TorchScript, whose compiler knows neither autograd.Functions nor these layers' checks."""
+"""Errors for TorchScript, whose compiler supports neither autograd.Functions nor these layers' checks."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["refuse_script", "refuse_trace"]
 
 
 def refuse_script(layer: nn.Module) -> NoReturn:
-    """Raise RuntimeError: the method ``__prepare_scriptable__`` of a layer, which torch.jit.script calls first."""
+    """Raise RuntimeError; serves as a layer's ``__prepare_scriptable__``, which torch.jit.script calls first."""
     raise RuntimeError(
         f"torch.jit.script cannot compile {type(layer).__name__}: use torch.compile or torch.export.export, or "
         "record the network in evaluation mode with torch.jit.trace(model.eval(), example)"
@@ -19,9 +19,9 @@ def refuse_script(layer: nn.Module) -> NoReturn:
 
 
 def refuse_trace(layer: nn.Module) -> None:
-    """Raise RuntimeError while torch.jit.trace records, which it cannot where the batch is measured by kernels."""
+    """Raise RuntimeError under torch.jit.trace, which cannot record the kernels that compute batch statistics."""
     if torch.jit.is_tracing():
         raise RuntimeError(
-            f"torch.jit.trace cannot record {type(layer).__name__} where it measures its batch: trace "
+            f"torch.jit.trace cannot record {type(layer).__name__} computing batch statistics: trace "
             "model.eval() with running statistics, or use torch.compile for training"
         )

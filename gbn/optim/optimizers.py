@@ -1,4 +1,4 @@
-"""Torch's optimizers and the preconditioner before them, built from their configuration section."""
+"""Build torch's optimizers, and the preconditioner that precedes them, from their configuration section."""
 
 import inspect
 from collections.abc import Mapping
@@ -11,16 +11,16 @@ from gbn.optim.preconditioning import BatchNormPreconditioner
 
 
 class _Eager(torch.optim.Optimizer):
-    """Beside a torch optimizer as a base: the same numbers, without importing ``torch._dynamo``.
+    """Mixin for a torch optimizer: the same numbers, without importing ``torch._dynamo``.
 
-    Torch decorates these methods to keep torch.compile out of them. At their first call the decorators import its
-    tracer, which takes seconds and which only torch.compile needs; ``inspect.unwrap`` goes past them.
+    Torch decorates these methods to keep torch.compile out of them. On the first call the decorators import the
+    tracer, which takes seconds and is needed only by torch.compile; ``inspect.unwrap`` bypasses them.
     """
 
     def __init_subclass__(cls) -> None:
         for name in ("add_param_group", "zero_grad", "state_dict", "load_state_dict"):
             setattr(cls, name, inspect.unwrap(getattr(cls, name)))
-        cls.step = torch.no_grad()(inspect.unwrap(cls.step))  # type: ignore[method-assign] # no_grad was theirs, too
+        cls.step = torch.no_grad()(inspect.unwrap(cls.step))  # type: ignore[method-assign] # unwrap drops no_grad
 
 
 class SGD(_Eager, torch.optim.SGD):
@@ -44,13 +44,13 @@ class RMSprop(_Eager, torch.optim.RMSprop):
 
 
 def build_optimizer(model: nn.Module, options: Mapping[str, Any]) -> torch.optim.Optimizer:
-    """The optimizer of a model: torch's own, except that it leaves torch's compiler alone (:class:`_Eager`).
+    """Return the optimizer of a model: torch's own, except that it does not import the compiler (:class:`_Eager`).
 
     Args:
         model: its parameters that require a gradient are optimized.
         options: the section ``optimizer``: name (sgd, adam, adamw, nadam, rmsprop), lr, weight_decay, decay
             (``all``: every parameter decays, as in most published recipes; ``weights``: only tensors of two or
-            more dimensions, so neither biases nor the gain and bias of a normalizer), and its own keys.
+            more dimensions, so neither biases nor the gain and bias of a normalizer), and the optimizer's own keys.
 
     Raises:
         ValueError: an unknown optimizer, or a model without a trainable parameter.
@@ -74,12 +74,12 @@ def build_optimizer(model: nn.Module, options: Mapping[str, Any]) -> torch.optim
 
 
 def build_preconditioner(model: nn.Module, options: Mapping[str, Any]) -> BatchNormPreconditioner | None:
-    """What rewrites the model's gradients before the optimizer's step, or None.
+    """Return the preconditioner, which rewrites the model's gradients before the optimizer's step, or None.
 
     Args:
-        model: hooked, if there is a preconditioner.
+        model: gets hooks if there is a preconditioner.
         options: the section ``optimizer``: ``precondition`` (none, bnp) and, for bnp, the section ``bnp`` with the
-            options of :class:`BatchNormPreconditioner` beside its revision.
+            options of :class:`BatchNormPreconditioner` and its revision.
 
     Raises:
         ValueError: an unknown preconditioner, or a model that cannot be preconditioned.

@@ -1,4 +1,4 @@
-"""The layers that BNP preconditions: which they are, what they collect, how their gradients are rewritten."""
+"""The layers that BNP preconditions: how they are found, what they collect, how their gradients are rewritten."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ _KINDS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
 class PreconditionedLayer:
-    """One weight with its bias, and the modules that use it (several, if it is tied): a hook of each of them.
+    """One weight with its bias, and the modules that use it (several if it is tied); serves as each module's hook.
 
     Attributes:
         name: path of the first module.
         weight, bias: the parameters.
-        fan_in: inputs of an output unit: columns of the weight as a matrix.
-        columns: means and variances that the layer keeps.
-        sums: (2, columns), what was collected so far; None if nothing was.
-        rows, images: terms of each sum, and images or rows that they came from; 0 if nothing was collected.
-        compiled: sums by compiled code, of inputs that it takes; None: by torch alone.
+        fan_in: number of inputs per output unit: columns of the weight as a matrix.
+        columns: number of means and of variances that the layer keeps.
+        sums: (2, columns), the sums collected so far; None if there are none.
+        rows, images: number of terms per sum, and of images or rows they come from; 0 if nothing was collected.
+        compiled: compiled code that sums the inputs it supports; None to use torch alone.
     """
 
     def __init__(self, name: str, module: nn.Linear | Conv, statistics: str) -> None:
@@ -54,16 +54,16 @@ class PreconditionedLayer:
         self.compiled: CompiledSums | None = None
 
     def attach(self) -> list[RemovableHandle]:
-        """Hook every module of the layer."""
+        """Register the hook on every module of the layer and return the handles."""
         return [module.register_forward_pre_hook(self, with_kwargs=True) for module in self.modules]
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
-        """The hook: add up a module's inputs, in training with gradients only."""
+        """Add up a module's inputs, only in training with gradients; this is the hook."""
         if not (module.training and torch.is_grad_enabled() and self.weight.requires_grad):
             return
         x = args[0] if args else kwargs["input"]
         compiled = self.compiled
-        # A tracer needs operations that it knows.
+        # A tracer needs operations that it supports.
         if compiled is not None and not torch.compiler.is_compiling():
             sums = self.sums
             if sums is None or sums is compiled.sums:
@@ -75,42 +75,42 @@ class PreconditionedLayer:
                     return
         sums, rows = input_sums(module, x.detach(), self.statistics)  # type: ignore[arg-type]
         if sums.shape[1] != self.columns:
-            return  # the module is about to refuse an input of another width
+            return  # the module is about to reject an input of another width
         self.sums = sums if self.sums is None else self.sums + sums
         self.rows += rows
         self.images += x.shape[0] if x.dim() > max(1, self.weight.dim() - 1) else 1
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
-        # A copy of the model is no model in training with this preconditioner: its hook does nothing.
+        # A copy of the model is not trained with this preconditioner, so its hook does nothing.
         return _nothing
 
     def __reduce__(self) -> Any:
         return (_no_hook, ())
 
     def sums_on(self, device: torch.device) -> Tensor:
-        """(2, columns): what was collected, or zeros."""
+        """Return the collected sums, (2, columns), or zeros."""
         if self.sums is None:
             return torch.zeros(2, self.columns, dtype=torch.float64, device=device)
         return self.sums.to(device)
 
     def forget(self) -> None:
-        """Begin the next step."""
+        """Discard the sums, to begin the next step."""
         self.sums = None
         self.rows = self.images = 0
 
     def gradients(self) -> tuple[Tensor, Tensor] | None:
-        """Of the weight and of the bias; None where one is missing."""
+        """Return the gradients of the weight and the bias, or None if one is missing."""
         weight, bias = self.weight.grad, self.bias.grad
         return None if weight is None or bias is None else (weight, bias)
 
     def rewrite(self, gradients: tuple[Tensor, Tensor], factors: Tensor, shrink: float | Tensor) -> None:
-        """Both gradients, in place.
+        """Rewrite both gradients in place.
 
         Args:
             gradients: see :meth:`gradients`.
-            factors: (2, columns): means, and inverse variances that are divided by max(m / N, 1) already; the
-                precision of the rewriting.
-            shrink: one over max(m / N, 1).
+            factors: (2, columns): means, and inverse variances already divided by max(m / N, 1); their dtype is the
+                precision of the computation.
+            shrink: 1 / max(m / N, 1).
         """
         weight, bias = gradients
         if weight.dtype != factors.dtype or bias.dtype != factors.dtype:
@@ -127,12 +127,12 @@ class PreconditionedLayer:
             _scale(bias, shrink).addmv_(weight, mean, alpha=-1)
             return
         mean, inverse = self._spread(mean), self._spread(inverse)
-        # By broadcasting, which is right for every memory format of the gradient.
+        # By broadcasting, which is correct for every memory format of the gradient.
         weight.addcmul_(bias.view(-1, *[1] * (weight.dim() - 1)), mean, value=-1).mul_(inverse)
         _scale(bias, shrink).sub_((weight * mean).flatten(1).sum(1))
 
     def _spread(self, columns: Tensor) -> Tensor:
-        """A number a column -> the shape of the kernel, of size 1 where it does not vary."""
+        """Reshape one number per column to the shape of the kernel, with size 1 where it does not vary."""
         out, inputs, *kernel = self.weight.shape
         taps = kernel if self.statistics == "patch" else [1] * len(kernel)
         grouped = columns.view(self.groups, 1, inputs, *taps)
@@ -146,7 +146,7 @@ def _scale(bias: Tensor, shrink: float | Tensor) -> Tensor:
 
 
 def _nothing(*_: Any) -> None:
-    """The hook that copies of a model have in the place of a collecting one."""
+    """Do nothing; copies of a model have this hook instead of the collecting one."""
 
 
 def _no_hook() -> Any:
@@ -156,10 +156,10 @@ def _no_hook() -> Any:
 def find_layers(
     model: nn.Module, statistics: str, missing_bias: str, exclude: Sequence[str]
 ) -> list[PreconditionedLayer]:
-    """The model's linear layers and convolutions, in order of registration; those with tied weights are one.
+    """Return the model's linear layers and convolutions, in order of registration; tied weights form one layer.
 
     Args:
-        model: its frozen layers are taken too, unless they have no bias, so that they can be thawed later.
+        model: its frozen layers are included, unless they have no bias, so that they can be unfrozen later.
         statistics, missing_bias, exclude: as in :class:`gbn.optim.BatchNormPreconditioner`.
 
     Raises:
@@ -181,7 +181,7 @@ def find_layers(
         if not _can_be_preconditioned(path, module, missing_bias):
             continue
         if any(isinstance(hook, PreconditionedLayer) for hook in module._forward_pre_hooks.values()):
-            raise ValueError(f"{_called(path, module)} has a preconditioner already: remove() that one first")
+            raise ValueError(f"{_called(path, module)} already has a preconditioner: call its remove() first")
         tied = found.get(id(module.weight))
         if tied is None:
             found[id(module.weight)] = PreconditionedLayer(path, module, statistics)
@@ -189,7 +189,7 @@ def find_layers(
             tied.modules.append(module)
         else:
             raise ValueError(
-                f"{tied.name} and {path} share a weight and not the bias: no statistics belong to both biases; "
+                f"{tied.name} and {path} share a weight but not the bias: no statistics belong to both biases; "
                 f"share the bias too, or exclude=[{tied.name!r}, {path!r}]"
             )
     if not found:
@@ -202,7 +202,7 @@ def find_layers(
 
 
 def _can_be_preconditioned(path: str, module: nn.Module, missing_bias: str) -> bool:
-    """Whether a layer is taken; raises where it should be and cannot."""
+    """Return whether a layer is preconditioned; raise ValueError if it should be but cannot."""
     weight, bias = module._parameters.get("weight"), module._parameters.get("bias")
     if weight is None:
         raise ValueError(
@@ -217,13 +217,13 @@ def _can_be_preconditioned(path: str, module: nn.Module, missing_bias: str) -> b
         return False
     what = "has no bias" if bias is None else "has a frozen bias"
     raise ValueError(
-        f"{_called(path, module)} {what}, and preconditioning moves a part of each step into the bias: make it with "
-        f"bias=True, or leave it alone by exclude=[{path!r}] or missing_bias='skip'"
+        f"{_called(path, module)} {what}, and preconditioning moves a part of each step into the bias: build it with "
+        f"bias=True, or leave it alone with exclude=[{path!r}] or missing_bias='skip'"
     )
 
 
 def _check_owners(model: nn.Module, found: Mapping[int, PreconditionedLayer]) -> None:
-    """Refuse a weight that another kind of module, or one that is left alone, uses too."""
+    """Raise ValueError for a weight that is also used by another kind of module or by one that is left alone."""
     taken = {module for layer in found.values() for module in layer.modules}
     for path, module in model.named_modules():
         for parameter in module._parameters.values():
@@ -247,10 +247,10 @@ def _listed(modules: Mapping[str, nn.Module], at_most: int = 8) -> str:
 def compile_layers(
     layers: Sequence[PreconditionedLayer], rho: float, eps: float, eps_relative: float
 ) -> CompiledStep | None:
-    """Give layers compiled sums where there are such, and make the compiled step; None where torch does it all.
+    """Set the layers' compiled sums, where available, and return the compiled step; None if torch does everything.
 
     Args:
-        layers: compiled code serves them as long as they are on the CPU; what it doesn't take goes through torch.
+        layers: compiled code handles them as long as they are on the CPU; torch does what it does not support.
         rho, eps, eps_relative: as in :class:`gbn.optim.BatchNormPreconditioner`.
     """
     if layers[0].weight.device.type != "cpu" or not kernels.selected("cpu").startswith("numba"):

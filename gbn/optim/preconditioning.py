@@ -1,20 +1,20 @@
-"""Batch normalization preconditioning (BNP): gradients that know the statistics of a layer's inputs.
+"""Batch normalization preconditioning (BNP): gradients rescaled by the statistics of a layer's inputs.
 
 Lange, Helfrich, Ye, Batch Normalization Preconditioning for Neural Network Training, JMLR 23(72), 2022,
-arXiv 2108.01110. No layer is added to the network. For a layer ``a = W h + b`` whose inputs have the mean mu[j] and
-the variance s2[j] in column j, the gradients are rewritten before the optimizer's step::
+arXiv 2108.01110. No layer is added to the network. For a layer ``a = W h + b`` whose inputs have mean mu[j] and
+variance s2[j] in column j, the gradients are rewritten before the optimizer's step::
 
     G_W'[i,j] = (G_W[i,j] - mu[j] G_b[i]) / s2[j]
     G_b'[i]   = G_b[i] - sum_j mu[j] G_W'[i,j]
 
-That is a gradient step on V and c of ``a = V (h - mu) / s + c``, batch normalization of the inputs with statistics
-held fixed, seen from W = V / s and b = c - W mu; an affine change of the inputs changes nothing.
+This is a gradient step on V and c of ``a = V (h - mu) / s + c``, batch normalization of the inputs with statistics
+held fixed, expressed in W = V / s and b = c - W mu; it is invariant under affine changes of the inputs.
 
-The formulas are derived, and tested against that parametrisation. The safeguards are recalled from the paper, not
+The formulas are derived, and tested against that parametrization. The safeguards are recalled from the paper, not
 read in it, and each is an option: running moments (``rho``), the floor of the variance (``eps_relative``, ``eps``)
-and the division of both gradients by max(m / N, 1) (``fan_in_scale``). Ours: the running moments are averages of
-raw first and second moments, since variances within a batch are 0 for ever at batch 1 and half the truth at batch
-2; they are debiased at the start, as in Adam; N of a convolution counts positions.
+and the division of both gradients by max(m / N, 1) (``fan_in_scale``). Our choices: the running moments are averages
+of raw first and second moments, since variances within a batch are always 0 at batch size 1 and half the true value
+at batch size 2; they are debiased at the start, as in Adam; N of a convolution counts positions.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ FAN_IN_SCALES = ("rows", "images", "none")
 
 
 class BatchNormPreconditioner:
-    """Rewrites the gradients of a model's linear layers and convolutions by the statistics of their inputs.
+    """Rewrites the gradients of a model's linear layers and convolutions using the statistics of their inputs.
 
-    Hooks collect what the layers get in training, as long as gradients are recorded; evaluation is untouched and
-    the model keeps no trace of it. Call :meth:`precondition` between ``backward()`` (and ``scaler.unscale_``) and the
-    optimizer's step, and before gradients are clipped::
+    Hooks collect statistics in training while gradients are recorded; evaluation is unaffected, and nothing is added
+    to the model. Call :meth:`precondition` between ``backward()`` (and ``scaler.unscale_``) and the optimizer's step,
+    and before gradients are clipped::
 
         preconditioner = BatchNormPreconditioner(model)
         for images, labels in batches:
@@ -53,35 +53,35 @@ class BatchNormPreconditioner:
             optimizer.step()
         preconditioner.remove()
 
-    Works with any optimizer (Adam undoes part of it), at any batch size, with gradient accumulation (all forward
+    It works with any optimizer (Adam undoes part of it), at any batch size, with gradient accumulation (all forward
     passes since the last call count), automatic mixed precision (moments are float64), groups, ``channels_last``,
-    tied weights and layers that are called several times, and a compiled model, if the preconditioner is made before
-    its first call. Where ``torch.distributed`` runs, sums are added up over the processes, so that every process must
+    tied weights and layers that are called several times, and with a compiled model if the preconditioner is created
+    before its first call. Under ``torch.distributed`` sums are added up over the processes, so every process must
     call the same layers; sharded parameters are not supported. Layers that were not called as modules since the last
-    step, transposed convolutions, frozen layers and layers without a gradient keep the gradients that they have.
-    Nothing here waits for a GPU. A recomputed forward pass (activation checkpointing) is counted twice.
+    step, transposed convolutions, frozen layers and layers without a gradient keep their gradients. Nothing here
+    synchronizes with a GPU. A recomputed forward pass (activation checkpointing) is counted twice.
 
-    On the CPU in float32 compiled code does the work, chosen when the preconditioner is made
-    (:func:`gbn.kernels.selected`); results are those of torch's operations to rounding.
+    On the CPU in float32, compiled code does the work; it is selected when the preconditioner is created
+    (:func:`gbn.kernels.selected`). Its results equal those of torch's operations up to rounding.
 
     Args:
         model: with ``nn.Linear`` or ``nn.Conv1d/2d/3d`` layers that have biases.
-        rho: weight of the past in the running moments, in [0, 1); 0 uses each step's inputs alone.
-        eps, eps_relative: the variance used is ``s2 + eps_relative * max(s2) + eps``, the maximum over the layer.
-        fan_in_scale: N of the divisor max(m / N, 1), m being the layer's inputs (the taps of a kernel counted):
-            ``rows``, the terms of each average, which for a convolution are images x positions; ``images``; or
-            ``none``, no division.
-        statistics: of a convolution, ``channel``: one mean and variance a channel; ``patch``: exact ones for each
-            tap of the kernel (see :mod:`gbn.optim.input_moments`).
-        missing_bias: what a trainable layer without a trainable bias is: an ``error``, or something to ``skip``.
+        rho: weight of the past in the running moments, in [0, 1); 0 uses only the inputs of the current step.
+        eps, eps_relative: the variance used is ``s2 + eps_relative * max(s2) + eps``; the maximum is over the layer.
+        fan_in_scale: N of the divisor max(m / N, 1), where m is the layer's number of inputs (including the taps of a
+            kernel): ``rows``, the terms of each average, which for a convolution are images x positions; ``images``;
+            or ``none`` for no division.
+        statistics: for a convolution, ``channel`` for one mean and variance per channel, ``patch`` for exact ones
+            per tap of the kernel (see :mod:`gbn.optim.input_moments`).
+        missing_bias: how to treat a trainable layer without a trainable bias: as an ``error``, or ``skip`` it.
         exclude: module paths (fnmatch patterns) that are left alone.
-        synchronize: whether to add up over the processes of ``torch.distributed``, if it is initialised.
-        process_group: over which; None is the default group.
+        synchronize: whether to add up over the processes of ``torch.distributed``, if it is initialized.
+        process_group: the group of these processes; None for the default group.
 
     Raises:
         ValueError: an option that is not allowed, a pattern without a match, nothing to precondition, a layer that
-            cannot be (no bias; a weight that is computed or shared with another kind of layer), or a model that
-            has a preconditioner already.
+            cannot be preconditioned (no bias; a weight that is computed or shared with another kind of layer), or a
+            model that already has a preconditioner.
     """
 
     def __init__(
@@ -124,7 +124,7 @@ class BatchNormPreconditioner:
 
     @torch.no_grad()
     def precondition(self) -> None:
-        """Take up the moments that were collected since the last call, and rewrite ``.grad`` in place."""
+        """Update the running moments with the sums collected since the last call, and rewrite ``.grad`` in place."""
         layers = self._layers
         called = [layer for layer in layers if layer.rows]
         if not called:
@@ -145,7 +145,7 @@ class BatchNormPreconditioner:
             layer.forget()
 
     def _runs_compiled(self, called: Sequence[PreconditionedLayer]) -> bool:
-        """Whether all that is known lies on the CPU of this process."""
+        """Return whether all moments and sums are on the CPU of this process."""
         return (
             not self._distributed()
             and self._moments.running.is_cpu
@@ -156,7 +156,7 @@ class BatchNormPreconditioner:
         return self._synchronize and dist.is_available() and dist.is_initialized()
 
     def _terms(self, layer: PreconditionedLayer) -> int:
-        """N of the fan-in scale."""
+        """Return N of the fan-in scale."""
         if self.fan_in_scale == "rows":
             return layer.rows
         return layer.images if self.fan_in_scale == "images" else layer.fan_in
@@ -177,30 +177,30 @@ class BatchNormPreconditioner:
         for place in places:
             pair = gradients[place]
             assert pair is not None
-            # In the precision of the gradients, float32 at least.
+            # In the precision of the gradients, at least float32.
             dtype = torch.float64 if pair[0].dtype == torch.float64 else torch.float32
             if dtype not in parts:
                 parts[dtype] = factors.columns.to(dtype).split(self._sizes, dim=1)
             self._layers[place].rewrite(pair, parts[dtype][place], factors.shrink[place])
 
     def moments(self) -> dict[str, tuple[Tensor, Tensor]]:
-        """Module path -> (mean, variance) of its inputs' columns as they stand, in float64.
+        """Return module path -> current (mean, variance) of its inputs' columns, in float64.
 
-        A layer that was never called has zeros. Columns: inputs of a linear layer; channels of a convolution, or
-        (channel, tap) pairs.
+        A layer that was never called has zeros. Columns are the inputs of a linear layer, and the channels or
+        (channel, tap) pairs of a convolution.
         """
         parts = [part.split(self._sizes) for part in self._moments.mean_and_variance()]
         return {layer.name: (parts[0][i], parts[1][i]) for i, layer in enumerate(self._layers)}
 
     def state_dict(self) -> dict[str, Any]:
-        """The running moments, as tensors and plain containers; nothing of a step that is under way."""
+        """Return the running moments as tensors and plain containers; a step in progress is not included."""
         return {
             "layers": {layer.name: layer.columns for layer in self._layers},
             "running": self._moments.running.clone(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take up what :meth:`state_dict` gave; training goes on as if it had never stopped.
+        """Restore the result of :meth:`state_dict`; training continues as if it had never stopped.
 
         Raises:
             ValueError: the state belongs to other layers or to other statistics.
@@ -209,7 +209,7 @@ class BatchNormPreconditioner:
         if state["layers"] != own:
             wrong = [name for name in own | state["layers"] if own.get(name) != state["layers"].get(name)]
             raise ValueError(
-                f"the state is of other layers or statistics: {', '.join(wrong)} differ; make the "
+                f"the state belongs to other layers or statistics: {', '.join(wrong)} differ; create the "
                 "preconditioner with the model and the options that the state was saved with"
             )
         self._moments.running.copy_(state["running"])
@@ -217,7 +217,7 @@ class BatchNormPreconditioner:
             layer.forget()
 
     def remove(self) -> None:
-        """Take the hooks off the model; calling it again does nothing."""
+        """Remove the hooks from the model; calling it again does nothing."""
         for handle in self._handles:
             handle.remove()
         self._handles.clear()

@@ -1,6 +1,6 @@
-"""Running moments of all layers' inputs, side by side in a few vectors, as operations of torch.
+"""Running moments of all layers' inputs, concatenated into a few vectors, in torch operations.
 
-:mod:`gbn.kernels.numba.precondition` does the same in one compiled call, for one process on the CPU.
+:mod:`gbn.kernels.numba.precondition` does the same in one compiled call, for a single process on the CPU.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ __all__ = ["Factors", "RunningMoments"]
 
 @dataclass(frozen=True)
 class Factors:
-    """What gradients are rewritten by.
+    """The factors with which gradients are rewritten.
 
     Attributes:
         columns: (2, columns of all layers), float64: means, and inverse variances divided by max(m / N, 1).
-        shrink: a number a layer, one over max(m / N, 1).
+        shrink: one number per layer, 1 / max(m / N, 1).
     """
 
     columns: Tensor
@@ -29,13 +29,13 @@ class Factors:
 
 @dataclass(frozen=True)
 class _Counts:
-    """What the sums of a step are made of.
+    """The numbers of terms in the sums of a step.
 
     Attributes:
-        rows: (columns,), terms of each sum, 1 where there is none.
-        seen: (columns,), whether there is one; None: everywhere.
-        shrink: a number a layer, one over max(m / N, 1).
-        shrink_columns: the same by column; None: 1 everywhere.
+        rows: (columns,), number of terms of each sum, 1 if it has none.
+        seen: (columns,), whether it has any; None if all have.
+        shrink: one number per layer, 1 / max(m / N, 1).
+        shrink_columns: the same per column; None if it is 1 everywhere.
     """
 
     rows: Tensor
@@ -48,8 +48,8 @@ class RunningMoments:
     """Averages of first and second moments.
 
     Args:
-        columns: how many means and variances each layer has.
-        fan_in: inputs of an output unit of each layer: m of the divisor max(m / N, 1).
+        columns: number of means and of variances of each layer.
+        fan_in: number of inputs per output unit of each layer: m of the divisor max(m / N, 1).
         rho, eps, eps_relative: as in :class:`gbn.optim.BatchNormPreconditioner`.
 
     Attributes:
@@ -68,7 +68,7 @@ class RunningMoments:
         self._counts: dict[tuple[tuple[int, int], ...], _Counts] = {}
 
     def to(self, device: torch.device) -> None:
-        """Move."""
+        """Move the running moments to a device."""
         if self.running.device != device:
             self._counts.clear()
             for name in ("running", "_ones", "_layer_of", "_fan_in"):
@@ -77,12 +77,12 @@ class RunningMoments:
     def absorb(
         self, sums: Tensor, counted: tuple[tuple[int, int], ...], add_up: Callable[[Tensor], None] | None
     ) -> Factors:
-        """Move the running moments towards this step's.
+        """Update the running moments with the sums of this step and return the factors for the gradients.
 
         Args:
             sums: (2, columns of all layers) in float64, on the device of the moments: of values and of squares.
-            counted: a layer's terms of each sum, 0 if it was not called, and N of max(m / N, 1).
-            add_up: adds a vector up over processes, in place; None where there is one process.
+            counted: per layer, the number of terms of each sum, 0 if it was not called, and N of max(m / N, 1).
+            add_up: adds up a vector over processes, in place; None if there is only one process.
         """
         if add_up is None:
             counts = self._counts_of(counted)
@@ -93,7 +93,7 @@ class RunningMoments:
             sums, numbers = packed[: sums.numel()].view_as(sums), packed[sums.numel() :].view_as(numbers)
             counts = self._counted(*numbers)
         batch = sums / counts.rows
-        # An overflow in half precision makes the scaler skip the step: it must not stay in the running moments.
+        # An overflow in half precision makes the scaler skip the step: it must not enter the running moments.
         known = batch.isfinite().all(0)
         if counts.seen is not None:
             known &= counts.seen
@@ -105,11 +105,11 @@ class RunningMoments:
         return Factors(torch.stack((mean, inverse)), counts.shrink)
 
     def _numbers(self, counted: tuple[tuple[int, int], ...]) -> Tensor:
-        """(2, layers): rows, and N of the fan-in scale."""
+        """Return (2, layers): rows, and N of the fan-in scale."""
         return torch.tensor(counted, dtype=torch.float64, device=self.running.device).T.contiguous()
 
     def _counts_of(self, counted: tuple[tuple[int, int], ...]) -> _Counts:
-        """Made once for each combination of numbers: they come from the host, and copies make a GPU wait."""
+        """Return the counts, cached per combination of numbers: copying them from the host makes a GPU wait."""
         if counted not in self._counts:
             if len(self._counts) > 16:
                 self._counts.clear()
@@ -128,7 +128,7 @@ class RunningMoments:
         return _Counts(by_column.clamp(min=1), by_column > 0, shrink, shrink[self._layer_of])
 
     def _mean_and_inverse(self) -> tuple[Tensor, Tensor]:
-        """The debiased means, and one over the floored variances (0 where that is 0), each (columns,)."""
+        """Return the debiased means and the inverse floored variances (0 where these are 0), each (columns,)."""
         mean, variance = self.mean_and_variance()
         largest = variance.new_zeros(self._layers).scatter_reduce(0, self._layer_of, variance, "amax")
         floored = torch.add(variance + self._eps, largest[self._layer_of], alpha=self._eps_relative)
@@ -137,6 +137,6 @@ class RunningMoments:
         return mean, torch.where(floored > 0, floored.reciprocal(), 0.0)
 
     def mean_and_variance(self) -> tuple[Tensor, Tensor]:
-        """Of each column, debiased, each (columns of all layers,); zeros where nothing was seen."""
+        """Return the debiased means and variances, each (columns of all layers,); 0 for columns never seen."""
         mean, second = self.running[:2] / self.running[2].clamp(min=torch.finfo(torch.float64).tiny)
         return mean, torch.addcmul(second, mean, mean, value=-1).clamp_(min=0)

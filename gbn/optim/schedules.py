@@ -1,6 +1,6 @@
-"""Learning-rate schedules as pure functions of the update.
+"""Learning-rate schedules as pure functions of the update number.
 
-A rate that depends on the update alone needs no state in the checkpoint, and a resumed run has the same rates
+A rate that depends only on the update needs no state in the checkpoint, and a resumed run has the same rates
 by construction.
 """
 
@@ -10,19 +10,19 @@ from typing import Any
 
 
 def learning_rate(options: Mapping[str, Any], base: float, update: int, total: int, per_epoch: int) -> float:
-    """The rate of one update, counted from 0; see :func:`schedule_factor`."""
+    """Return the rate of one update, counted from 0; see :func:`schedule_factor`."""
     return base * schedule_factor(options, update, total, per_epoch)
 
 
 def schedule_factor(options: Mapping[str, Any], update: int, total: int, per_epoch: int) -> float:
-    """What the base rate is multiplied with at an update.
+    """Return the factor by which the base rate is multiplied at an update.
 
     Args:
         options: the section ``schedule``: name (constant, step, cosine, one_cycle), warmup_epochs (linear from
-            1/w to 1 over the first w updates; the schedule proper runs over what remains), and its own keys.
+            1/w to 1 over the first w updates; the schedule proper runs over the rest), and the schedule's own keys.
         update: 0 to total - 1.
-        total: updates of the whole run.
-        per_epoch: updates an epoch.
+        total: number of updates of the whole run.
+        per_epoch: number of updates per epoch.
 
     Raises:
         ValueError: an unknown schedule, or a warm-up as long as the run.
@@ -30,8 +30,8 @@ def schedule_factor(options: Mapping[str, Any], update: int, total: int, per_epo
     warmup = round(options["warmup_epochs"] * per_epoch)
     if warmup >= total > 0 and warmup > 0:
         raise ValueError(
-            f"schedule.warmup_epochs={options['warmup_epochs']} is {warmup} updates, the whole run has {total}: "
-            "warm up for less"
+            f"schedule.warmup_epochs={options['warmup_epochs']} is {warmup} updates, but the whole run has {total}: "
+            "shorten the warm-up"
         )
     if update < warmup:
         return (update + 1) / warmup

@@ -12,8 +12,8 @@ class Classification:
     """Cross-entropy with optional label smoothing; accuracy of the largest logit.
 
     Args:
-        label_smoothing: share of the target spread evenly over all classes, in training only: reported losses
-            are plain cross-entropy, so that runs with and without smoothing compare.
+        label_smoothing: fraction of the target spread evenly over all classes, in training only: reported losses
+            are plain cross-entropy, so that runs with and without smoothing are comparable.
     """
 
     training_measure = "accuracy"
@@ -22,12 +22,12 @@ class Classification:
         self.label_smoothing = label_smoothing
 
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """The training loss, a float32 scalar, of logits (B, K) and labels (B,)."""
+        """Return the training loss of logits (B, K) and labels (B,), a float32 scalar."""
         return F.cross_entropy(logits.float(), labels, label_smoothing=self.label_smoothing)
 
     @staticmethod
     def correct(logits: Tensor, labels: Tensor) -> Tensor:
-        """How many labels the largest logits hit, an integer scalar."""
+        """Return the number of samples whose largest logit is at the label, an integer scalar."""
         return (logits.argmax(1) == labels).sum()
 
     def evaluate(
@@ -36,10 +36,10 @@ class Classification:
         batches: Iterable[tuple[Tensor, Tensor]],
         autocast: AbstractContextManager[object],
     ) -> tuple[float, float]:
-        """Mean loss and accuracy over batches, in evaluation mode; the model's mode is put back afterwards.
+        """Return mean loss and accuracy over batches in evaluation mode; the model's mode is restored afterwards.
 
         Raises:
-            ValueError: there is no image in ``batches``.
+            ValueError: ``batches`` holds no image.
         """
         training = model.training
         model.eval()

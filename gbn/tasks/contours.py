@@ -1,16 +1,16 @@
-"""How well predicted masks agree with drawn ones: Dice, perpendicular distance, good contours; through MONAI.
+"""Agreement of predicted masks with drawn ones: Dice, average perpendicular distance, good contours; using MONAI.
 
-* **Dice** = 2 |P and T| / (|P| + |T|) of a slice's masks. A slice on which nothing is drawn has none: it is left out.
-* **APD**, the average perpendicular distance: the mean, over the predicted contour's pixels, of the distance to the
-  nearest pixel of the drawn contour; a contour is a mask's pixels with a neighbour outside. It is not symmetric.
-  (Radau et al., Evaluation Framework for Algorithms Segmenting Short Axis Cardiac MRI, MIDAS 2009, as a distance of
-  masks.)
-* **Good contours**: share of the drawn contours whose prediction has an APD below 5 mm; below 5 pixels of the stored
-  image where the spacing is unknown. A drawn contour without any prediction is a *miss*: not good, Dice 0, no APD.
-* **Spurious**: slices with a prediction where nothing is drawn; they are counted and enter nothing else.
+* **Dice** = 2 |P and T| / (|P| + |T|) of a slice's masks. A slice on which nothing is drawn has none and is left out.
+* **APD**, the average perpendicular distance: the mean, over the pixels of the predicted contour, of the distance to
+  the nearest pixel of the drawn contour; a contour consists of a mask's pixels with a neighbor outside. It is not
+  symmetric. (Radau et al., Evaluation Framework for Algorithms Segmenting Short Axis Cardiac MRI, MIDAS 2009, as a
+  distance between masks.)
+* **Good contours**: the fraction of drawn contours whose prediction has an APD below 5 mm, or below 5 pixels of the
+  stored image if the spacing is unknown. A drawn contour without a prediction is a *miss*: not good, Dice 0, no APD.
+* **Spurious**: slices with a prediction where nothing is drawn; they are counted but enter no other measure.
 
-Patients weigh the same, however many slices they have: the mean over slices is taken per patient first, of Dice over
-all drawn contours, of APD over those found.
+All patients have equal weight, however many slices they have: the mean over slices is taken per patient first, for
+Dice over all drawn contours, for APD over those found.
 """
 
 import warnings
@@ -24,7 +24,7 @@ from torch import Tensor
 from gbn.data.image_set import DataError
 
 GOOD = 5.0
-"""APD below which a contour is good, in mm, or in pixels where no spacing is known."""
+"""APD below which a contour is good, in mm, or in pixels if the spacing is unknown."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,12 +51,12 @@ class PatientScores:
     Attributes:
         patient: its name; "all" for the mean over patients.
         structure: "cavity" or "epicardium".
-        slices: on which it is drawn.
-        dice: mean over these slices, a miss counting 0.
+        slices: number of slices on which it is drawn.
+        dice: mean over these slices; a miss counts as 0.
         apd: mean over those of them with a prediction; NaN if there are none.
-        good: share of these slices with an APD below :data:`GOOD`.
-        missed: slices where it is drawn and nothing predicted.
-        spurious: slices where it is predicted and nothing drawn.
+        good: fraction of these slices with an APD below :data:`GOOD`.
+        missed: number of slices where it is drawn but not predicted.
+        spurious: number of slices where it is predicted but not drawn.
     """
 
     patient: str
@@ -70,7 +70,7 @@ class PatientScores:
 
 
 def score_slices(predicted: Tensor, drawn: Tensor, pixel_size: Tensor) -> SliceScores:
-    """Scores of predicted masks against drawn ones.
+    """Return the scores of predicted masks against drawn ones.
 
     Args:
         predicted: bool (N, K, H, W).
@@ -78,7 +78,7 @@ def score_slices(predicted: Tensor, drawn: Tensor, pixel_size: Tensor) -> SliceS
         pixel_size: (N, 2), height and width of a pixel.
 
     Raises:
-        ValueError: shapes that do not match, masks that are not bool.
+        ValueError: shapes do not match, or masks are not bool.
         DataError: MONAI is not installed.
     """
     if predicted.shape != drawn.shape or predicted.dim() != 4 or pixel_size.shape != (len(drawn), 2):
@@ -97,7 +97,7 @@ def score_slices(predicted: Tensor, drawn: Tensor, pixel_size: Tensor) -> SliceS
     apd = torch.full(dice.shape, torch.nan, dtype=torch.float64)
     sizes = pixel_size.double().tolist()
     with warnings.catch_warnings():
-        # MONAI 1.5 and 1.6 call themselves with an argument that they call deprecated.
+        # MONAI 1.5 and 1.6 call their own code with an argument that they deprecate.
         warnings.filterwarnings("ignore", ".*always_return_as_numpy", FutureWarning)
         for index, channel in (has_drawn & has_found).nonzero().tolist():
             pair = [masks[index : index + 1, channel : channel + 1] for masks in (predicted, drawn)]
@@ -111,16 +111,16 @@ def score_slices(predicted: Tensor, drawn: Tensor, pixel_size: Tensor) -> SliceS
 def score_patients(
     scores: SliceScores, patients: Tensor, names: Sequence[str], structures: Sequence[str]
 ) -> list[PatientScores]:
-    """A row a structure and patient that it is drawn in, in order, and behind each structure's rows one of all.
+    """Return one row per structure and patient in which it is drawn; each structure ends with a row for all patients.
 
     Args:
-        scores: of the slices.
+        scores: scores of the slices.
         patients: int64 (N,), index of each slice's patient in ``names``.
-        names: of the patients.
-        structures: of the K channels.
+        names: names of the patients.
+        structures: names of the K channels.
 
     Raises:
-        ValueError: a structure that is drawn nowhere.
+        ValueError: a structure is drawn nowhere.
     """
     rows = []
     for channel, structure in enumerate(structures):
@@ -153,7 +153,7 @@ def _of_patient(scores: SliceScores, own: Tensor, channel: int, name: str, struc
 def _overall(rows: Sequence[PatientScores], structure: str) -> PatientScores:
     def mean(name: str) -> float:
         values = torch.tensor([getattr(row, name) for row in rows if row.slices], dtype=torch.float64)
-        return values.nanmean().item()  # an APD is missing where a patient has no contour at all
+        return values.nanmean().item()  # a patient without any found contour has no APD
 
     def total(name: str) -> int:
         return sum(getattr(row, name) for row in rows)
@@ -171,10 +171,10 @@ def _overall(rows: Sequence[PatientScores], structure: str) -> PatientScores:
 
 
 def summary(rows: Sequence[PatientScores], unit: Literal["mm", "px"]) -> dict[str, float]:
-    """The numbers of all patients by their measures' names.
+    """Return the scores over all patients, keyed by measure.
 
-    ``dice``, ``apd_px`` and ``good_contours_px`` (or ``_mm``) are means over the structures; with several structures
-    each has its own besides: ``dice_cavity``, ``apd_px_cavity``, ``good_contours_px_cavity``.
+    ``dice``, ``apd_px`` and ``good_contours_px`` (or ``_mm``) are means over the structures; if there are several,
+    each also has its own: ``dice_cavity``, ``apd_px_cavity``, ``good_contours_px_cavity``.
     """
     overall = [row for row in rows if row.patient == "all"]
     keys = {"dice": "dice", "apd": f"apd_{unit}", "good": f"good_contours_{unit}"}
@@ -188,16 +188,16 @@ def summary(rows: Sequence[PatientScores], unit: Literal["mm", "px"]) -> dict[st
 
 
 def import_monai(module: Literal["metrics", "losses"]) -> Any:
-    """A module of MONAI, which takes seconds to import and is needed for segmentation only.
+    """Import and return a module of MONAI, which takes seconds to import and is needed only for segmentation.
 
     Raises:
-        DataError: it is not installed.
+        DataError: MONAI is not installed.
     """
     import importlib
 
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what optional libraries say that MONAI tries
+            warnings.simplefilter("ignore")  # from optional libraries that MONAI tries to import
             return importlib.import_module(f"monai.{module}")
     except ImportError as error:
         raise DataError(

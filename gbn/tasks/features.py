@@ -1,6 +1,6 @@
-"""The fixed networks whose features FID and KID compare: Inception's standard weights, or this project's own.
+"""The fixed networks whose features FID and KID compare: Inception with its standard weights, or this project's own.
 
-Both take uint8 images (N, 3, H, W), as picture files hold them, and give float32 features (N, d) on their device.
+Both take uint8 images (N, 3, H, W), as in image files, and return float32 features (N, d) on their device.
 """
 
 import hashlib
@@ -14,15 +14,15 @@ from gbn.config.features import INCEPTION_SHA256, description, folder
 
 
 class FeatureError(RuntimeError):
-    """A feature network that cannot be had; the message is one line that says what to do."""
+    """A feature network is not available; the message is one line that says what to do."""
 
 
 class FeatureNetwork(Protocol):
-    """What quality is measured with.
+    """The network with which quality is measured.
 
     Attributes:
-        suffix: of the measures' names, ``own_<digest>`` or ``inception``.
-        reference: "train" or "test": the real images that generated ones are compared with; never those that the
+        suffix: suffix of the measures' names, ``own_<digest>`` or ``inception``.
+        reference: "train" or "test": the real images with which generated ones are compared; never those that the
             network was trained on.
     """
 
@@ -30,19 +30,19 @@ class FeatureNetwork(Protocol):
     reference: str
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Features (N, d) of uint8 images (N, 3, H, W)."""
+        """Return the features (N, d) of uint8 images (N, 3, H, W)."""
         ...
 
 
 class OwnFeatures:
-    """What the last linear layer of a classifier of CIFAR-10 gets, trained by ``scripts/train_features.py``.
+    """The input of the last linear layer of a CIFAR-10 classifier, trained by ``scripts/train_features.py``.
 
     Args:
         device: where it computes, in float32.
-        directory: of ``own.json`` and its weights; None: ``results/features``.
+        directory: folder of ``own.json`` and its weights; None for ``results/features``.
 
     Raises:
-        FeatureError: weights that are missing, damaged, or not those that ``own.json`` describes.
+        FeatureError: the weights are missing, damaged, or not those that ``own.json`` describes.
     """
 
     def __init__(self, device: torch.device, directory: Path | None = None) -> None:
@@ -57,7 +57,7 @@ class OwnFeatures:
 
     @torch.no_grad()
     def __call__(self, images: Tensor) -> Tensor:
-        """Features (N, d) of uint8 images (N, 3, 32, 32).
+        """Return the features (N, d) of uint8 images (N, 3, 32, 32).
 
         Raises:
             ValueError: images of another size.
@@ -71,17 +71,17 @@ class OwnFeatures:
 
 
 class InceptionFeatures:
-    """The pool of Inception-V3 with the weights that FID was defined with, through torch-fidelity.
+    """The pooled features of Inception-V3 with the weights by which FID was defined, using torch-fidelity.
 
     Args:
         device: where it computes, in float32.
 
     Raises:
-        FeatureError: torch-fidelity or the weights cannot be had.
+        FeatureError: torch-fidelity or the weights are not available.
     """
 
     suffix = "inception"
-    reference = "train"  # the usual one of CIFAR-10: all training images
+    reference = "train"  # the usual reference for CIFAR-10: all training images
 
     def __init__(self, device: torch.device) -> None:
         weights = _inception_weights()
@@ -93,30 +93,30 @@ class InceptionFeatures:
 
     @torch.no_grad()
     def __call__(self, images: Tensor) -> Tensor:
-        """Features (N, 2048) of uint8 images (N, 3, H, W)."""
+        """Return the features (N, 2048) of uint8 images (N, 3, H, W)."""
         return self.network(images)[0].float()
 
 
 def feature_network(name: str, device: torch.device) -> FeatureNetwork:
-    """The network of ``task.features``.
+    """Return the network that ``task.features`` names.
 
     Raises:
-        FeatureError: it cannot be had.
+        FeatureError: it is not available.
     """
     return OwnFeatures(device) if name == "own" else InceptionFeatures(device)
 
 
 def fidelity(module: str) -> Any:
-    """A module of torch-fidelity.
+    """Import and return a module of torch-fidelity.
 
     Raises:
-        FeatureError: it is not installed.
+        FeatureError: torch-fidelity is not installed.
     """
     import importlib
 
     from gbn.data.torchvision_shim import import_torchvision
 
-    import_torchvision()  # first: a torchvision without its compiled library stops torch-fidelity's import
+    import_torchvision()  # first: a torchvision without its compiled library breaks torch-fidelity's import
     try:
         return importlib.import_module(f"torch_fidelity.{module}")
     except ModuleNotFoundError as error:
@@ -131,14 +131,14 @@ def _verified(file: Path, sha256: str) -> Path:
     found = hashlib.sha256(file.read_bytes()).hexdigest()
     if found != sha256:
         raise FeatureError(
-            f"{file} has the digest {found[:8]}, the file beside it says {sha256[:8]}: what it measured would go by "
-            "a wrong name; take both from the checkout, or train a network with scripts/train_features.py --replace"
+            f"{file} has the digest {found[:8]}, but the file next to it says {sha256[:8]}, so measures would get a "
+            "wrong name: take both from the checkout, or train a network with scripts/train_features.py --replace"
         )
     return file
 
 
 def _classifier(about: dict[str, Any], weights: Path) -> nn.Module:
-    """The classifier with its last linear layer taken out."""
+    """Return the classifier without its last linear layer."""
     from gbn.models import build
     from gbn.nn import norm_layer
 
@@ -155,7 +155,7 @@ def _classifier(about: dict[str, Any], weights: Path) -> nn.Module:
 
 
 def _inception_weights() -> Path:
-    """The file of the weights, downloaded where it is not there yet."""
+    """Return the path of the weights, downloading them if necessary."""
     url = fidelity("feature_extractor_inceptionv3").URL_INCEPTION_V3
     file = Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[1]
     if not file.exists():
@@ -165,6 +165,7 @@ def _inception_weights() -> Path:
         except (OSError, RuntimeError) as error:
             reason = " ".join(str(error).split())
             raise FeatureError(
-                f"the Inception weights cannot be had ({reason}): download {url} to {file}, or use task.features=own"
+                f"the Inception weights are not available ({reason}): download {url} to {file}, or use "
+                "task.features=own"
             ) from error
     return file

@@ -13,7 +13,7 @@ from torch import Tensor
 
 Noise = Literal["uniform", "normal"]
 
-#: What real images are normalized with, so that they lie in [-1, 1] as the generator's tanh does.
+#: Mean and deviation by which real images are normalized, so that they are in [-1, 1] like the generator's tanh.
 MEAN = STD = 0.5
 
 
@@ -29,36 +29,36 @@ class Generation:
 
     @staticmethod
     def discriminator_loss(real: Tensor, fake: Tensor) -> Tensor:
-        """Of logits (N,) of real and (M,) of generated images: the sum of both mean cross-entropies, float32."""
+        """Return the sum of the mean cross-entropies of logits (N,) of real and (M,) of generated images, float32."""
         return F.softplus(-real.float()).mean() + F.softplus(fake.float()).mean()
 
     @staticmethod
     def generator_loss(fake: Tensor) -> Tensor:
-        """Of logits (M,) of generated images: -log D(G(z)), the mean, float32."""
+        """Return the mean of -log D(G(z)) for logits (M,) of generated images, float32."""
         return F.softplus(-fake.float()).mean()
 
     def latents(self, stream: int, count: int, size: int) -> Tensor:
-        """Latents (count, size), float32, of a random stream (:func:`gbn.seeding.derive`); drawn on the CPU."""
+        """Draw latents (count, size), float32, from a random stream (:func:`gbn.seeding.derive`) on the CPU."""
         generator = torch.Generator().manual_seed(stream)
         if self.noise == "uniform":
             return torch.rand(count, size, generator=generator) * 2 - 1
         return torch.randn(count, size, generator=generator)
 
     def between(self, start: Tensor, end: Tensor, steps: int) -> Tensor:
-        """Latents from `start` to `end`, both (N, size) and both included: (N, steps, size).
+        """Interpolate latents from `start` to `end`, both (N, size) and both included: (N, steps, size).
 
-        Spherical for normal noise, whose vectors have nearly one length (White, Sampling Generative Networks, arXiv
-        1609.04468), straight for uniform noise, whose straight lines stay within its cube.
+        Spherical for normal noise, whose vectors have nearly equal length (White, Sampling Generative Networks, arXiv
+        1609.04468); linear for uniform noise, whose straight lines stay within its cube.
         """
         share = torch.linspace(0, 1, steps, dtype=start.dtype, device=start.device)[None, :, None]
         a, b = start[:, None], end[:, None]
         if self.noise == "uniform":
             return a + share * (b - a)
         cosine = F.cosine_similarity(a, b, dim=-1).clamp(-1, 1)[..., None]
-        angle = cosine.acos().clamp_min(1e-6)  # of equal vectors: the line between them
+        angle = cosine.acos().clamp_min(1e-6)  # for equal vectors: linear
         return (((1 - share) * angle).sin() * a + (share * angle).sin() * b) / angle.sin()
 
 
 def to_uint8(images: Tensor) -> Tensor:
-    """Images in [-1, 1] as uint8, as a picture file would hold them: what quality is measured on."""
+    """Convert images in [-1, 1] to uint8, as in an image file; quality is measured on these."""
     return (images.float() * 127.5 + 127.5).round_().clamp_(0, 255).to(torch.uint8)

@@ -1,12 +1,13 @@
-"""FID and KID: how far generated images are from real ones, over the features of a fixed network; lower is better.
+"""FID and KID: the distance of generated images from real ones in the features of a fixed network; lower is better.
 
 * FID (Heusel et al., arXiv 1706.08500): \\|m - m'\\|^2 + tr(C + C' - 2 (C C')^(1/2)) of the features' means and
-  covariances, in float64. Its estimate is biased upwards the fewer images there are: only equal numbers compare.
+  covariances, in float64. Its estimate is biased upward, the more so the fewer images there are: compare only
+  estimates from equal numbers of images.
 * KID (Binkowski et al., arXiv 1801.01401): the unbiased estimate of the squared maximum mean discrepancy with the
-  kernel (x . y / d + 1)^3; it can be negative. Over :data:`SUBSET` images at a time and as many random subsets as the
-  smaller set has room for; where both sets have so few, it is that of the whole sets.
+  kernel (x . y / d + 1)^3; it can be negative. It is averaged over random subsets of :data:`SUBSET` images, as many
+  as fit into the smaller set; if both sets are that small, it is the estimate for the whole sets.
 
-Both through torch-fidelity.
+Both are computed by torch-fidelity.
 """
 
 import math
@@ -16,12 +17,12 @@ from torch import Tensor
 
 from gbn.tasks.features import fidelity
 
-#: Images of each set that one estimate of KID takes; its three kernel matrices have the square of that.
+#: Images per set in one estimate of KID; each of its three kernel matrices has the square of this many entries.
 SUBSET = 2000
 
 
 def frechet_distance(real: Tensor, generated: Tensor) -> float | None:
-    """FID of features (N, d) and (M, d); None where a feature is not finite.
+    """Return the FID of features (N, d) and (M, d); None if a feature is not finite.
 
     Raises:
         ValueError: fewer than two images.
@@ -35,7 +36,7 @@ def frechet_distance(real: Tensor, generated: Tensor) -> float | None:
 
 
 def kernel_distance(real: Tensor, generated: Tensor) -> float | None:
-    """KID of features (N, d) and (M, d), not multiplied with anything; None where a feature is not finite.
+    """Return the KID of features (N, d) and (M, d), unscaled; None if a feature is not finite.
 
     Raises:
         ValueError: fewer than two images.

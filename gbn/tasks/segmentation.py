@@ -1,4 +1,4 @@
-"""Segmentation of structures that may lie within each other: soft Dice and cross-entropy, a logit a structure."""
+"""Segmentation of structures that may be nested: soft Dice and cross-entropy, one logit per structure."""
 
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
@@ -21,18 +21,18 @@ from gbn.tasks.contours import (
 class Segmentation:
     """Soft Dice loss + binary cross-entropy; Dice, APD and good contours of the masks where logits are positive.
 
-    Soft Dice is MONAI's ``DiceLoss(sigmoid=True)``: 1 - (2 sum p t + e) / (sum p + sum t + e) with e = 1e-5, the mean
+    Soft Dice is MONAI's ``DiceLoss(sigmoid=True)``: 1 - (2 sum p t + e) / (sum p + sum t + e) with e = 1e-5, averaged
     over structures; sums run over pixels and, by default, over the batch, so that a slice without the structure is no
-    case of its own.
+    special case.
 
     Args:
         structures: names of the logits' channels.
-        unit: of the pixels' sizes, for the measures' names.
-        cross_entropy: weight of the mean cross-entropy beside the Dice loss.
+        unit: unit of the pixel sizes, for the measures' names.
+        cross_entropy: weight of the mean cross-entropy relative to the Dice loss.
         dice_over: whether sums of the Dice loss run over each slice or over the batch.
 
     Raises:
-        ValueError: no structure, a negative weight, another choice of ``dice_over``.
+        ValueError: no structure, a negative weight, or an unknown ``dice_over``.
         DataError: MONAI is not installed.
     """
 
@@ -49,7 +49,7 @@ class Segmentation:
             raise ValueError("segmentation needs at least one structure, none was given")
         if not cross_entropy >= 0:
             raise ValueError(
-                f"cross_entropy must be 0 or more, {cross_entropy} was given: 1.0 weighs both losses alike"
+                f"cross_entropy must be 0 or more, {cross_entropy} was given: 1.0 weights both losses equally"
             )
         if dice_over not in ("batch", "slice"):
             raise ValueError(f"dice_over must be 'batch' or 'slice', {dice_over!r} was given")
@@ -59,21 +59,21 @@ class Segmentation:
         self._dice = import_monai("losses").DiceLoss(sigmoid=True, batch=dice_over == "batch")
 
     def loss(self, logits: Tensor, masks: Tensor) -> Tensor:
-        """The training loss, a float32 scalar, of logits (B, K, H, W) and masks, 0 or 1, (B, K, H, W)."""
+        """Return the training loss of logits and masks (0 or 1), each (B, K, H, W), a float32 scalar."""
         logits, masks = logits.float(), masks.float()
         loss: Tensor = self._dice(logits, masks)
         return loss + self.cross_entropy * F.binary_cross_entropy_with_logits(logits, masks)
 
     @staticmethod
     def predicted(logits: Tensor) -> Tensor:
-        """Masks, bool (B, K, H, W): where a structure is more likely there than not."""
+        """Return masks, bool (B, K, H, W): True where the structure is more likely present than absent."""
         return logits > 0
 
     def correct(self, logits: Tensor, masks: Tensor) -> Tensor:
-        """Dice of the batch's masks, all its pixels together, times the number of slices: a float64 scalar.
+        """Return the Dice of the batch's masks over all their pixels, times the number of slices: a float64 scalar.
 
-        The mean over structures; a structure neither predicted nor drawn has a Dice of 1. Summed over batches and
-        divided by the number of slices, it is what training shows of itself, not a score of patients.
+        It is the mean over structures; a structure neither predicted nor drawn has a Dice of 1. Summed over batches
+        and divided by the number of slices, it is a progress indicator for training, not a score of patients.
         """
         found, drawn = self.predicted(logits), masks > 0.5
         both = (found & drawn).sum((0, 2, 3)).double()
@@ -86,15 +86,15 @@ class Segmentation:
         batches: Iterable[tuple[Tensor, Tensor]],
         autocast: AbstractContextManager[object],
     ) -> tuple[Tensor, Tensor, float]:
-        """Masks predicted in evaluation mode, those drawn, and the loss; the model's mode is put back.
+        """Return the masks predicted in evaluation mode, the drawn masks, and the loss; restore the model's mode.
 
-        The loss is that of all slices as one batch, so that it does not hang on how they are cut into batches.
+        The loss is that of all slices as one batch, so that it does not depend on how they are split into batches.
 
         Returns:
             bool (N, K, H, W) predicted, bool (N, K, H, W) drawn, both on the CPU, and the loss.
 
         Raises:
-            ValueError: there is no slice in ``batches``.
+            ValueError: ``batches`` holds no slice.
         """
         training = model.training
         model.eval()
@@ -120,17 +120,17 @@ class Segmentation:
         patients: Tensor,
         pixel_size: Tensor,
     ) -> dict[str, float]:
-        """``loss`` and the measures of :func:`gbn.tasks.contours.summary`, means over patients.
+        """Return ``loss`` and the measures of :func:`gbn.tasks.contours.summary`, means over patients.
 
         Args:
-            model: gives logits (B, K, H, W).
-            batches: of images and masks.
+            model: returns logits (B, K, H, W).
+            batches: batches of images and masks.
             autocast: context of the forward passes.
-            patients: int64 (N,), whose each slice of the batches is, in their order.
-            pixel_size: (N, 2) of each slice.
+            patients: int64 (N,), the patient of each slice, in the order of the batches.
+            pixel_size: (N, 2), of each slice.
 
         Raises:
-            ValueError: no slice, or a structure that is drawn nowhere.
+            ValueError: there is no slice, or a structure is drawn nowhere.
         """
         predicted, drawn, loss = self.predict(model, batches, autocast)
         names = [str(patient) for patient in range(int(patients.max()) + 1)]
@@ -139,12 +139,12 @@ class Segmentation:
 
     @staticmethod
     def scores(predicted: Tensor, drawn: Tensor, pixel_size: Tensor) -> SliceScores:
-        """Scores of each slice, of masks as :meth:`predict` gives them."""
+        """Return the scores of each slice, for masks as returned by :meth:`predict`."""
         return score_slices(predicted, drawn, pixel_size)
 
     def patients(
         self, predicted: Tensor, drawn: Tensor, patients: Tensor, pixel_size: Tensor, names: Sequence[str]
     ) -> list[PatientScores]:
-        """Scores per patient and in all, of masks as :meth:`predict` gives them."""
+        """Return the scores per patient and over all patients, for masks as returned by :meth:`predict`."""
         scores = self.scores(predicted, drawn, pixel_size)
         return score_patients(scores, patients.cpu(), names, self.structures)

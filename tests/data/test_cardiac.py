@@ -166,13 +166,13 @@ def test_missing_files_are_counted(own):
 def test_truncated_files(own, keep):
     path = own / FOLDER / "patient001_frame07.npz"
     path.write_bytes(path.read_bytes()[:keep])
-    assert f"{path} is truncated or no archive" in refusal(own)
+    assert f"{path} is truncated or not an archive" in refusal(own)
 
 
 def test_a_file_without_a_mask(own):
     path = own / FOLDER / "patient001_frame07.npz"
     np.savez(path, image=volume(1, 7)[0])
-    assert f"{path} is truncated or no archive of image and label" in refusal(own)
+    assert f"{path} is truncated or not an archive of image and label" in refusal(own)
 
 
 def test_labels_out_of_range(own):

@@ -42,7 +42,7 @@ def test_the_area_is_the_polygons(radius):
         ("1 1\n5 2\n3 3\n", "line 2: the point (5, 2) lies outside its image of 5 x 6 pixels"),
         ("1 1\n2 -0.7\n3 3\n", "the point (2, -0.7) lies outside"),
         ("1 1\n2 nan\n3 3\n", "the point (2, nan) lies outside"),
-        ("1 1\n2 2\n3 \xe9\n", "cannot be read as a text of points"),
+        ("1 1\n2 2\n3 \xe9\n", "cannot be read as a text file of points"),
     ],
 )
 def test_broken_contours_name_the_file_and_the_line(tmp_path, text, words):

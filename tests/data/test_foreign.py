@@ -15,7 +15,7 @@ def test_fitted_centres_crops_and_changes_channels():
     assert fitted(framed, 3, 3).eq(7).all()
     coloured = torch.tensor([10, 20, 60], dtype=torch.uint8).view(1, 3, 1, 1).expand(1, 3, 4, 4)
     assert fitted(coloured, 1, 4).eq(30).all()
-    with pytest.raises(ValueError, match="2 channels cannot stand among images of 3"):
+    with pytest.raises(ValueError, match="2 channels cannot be mixed with images with 3"):
         fitted(torch.zeros(1, 2, 4, 4, dtype=torch.uint8), 3, 4)
 
 

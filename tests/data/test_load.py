@@ -74,7 +74,7 @@ def test_missing_and_not_to_be_downloaded(name, fake, tmp_path):
 def test_missing_and_no_network(name, fake, tmp_path):
     fake(name)
     text = message(name, tmp_path / "none")
-    assert "getting it failed" in text
+    assert "the download failed" in text
     assert "refused" in text
     assert not (tmp_path / "none").exists()
 
@@ -172,7 +172,7 @@ def test_a_root_that_cannot_be_written(fake, tmp_path, server):
     made.publish(server)
     (tmp_path / "file").write_text("in the way")
     text = message("cifar10", tmp_path / "file" / "root")
-    assert "getting it failed" in text
+    assert "the download failed" in text
     assert "Not a directory" in text
 
 

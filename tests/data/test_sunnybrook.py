@@ -99,7 +99,7 @@ def test_the_series_that_has_all_contoured_images_is_taken(own):
     write_dicom(folder / "IM-0900-0040.dcm", pixels(0))
     message = refusal(own)
     assert "IM-0900-0020.dcm or" in message
-    assert "leave the short-axis series alone" in message
+    assert "keep only the short-axis series" in message
     # The contour's own series decides where it is there.
     write_dicom(folder / "IM-0001-0020.dcm", pixels(0))
     write_dicom(folder / "IM-0001-0040.dcm", pixels(0))
@@ -156,10 +156,10 @@ def test_two_contours_of_one_image(own):
 
 def test_files_that_belong_to_no_patient_or_part(own):
     path = write_contour(own / CONTOURS["val"] / "someone", 20, "i", circle(5.0))
-    assert f"{path} is no contour of a patient" in refusal(own)
+    assert f"{path} is not a contour of a patient" in refusal(own)
     path.unlink()
     path = write_contour(own / "elsewhere" / "SC-N-7", 20, "i", circle(5.0))
-    assert f"{path} lies in no folder that says its part" in refusal(own)
+    assert f"{path} is in no folder that tells its part" in refusal(own)
 
 
 def test_points_outside_the_image(own):
@@ -173,7 +173,7 @@ def test_contours_that_cannot_be_of_one_heart(own):
     path = write_contour(own / CONTOURS["train"] / "SC-N-40", 20, "o", circle(3.0, x=35, y=44))
     assert f"{path.name} do not overlap" in refusal(own)
     path = write_contour(own / CONTOURS["train"] / "SC-N-40", 20, "o", circle(0.1))
-    assert f"{path}: the contour encloses no pixel's centre" in refusal(own)
+    assert f"{path}: the contour encloses no pixel center" in refusal(own)
 
 
 @pytest.mark.parametrize("keep", [0, 100, 400, 3000])
@@ -207,7 +207,7 @@ def test_slices_without_spacing(tmp_path, options, words):
 
 def test_several_frames_in_one_file(tmp_path):
     path = write_dicom(tmp_path / "a.dcm", np.stack([pixels(0), pixels(1)]))
-    with pytest.raises(DataError, match=r"the image is \(2, 48, 40\), needed is one grey slice"):
+    with pytest.raises(DataError, match=r"the image is \(2, 48, 40\), needed is one grayscale slice"):
         read_slice(path)
 
 

@@ -122,8 +122,8 @@ def test_half_precision_images_keep_their_type():
     [
         ({"rotation": -1.0}, "rotation must be 0 or more"),
         ({"alpha": math.nan}, "alpha must be 0 or more and finite, nan"),
-        ({"shift": 1.0}, "shift is a share"),
-        ({"zoom": 2.0}, "zoom is a share"),
+        ({"shift": 1.0}, "shift is a fraction"),
+        ({"zoom": 2.0}, "zoom is a fraction"),
         ({"sigma": 0.5}, "sigma must be at least 1 pixel"),
     ],
 )

@@ -176,7 +176,7 @@ def test_values_that_no_layer_may_have(argument: str, value: Any, allowed: str) 
         (lambda: generalized_batch_norm(torch.ones(2, 3), training=True, momentum="x"), "momentum='x'"),
         (
             lambda: generalized_batch_norm(torch.ones(2, 3), training=True, momentum=None),
-            "which a layer counts",
+            "momentum=None needs a count of batches",
         ),
         (
             lambda: generalized_batch_norm(torch.ones(2, 3), training=True, eps=-1.0),

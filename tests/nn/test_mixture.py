@@ -297,7 +297,7 @@ def test_a_checkpoint_of_batchnorm_gives_gain_and_bias() -> None:
         ),
         ({"em_steps": -1}, "em_steps=-1: it must be at least 0"),
         ({"components": 5, "subset": 4}, "subset=4: components=5 need at least as many samples"),
-        ({"variance_floor": 0.0}, "variance_floor=0.0 is a share of a variance"),
+        ({"variance_floor": 0.0}, "variance_floor=0.0 is a fraction of a variance"),
         ({"component": 3}, "component"),
     ],
 )

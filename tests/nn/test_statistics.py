@@ -260,7 +260,7 @@ def test_a_last_batch_of_fewer_samples_than_a_mixtures_components_is_passed_over
     whole = batches((8, 4))
     twin = copy.deepcopy(net)
     calibrate(twin, whole)
-    with pytest.warns(UserWarning, match="a batch of 2 images is passed over: .*components=3"):
+    with pytest.warns(UserWarning, match="a batch of 2 images is skipped: .*components=3"):
         assert calibrate(net, [*whole, batches((2,))[0]]) == 12
     assert_state(net, twin.state_dict())
 
@@ -273,10 +273,10 @@ def test_a_last_batch_of_one_value_per_channel_is_passed_over(norm: str) -> None
     whole = batches((8, 4))
     calibrate(net, whole)
     state = {name: value.clone() for name, value in net.state_dict().items()}
-    with pytest.warns(UserWarning, match="a batch of one image is passed over: Expected more than 1 value"):
+    with pytest.warns(UserWarning, match="a batch of one image is skipped: Expected more than 1 value"):
         assert calibrate(net, [whole[0], batches((1,))[0], whole[1]]) == 12
     assert_state(net, state)
-    with pytest.warns(UserWarning, match="passed over"), pytest.raises(ValueError, match="no images"):
+    with pytest.warns(UserWarning, match="skipped"), pytest.raises(ValueError, match="no images"):
         calibrate(net, batches((1,)))
     assert_state(net, state)
     images = nn.Sequential(factory(3))  # one image has a spread here

@@ -137,5 +137,5 @@ def test_warm_up_rises_to_the_full_rate_and_the_schedule_runs_over_the_rest():
     assert warm[20] == 1.0
     assert warm[60] == pytest.approx(0.5)
     assert curve("schedule=warmup")[9:11] == [1.0, 1.0]
-    with pytest.raises(ValueError, match="warm up for less"):
+    with pytest.raises(ValueError, match="shorten the warm-up"):
         curve("schedule.warmup_epochs=10")

@@ -23,7 +23,7 @@ def test_removal_leaves_nothing_behind():
     model, x = network(), torch.randn(4, 3, 8, 8)
     untouched = {name: list(vars(module)) for name, module in model.named_modules()}
     preconditioner = BatchNormPreconditioner(model)
-    with pytest.raises(ValueError, match=r"0 \(Conv2d\) has a preconditioner already"):
+    with pytest.raises(ValueError, match=r"0 \(Conv2d\) already has a preconditioner"):
         BatchNormPreconditioner(model)
     preconditioner.remove()
     preconditioner.remove()
@@ -128,7 +128,7 @@ def tied_embedding():
         (network, {"exclude": ["head"]}, "'head' matches no linear layer or convolution; they are 0, 2, 4"),
         (lambda: nn.utils.parametrizations.weight_norm(nn.Linear(4, 4)), {}, "computes its weight"),
         (lambda: nn.LazyLinear(4), {}, "is lazy: pass a batch"),
-        (tied_weight_only, {}, "0 and 1 share a weight and not the bias"),
+        (tied_weight_only, {}, "0 and 1 share a weight but not the bias"),
         (tied_embedding, {}, r"1 shares its weight with 0 \(Embedding\)"),
     ],
 )  # fmt: skip

@@ -113,7 +113,7 @@ def test_inception_weights_that_cannot_be_had_are_one_line(monkeypatch, tmp_path
         raise URLError("no network\nhere")
 
     monkeypatch.setattr(torch.hub, "download_url_to_file", unreachable)
-    with pytest.raises(FeatureError, match=r"cannot be had.*no network here.*task.features=own") as error:
+    with pytest.raises(FeatureError, match=r"are not available.*no network here.*task.features=own") as error:
         feature_network("inception", CPU)
     assert "\n" not in str(error.value)
 
