@@ -257,7 +257,7 @@ def test_folders(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "own"))
     folders = cache._folders()
     assert folders[0] == tmp_path
-    assert folders[1].parent.name == "cpu"
+    assert folders[1].parent.name == "numba"
     assert folders[2] == tmp_path / "own" / "gbn"
     monkeypatch.delenv("NUMBA_CACHE_DIR")
     monkeypatch.setenv("XDG_CACHE_HOME", "")
