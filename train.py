@@ -30,14 +30,14 @@ from gbn.config.overrides import refuse_two_folders, rewrite
 from gbn.config.places import check_results
 from gbn.config.schema import Config
 from gbn.config.sweeps import check_sweep
-from gbn.engine.journal import Journal
 from gbn.engine.run import Outcome, run
-from gbn.engine.service import kill_services
-from gbn.engine.signals import StopSignals
-from gbn.engine.streams import outlive_readers
-from gbn.engine.sweep import Elsewhere, default_jobs, train_all
 from gbn.store.identity import run_id
 from gbn.suggest import did_you_mean
+from gbn.sweep.journal import Journal
+from gbn.sweep.signals import StopSignals
+from gbn.sweep.streams import outlive_readers
+from gbn.sweep.train_all import Elsewhere, default_jobs, train_all
+from gbn.tracking.service import kill_services
 
 
 def _jobs(config: Config) -> int:

@@ -110,7 +110,7 @@ def check(args: argparse.Namespace) -> int:
         LookupError: there is no archive.
         StoreError: one of its shards is not what was written.
     """
-    from gbn.analysis.committed import differences
+    from gbn.analysis.tables.committed import differences
     from gbn.config.grid import load_grid
     from gbn.store.archive import Archive
 

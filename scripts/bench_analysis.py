@@ -28,8 +28,8 @@ from gbn import cli
 from gbn.arguments import Whole, existing_folder, output_folder
 
 if TYPE_CHECKING:
-    from gbn.analysis.simulate import SimulatedGrid
     from gbn.store.records import Record
+    from gbn.studies.validation.simulate import SimulatedGrid
 
 CORES, EVALUATIONS, ARMS = 2, 200, 50
 SIZES = (40, 1_000, 10_000, 20_000)
@@ -50,7 +50,7 @@ class Cost:
 
 def grid_of(runs: int) -> "SimulatedGrid":
     """A grid of this many runs; one arm diverges, one misses the highest targets."""
-    from gbn.analysis.simulate import Arm, SimulatedGrid
+    from gbn.studies.validation.simulate import Arm, SimulatedGrid
 
     arms = {"bn": Arm()}
     for k in range(1, min(ARMS, max(runs // 8, 2))):
@@ -142,8 +142,8 @@ def measure(results: Path, repeats: int) -> Iterator[tuple[str, list[Cost]]]:
 
 def rows_of(runs: int, folder: Path, repeats: int) -> Iterator[dict[str, Any]]:
     """A row a case, medians over its repeats."""
-    from gbn.analysis.simulate import write_files
     from gbn.store.records import METRICS
+    from gbn.studies.validation.simulate import write_files
 
     with tempfile.TemporaryDirectory(dir=folder) as name:
         results = Path(name)

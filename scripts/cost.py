@@ -7,7 +7,7 @@
 Every arm is built by the trainer, with its data, optimizer and schedule, and takes whole updates. Arms take turns,
 update by update; each block builds them anew, so that no arm keeps a lucky place in memory, and is done again where
 other processes used the machine. Writes cost-<experiment>[-scale]-<device>-<date>.csv, a row a block and arm, from
-which the experiment's table makes "time = updates x cost" (gbn/analysis/effects/cost.py) for runs of the same
+which the experiment's table makes "time = updates x cost" (gbn/analysis/comparison/cost.py) for runs of the same
 device kind, kernels and libraries.
 """
 
@@ -23,7 +23,7 @@ from gbn.analysis import options
 from gbn.arguments import Whole, existing_folder
 
 if TYPE_CHECKING:
-    from gbn.analysis.effects.cost import Costs
+    from gbn.analysis.comparison.cost import Costs
     from gbn.config.grid import Grid
 
 
@@ -61,7 +61,7 @@ def run(arguments: argparse.Namespace) -> int:
     from bench import steps
     from bench.environment import environment, file_name
 
-    from gbn.analysis.effects import cost
+    from gbn.analysis.comparison import cost
     from gbn.config.grid import load_grid
     from gbn.engine.run import choose_device, set_threads
 
@@ -109,10 +109,10 @@ def report(costs: "Costs", grid: "Grid", arguments: argparse.Namespace) -> None:
         ValueError: --times with runs of another machine, and no --elsewhere.
         NothingFound: --times without a finished run.
     """
-    from gbn.analysis.compare import Comparison, Options
-    from gbn.analysis.effects.sections import times
-    from gbn.analysis.load import load_grid_runs
-    from gbn.analysis.tables import grid_lines
+    from gbn.analysis.comparison.comparison import Comparison, Options
+    from gbn.analysis.runs.load import load_grid_runs
+    from gbn.analysis.tables.causes import times
+    from gbn.analysis.tables.formats import grid_lines
 
     print(ratios(costs, grid.reference))
     if arguments.times is None:
@@ -127,8 +127,8 @@ def report(costs: "Costs", grid: "Grid", arguments: argparse.Namespace) -> None:
 
 def ratios(costs: "Costs", reference: str) -> str:
     """The cost of an update by arm, as reference / arm, in lines of text."""
-    from gbn.analysis import printed
-    from gbn.analysis.effects import cost
+    from gbn.analysis.comparison import cost
+    from gbn.analysis.tables import numbers as printed
 
     lines = [f"Cost of an update, {reference} / arm (greater than 1: the arm is cheaper), {costs.machine}:"]
     for setting, arm in costs.seconds:

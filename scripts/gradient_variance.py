@@ -23,7 +23,7 @@ from gbn.arguments import Whole, existing_file, output_file, output_folder
 
 if TYPE_CHECKING:
     from gbn.config.grid import Grid
-    from gbn.engine.gradient_variance import Study
+    from gbn.studies.gradient_variance.measure import Study
 
 
 def parser() -> cli.Parser:
@@ -60,7 +60,7 @@ def study_of(grid: "Grid", args: argparse.Namespace) -> "Study":
         ValueError: an unknown arm or setting, several settings and none chosen, or more seeds than there are.
     """
     from gbn.config.schema import Config
-    from gbn.engine.gradient_variance import Study
+    from gbn.studies.gradient_variance.measure import Study
 
     setting = options.setting_of(grid, args.setting)
     if "--seeds" in args.given and args.seeds > len(grid.seeds):
@@ -78,7 +78,7 @@ def measured(
     study: "Study", seeds: list[int], jobs: int
 ) -> Iterator[tuple[list[dict[str, Any]], dict[str, Any]]]:
     """Each seed's rows and provenance, in order."""
-    from gbn.engine.gradient_variance import rows_of_seed
+    from gbn.studies.gradient_variance.measure import rows_of_seed
 
     if jobs == 1:
         yield from (rows_of_seed(study, seed) for seed in seeds)
@@ -108,8 +108,9 @@ def header_of(grid: "Grid", args: argparse.Namespace, made: dict[str, Any]) -> d
 
 def render(path: Path) -> None:
     """Table and figure of a file."""
-    from gbn.analysis.inside import gradient_variance, gradient_variance_plot
     from gbn.store.files import write_atomically
+    from gbn.studies.gradient_variance import plot as gradient_variance_plot
+    from gbn.studies.gradient_variance import table as gradient_variance
 
     found = gradient_variance.read(path)
     write_atomically(path.with_suffix(".md"), gradient_variance.markdown(found, path.stem))
@@ -124,8 +125,8 @@ def run(args: argparse.Namespace) -> int:
     if args.render:
         render(args.render)
         return 0
-    from gbn.analysis.inside.gradient_variance import write
     from gbn.config.grid import load_grid
+    from gbn.studies.gradient_variance.table import write
 
     grid = load_grid(args.experiment, args.scale, ["tracker.mode=disabled"])
     study = study_of(grid, args)

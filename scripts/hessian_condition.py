@@ -63,7 +63,7 @@ def draw(rows: Sequence[dict[str, Any]], path: Path) -> None:
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
-    from gbn.figures.style import COLOURS, DPI, RC, WIDTH
+    from gbn.plot_style import COLOURS, DPI, RC, WIDTH
     from gbn.store.files import write_bytes_atomically
 
     at_start = [row for row in rows if int(row["update"]) == 0 and row["trained"] == "none"]

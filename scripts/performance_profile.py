@@ -39,7 +39,7 @@ def parser() -> cli.Parser:
 
 def run(args: argparse.Namespace) -> int:
     """Load, profile, write, print."""
-    from gbn.figures.style import save
+    from gbn.plot_style import save
     from gbn.store.files import write_atomically
 
     folder = options.out_dir(args, "profiles") / "profiles"
@@ -62,10 +62,10 @@ def made(
     selection: Mapping[str, Any], results: str | Path, paths: list[str] | None = None
 ) -> tuple[dict, Any]:
     """The files' texts by suffix, and the figure, of what a header or the command line chose."""
-    from gbn.analysis.compare import Comparison, Options
-    from gbn.analysis.load import load_grid_runs
+    from gbn.analysis.comparison.comparison import Comparison, Options
     from gbn.analysis.profiles import plot, score, table
     from gbn.analysis.profiles.tasks import tasks_of
+    from gbn.analysis.runs.load import load_grid_runs
     from gbn.config.grid import load_grid
 
     how = Options(selection["measure"], "first" if selection["first_hit"] else "interpolated")

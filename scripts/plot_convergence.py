@@ -35,13 +35,13 @@ def run(args: argparse.Namespace) -> int:
     folder = options.out_dir(args, "figures") / "figures"
     runs = options.load(args, options.grid(args))
 
-    from gbn.analysis import plots
-    from gbn.analysis.compare import Comparison
-    from gbn.analysis.inference import sensitivity_plot
+    from gbn.analysis.comparison.comparison import Comparison
+    from gbn.analysis.plots import convergence as plots
+    from gbn.analysis.plots import sensitivity as sensitivity_plot
 
     comparison = Comparison(runs, options.measuring(args))
     if args.matrix:
-        from gbn.analysis.effects import matrix_plot
+        from gbn.analysis.plots import matrix as matrix_plot
 
         paths, notes = matrix_plot.save(comparison, folder)
     elif args.sensitivity:

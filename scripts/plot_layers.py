@@ -33,8 +33,9 @@ def run(args: argparse.Namespace) -> int:
     folder = options.out_dir(args, "figures") / "figures"
     runs = options.load(args, options.grid(args))
 
-    from gbn.analysis.compare import Comparison
-    from gbn.analysis.inside import activations, layer_plots
+    from gbn.analysis.comparison.comparison import Comparison
+    from gbn.analysis.plots import layers as layer_plots
+    from gbn.analysis.runs import activations
 
     choice = layer_plots.Choice(tuple(args.quantities) or activations.SHOWN, tuple(args.layers))
     frame = activations.layer_frame(runs)

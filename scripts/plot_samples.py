@@ -11,7 +11,7 @@ this figure anew, train the runs anew, which gives the same pictures on the same
 import argparse
 
 from gbn import cli
-from gbn.analysis import pictured
+from gbn.analysis.plots import experiment_runs as pictured
 from gbn.arguments import Whole
 
 
@@ -30,8 +30,8 @@ def run(args: argparse.Namespace) -> int:
     """Find the runs, draw, list the files."""
     name, runs = pictured.chosen(args)
 
-    from gbn.analysis import samples
-    from gbn.figures.style import save
+    from gbn.analysis.plots import samples
+    from gbn.plot_style import save
     from gbn.store.records import RunStore
 
     store = RunStore(args.results)

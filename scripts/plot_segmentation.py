@@ -11,7 +11,7 @@ statistics as in the test scores of the tables. The archive holds no weights: to
 import argparse
 
 from gbn import cli
-from gbn.analysis import pictured
+from gbn.analysis.plots import experiment_runs as pictured
 
 
 def parser() -> cli.Parser:
@@ -30,10 +30,10 @@ def run(args: argparse.Namespace) -> int:
         if arm not in runs:
             raise ValueError(f"--overlay {arm}: among the chosen runs are {', '.join(runs)}")
 
-    from gbn.engine import drawn
-    from gbn.engine.trained import trained
-    from gbn.figures.style import save
+    from gbn.engine.restore import trained
+    from gbn.plot_style import save
     from gbn.store.records import RunStore
+    from gbn.studies import drawings as drawn
 
     store = RunStore(args.results)
     found = drawn.drawings({label: trained(store, run_id) for label, run_id in runs.items()})

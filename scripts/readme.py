@@ -22,8 +22,8 @@ _BLOCK = re.compile(r"(<!-- begin generated: (\S+) -->\n)(.*?)(<!-- end generate
 def block(name: str, root: Path = ROOT) -> str:
     """The summary table of an experiment from the archive, with where it was measured."""
     from gbn.analysis import Comparison, NothingFound, Options, load_grid_runs
-    from gbn.analysis.sections import summary
-    from gbn.analysis.tables import explanation, footnotes, grid_lines
+    from gbn.analysis.tables.formats import explanation, footnotes, grid_lines
+    from gbn.analysis.tables.sections import summary
     from gbn.config.grid import load_grid
     from gbn.store.archive import Archive
 

@@ -29,7 +29,7 @@ def run(args: argparse.Namespace) -> int:
         options.out_dir(args, "reports")
     runs = options.load(args, options.grid(args))
 
-    from gbn.analysis.compare import Comparison
+    from gbn.analysis.comparison.comparison import Comparison
     from gbn.analysis.report import Sources, default_path, write
 
     comparison = Comparison(runs, options.measuring(args))

@@ -20,7 +20,7 @@ from gbn.arguments import Whole, duration, output_folder, usable_folder
 from gbn.config.seeds import seed_list
 
 if TYPE_CHECKING:
-    from gbn.analysis.load import Source
+    from gbn.analysis.runs.load import Source
     from gbn.config.grid import Grid
     from gbn.config.schema import Config
     from gbn.engine.run import Outcome
@@ -51,7 +51,7 @@ def parser() -> cli.Parser:
 
 def run(arguments: argparse.Namespace) -> int:
     """Train what is missing, then write table, figures and report; Ctrl-C at any moment loses none of it."""
-    from gbn.engine.streams import outlive_readers
+    from gbn.sweep.streams import outlive_readers
 
     outlive_readers()
     try:
@@ -64,9 +64,9 @@ def run(arguments: argparse.Namespace) -> int:
 def reproduce(arguments: argparse.Namespace) -> int:
     """The exit status."""
     from gbn.config.grid import load_grid
-    from gbn.engine.sweep import default_jobs, is_done, train_all
     from gbn.store.files import StoreError
     from gbn.store.records import RunStore
+    from gbn.sweep.train_all import default_jobs, is_done, train_all
 
     for part in WRITTEN:
         usable_folder(arguments.results / part)
@@ -111,7 +111,7 @@ class Reporter:
 
     def __call__(self, outcome: "Outcome", done: int, total: int) -> None:
         """Called by the pool."""
-        from gbn.engine.journal import standing
+        from gbn.sweep.journal import standing
 
         if outcome.status == "waiting":
             return
@@ -150,8 +150,8 @@ def dry_run(
     grid: "Grid", missing: "list[tuple[str, Config]]", store: "RunStore", results_dir: Path, jobs: int
 ) -> None:
     """Print the runs that are missing and an estimate from finished runs of the same arms."""
-    from gbn.engine.sweep import is_done
     from gbn.store.archive import Archive
+    from gbn.sweep.train_all import is_done
 
     wanted = {run_id for run_id, _ in missing}
     known = {record.run_id: record for record in Archive(results_dir)}

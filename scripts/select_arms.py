@@ -32,9 +32,9 @@ def run(args: argparse.Namespace) -> int:
     for arm in args.without:
         cli.one_of("arm", arm, [cell.label for cell in grid.cells])
 
-    from gbn.analysis.compare import Comparison
-    from gbn.analysis.load import load_grid_runs
-    from gbn.analysis.selection import rank_by_area
+    from gbn.analysis.comparison.comparison import Comparison
+    from gbn.analysis.comparison.selection import rank_by_area
+    from gbn.analysis.runs.load import load_grid_runs
 
     comparison = Comparison(load_grid_runs(grid, args.results, args.source))
     ranked = rank_by_area(comparison, setting, tuple(args.without))

@@ -11,7 +11,7 @@ from gbn.analysis import options
 from gbn.arguments import usable_folder
 
 if TYPE_CHECKING:
-    from gbn.analysis.selection import BestSetting
+    from gbn.analysis.comparison.selection import BestSetting
 
 
 EXAMPLES = ("python scripts/select_rates.py experiments/learning_rate --scale small --source archive",)
@@ -39,14 +39,14 @@ def run(args: argparse.Namespace) -> int:
     if args.plot:
         usable_folder(figures)
 
-    from gbn.analysis.compare import Comparison
-    from gbn.analysis.load import load_grid_runs
-    from gbn.analysis.selection import best_settings, rate_of, selecting
+    from gbn.analysis.comparison.comparison import Comparison
+    from gbn.analysis.comparison.selection import best_settings, rate_of, selecting
+    from gbn.analysis.runs.load import load_grid_runs
 
     comparison = Comparison(load_grid_runs(grid, args.results, args.source))
     found, measure = best_settings(comparison), selecting(comparison)
     if args.plot:
-        from gbn.analysis.effects import rates_plot
+        from gbn.analysis.plots import rates as rates_plot
 
         stem = figures / f"{'-'.join(filter(None, (grid.name, args.scale)))}-rates"
         seeds = max(len(cell.run_ids) for cell in grid.cells)
@@ -78,7 +78,7 @@ def run(args: argparse.Namespace) -> int:
 
 def cells_of(found: Sequence["BestSetting"], experiment: str, scale: str | None) -> list[str]:
     """The lines of a second stage's sweep.yaml that say which rates were selected, and by what."""
-    from gbn.analysis.selection import rate_of
+    from gbn.analysis.comparison.selection import rate_of
 
     lines = [
         f"    selected: {{experiment: {experiment}, scale: {scale or 'full'}, rule: rate}}",

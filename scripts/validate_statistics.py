@@ -42,9 +42,9 @@ def parser() -> cli.Parser:
 
 def run(args: argparse.Namespace) -> int:
     """Simulate, write, say what fails."""
-    from gbn.analysis.inference import validation
-    from gbn.analysis.inference.validation_report import csv_of, markdown, whole_path
     from gbn.store.files import write_atomically
+    from gbn.studies.validation import validation
+    from gbn.studies.validation.report import csv_of, markdown, whole_path
 
     head, findings = header(args.repetitions, args.seed), []
     for study in (

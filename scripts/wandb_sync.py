@@ -16,9 +16,9 @@ from gbn.analysis import options
 from gbn.arguments import Number, name, usable_folder
 
 if TYPE_CHECKING:
-    from gbn.engine.service import Service
-    from gbn.engine.upload import Destination, Ledger
     from gbn.store.records import Record
+    from gbn.tracking.service import Service
+    from gbn.tracking.upload import Destination, Ledger
 
 EXAMPLES = (
     "python scripts/wandb_sync.py experiments/quick",
@@ -53,7 +53,7 @@ def parser() -> cli.Parser:
 
 def run(args: argparse.Namespace) -> int:
     """Bring the runs there, unless there are none."""
-    from gbn.engine.service import Service
+    from gbn.tracking.service import Service
 
     options.check_runs(args)
     records, tags = chosen(args)
@@ -112,8 +112,8 @@ def connect(args: argparse.Namespace, service: "Service") -> "tuple[object, Dest
     Raises:
         Unreachable: no login, no network, or a login that W&B refuses.
     """
-    from gbn.engine.tracking import keep_in, logged_in
-    from gbn.engine.upload import Destination
+    from gbn.tracking.live import keep_in, logged_in
+    from gbn.tracking.upload import Destination
 
     if not logged_in():
         raise Unreachable("not logged in to W&B: `wandb login`, or set WANDB_API_KEY, then start again")
@@ -140,7 +140,7 @@ def first_line(error: Exception) -> str:
 
 def sync(args: argparse.Namespace, records: "list[Record]", tags: list[str], service: "Service") -> int:
     """Bring each run there, and say what became of it."""
-    from gbn.engine.upload import Ledger
+    from gbn.tracking.upload import Ledger
 
     if not args.dry_run:
         usable_folder(Path(args.results) / "wandb")
@@ -177,7 +177,7 @@ def one(
     tags: list[str],
 ) -> tuple[str, str]:
     """(what was done, the same in words) for one run."""
-    from gbn.engine import upload as uploads
+    from gbn.tracking import upload as uploads
 
     if ledger.has(destination, record):
         return "complete", uploads.REASONS["complete"]

@@ -46,10 +46,10 @@ def run(args: argparse.Namespace) -> int:
 
     from rich.console import Console
 
-    from gbn.analysis.plan import plan_of_grid
-    from gbn.analysis.watching.view import follow, render
-    from gbn.analysis.watching.watch import Watch
+    from gbn.analysis.runs.plan import plan_of_grid
     from gbn.store.records import RunStore
+    from gbn.sweep.watch.snapshot import Watch
+    from gbn.sweep.watch.view import follow, render
 
     plan, command = None, ""
     if args.experiment:

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 # Before torch is imported: OpenMP's busy waiting makes parallel test processes tenfold slower.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -10,6 +16,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import pytest
 import torch
 from hypothesis import settings
+
+from tests.small_run import SMALL
 
 if not torch.cuda.is_available():
     # Before anything imports triton: its interpreter runs the GPU's kernels on CPU tensors.
@@ -44,3 +52,40 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if "gpu" in item.keywords:
             item.add_marker(skip)
+
+
+@pytest.fixture
+def small_overrides() -> list[str]:
+    """The same as command-line overrides, for other processes."""
+    return list(SMALL)
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Callable[..., Any]:
+    """A maker of configurations of runs that take a tenth of a second (19 updates of an MLP on digits)."""
+
+    from gbn.config.compose import compose  # not on a machine that only has the layers
+
+    def make(*overrides: str) -> Any:
+        return compose([*SMALL, f"results_dir={tmp_path}", *overrides])
+
+    return make
+
+
+@pytest.fixture
+def offline_records() -> Callable[..., Any]:
+    """Reads the folder of a run that W&B recorded offline, through W&B's own reader: a list of (type, content)."""
+
+    def read(folder: Path) -> list[tuple[str, Any]]:
+        wandb = Path(sys.executable).with_name("wandb")
+        done = subprocess.run(
+            [str(wandb), "leet", "inspect", "--json", str(folder)],
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=600,
+        )
+        records = [json.loads(line) for line in done.stdout.splitlines() if line.strip()]
+        return [(record["type"], record.get(record["type"], {})) for record in records]
+
+    return read

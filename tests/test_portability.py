@@ -55,7 +55,7 @@ sys.modules["msvcrt"] = types.SimpleNamespace(LK_NBLCK=2, LK_UNLCK=0, locking=lo
 import gbn
 
 for module in pkgutil.walk_packages(gbn.__path__, "gbn."):
-    if not module.name.startswith(("gbn.kernels.triton", "gbn.figures")):
+    if not module.name.startswith(("gbn.kernels.triton", "gbn.plot_style")):
         __import__(module.name)
 from gbn.config.compose import compose
 from gbn.engine.run import run

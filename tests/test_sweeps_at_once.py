@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from gbn.config.compose import compose
-from gbn.engine import sweep
-from gbn.engine.sweep import train_all
 from gbn.store.identity import run_id
 from gbn.store.records import RunStore
+from gbn.sweep import train_all as sweep
+from gbn.sweep.train_all import train_all
 
 ROOT = Path(__file__).resolve().parents[1]
 FAST = (

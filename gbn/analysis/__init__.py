@@ -1,31 +1,32 @@
 """From runs on disk to tables and figures. Reads the store and the archive, never trains, never imports torch.
 
-The way: :mod:`plan` (what is compared with what; :mod:`derive` for any set of runs) -> :mod:`load` (over
-:mod:`columnar`, a cache of columns) -> :mod:`targets`, :mod:`qualities` and :mod:`statistics` (estimates),
-:mod:`inference` (how sure they are) -> :mod:`compare` (every figure; :mod:`gbn.store.measures` says which way each
-measure is better, :mod:`headings` how it is spoken of) -> :mod:`sections` and :mod:`tables` (Markdown, LaTeX, CSV),
-:mod:`plots`, :mod:`report` (one HTML file), :mod:`claims` (verdicts). :mod:`effects` asks where a speed-up comes
-from, :mod:`inside` what layers recorded, :mod:`profiles` puts several experiments together, :mod:`watching` looks
-at a sweep while it runs. :mod:`results` does it all for an experiment, and :mod:`committed` makes committed tables
-again. :mod:`simulate` makes runs whose truth is known,
-and :mod:`options` has what scripts choose runs by.
+The road, top to bottom; each folder uses only those above it:
+
+* :mod:`runs`: what is compared with what (``plan``; ``derive`` for any set of runs), and what is there (``load``);
+* :mod:`estimates`: numbers in, numbers out: time to a target, pairs, Holm's correction, power, resampling, survival;
+* :mod:`comparison`: every figure that a table, a plot or a claim is made of; where an effect comes from, what it
+  costs;
+* :mod:`tables` (Markdown, LaTeX, CSV) and :mod:`plots`;
+* :mod:`claims` (verdicts), :mod:`profiles` (several experiments together) and :mod:`report` (one HTML file).
+
+:mod:`results` does it all for an experiment. :mod:`gbn.measures` says which way each measure is better.
 """
 
 from importlib import import_module
 from typing import Any
 
 _HOMES = {
-    "Comparison": "compare",
-    "Options": "compare",
-    "NothingFound": "load",
-    "Runs": "load",
-    "load_any": "load",
-    "load_grid_runs": "load",
+    "Comparison": "comparison.comparison",
+    "Options": "comparison.comparison",
+    "NothingFound": "runs.load",
+    "Runs": "runs.load",
+    "load_any": "runs.load",
+    "load_grid_runs": "runs.load",
     "compare_with_archive": "results",
     "summary_text": "results",
     "write_results": "results",
-    "differences": "committed",
-    "regenerate": "committed",
+    "differences": "tables.committed",
+    "regenerate": "tables.committed",
 }
 
 __all__ = list(_HOMES)

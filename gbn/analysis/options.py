@@ -13,9 +13,9 @@ from gbn import cli
 from gbn.arguments import Number, existing_folder, name, output_file, output_folder, usable_folder
 
 if TYPE_CHECKING:
-    from gbn.analysis.compare import Options
-    from gbn.analysis.load import Runs
-    from gbn.analysis.plan import GridLike
+    from gbn.analysis.comparison.comparison import Options
+    from gbn.analysis.runs.load import Runs
+    from gbn.analysis.runs.plan import GridLike
     from gbn.config.grid import Grid
 
 SOURCES = ("store", "archive", "both")
@@ -109,10 +109,10 @@ def load(args: argparse.Namespace, of: "GridLike | None") -> "Runs":
     """The chosen runs.
 
     Raises:
-        NothingFound, StoreError, ValueError: as :func:`gbn.analysis.load.load_any`.
+        NothingFound, StoreError, ValueError: as :func:`gbn.analysis.runs.load.load_any`.
         LookupError: no run has the measure.
     """
-    from gbn.analysis.load import load_any, load_grid_runs
+    from gbn.analysis.runs.load import load_any, load_grid_runs
 
     if of is None:
         runs = load_any(
@@ -134,7 +134,7 @@ def measured(runs: "Runs", measure: str | None) -> "Runs":
         LookupError: none of them has it.
         ValueError: there is no such measure.
     """
-    from gbn.store import measures
+    from gbn import measures
 
     key = None if measure is None else measures.measure(measure).key
     # A curve without exact statistics stands in for one with them, as a note says.
@@ -145,7 +145,7 @@ def measured(runs: "Runs", measure: str | None) -> "Runs":
 
 def measuring(args: argparse.Namespace) -> "Options":
     """How targets are measured."""
-    from gbn.analysis.compare import Options
+    from gbn.analysis.comparison.comparison import Options
 
     return Options(args.measure, "first" if args.first_hit else "interpolated")
 

@@ -5,11 +5,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from gbn.analysis import printed, tables
-from gbn.analysis.compare import Comparison, Options
-from gbn.analysis.load import NothingFound, Runs, Source, load_grid_runs
-from gbn.analysis.plan import GridLike, plan_of_grid
-from gbn.analysis.sections import Section, summary
+from gbn.analysis.comparison.comparison import Comparison, Options
+from gbn.analysis.runs.load import NothingFound, Runs, Source, load_grid_runs
+from gbn.analysis.runs.plan import GridLike, plan_of_grid
+from gbn.analysis.tables import formats as tables
+from gbn.analysis.tables import numbers as printed
+from gbn.analysis.tables.sections import Section, summary
 from gbn.store.archive import Archive, contradiction
 from gbn.store.records import RunStore
 from gbn.store.trained_on import differ, digests
@@ -27,8 +28,8 @@ def write_results(
     """Write the tables and figures of some runs.
 
     Args:
-        grid: the experiment they belong to; the runs must be of its plan. None: any set of runs.
-        runs: from :func:`gbn.analysis.load.load_grid_runs` or :func:`gbn.analysis.load.load_any`; or the results
+        grid: the experiment they belong to; the runs must be of its plan. None: any set of runs. runs: from
+            :func:`gbn.analysis.runs.load.load_grid_runs` or :func:`gbn.analysis.runs.load.load_any`; or the results
             directory to load the grid's runs from.
         out_dir: gets ``tables/<name>.{md,csv,tex,runs.txt}`` and ``figures/<name>-*.{png,pdf}``. By default
             the results directory itself for archived runs and its ``scratch/`` (not committed) for others.
@@ -58,7 +59,7 @@ def write_results(
     paths = tables.write(comparison, Path(out_dir) / "tables")
     notes: list[str] = []
     if figures:
-        from gbn.analysis import plots  # matplotlib is only loaded where something is drawn
+        from gbn.analysis.plots import convergence as plots
 
         drawn, notes = plots.save(comparison, Path(out_dir) / "figures")
         paths += drawn

@@ -13,8 +13,8 @@ from gbn.config.errors import ConfigError
 from gbn.config.outline import FULL, Outline, outline, scales
 from gbn.config.overrides import refuse_two_folders
 from gbn.config.schema import Config
+from gbn.measures import DEFAULT
 from gbn.store.identity import run_id
-from gbn.store.measures import DEFAULT
 
 __all__ = ["FULL", "Cell", "Grid", "Outline", "load_grid", "outline", "scales"]
 
@@ -37,8 +37,8 @@ class Grid:
     Attributes:
         controls: for each arm that has them, its control arms, BN-started first.
         targets: for each setting, the fixed values of the measure of the time-to-target columns.
-        measure: the key of the curve that targets are measured on (:mod:`gbn.store.measures`).
-        selected: the first stage that the arms were selected by, and its rule (:mod:`gbn.analysis.selection`).
+        measure: the key of the curve that targets are measured on (:mod:`gbn.measures`). selected: the first stage
+            that the arms were selected by, and its rule (:mod:`gbn.analysis.comparison.selection`).
     """
 
     name: str

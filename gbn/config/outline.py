@@ -15,7 +15,7 @@ The file, every value an override list in Hydra's grammar::
     seeds: 8                                      # 0 to 7, or a list
     targets: [0.8, 0.9]                           # values of the measure, or {setting: [...]}
     measure: val_accuracy_exact                   # the curve that targets are measured on (default val_accuracy);
-                                                  # also kid_own_<digest>, val_dice, ...: gbn.store.measures
+                                                  # also kid_own_<digest>, val_dice, ...: gbn.measures
     selected: {experiment: pairs_screen, ...}     # optional: the first stage that the arms come from
     cells:                                        # optional: what one arm has in one setting alone, say the learning
       cnn: {bn: [optimizer.lr=0.1]}               # rate that a first stage chose for it
@@ -37,7 +37,7 @@ from gbn.config.errors import ConfigError, unknown
 from gbn.config.messages import explain
 from gbn.config.sweep_file import SweepFile, WholeSweep
 from gbn.config.yaml_files import mapping
-from gbn.store.measures import measure as measure_of
+from gbn.measures import measure as measure_of
 
 __all__ = ["FULL", "Outline", "outline", "scales"]
 

@@ -1,6 +1,7 @@
 """The schema of the data sets for segmentation: whose slices, which window of them, how they are warped.
 
-What the keys mean stands in :mod:`gbn.data.cardiac`, :mod:`gbn.data.framing` and :mod:`gbn.data.warp`.
+What the keys mean stands in :mod:`gbn.data.segmentation.acdc`, :mod:`gbn.data.segmentation.framing` and
+:mod:`gbn.data.segmentation.warp`.
 """
 
 from typing import Annotated, Literal

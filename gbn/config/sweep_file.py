@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from gbn.config.section import Section, Seed, Text
-from gbn.store.measures import DEFAULT
+from gbn.measures import DEFAULT
 
 
 def _number(given: Any) -> Any:

@@ -12,19 +12,20 @@ from gbn.config.schema import Config, DatasetConfig
 from gbn.config.slices import CardiacConfig, SlicesConfig
 from gbn.config.tasks import ClassificationConfig, GenerationConfig, SegmentationConfig
 from gbn.data import DeviceSet, ForeignImages, ImageSet, TrainLoader, data_root, fitted, load, split, subset
-from gbn.data.framing import Framing
-from gbn.data.segmentation_set import SegmentationSet, SliceSet
-from gbn.data.warp import Warp
-from gbn.engine.evaluation import Evaluator
-from gbn.engine.generated import GenerationEvaluator, real_features
-from gbn.engine.segmented import SegmentationEvaluator
-from gbn.engine.updates import precision_context
+from gbn.data.segmentation.framing import Framing
+from gbn.data.segmentation.segmentation_set import SegmentationSet, SliceSet
+from gbn.data.segmentation.warp import Warp
 from gbn.models import build, initialise
 from gbn.nn import add_constant_noise, norm_layer
 from gbn.nn.simple import GroupNormAct, largest_divisor
-from gbn.tasks import Classification, Generation, Segmentation
-from gbn.tasks.features import feature_network
-from gbn.tasks.generation import MEAN, STD
+from gbn.tasks.classification.evaluation import Evaluator
+from gbn.tasks.classification.task import Classification
+from gbn.tasks.generation.evaluation import GenerationEvaluator, real_features
+from gbn.tasks.generation.features import feature_network
+from gbn.tasks.generation.task import MEAN, STD, Generation
+from gbn.tasks.segmentation.evaluation import SegmentationEvaluator
+from gbn.tasks.segmentation.task import Segmentation
+from gbn.tasks.updates import precision_context
 
 __all__ = ["build_data", "build_model", "data_digest", "load_data", "load_slices"]
 
@@ -191,13 +192,13 @@ def load_slices(options: SlicesConfig) -> SegmentationSet:
     framing = Framing(options.side, options.window, options.normalise, options.empty_slices)
     root = data_root(options.root)
     if isinstance(options, CardiacConfig):
-        from gbn.data.cardiac import Patients, cardiac
+        from gbn.data.segmentation.acdc import Patients, cardiac
 
         patients = Patients(
             options.patients, options.frames, options.split, options.test_fold, options.validation_fold
         )
         return cardiac(root, options.structures, patients, framing)
-    from gbn.data.sunnybrook import sunnybrook
+    from gbn.data.segmentation.sunnybrook import sunnybrook
 
     return sunnybrook(root, options.structures, framing=framing)
 

@@ -5,7 +5,7 @@ import time
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from gbn.store import measures
+from gbn import measures
 
 
 class Progress(Protocol):

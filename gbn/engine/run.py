@@ -11,8 +11,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gbn import measures
 from gbn.config.schema import Config
-from gbn.store import measures, trained_on
+from gbn.store import trained_on
 from gbn.store.files import StoreError
 from gbn.store.identity import identity, run_id_of
 from gbn.store.locks import LockedError
@@ -21,7 +22,7 @@ from gbn.store.records import DONE, ERROR, RunStore, RunWriter
 if TYPE_CHECKING:
     import torch
 
-    from gbn.engine.tracking import Tracker
+    from gbn.tracking.live import Tracker
 
 
 @dataclass(frozen=True)
@@ -151,7 +152,7 @@ def _train(
     jobs: int,
 ) -> str:
     from gbn.engine.checkpoint import forget_previous
-    from gbn.engine.tracking import Tracker
+    from gbn.tracking.live import Tracker
 
     tracker = Tracker(
         complete["tracker"], writer.run_id, complete, Path(config.results_dir), kept, writer.curve

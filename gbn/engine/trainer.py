@@ -9,19 +9,21 @@ from torch import nn
 
 from gbn.config.schema import Config
 from gbn.data import TrainLoader
-from gbn.engine.adversarial import Adversarial
 from gbn.engine.checkpoint import CheckpointError, save_checkpoint, take_up
-from gbn.engine.evaluation import Evaluator, evaluation_grid, test_points
-from gbn.engine.generated import GenerationEvaluator
 from gbn.engine.progress import Progress, Quiet
-from gbn.engine.recording import LayerRecorder, recording_grid
-from gbn.engine.segmented import SegmentationEvaluator
-from gbn.engine.tracking import Tracker
-from gbn.engine.updates import Supervised, Updates
+from gbn.engine.recording.recorder import LayerRecorder, recording_grid
 from gbn.nn.too_few import is_one_value
 from gbn.store.files import write_bytes_atomically
 from gbn.store.records import LAYERS, METRICS, RunWriter
-from gbn.tasks import Classification, Generation, Segmentation
+from gbn.tasks.classification.evaluation import Evaluator, evaluation_grid, test_points
+from gbn.tasks.classification.task import Classification
+from gbn.tasks.generation.evaluation import GenerationEvaluator
+from gbn.tasks.generation.task import Generation
+from gbn.tasks.generation.updates import Adversarial
+from gbn.tasks.segmentation.evaluation import SegmentationEvaluator
+from gbn.tasks.segmentation.task import Segmentation
+from gbn.tasks.updates import Supervised, Updates
+from gbn.tracking.live import Tracker
 
 Ending = Literal["finished", "diverged", "interrupted", "not_applicable"]
 

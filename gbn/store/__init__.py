@@ -5,7 +5,7 @@
 * :mod:`gbn.store.finished`: what a finished run's files must be, and agree in;
 * :mod:`gbn.store.seals`: the digests by which damage is told from data;
 * :mod:`gbn.store.locks`: one process a run;
-* :mod:`gbn.store.measures`: what the keys of a curve measure, and which way is better;
+* :mod:`gbn.measures`: what the keys of a curve measure, and which way is better;
 * :mod:`gbn.store.archive`: finished records in ``results/archive/`` (needs pyarrow: not imported here).
 """
 

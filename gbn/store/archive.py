@@ -218,7 +218,7 @@ def contradiction(archived: Record, other: Record) -> str | None:
 
 
 def _recordings(record: Record) -> dict[tuple[Any, ...], Any]:
-    """What was recorded of the layers, by update and by how it was recorded (see :mod:`gbn.engine.recording`)."""
+    """Return the recordings of the layers, by update and by how they were made (:mod:`gbn.engine.recording.recorder`)."""
     return {
         (recording.get("update"), recording.get("revision"), recording.get("images")): recording.get("layers")
         for recording in record.layers

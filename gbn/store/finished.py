@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from gbn.store import measures
+from gbn import measures
 from gbn.store.files import REMEDY, StoreError, content_of, damaged, read_json
 from gbn.store.identity import canonical, run_id_of
 from gbn.store.seals import digest, sealed, unsealed

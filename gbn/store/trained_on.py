@@ -6,7 +6,7 @@ prefix as in ``2:`` a later way; only digests made in one way tell anything abou
 Runs are compared with each other, so they have to be trained on the same data. A run that goes on compares its data
 with its own earlier segments (:func:`check_resumed`), one that starts with the first run of the results folder that
 reads the same data set in the same way (:func:`check_first`), and every table with all runs behind it
-(:mod:`gbn.analysis.same_data`). ``dataset.allow_changed=true`` turns the errors into notes.
+(:mod:`gbn.analysis.runs.same_data`). ``dataset.allow_changed=true`` turns the errors into notes.
 """
 
 import contextlib

@@ -1,7 +1,1 @@
-"""Kinds of problems: the loss, the metrics and the evaluation of each."""
-
-from gbn.tasks.classification import Classification
-from gbn.tasks.generation import Generation
-from gbn.tasks.segmentation import Segmentation
-
-__all__ = ["Classification", "Generation", "Segmentation"]
+"""Kinds of problems: the loss, the metrics, the updates and the evaluation of each, a folder per task."""

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from gbn.figures.style import COLOURS, DPI, RC, WIDTH
+from gbn.plot_style import COLOURS, DPI, RC, WIDTH
 
 from .environment import write
 from .goals import MILLION, NAMED, Row

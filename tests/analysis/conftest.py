@@ -3,8 +3,8 @@ import shutil
 
 import pytest
 
-from gbn.analysis.simulate import Arm, SimulatedGrid, write_runs
 from gbn.store import RunStore
+from gbn.studies.validation.simulate import Arm, SimulatedGrid, write_runs
 
 CONTROLS = {"gbn_fast": ["bn_matched[gbn_fast]", "bn_reparam[gbn_fast]"]}
 

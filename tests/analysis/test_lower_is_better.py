@@ -4,22 +4,23 @@ import json
 
 import pytest
 
-from gbn.analysis import plots, tables
-from gbn.analysis.compare import Comparison, Options
-from gbn.analysis.effects import matrix_plot
-from gbn.analysis.load import load_any, load_grid_runs
-from gbn.analysis.plan import plan_of_grid
+from gbn.analysis.comparison.comparison import Comparison, Options
+from gbn.analysis.plots import convergence as plots
+from gbn.analysis.plots import matrix as matrix_plot
 from gbn.analysis.profiles.tasks import tasks_of
 from gbn.analysis.report.answer import answers
 from gbn.analysis.report.forest import panels
 from gbn.analysis.report.looks import looks_of
 from gbn.analysis.report.payload import payload
 from gbn.analysis.results import compare_with_archive, summary_text
-from gbn.analysis.simulate import Arm, SimulatedGrid, write_files
-from gbn.analysis.watching.view import render
-from gbn.analysis.watching.watch import Watch
+from gbn.analysis.runs.load import load_any, load_grid_runs
+from gbn.analysis.runs.plan import plan_of_grid
+from gbn.analysis.tables import formats as tables
 from gbn.store import RunStore
 from gbn.store.archive import Archive
+from gbn.studies.validation.simulate import Arm, SimulatedGrid, write_files
+from gbn.sweep.watch.snapshot import Watch
+from gbn.sweep.watch.view import render
 
 KID = "kid_own_1a2b3c4d"
 BN = Arm(final=0.02, noise=0.0005, own_spread=0.03)
@@ -171,7 +172,7 @@ def test_targets_by_hand_are_values_of_the_measure_asked_for(grid, folder):
 
 
 def test_a_committed_table_can_be_made_again(grid, folder, tmp_path):
-    from gbn.analysis.committed import differences
+    from gbn.analysis.tables.committed import differences
 
     Archive(tmp_path).add(RunStore(folder), "x")
     tables.write(Comparison(load_grid_runs(grid, tmp_path, "archive")), tmp_path / "tables")

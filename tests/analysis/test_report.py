@@ -6,18 +6,18 @@ from html.parser import HTMLParser
 
 import pytest
 
-from gbn.analysis import printed
-from gbn.analysis.compare import Comparison, Options
-from gbn.analysis.inference.sensitivity import speedup_curve
-from gbn.analysis.inference.survival import kaplan_meier
-from gbn.analysis.lines import difference_line, mean_line
-from gbn.analysis.load import load_any, load_grid_runs
+from gbn.analysis.comparison.comparison import Comparison, Options
+from gbn.analysis.estimates.sensitivity import speedup_curve
+from gbn.analysis.estimates.survival import kaplan_meier
+from gbn.analysis.plots.lines import difference_line, mean_line
 from gbn.analysis.report import Sources, default_path, render, write
 from gbn.analysis.report.document import command
-from gbn.analysis.sections import sections
-from gbn.analysis.simulate import Arm, Machine, SimulatedGrid, write_runs
+from gbn.analysis.runs.load import load_any, load_grid_runs
+from gbn.analysis.tables import numbers as printed
+from gbn.analysis.tables.sections import sections
 from gbn.store.archive import Archive
 from gbn.store.records import RunStore
+from gbn.studies.validation.simulate import Arm, Machine, SimulatedGrid, write_runs
 
 ATTACK = "</script><script>alert(1)</script><img src=x onerror=alert(1)>"
 CONTROLS = {"gbn_fast": ["bn_matched[gbn_fast]", "bn_reparam[gbn_fast]"]}

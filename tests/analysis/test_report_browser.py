@@ -7,10 +7,10 @@ import shutil
 
 import pytest
 
-from gbn.analysis.compare import Comparison
-from gbn.analysis.load import load_grid_runs
+from gbn.analysis.comparison.comparison import Comparison
 from gbn.analysis.report import Sources, write
-from gbn.analysis.simulate import Arm, SimulatedGrid, write_runs
+from gbn.analysis.runs.load import load_grid_runs
+from gbn.studies.validation.simulate import Arm, SimulatedGrid, write_runs
 
 playwright = pytest.importorskip("playwright.sync_api", reason="needs the extra `browser` (playwright)")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)

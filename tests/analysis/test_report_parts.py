@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gbn.analysis.estimate import NOTHING, Estimate
+from gbn.analysis.estimates.estimate import NOTHING, Estimate
 from gbn.analysis.report import competence, configurations, curves, forest, looks, protocol, rounding
-from gbn.store.measures import measure
+from gbn.measures import measure
 
 
 class TestLooks:

@@ -1,14 +1,11 @@
 """An experiment's results in one call, and this machine beside the archive."""
 
-import subprocess
-import sys
-
 import pytest
 
 from gbn.analysis import NothingFound, compare_with_archive, load_grid_runs, write_results
-from gbn.analysis.simulate import Machine, write_runs
 from gbn.store import RunStore
 from gbn.store.archive import Archive
+from gbn.studies.validation.simulate import Machine, write_runs
 
 
 def test_tables_and_figures_are_written_and_the_summary_returned(grid, results, tmp_path):
@@ -76,15 +73,3 @@ def test_an_empty_archive_is_said(grid, results, tmp_path):
     )
     Archive(tmp_path / "other").add(RunStore(results), "x")
     assert "in the run store" in compare_with_archive(grid, tmp_path / "other")
-
-
-def test_nothing_here_imports_torch():
-    code = (
-        "import pkgutil, importlib, sys, gbn.analysis, gbn.store\n"
-        "for package in (gbn.analysis, gbn.store):\n"
-        "    for module in pkgutil.iter_modules(package.__path__, package.__name__ + '.'):\n"
-        "        importlib.import_module(module.name)\n"
-        "assert 'gbn.analysis.plots' in sys.modules and 'gbn.store.archive' in sys.modules\n"
-        "assert 'torch' not in sys.modules, 'torch was imported'\n"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True)

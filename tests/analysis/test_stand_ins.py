@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from gbn.analysis.columnar.columns import UNTRACKED
-from gbn.analysis.compare import Comparison
-from gbn.analysis.load import load_grid_runs
-from gbn.analysis.simulate import Arm, SimulatedGrid, write_files
+from gbn.analysis.comparison.comparison import Comparison
+from gbn.analysis.runs.columns import UNTRACKED
+from gbn.analysis.runs.load import load_grid_runs
 from gbn.nn import norm_layer, tracking_layers
+from gbn.studies.validation.simulate import Arm, SimulatedGrid, write_files
 
 EXACT = "val_dice_exact"
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from gbn.analysis.plan import plan_of_grid
+from gbn.analysis.runs.plan import plan_of_grid
 from gbn.config.errors import ConfigError
 from gbn.config.grid import load_grid, outline
 from gbn.config.places import config_dir

@@ -5,8 +5,8 @@ import pytest
 from gbn.config.compose import compose
 from gbn.config.errors import ConfigError
 from gbn.config.slices import CardiacConfig, SunnybrookConfig
-from gbn.data.framing import Framing
-from gbn.data.warp import Warp
+from gbn.data.segmentation.framing import Framing
+from gbn.data.segmentation.warp import Warp
 from gbn.store.identity import identity, run_id
 
 

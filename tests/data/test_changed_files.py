@@ -7,12 +7,12 @@ import torch
 
 from gbn.config.schema import DatasetConfig
 from gbn.data import DATASETS, DataError, load
-from gbn.data.cardiac import Patients, cardiac
-from gbn.data.framing import Framing
-from gbn.data.sunnybrook import sunnybrook
+from gbn.data.segmentation.acdc import Patients, cardiac
+from gbn.data.segmentation.framing import Framing
+from gbn.data.segmentation.sunnybrook import sunnybrook
 from gbn.engine.build import data_digest
-from tests.data.cardiac_files import row, write_set, write_table
-from tests.data.sunnybrook_files import CONTOURS, write_challenge
+from tests.data.segmentation.acdc_files import row, write_set, write_table
+from tests.data.segmentation.sunnybrook_files import CONTOURS, write_challenge
 
 FRAME = Framing(side=24)
 FROM_FILES = [name for name in DATASETS if name != "digits"]

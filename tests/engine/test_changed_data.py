@@ -7,15 +7,15 @@ import shutil
 import numpy as np
 import pytest
 
-from gbn.analysis.load import load_any
+from gbn.analysis.runs.load import load_any
 from gbn.config.compose import compose
 from gbn.data import digits
+from gbn.engine.restore import trained
 from gbn.engine.run import run
-from gbn.engine.trained import trained
 from gbn.store.files import StoreError
 from gbn.store.records import RunStore
 from gbn.store.trained_on import short
-from tests.data.cardiac_files import row, write_set, write_table
+from tests.data.segmentation.acdc_files import row, write_set, write_table
 from tests.engine.test_resume import assert_same_run
 from tests.engine.test_segmentation import TINY
 

@@ -20,8 +20,8 @@ from gbn.engine.checkpoint import CheckpointError, load_checkpoint, previous_of,
 from gbn.engine.run import run
 from gbn.store.files import line_of
 from gbn.store.records import RunStore
-from tests.engine.conftest import SMALL
 from tests.engine.test_resume import assert_same_run
+from tests.small_run import SMALL
 
 CPU = torch.device("cpu")
 

@@ -8,14 +8,14 @@ import time
 import pytest
 from rich.console import Console
 
-from gbn.analysis.watching.view import render
-from gbn.analysis.watching.watch import Watch
-from gbn.engine import sweep
-from gbn.engine.journal import Journal
 from gbn.engine.run import Outcome, run
-from gbn.engine.sweep import train_all
 from gbn.store.locks import LockedError, RunLock
 from gbn.store.records import RunStore
+from gbn.sweep import train_all as sweep
+from gbn.sweep.journal import Journal
+from gbn.sweep.train_all import train_all
+from gbn.sweep.watch.snapshot import Watch
+from gbn.sweep.watch.view import render
 
 DAY = 86400.0
 

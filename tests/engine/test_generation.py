@@ -11,13 +11,13 @@ from PIL import Image
 
 from gbn import kernels
 from gbn.config.features import digest_of
-from gbn.engine import generated
 from gbn.engine.build import build_data, build_model
 from gbn.engine.run import run
 from gbn.engine.trainer import Trainer
 from gbn.nn import precise_statistics
 from gbn.seeding import derive
 from gbn.store.records import RunStore
+from gbn.tasks.generation import evaluation as generated
 from tests.engine.gan import colours, tiny
 from tests.engine.test_resume import assert_same_run
 

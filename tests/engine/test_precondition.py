@@ -122,7 +122,7 @@ def test_what_is_clipped_is_the_preconditioned_gradient(small, tmp_path, digits)
 
 
 def test_no_hook_outlives_the_training(small, monkeypatch):
-    from gbn.engine import updates
+    from gbn.tasks import updates
 
     made = []
     build = updates.build_preconditioner

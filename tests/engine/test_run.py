@@ -9,9 +9,9 @@ from gbn import kernels
 from gbn.data import TrainLoader
 from gbn.engine import build
 from gbn.engine import run as engine
-from gbn.engine.evaluation import Evaluator
 from gbn.engine.run import run, set_threads
 from gbn.store.records import RunStore
+from gbn.tasks.classification.evaluation import Evaluator
 
 
 def test_a_finished_run_leaves_its_files_and_is_skipped_the_second_time(small, tmp_path):

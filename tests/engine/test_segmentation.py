@@ -8,14 +8,13 @@ import pytest
 import torch
 from PIL import Image
 
-from gbn import kernels
+from gbn import kernels, measures
 from gbn.config.compose import compose
 from gbn.engine.build import build_data, build_model, load_slices
 from gbn.engine.run import run
 from gbn.engine.trainer import Trainer
-from gbn.store import measures
 from gbn.store.records import RunStore
-from tests.data.cardiac_files import row, volume, write_set, write_table, write_volume
+from tests.data.segmentation.acdc_files import row, volume, write_set, write_table, write_volume
 from tests.engine.test_resume import assert_same_run
 
 CPU = torch.device("cpu")

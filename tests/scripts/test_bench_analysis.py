@@ -7,10 +7,10 @@ import sys
 
 import pytest
 
-from gbn.analysis.columnar.ingest import stamps
-from gbn.analysis.load import load_any
-from gbn.analysis.simulate import write_files
+from gbn.analysis.runs.ingest import stamps
+from gbn.analysis.runs.load import load_any
 from gbn.store import RunStore
+from gbn.studies.validation.simulate import write_files
 
 
 @pytest.fixture

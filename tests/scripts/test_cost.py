@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from gbn.analysis.effects import cost as costs_of
+from gbn.analysis.comparison import cost as costs_of
 from gbn.config.grid import load_grid
 from gbn.engine.checkpoint import load_checkpoint
 from gbn.engine.run import run

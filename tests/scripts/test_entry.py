@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from gbn import cli
-from gbn.analysis.simulate import Arm, SimulatedGrid, write_runs
 from gbn.store.archive import Archive
 from gbn.store.records import RunStore
+from gbn.studies.validation.simulate import Arm, SimulatedGrid, write_runs
 from tests.scripts.calling import ROOT, SCRIPTS, loaded
 
 GRID = SimulatedGrid({"bn": Arm(), "gbn_cvar": Arm(speed=1.5)}, seeds=range(3))
@@ -172,7 +172,7 @@ def test_any_name_can_be_a_results_folder(script, tmp_path, monkeypatch, folder)
         trained.extend(missing)
         return []
 
-    monkeypatch.setattr("gbn.engine.sweep.train_all", train_all)
+    monkeypatch.setattr("gbn.sweep.train_all.train_all", train_all)
     status, _, err = script("reproduce", experiment, f"--results={folder}")
     assert (status, err) == (0, "")
     ((_, config),) = trained

@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from gbn.analysis.simulate import Arm, SimulatedGrid, write_runs
+from gbn.studies.validation.simulate import Arm, SimulatedGrid, write_runs
 
 GRID = SimulatedGrid({"bn": Arm(), "gbn_cvar": Arm()}, seeds=range(2))
 

@@ -2,9 +2,9 @@
 
 import pytest
 
-from gbn.analysis.simulate import Arm, SimulatedGrid, write_runs
 from gbn.store import RunStore
 from gbn.store.archive import Archive
+from gbn.studies.validation.simulate import Arm, SimulatedGrid, write_runs
 
 GRID = SimulatedGrid({"bn": Arm(), "gbn": Arm(speed=1.5)}, seeds=range(2))
 

@@ -7,9 +7,9 @@ import sys
 
 import pytest
 
-from gbn.analysis.simulate import Arm, SimulatedGrid, write_runs
 from gbn.store import RunStore
 from gbn.store.archive import Archive
+from gbn.studies.validation.simulate import Arm, SimulatedGrid, write_runs
 
 PAIR = {"quadrangle": "cvar", "alpha": 0.75}
 ARMS = {

@@ -5,8 +5,8 @@ import math
 
 import pytest
 
-from gbn.analysis.inference import validation_report as study
-from gbn.analysis.inference.validation import Finding
+from gbn.studies.validation import report as study
+from gbn.studies.validation.validation import Finding
 
 
 def finding(quantity, value, n=5, repetitions=4000, noise="normal", study="uncensored", promised=math.nan):

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from gbn.analysis.simulate import Arm, SimulatedGrid, write_runs
-from gbn.engine.service import services_of
 from gbn.store.records import RunStore
+from gbn.studies.validation.simulate import Arm, SimulatedGrid, write_runs
+from gbn.tracking.service import services_of
 
 ROOT = Path(__file__).resolve().parents[2]
 RECORDS = SimulatedGrid({"bn": Arm()}, seeds=(0, 1), points=8).records()

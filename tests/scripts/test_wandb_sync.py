@@ -5,9 +5,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from gbn.analysis.simulate import Arm, SimulatedGrid, write_runs
 from gbn.store.archive import Archive
 from gbn.store.records import RunStore
+from gbn.studies.validation.simulate import Arm, SimulatedGrid, write_runs
 
 GRID = SimulatedGrid({"bn": Arm(), "gbn_cvar": Arm(speed=1.5)}, seeds=range(2), points=10)
 IDS = [record.run_id for record in GRID.records()]

@@ -19,10 +19,10 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from gbn import cli
-from gbn.analysis.simulate import Arm, SimulatedGrid, write_runs
 from gbn.config import grid as grids
 from gbn.store.archive import Archive
 from gbn.store.records import RunStore
+from gbn.studies.validation.simulate import Arm, SimulatedGrid, write_runs
 from tests.scripts.calling import ROOT, SCRIPTS, loaded
 from tests.scripts.lines import BLOCKED, RIGHT, WRONG, wrong_values
 

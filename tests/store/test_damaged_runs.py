@@ -6,12 +6,12 @@ import json
 import pytest
 import yaml
 
-from gbn.analysis.load import load_any
-from gbn.analysis.simulate import Arm, SimulatedGrid, write_runs
-from gbn.analysis.watching.run_state import WatchedRun
-from gbn.analysis.watching.watch import Watch
+from gbn.analysis.runs.load import load_any
 from gbn.store import RunStore, StoreError
 from gbn.store.files import read_curve
+from gbn.studies.validation.simulate import Arm, SimulatedGrid, write_runs
+from gbn.sweep.watch.run_state import WatchedRun
+from gbn.sweep.watch.snapshot import Watch
 
 COUNTS = [12, pytest.param(400, marks=pytest.mark.long)]
 GRID = SimulatedGrid({"bn": Arm(final=0.8)}, seeds=[0], points=8)

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from gbn.analysis.simulate import Arm, SimulatedGrid
 from gbn.store import StoreError
 from gbn.store.archive import Archive
 from gbn.store.shards import SUMS
+from gbn.studies.validation.simulate import Arm, SimulatedGrid
 
 COMMITTED = Path(__file__).resolve().parents[2] / "results" / "archive"
 FEW, MANY = 12, 150

@@ -6,10 +6,10 @@ import sys
 
 import pytest
 
-from gbn.analysis.columnar.cache import Cache
-from gbn.analysis.simulate import Arm, SimulatedGrid, write_files
+from gbn.analysis.runs.cache import Cache
 from gbn.store import RunStore, files
 from gbn.store.archive import Archive
+from gbn.studies.validation.simulate import Arm, SimulatedGrid, write_files
 
 
 @pytest.mark.parametrize("refusals", [0, 3])

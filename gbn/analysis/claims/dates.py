@@ -15,9 +15,9 @@ from typing import Any
 
 import yaml
 
+from gbn import measures
 from gbn.analysis.claims.files import CLAIMS, SWEEP
 from gbn.analysis.claims.schema import Claim
-from gbn.store import measures
 from gbn.store.archive import Archive
 from gbn.store.records import Record, RunStore
 

@@ -12,19 +12,19 @@ from datetime import datetime
 from functools import partial
 from pathlib import Path
 
+from gbn import measures
 from gbn.analysis.claims.dates import Starts
 from gbn.analysis.claims.files import applies, load_claims, outlines
 from gbn.analysis.claims.quantities import Measurement, measure
 from gbn.analysis.claims.rules import Outcome, decide, word
 from gbn.analysis.claims.schema import Claim
-from gbn.analysis.compare import Comparison
-from gbn.analysis.estimate import ALPHA, Estimate
-from gbn.analysis.inference.decisions import holm_levels
-from gbn.analysis.load import NothingFound, Source, load_grid_runs
-from gbn.analysis.plan import GridLike
+from gbn.analysis.comparison.comparison import Comparison
+from gbn.analysis.estimates.decisions import holm_levels
+from gbn.analysis.estimates.estimate import ALPHA, Estimate
+from gbn.analysis.runs.load import NothingFound, Source, load_grid_runs
+from gbn.analysis.runs.plan import GridLike
 from gbn.config.grid import FULL, Outline, load_grid
-from gbn.store import measures
-from gbn.store.measures import Measure
+from gbn.measures import Measure
 
 #: (experiment, scale, the (setting, arm) needed) -> grid.
 GridLoader = Callable[[str, str, set[tuple[str, str]]], GridLike]

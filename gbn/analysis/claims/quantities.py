@@ -3,12 +3,12 @@
 import math
 from dataclasses import dataclass, replace
 
-from gbn.analysis import statistics
 from gbn.analysis.claims.schema import COLUMNS, TIMES, Rule
-from gbn.analysis.compare import Comparison
-from gbn.analysis.estimate import LEVEL, Estimate
-from gbn.analysis.inference.power import advice, advice_for_signs
-from gbn.analysis.targets import Time
+from gbn.analysis.comparison.comparison import Comparison
+from gbn.analysis.estimates import pairs as statistics
+from gbn.analysis.estimates.estimate import LEVEL, Estimate
+from gbn.analysis.estimates.power import advice, advice_for_signs
+from gbn.analysis.estimates.targets import Time
 
 
 @dataclass(frozen=True)

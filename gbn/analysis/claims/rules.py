@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Literal
 
 from gbn.analysis.claims.schema import TIMES, Published, Rule
-from gbn.analysis.estimate import Estimate
+from gbn.analysis.estimates.estimate import Estimate
 from gbn.config.grid import FULL
 
 Outcome = Literal["holds", "fails", "open", "not run", "underspecified"]

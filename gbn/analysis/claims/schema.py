@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from gbn.store.measures import Measure
+from gbn.measures import Measure
 
 Quantity = Literal[
     "speedup_to_target",
@@ -23,7 +23,7 @@ Quantity = Literal[
 ]
 RATIOS = ("speedup_to_target", "speedup_to_maximum")
 TIMES = (*RATIOS, "saving_to_maximum")
-#: What differences are of: a column of :mod:`gbn.analysis.qualities`, or the area under the curve.
+#: What differences are of: a column of :mod:`gbn.analysis.comparison.qualities`, or the area under the curve.
 COLUMNS = {
     "last_difference": "last",
     "best_val_difference": "best_val",

@@ -3,13 +3,14 @@
 import math
 from collections.abc import Mapping
 
-from gbn.analysis import headings, printed
+from gbn import measures
 from gbn.analysis.claims.judge import Verdict
 from gbn.analysis.claims.schema import RATIOS, TIMES, Claim, Published, Rule
-from gbn.analysis.estimate import Estimate
+from gbn.analysis.estimates.estimate import Estimate
+from gbn.analysis.tables import headings
+from gbn.analysis.tables import numbers as printed
 from gbn.config.grid import FULL
-from gbn.store import measures
-from gbn.store.measures import ACCURACY, Measure
+from gbn.measures import ACCURACY, Measure
 
 _NAMES = {
     "speedup_to_target": "speed-up",

@@ -10,7 +10,7 @@ from matplotlib.ticker import PercentFormatter
 
 from gbn.analysis.profiles.score import Profile
 from gbn.analysis.profiles.tasks import Tasks
-from gbn.figures.style import COLOURS, DPI, RC, REFERENCE, STYLES, WIDTH
+from gbn.plot_style import COLOURS, DPI, RC, REFERENCE, STYLES, WIDTH
 
 HEIGHT = 3.6  # inches
 

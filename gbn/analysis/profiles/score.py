@@ -20,9 +20,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gbn.analysis import statistics
-from gbn.analysis.effects.combine import Part, sum_of_independent
-from gbn.analysis.estimate import LEVEL, NOTHING, Estimate
+from gbn.analysis.estimates import pairs as statistics
+from gbn.analysis.estimates.combine import Part, sum_of_independent
+from gbn.analysis.estimates.estimate import LEVEL, NOTHING, Estimate
 from gbn.analysis.profiles.tasks import Setting, Tasks
 
 #: Beyond this multiple of the best time, a submission's time does not count any more (AlgoPerf's choice).

@@ -9,12 +9,12 @@ from typing import Any
 
 import pandas as pd
 
-from gbn.analysis import printed
-from gbn.analysis.estimate import Estimate
+from gbn.analysis.estimates.estimate import Estimate
 from gbn.analysis.profiles.score import Profile
 from gbn.analysis.profiles.tasks import Tasks
-from gbn.analysis.section import Section
-from gbn.analysis.tables import grid_lines
+from gbn.analysis.tables import numbers as printed
+from gbn.analysis.tables.formats import grid_lines
+from gbn.analysis.tables.section import Section
 
 MARK = "gbn-profile"
 

@@ -7,9 +7,9 @@ averaged over seeds takes all targets of a setting together.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from gbn.analysis.compare import Comparison
-from gbn.analysis.targets import Time, Unit
-from gbn.store.measures import ACCURACY, Measure
+from gbn.analysis.comparison.comparison import Comparison
+from gbn.analysis.estimates.targets import Time, Unit
+from gbn.measures import ACCURACY, Measure
 
 
 @dataclass(frozen=True)

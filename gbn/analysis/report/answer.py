@@ -4,11 +4,11 @@ import math
 from collections import Counter
 from dataclasses import dataclass
 
-from gbn.analysis import printed
-from gbn.analysis.compare import Comparison
-from gbn.analysis.estimate import Figure
-from gbn.analysis.inference import evidence
-from gbn.analysis.inference.decisions import Verdict, verdict
+from gbn.analysis.comparison.comparison import Comparison
+from gbn.analysis.estimates import evidence
+from gbn.analysis.estimates.decisions import Verdict, verdict
+from gbn.analysis.estimates.estimate import Figure
+from gbn.analysis.tables import numbers as printed
 
 #: Of more arms than this in one group some are named, the rest counted.
 NAMED = 6

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gbn.analysis import printed
-from gbn.analysis.compare import Comparison
-from gbn.analysis.load import NothingFound, Runs, load_grid_runs
+from gbn.analysis.comparison.comparison import Comparison
 from gbn.analysis.report import origin
 from gbn.analysis.report.protocol import readme
-from gbn.store.measures import Measure
+from gbn.analysis.runs.load import NothingFound, Runs, load_grid_runs
+from gbn.analysis.tables import numbers as printed
+from gbn.measures import Measure
 from gbn.store.records import Record
 
 #: Below the competence run on the same data by more than this, a reference is called weak.

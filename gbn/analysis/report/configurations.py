@@ -7,8 +7,8 @@ from typing import Any
 
 import yaml
 
-from gbn.analysis.compare import Comparison
-from gbn.analysis.derive import flatten
+from gbn.analysis.comparison.comparison import Comparison
+from gbn.analysis.runs.derive import flatten
 from gbn.store.records import Record
 
 #: Keys that differ without changing a number, or that the page shows elsewhere.

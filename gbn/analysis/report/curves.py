@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from gbn.analysis.compare import Comparison
-from gbn.analysis.lines import Line, difference_line, mean_line
+from gbn.analysis.comparison.comparison import Comparison
+from gbn.analysis.estimates.targets import Unit
+from gbn.analysis.plots.lines import Line, difference_line, mean_line
 from gbn.analysis.report.rounding import shorts
-from gbn.analysis.targets import Unit
-from gbn.store.measures import Measure, find
+from gbn.measures import Measure, find
 
 #: The most points of a line that are embedded; a screen shows no more.
 MOST_POINTS = 150

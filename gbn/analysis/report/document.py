@@ -8,14 +8,14 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from gbn.analysis import tables
-from gbn.analysis.compare import Comparison
+from gbn.analysis.comparison.comparison import Comparison
 from gbn.analysis.report import answer, competence, configurations, forest, judged, origin, protocol
 from gbn.analysis.report.looks import looks_of
 from gbn.analysis.report.payload import payload
 from gbn.analysis.report.rounding import embedded
-from gbn.analysis.section import Section
-from gbn.analysis.sections import sections
+from gbn.analysis.tables import formats as tables
+from gbn.analysis.tables.section import Section
+from gbn.analysis.tables.sections import sections
 from gbn.store.files import write_atomically
 from gbn.store.records import Record
 

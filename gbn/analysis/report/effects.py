@@ -4,14 +4,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gbn.analysis import printed
-from gbn.analysis.compare import Comparison
-from gbn.analysis.estimate import Estimate
-from gbn.analysis.inference.sensitivity import speedup_curve
-from gbn.analysis.inference.survival import kaplan_meier
-from gbn.analysis.inside.activations import QUANTITIES, SHOWN
+from gbn.analysis.comparison.comparison import Comparison
+from gbn.analysis.estimates.estimate import Estimate
+from gbn.analysis.estimates.sensitivity import speedup_curve
+from gbn.analysis.estimates.survival import kaplan_meier
+from gbn.analysis.estimates.targets import Unit
 from gbn.analysis.report.rounding import short, shorts
-from gbn.analysis.targets import Unit
+from gbn.analysis.runs.activations import QUANTITIES, SHOWN
+from gbn.analysis.tables import numbers as printed
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -8,10 +8,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from gbn.analysis import printed
-from gbn.analysis.compare import Comparison
-from gbn.analysis.estimate import AA, NOTHING, Estimate
-from gbn.analysis.targets import Unit
+from gbn.analysis.comparison.comparison import Comparison
+from gbn.analysis.estimates.estimate import AA, NOTHING, Estimate
+from gbn.analysis.estimates.targets import Unit
+from gbn.analysis.tables import numbers as printed
 
 #: Beyond these factors an interval is cut off with an arrow.
 WIDEST = 16.0

@@ -4,13 +4,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from gbn.analysis import printed
 from gbn.analysis.claims import Verdict, verdicts, wording
 from gbn.analysis.claims.schema import RATIOS, Claim
-from gbn.analysis.estimate import Estimate
-from gbn.analysis.load import Source
+from gbn.analysis.estimates.estimate import Estimate
+from gbn.analysis.runs.load import Source
+from gbn.analysis.tables import numbers as printed
 from gbn.config.errors import ConfigError
-from gbn.store.measures import ACCURACY, Measure
+from gbn.measures import ACCURACY, Measure
 
 #: A verdict's outcome -> the badge's tone in the style sheet.
 TONES = {"holds": "good", "fails": "bad", "open": "open", "not run": "none", "underspecified": "none"}

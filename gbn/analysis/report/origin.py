@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gbn.analysis.load import Runs
+from gbn.analysis.runs.load import Runs
 from gbn.store.archive import Archive
 from gbn.store.records import Record, RunStore
 from gbn.store.trained_on import digests, short

@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 from typing import Any
 
-from gbn.analysis.compare import Comparison
-from gbn.analysis.inside.activations import layer_frame
+from gbn.analysis.comparison.comparison import Comparison
 from gbn.analysis.report import curves, effects
 from gbn.analysis.report.looks import Look
+from gbn.analysis.runs.activations import layer_frame
 
 #: With more arms than this the charts begin with the first so many; the reader chooses.
 SHOWN_AT_FIRST = 12

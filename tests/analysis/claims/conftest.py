@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from gbn.analysis.claims import verdicts
-from gbn.analysis.simulate import Arm, SimulatedGrid, write_runs
+from gbn.studies.validation.simulate import Arm, SimulatedGrid, write_runs
 
 PAPERS = {
     "gbn": {

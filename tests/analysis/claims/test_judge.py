@@ -7,9 +7,9 @@ import pytest
 
 from gbn.analysis.claims import load_claims
 from gbn.analysis.claims.judge import _cells
-from gbn.analysis.simulate import Arm, Machine, write_runs
 from gbn.store import RunStore
 from gbn.store.archive import Archive
+from gbn.studies.validation.simulate import Arm, Machine, write_runs
 
 FAST, SAME, SLOW = Arm(speed=1.5, own_spread=0.05), Arm(own_spread=0.01), Arm(speed=0.7, own_spread=0.05)
 NOISY = Arm(speed=1.15, own_spread=0.3)

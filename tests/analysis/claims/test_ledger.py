@@ -8,7 +8,7 @@ import pytest
 from gbn.analysis.claims import judge as judge_module
 from gbn.analysis.claims import load_papers, markdown, of_experiment, terminal
 from gbn.analysis.claims.ledger import OVERVIEW, overview
-from gbn.analysis.simulate import Arm
+from gbn.studies.validation.simulate import Arm
 
 
 @pytest.fixture

@@ -4,8 +4,8 @@ import pytest
 
 from gbn.analysis.claims import load_claims, load_papers, markdown, terminal
 from gbn.analysis.report import judged
-from gbn.analysis.simulate import Arm
 from gbn.config.errors import ConfigError
+from gbn.studies.validation.simulate import Arm
 
 from .conftest import SWEEP
 

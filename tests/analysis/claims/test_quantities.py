@@ -6,10 +6,10 @@ import pytest
 
 from gbn.analysis.claims.quantities import Measurement, measure
 from gbn.analysis.claims.schema import Rule
-from gbn.analysis.compare import Comparison
-from gbn.analysis.load import load_grid_runs
-from gbn.analysis.simulate import Arm, write_runs
-from gbn.analysis.targets import Time
+from gbn.analysis.comparison.comparison import Comparison
+from gbn.analysis.estimates.targets import Time
+from gbn.analysis.runs.load import load_grid_runs
+from gbn.studies.validation.simulate import Arm, write_runs
 
 
 @pytest.fixture

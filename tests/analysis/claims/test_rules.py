@@ -6,7 +6,7 @@ import pytest
 
 from gbn.analysis.claims.rules import decide, word
 from gbn.analysis.claims.schema import Published, Rule
-from gbn.analysis.estimate import Estimate
+from gbn.analysis.estimates.estimate import Estimate
 
 RATIO = Rule(
     rule="direction", quantity="speedup_to_target", target=0.6, arm="a", against=["bn"], pairs=5, relevant=1.1

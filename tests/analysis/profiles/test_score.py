@@ -6,14 +6,14 @@ import math
 import numpy as np
 import pytest
 
-from gbn.analysis.compare import Comparison, Options
-from gbn.analysis.load import load_grid_runs
+from gbn.analysis.comparison.comparison import Comparison, Options
+from gbn.analysis.estimates.targets import Time
 from gbn.analysis.profiles import plot as profiles_plot
 from gbn.analysis.profiles import table as profiles_table
 from gbn.analysis.profiles.score import profiles
 from gbn.analysis.profiles.tasks import Setting, Tasks, tasks_of
-from gbn.analysis.simulate import Arm, Machine, SimulatedGrid, write_runs
-from gbn.analysis.targets import Time
+from gbn.analysis.runs.load import load_grid_runs
+from gbn.studies.validation.simulate import Arm, Machine, SimulatedGrid, write_runs
 
 MISS = Time(1000.0, math.inf)
 

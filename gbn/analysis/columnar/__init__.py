@@ -1,1 +1,0 @@
-"""Thousands of runs as columns: read in bulk (points, ingest), kept (cache), asked (columns)."""

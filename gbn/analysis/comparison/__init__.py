@@ -1,0 +1,1 @@
+"""Every figure that a table, a plot or a claim is made of."""

@@ -1,0 +1,82 @@
+"""An estimate with its uncertainty, and a figure: an estimate with what it is of."""
+
+import math
+from dataclasses import dataclass, field
+
+#: Probability of a false decision, where nothing else is asked for.
+ALPHA = 0.05
+LEVEL = 1 - ALPHA
+INFINITY = float("inf")
+
+#: The name of the row that compares the reference with itself.
+AA = "A/A"
+
+#: Savings that count in the column "saved 31 %": the low end of Mixture Normalization's published 31 to 47 %.
+PUBLISHED_SAVING = 0.31
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """An estimate known to lie in [value_low, value_high], with a confidence interval [low, high].
+
+    Attributes:
+        value_low, value_high: equal where the estimate is a number; a miss can leave only bounds.
+        low, high: the interval; NaN where n is too small for one.
+        n: pairs (or runs) behind it.
+        method: "paired t", "median", "mean", or what else made it.
+        sd: standard deviation of the log ratios, differences or values; NaN where it does not exist.
+        arm_misses, reference_misses: how many of the n did not reach the target.
+        p: two-sided, of no difference (ratio 1, difference 0); NaN where nothing is tested.
+        p_holm: the same after Holm's correction over the table (:mod:`gbn.analysis.estimates.holm`).
+        holm_low, holm_high: the interval of the level at which Holm tests this row.
+        holm_level: that level.
+        ratios: bounds of each pair's ratio, for whatever else is asked of a speed-up.
+    """
+
+    value_low: float
+    value_high: float
+    low: float
+    high: float
+    n: int
+    method: str
+    sd: float = float("nan")
+    arm_misses: int = 0
+    reference_misses: int = 0
+    p: float = math.nan
+    p_holm: float = math.nan
+    holm_low: float = math.nan
+    holm_high: float = math.nan
+    holm_level: float = math.nan
+    ratios: tuple[tuple[float, float], ...] = field(default=(), repr=False, compare=False)
+
+    @property
+    def decided(self) -> bool:
+        """Whether the table's correction leaves this row's difference standing."""
+        return self.p_holm <= ALPHA
+
+
+NOTHING = Estimate(float("nan"), float("nan"), float("nan"), float("nan"), 0, "none")
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One number of a table.
+
+    Attributes:
+        quantity: "last", "best_val", "best_test" or "best", "area" (an arm's mean), "last_difference",
+            "area_difference" (arm - against), "time_to_target" (an arm's median), "speedup_to_target",
+            "speedup_to_maximum" (against / arm; the maximum is the best value, also where lower is better).
+        target: the value of the measure, where it is a fixed one.
+        unit: "updates" or "seconds"; empty for values of the measure.
+        arm, against: what is compared with what; A/A as the arm: the reference with itself.
+        saved: pairs that saved at least :data:`PUBLISHED_SAVING` (metric of the maximum only).
+    """
+
+    setting: str
+    quantity: str
+    arm: str
+    estimate: Estimate
+    against: str = ""
+    target: float = math.nan
+    unit: str = ""
+    saved: int = 0

@@ -1,0 +1,256 @@
+"""Convergence figures: the measure and the loss against updates and against seconds, a line an arm with a band.
+
+Each arm that has controls gets a row of its own with the reference and these controls, so a panel holds few
+lines; other arms share rows of at most six. Beside them stands the paired difference of the measure, where
+arms can be told apart. A measure of which lower is better has a logarithmic axis; a task without a validation loss
+(generated images) has no panel for it. Colours are Okabe and Ito's (told apart with any colour vision); line styles,
+and names at the ends of the last panel's lines, tell arms apart in grey print too. Sizes are a printed page's.
+"""
+
+import textwrap
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+from gbn.analysis.comparison.comparison import Comparison
+from gbn.analysis.estimates.targets import Unit
+from gbn.analysis.plots.labels import label_ends
+from gbn.analysis.plots.lines import Line, difference_line, mean_line
+from gbn.analysis.tables import headings
+from gbn.measures import Measure
+from gbn.plot_style import COLOURS, DPI, RC, REFERENCE, STYLES, WIDTH
+from gbn.plot_style import save as save_figure
+
+ROW_HEIGHT, TOP, BOTTOM = 2.0, 0.55, 0.85  # inches; the last two for title and caption
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of panels: a caption and (arm, its short name)."""
+
+    caption: str
+    arms: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class Panels:
+    """The axes of one row: the measure, its loss and its difference from the reference, where there are such."""
+
+    value: Axes
+    loss: Axes | None
+    difference: Axes | None
+
+
+def rows_of(comparison: Comparison, setting: str) -> list[Row]:
+    """How the arms of a setting are spread over rows."""
+    plan, arms = comparison.runs.plan, comparison.arms(setting)
+    reference = [(plan.reference, plan.reference)] if plan.reference in arms else []
+    rows, placed = [], {plan.reference}
+    for arm, controls in plan.controls.items():
+        inside = [control for control in controls if control in arms]
+        if arm in arms and inside:
+            short = [(control, control.removesuffix(f"[{arm}]")) for control in inside]
+            rows.append(Row(f"{arm} and its controls", (*reference, (arm, arm), *short)))
+            placed |= {arm, *inside}
+    rest = [(arm, arm) for arm in arms if arm not in placed]
+    for start in range(0, len(rest), len(COLOURS)):
+        caption = "other arms" if rows else ""
+        rows.append(Row(caption, (*reference, *rest[start : start + len(COLOURS)])))
+    return rows or [Row("", tuple(reference))]
+
+
+def draw(comparison: Comparison, setting: str, unit: Unit, linear: bool = False) -> Figure:
+    """The figure of one setting against `unit`, on a logarithmic axis unless `linear`."""
+    with mpl.rc_context(dict(RC)):
+        rows = rows_of(comparison, setting)
+        compared = comparison.runs.plan.reference in comparison.arms(setting) and any(
+            len(row.arms) > 1 for row in rows
+        )
+        height = ROW_HEIGHT * len(rows) + TOP + BOTTOM
+        figure = Figure(figsize=(WIDTH, height), dpi=DPI)
+        loss = loss_key(comparison)
+        grid = figure.subplots(len(rows), 1 + (loss is not None) + compared, squeeze=False, sharex=True)
+        panels_of = [Panels(panels[0], *_rest(panels[1:], loss, compared)) for panels in grid]
+        first = panels_of[0]
+        for row, panels in zip(rows, panels_of, strict=True):
+            if panels is not first:  # one bad arm would flatten a shared scale of differences
+                panels.value.sharey(first.value)
+                if panels.loss is not None and first.loss is not None:
+                    panels.loss.sharey(first.loss)
+            _row(comparison, setting, row, panels, unit, loss)
+        _scales(grid, linear)
+        for panels in panels_of:
+            _heights(panels, comparison.measured)
+        names = [name for row in rows for _, name in row.arms]
+        figure.subplots_adjust(
+            left=0.062 if comparison.measured.share else 0.08,  # ticks of a KID are long
+            right=1 - (0.28 + 0.055 * max(map(len, names))) / WIDTH,
+            wspace=0.33,
+            hspace=0.3,
+            top=1 - TOP / height,
+            bottom=BOTTOM / height,
+        )
+        for panels, row_of_axes in zip(panels_of, grid, strict=True):
+            if comparison.measured.share:
+                low, high = panels.value.get_ylim()  # bands of few seeds reach beyond what an accuracy can be
+                panels.value.set_ylim(max(low, 0), min(high, 1.02))
+            label_ends(row_of_axes[-1])
+        for axes in grid[-1]:
+            axes.set_xlabel("updates" if unit == "updates" else "seconds of training")
+        title = comparison.runs.plan.title + (f": {setting}" if setting else "")
+        figure.text(0.02, 1 - 0.09 / height, title, fontsize=9.5, fontweight="bold", va="top")
+        text = _caption(comparison, setting, compared, linear, loss is not None)
+        caption = "\n".join(textwrap.wrap(text, 125))
+        figure.text(0.02, 0.07 / height, caption, fontsize=6.8, color="0.3", va="bottom")
+        return figure
+
+
+def save(comparison: Comparison, folder: Path, linear: bool = False) -> tuple[list[Path], list[str]]:
+    """Write every figure as PNG and PDF; `linear`: with a linear horizontal axis.
+
+    Returns:
+        The files, and a sentence for each figure that was not drawn.
+    """
+    paths, notes = [], []
+    for setting in comparison.runs.plan.settings:
+        if not comparison.arms(setting):
+            notes.append(f"No figure of {setting}: no finished run.")
+            continue
+        units = comparison.units(setting)
+        if "seconds" not in units:
+            where = f" of {setting}" if setting else ""
+            notes.append(f"No figure{where} against seconds: {comparison.seconds_reason(setting)}.")
+        for unit in units:
+            figure = draw(comparison, setting, unit, linear)
+            stem = "-".join(filter(None, (comparison.runs.plan.name, _slug(setting), unit)))
+            paths += save_figure(figure, folder / stem)
+    return paths, notes
+
+
+def loss_key(comparison: Comparison) -> str | None:
+    """The loss that stands beside the measure: of the same images and statistics; None where there is none."""
+    measured = comparison.measured
+    if measured.family == "loss" or not measured.split:
+        return None
+    key = "test_loss" if measured.split == "test" else f"val_loss{'_exact' if measured.exact else ''}"
+    return key if measured.family == "accuracy" or comparison.has(key) else None
+
+
+def _rest(axes: Sequence[Axes], loss: str | None, compared: bool) -> tuple[Axes | None, Axes | None]:
+    return axes[0] if loss else None, axes[-1] if compared else None
+
+
+def _row(
+    comparison: Comparison, setting: str, row: Row, panels: Panels, unit: Unit, loss: str | None
+) -> None:
+    measured, reference = comparison.measured, comparison.runs.plan.reference
+    measure = measured.key
+    looks = iter(zip(COLOURS, STYLES, strict=True))
+    for arm, name in row.arms:
+        look = REFERENCE if arm == reference else next(looks)
+        _plot(panels.value, mean_line(comparison, setting, arm, measure, unit), name, look)
+        if panels.loss is not None and loss is not None:
+            _plot(panels.loss, mean_line(comparison, setting, arm, loss, unit), name, look)
+        if panels.difference is not None and arm != reference:
+            line = difference_line(comparison, setting, arm, reference, measure, unit)
+            _plot(panels.difference, line, name, look)
+    for target in comparison.targets(setting):
+        panels.value.axhline(target, color="0.75", linewidth=0.5, zorder=0)
+    # A feature network's name is long; it stands in the caption.
+    panels.value.set_ylabel(measured.label.removesuffix(f" ({measured.network})"), labelpad=2)
+    if panels.loss is not None:
+        panels.loss.set_ylabel(f"{measured.split} loss", labelpad=2)
+    if panels.difference is not None:
+        start, end = panels.value.dataLim.intervalx
+        zero = {"color": REFERENCE[0], "linestyle": REFERENCE[1], "linewidth": 0.9}
+        panels.difference.plot([start, end], [0, 0], **zero)
+        panels.difference.get_lines()[-1].set_label(reference)
+        panels.difference.set_ylabel(f"{measured.name} - {reference}{headings.counted(measured)}", labelpad=2)
+    panels.value.set_title(row.caption, loc="left", fontsize=8, fontweight="bold")
+
+
+def _plot(axes: Axes, line: Line | None, label: str, look: tuple[str, Any]) -> None:
+    if line is None:
+        return
+    colour, style = look
+    above = 3 if look is REFERENCE else 2  # its dashes show on whatever it coincides with
+    axes.plot(line.x, line.mean, color=colour, linestyle=style, linewidth=1.2, label=label, zorder=above)
+    if line.low is not None and line.high is not None:
+        axes.fill_between(line.x, line.low, line.high, color=colour, alpha=0.16, linewidth=0)
+    if line.cut_by_divergence:
+        axes.plot(line.x[-1:], line.mean[-1:], marker="x", color=colour, markersize=5, linestyle="none")
+
+
+def _scales(grid: Any, linear: bool) -> None:
+    for axes in grid.flat:
+        axes.set_xscale("linear" if linear else "log")
+        axes.grid(True, color="0.92", linewidth=0.5)
+        axes.tick_params(width=0.6, length=2.5, which="major", pad=2)
+        axes.tick_params(width=0.4, length=1.5, which="minor")
+        start, end = axes.dataLim.intervalx
+        if not linear and 0 < start < end < 30 * start:
+            axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:,g}"))
+        axes.xaxis.set_minor_formatter(NullFormatter())
+
+
+def _heights(panels: Panels, measured: Measure) -> None:
+    """Vertical scales: the measure's own unit; logarithmic for the loss, and where lower is better."""
+    shown = measured.shown
+    if panels.loss is not None:
+        _logarithmic(panels.loss, lambda y: y)
+    if measured.higher_is_better:
+        panels.value.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{shown(y):g}"))
+    else:
+        _logarithmic(panels.value, shown)
+    if panels.difference is not None:
+        panels.difference.yaxis.set_major_formatter(
+            FuncFormatter(lambda y, _: f"{shown(y):+g}" if abs(y) > 1e-9 else "0")
+        )
+
+
+def _logarithmic(axes: Axes, shown: Callable[[float], float]) -> None:
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{shown(y):g}"))
+    axes.yaxis.set_minor_formatter(NullFormatter())
+
+
+def _caption(comparison: Comparison, setting: str, compared: bool, linear: bool, loss: bool) -> str:
+    arms = comparison.arms(setting)
+    counts = sorted({len(comparison.runs.usable(setting, arm)) for arm in arms})
+    seeds = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+    text = f"Lines: mean over {seeds} seed{'s' if counts[-1] > 1 else ''}; "
+    text += "bands: pointwise 95 % t interval of that mean. " if counts[-1] > 1 else "one seed has no band. "
+    if compared:
+        text += (
+            "Right: paired difference, the same seed of both arms at the same place (own scale in each row). "
+        )
+    measured = comparison.measured
+    if not measured.higher_is_better:
+        text += f"{measured.direction.capitalize()}{': below 0 the arm is better' if compared else ''}. "
+    text += f"Features: {measured.network}. " if measured.network else ""
+    text += f"Normalizers with {'exact' if measured.exact else 'running'} statistics. "
+    text += "Grey: fixed targets. " if comparison.targets(setting) else ""
+    if any((comparison.runs.usable(setting, arm).status == "diverged").any() for arm in arms):
+        text += "×: a seed diverged, the mean ends there. "
+    logarithmic = [*(["the loss"] if loss else []), *([] if measured.higher_is_better else [measured.name])]
+    return (text + _logarithms(logarithmic, linear)).strip()
+
+
+def _logarithms(measures: Sequence[str], linear: bool) -> str:
+    """Which axes are logarithmic, in a sentence; "the loss", "KID" or both beside the horizontal ones."""
+    named, verb = " and ".join(measures), "are" if len(measures) > 1 else "is"
+    if linear:
+        return f"{named[0].upper()}{named[1:]} {verb} logarithmic." if named else ""
+    return f"Horizontal axes are logarithmic{f', as {verb} {named}' if named else ''}."
+
+
+def _slug(text: str) -> str:
+    return "".join(character if character.isalnum() or character in "._=" else "_" for character in text)

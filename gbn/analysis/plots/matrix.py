@@ -1,0 +1,120 @@
+"""The figure of a factorial grid: arms named ``row+column`` as a matrix of differences from the reference.
+
+Each cell holds the mean paired difference and the half-width of its paired t interval; colour says the difference,
+bold that the interval excludes 0 (one cell at a time: a screen of many cells finds some by chance).
+"""
+
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from gbn.analysis.comparison.comparison import Comparison
+from gbn.analysis.estimates.estimate import Estimate
+from gbn.analysis.tables import headings
+from gbn.measures import Measure
+from gbn.plot_style import DPI
+from gbn.plot_style import save as save_figure
+
+_RC = {"font.size": 8, "axes.linewidth": 0.6, "pdf.fonttype": 42}  # a matrix keeps its frame
+
+
+def cells(comparison: Comparison, setting: str) -> dict[tuple[str, str], str]:
+    """(row, column) -> arm, for the arms of a setting whose name is ``row+column``, in the plan's order."""
+    named = (arm.split("+") for arm in comparison.arms(setting) if arm.count("+") == 1 and "[" not in arm)
+    return {(row, column): f"{row}+{column}" for row, column in named}
+
+
+def draw(comparison: Comparison, setting: str) -> Figure | None:
+    """The figure of one setting; None where its arms make no matrix (two rows and two columns at least)."""
+    found = cells(comparison, setting)
+    rows, columns = (list(dict.fromkeys(key[place] for key in found)) for place in (0, 1))
+    if min(len(rows), len(columns)) < 2:
+        return None
+    reference = comparison.runs.plan.reference
+    with mpl.rc_context(_RC):
+        width, height = 2 * (1.5 + 0.62 * len(columns)), 1.35 + 0.42 * len(rows)
+        figure = Figure(figsize=(width, height), dpi=DPI)
+        for axes, (quantity, title, measure) in zip(
+            figure.subplots(1, 2), _quantities(comparison), strict=True
+        ):
+            estimates = {
+                key: comparison.lookup[setting, quantity, arm, reference, "", -1.0].estimate
+                for key, arm in found.items()
+            }
+            _matrix(axes, rows, columns, estimates, measure)
+            axes.set_title(f"{title}: arm - {reference}", fontsize=8)
+        title = comparison.runs.plan.title + (f": {setting}" if setting else "")
+        figure.text(0.02, 1 - 0.09 / height, title, fontsize=9.5, fontweight="bold", va="top")
+        caption = (
+            "Mean paired difference ± half-width of its 95 % t interval; bold: the interval excludes 0, one cell at "
+            f"a time. Up to {max(one.n for one in estimates.values())} pairs.{_better(comparison.measured)}"
+        )
+        figure.text(0.02, 0.07 / height, caption, fontsize=6.8, color="0.3", va="bottom")
+        figure.subplots_adjust(
+            left=1.15 / width, right=1 - 0.1 / width, top=1 - 0.55 / height, bottom=0.75 / height, wspace=0.45
+        )
+        return figure
+
+
+def save(comparison: Comparison, folder: Path) -> tuple[list[Path], list[str]]:
+    """Write ``<name>-<setting>-matrix.{png,pdf}``; returns the files and what was not drawn."""
+    paths: list[Path] = []
+    notes = []
+    for setting in comparison.runs.plan.settings:
+        figure = draw(comparison, setting)
+        if figure is None:
+            notes.append(f"No matrix{f' of {setting}' if setting else ''}: no arms named row+column.")
+            continue
+        stem = "-".join(filter(None, (comparison.runs.plan.name, setting, "matrix")))
+        stem = stem.replace("/", "_").replace(" ", "_")
+        paths += save_figure(figure, folder / stem, _RC)
+    return paths, notes
+
+
+def _quantities(comparison: Comparison) -> tuple[tuple[str, str, Measure], ...]:
+    """Of each panel the quantity, its name and the measure that it is a difference of."""
+    measured, final = comparison.measured, comparison.final
+    return (
+        ("area_difference", f"area under the curve{headings.counted(measured)}", measured),
+        ("last_difference", f"{final.title}, last epoch{headings.counted(final)}", final),
+    )
+
+
+def _better(measured: Measure) -> str:
+    """Which colour is the better one, where a reader may not expect it."""
+    return "" if measured.family == "accuracy" else f" Blue is better: {measured.direction}."
+
+
+def _matrix(
+    axes: Axes,
+    rows: list[str],
+    columns: list[str],
+    estimates: dict[tuple[str, str], Estimate],
+    measure: Measure,
+) -> None:
+    values = np.full((len(rows), len(columns)), np.nan)
+    for (row, column), one in estimates.items():
+        values[rows.index(row), columns.index(column)] = measure.shown(one.value_low)
+    most = np.nanmax(np.abs(values)) or 1.0
+    axes.imshow(
+        values, cmap="RdBu" if measure.higher_is_better else "RdBu_r", vmin=-most, vmax=most, aspect="auto"
+    )
+    axes.set_xticks(range(len(columns)), columns, rotation=25, ha="right")
+    axes.set_yticks(range(len(rows)), rows)
+    axes.tick_params(length=0)
+    for (row, column), one in estimates.items():
+        value = measure.shown(one.value_low)
+        digits = measure.digits - 1
+        axes.text(
+            columns.index(column),
+            rows.index(row),
+            f"{round(value, digits) + 0.0:+.{digits}f}\n±{measure.shown(one.high - one.low) / 2:.{digits}f}",
+            ha="center",
+            va="center",
+            fontsize=6.5,
+            fontweight="bold" if one.low > 0 or one.high < 0 else "normal",
+            color="white" if abs(value) > 0.6 * most else "black",
+        )

@@ -1,0 +1,111 @@
+"""The figure of a tuning stage: quality against the learning rate, a line an arm, its selected rate marked."""
+
+import math
+from collections.abc import Sequence
+from itertools import groupby
+from pathlib import Path
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
+
+from gbn import measures
+from gbn.analysis.comparison.selection import BestSetting, rate_of
+from gbn.analysis.plots.labels import label_ends
+from gbn.measures import Measure
+from gbn.plot_style import COLOURS, DPI, RC, REFERENCE, STYLES
+from gbn.plot_style import save as save_figure
+
+VALIDATION = measures.measure("val_full_accuracy")
+_WIDTH, _HEIGHT, _TOP, _BOTTOM, _ACROSS = 3.4, 2.1, 0.45, 0.55, 3
+
+
+def draw(
+    found: Sequence[BestSetting], title: str, reference: str, seeds: int, measure: Measure = VALIDATION
+) -> Figure:
+    """A panel for each second-stage setting.
+
+    Args:
+        found: of :func:`gbn.analysis.comparison.selection.best_settings`.
+        title: the experiment's.
+        reference: drawn in black.
+        seeds: tuning seeds, for the caption.
+        measure: of :func:`gbn.analysis.comparison.selection.selecting`.
+    """
+    panels = [(group, list(arms)) for group, arms in groupby(found, key=lambda best: best.group)]
+    across = min(_ACROSS, len(panels))
+    down = math.ceil(len(panels) / across)
+    names = list(dict.fromkeys(best.arm for best in found if best.arm != reference))
+    looks = {
+        arm: (COLOURS[place % len(COLOURS)], STYLES[place % len(STYLES)]) for place, arm in enumerate(names)
+    }
+    looks[reference] = REFERENCE
+    with mpl.rc_context(dict(RC)):
+        width, height = max(_WIDTH * across, 5.0), _HEIGHT * down + _TOP + _BOTTOM
+        figure = Figure(figsize=(width, height), dpi=DPI)
+        grid = figure.subplots(down, across, squeeze=False).ravel().tolist()
+        beside = 0.35 + 0.055 * max(len(best.arm) for best in found)
+        figure.subplots_adjust(
+            left=0.5 / width,
+            right=1 - beside / width,
+            top=1 - _TOP / height,
+            bottom=(_BOTTOM + 0.3) / height,
+            wspace=(beside + 0.5) / (_WIDTH - beside),
+            hspace=0.5,
+        )
+        for axes, (group, arms) in zip(grid, panels, strict=False):
+            _panel(axes, arms, looks, measure)
+            axes.set_title(group, loc="left", fontsize=8, fontweight="bold")
+            label_ends(axes)
+        for axes in grid[len(panels) :]:
+            axes.remove()
+        figure.text(0.1 / width, 1 - 0.09 / height, title, fontsize=9.5, fontweight="bold", va="top")
+        caption = (
+            f"Mean over {seeds} tuning seeds of {_what(measure)} at the last update; a run "
+            f"that diverged counts as {_diverged(measure)}. Filled: the rate selected."
+        )
+        figure.text(0.1 / width, 0.07 / height, caption, fontsize=6.8, color="0.3", va="bottom", wrap=True)
+        return figure
+
+
+def save(
+    found: Sequence[BestSetting],
+    title: str,
+    reference: str,
+    seeds: int,
+    stem: Path,
+    measure: Measure = VALIDATION,
+) -> list[Path]:
+    """Write ``<stem>.png`` and ``<stem>.pdf``."""
+    return save_figure(draw(found, title, reference, seeds, measure), stem)
+
+
+def _what(measure: Measure) -> str:
+    if measure.family == "accuracy":
+        return "the accuracy on the whole validation set"
+    return f"{measure.key} ({measure.direction})"
+
+
+def _diverged(measure: Measure) -> str:
+    if measure.family == "accuracy":
+        return "chance"
+    return "the worst value" if math.isfinite(measure.worst) else "infinite, so its mean is not drawn"
+
+
+def _panel(
+    axes: Axes, arms: Sequence[BestSetting], looks: dict[str, tuple[str, object]], measure: Measure
+) -> None:
+    for best in arms:
+        colour, style = looks[best.arm]
+        rates = [float(rate_of(setting)[1]) for setting in best.values]
+        values = [measure.shown(value) for value in best.values.values()]
+        axes.plot(rates, values, color=colour, linestyle=style, linewidth=1.1, label=best.arm)
+        axes.plot(rates, values, "o", color=colour, markersize=2.8, markerfacecolor="white", label="_")
+        place = list(best.values).index(best.setting)
+        axes.plot(rates[place], values[place], "o", color=colour, markersize=5, label="_")
+    axes.set_xscale("log")
+    axes.set_xticks(rates, [f"{rate:g}" for rate in rates], fontsize=6.5)
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.set_xlabel("learning rate")
+    axes.set_ylabel(measure.label)

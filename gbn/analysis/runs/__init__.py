@@ -1,0 +1,1 @@
+"""What is there: which runs a plan asks for, their records and curves."""

@@ -1,0 +1,168 @@
+"""Recordings of the layers as a tidy frame: what an arm's normalizers saw and did along training.
+
+:mod:`gbn.engine.recording.recorder` says how each quantity is measured. Runs have recordings where they were trained
+with ``trainer.record.layers=true``; they are read here alone, so that tables don't wait for them.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from gbn.analysis.runs.load import USABLE, NothingFound, Runs
+from gbn.store.archive import Archive
+from gbn.store.records import Record, RunStore
+
+#: The columns of :func:`layer_frame`.
+COLUMNS = [
+    "setting",
+    "arm",
+    "seed",
+    "run_id",
+    "update",
+    "depth",
+    "layer",
+    "quantity",
+    "low",
+    "median",
+    "high",
+]
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """How a recorded quantity is shown.
+
+    Attributes:
+        label: for an axis; a line break where it is long.
+        log: whether it is positive and spans orders of magnitude: averaged and drawn as its logarithm.
+        neutral: its value where nothing is out of the ordinary (under batch normalization, or on a Gaussian).
+        bounds: what it cannot exceed.
+        room: the smallest range that an axis spans (of the logarithm, for one of those): less is no difference.
+    """
+
+    label: str
+    log: bool = False
+    neutral: float | None = None
+    bounds: tuple[float, float] | None = None
+    room: float = 0.1
+
+
+_SHARE, _POSITIVE = (0.0, 1.0), (0.0, math.inf)
+
+#: Every quantity that is recorded.
+QUANTITIES = {
+    "statistic": Quantity("(S - mean) / std", neutral=0.0),
+    "deviation": Quantity("D / std", neutral=1.0, bounds=_POSITIVE),
+    "active": Quantity("active share\nafter ReLU", bounds=_SHARE),
+    "dead": Quantity("share of dead\nchannels", neutral=0.0, bounds=_SHARE),
+    "skewness": Quantity("skewness", neutral=0.0, room=0.4),
+    "kurtosis": Quantity("excess kurtosis", neutral=0.0, room=0.4),
+    "tail_index": Quantity("upper tail\nindex (Hill)", neutral=4.7, bounds=_POSITIVE, room=1.0),
+    "gap_statistic": Quantity("|running S - S|\n/ std", neutral=0.0, bounds=_POSITIVE),
+    "gap_deviation": Quantity("running D / D", neutral=1.0, bounds=_POSITIVE),
+    "gain": Quantity("gain"),
+    "bias": Quantity("bias"),
+    "slope": Quantity("gain std / D", neutral=1.0),
+    "level": Quantity("output at the\nmean", neutral=0.0),
+    "gradient_weight": Quantity("gradient norm,\nweight", log=True),
+    "gradient_gain": Quantity("gradient norm,\ngain", log=True),
+    "gradient_bias": Quantity("gradient norm,\nbias", log=True),
+    "weight_norm": Quantity("weight norm", log=True),
+    "relative_update": Quantity("|update|\n/ |weight|", log=True),
+    "effective_rate": Quantity("rate / |weight|²", log=True),
+}
+
+#: What a figure shows unless told otherwise, in this order.
+SHOWN = (
+    *("statistic", "deviation", "active", "dead", "skewness", "tail_index", "gap_statistic"),
+    *("gradient_weight", "relative_update", "effective_rate"),
+)
+
+
+def layer_frame(runs: Runs) -> pd.DataFrame:
+    """The recordings of the usable runs, one row a run, update, layer and quantity.
+
+    Columns :data:`COLUMNS`: `depth` counts the network's normalizers from 0, `layer` is the module path; `low`,
+    `median` and `high` are the 10 %, 50 % and 90 % quantiles over channels. A quantity that is one number for a layer
+    (``dead``, norms, rates) stands in `median`, its `low` and `high` are NaN. Without recordings: no rows.
+
+    Raises:
+        ValueError: the runs were made in memory, so that it is not known where their recordings are.
+        StoreError: a damaged file.
+    """
+    if runs.results_dir is None:
+        raise ValueError(
+            "these runs don't know their results directory: load them with gbn.analysis.runs.load"
+        )
+    usable = runs.runs[runs.runs.status.isin(USABLE)]
+    found = _records(runs, usable)
+    rows: list[tuple[Any, ...]] = []
+    for entry in usable.itertuples(index=False):
+        record = found.get((str(entry.run_id), str(entry.source), str(entry.machine)))
+        for recording in record.layers if record else []:
+            head = (entry.setting, entry.arm, int(entry.seed), entry.run_id, recording["update"])
+            for depth, (layer, quantities) in enumerate(recording["layers"].items()):
+                for quantity, value in quantities.items():
+                    three = value if isinstance(value, list) else (None, value, None)
+                    rows.append((*head, depth, layer, quantity, *three))
+    frame = pd.DataFrame(rows, columns=COLUMNS)
+    return frame.astype({"low": float, "median": float, "high": float})
+
+
+def _records(runs: Runs, usable: pd.DataFrame) -> dict[tuple[str, str, str], Record]:
+    """The records of these runs by id, source and machine."""
+    assert runs.results_dir is not None
+    store = RunStore(runs.results_dir)
+    wanted = {source: set(group.run_id) for source, group in usable.groupby("source")}
+    records = [store.load(run_id) for run_id in sorted(wanted.get("store", ()))]
+    if "archive" in wanted:
+        records += [record for record in Archive(runs.results_dir) if record.run_id in wanted["archive"]]
+    return {(record.run_id, record.source, record.machine): record for record in records}
+
+
+def require(frame: pd.DataFrame, runs: Runs) -> None:
+    """Raise NothingFound, saying what to do, where no run has recordings."""
+    if frame.empty:
+        count = int(runs.runs.status.isin(USABLE).sum())
+        raise NothingFound(
+            f"nothing found: none of the {count} finished runs of {runs.plan.name} has recordings of its layers; "
+            "train with trainer.record.layers=true (a run that is done is not trained again: remove its folder first)"
+        )
+
+
+def layers_to_show(frame: pd.DataFrame, setting: str, wanted: Sequence[str] = ()) -> list[str]:
+    """The module paths of a figure's columns: those wanted, or the first, the middle and the last one.
+
+    By default among the normalizers with a ReLU inside, if there are any, since most quantities tell of it.
+
+    Raises:
+        ValueError: a wanted layer that is not there.
+    """
+    here = frame[frame.setting == setting].sort_values("depth", kind="stable")
+    every = list(dict.fromkeys(here.layer))
+    for layer in wanted:
+        if layer not in every:
+            raise ValueError(f"no normalizer {layer!r} was recorded; there are {', '.join(every)}")
+    if wanted:
+        return list(wanted)
+    active = list(dict.fromkeys(here.layer[here.quantity == "active"])) or every
+    return list(dict.fromkeys(active[i] for i in (0, (len(active) - 1) // 2, -1)))
+
+
+def seed_table(frame: pd.DataFrame, setting: str, arm: str, layer: str, quantity: str) -> pd.DataFrame:
+    """The medians of an arm's quantity in one layer: a row an update, a column a seed.
+
+    Quantities that are drawn as logarithms are given as logarithms; NaN where a value is not defined.
+    """
+    here = frame[
+        (frame.setting == setting)
+        & (frame.arm == arm)
+        & (frame.layer == layer)
+        & (frame.quantity == quantity)
+    ]
+    table = here.pivot_table(index="update", columns="seed", values="median", dropna=False)
+    return np.log(table.where(table > 0)) if QUANTITIES[quantity].log else table

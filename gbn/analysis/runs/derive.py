@@ -1,0 +1,207 @@
+"""A plan for any set of runs: arms and settings read off their identities.
+
+What differs in the norm section or in the preconditioner makes another arm; what differs elsewhere (the seed
+apart) makes another setting, and only arms of one setting are compared.
+"""
+
+import json
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from gbn import measures
+from gbn.analysis.runs.columns import Row
+from gbn.analysis.runs.plan import Entry, Plan
+from gbn.store.identity import OF_THE_ARM, canonical, norm_label
+
+_CONTROL_METHODS = ("bn_matched", "bn_reparam")
+_WITH_CONTROLS = ("gbn", "iebn", "mixture")
+_NOT_OF_THE_PAIR = ("name", "method", "matched_to", "revision")
+# What a mixture does after its first batch, of which its controls know nothing.
+_NOT_MATCHED = ("warm_start", "posterior_gradient")
+
+
+def derive_plan(
+    rows: Iterable[Row],
+    *,
+    name: str = "runs",
+    reference: str | None = None,
+    targets: Sequence[float] = (),
+    selection: Mapping[str, Any] | None = None,
+    measure: str = measures.DEFAULT,
+) -> Plan:
+    """The plan in which the given runs are all there is.
+
+    Args:
+        rows: finished runs; those without an identity are left out.
+        name: names the files that come of it.
+        reference: an arm's label; by default the arm ``bn``, or the only arm.
+        targets: values of the measure (accuracies are fractions); empty: chosen later from the curves, which a note
+            says.
+        selection: how the runs were chosen.
+        measure: the curve's key that they are compared by.
+
+    Raises:
+        ValueError: no finished run, no such reference among the arms, or a target outside the measure's range.
+    """
+    identified = {row.run_id: row for row in rows if row.norm is not None}
+    if not identified:
+        raise ValueError("none of these runs is finished: there is nothing to compare yet")
+    norms = _parsed({run_id: row.norm for run_id, row in identified.items()})
+    rests = _parsed({run_id: row.rest for run_id, row in identified.items()})
+    norms, rests = _with_preconditioners(norms, rests)
+    arms, settings = _labels(norms, norm_label), _labels(rests, lambda _: "")
+    entries = tuple(
+        sorted(
+            (
+                Entry(settings[run_id], arms[run_id], int(row.seed or 0), run_id)
+                for run_id, row in identified.items()
+            ),
+            key=lambda entry: (entry.setting, entry.arm, entry.seed),
+        )
+    )
+    controls = _controls({arms[run_id]: norm for run_id, norm in norms.items()})
+    return Plan(
+        name=name,
+        title="A set of runs",
+        entries=entries,
+        reference=_reference(reference, arms, norms),
+        targets=dict.fromkeys(settings.values(), measures.measure(measure).checked(targets)),
+        measure=measure,
+        controls=controls,
+        selection=dict(selection or {}),
+        notes=(
+            "Arms and settings were derived from the runs' configurations; no grid fixed them in advance.",
+            *_revisions(norms.values(), rests.values()),
+        ),
+        methods={arms[run_id]: norm["method"] for run_id, norm in norms.items()},
+    )
+
+
+def _revisions(norms: Iterable[Mapping[str, Any]], rests: Iterable[Mapping[str, Any]]) -> list[str]:
+    """What was refused: runs whose parts differ in nothing but a revision are never paired."""
+    notes = []
+    for parts, prefix, kept_apart in ((norms, "norm.", "arms"), (rests, "", "settings")):
+        found: dict[str, dict[str, set[Any]]] = defaultdict(lambda: defaultdict(set))
+        for part in {canonical(part): part for part in {id(part): part for part in parts}.values()}.values():
+            flat = flatten(part)
+            revisions = {key: flat.pop(key) for key in sorted(flat) if key.split(".")[-1] == "revision"}
+            for key, revision in revisions.items():
+                found[canonical(flat)][key].add(revision)
+        differing = {
+            f"{prefix}{key} {' and '.join(map(str, sorted(values)))}"
+            for kept in found.values()
+            for key, values in kept.items()
+            if len(values) > 1
+        }
+        if differing:
+            notes.append(
+                f"Mixed revisions: runs of different revisions ({'; '.join(sorted(differing))}) are {kept_apart} of "
+                "their own, since a pair must be homogeneous."
+            )
+    return notes
+
+
+def _parsed(texts: Mapping[str, str | None]) -> dict[str, dict[str, Any]]:
+    """JSON objects by run; runs with the same text share one."""
+    objects = {text: json.loads(text or "{}") for text in set(texts.values())}
+    return {run_id: objects[text] for run_id, text in texts.items()}
+
+
+def _with_preconditioners(
+    norms: dict[str, dict[str, Any]], rests: dict[str, dict[str, Any]]
+) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, Any]]]:
+    """Both with the preconditioner's keys moved from the optimizer's section to the norm's."""
+    own = {
+        run_id: {key: rest["optimizer"][key] for key in OF_THE_ARM if key in rest.get("optimizer", {})}
+        for run_id, rest in rests.items()
+    }
+    for run_id, keys in own.items():
+        if keys:
+            kept = {key: value for key, value in rests[run_id]["optimizer"].items() if key not in keys}
+            norms[run_id] = {**norms[run_id], **keys}
+            rests[run_id] = {**rests[run_id], "optimizer": kept}
+    return norms, rests
+
+
+def _labels(
+    parts: Mapping[str, Mapping[str, Any]], label: Callable[[Mapping[str, Any]], str]
+) -> dict[str, str]:
+    """A label for each run: the same for equal parts, different for different ones."""
+    keys = {number: canonical(part) for number, part in {id(part): part for part in parts.values()}.items()}
+    distinct = {keys[id(part)]: part for part in parts.values()}
+    flat = {key: flatten(part) for key, part in distinct.items()}
+    alike: dict[str, list[str]] = defaultdict(list)
+    for key, part in distinct.items():
+        alike[label(part)].append(key)
+    named: dict[str, str] = {}
+    for word, same in alike.items():
+        for key in same:
+            words = [word] if word else []
+            if len(same) > 1:
+                words += _differences(flat[key], [flat[other] for other in same])
+            named[key] = " ".join(words)
+    return {run_id: named[keys[id(part)]] for run_id, part in parts.items()}
+
+
+def _differences(flat: Mapping[str, Any], group: Sequence[Mapping[str, Any]]) -> list[str]:
+    keys = sorted({key for other in group for key in other})
+    differing = [key for key in keys if len({canonical(other.get(key)) for other in group}) > 1]
+    return [
+        str(flat[key]) if key.endswith(".name") and key in flat else f"{key}={flat.get(key, 'default')}"
+        for key in differing
+    ]
+
+
+def flatten(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one mapping with dotted keys."""
+    flat: dict[str, Any] = {}
+    for key, value in nested.items():
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def _controls(norms: Mapping[str, Mapping[str, Any]]) -> dict[str, tuple[str, ...]]:
+    """arm -> controls: those matched to a pair, or a mixture, with the same parameters."""
+    found = {}
+    for arm, norm in norms.items():
+        if norm["method"] in _CONTROL_METHODS:
+            continue
+        matching = [
+            other
+            for other, control in norms.items()
+            if control["method"] in _CONTROL_METHODS and _pair(control) == _pair(norm)
+        ]
+        if matching and norm["method"] in _WITH_CONTROLS:
+            found[arm] = tuple(sorted(matching))
+    return found
+
+
+def _pair(norm: Mapping[str, Any]) -> str:
+    matched = norm.get("matched_to")
+    inner = matched if isinstance(matched, Mapping) else {}
+    mixed = "mixture" in (
+        norm.get("method"),
+        matched,
+    )  # a pair is known by its quadrangle, a mixture has none
+    left_out = (*_NOT_OF_THE_PAIR, *(_NOT_MATCHED if mixed else ()))
+    kept = {key: part for key, part in norm.items() if key not in left_out}
+    return canonical(kept | dict(inner) | ({"fitted": "mixture"} if mixed else {}))
+
+
+def _reference(asked: str | None, arms: Mapping[str, str], norms: Mapping[str, Mapping[str, Any]]) -> str:
+    labels = sorted(set(arms.values()))
+    if asked is not None:
+        if asked not in labels:
+            raise ValueError(f"--reference {asked}: no such arm among these runs; arms: {', '.join(labels)}")
+        return asked
+    plain = sorted({arms[run_id] for run_id, norm in norms.items() if norm["method"] == "bn"})
+    if len(plain) == 1:
+        return plain[0]
+    if len(labels) == 1:
+        return labels[0]
+    why = f"{len(plain)} arms use bn" if plain else "no arm uses bn"
+    raise ValueError(f"{why}: choose the arm to compare with by --reference; arms: {', '.join(labels)}")

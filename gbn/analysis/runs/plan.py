@@ -1,0 +1,188 @@
+"""What is compared with what: the arms, seeds, reference, targets and controls of a table or a figure.
+
+A plan comes from an experiment's grid (:func:`plan_of_grid`), where all of it was fixed before the runs, or
+is derived from the configurations of any set of runs (:mod:`gbn.analysis.runs.derive`).
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any, Protocol
+
+from gbn import measures
+
+
+class CellLike(Protocol):
+    """One arm in one setting of a grid, over all seeds."""
+
+    @property
+    def setting(self) -> str:
+        """Arms are compared within a setting."""
+
+    @property
+    def label(self) -> str:
+        """The arm."""
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        """The resolved configuration at one of its seeds."""
+
+    @property
+    def run_ids(self) -> Mapping[int, str]:
+        """seed -> run id."""
+
+
+class GridLike(Protocol):
+    """What the analysis needs of an experiment's grid (:class:`gbn.config.grid.Grid`)."""
+
+    @property
+    def name(self) -> str:
+        """The experiment's folder name."""
+
+    @property
+    def title(self) -> str:
+        """One line for people."""
+
+    @property
+    def scale(self) -> str | None:
+        """The preset it was loaded at."""
+
+    @property
+    def cells(self) -> Sequence[CellLike]:
+        """Every arm in every setting."""
+
+    @property
+    def reference(self) -> str:
+        """The arm that the others are compared with."""
+
+    @property
+    def targets(self) -> Mapping[str, Sequence[float]]:
+        """setting -> fixed values of the measure."""
+
+    @property
+    def controls(self) -> Mapping[str, Sequence[str]]:
+        """arm -> its control arms."""
+
+    @property
+    def measure(self) -> str:
+        """The key of the curve that targets are measured on."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One run that belongs to the comparison, whether it exists yet or not."""
+
+    setting: str
+    arm: str
+    seed: int
+    run_id: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A comparison.
+
+    Attributes:
+        name: names the files that come of it.
+        title: one line for people.
+        entries: every run that should be there.
+        reference: the arm that the others are compared with.
+        targets: for each setting the fixed values of the measure (accuracies are fractions), the easiest first.
+        controls: arm -> the arms that control for it.
+        selection: how to make this plan again: goes into each table's header.
+        notes: what a reader must know about how the plan was made.
+        measure: the key of the curve that targets are measured on, unless another is asked for.
+        methods: arm -> its ``norm.method``, where it is known.
+        changed_data_allowed: whether its runs may have been trained on different data (``dataset.allow_changed``).
+    """
+
+    name: str
+    title: str
+    entries: tuple[Entry, ...]
+    reference: str
+    targets: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    controls: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    selection: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    measure: str = measures.DEFAULT
+    methods: Mapping[str, str] = field(default_factory=dict)
+    changed_data_allowed: bool = False
+
+    @cached_property
+    def _present(self) -> dict[str, dict[str, None]]:
+        """setting -> its arms, both in order of appearance."""
+        found: dict[str, dict[str, None]] = {}
+        for entry in self.entries:
+            found.setdefault(entry.setting, {})[entry.arm] = None
+        return found
+
+    @property
+    def settings(self) -> list[str]:
+        """The settings in order of appearance."""
+        return list(self._present)
+
+    def arms(self, setting: str) -> list[str]:
+        """The arms of a setting: the reference, then each arm followed by its controls, then the rest."""
+        present = self._present.get(setting, {})
+        of_others = {
+            control for arm, controls in self.controls.items() if arm in present for control in controls
+        }
+        ordered = [self.reference]
+        for arm in present:
+            if arm not in of_others:
+                ordered += [arm, *self.controls.get(arm, ())]
+        ordered += present
+        return [arm for arm in dict.fromkeys(ordered) if arm in present]
+
+    def seeds(self, setting: str, arm: str) -> list[int]:
+        """The seeds planned for an arm, sorted."""
+        return sorted({e.seed for e in self.entries if e.setting == setting and e.arm == arm})
+
+    def with_targets(self, targets: Sequence[float], note: str = "", measure: str | None = None) -> "Plan":
+        """This plan with other targets, the same in every setting: values of its own measure, or of `measure`.
+
+        Raises:
+            ValueError: an unknown measure, or a target outside its range.
+        """
+        measure = measure or self.measure
+        ordered = measures.measure(measure).checked(targets)
+        return replace(
+            self,
+            measure=measure,
+            targets=dict.fromkeys(self.settings, ordered),
+            selection={**self.selection, "targets": list(ordered)},
+            notes=(*self.notes, note) if note else self.notes,
+        )
+
+
+def plan_of_grid(grid: GridLike) -> Plan:
+    """The plan of an experiment's grid.
+
+    Raises:
+        ValueError: the reference is none of the grid's arms, the measure is unknown.
+    """
+    entries = tuple(
+        Entry(cell.setting, cell.label, seed, run_id)
+        for cell in grid.cells
+        for seed, run_id in cell.run_ids.items()
+    )
+    arms = list(dict.fromkeys(entry.arm for entry in entries))
+    if grid.reference not in arms:
+        raise ValueError(
+            f"experiment {grid.name}: reference {grid.reference!r} is none of its arms ({', '.join(arms)})"
+        )
+    return Plan(
+        name=grid.name + (f"-{grid.scale}" if grid.scale else ""),
+        title=grid.title,
+        entries=entries,
+        reference=grid.reference,
+        targets={
+            setting: measures.measure(grid.measure).ordered(values)
+            for setting, values in grid.targets.items()
+        },
+        controls={arm: tuple(controls) for arm, controls in grid.controls.items()},
+        selection={"experiment": f"experiments/{grid.name}", "scale": grid.scale},
+        measure=grid.measure,
+        methods={cell.label: cell.config["norm"]["method"] for cell in grid.cells},
+        changed_data_allowed=any(cell.config["dataset"].get("allow_changed") for cell in grid.cells),
+    )

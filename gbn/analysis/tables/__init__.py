@@ -1,0 +1,1 @@
+"""Speed-up tables and their sub-tables, as Markdown, LaTeX and CSV."""

@@ -1,0 +1,179 @@
+"""Two sub-tables about causes: where an arm's effect comes from, and how time splits into updates and cost."""
+
+from collections.abc import Iterator, Sequence
+
+from gbn.analysis.comparison import cost
+from gbn.analysis.comparison import decomposition as decompose
+from gbn.analysis.comparison.comparison import Comparison
+from gbn.analysis.comparison.cost import Costs
+from gbn.analysis.comparison.decomposition import LINKS, Chain
+from gbn.analysis.estimates.estimate import Estimate
+from gbn.analysis.tables import headings
+from gbn.analysis.tables import numbers as printed
+from gbn.analysis.tables.section import Section
+from gbn.measures import Measure
+
+
+def effects(comparison: Comparison, setting: str) -> Iterator[Section]:
+    """The sub-tables of a setting: chains of arms with both controls; time, where a cost file belongs to the runs."""
+    chains = list(decompose.chains(comparison, setting))
+    if chains:
+        yield _chains(comparison, setting, chains)
+    costs, _ = cost.choose(comparison.runs)
+    if costs is not None:
+        yield from times(comparison, setting, costs)
+
+
+def times(comparison: Comparison, setting: str, costs: Costs, elsewhere: bool = False) -> Iterator[Section]:
+    """Time = updates x cost for the arms that were timed; nothing where none was.
+
+    Args:
+        elsewhere: these costs may be of another machine or configuration than the runs': what the same updates would
+            take there.
+
+    Raises:
+        ValueError: costs that do not belong to the runs, and `elsewhere` is not said.
+    """
+    found = (_time_row(comparison, costs, setting, arm, elsewhere) for arm in comparison.arms(setting))
+    rows = [row for row in found if row is not None]
+    if rows:
+        yield _times(comparison, setting, costs, rows)
+
+
+def refused_costs(comparison: Comparison) -> list[str]:
+    """Where this plan has cost files but none that belongs to its runs: a sentence for each, with the reason."""
+    used, reasons = cost.choose(comparison.runs)
+    return [] if used else [f"Cost of an update not used: {reason}." for reason in reasons]
+
+
+def _chains(comparison: Comparison, setting: str, chains: list[Chain]) -> Section:
+    reference = comparison.runs.plan.reference
+    rows = [
+        (
+            chain.arm,
+            _what(chain, comparison.measured),
+            str(len(chain.seeds)),
+            *(_link(chain, getattr(chain, link), comparison) for link in LINKS),
+        )
+        for chain in chains
+    ]
+    final = comparison.final
+    accuracy = final.family == "accuracy"
+    values = "accuracies" if accuracy else "differences of values"
+    notes = [
+        f"Speed-ups multiply: {reference} / arm = initialisation ({reference} / bn_matched) x parametrisation "
+        f"(bn_matched / bn_reparam) x own (bn_reparam / arm); {values} add up, each link being the later minus the "
+        "earlier. Pairs: seeds that all four have. Intervals: paired t, 95 %, a link at a time; an interval around 1 "
+        "(or 0) says that the link cannot be told from nothing."
+    ]
+    if not all(chain.exact for chain in chains):
+        notes.append(
+            "†: runs missed the target, so that the medians over pairs stand there, a miss beyond its run's end. "
+            "Medians do not multiply: the links need not give the whole."
+        )
+    fewer = _fewer(comparison, setting, chains)
+    if fewer:
+        notes.append(f"Fewer pairs than the arm has with {reference}, since a control lacks seeds: {fewer}.")
+    return Section(
+        f"Where the effect comes from: the speed-up of {reference} / arm as a product, "
+        + (
+            "the difference of accuracies (points, arm - reference) as a sum"
+            if accuracy
+            else f"the difference of {final.name} (arm - reference{headings.sense(final)}) as a sum"
+        ),
+        (
+            "arm",
+            "of",
+            "pairs",
+            "total",
+            "initialisation",
+            "parametrisation",
+            f"own ({_own(comparison, chains)})",
+        ),
+        tuple(rows),
+        tuple(notes),
+    )
+
+
+def _own(comparison: Comparison, chains: Sequence[Chain]) -> str:
+    """What stands behind the last link."""
+    methods = {comparison.runs.plan.methods.get(chain.arm) == "mixture" for chain in chains}
+    return " or ".join(
+        name for mixture, name in ((False, "deviation"), (True, "mixture")) if mixture in methods
+    )
+
+
+def _what(chain: Chain, measured: Measure) -> str:
+    if chain.quantity == "speedup":
+        return f"{chain.unit} to {measured.target(chain.target)}" + ("" if chain.exact else " †")
+    return {"area": "area under curve", "last": f"last {measured.name}"}[chain.quantity]
+
+
+def _link(chain: Chain, estimate: Estimate, comparison: Comparison) -> str:
+    if chain.quantity == "speedup":
+        return printed.ratio(estimate)
+    return printed.difference(estimate, comparison.final if chain.quantity == "last" else comparison.measured)
+
+
+def _fewer(comparison: Comparison, setting: str, chains: list[Chain]) -> str:
+    """The arms whose chain has fewer pairs than their comparison with the reference."""
+    counts = {}
+    for chain in chains:
+        pairs = len(comparison.pairs(setting, chain.arm, chain.names[0]))
+        if chain.quantity == "last" and len(chain.seeds) < pairs:
+            counts[chain.arm] = f"{chain.arm} ({len(chain.seeds)} of {pairs})"
+    return ", ".join(counts.values())
+
+
+def _times(comparison: Comparison, setting: str, costs: Costs, rows: Sequence[tuple[str, ...]]) -> Section:
+    columns, reference = ["arm", "ms an update", "cost"], comparison.runs.plan.reference
+    for target in decompose.goals(comparison, setting):
+        goal = f"the {headings.best(comparison.measured)} of {reference}"
+        columns += [f"updates to {goal if target is None else comparison.measured.target(target)}", "time"]
+    return Section(
+        f"Time = updates x cost of an update: each as {reference} / arm (greater than 1: the arm is faster)",
+        tuple(columns),
+        tuple(rows),
+        tuple(_time_notes(comparison, setting, costs)),
+    )
+
+
+def _time_row(
+    comparison: Comparison, costs: Costs, setting: str, arm: str, elsewhere: bool
+) -> tuple[str, ...] | None:
+    """None for an arm that was not timed."""
+    reference = comparison.runs.plan.reference
+    if not costs.seconds.get((setting, arm)):
+        return None
+    row = [arm, f"{1e3 * cost.seconds_per_update(costs, setting, arm):.3g}"]
+    if arm == reference:
+        return (*row, *["1 (reference)"] * (1 + 2 * len(decompose.goals(comparison, setting))))
+    row.append(printed.ratio(cost.ratio(costs, setting, arm, reference)))
+    for target in decompose.goals(comparison, setting):
+        found = decompose.time_ratio(comparison, costs, setting, arm, target, elsewhere=elsewhere)
+        row += [printed.ratio(found.updates), printed.ratio(found.time)]
+    return tuple(row)
+
+
+def _time_notes(comparison: Comparison, setting: str, costs: Costs) -> Iterator[str]:
+    blocks = {len(found) for (where, _), found in costs.seconds.items() if where == setting} or {0}
+    counted = f"{min(blocks)}" if len(blocks) == 1 else f"{min(blocks)} to {max(blocks)}"
+    threads_timed = f"{costs.threads} thread{'s' * (costs.threads != 1)}"
+    text = (
+        f"Cost: median seconds of a training step, arms in turns in one process, {counted} blocks, on "
+        f"{costs.machine}, {threads_timed}, {costs.date} ({costs.path.name}); evaluation and start-up are not in it. "
+    )
+    if costs.dropped:
+        text += "Not counted: " + ", ".join(f"{n} {status}" for status, n in costs.dropped.items()) + ". "
+    threads = {int(one) for one in comparison.runs.runs.threads.dropna().unique()}
+    if threads - {costs.threads}:
+        text += f"The runs had {', '.join(map(str, sorted(threads)))} thread{'s' * (threads != {1})}. "
+    yield text.strip()
+    reason = cost.refusal(costs, comparison.runs)
+    if reason:
+        yield f"A forecast, not a measurement: {reason}."
+    yield (
+        "Time: the product of the two, which are independent (updates over seeds, cost over blocks), as if every "
+        "update cost the same; its interval is Welch and Satterthwaite's t of the sum of their logarithms; where "
+        "runs missed the target, the product of intervals of 97.5 % each."
+    )

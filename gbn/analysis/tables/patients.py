@@ -1,0 +1,92 @@
+"""Segmentation patient by patient: which patients an arm segments better, not only how well on average.
+
+From the scores that finished runs leave in their summaries (``patients``): rows of a structure and test patient.
+"""
+
+from collections.abc import Iterable, Mapping
+
+import pandas as pd
+
+from gbn.analysis.runs.plan import GridLike
+from gbn.analysis.tables.section import Section
+from gbn.store.records import Record
+
+#: The patient that stands for the mean over patients.
+ALL = "all"
+COLUMNS = (
+    "setting",
+    "arm",
+    "seed",
+    "patient",
+    "structure",
+    "slices",
+    "dice",
+    "apd",
+    "good",
+    "missed",
+    "spurious",
+)
+
+
+def patient_frame(grid: GridLike, records: Iterable[Record]) -> pd.DataFrame:
+    """A row a run, test patient and structure, the mean over patients included.
+
+    Args:
+        grid: whose runs.
+        records: where they are sought; of a run with several records the first counts.
+
+    Raises:
+        LookupError: no finished run of the grid has scores of patients.
+    """
+    known: dict[str, Record] = {}
+    for record in records:
+        known.setdefault(record.run_id, record)
+    rows = [
+        {"setting": cell.setting, "arm": cell.label, "seed": seed, **scores}
+        for cell in grid.cells
+        for seed, run_id in cell.run_ids.items()
+        if run_id in known
+        for scores in (known[run_id].summary or {}).get("patients", ())
+    ]
+    if not rows:
+        raise LookupError(
+            f"no finished run of {grid.name} has scores of patients there: they come with task=segmentation"
+        )
+    return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def patient_sections(frame: pd.DataFrame, reference: str) -> Mapping[str, Section]:
+    """setting -> Dice of each test patient: a column an arm, means over structures and seeds, the worst first.
+
+    Behind each mean but the reference's stands in how many seeds the arm is above the reference there.
+    """
+    return {str(setting): _section(part, reference) for setting, part in frame.groupby("setting", sort=False)}
+
+
+def _section(part: pd.DataFrame, reference: str) -> Section:
+    dice = part.pivot_table("dice", ["arm", "seed"], "patient", aggfunc="mean", sort=False)
+    arms = list(dict.fromkeys(part.arm))
+    patients = [name for name in dice.columns if name != ALL]
+    order = dice.loc[reference if reference in arms else arms[0]].mean()
+    rows = []
+    for patient in [*sorted(patients, key=lambda name: (order[name], name)), ALL]:
+        row = ["mean of all" if patient == ALL else patient]
+        for arm in arms:
+            mine = dice.loc[arm][patient]
+            text = f"{mean:.3f}" if (mean := mine.mean()) == mean else "-"
+            if arm != reference and reference in arms:
+                pairs = (
+                    mine.to_frame("own")
+                    .join(dice.loc[reference][patient].rename("other"), how="inner")
+                    .dropna()
+                )
+                text += f" ({int((pairs.own > pairs.other).sum())}/{len(pairs)})"
+            row.append(text)
+        rows.append(tuple(row))
+    slices = part[part.patient != ALL].groupby("patient").slices.max().sum()
+    return Section(
+        f"Dice of each test patient: mean over structures and seeds (seeds above {reference}/pairs)",
+        ("patient", *arms),
+        tuple(rows),
+        (f"{len(patients)} patients, {slices} slices. A contour that is not found has a Dice of 0.",),
+    )

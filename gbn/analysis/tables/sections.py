@@ -1,0 +1,283 @@
+"""The sub-tables of a speed-up table as plain rows of text, ready for any format."""
+
+import math
+from collections.abc import Iterator
+
+from gbn.analysis.comparison.comparison import Comparison
+from gbn.analysis.comparison.qualities import columns_of
+from gbn.analysis.estimates import pairs as statistics
+from gbn.analysis.estimates.estimate import AA, NOTHING, Estimate, Figure
+from gbn.analysis.estimates.targets import Unit
+from gbn.analysis.tables import evidence as sections_evidence
+from gbn.analysis.tables import headings
+from gbn.analysis.tables import numbers as printed
+from gbn.analysis.tables.causes import effects
+from gbn.analysis.tables.section import Section
+from gbn.analysis.tables.segmentation import beside
+
+
+def sections(comparison: Comparison, setting: str) -> Iterator[Section]:
+    """The sub-tables of one setting."""
+    yield _quality(comparison, setting)
+    further = beside(comparison, setting)
+    if further is not None:
+        yield further
+    for unit in comparison.units(setting):
+        if comparison.targets(setting):
+            yield _targets(comparison, setting, unit)
+            yield from sections_evidence.evidence(comparison, setting, unit)
+        if comparison.runs.plan.reference in comparison.arms(setting):
+            yield _maximum(comparison, setting, unit)
+    controls = _controls(comparison, setting)
+    if controls.rows:
+        yield controls
+    yield from effects(comparison, setting)
+
+
+def summary(comparison: Comparison, setting: str) -> Section:
+    """The short table for a terminal: the last value, its difference, and the speed-ups in updates."""
+    reference, targets = comparison.runs.plan.reference, comparison.targets(setting)
+    final = comparison.final
+    rows = []
+    for arm in comparison.arms(setting):
+        last = _estimate(_get(comparison, setting, "last", arm))
+        against = _estimate(_get(comparison, setting, "last_difference", arm, reference))
+        row = [arm, str(len(comparison.runs.usable(setting, arm))), printed.value(last, final)]
+        row.append(printed.difference(against, final))
+        for target in targets:
+            speed = _get(comparison, setting, "speedup_to_target", arm, reference, "updates", target)
+            row.append("1 (reference)" if arm == reference else printed.ratio(_estimate(speed)))
+        rows.append(tuple(row))
+        if arm == reference:
+            aa = [AA, "", "", ""]
+            for target in targets:
+                speed = _get(comparison, setting, "speedup_to_target", AA, reference, "updates", target)
+                aa.append(printed.ratio(_estimate(speed)))
+            rows.append(tuple(aa))
+    return Section(
+        "",
+        (
+            "arm",
+            "n",
+            headings.column(final),
+            f"- {reference}{headings.counted(final)}",
+            *(f"speed-up to {comparison.measured.target(t)}" for t in targets),
+        ),
+        tuple(rows),
+        (_resolution(comparison, setting, "updates"),) if targets else (),
+    )
+
+
+def _get(
+    comparison: Comparison,
+    setting: str,
+    quantity: str,
+    arm: str,
+    against: str = "",
+    unit: str = "",
+    target: float = -1.0,
+) -> Figure | None:
+    return comparison.lookup.get((setting, quantity, arm, against, unit, target))
+
+
+def _estimate(figure: Figure | None) -> Estimate:
+    return NOTHING if figure is None else figure.estimate
+
+
+_COLUMNS = {
+    "last": "last epoch",
+    "best_val": "best by validation",
+    "best_test": "best on test",
+    "best": "best of the run",
+}
+_OPTIMISTIC = {
+    "best_test": "Best on test selects on the test set: it is an upper bound, not a result.",
+    "best": "Best of the run selects on what it reports: it is optimistic, not a result.",
+}
+
+
+def _quality(comparison: Comparison, setting: str) -> Section:
+    reference, measured, final = comparison.runs.plan.reference, comparison.measured, comparison.final
+    quantities = columns_of(final)
+    rows = []
+    for arm in comparison.arms(setting):
+        usable = comparison.runs.usable(setting, arm)
+        mean = {name: _estimate(_get(comparison, setting, name, arm)) for name in (*quantities, "area")}
+        against = {
+            name: _estimate(_get(comparison, setting, f"{name}_difference", arm, reference))
+            for name in ("last", "area")
+        }
+        diverged = int((usable.status == "diverged").sum())
+        rows.append(
+            (
+                arm,
+                f"{len(usable)}" + (f" ({diverged} diverged)" if diverged else ""),
+                *(printed.value(mean[name], final) for name in quantities),
+                printed.difference(against["last"], final),
+                printed.value(mean["area"], measured),
+                printed.difference(against["area"], measured),
+            )
+        )
+    optimistic = " ".join(text for name, text in _OPTIMISTIC.items() if name in quantities)
+    return Section(
+        f"{headings.quality(final)}; {headings.differences(final, 'reference')}",
+        (
+            *("arm", "n", *(_COLUMNS[name] for name in quantities)),
+            *(f"last - {reference}", "area under curve", f"area - {reference}"),
+        ),
+        tuple(rows),
+        (f"Area under curve: mean of {measured.key} over the logarithm of the update. {optimistic}",),
+    )
+
+
+def _targets(comparison: Comparison, setting: str, unit: Unit) -> Section:
+    reference, targets = comparison.runs.plan.reference, comparison.targets(setting)
+    measured = comparison.measured
+    columns = ["arm"]
+    for target in targets:
+        columns += [f"{unit} to {measured.target(target)}", "reached", "speed-up"]
+    rows = []
+    for arm in comparison.arms(setting):
+        row = [arm]
+        for target in targets:
+            time = _estimate(_get(comparison, setting, "time_to_target", arm, "", unit, target))
+            speed = _estimate(_get(comparison, setting, "speedup_to_target", arm, reference, unit, target))
+            row += [
+                printed.duration(time, unit),
+                f"{time.n - time.arm_misses}/{time.n}",
+                "1 (reference)" if arm == reference else printed.ratio(speed),
+            ]
+        rows.append(tuple(row))
+        if arm == reference:
+            aa = [f"{AA} ({reference} against {reference})"]
+            for target in targets:
+                speed = _estimate(_get(comparison, setting, "speedup_to_target", AA, reference, unit, target))
+                aa += ["", "", printed.ratio(speed) if speed.n else "needs 2 seeds"]
+            rows.append(tuple(aa))
+    return Section(
+        f"{unit.capitalize()} to a fixed {measured.name}{headings.direction(measured)}: medians, and speed-up = "
+        f"{unit} of {reference} / {unit} of the arm (greater than 1: the arm is faster)",
+        tuple(columns),
+        tuple(rows),
+        (_resolution(comparison, setting, unit),),
+    )
+
+
+def _maximum(comparison: Comparison, setting: str, unit: Unit) -> Section:
+    reference, measured, final = comparison.runs.plan.reference, comparison.measured, comparison.final
+    rows = []
+    for arm in comparison.arms(setting):
+        name = AA if arm == reference else arm
+        figure = _get(comparison, setting, "speedup_to_maximum", name, reference, unit)
+        estimate = _estimate(figure)
+        last = _estimate(_get(comparison, setting, "last_difference", arm, reference))
+        label = f"{AA} ({reference} against {reference})" if arm == reference else arm
+        if figure is None or not estimate.n:
+            rows.append((label, *(["needs 2 seeds" if arm == reference else "no pair"] + [""] * 5)))
+            continue
+        rows.append(
+            (
+                label,
+                str(estimate.n),
+                f"{estimate.arm_misses}/{estimate.n}",
+                printed.ratio(estimate),
+                printed.saving(estimate),
+                f"{figure.saved}/{estimate.n}",
+                printed.difference(last, final),
+            )
+        )
+    best, accuracy = headings.best(measured), measured.family == "accuracy"
+    quality, paper = ("accuracy", " (the paper: test accuracy)") if accuracy else (measured.name, "")
+    worth = "half a point more accuracy" if accuracy else f"a better final {measured.name}"
+    return Section(
+        f"{unit.capitalize()} to the {best} of {reference} at the same seed (Mixture Normalization's metric): "
+        f"speed-up = {unit} of {reference} / {unit} of the arm; saved = 1 - 1/speed-up",
+        (
+            *("arm", "pairs", "missed", "speed-up", "saved", "saved 31 % or more"),
+            f"last - {reference}{headings.counted(final)}",
+        ),
+        tuple(rows),
+        (
+            f"Measured on {comparison.measure}{paper}. This metric is the {best} of a "
+            f"noisy curve, late for the reference by construction, and mixes final {quality} with speed: {worth} "
+            "alone can show as more than a third saved. Read a row only beside the A/A row "
+            "(all ordered pairs of different seeds of the reference; its bracket spans what single rows of "
+            f"identical arms would have shown) and beside the {quality} difference.",
+        ),
+    )
+
+
+def _controls(comparison: Comparison, setting: str) -> Section:
+    targets, final = comparison.targets(setting), comparison.final
+    unit = f" in {final.points}" if final.points else ""
+    rows = []
+    for arm, controls in comparison.runs.plan.controls.items():
+        for control in controls:
+            last = _get(comparison, setting, "last_difference", arm, control)
+            if last is None:
+                continue
+            area = _estimate(_get(comparison, setting, "area_difference", arm, control))
+            row = [arm, control, printed.difference(last.estimate, final)]
+            row.append(printed.difference(area, comparison.measured))
+            for target in targets:
+                speed = _get(comparison, setting, "speedup_to_target", arm, control, "updates", target)
+                row.append(printed.ratio(_estimate(speed)))
+            rows.append(tuple(row))
+    return Section(
+        f"Each arm against its own controls: differences{unit} (arm - control{headings.sense(final)}), speed-up = "
+        "updates of the control / updates of the arm",
+        (
+            *("arm", "control", "last", "area"),
+            *(f"speed-up to {comparison.measured.target(target)}" for target in targets),
+        ),
+        tuple(rows),
+        _of_controls(comparison),
+    )
+
+
+#: What the controls are of a pair, and of a mixture.
+_OF_PAIRS = (
+    "bn_matched is BN started at the arm's gain and bias; bn_reparam is BN with the arm's Gaussian scale "
+    "and shift inside the layer. Only what an arm shows beyond bn_reparam comes from its deviation measure."
+)
+_OF_MIXTURES = (
+    "bn_matched of a mixture is BN started at the gain that the mixture has on the first batch; bn_reparam is BN "
+    "with that gain inside the layer. Only what a mixture shows beyond bn_reparam comes from its components."
+)
+
+
+def _of_controls(comparison: Comparison) -> tuple[str, ...]:
+    """What the controls of the plan's arms are."""
+    plan = comparison.runs.plan
+    mixtures = {plan.methods.get(arm) == "mixture" for arm in plan.controls}
+    return tuple(text for mixture, text in ((False, _OF_PAIRS), (True, _OF_MIXTURES)) if mixture in mixtures)
+
+
+def _resolution(comparison: Comparison, setting: str, unit: Unit) -> str:
+    """What this number of pairs can decide and what not."""
+    reference = comparison.runs.plan.reference
+    speedups = [
+        f.estimate
+        for f in comparison.figures
+        if (f.setting, f.quantity, f.unit, f.against) == (setting, "speedup_to_target", unit, reference)
+        and f.arm != AA
+    ]
+    if not speedups:
+        return "No other arm to compare with."
+    n = max(estimate.n for estimate in speedups)
+    if n < 2:
+        return "One pair has no interval: it decides nothing, whatever its ratio."
+    smallest = sorted(
+        ratio for e in speedups if not math.isnan(ratio := statistics.smallest_ratio(e.sd, e.n))
+    )
+    text = f"Of {len(speedups)} intervals about {len(speedups) / 20:.1f} exclude 1 by chance: go by the *. "
+    if smallest:
+        middle, least, most = (f"{smallest[i]:.2f}" for i in (len(smallest) // 2, 0, -1))
+        text += f"With up to {n} pairs the smallest speed-up told from 1 is {middle} (median over rows; {least} to "
+        text += f"{most}): anything smaller, or as much below 1, these runs cannot decide. "
+    if any(e.method == "median" for e in speedups):
+        text += (
+            "Where a run missed the target the speed-up is the median over pairs, a miss beyond its run's end"
+        )
+        text += "." if n >= 6 else ", without an interval (the sign test needs six pairs)."
+    return text.strip()

@@ -1,0 +1,1 @@
+"""Cardiac MRI: slices, masks of structures, and whose they are."""

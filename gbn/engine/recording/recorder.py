@@ -1,0 +1,254 @@
+"""Recordings: what each normalizer sees and does along training, to explain a curve.
+
+At some points of the curve a :class:`LayerRecorder` looks at every normalizer of the network:
+
+* activations, over one fixed batch of training images without augmentation, in training mode at the weights
+  after the update: :mod:`gbn.engine.recording.activations` says which; beside them ``dead``, the share of
+  channels that a ReLU lets nothing of through on the whole batch;
+* ``gain`` and ``bias`` after the update;
+* the update that led there, from the gradients that the optimizer got (clipped, where they are), w being the
+  weight of the convolution or linear layer whose output the normalizer gets, before the update:
+  ``gradient_weight``, ``gradient_gain``, ``gradient_bias`` (2-norms of dL/dw, ...), ``weight_norm`` = \\|w\\|,
+  ``relative_update`` = \\|w_new - w\\| / \\|w\\|, and ``effective_rate`` = lr / \\|w\\|^2, the rate of the
+  direction w / \\|w\\| under gradient descent, where a normalizer makes the scale of w immaterial (van Laarhoven,
+  L2 Regularization versus Batch and Weight Normalization, arXiv 1706.05350).
+
+Recording changes no number of the run: the batch goes through copies of the buffers with dropout off, modes are
+put back, no random stream moves, gradients and parameters are only read. (Of a foreign layer that keeps state
+outside its buffers this can't be promised.) Nor does the training clock see it.
+"""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, ExitStack
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gbn.data import DeviceSet, subset
+from gbn.engine.recording.activations import describe_input, describe_output, norm_of
+
+#: Raised when the definition of a quantity changes: recordings of different revisions are not compared.
+REVISION = 1
+
+#: The quantiles over channels that stand for a quantity of each channel: low, median, high.
+QUANTILES = (0.1, 0.5, 0.9)
+
+#: Significant digits that are kept: these are summaries of a sample, and files stay small.
+DIGITS = 4
+
+_LINEAR = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+
+
+def recording_grid(grid: Sequence[int], points: int) -> list[int]:
+    """`points` of the ascending updates `grid`, evenly spread over it, first and last included.
+
+    >>> recording_grid([5, 11, 22, 47, 100], 3)
+    [5, 22, 100]
+    """
+    if points == 1 or len(grid) == 1:
+        return [grid[-1]]
+    last = len(grid) - 1
+    return sorted({grid[round(i * last / (points - 1))] for i in range(points)})
+
+
+def normalizers(model: nn.Module) -> dict[str, nn.Module]:
+    """The layers that the norm factory made, by module path, in order of registration."""
+    return {path: layer for path, layer in model.named_modules() if hasattr(layer, "norm_site")}
+
+
+class LayerRecorder:
+    """Records the normalizers of one model.
+
+    Args:
+        model: in training; its normalizers are those that :func:`gbn.nn.norm_layer` made.
+        data: the training set.
+        calibration: indices of training images, int64 (c,).
+        images: size of the recording batch, taken from ``calibration`` in the classes' proportions; all of them
+            if that is fewer.
+        autocast: makes the precision context of a forward pass.
+
+    Raises:
+        ValueError: fewer than two images to record with.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        data: DeviceSet,
+        calibration: Tensor,
+        images: int,
+        autocast: Callable[[], AbstractContextManager[object]],
+    ) -> None:
+        count = min(images, len(calibration))
+        if count < 2:
+            raise ValueError(
+                f"trainer.record.layers needs at least 2 images, {count} can be had: raise trainer.record.images "
+                "and trainer.evaluation.calibration_images, or train without recording"
+            )
+        self.model, self.data, self.autocast = model, data, autocast
+        self.indices = subset(data.labels.cpu(), count, calibration)
+        self.layers = normalizers(model)
+        self._weights: dict[str, Tensor] | None = (
+            None  # by the normalizer that they feed, found at the first use
+        )
+        self._before: dict[str, Tensor] = {}
+        self._update: dict[str, dict[str, Tensor]] = {}
+
+    @torch.no_grad()
+    def before_step(self, loss_scale: float = 1.0) -> None:
+        """Read gradients and keep weights: between the backward pass and the optimizer's step.
+
+        Args:
+            loss_scale: what the gradients are multiplied with at this moment (mixed precision).
+        """
+        if self._weights is None:
+            self._weights = self._feeding()
+        self._before = {path: weight.detach().clone() for path, weight in self._weights.items()}
+        self._update = {}
+        for path, layer in self.layers.items():
+            norm = norm_of(layer)
+            parts = {
+                "gradient_weight": self._weights.get(path),
+                "gradient_gain": getattr(norm, "weight", None),
+                "gradient_bias": getattr(norm, "bias", None),
+            }
+            self._update[path] = {
+                name: torch.linalg.vector_norm(part.grad.float()) / loss_scale
+                for name, part in parts.items()
+                if part is not None and part.grad is not None
+            }
+
+    @torch.no_grad()
+    def record(self, update: int, rate: float) -> dict[str, Any]:
+        """The recording after the update that :meth:`before_step` saw.
+
+        Args:
+            update: number of updates made.
+            rate: learning rate of the last one.
+
+        Returns:
+            Plain data, a line of ``layers.jsonl``: ``layers`` maps a module path to its quantities, each [low,
+            median, high] of :data:`QUANTILES` over channels, or one number where it is one. NaN: not defined here.
+        """
+        measured = self._activations()
+        for path, layer in self.layers.items():
+            norm = norm_of(layer)
+            for name, part in (("gain", "weight"), ("bias", "bias")):
+                if isinstance(value := getattr(norm, part, None), Tensor):
+                    measured[path][name] = value.detach().float().flatten()
+        for path, before in self._before.items():
+            assert self._weights is not None
+            norm_before = torch.linalg.vector_norm(before.float())
+            change = torch.linalg.vector_norm((self._weights[path].detach() - before).float())
+            self._update[path] |= {
+                "weight_norm": norm_before,
+                "relative_update": change / norm_before,
+                "effective_rate": rate / norm_before.square(),
+            }
+        layers = {
+            path: _summaries(measured[path]) | _numbers(self._update.get(path, {})) for path in self.layers
+        }
+        self._before, self._update = {}, {}
+        return {
+            "update": update,
+            "revision": REVISION,
+            "images": len(self.indices),
+            "lr": rate,
+            "layers": layers,
+        }
+
+    def _activations(self) -> dict[str, dict[str, Tensor]]:
+        """Per normalizer its quantities of each channel."""
+        found: dict[str, dict[str, Tensor]] = {path: {} for path in self.layers}
+
+        def watch(path: str, layer: nn.Module, hooks: ExitStack) -> None:
+            site: Any = layer.norm_site
+
+            def before(module: nn.Module, args: tuple[Any, ...]) -> None:
+                found[path] |= describe_input(module, args[0])
+
+            def after(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
+                found[path] |= describe_output(site.act, output)
+
+            for handle in (layer.register_forward_pre_hook(before), layer.register_forward_hook(after)):
+                hooks.callback(handle.remove)
+
+        with ExitStack() as hooks:
+            for path, layer in self.layers.items():
+                watch(path, layer, hooks)
+            self._forward(self.indices, training=True)
+        return found
+
+    def _feeding(self) -> dict[str, Tensor]:
+        """The weight of the convolution or linear layer whose output a normalizer gets, by the normalizer's path.
+
+        A normalizer that gets something else, the sum of a residual block say, has none.
+        """
+        made: dict[
+            int, tuple[Tensor, nn.Module]
+        ] = {}  # by the id of a layer's output, kept so that ids stay unique
+        found: dict[str, Tensor] = {}
+
+        def after(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
+            made[id(output)] = (output, module)
+
+        def note(path: str) -> Callable[..., None]:
+            def before(module: nn.Module, args: tuple[Any, ...]) -> None:
+                weight = made[id(args[0])][1].weight if id(args[0]) in made else None
+                if isinstance(weight, nn.Parameter):
+                    found[path] = weight
+
+            return before
+
+        with ExitStack() as hooks:
+            for module in self.model.modules():
+                if isinstance(module, _LINEAR):
+                    hooks.callback(module.register_forward_hook(after).remove)
+            for path, layer in self.layers.items():
+                hooks.callback(layer.register_forward_pre_hook(note(path)).remove)
+            self._forward(self.indices[:2], training=False)
+        return found
+
+    def _forward(self, indices: Tensor, training: bool) -> None:
+        """A forward pass that leaves buffers, modes and random streams as they were."""
+        images, _ = self.data.batch(indices)
+        buffers = {name: buffer.clone() for name, buffer in self.model.named_buffers()}
+        modes = {module: module.training for module in self.model.modules()}
+        devices = [images.device] if images.device.type == "cuda" else []
+        try:
+            self.model.eval()
+            for layer in self.layers.values():
+                layer.train(training)
+            with torch.random.fork_rng(devices), self.autocast():
+                torch.func.functional_call(self.model, buffers, (images,))
+        finally:
+            for module, mode in modes.items():
+                module.training = mode
+
+
+def _summaries(channels: dict[str, Tensor]) -> dict[str, Any]:
+    """[low, median, high] over channels, those without a value left out; and the share of dead channels."""
+    if not channels:
+        return {}
+    # One tensor, and so one wait for a GPU; a foreign layer's gain or bias may have another length.
+    longest = max(len(values) for values in channels.values())
+    padded = [F.pad(values, (0, longest - len(values)), value=torch.nan) for values in channels.values()]
+    table = torch.stack(padded).cpu()
+    table[table.isinf()] = torch.nan
+    levels = torch.nanquantile(table, torch.tensor(QUANTILES), dim=1).T.tolist()
+    found: dict[str, Any] = {
+        name: [_rounded(level) for level in three] for name, three in zip(channels, levels, strict=True)
+    }
+    if "active" in channels:
+        found["dead"] = _rounded(float((channels["active"] == 0).float().mean()))
+    return found
+
+
+def _numbers(scalars: dict[str, Tensor]) -> dict[str, float]:
+    return {name: _rounded(float(value)) for name, value in scalars.items()}
+
+
+def _rounded(value: float) -> float:
+    return float(f"{value:.{DIGITS}g}")

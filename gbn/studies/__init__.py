@@ -1,0 +1,1 @@
+"""Measurements beside the training runs, each with its own script."""

@@ -1,0 +1,1 @@
+"""Variance of the weight gradient under several normalizers at equal weights."""

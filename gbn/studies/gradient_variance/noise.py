@@ -1,0 +1,121 @@
+"""How much the gradient to the weights varies from batch to batch, under several normalizers at equal weights.
+
+The arms (the ways in which a gradient passes through a quantile, say) see the same weights, the same batches and the
+same dropout; :mod:`gbn.studies.gradient_variance.moments` makes numbers of their gradients.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from gbn.seeding import derive
+from gbn.studies.gradient_variance.moments import GROUPS, GradientSums
+
+__all__ = ["measure", "weights_of"]
+
+
+def weights_of(model: nn.Module) -> dict[str, nn.Parameter]:
+    """Layer -> weight, of convolutions and linear layers: every parameter of two or more dimensions.
+
+    Gains and biases are left out: a normalizer's are no weights that it could be invariant to.
+    """
+    return {name.removesuffix(".weight"): p for name, p in model.named_parameters() if p.ndim >= 2}
+
+
+def measure(
+    models: Mapping[str, nn.Module],
+    batches: Iterable[tuple[Tensor, Tensor]],
+    loss: Callable[[Tensor, Tensor], Tensor],
+    *,
+    groups: int = GROUPS,
+    seed: int = 0,
+    unnormalized: Iterable[str] = ("head",),
+) -> GradientSums:
+    """Gradients of several models, equal in every parameter, over the same batches, in training mode.
+
+    In the parameters' own precision: no autocast, whatever the run was trained with.
+
+    Parameters, buffers (running averages), modes and the global random stream are left as they were; dropout draws
+    the same for every model.
+
+    Args:
+        models: by arm.
+        batches: images and labels; all of one size.
+        loss: of (the model's output, labels), a scalar.
+        groups: see :class:`GradientSums`.
+        seed: of the stream that dropout draws from.
+        unnormalized: layers that no normalizer follows (those that are there), see :class:`GradientSums`.
+
+    Raises:
+        ValueError: models that differ in a parameter, no model, or batches of different sizes.
+    """
+    _require_equal(models)
+    weights = {arm: list(weights_of(model).values()) for arm, model in models.items()}
+    first = weights_of(next(iter(models.values())))
+    sums: GradientSums | None = None
+    modes = {module: module.training for model in models.values() for module in model.modules()}
+    try:
+        for model in models.values():
+            model.train()
+        for index, (images, labels) in enumerate(batches):
+            if sums is None:
+                sizes = {layer: weight.numel() for layer, weight in first.items()}
+                sums = GradientSums(
+                    list(models),
+                    sizes,
+                    groups=groups,
+                    batch_size=len(labels),
+                    unnormalized=unnormalized,
+                )
+            elif len(labels) != sums.batch_size:
+                raise ValueError(
+                    f"a batch of {len(labels)} after batches of {sums.batch_size}: one size only"
+                )
+            rows = [
+                _gradient(model, weights[arm], images, labels, loss, derive(seed, "dropout", index))
+                for arm, model in models.items()
+            ]
+            sums.add(torch.stack(rows), torch.cat([weight.flatten() for weight in first.values()]))
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+    if sums is None:
+        raise ValueError("no batch was given: a variance needs at least two")
+    return sums
+
+
+def _gradient(
+    model: nn.Module,
+    weights: Sequence[nn.Parameter],
+    images: Tensor,
+    labels: Tensor,
+    loss: Callable[[Tensor, Tensor], Tensor],
+    seed: int,
+) -> Tensor:
+    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    devices = [images.device] if images.device.type == "cuda" else []
+    with torch.random.fork_rng(devices), torch.enable_grad():
+        torch.manual_seed(seed)
+        value = loss(torch.func.functional_call(model, buffers, (images,)), labels)
+        parts = torch.autograd.grad(value, weights)
+    return torch.cat([part.flatten() for part in parts])
+
+
+def _require_equal(models: Mapping[str, nn.Module]) -> None:
+    if not models:
+        raise ValueError("no model was given")
+    (first, model), *others = models.items()
+    expected = dict(model.named_parameters())
+    for arm, other in others:
+        given = dict(other.named_parameters())
+        differing = sorted(given.keys() ^ expected.keys()) or [
+            name for name, value in given.items() if not torch.equal(value, expected[name])
+        ]
+        if differing:
+            raise ValueError(
+                f"arms {first!r} and {arm!r} differ in {', '.join(differing)}: gradients are compared at equal "
+                "weights only (gbn.studies.gradient_variance.states.at_weights copies them)"
+            )

@@ -1,0 +1,132 @@
+"""Where gradients are measured: the states of one training run, other arms at its weights, batches of their own.
+
+A state is reached by the trainer itself, so it is the run's, bit for bit on the CPU, and nothing about it depends
+on what is measured there.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from gbn.config.schema import Config
+from gbn.data import TrainLoader
+from gbn.engine.build import build_data, build_model
+from gbn.engine.trainer import Trainer
+from gbn.seeding import derive
+from gbn.store.records import RunStore
+from gbn.tasks.classification.task import Classification
+from gbn.tracking.live import Tracker
+
+if TYPE_CHECKING:
+    from gbn.data import ImageSet
+
+__all__ = ["State", "at_weights", "independent_batches", "trajectory"]
+
+
+@dataclass(frozen=True)
+class State:
+    """A run after some updates.
+
+    Attributes:
+        update: how many.
+        model: the run's own; the next state changes it.
+        loader: the run's batches.
+        task: the run's loss.
+    """
+
+    update: int
+    model: nn.Module
+    loader: TrainLoader
+    task: Classification
+
+
+def trajectory(
+    config: Config, images: ImageSet, updates: Sequence[int] | None, device: torch.device
+) -> Iterator[State]:
+    """The states of a run after the given numbers of updates, in ascending order; 0 is the initial state.
+
+    None stands for the initial state, a third of the run and its end.
+
+    Raises:
+        ValueError: a number of updates beyond the run's end, or a run that diverges before.
+    """
+    # Evaluations change no weight; the fewest possible.
+    few = {"images": 1, "points": 1, "exact": False, "test_every": 0.0}
+    evaluation = config.trainer.evaluation.model_copy(update=few)
+    options = config.trainer.model_copy(update={"evaluation": evaluation})
+    config = config.model_copy(update={"trainer": options})
+    model = build_model(config, images).to(device)
+    if config.trainer.channels_last:
+        model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    loader, evaluator, task = build_data(config, images, device)
+    with tempfile.TemporaryDirectory() as folder, RunStore(folder).writer("trajectory") as writer:
+        tracker = Tracker({"mode": "disabled"}, writer.run_id, {}, writer.folder)
+        trainer = Trainer(config, model, loader, evaluator, task, writer, tracker, device)
+        wanted = sorted({0, trainer.total // 3, trainer.total} if updates is None else set(updates))
+        if wanted and not 0 <= wanted[0] <= wanted[-1] <= trainer.total:
+            raise ValueError(f"states after {wanted} updates: the run has 0 to {trainer.total}")
+        for update in wanted:
+            trainer.stop = lambda update=update: trainer.step >= update  # type: ignore[misc]
+            if trainer.train() == "diverged":
+                raise ValueError(f"the run diverged at update {int(trainer.diverged_at)}, before {update}")
+            yield State(update, model, loader, task)
+
+
+@torch.no_grad()
+def at_weights(model: nn.Module, configs: Mapping[str, Config], images: ImageSet) -> dict[str, nn.Module]:
+    """Each arm's network with the parameters of `model`, on its device.
+
+    Raises:
+        ValueError: an arm whose parameters have other names or shapes.
+    """
+    source = dict(model.named_parameters())
+    device = next(iter(source.values())).device
+    made = {}
+    for arm, config in configs.items():
+        other = build_model(config, images).to(device)
+        if config.trainer.channels_last:
+            other = other.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        target = dict(other.named_parameters())
+        shapes = {name: value.shape for name, value in source.items()}
+        if {name: value.shape for name, value in target.items()} != shapes:
+            odd = sorted(target.keys() ^ shapes.keys()) or [n for n in shapes if target[n].shape != shapes[n]]
+            raise ValueError(
+                f"arm {arm!r} has not the trained network's parameters ({', '.join(odd)} differ): only arms with the "
+                "same ones can be compared at equal weights; choose them with --arms"
+            )
+        for name, value in source.items():
+            target[name].copy_(value)
+        made[arm] = other
+    return made
+
+
+def independent_batches(
+    loader: TrainLoader, seed: int, size: int, count: int, purpose: str = "gradient noise"
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Batches drawn independently of each other and of training: each without replacement, augmented as in training.
+
+    Args:
+        loader: whose images.
+        seed: the run's.
+        size: images a batch, at most as many as are trained on.
+        count: of batches.
+        purpose: names the random stream.
+
+    Raises:
+        ValueError: a batch larger than the training set.
+    """
+    if not 1 <= size <= len(loader.indices):
+        raise ValueError(
+            f"batches of {size} from {len(loader.indices)} training images: take at most all of them"
+        )
+    for index in range(count):
+        generator = torch.Generator().manual_seed(derive(seed, purpose, "images", size, index))
+        chosen = torch.randperm(len(loader.indices), generator=generator)[:size]
+        indices = loader.indices[chosen.to(loader.indices.device)]
+        yield loader.data.batch(indices, derive(seed, purpose, "augment", size, index))

@@ -1,0 +1,1 @@
+"""Do the intervals and tests keep what they promise? Simulated runs whose truth is known."""

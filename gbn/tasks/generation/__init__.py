@@ -1,0 +1,1 @@
+"""Generation of images by a generator against a discriminator."""

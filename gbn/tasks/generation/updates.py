@@ -1,0 +1,128 @@
+"""The update of a generator against a discriminator, in turn (Goodfellow et al. 2014, algorithm 1 with k = 1).
+
+One update: the discriminator makes a step on a batch of real images and a batch of generated ones (two forward
+passes: each batch has its own statistics, as in Radford et al. 2016), then the generator makes one, against the
+discriminator as it is then, with the same latents. So updates of the generator, of the discriminator and of the run
+are the same number, and a run's images are the real ones.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gbn.optim import build_optimizer
+from gbn.seeding import derive
+from gbn.tasks.updates import Updates
+
+_PARTS = ("generator", "discriminator")
+_SUMS = ("generator_loss", "discriminator_loss", "real", "fake")
+
+
+class Adversarial(Updates):
+    """Two networks, an optimizer of the same kind for each, the non-saturating losses of the task.
+
+    Latents have their own stream, (seed, "latent", update): arms of a seed get the same ones.
+    """
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.networks = {part: self.model.get_submodule(part) for part in _PARTS}
+        self.optimizers = {
+            part: build_optimizer(network, self.optimizer_options) for part, network in self.networks.items()
+        }
+        self.generate = self._compiled(self.networks["generator"])
+        self.judge = self._compiled(self.networks["discriminator"])
+
+    def reset(self) -> None:
+        """Sums of losses, of right verdicts and of images to zero."""
+        self.sums = {name: torch.zeros((), dtype=torch.float64, device=self.device) for name in _SUMS}
+        self.count = 0
+
+    def make(self, step: int) -> None:
+        """The discriminator's step, then the generator's."""
+        images, _ = self.loader.batch(step)
+        seed = self.config.seed
+        torch.manual_seed(derive(seed, "dropout", step))
+        self.rate = self._rate(step)
+        size = self.networks["generator"].latent
+        latents = self.task.latents(derive(seed, "latent", step), len(images), size).to(self.device)
+        with self.autocast():
+            fakes = self.generate(latents)
+            real, fake = self.judge(images), self.judge(fakes.detach())
+        discriminator_loss = self.task.discriminator_loss(real, fake)
+        self._step("discriminator", discriminator_loss)
+        with _frozen(self.networks["discriminator"]):
+            with self.autocast():
+                verdict = self.judge(fakes)
+            generator_loss = self.task.generator_loss(verdict)
+            self._step("generator", generator_loss)
+        self.scaler.update()
+        with torch.no_grad():
+            losses = generator_loss.detach(), discriminator_loss.detach()
+            self.loss = losses[0] + losses[1]
+            found = (*losses, (real > 0).float().mean(), (fake < 0).float().mean())
+            for name, value in zip(_SUMS, found, strict=True):
+                self.sums[name] += value
+            self.count += 1
+
+    def _step(self, part: str, loss: Tensor) -> None:
+        optimizer = self.optimizers[part]
+        for group in optimizer.param_groups:
+            group["lr"] = self.rate
+        optimizer.zero_grad(set_to_none=True)
+        self.scaler.scale(loss).backward()
+        if self.config.trainer.clip_norm is not None:
+            self.scaler.unscale_(optimizer)
+            torch.nn.utils.clip_grad_norm_(self.networks[part].parameters(), self.config.trainer.clip_norm)
+        self.scaler.step(optimizer)
+
+    def loss_so_far(self) -> float | None:
+        """The generator's mean loss."""
+        return float(self.sums["generator_loss"]) / self.count if self.count else None
+
+    def measured(self) -> dict[str, float | None]:
+        """Both mean losses since the last point, and the share of real and of generated images judged right."""
+        found = {name: float(value) / self.count if self.count else None for name, value in self.sums.items()}
+        return {
+            "generator_loss": found["generator_loss"],
+            "discriminator_loss": found["discriminator_loss"],
+            "discriminator_accuracy_real": found["real"],
+            "discriminator_accuracy_fake": found["fake"],
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        """Both networks, both optimizers, scaler, sums."""
+        return {
+            "model": self.model.state_dict(),
+            "optimizers": {part: optimizer.state_dict() for part, optimizer in self.optimizers.items()},
+            "scaler": self.scaler.state_dict(),
+            "sums": self.sums,
+            "count": self.count,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take up :meth:`state_dict`."""
+        self.model.load_state_dict(state["model"])
+        for part, optimizer in self.optimizers.items():
+            optimizer.load_state_dict(state["optimizers"][part])
+        self.scaler.load_state_dict(state["scaler"])
+        self.sums, self.count = state["sums"], state["count"]
+
+    def close(self) -> None:
+        """Nothing: the networks carry no hooks."""
+
+
+@contextmanager
+def _frozen(network: nn.Module) -> Iterator[None]:
+    """Without gradients of the network's own parameters, which the generator's step has no use for."""
+    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    try:
+        for parameter in trained:
+            parameter.requires_grad_(False)
+        yield
+    finally:
+        for parameter in trained:
+            parameter.requires_grad_(True)

@@ -1,0 +1,1 @@
+"""Segmentation of structures that may lie within each other."""

@@ -1,0 +1,296 @@
+"""What one looks at in segmentation: predicted against drawn contours, and the areas that they enclose.
+
+Pure functions from arrays to figures. Colours are Okabe and Ito's; drawn contours are solid, predicted ones dashed,
+so that both are told apart in grey print too.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from numpy.typing import NDArray
+
+from gbn.plot_style import COLOURS, DPI, RC, WIDTH
+
+DRAWN, PREDICTED = COLOURS[5], COLOURS[4]  # sky blue and orange: both stand out on grey tissue
+_RC = {**RC, "axes.titlesize": 8}
+
+
+@dataclass(frozen=True, eq=False)
+class Overlay:
+    """One slice with its contours.
+
+    Attributes:
+        title: what stands above it.
+        image: float (H, W).
+        drawn: bool (K, H, W).
+        predicted: bool (K, H, W).
+    """
+
+    title: str
+    image: NDArray[np.floating[Any]]
+    drawn: NDArray[np.bool_]
+    predicted: NDArray[np.bool_]
+
+
+def representatives(dice: Sequence[float], patients: Sequence[str]) -> dict[str, int]:
+    """The slice that stands for the best, the median and the worst patient, by mean Dice.
+
+    Of a patient, the slice counts whose Dice is nearest to the patient's mean (the first of several): neither the
+    best nor the worst that the patient has. Of an even number of patients, the lower of the two in the middle.
+
+    Args:
+        dice: of each slice, NaN where nothing is drawn.
+        patients: whose each slice is.
+
+    Returns:
+        {"best": index, "median": index, "worst": index}.
+
+    Raises:
+        ValueError: lengths that differ, or no slice with a Dice.
+    """
+    if len(dice) != len(patients):
+        raise ValueError(
+            f"{len(dice)} values of Dice for the patients of {len(patients)} slices: one each is needed"
+        )
+    own: dict[str, list[int]] = {}
+    for index, (value, patient) in enumerate(zip(dice, patients, strict=True)):
+        if not math.isnan(value):
+            own.setdefault(patient, []).append(index)
+    if not own:
+        raise ValueError("no slice has a Dice: nothing is drawn on any")
+    means = {
+        patient: sum(dice[index] for index in indices) / len(indices) for patient, indices in own.items()
+    }
+    ranked = sorted(means, key=lambda patient: (means[patient], patient))
+    chosen = {"best": ranked[-1], "median": ranked[(len(ranked) - 1) // 2], "worst": ranked[0]}
+    return {
+        name: min(own[patient], key=lambda index: (abs(dice[index] - means[patient]), index))
+        for name, patient in chosen.items()
+    }
+
+
+def overlay_figure(cases: Sequence[Overlay], structures: Sequence[str], caption: str = "") -> Figure:
+    """Slices in a row: the images above, with drawn and predicted contours of every structure below.
+
+    Args:
+        cases: in order from left to right.
+        structures: names of the masks' channels, for the legend.
+        caption: below the figure.
+
+    Raises:
+        ValueError: no case, or masks that do not match their image.
+    """
+    if not cases:
+        raise ValueError("no case to draw")
+    for case in cases:
+        expected = (len(structures), *case.image.shape)
+        if case.drawn.shape != expected or case.predicted.shape != expected:
+            raise ValueError(
+                f"{case.title}: masks {case.drawn.shape} and {case.predicted.shape}, needed are {expected} "
+                f"for {', '.join(structures)} on an image {case.image.shape}"
+            )
+    with mpl.rc_context(_RC):
+        side = WIDTH / max(len(cases), 3)
+        figure = Figure(figsize=(side * len(cases), 2 * side + 0.7), dpi=DPI)
+        panels = figure.subplots(2, len(cases), squeeze=False)
+        for column, case in enumerate(cases):
+            for row in range(2):
+                _grey(panels[row, column], case.image)
+            panels[0, column].set_title(case.title)
+            _contours(panels[1, column], case)
+        height = figure.get_figheight()
+        anchor = (0.5, (0.2 if caption else 0.0) / height)
+        figure.legend(
+            handles=_handles(structures), ncols=2, frameon=False, loc="lower center", bbox_to_anchor=anchor
+        )
+        if caption:
+            figure.text(0.5, 0.06 / height, caption, ha="center", va="bottom", fontsize=7)
+        figure.subplots_adjust(0.01, 0.5 / height, 0.99, 1 - 0.22 / height, 0.03, 0.03)
+        return figure
+
+
+def comparison_figure(cases: Mapping[str, Mapping[str, Overlay]], structures: Sequence[str]) -> Figure:
+    """The same slices as several arms see them: a row a slice, the image alone first, then a column an arm.
+
+    Args:
+        cases: what a slice is -> arm -> its contours; the same arms and the same image in a row.
+        structures: names of the masks' channels, for the legend.
+
+    Raises:
+        ValueError: no case, or rows with different arms.
+    """
+    if not cases or not all(cases.values()):
+        raise ValueError("no case to draw")
+    arms = list(next(iter(cases.values())))
+    for name, row in cases.items():
+        if list(row) != arms:
+            raise ValueError(f"{name}: arms {', '.join(row)}, in the first row {', '.join(arms)}")
+    with mpl.rc_context(_RC):
+        side, left = min(1.9, (WIDTH - 0.25) / (len(arms) + 1)), 0.25
+        columns = 2 if len(arms) > 1 else 1
+        below = 0.33 if columns == 2 else 0.5
+        size = (side * (len(arms) + 1) + left, side * len(cases) + 0.42 + below)
+        figure = Figure(figsize=size, dpi=DPI)
+        panels = figure.subplots(len(cases), len(arms) + 1, squeeze=False)
+        for axes, (name, row) in zip(panels, cases.items(), strict=True):
+            overlays = list(row.values())
+            _grey(axes[0], overlays[0].image)
+            axes[0].annotate(
+                name, (-0.03, 0.5), xycoords="axes fraction", rotation=90, va="center", ha="right"
+            )
+            for panel, overlay in zip(axes[1:], overlays, strict=True):
+                _grey(panel, overlay.image)
+                _contours(panel, overlay)
+                panel.text(0.03, 0.03, overlay.title, color="white", fontsize=6.5, transform=panel.transAxes)
+        for panel, arm in zip(panels[0][1:], arms, strict=True):
+            panel.set_title(arm.replace("[", "\n["), fontsize=7)
+        figure.legend(handles=_handles(structures), ncols=columns, frameon=False, loc="lower center")
+        figure.subplots_adjust(left / size[0], below / size[1], 1, 1 - 0.4 / size[1], 0.03, 0.03)
+        return figure
+
+
+def _contours(axes: Axes, overlay: Overlay) -> None:
+    for drawn, predicted in zip(overlay.drawn, overlay.predicted, strict=True):
+        _outline(axes, drawn, DRAWN, "-")
+        _outline(axes, predicted, PREDICTED, (0, (3, 1.5)))
+
+
+def _handles(structures: Sequence[str]) -> list[Line2D]:
+    return [
+        Line2D([], [], color=DRAWN, label=f"drawn contours of {' and '.join(structures)}"),
+        Line2D([], [], color=PREDICTED, linestyle=(0, (3, 1.5)), label="predicted"),
+    ]
+
+
+def _grey(axes: Axes, image: NDArray[np.floating[Any]]) -> None:
+    # The brightest per cent (vessels, fat) would leave the heart dark.
+    low, high = np.quantile(image, (0.005, 0.99))
+    axes.imshow(image, cmap="gray", vmin=low, vmax=max(high, low + 1e-6), interpolation="nearest")
+    axes.set_axis_off()
+
+
+def _outline(axes: Axes, mask: NDArray[np.bool_], colour: str, style: Any) -> None:
+    if mask.any():
+        # A rim of background, so that a contour at the image's edge closes.
+        padded = np.pad(mask.astype(float), 1)
+        steps = [np.arange(-1, size + 1) for size in mask.shape]
+        axes.contour(steps[1], steps[0], padded, [0.5], colors=[colour], linestyles=[style], linewidths=1.1)
+        axes.set_xlim(-0.5, mask.shape[1] - 0.5)
+        axes.set_ylim(mask.shape[0] - 0.5, -0.5)
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Limits of agreement of two measurements (Bland and Altman 1986, 2007).
+
+    Attributes:
+        bias: mean difference, predicted - drawn, over patients.
+        deviation: of a single difference about the bias, between and within patients together.
+        low: bias - 1.96 deviation.
+        high: bias + 1.96 deviation.
+        slices: number of differences.
+        patients: whose they are.
+    """
+
+    bias: float
+    deviation: float
+    slices: int
+    patients: int
+
+    @property
+    def low(self) -> float:
+        """Lower limit of agreement."""
+        return self.bias - 1.96 * self.deviation
+
+    @property
+    def high(self) -> float:
+        """Upper limit of agreement."""
+        return self.bias + 1.96 * self.deviation
+
+
+def agreement(differences: Sequence[float], patients: Sequence[str]) -> Agreement:
+    """Limits of agreement where patients have several slices each.
+
+    A patient's slices resemble each other, so the variance is the sum of that between patients and that within
+    them, from the analysis of variance with unequal numbers (Bland and Altman, J. Biopharm. Stat. 17, 2007, 571-582);
+    the bias is the mean over patients of their means.
+
+    Raises:
+        ValueError: lengths that differ, or fewer than two patients.
+    """
+    values = np.asarray(differences, float)
+    if len(values) != len(patients):
+        raise ValueError(f"{len(values)} differences for {len(patients)} slices: one each is needed")
+    groups = [values[np.array(patients) == patient] for patient in dict.fromkeys(patients)]
+    if len(groups) < 2:
+        raise ValueError(f"limits of agreement need at least two patients, {len(groups)} was given")
+    sizes = np.array([len(group) for group in groups])
+    within = sum(((group - group.mean()) ** 2).sum() for group in groups)
+    free = len(values) - len(groups)
+    within_mean = within / free if free else 0.0
+    between = sum(len(group) * (group.mean() - values.mean()) ** 2 for group in groups) / (len(groups) - 1)
+    effective = (len(values) ** 2 - (sizes**2).sum()) / ((len(groups) - 1) * len(values))
+    variance = max(0.0, (between - within_mean) / effective) + within_mean
+    bias = float(np.mean([group.mean() for group in groups]))
+    return Agreement(bias, math.sqrt(variance), len(values), len(groups))
+
+
+def bland_altman_figure(
+    areas: Mapping[str, tuple[Sequence[float], Sequence[float]]],
+    patients: Sequence[str],
+    unit: str,
+    structure: str = "cavity",
+) -> Figure:
+    """Difference of predicted and drawn areas against their mean, a panel an arm, a point a slice.
+
+    Lines are the bias and the limits of agreement, in numbers above each panel.
+
+    Args:
+        areas: arm -> (predicted, drawn) areas of each slice; a missed contour has area 0.
+        patients: whose each slice is, the same for every arm.
+        unit: of the areas, such as "mm²" or "px²".
+        structure: what the areas are of.
+
+    Raises:
+        ValueError: no arm, lengths that differ, fewer than two patients.
+    """
+    if not areas:
+        raise ValueError("no arm to draw")
+    with mpl.rc_context(dict(RC)):
+        columns = min(len(areas), 3)
+        rows = -(-len(areas) // columns)
+        figure = Figure(
+            figsize=(WIDTH * max(columns, 2) / 3, 2.1 * rows + 0.6), dpi=DPI, layout="constrained"
+        )
+        panels = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
+        for axes, (arm, (predicted, drawn)) in zip(panels.flat, areas.items(), strict=False):
+            _bland_altman(axes, arm, np.asarray(predicted, float), np.asarray(drawn, float), patients)
+        for axes in panels.flat[len(areas) :]:
+            axes.set_axis_off()
+        figure.supxlabel(f"mean of predicted and drawn area of the {structure} ({unit})", fontsize=8)
+        figure.supylabel(f"predicted - drawn ({unit})", fontsize=8)
+        return figure
+
+
+def _bland_altman(
+    axes: Axes,
+    arm: str,
+    predicted: NDArray[np.floating[Any]],
+    drawn: NDArray[np.floating[Any]],
+    patients: Sequence[str],
+) -> None:
+    if predicted.shape != drawn.shape:
+        raise ValueError(f"{arm}: {len(predicted)} predicted areas and {len(drawn)} drawn ones")
+    found = agreement(predicted - drawn, patients)  # type: ignore[arg-type]
+    axes.axhline(0, color="0.8", linewidth=0.6, zorder=0)
+    axes.scatter((predicted + drawn) / 2, predicted - drawn, s=5, color=COLOURS[0], alpha=0.5, linewidths=0)
+    for value, style in ((found.bias, "-"), (found.low, (0, (4, 2))), (found.high, (0, (4, 2)))):
+        axes.axhline(value, color="black", linewidth=0.8, linestyle=style)
+    axes.set_title(f"{arm}\nbias {found.bias:+.0f}, limits {found.low:+.0f} to {found.high:+.0f}")

@@ -1,0 +1,150 @@
+"""Segmentation of structures that may be nested: soft Dice and cross-entropy, one logit per structure."""
+
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gbn.tasks.segmentation.contours import (
+    PatientScores,
+    SliceScores,
+    import_monai,
+    score_patients,
+    score_slices,
+    summary,
+)
+
+
+class Segmentation:
+    """Soft Dice loss + binary cross-entropy; Dice, APD and good contours of the masks where logits are positive.
+
+    Soft Dice is MONAI's ``DiceLoss(sigmoid=True)``: 1 - (2 sum p t + e) / (sum p + sum t + e) with e = 1e-5, averaged
+    over structures; sums run over pixels and, by default, over the batch, so that a slice without the structure is no
+    special case.
+
+    Args:
+        structures: names of the logits' channels.
+        unit: unit of the pixel sizes, for the measures' names.
+        cross_entropy: weight of the mean cross-entropy relative to the Dice loss.
+        dice_over: whether sums of the Dice loss run over each slice or over the batch.
+
+    Raises:
+        ValueError: no structure, a negative weight, or an unknown ``dice_over``.
+        DataError: MONAI is not installed.
+    """
+
+    training_measure = "dice"
+
+    def __init__(
+        self,
+        structures: Sequence[str] = ("cavity", "epicardium"),
+        unit: Literal["mm", "px"] = "px",
+        cross_entropy: float = 1.0,
+        dice_over: Literal["batch", "slice"] = "batch",
+    ) -> None:
+        if not structures:
+            raise ValueError("segmentation needs at least one structure, none was given")
+        if not cross_entropy >= 0:
+            raise ValueError(
+                f"cross_entropy must be 0 or more, {cross_entropy} was given: 1.0 weights both losses equally"
+            )
+        if dice_over not in ("batch", "slice"):
+            raise ValueError(f"dice_over must be 'batch' or 'slice', {dice_over!r} was given")
+        self.structures = tuple(structures)
+        self.unit = unit
+        self.cross_entropy = cross_entropy
+        self._dice = import_monai("losses").DiceLoss(sigmoid=True, batch=dice_over == "batch")
+
+    def loss(self, logits: Tensor, masks: Tensor) -> Tensor:
+        """Return the training loss of logits and masks (0 or 1), each (B, K, H, W), a float32 scalar."""
+        logits, masks = logits.float(), masks.float()
+        loss: Tensor = self._dice(logits, masks)
+        return loss + self.cross_entropy * F.binary_cross_entropy_with_logits(logits, masks)
+
+    @staticmethod
+    def predicted(logits: Tensor) -> Tensor:
+        """Return masks, bool (B, K, H, W): True where the structure is more likely present than absent."""
+        return logits > 0
+
+    def correct(self, logits: Tensor, masks: Tensor) -> Tensor:
+        """Return the Dice of the batch's masks over all their pixels, times the number of slices: a float64 scalar.
+
+        It is the mean over structures; a structure neither predicted nor drawn has a Dice of 1. Summed over batches
+        and divided by the number of slices, it is a progress indicator for training, not a score of patients.
+        """
+        found, drawn = self.predicted(logits), masks > 0.5
+        both = (found & drawn).sum((0, 2, 3)).double()
+        sizes = (found.sum((0, 2, 3)) + drawn.sum((0, 2, 3))).double()
+        return len(masks) * torch.where(sizes > 0, 2 * both / sizes.clamp_min(1), 1.0).mean()
+
+    def predict(
+        self,
+        model: nn.Module,
+        batches: Iterable[tuple[Tensor, Tensor]],
+        autocast: AbstractContextManager[object],
+    ) -> tuple[Tensor, Tensor, float]:
+        """Return the masks predicted in evaluation mode, the drawn masks, and the loss; restore the model's mode.
+
+        The loss is that of all slices as one batch, so that it does not depend on how they are split into batches.
+
+        Returns:
+            bool (N, K, H, W) predicted, bool (N, K, H, W) drawn, both on the CPU, and the loss.
+
+        Raises:
+            ValueError: ``batches`` holds no slice.
+        """
+        training = model.training
+        model.eval()
+        found, truth = [], []
+        try:
+            with torch.no_grad(), autocast:
+                for images, masks in batches:
+                    found.append(model(images).float().cpu())
+                    truth.append(masks.float().cpu())
+        finally:
+            model.train(training)
+        if not found:
+            raise ValueError("nothing to evaluate on: no slice in the given batches")
+        logits, masks = torch.cat(found), torch.cat(truth)
+        return self.predicted(logits), masks.bool(), self.loss(logits, masks).item()
+
+    def evaluate(
+        self,
+        model: nn.Module,
+        batches: Iterable[tuple[Tensor, Tensor]],
+        autocast: AbstractContextManager[object],
+        *,
+        patients: Tensor,
+        pixel_size: Tensor,
+    ) -> dict[str, float]:
+        """Return ``loss`` and the measures of :func:`gbn.tasks.segmentation.contours.summary`, means over patients.
+
+        Args:
+            model: returns logits (B, K, H, W).
+            batches: batches of images and masks.
+            autocast: context of the forward passes.
+            patients: int64 (N,), the patient of each slice, in the order of the batches.
+            pixel_size: (N, 2), of each slice.
+
+        Raises:
+            ValueError: there is no slice, or a structure is drawn nowhere.
+        """
+        predicted, drawn, loss = self.predict(model, batches, autocast)
+        names = [str(patient) for patient in range(int(patients.max()) + 1)]
+        rows = self.patients(predicted, drawn, patients, pixel_size, names)
+        return {"loss": loss, **summary(rows, self.unit)}
+
+    @staticmethod
+    def scores(predicted: Tensor, drawn: Tensor, pixel_size: Tensor) -> SliceScores:
+        """Return the scores of each slice, for masks as returned by :meth:`predict`."""
+        return score_slices(predicted, drawn, pixel_size)
+
+    def patients(
+        self, predicted: Tensor, drawn: Tensor, patients: Tensor, pixel_size: Tensor, names: Sequence[str]
+    ) -> list[PatientScores]:
+        """Return the scores per patient and over all patients, for masks as returned by :meth:`predict`."""
+        scores = self.scores(predicted, drawn, pixel_size)
+        return score_patients(scores, patients.cpu(), names, self.structures)

@@ -1,0 +1,197 @@
+"""What one update of a run does. The trainer's loop asks for updates and knows no loss; a task's kind of update does.
+
+:class:`Supervised` is that of a network with targets; :class:`gbn.tasks.generation.updates.Adversarial` that of a
+generator against a discriminator.
+"""
+
+import contextlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gbn.config.schema import Config
+from gbn.data import TrainLoader
+from gbn.optim import build_optimizer, build_preconditioner, learning_rate
+from gbn.seeding import derive
+
+_DTYPES = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def precision_context(precision: str, device: torch.device) -> Callable[[], AbstractContextManager[object]]:
+    """A maker of autocast contexts for fp32 (none), bf16 or fp16."""
+    dtype = _DTYPES[precision]
+    if dtype is None:
+        return contextlib.nullcontext
+    return lambda: torch.autocast(device.type, dtype)
+
+
+class Updates(ABC):
+    """The updates of a run, numbered from 0, and what training itself measured since the curve's last point.
+
+    Args:
+        config: the run's.
+        model: initialised, on the device.
+        loader: the training batches.
+        task: losses and metrics.
+        device: where all of it lies.
+        total: updates of the whole run.
+
+    Attributes:
+        rate: learning rate of the last update.
+        loss: of the last update, a detached scalar that is not finite where training diverged.
+        before_step: called where gradients are complete and weights still old, with the update's number (counted
+            from 1) and what gradients are multiplied with; None: nothing.
+    """
+
+    loss: Tensor
+
+    def __init__(
+        self,
+        config: Config,
+        model: nn.Module,
+        loader: TrainLoader,
+        task: Any,
+        device: torch.device,
+        total: int,
+    ) -> None:
+        self.config, self.model, self.loader, self.task = config, model, loader, task
+        self.device, self.total = device, total
+        self.optimizer_options = config.optimizer.model_dump()
+        self.schedule_options = config.schedule.model_dump()
+        self.autocast = precision_context(config.trainer.precision, device)
+        self.scaler = torch.amp.GradScaler(device.type, enabled=config.trainer.precision == "fp16")
+        self.rate = 0.0
+        self.before_step: Callable[[int, float], None] | None = None
+        self.count = 0
+        self.reset()
+
+    @abstractmethod
+    def make(self, step: int) -> None:
+        """Make update number `step`."""
+
+    @abstractmethod
+    def measured(self) -> dict[str, float | None]:
+        """What training measured since :meth:`reset`, as keys of the curve."""
+
+    @abstractmethod
+    def reset(self) -> None:
+        """Begin to measure anew."""
+
+    @abstractmethod
+    def loss_so_far(self) -> float | None:
+        """The mean loss since :meth:`reset`, for the display."""
+
+    @abstractmethod
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that the next update depends on, and the sums since :meth:`reset`."""
+
+    @abstractmethod
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take up :meth:`state_dict`."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Take off the model what was put on it for training."""
+
+    def _rate(self, step: int) -> float:
+        return learning_rate(
+            self.schedule_options,
+            self.optimizer_options["lr"],
+            step,
+            self.total,
+            self.loader.steps_per_epoch,
+        )
+
+    def _compiled(self, module: nn.Module) -> Callable[..., Any]:
+        # Compiled for training only: evaluation and checkpoints see the plain module, whose parameters it shares.
+        return torch.compile(module) if self.config.trainer.compile else module
+
+
+class Supervised(Updates):
+    """One network, one optimizer, the loss between its output and the batch's targets."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.optimizer = build_optimizer(self.model, self.optimizer_options)
+        self.preconditioner = build_preconditioner(self.model, self.optimizer_options)
+        self.forward = self._compiled(self.model)
+
+    def reset(self) -> None:
+        """Sums of loss, hits and images to zero."""
+        self.loss_sum = torch.zeros((), dtype=torch.float64, device=self.device)
+        exact = torch.int64 if self.task.training_measure == "accuracy" else torch.float64
+        self.correct = torch.zeros((), dtype=exact, device=self.device)
+        self.count = 0
+
+    def make(self, step: int) -> None:
+        """Forward, backward, step."""
+        images, labels = self.loader.batch(step)
+        torch.manual_seed(derive(self.config.seed, "dropout", step))
+        self.rate = self._rate(step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.rate
+        self.optimizer.zero_grad(set_to_none=True)
+        with self.autocast():
+            logits = self.forward(images)
+        if len(images) > len(labels):  # foreign images of an attacked training
+            logits = logits[: len(labels)]
+        loss = self.task.loss(logits, labels)
+        self.scaler.scale(loss).backward()
+        scaled = self.config.trainer.clip_norm is None and self.preconditioner is None
+        if not scaled:
+            self.scaler.unscale_(self.optimizer)
+        if self.preconditioner is not None:
+            self.preconditioner.precondition()
+        if self.config.trainer.clip_norm is not None:
+            torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.trainer.clip_norm)
+        if self.before_step is not None:
+            self.before_step(step + 1, self.scaler.get_scale() if scaled else 1.0)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        with torch.no_grad():
+            self.loss = loss.detach()
+            self.loss_sum += self.loss
+            self.correct += self.task.correct(logits.detach(), labels)
+            self.count += len(labels)
+
+    def loss_so_far(self) -> float | None:
+        """Mean loss a batch."""
+        return float(self.loss_sum) / (self.count / self.loader.batch_size) if self.count else None
+
+    def measured(self) -> dict[str, float | None]:
+        """``train_loss`` and ``train_accuracy`` (or ``train_dice``) over the batches since the last point."""
+        return {
+            "train_loss": self.loss_so_far(),
+            f"train_{self.task.training_measure}": self.correct.item() / self.count if self.count else None,
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        """Model, optimizer, scaler, preconditioner, sums."""
+        return {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "preconditioner": None if self.preconditioner is None else self.preconditioner.state_dict(),
+            "loss_sum": self.loss_sum,
+            "correct": self.correct,
+            "count": self.count,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take up :meth:`state_dict`."""
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
+        if self.preconditioner is not None:
+            self.preconditioner.load_state_dict(state["preconditioner"])
+        for name in ("loss_sum", "correct", "count"):
+            setattr(self, name, state[name])
+
+    def close(self) -> None:
+        """Remove the preconditioner's hooks."""
+        if self.preconditioner is not None:
+            self.preconditioner.remove()

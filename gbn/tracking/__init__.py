@@ -1,0 +1,1 @@
+"""Runs in Weights & Biases: mirrored while they train, or uploaded afterwards."""
