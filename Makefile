@@ -9,13 +9,13 @@ RESULTS ?= results
 # Idle OpenMP threads that spin make parallel processes up to ten times slower.
 export OMP_WAIT_POLICY ?= passive
 
-.PHONY: help install reproduce test lint fast-test long-test bench gpu clean
+.PHONY: help install reproduce test lint fast-test slow bench gpu clean
 
 help:
 	@echo "make reproduce   train experiments/quick, print its table, draw its figures (minutes on two cores)"
 	@echo "make test        lint, types, all tests"
 	@echo "make fast-test   the tests without the slow ones"
-	@echo "make long-test   the tests that take minutes each: kernels for processors of other kinds"
+	@echo "make slow        the tests that take long: other processors, races, frozen services, thousands of flipped bits"
 	@echo "make bench       time the norm layers and training steps here (five minutes; needs an idle machine)"
 	@echo "make gpu OUT=DIR GPU tests and both benchmarks in a quarter of an hour, without installing anything"
 	@echo "make install     virtual environment in $(VENV) with the pinned versions"
@@ -44,7 +44,7 @@ test: lint
 fast-test: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto -m "not slow"
 
-long-test: install
+slow: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --long -m long
 
 # A user's processes run with OpenMP's own wait policy, so the benchmarks do.

@@ -42,7 +42,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if not config.getoption("--long"):
-        longer = pytest.mark.skip(reason="takes minutes: --long runs it, as `make long-test` does")
+        longer = pytest.mark.skip(reason="takes minutes: --long runs it, as `make slow` does")
         for item in items:
             if "long" in item.keywords:
                 item.add_marker(longer)

@@ -218,7 +218,7 @@ def contradiction(archived: Record, other: Record) -> str | None:
 
 
 def _recordings(record: Record) -> dict[tuple[Any, ...], Any]:
-    """Return the recordings of the layers, by update and by how they were made (:mod:`gbn.engine.recording.recorder`)."""
+    """Return the recordings of the layers by update and by how they were made (:mod:`gbn.engine.recording`)."""
     return {
         (recording.get("update"), recording.get("revision"), recording.get("images")): recording.get("layers")
         for recording in record.layers

@@ -197,7 +197,7 @@ class Comparison:
                             yield self._speedup(setting, arm, control, target, unit)
 
     def values(self, setting: str, arm: str) -> pd.DataFrame:
-        """Return last, bests (:mod:`gbn.analysis.comparison.qualities`) and area of each usable run of an arm, by seed."""
+        """Return last, bests (see :mod:`.qualities`) and area of each usable run of an arm, by seed."""
         key = (setting, arm)
         if key not in self._values:
             usable = qualities(self.runs, setting, arm, self.measured, self.final)
