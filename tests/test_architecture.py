@@ -14,6 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 #: From the ground up. What stands on one line does not use its neighbors.
 LAYERS = (
     ("suggest", "seeding", "plot_style", "arguments"),
+    ("targets",),
     ("measures", "risk", "data", "models"),
     ("methods", "kernels", "store"),
     ("nn", "optim", "config"),
@@ -35,6 +36,7 @@ WITHOUT_TORCH = (
     "analysis",
     "cli",
     "arguments",
+    "targets",
 )
 
 

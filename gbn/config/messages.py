@@ -103,4 +103,4 @@ def _keys_beside(path: Sequence[str], plain: Any, schema: type[BaseModel]) -> It
             and plain.get("name") in get_args(model.model_fields["name"].annotation)
         ]
         schema = (named or models)[0]
-    return schema.model_fields
+    return [field.alias or name for name, field in schema.model_fields.items()]

@@ -4,11 +4,13 @@ The networks check their options again (they are used without a configuration to
 before torch is imported.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from gbn.config.custom import CustomSection
 from gbn.config.section import Count, Depth, Section, Width
+from gbn.targets import MODEL, Kind
 
 
 class _Model(Section):
@@ -160,6 +162,15 @@ class UNetConfig(_Model):
     activation: Literal["relu", "elu"] = "elu"
 
 
+class CustomModelConfig(CustomSection):
+    """A network of another package, which takes norm_layer; it classifies."""
+
+    group: ClassVar[str] = "model"
+    kind: ClassVar[Kind] = MODEL
+    name: Literal["custom"]
+    revision: Count
+
+
 ModelConfig = (
     LeNetConfig
     | MLPConfig
@@ -175,4 +186,5 @@ ModelConfig = (
     | VGGConfig
     | DCGANConfig
     | UNetConfig
+    | CustomModelConfig
 )

@@ -6,11 +6,11 @@ The parameters of a quadrangle (alpha, tau, quantile_gradient, ...) stand flat b
 pair it is matched to in the same place, so that one override reaches an arm and its controls alike.
 """
 
-import math
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
+from gbn.config.custom import refuse_infinite
 from gbn.config.section import Count, Positive, Section, Text, Two
 from gbn.risk.parameters import DEVIATION_PARAMETERS, QUADRANGLE_PARAMETERS, STATISTIC_PARAMETERS, validate
 from gbn.suggest import did_you_mean
@@ -100,7 +100,7 @@ class NormConfig(Section):
     def _consistent(self) -> "NormConfig":
         given = dict(self.__pydantic_extra__ or {})
         for key, value in {**given, "kwargs": self.kwargs}.items():
-            _refuse_infinite(f"norm.{key}", value)
+            refuse_infinite(f"norm.{key}", value)
         if self.method in METHODS:
             self._check_used()
         self._check_gate()
@@ -278,12 +278,3 @@ def _functional(kind: Literal["statistic", "deviation"], given: dict[str, Any]) 
 
 def _plain(parameters: dict[str, Any]) -> dict[str, Any]:
     return {key: list(value) if isinstance(value, tuple) else value for key, value in parameters.items()}
-
-
-def _refuse_infinite(key: str, value: Any) -> None:
-    """Raise ValueError for a number without end in what only a foreign layer knows the types of."""
-    if isinstance(value, float) and not math.isfinite(value):
-        raise ValueError(f"{key}={value} is not allowed: numbers must be finite")
-    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    for name, one in inner:
-        _refuse_infinite(f"{key}.{name}", one)

@@ -6,7 +6,6 @@ import os
 import sys
 from collections.abc import Sequence
 from decimal import Decimal
-from importlib.metadata import entry_points
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import (
@@ -25,8 +24,7 @@ from gbn.config.messages import one_line
 from gbn.config.places import config_dir
 from gbn.config.schema import Config
 from gbn.config.tasks import with_implied
-
-ENTRY_POINTS = "gbn.norms"
+from gbn.targets import KINDS, offered
 
 #: Keys whose value is a text of any letters, which needs no quotes: a path or a name. None of them changes a number
 #: of a run, so that none has several values.
@@ -68,7 +66,7 @@ def rewrite(overrides: Sequence[str]) -> list[Override]:
         ConfigError: a malformed override, an unknown group, choice or top-level key, values that cannot be
             listed.
     """
-    overrides = _with_foreign(with_implied(overrides), groups()["norm"])
+    overrides = [one for text in with_implied(overrides) for one in _spelled_out(text)]
     # Only norm=gbn lists a statistic and a deviation; a control that is given them needs them added.
     adds_functionals = any(text.startswith("norm=") and text != "norm=gbn" for text in overrides)
     result = [_rewritten(text, adds_functionals) for text in overrides]
@@ -162,10 +160,10 @@ def _rewritten(text: str, adds_functionals: bool) -> Override:
 def _check_choice(group: str, value: str, *, swept: bool) -> None:
     if value in groups()[group]:
         return
-    foreign = _entry_points() if group == "norm" else {}
+    foreign = offered(KINDS[group]) if group in KINDS else {}
     if swept and value in foreign:
         raise ConfigError(
-            f"norm={value} is another package's and cannot be swept with others: sweep it alone"
+            f"{group}={value} is another package's and cannot be swept with others: sweep it alone"
         )
     raise unknown(f"choice of {group}:", value, (*groups()[group], *foreign))
 
@@ -236,18 +234,10 @@ def _parsed(text: str) -> Override:
         raise ConfigError(f"cannot read the override {text!r}: {said}; {how}") from error
 
 
-def _entry_points() -> dict[str, str]:
-    """Norms that installed packages offer in the entry-point group ``gbn.norms``: name -> their.module:Layer."""
-    return {point.name: point.value for point in entry_points(group=ENTRY_POINTS)}
-
-
-def _with_foreign(overrides: Sequence[str], built_in: Sequence[str]) -> list[str]:
-    """Spell out ``norm=theirs``, where `theirs` is an entry point, as the group `custom` with their target."""
-    result = []
-    for text in overrides:
-        name = text.removeprefix("norm=")
-        if name == text or name in built_in or name not in (foreign := _entry_points()):
-            result.append(text)
-        else:
-            result += ["norm=custom", f"norm.name={name}", f"norm._target_='{foreign[name]}'"]
-    return result
+def _spelled_out(text: str) -> list[str]:
+    """Return ``norm=theirs``, where `theirs` is an entry point, as the group's choice `custom` with their target."""
+    group, _, name = text.partition("=")
+    if group not in KINDS or name in groups()[group] or name not in (foreign := offered(KINDS[group])):
+        return [text]
+    named = [f"norm.name={name}"] if group == "norm" else []
+    return [f"{group}=custom", *named, f"{group}._target_='{foreign[name]}'"]

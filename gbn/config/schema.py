@@ -5,10 +5,11 @@ added later with a default that keeps the old behaviour changes no existing run'
 part's ``revision`` raised in its YAML file.
 """
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, Field, ValidationInfo, model_validator
 
+from gbn.config.custom import CustomSection
 from gbn.config.models import ModelConfig
 from gbn.config.norms import NormConfig
 from gbn.config.optimizers import OptimizerConfig
@@ -16,6 +17,7 @@ from gbn.config.section import Count, Epochs, NonNegative, Number, Positive, Sec
 from gbn.config.slices import CardiacConfig, SunnybrookConfig
 from gbn.config.tasks import TaskConfig
 from gbn.config.tasks import problems as problems_of_task
+from gbn.targets import DATASET, Kind
 
 DatasetName = Literal["digits", "mnist", "fashion_mnist", "cifar10", "cifar100", "svhn"]
 #: How often a run may look at its whole test set; each look takes longer than an update.
@@ -30,14 +32,13 @@ _PER_IMAGE = (
 )  # norms without statistics of the batch, or unknown
 
 
-class DatasetConfig(Section):
-    """A data set, the validation images cut from its training part, and the augmentation of batches.
+class LabeledConfig(Section):
+    """What all data sets with labels share: validation images cut from the training part, augmentation of batches.
 
     `allow_changed` trains although the files are not those that earlier updates, or runs to compare with, were
     trained on (:mod:`gbn.store.trained_on`).
     """
 
-    name: DatasetName
     revision: Count
     root: Text | None = None
     download: bool = True
@@ -45,6 +46,20 @@ class DatasetConfig(Section):
     validation: Count
     subset: Count | None = None
     augment: Literal["none", "flip", "crop", "crop_flip"] = "none"
+
+
+class DatasetConfig(LabeledConfig):
+    """A data set of :data:`gbn.data.DATASETS`."""
+
+    name: DatasetName
+
+
+class CustomDatasetConfig(LabeledConfig, CustomSection):
+    """A data set of another package, with labels."""
+
+    group: ClassVar[str] = "dataset"
+    kind: ClassVar[Kind] = DATASET
+    name: Literal["custom"]
 
 
 class _Schedule(Section):
@@ -194,7 +209,9 @@ class Config(Section):
     """One run. `seed=0` is a seed like any other."""
 
     task: Annotated[TaskConfig, Field(discriminator="name")]
-    dataset: Annotated[DatasetConfig | CardiacConfig | SunnybrookConfig, Field(discriminator="name")]
+    dataset: Annotated[
+        DatasetConfig | CustomDatasetConfig | CardiacConfig | SunnybrookConfig, Field(discriminator="name")
+    ]
     model: Annotated[ModelConfig, Field(discriminator="name")]
     norm: NormConfig
     optimizer: Annotated[OptimizerConfig, Field(discriminator="name")]
@@ -236,6 +253,27 @@ def _defaults(section: BaseModel) -> dict[str, Any]:
 def _impossible(config: Config) -> list[str]:
     """Combinations that are each valid alone and cannot work together."""
     problems = problems_of_task(config)
+    if not isinstance(config.dataset, CustomDatasetConfig):  # whose size shows when it is loaded
+        problems += _too_small(config)
+    if config.trainer.device == "cpu" and config.trainer.precision == "fp16":
+        problems.append("trainer.precision=fp16 needs a GPU (gradient scaling): use bf16 or fp32 on the CPU")
+    some = config.dataset.subset if isinstance(config.dataset, LabeledConfig) else None
+    if some is not None and config.trainer.batch_size > some:
+        problems.append(
+            f"trainer.batch_size={config.trainer.batch_size} is more than dataset.subset={some}: no batch would ever "
+            "be full"
+        )
+    if config.trainer.attack.constant is not None and config.norm.method in _PER_IMAGE:
+        problems.append(
+            f"trainer.attack.constant acts on norms with statistics of the batch, norm={config.norm.name} has none: "
+            "use bn, iebn or a gbn pair"
+        )
+    return problems
+
+
+def _too_small(config: Config) -> list[str]:
+    """What the size of the images rules out."""
+    problems = []
     size = {"digits": 8, "mnist": 28, "fashion_mnist": 28}.get(config.dataset.name, 32)
     smallest = {"lenet": 16, "vgg": 32}.get(config.model.name, 8)
     if size < smallest:
@@ -255,18 +293,5 @@ def _impossible(config: Config) -> list[str]:
         problems.append(
             f"norm=instance has a single value a channel somewhere in model={config.model.name} with dataset="
             f"{config.dataset.name}: use norm=layer or group, or another model"
-        )
-    if config.trainer.device == "cpu" and config.trainer.precision == "fp16":
-        problems.append("trainer.precision=fp16 needs a GPU (gradient scaling): use bf16 or fp32 on the CPU")
-    some = config.dataset.subset if isinstance(config.dataset, DatasetConfig) else None
-    if some is not None and config.trainer.batch_size > some:
-        problems.append(
-            f"trainer.batch_size={config.trainer.batch_size} is more than dataset.subset={some}: no batch would ever "
-            "be full"
-        )
-    if config.trainer.attack.constant is not None and config.norm.method in _PER_IMAGE:
-        problems.append(
-            f"trainer.attack.constant acts on norms with statistics of the batch, norm={config.norm.name} has none: "
-            "use bn, iebn or a gbn pair"
         )
     return problems

@@ -26,7 +26,7 @@ class WarpConfig(Section):
 
 
 class SlicesConfig(Section):
-    """What all sets of slices share; `allow_changed` as in :class:`gbn.config.schema.DatasetConfig`."""
+    """What all sets of slices share; `allow_changed` as in :class:`gbn.config.schema.LabeledConfig`."""
 
     revision: Count
     root: Text | None = None

@@ -9,9 +9,10 @@ from pathlib import Path
 
 from gbn.data import cifar, digits, mnist, svhn
 from gbn.data.augment import Augmentation, augment
+from gbn.data.custom import load_custom
 from gbn.data.files import data_root
 from gbn.data.foreign import ForeignImages, fitted
-from gbn.data.image_set import DataError, ImageSet
+from gbn.data.image_set import DataError, ImageSet, image_set
 from gbn.data.loader import DeviceSet, TrainLoader, epoch_order
 from gbn.data.splits import split, subset
 from gbn.suggest import did_you_mean
@@ -28,7 +29,9 @@ __all__ = [
     "data_root",
     "epoch_order",
     "fitted",
+    "image_set",
     "load",
+    "load_custom",
     "split",
     "subset",
 ]

@@ -64,6 +64,19 @@ def image_set(
     Raises:
         DataError: shapes, types or labels do not match the description of the class.
     """
+    check_parts(name, train, test, classes)
+    mean, std = channel_statistics(train[0])
+    return ImageSet(name, *train, *test, classes, mean, std, digest)
+
+
+def check_parts(
+    name: str, train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor], classes: tuple[str, ...]
+) -> None:
+    """Check (images, labels) of both parts against the description of :class:`ImageSet`.
+
+    Raises:
+        DataError: shapes, types or labels do not match it, or the parts have images of different shapes.
+    """
     for part, (images, labels) in {"train": train, "test": test}.items():
         square = images.dim() == 4 and images.shape[2] == images.shape[3]
         if images.dtype != torch.uint8 or not square or labels.shape != images.shape[:1] or not len(labels):
@@ -76,8 +89,11 @@ def image_set(
             raise DataError(
                 f"{name}: {part} labels go from {low} to {high}; allowed: 0 to {len(classes) - 1}"
             )
-    mean, std = channel_statistics(train[0])
-    return ImageSet(name, *train, *test, classes, mean, std, digest)
+    if train[0].shape[1:] != test[0].shape[1:]:
+        raise DataError(
+            f"{name}: train images are {tuple(train[0].shape[1:])}, test images {tuple(test[0].shape[1:])}; "
+            "needed: one shape (C, H, H) for both"
+        )
 
 
 def channel_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:

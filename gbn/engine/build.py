@@ -8,10 +8,22 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gbn.config.schema import Config, DatasetConfig
+from gbn.config.models import CustomModelConfig
+from gbn.config.schema import Config, CustomDatasetConfig, DatasetConfig, LabeledConfig
 from gbn.config.slices import CardiacConfig, SlicesConfig
 from gbn.config.tasks import ClassificationConfig, GenerationConfig, SegmentationConfig
-from gbn.data import DeviceSet, ForeignImages, ImageSet, TrainLoader, data_root, fitted, load, split, subset
+from gbn.data import (
+    DeviceSet,
+    ForeignImages,
+    ImageSet,
+    TrainLoader,
+    data_root,
+    fitted,
+    load,
+    load_custom,
+    split,
+    subset,
+)
 from gbn.data.segmentation.framing import Framing
 from gbn.data.segmentation.segmentation_set import SegmentationSet, SliceSet
 from gbn.data.segmentation.warp import Warp
@@ -25,6 +37,7 @@ from gbn.tasks.generation.features import feature_network
 from gbn.tasks.generation.task import MEAN, STD, Generation
 from gbn.tasks.segmentation.evaluation import SegmentationEvaluator
 from gbn.tasks.segmentation.task import Segmentation
+from gbn.store.identity import part_label
 from gbn.tasks.updates import precision_context
 
 __all__ = ["build_data", "build_model", "data_digest", "load_data", "load_slices"]
@@ -35,11 +48,12 @@ def build_model(config: Config, images: ImageSet | SegmentationSet) -> nn.Module
 
     Raises:
         ValueError: an option that does not fit the network: a placement without a place, groups that don't divide the
-            channels of a layer.
+            channels of a layer; a network of another package that cannot be built, or that does not map these images
+            to logits.
     """
     norm = norm_layer(config.norm.method, **config.norm.options())
     options = config.model.model_dump(exclude={"name", "revision"})
-    if config.optimizer.precondition != "none":
+    if config.optimizer.precondition != "none" and not isinstance(config.model, CustomModelConfig):
         options["bias"] = True  # preconditioning moves a part of each step into the bias, under a norm too
     model = build(
         config.model.name,
@@ -53,9 +67,32 @@ def build_model(config: Config, images: ImageSet | SegmentationSet) -> nn.Module
     if config.norm.groups is not None:
         _check_groups(model, config.norm.groups)
     model = initialise(model, config.seed)
+    if isinstance(config.model, CustomModelConfig) or isinstance(config.dataset, CustomDatasetConfig):
+        _check_logits(config, model, images)
     if config.trainer.attack.constant is None:
         return model
     return add_constant_noise(model, *config.trainer.attack.constant)
+
+
+def _check_logits(config: Config, model: nn.Module, images: ImageSet | SegmentationSet) -> None:
+    """Nothing is known of the images, or of the network, before they meet: the schema could not check them."""
+    shape = (images.in_channels, images.image_size, images.image_size)
+    model.eval()
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            made = model(torch.zeros(2, *shape))
+        wrong = None if isinstance(made, Tensor) else f"it returns a {type(made).__name__}"
+        if wrong is None and made.shape != (2, images.num_classes):
+            wrong = f"for 2 of them it returns {tuple(made.shape)}"
+    except Exception as error:  # their code
+        wrong = " ".join(str(error).split()) or type(error).__name__
+    model.train()
+    if wrong:
+        parts = config.model_dump(include={"model", "dataset"})
+        raise ValueError(
+            f"model={part_label(parts['model'])} does not map images {shape} of dataset={part_label(parts['dataset'])} "
+            f"to logits of {images.num_classes} classes: {wrong}"
+        )
 
 
 def _check_groups(model: nn.Module, groups: int) -> None:
@@ -87,7 +124,7 @@ def _for_classification(
     config: Config, options: ClassificationConfig, images: ImageSet, device: torch.device
 ) -> tuple[TrainLoader, Evaluator, Classification]:
     """The same for a classifier."""
-    assert isinstance(config.dataset, DatasetConfig)
+    assert isinstance(config.dataset, LabeledConfig)
     shared: dict[str, Any] = {"device": device, "channels_last": config.trainer.channels_last}
     train = DeviceSet(
         images.train_images,
@@ -124,7 +161,7 @@ def _for_generation(
     config: Config, options: GenerationConfig, images: ImageSet, device: torch.device
 ) -> tuple[TrainLoader, GenerationEvaluator, Generation]:
     """The same for a generator: real images in [-1, 1], and others to compare with."""
-    assert isinstance(config.dataset, DatasetConfig)
+    assert isinstance(config.dataset, LabeledConfig)
     colours = images.in_channels
     train = DeviceSet(
         images.train_images,
@@ -163,8 +200,12 @@ def load_data(config: Config) -> Any:
 
     Raises:
         DataError: the set is missing or broken.
+        ValueError: the loader of another package cannot be loaded or returns something else.
     """
     chosen = config.dataset
+    if isinstance(chosen, CustomDatasetConfig):
+        assert chosen.target is not None
+        return load_custom(chosen.target, chosen.kwargs, chosen.root, chosen.download)
     if isinstance(chosen, DatasetConfig):
         return load(chosen.name, chosen.root, chosen.download)
     return load_slices(chosen)
@@ -177,7 +218,7 @@ def data_digest(config: Config, images: ImageSet | SegmentationSet) -> str:
         DataError: the data set of an attack is missing or broken.
     """
     attack = config.trainer.attack.dataset
-    if attack is None or not isinstance(config.dataset, DatasetConfig):
+    if attack is None or not isinstance(config.dataset, LabeledConfig):
         return images.digest
     foreign = load(attack, config.dataset.root, config.dataset.download).digest
     return f"2:{hashlib.sha256(f'{images.digest} {foreign}'.encode()).hexdigest()}"
@@ -247,7 +288,7 @@ def _foreign(
     attack = config.trainer.attack
     if attack.dataset is None:
         return None
-    assert isinstance(config.dataset, DatasetConfig)
+    assert isinstance(config.dataset, LabeledConfig)
     foreign = load(attack.dataset, config.dataset.root, config.dataset.download).train_images
     foreign = fitted(foreign, images.in_channels, images.image_size)
     return ForeignImages(

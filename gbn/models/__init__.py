@@ -10,6 +10,7 @@ from typing import Any
 from torch import nn
 
 from gbn.models.cnn import CNN
+from gbn.models.custom import build_custom
 from gbn.models.dcgan import DCGAN
 from gbn.models.densenet import DenseNet
 from gbn.models.inception_v3 import InceptionV3
@@ -56,18 +57,20 @@ def build(name: str, norm_layer: NormLayer, **options: Any) -> nn.Module:
     """Return the network ``name`` with the given norms.
 
     Args:
-        name: a key of :data:`MODELS` or :data:`OF_OTHER_TASKS`.
+        name: a key of :data:`MODELS` or :data:`OF_OTHER_TASKS`, or ``custom``.
         norm_layer: makes the norm at each site, see :mod:`gbn.models.interface`.
         **options: ``in_channels``, ``num_classes``, ``image_size`` and the network's own options
-            (``width``, ``depth``, ...).
+            (``width``, ``depth``, ...); for ``custom`` see :func:`gbn.models.custom.build_custom`.
 
     Raises:
         ValueError: an unknown name or option, or a value that the network rejects.
     """
+    if name == "custom":
+        return build_custom(norm_layer, **options)
     networks = MODELS | OF_OTHER_TASKS
     if name not in networks:
         raise ValueError(
-            f"unknown model {name!r}{did_you_mean(name, networks)}; allowed: {', '.join(sorted(networks))}"
+            f"unknown model {name!r}{did_you_mean(name, networks)}; allowed: {', '.join(sorted([*networks, 'custom']))}"
         )
     allowed = [option for option in inspect.signature(networks[name]).parameters if option != "norm_layer"]
     for option in options:

@@ -118,7 +118,7 @@ def run_id_of(kept: Mapping[str, Any]) -> str:
         ValueError: the identity lacks the data set, the model, the norm or the seed.
     """
     try:
-        parts = [kept["dataset"]["name"], kept["model"]["name"], norm_label(arm_of(kept)), f"s{kept['seed']}"]
+        parts = [part_label(kept["dataset"]), part_label(kept["model"]), norm_label(arm_of(kept)), f"s{kept['seed']}"]
     except KeyError as missing:
         raise ValueError(
             f"an identity needs dataset.name, model.name, norm.method and seed; {missing} is missing "
@@ -141,6 +141,20 @@ def arm_of(kept: Mapping[str, Any]) -> dict[str, Any]:
     return {**kept["norm"], **{key: optimizer[key] for key in OF_THE_ARM if key in optimizer}}
 
 
+def part_label(part: Mapping[str, Any]) -> str:
+    """A short readable name of a data set's or a network's section: ``cifar10``, ``custom_MyNet``.
+
+    Raises:
+        KeyError: the section has no name.
+    """
+    return "_".join([str(part["name"]), *_target(part)])
+
+
+def _target(part: Mapping[str, Any]) -> list[str]:
+    target = part.get("_target_") or part.get("target")
+    return [str(target).replace(":", ".").rsplit(".", 1)[-1]] if target else []
+
+
 def norm_label(norm: Mapping[str, Any]) -> str:
     """A short readable name of a norm section: ``bn``, ``gbn_cvar_0.9``, ``bn_matched_gbn_cvar_0.75``.
 
@@ -149,9 +163,7 @@ def norm_label(norm: Mapping[str, Any]) -> str:
     """
     named = norm.get("name") or norm["method"]
     parts = [str(named)]
-    target = norm.get("_target_") or norm.get("target")
-    if target:
-        parts.append(str(target).replace(":", ".").rsplit(".", 1)[-1])
+    parts += _target(norm)
     matched = norm.get("matched_to")
     if isinstance(matched, str):
         parts.append(matched)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from gbn.store.groups import group_of
-from gbn.store.identity import arm_of, canonical, norm_label
+from gbn.store.identity import arm_of, canonical, norm_label, part_label
 
 #: Where, how visibly and on whose machine a run is made is nobody else's business.
 _PRIVATE = ("results_dir", "tracker", "launcher")
@@ -39,7 +39,7 @@ def description(
     """
     own: list[str] = []
     if kept is not None:
-        own = [norm_label(arm_of(kept)), str(kept["model"]["name"]), str(kept["dataset"]["name"])]
+        own = [norm_label(arm_of(kept)), part_label(kept["model"]), part_label(kept["dataset"])]
     named = (*tags, config.get("experiment"), *own)
     return {
         "id": run_id,

@@ -9,8 +9,8 @@ from gbn import kernels
 from gbn.config.errors import ConfigError, unknown
 from gbn.config.grid import Cell, Grid
 from gbn.config.schema import Config
-from gbn.data import ImageSet, load
-from gbn.engine.build import build_data, build_model
+from gbn.data import ImageSet
+from gbn.engine.build import build_data, build_model, load_data
 from gbn.engine.clock import LIMIT
 from gbn.engine.provenance import package_versions
 from gbn.engine.trainer import Trainer
@@ -112,7 +112,7 @@ class SettingTiming:
     def _trainer(self, config: Config) -> Trainer:
         key = config.model_dump_json(exclude={"norm"})
         if key not in self._data:
-            images = load(config.dataset.name, config.dataset.root, config.dataset.download)
+            images = load_data(config)
             self._data[key] = (images, *build_data(config, images, self.device))
         images, loader, evaluator, task = self._data[key]
         model = build_model(config, images).to(self.device)

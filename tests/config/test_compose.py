@@ -203,7 +203,7 @@ def test_ids_of_known_configurations_stay():
 
 def test_an_entry_point_is_a_choice_of_norm(monkeypatch):
     point = type("EntryPoint", (), {"name": "theirs", "value": "their.module:Layer"})
-    monkeypatch.setattr("gbn.config.overrides.entry_points", lambda group: [point])
+    monkeypatch.setattr("gbn.targets.entry_points", lambda group: [point])
     config = compose(["norm=theirs"])
     assert (config.norm.method, config.norm.target) == ("custom", "their.module:Layer")
 

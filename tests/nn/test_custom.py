@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from gbn.nn import norm_layer
-from gbn.nn.custom import ENTRY_POINTS, NormThenActivation
+from gbn.nn.custom import NormThenActivation
+from gbn.targets import NORM
 
 FOREIGN = '''
 import torch
@@ -109,8 +110,8 @@ def test_foreign_layer_that_saves_its_output_is_not_overwritten_by_the_activatio
 
 @pytest.mark.usefixtures("package")
 def test_an_entry_point(monkeypatch: pytest.MonkeyPatch) -> None:
-    point = metadata.EntryPoint("centre", "their_norms:Centre", ENTRY_POINTS)
-    monkeypatch.setattr("gbn.nn.custom.entry_points", lambda group: metadata.EntryPoints([point]))
+    point = metadata.EntryPoint("centre", "their_norms:Centre", NORM.group)
+    monkeypatch.setattr("gbn.targets.entry_points", lambda group: metadata.EntryPoints([point]))
     assert type(norm_layer("custom", target="centre")(4, act=None)).__name__ == "Centre"
     with pytest.raises(ValueError, match=r"an entry point of group gbn\.norms \(centre\)"):
         norm_layer("custom", target="center")(4)
@@ -123,7 +124,7 @@ def test_an_entry_point(monkeypatch: pytest.MonkeyPatch) -> None:
         ("their_norms:Center", "cannot be loaded.*no attribute 'Center'"),
         ("no_such_module:Layer", "No module named 'no_such_module'"),
         ("Layer", "cannot be loaded"),
-        ("their_norms:constant", "is a int, not a layer"),
+        ("their_norms:constant", "is of type int, not a layer"),
     ],
 )
 def test_what_cannot_be_a_layer(target: str, message: str) -> None:

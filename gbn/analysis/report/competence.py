@@ -14,6 +14,7 @@ from gbn.analysis.report.protocol import readme
 from gbn.analysis.runs.load import NothingFound, Runs, load_grid_runs
 from gbn.analysis.tables import numbers as printed
 from gbn.measures import Measure
+from gbn.store.identity import part_label
 from gbn.store.records import Record
 
 #: Below the competence run on the same data by more than this, a reference is called weak.
@@ -114,18 +115,18 @@ def _warning(accuracy: float, final: Measure, data: str, others: list[tuple[dict
 
 
 def _name(config: Mapping[str, Any], part: str) -> str:
-    return str((config.get(part) or {}).get("name", ""))
+    return part_label({"name": "", **(config.get(part) or {})})
 
 
 def _data(config: Mapping[str, Any]) -> str:
     data = config.get("dataset") or {}
     subset = data.get("subset")
-    return f"{data.get('name', 'unknown')}" + (f", {subset:,} training images" if subset else "")
+    return part_label({"name": "unknown", **data}) + (f", {subset:,} training images" if subset else "")
 
 
 def _network(config: Mapping[str, Any]) -> str:
     model = config.get("model") or {}
-    name = str(model.get("name", "unknown"))
+    name = part_label({"name": "unknown", **model})
     depth, width = model.get("depth"), model.get("width")
     return (
         name + (f"-{depth}" if depth else "") + (f", width {width:g}" if width not in (None, 1, 1.0) else "")

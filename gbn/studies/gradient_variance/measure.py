@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from gbn.config.schema import Config, DatasetConfig
+from gbn.config.schema import Config, LabeledConfig
 
 __all__ = ["Study", "rows_of_seed"]
 
@@ -50,7 +50,7 @@ def rows_of_seed(study: Study, seed: int, jobs: int = 1) -> tuple[list[dict[str,
             refuse.
     """
     from gbn import kernels
-    from gbn.data import load
+    from gbn.engine.build import load_data
     from gbn.engine.provenance import provenance
     from gbn.engine.run import choose_device, set_threads
     from gbn.studies.gradient_variance.moments import readings
@@ -61,11 +61,11 @@ def rows_of_seed(study: Study, seed: int, jobs: int = 1) -> tuple[list[dict[str,
     config = configs[study.trajectory]
     device = choose_device(config.trainer.device)
     set_threads(config.trainer.threads, jobs)
-    if not isinstance(config.dataset, DatasetConfig):
+    if not isinstance(config.dataset, LabeledConfig):
         raise ValueError(
             f"gradient noise is measured on images with labels, dataset={config.dataset.name} has masks: use another"
         )
-    images = load(config.dataset.name, config.dataset.root, config.dataset.download)
+    images = load_data(config)
     rows: list[dict[str, Any]] = []
     for state in trajectory(config, images, study.at, device):
         arms = at_weights(state.model, configs, images)
