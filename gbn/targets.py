@@ -78,7 +78,9 @@ def resolve(kind: Kind, target: str | Callable[..., Any]) -> Callable[..., Any]:
     return found
 
 
-def check_options(target: Any, build: Callable[..., Any], given: Iterable[str], ours: Iterable[str]) -> set[str]:
+def check_options(
+    target: Any, build: Callable[..., Any], given: Iterable[str], ours: Iterable[str]
+) -> set[str]:
     """Return which of the arguments that we provide, ``ours``, a target takes.
 
     Raises:

@@ -1,4 +1,4 @@
-"""What all tests share: one thread, a small hypothesis profile, and foreign norm layers by command line."""
+"""What all tests share: one thread, a small hypothesis profile, and parts of other packages by command line."""
 
 from __future__ import annotations
 
@@ -29,18 +29,37 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 torch.set_num_threads(1)
 
 
+#: The shared tests of each part that another package can bring.
+SHARED = {
+    "--gbn-norm": ("norm layer", "LAYER", "nn/test_shared.py"),
+    "--gbn-model": ("network", "NET", "models/test_shared.py"),
+    "--gbn-dataset": ("data set", "LOADER", "data/test_shared.py"),
+}
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption(
-        "--gbn-norm",
-        action="append",
-        default=[],
-        metavar="MODULE:LAYER",
-        help="put this norm layer through tests/nn/test_shared.py as well; may be repeated",
-    )
+    for option, (what, name, file) in SHARED.items():
+        parser.addoption(
+            option,
+            action="append",
+            default=[],
+            metavar=f"MODULE:{name}",
+            help=f"put this {what} through tests/{file}, and run nothing else; may be repeated",
+        )
     parser.addoption("--long", action="store_true", help="run the tests that take minutes as well")
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    files = [str(Path(__file__).parent / SHARED[option][2]) for option in SHARED if config.getoption(option)]
+    if files and config.args_source is not pytest.Config.ArgsSource.ARGS:
+        config.args = files
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if any(config.getoption(option) for option in SHARED):
+        ours = [item for item in items if "foreign" not in item.keywords]
+        config.hook.pytest_deselected(items=ours)
+        items[:] = [item for item in items if "foreign" in item.keywords]
     if not config.getoption("--long"):
         longer = pytest.mark.skip(reason="takes minutes: --long runs it, as `make slow` does")
         for item in items:

@@ -17,6 +17,8 @@ NEEDED = {
     "vgg": ("dataset=cifar10",),
     "dcgan": ("task=generation",),
     **dict.fromkeys(("unet", "cardiac", "sunnybrook"), ("task=segmentation",)),
+    "model=custom": ("model._target_=their.Net",),
+    "dataset=custom": ("dataset._target_=their.load",),
 }
 
 #: What a key needs beside it to be used; None: it follows from others, and no value of its own is valid.
@@ -46,10 +48,12 @@ BESIDE: dict[str, tuple[str, ...] | None] = {
 SPECIAL = {
     "norm.matched_to": ("gbn_cvar", "gbn_mad", "iebn", "mixture"),
     "norm.instance_enhancement": ("true", "[stem]", "[stem,body]"),
-    "norm._target_": ("their.Layer", "'their.module:Layer'"),
+    **dict.fromkeys(
+        ("norm._target_", "model._target_", "dataset._target_"), ("their.Thing", "'their.module:Thing'")
+    ),
     "norm.groups": ("1", "4", "32"),
     "norm.subset": ("3", "1024", "1000000"),
-    "norm.kwargs": ("{}", "{a:1}"),
+    **dict.fromkeys(("norm.kwargs", "model.kwargs", "dataset.kwargs"), ("{}", "{a:1}")),
     "trainer.evaluation.test_every": ("0", "0.5", "2", "1000000"),
     "trainer.evaluation.images": ("2", "2000"),
     "trainer.attack.dataset": ("mnist", "cifar10"),
@@ -122,7 +126,8 @@ def _keys(schema: type[BaseModel], prefix: str, choices: tuple[str, ...]) -> Any
             if field.discriminator is not None and named is not None:
                 options = get_args(named.annotation)
                 for option in options[:1]:
-                    chosen = (*NEEDED.get(option, ()), f"{name}={option}")
+                    choice = f"{name}={option}"
+                    chosen = (*NEEDED.get(choice, NEEDED.get(option, ())), choice)
             yield from _keys(section, f"{key}.", chosen)
         if not sections:
             yield Key(key, field.annotation, tuple(field.metadata), choices)

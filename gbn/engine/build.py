@@ -30,6 +30,7 @@ from gbn.data.segmentation.warp import Warp
 from gbn.models import build, initialise
 from gbn.nn import add_constant_noise, norm_layer
 from gbn.nn.simple import GroupNormAct, largest_divisor
+from gbn.store.identity import part_label
 from gbn.tasks.classification.evaluation import Evaluator
 from gbn.tasks.classification.task import Classification
 from gbn.tasks.generation.evaluation import GenerationEvaluator, real_features
@@ -37,7 +38,6 @@ from gbn.tasks.generation.features import feature_network
 from gbn.tasks.generation.task import MEAN, STD, Generation
 from gbn.tasks.segmentation.evaluation import SegmentationEvaluator
 from gbn.tasks.segmentation.task import Segmentation
-from gbn.store.identity import part_label
 from gbn.tasks.updates import precision_context
 
 __all__ = ["build_data", "build_model", "data_digest", "load_data", "load_slices"]
@@ -88,10 +88,10 @@ def _check_logits(config: Config, model: nn.Module, images: ImageSet | Segmentat
         wrong = " ".join(str(error).split()) or type(error).__name__
     model.train()
     if wrong:
-        parts = config.model_dump(include={"model", "dataset"})
+        network, data = (part_label(part.model_dump()) for part in (config.model, config.dataset))
         raise ValueError(
-            f"model={part_label(parts['model'])} does not map images {shape} of dataset={part_label(parts['dataset'])} "
-            f"to logits of {images.num_classes} classes: {wrong}"
+            f"model={network} does not map images {shape} of dataset={data} to logits of {images.num_classes} "
+            f"classes: {wrong}"
         )
 
 

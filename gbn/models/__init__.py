@@ -69,9 +69,8 @@ def build(name: str, norm_layer: NormLayer, **options: Any) -> nn.Module:
         return build_custom(norm_layer, **options)
     networks = MODELS | OF_OTHER_TASKS
     if name not in networks:
-        raise ValueError(
-            f"unknown model {name!r}{did_you_mean(name, networks)}; allowed: {', '.join(sorted([*networks, 'custom']))}"
-        )
+        names = sorted([*networks, "custom"])
+        raise ValueError(f"unknown model {name!r}{did_you_mean(name, names)}; allowed: {', '.join(names)}")
     allowed = [option for option in inspect.signature(networks[name]).parameters if option != "norm_layer"]
     for option in options:
         if option not in allowed:

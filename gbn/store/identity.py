@@ -118,7 +118,12 @@ def run_id_of(kept: Mapping[str, Any]) -> str:
         ValueError: the identity lacks the data set, the model, the norm or the seed.
     """
     try:
-        parts = [part_label(kept["dataset"]), part_label(kept["model"]), norm_label(arm_of(kept)), f"s{kept['seed']}"]
+        parts = [
+            part_label(kept["dataset"]),
+            part_label(kept["model"]),
+            norm_label(arm_of(kept)),
+            f"s{kept['seed']}",
+        ]
     except KeyError as missing:
         raise ValueError(
             f"an identity needs dataset.name, model.name, norm.method and seed; {missing} is missing "

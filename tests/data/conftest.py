@@ -62,7 +62,12 @@ def fake(tmp_path, monkeypatch):
         "svhn": lambda: _svhn(datasets.SVHN, monkeypatch),
     }
     monkeypatch.setattr(files, "REACH_SECONDS", 60.0)  # the server is on this machine, which may be busy
-    return lambda name: Fake(name, **makers[name]())
+
+    def make(name):
+        return Fake(name, **makers[name]())
+
+    make.knows = makers.keys().__contains__
+    return make
 
 
 class Fake:

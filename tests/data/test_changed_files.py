@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from gbn.config.schema import DatasetConfig
-from gbn.data import DATASETS, DataError, load
+from gbn.data import DataError, load
 from gbn.data.segmentation.acdc import Patients, cardiac
 from gbn.data.segmentation.framing import Framing
 from gbn.data.segmentation.sunnybrook import sunnybrook
@@ -15,7 +15,7 @@ from tests.data.segmentation.acdc_files import row, write_set, write_table
 from tests.data.segmentation.sunnybrook_files import CONTOURS, write_challenge
 
 FRAME = Framing(side=24)
-FROM_FILES = [name for name in DATASETS if name != "digits"]
+FROM_FILES = ["mnist", "fashion_mnist", "cifar10", "cifar100", "svhn"]  # with a miniature in conftest.py
 
 
 def flipped(content):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -41,7 +42,7 @@ class Net(nn.Module):
         return self.head(self.norm(self.conv(x)).flatten(1))
 
 
-class Transposed(Net):
+class LooksAtNeighbors(Net):
     """A mistake that the shared suite must find: in evaluation images see each other."""
 
     def forward(self, x):
@@ -224,7 +225,10 @@ def test_what_cannot_be_a_data_set(theirs: Callable[..., Any], target: str, mess
     [
         ((*NET, "model.kwargs.wdth=3"), "no option 'wdth' (did you mean 'width'?); allowed in kwargs: width"),
         ((*NET, "model.kwargs.image_size=3"), "no option 'image_size'; allowed in kwargs: width"),
-        ((*LOAD, "dataset.kwargs.sides=3"), "no option 'sides' (did you mean 'side'?); allowed in kwargs: images"),
+        (
+            (*LOAD, "dataset.kwargs.sides=3"),
+            "no option 'sides' (did you mean 'side'?); allowed in kwargs: images",
+        ),
         ((*LOAD, "dataset.kwargs.root=a"), "no option 'root'"),
         ((*LOAD, "model=lenet"), "LeNet needs images of at least 16x16, 6x6 was given"),
         ((*LOAD, "model=mlp", "norm=instance"), "needs several values per image and channel"),
@@ -238,3 +242,32 @@ def test_what_the_schema_cannot_know_fails_in_one_line(
     assert outcome.status == "failed"
     assert message in outcome.message
     assert "\n" not in outcome.message
+
+
+def shared_suite(package: Path, *options: str) -> tuple[list[str], list[str]]:
+    """Return what passed and what failed of the shared tests that these options of pytest run."""
+    root = Path(__file__).parents[2]
+    command = [sys.executable, "-m", "pytest", *options, "-q", "--tb=no", "-rA", "-p", "no:cacheprovider"]
+    environment = {**os.environ, "PYTHONPATH": f"{package}{os.pathsep}{root}"}
+    done = subprocess.run(command, capture_output=True, text=True, cwd=root, env=environment, timeout=900)
+    lines = [line for line in done.stdout.splitlines() if line.startswith(("PASSED", "FAILED"))]
+    assert lines, done.stdout[-3000:] + done.stderr[-2000:]
+    assert all("custom[" in line for line in lines)
+    passed, failed = ([line for line in lines if line.startswith(word)] for word in ("PASSED", "FAILED"))
+    return passed, failed
+
+
+@pytest.mark.slow
+def test_shared_suites_run_on_theirs_alone(package: Path) -> None:
+    """The sound ones pass every shared test, the others fail the one that their mistake concerns."""
+    models = ("--gbn-model", "theirs:Net", "--gbn-model", "theirs:LooksAtNeighbors")
+    sets = ("--gbn-dataset", "theirs:load", "--gbn-dataset", "theirs:unsteady")
+    passed, failed = shared_suite(package, *models, *sets)
+    assert not [line for line in failed if "theirs:Net" in line or "theirs:load" in line]
+    assert len([line for line in passed if "theirs:Net" in line]) >= 20
+    assert len([line for line in passed if "theirs:load" in line]) == 3
+    for name in (
+        "test_evaluation_of_an_image_does_not_depend_on_the_others[custom[theirs:LooksAtNeighbors]]",
+        "test_a_second_look_finds_the_same_bytes_and_the_same_digest[custom[theirs:unsteady]]",
+    ):
+        assert name in "".join(failed)

@@ -1,5 +1,8 @@
 """What the tests of the networks share: norms that remember where they stand, counting, small versions."""
 
+from dataclasses import dataclass
+from typing import Any
+
 import torch
 from torch import nn
 
@@ -34,6 +37,20 @@ class RecordingNorms:
     def channels(self, *roles):
         """Channels of all norms in these roles together; of all norms if none is given."""
         return sum(call["num_features"] for call in self.calls if not roles or call["role"] in roles)
+
+
+@dataclass(frozen=True)
+class Network:
+    """One network of the shared suite: a name in the registry, or the target of another package's."""
+
+    name: str
+    target: str | None = None
+
+    def build(self, norms: Any, **options: Any) -> nn.Module:
+        """The small version, with these options."""
+        if self.target is not None:
+            return build("custom", norms, target=self.target, **(COMMON | options))
+        return build(self.name, norms, **(COMMON | SMALL.get(self.name, {}) | options))
 
 
 def abstract(name, norms, **options):

@@ -6,11 +6,16 @@ import pytest
 import torch
 from torch import nn
 
-from gbn.models import MODELS, build, initialise
+from gbn.models import MODELS, build
 from gbn.models.interface import needs_bias, scaled
-from tests.models.networks import COMMON, SMALL, RecordingNorms, abstract, count, stage_shapes
+from tests.models.networks import COMMON, RecordingNorms, abstract, count, stage_shapes
 
 SMALLEST = {"lenet": 16, "vgg": 32}
+#: Those whose roles are written down here; what holds for every network is in test_shared.py.
+KNOWN = (
+    *("cnn", "densenet", "inception_v3", "lenet", "mlp", "preact_resnet", "preact_resnet_bottleneck"),
+    *("resnet", "resnet18", "resnet_bottleneck", "resnext", "vgg"),
+)
 
 
 @pytest.mark.parametrize(
@@ -56,22 +61,10 @@ def test_preactivation_normalizes_as_many_channels_as_the_plain_network():
     assert sum(widths[0]) == sum(widths[1])
 
 
-@pytest.mark.parametrize("name", MODELS)
-@pytest.mark.parametrize(("size", "channels"), [(8, 1), (16, 2), (28, 1), (32, 3), (33, 3)])
-def test_forward_and_backward_at_every_size(name, size, channels):
-    if size < SMALLEST.get(name, 8):
-        with pytest.raises(ValueError, match=f"at least {SMALLEST[name]}x{SMALLEST[name]}.*use cnn"):
-            build(name, RecordingNorms(), in_channels=channels, num_classes=7, image_size=size)
-        return
-    options = {"in_channels": channels, "num_classes": 7, "image_size": size} | SMALL.get(name, {})
-    model = build(name, RecordingNorms(), **options)
-    logits = initialise(model, 0)(torch.randn(5, channels, size, size))
-    assert logits.shape == (5, 7)
-    nn.functional.cross_entropy(logits, torch.arange(5)).backward()
-    for path, parameter in model.named_parameters():
-        assert parameter.grad is not None, f"{path} takes no part"
-        assert parameter.grad.isfinite().all(), path
-        assert parameter.grad.abs().max() > 0, f"{path} takes no part"
+@pytest.mark.parametrize("name", SMALLEST)
+def test_images_that_are_too_small_are_refused(name):
+    with pytest.raises(ValueError, match=f"at least {SMALLEST[name]}x{SMALLEST[name]}.*use cnn"):
+        build(name, RecordingNorms(), in_channels=1, num_classes=7, image_size=SMALLEST[name] - 1)
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -99,10 +92,10 @@ def test_width_must_be_positive(width):
         build("mlp", RecordingNorms(), **COMMON, width=width)
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", KNOWN)
 def test_norms_are_asked_for_by_role(name):
     norms = RecordingNorms()
-    model = abstract(name, norms)
+    abstract(name, norms)
     roles = Counter(call["role"] for call in norms.calls)
     # A DenseNet normalizes its stem's output anew before each of the layers that it goes to.
     assert roles["stem"] == (name not in ("mlp", "densenet"))
@@ -111,9 +104,6 @@ def test_norms_are_asked_for_by_role(name):
         assert (call["act"] is None) == (call["role"] in ("branch_end", "shortcut"))
     expected = {"resnet": (9, 0), "resnet18": (8, 3), "resnet_bottleneck": (54, 3), "resnext": (9, 3)}
     assert (roles["branch_end"], roles["shortcut"]) == expected.get(name, (0, 0))
-    # Every norm asked for stands in the network exactly once.
-    used = [m for m in model.modules() if isinstance(m, nn.BatchNorm1d | nn.BatchNorm2d)]
-    assert len(used) == len(norms.calls)
 
 
 def test_shortcut_b_asks_for_norms_on_shortcuts():
@@ -205,7 +195,11 @@ def test_preactivation_block_keeps_the_shortcut_path_clean():
         ("preact_resnet", {"shortcut": "a"}, "'a' was given"),
         ("cnn", {"last_kernel": 4}, "3 or 5, 4 was given"),
         ("mlp", {"depth": 0}, "at least 1, 0 was given"),
-        ("resnt", {}, r"unknown model 'resnt' \(did you mean 'resnet'\?\); allowed: cnn, dcgan, densenet"),
+        (
+            "resnt",
+            {},
+            r"unknown model 'resnt' \(did you mean 'resnet'\?\); allowed: cnn, custom, dcgan, densenet",
+        ),
         ("cnn", {"widht": 0.5}, r"no option 'widht' \(did you mean 'width'\?\); allowed: in_channels"),
         ("cnn", {"zzz": 0.5}, "no option 'zzz'; allowed"),
     ],
@@ -214,23 +208,3 @@ def test_wrong_options_are_one_clear_line(name, options, message):
     with pytest.raises(ValueError, match=message) as caught:
         build(name, RecordingNorms(), **COMMON, **options)
     assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize("name", MODELS)
-def test_state_dict_paths_hold_no_trace_of_how_norm_and_act_are_joined(name):
-    """Paths outside the norms are the same with any norm: checkpoints and placement patterns rely on them."""
-
-    class Fused(nn.BatchNorm2d):
-        def _check_input_dim(self, input):
-            pass
-
-    def fused(num_features, act="relu", dim=2, role="body"):
-        return Fused(num_features)
-
-    def outside(norm_layer):
-        model = abstract(name, norm_layer)
-        norms = [path for path, m in model.named_modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-        names = [path for path, _ in model.named_parameters()]
-        return [path for path in names if not path.startswith(tuple(f"{norm}." for norm in norms))]
-
-    assert outside(RecordingNorms()) == outside(fused)

@@ -19,5 +19,6 @@ _spec.loader.exec_module(cases)
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "case" in metafunc.fixturenames:
-        all_cases = cases.registered() + cases.foreign(metafunc.config.getoption("--gbn-norm"))
-        metafunc.parametrize("case", all_cases, ids=lambda case: case.name)
+        foreign = cases.foreign(metafunc.config.getoption("--gbn-norm"))
+        marked = [pytest.param(case, marks=pytest.mark.foreign) for case in foreign]
+        metafunc.parametrize("case", [*cases.registered(), *marked], ids=lambda case: case.name)

@@ -1,6 +1,6 @@
 """What every normalizer must do: each registered method, each pair and its controls, and foreign layers.
 
-``pytest tests/nn/test_shared.py --gbn-norm their.module:Layer`` puts a layer of another package through it.
+``pytest --gbn-norm their.module:Layer`` puts a layer of another package through it, and runs nothing else.
 """
 
 from __future__ import annotations
