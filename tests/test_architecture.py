@@ -13,13 +13,13 @@ ROOT = Path(__file__).resolve().parents[1]
 
 #: From the ground up. What stands on one line does not use its neighbors.
 LAYERS = (
-    ("suggest", "seeding", "plot_style", "arguments"),
+    ("suggest", "seeding", "arguments"),
     ("measures", "risk", "data", "models"),
     ("methods", "kernels", "store"),
-    ("nn", "optim", "config"),
+    ("nn", "optim", "config", "plot_style"),
     ("cli", "tasks", "tracking"),
     ("analysis", "engine"),
-    ("sweep", "studies"),
+    ("sweep", "studies", "bench"),
 )
 FLOOR = {package: floor for floor, packages in enumerate(LAYERS) for package in packages}
 
