@@ -120,7 +120,11 @@ def test_every_choice_of_every_group_composes():
         "launcher",
     ):
         for file in (config_dir() / group).glob("*.yaml"):
-            own = [f"{group}._target_=their.module.Thing"] if file.stem == "custom" else needed.get(file.stem, [])
+            own = (
+                [f"{group}._target_=their.module.Thing"]
+                if file.stem == "custom"
+                else needed.get(file.stem, [])
+            )
             config = compose([f"{group}={file.stem}", *own])
             assert Config.model_validate(config.as_dict()) == config, file  # what is stored reads back
 

@@ -27,6 +27,12 @@ class Case:
         return METHODS[self.factory.method].batch_statistics and not self.foreign
 
     @property
+    def divides(self) -> bool:
+        """Whether it divides by a deviation of the batch, one per channel."""
+        method = METHODS[self.factory.method]
+        return method.name == "bn" or (method.has_pair and "mixture" not in self.name)
+
+    @property
     def draws(self) -> bool:
         """Whether it draws numbers in training, by the place of a sample in the batch."""
         return self.factory.method == "mixture" and self.factory.options.get("components") != 1
