@@ -75,7 +75,7 @@ def copy(tmp_path: Path) -> Path:
             shutil.copytree(source, tmp_path / name, ignore=ignored)
         else:
             shutil.copy(source, tmp_path / name)
-    (tmp_path / "results").mkdir()
+    shutil.copytree(ROOT / "results" / "features", tmp_path / "results" / "features")
     return tmp_path
 
 

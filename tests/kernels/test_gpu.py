@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from gbn import kernels, risk
 from gbn.kernels import reference
 from gbn.risk.parameters import QUADRANGLE_PARAMETERS
+from tests.kernels.fused import FUSED
 
 pytestmark = pytest.mark.gpu
 
@@ -23,7 +24,7 @@ DEVICE = "cuda"
 EPS = 1e-3  # large enough to be seen in every comparison
 EPS32 = torch.finfo(torch.float32).eps
 #: The pairs that these kernels serve; what is found by iteration takes the reference.
-SERVED = [n for n in risk.QUADRANGLES if "quantile_gradient" in QUADRANGLE_PARAMETERS[n] or n == "std"]
+SERVED = [n for n in FUSED if "quantile_gradient" in QUADRANGLE_PARAMETERS[n] or n == "std"]
 PAIRS = [
     pytest.param(name, mode, id=name if mode is None else f"{name}-{mode}")
     for name in SERVED

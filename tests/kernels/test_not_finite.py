@@ -13,7 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gbn import kernels, risk
+from gbn import kernels
+from tests.kernels.fused import FUSED
 from tests.kernels.test_numba import EPS, PAIRS, build, exact, results, sample
 from tests.kernels.test_numba_gated import exact as exact_gated
 from tests.kernels.test_numba_gated import inputs
@@ -86,7 +87,7 @@ def test_so_it_is_in_the_reference(name: str, mode: str | None, dtype: torch.dty
 @pytest.mark.parametrize("layout", [PLAIN, LAST])
 @pytest.mark.parametrize("shape", [(6, 3, 12, 12), (40, 3, 4, 4)])
 def test_so_it_is_with_a_gate(shape: tuple[int, ...], layout: torch.memory_format, choice: str) -> None:
-    for name in risk.QUADRANGLES:
+    for name in FUSED:
         given, pair = inputs(*shape), build(name)
         given["x"] = given["x"].contiguous(memory_format=layout)
         with kernels.using(choice):

@@ -23,11 +23,12 @@ from gbn.kernels.backend import Arguments
 from gbn.kernels.plan import lower
 from gbn.risk.order import rank
 from gbn.risk.parameters import QUADRANGLE_PARAMETERS
+from tests.kernels.fused import FUSED
 
 EPS = 1e-3  # large enough to be seen in every comparison
 PAIRS = [
     pytest.param(name, mode, id=name if mode is None else f"{name}-{mode}")
-    for name in risk.QUADRANGLES
+    for name in FUSED
     for mode in (risk.GRADIENT_MODES if "quantile_gradient" in QUADRANGLE_PARAMETERS[name] else (None,))
 ]
 LAYOUTS: dict[str, tuple[tuple[int, ...], torch.memory_format]] = {

@@ -43,6 +43,7 @@ from gbn.kernels.plan import HEAD, POINT, Plan, lower
 from gbn.kernels.triton import bracket, geometry, launch_forward
 from gbn.kernels.triton.schedule import has_kernels, schedule
 from gbn.risk.parameters import QUADRANGLE_PARAMETERS
+from tests.kernels.fused import FUSED
 
 # a GPU computes with infinities and NaN silently, numpy tells of them
 pytestmark = [
@@ -53,7 +54,7 @@ pytestmark = [
 
 EPS = 1e-3  # large enough to be seen in every comparison
 EPS32 = torch.finfo(torch.float32).eps
-SERVED = [n for n in risk.QUADRANGLES if "quantile_gradient" in QUADRANGLE_PARAMETERS[n] or n == "std"]
+SERVED = [n for n in FUSED if "quantile_gradient" in QUADRANGLE_PARAMETERS[n] or n == "std"]
 PAIRS = [
     pytest.param(name, mode, id=name if mode is None else f"{name}-{mode}")
     for name in SERVED
@@ -556,7 +557,7 @@ def test_serves_what_32_bits_number(shape: tuple[int, ...], served: bool) -> Non
 
 def test_what_iterates_is_left_to_torch() -> None:
     x, weight, bias, _ = sample(4, 2, 5, 3)
-    for name in risk.QUADRANGLES:
+    for name in FUSED:
         pair = build(name)
         assert gpu.ready(x, False, pair.S, pair.D) == (name in SERVED)
     of = Arguments(x, weight, bias, None, lower(pair.S, pair.D, 60), EPS, True)

@@ -21,6 +21,7 @@ import pytest
 
 from gbn import risk
 from gbn.risk.parameters import QUADRANGLE_PARAMETERS
+from tests.kernels.fused import FUSED
 
 if importlib.util.find_spec("triton") is None:
     pytest.skip(
@@ -42,7 +43,7 @@ MODES = {
     name: [{"quantile_gradient": mode} for mode in risk.GRADIENT_MODES]
     if "quantile_gradient" in QUADRANGLE_PARAMETERS[name]
     else [{}]
-    for name in risk.QUADRANGLES
+    for name in FUSED
 }
 CHOICES = [
     {"arch": arch, "columns": columns, "dtype": dtype, "shape": shape, "relu": relu}

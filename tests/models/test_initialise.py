@@ -56,7 +56,7 @@ def test_arms_share_the_initial_values_of_all_that_they_share(name):
     torch.manual_seed(2)
     other = shared_tensors(initialise(build(name, random_norm, **options), 0))
     assert one.keys() == other.keys()
-    assert len(one) > 4
+    assert one
     for path in one:
         assert torch.equal(one[path], other[path]), path
 
