@@ -8,8 +8,7 @@ import pandas as pd
 from gbn.analysis.comparison.comparison import Comparison, Options
 from gbn.analysis.runs.load import NothingFound, Runs, Source, load_grid_runs
 from gbn.analysis.runs.plan import GridLike, plan_of_grid
-from gbn.analysis.tables import formats as tables
-from gbn.analysis.tables import numbers as printed
+from gbn.analysis.tables import formats, numbers
 from gbn.analysis.tables.sections import Section, summary
 from gbn.store.archive import Archive, contradiction
 from gbn.store.records import RunStore
@@ -56,12 +55,12 @@ def write_results(
             f"these runs are of {runs.plan.name}, not of {grid.name} at this scale: load them from it"
         )
     comparison = Comparison(runs, options or Options())
-    paths = tables.write(comparison, Path(out_dir) / "tables")
+    paths = formats.write(comparison, Path(out_dir) / "tables")
     notes: list[str] = []
     if figures:
-        from gbn.analysis.plots import convergence as plots
+        from gbn.analysis.plots import convergence
 
-        drawn, notes = plots.save(comparison, Path(out_dir) / "figures")
+        drawn, notes = convergence.save(comparison, Path(out_dir) / "figures")
         paths += drawn
     files = "\n".join(f"  {path}" for path in paths)
     remarks = "".join(f"{note}\n" for note in notes)
@@ -75,12 +74,12 @@ def output_folder(results_dir: str | Path, source: Source) -> Path:
 
 def summary_text(comparison: Comparison) -> str:
     """The short table for the terminal, with the notes."""
-    lines = [comparison.runs.plan.title, *tables.explanation(comparison), ""]
+    lines = [comparison.runs.plan.title, *formats.explanation(comparison), ""]
     for setting in comparison.runs.plan.settings:
         section = summary(comparison, setting)
         lines += [f"[{setting}]"] if setting else []
-        lines += [*tables.grid_lines(section), *section.notes, ""]
-    lines += [f"- {note}" for note in tables.footnotes(comparison)]
+        lines += [*formats.grid_lines(section), *section.notes, ""]
+    lines += [f"- {note}" for note in formats.footnotes(comparison)]
     return "\n".join(lines) + "\n"
 
 
@@ -102,7 +101,7 @@ def compare_with_archive(
     lines = [f"This machine beside the archive (same arms, same seeds; {shown}).", ""]
     for setting in here.runs.plan.settings:
         lines += [f"[{setting}]"] if setting else []
-        lines += [*tables.grid_lines(_beside(here, there, setting)), ""]
+        lines += [*formats.grid_lines(_beside(here, there, setting)), ""]
     return "\n".join([*lines, _agreement(grid, results_dir), _devices(here, there)]) + "\n"
 
 
@@ -119,7 +118,7 @@ def _beside(here: Comparison, there: Comparison, setting: str) -> Section:
         change = (
             here.final.number(float((both.iloc[:, 0] - both.iloc[:, 1]).mean()), "+")
             if len(both)
-            else printed.NONE
+            else numbers.NONE
         )
         row = [arm, str(len(ours)), str(len(theirs))]
         row += [_last(here, setting, arm), _last(there, setting, arm), change]
@@ -131,7 +130,7 @@ def _beside(here: Comparison, there: Comparison, setting: str) -> Section:
 
 def _last(comparison: Comparison, setting: str, arm: str) -> str:
     figure = comparison.lookup.get((setting, "last", arm, "", "", -1.0))
-    return printed.value(figure.estimate, comparison.final) if figure else printed.NONE
+    return numbers.value(figure.estimate, comparison.final) if figure else numbers.NONE
 
 
 def _speedup(comparison: Comparison, setting: str, arm: str, target: float) -> str:
@@ -139,7 +138,7 @@ def _speedup(comparison: Comparison, setting: str, arm: str, target: float) -> s
     if arm == reference:
         return "1 (reference)"
     figure = comparison.lookup.get((setting, "speedup_to_target", arm, reference, "updates", target))
-    return printed.ratio(figure.estimate) if figure else printed.NONE
+    return numbers.ratio(figure.estimate) if figure else numbers.NONE
 
 
 def _agreement(grid: GridLike, results_dir: str | Path) -> str:

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gbn.analysis.estimates import pairs as statistics
+from gbn.analysis.estimates import pairs
 from gbn.analysis.estimates.combine import Part, sum_of_independent
 from gbn.analysis.estimates.estimate import LEVEL, NOTHING, Estimate
 from gbn.analysis.profiles.tasks import Setting, Tasks
@@ -130,7 +130,7 @@ def _speedups(tasks: Tasks, arm: str, level: float) -> tuple[Estimate, Estimate,
         return NOTHING, NOTHING, 0
     found = [
         [
-            statistics.speedup(ours, theirs)
+            pairs.speedup(ours, theirs)
             for ours, theirs in zip(one.times[arm], one.times[tasks.reference], strict=True)
         ]
         for one in tasks.settings
@@ -169,7 +169,7 @@ def _mean_where_reached(
             if not e.arm_misses + e.reference_misses
         ]
         if logs:
-            seeds = statistics.mean_interval(np.mean(logs, axis=0).tolist())
+            seeds = pairs.mean_interval(np.mean(logs, axis=0).tolist())
             parts.append(Part(seeds.value_low, seeds.sd, seeds.n, len(logs) / count))
     total = sum_of_independent(parts, level)
     value, low, high = (math.inf if x > 700 else math.exp(x) for x in (total.value, total.low, total.high))

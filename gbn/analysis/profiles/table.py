@@ -12,7 +12,7 @@ import pandas as pd
 from gbn.analysis.estimates.estimate import Estimate
 from gbn.analysis.profiles.score import Profile
 from gbn.analysis.profiles.tasks import Tasks
-from gbn.analysis.tables import numbers as printed
+from gbn.analysis.tables import numbers
 from gbn.analysis.tables.formats import grid_lines
 from gbn.analysis.tables.section import Section
 
@@ -66,8 +66,8 @@ def overview(tasks: Tasks, profiles: Sequence[Profile], r_max: float) -> Section
                 one.arm,
                 _score(one.score),
                 *(f"{sum(r <= tau for r in one.ratios)}/{count}" for tau in (1.0, 1.1, 1.5, r_max)),
-                "1 (reference)" if reference else printed.ratio(one.speedup),
-                "" if reference else f"{printed.ratio(one.reached_speedup)} ({one.tasks_reached}/{count})",
+                "1 (reference)" if reference else numbers.ratio(one.speedup),
+                "" if reference else f"{numbers.ratio(one.reached_speedup)} ({one.tasks_reached}/{count})",
             )
         )
     seeds = sorted({len(one.seeds) for one in tasks.settings})
@@ -118,7 +118,7 @@ def _score(estimate: Estimate) -> str:
 
 
 def _multiple(ratio: float) -> str:
-    return "missed" if math.isinf(ratio) else printed.number(ratio)
+    return "missed" if math.isinf(ratio) else numbers.number(ratio)
 
 
 def csv(tasks: Tasks, profiles: Sequence[Profile]) -> str:

@@ -8,7 +8,7 @@ from gbn.analysis.comparison.comparison import Comparison
 from gbn.analysis.estimates import evidence
 from gbn.analysis.estimates.decisions import Verdict, verdict
 from gbn.analysis.estimates.estimate import Figure
-from gbn.analysis.tables import numbers as printed
+from gbn.analysis.tables import numbers
 
 #: Of more arms than this in one group some are named, the rest counted.
 NAMED = 6
@@ -119,4 +119,4 @@ def _one(figure: Figure) -> str:
         if words.startswith("inconclusive")
         else f"n = {figure.estimate.n}"
     )
-    return f"{figure.arm} {printed.ratio(figure.estimate)} ({more})"
+    return f"{figure.arm} {numbers.ratio(figure.estimate)} ({more})"

@@ -12,7 +12,7 @@ from gbn.analysis.comparison.comparison import Comparison
 from gbn.analysis.report import origin
 from gbn.analysis.report.protocol import readme
 from gbn.analysis.runs.load import NothingFound, Runs, load_grid_runs
-from gbn.analysis.tables import numbers as printed
+from gbn.analysis.tables import numbers
 from gbn.measures import Measure
 from gbn.store.records import Record
 
@@ -61,7 +61,7 @@ def baselines(
         final = comparison.final
         same = [(c, a) for c, a in competence if _name(c, "dataset") == _name(config, "dataset")]
         same = same if final.family == "accuracy" else []
-        value = " ".join(filter(None, (printed.value(figure.estimate, final), final.unit)))
+        value = " ".join(filter(None, (numbers.value(figure.estimate, final), final.unit)))
         found.append(
             Baseline(
                 setting, value, final.title, _data(config), _network(config), _length(config),

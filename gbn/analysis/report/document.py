@@ -13,7 +13,7 @@ from gbn.analysis.report import answer, competence, configurations, forest, judg
 from gbn.analysis.report.looks import looks_of
 from gbn.analysis.report.payload import payload
 from gbn.analysis.report.rounding import embedded
-from gbn.analysis.tables import formats as tables
+from gbn.analysis.tables import formats
 from gbn.analysis.tables.section import Section
 from gbn.analysis.tables.sections import sections
 from gbn.store.files import write_atomically
@@ -135,8 +135,8 @@ def _context(sources: Sources) -> dict[str, Any]:
         "field": competence.field(sources.experiments),
         "verdicts": verdicts,
         "refused": refused,
-        "explanation": tables.explanation(comparison),
-        "footnotes": tables.footnotes(comparison),
+        "explanation": formats.explanation(comparison),
+        "footnotes": formats.footnotes(comparison),
         "facts": origin.facts(runs, sources.records),
         "failures": origin.failures(runs, sources.records),
         "absent": origin.absent(runs),

@@ -11,7 +11,7 @@ from gbn.analysis.estimates.survival import kaplan_meier
 from gbn.analysis.estimates.targets import Unit
 from gbn.analysis.report.rounding import short, shorts
 from gbn.analysis.runs.activations import QUANTITIES, SHOWN
-from gbn.analysis.tables import numbers as printed
+from gbn.analysis.tables import numbers
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -38,7 +38,7 @@ def speedups(comparison: Comparison, setting: str, unit: Unit) -> dict[str, Any]
                 "value": shorts(_value(e) for e in estimates),
                 "low": shorts(e.low for e in estimates),
                 "high": shorts(e.high for e in estimates),
-                "text": [printed.ratio(e) for e in estimates],
+                "text": [numbers.ratio(e) for e in estimates],
                 "n": [e.n for e in estimates],
             }
     return found

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from gbn.analysis.comparison.comparison import Comparison
 from gbn.analysis.estimates.estimate import AA, NOTHING, Estimate
 from gbn.analysis.estimates.targets import Unit
-from gbn.analysis.tables import numbers as printed
+from gbn.analysis.tables import numbers
 
 #: Beyond these factors an interval is cut off with an arrow.
 WIDEST = 16.0
@@ -105,7 +105,7 @@ def interval(e: Estimate, reach: float) -> Interval:
         elif e.value_low == 0 and math.isfinite(e.value_high):
             bound, value = "at most", e.value_high or 1 / reach
     return Interval(
-        text=printed.ratio(e),
+        text=numbers.ratio(e),
         value=None if value is None else _place(value, reach),
         low=_place(e.low, reach) if ends else None,
         high=_place(e.high, reach) if ends else None,

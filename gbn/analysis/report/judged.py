@@ -8,7 +8,7 @@ from gbn.analysis.claims import Verdict, verdicts, wording
 from gbn.analysis.claims.schema import RATIOS, Claim
 from gbn.analysis.estimates.estimate import Estimate
 from gbn.analysis.runs.load import Source
-from gbn.analysis.tables import numbers as printed
+from gbn.analysis.tables import numbers
 from gbn.config.errors import ConfigError
 from gbn.measures import ACCURACY, Measure
 
@@ -95,12 +95,12 @@ def _background(verdict: Verdict) -> Iterator[tuple[str, str]]:
 def measured(claim: Claim, estimate: Estimate, measure: Measure = ACCURACY) -> str:
     """An estimate in the unit of the claim's quantity."""
     if claim.verdict.quantity in RATIOS:
-        return printed.ratio(estimate)
+        return numbers.ratio(estimate)
     if claim.verdict.quantity == "saving_to_maximum":
-        text = printed.difference(estimate)
+        text = numbers.difference(estimate)
         return f"{text} % saved" if estimate.n else text
     unit = measure.points if estimate.n else ""
-    return " ".join(filter(None, (printed.difference(estimate, measure), unit)))
+    return " ".join(filter(None, (numbers.difference(estimate, measure), unit)))
 
 
 def _published(claim: Claim) -> str:

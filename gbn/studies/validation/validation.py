@@ -12,10 +12,10 @@ from statistics import NormalDist
 
 import numpy as np
 
-from gbn.analysis.estimates import pairs as statistics
 from gbn.analysis.estimates import power, resampling, survival
 from gbn.analysis.estimates.decisions import holm, p_of_t
 from gbn.analysis.estimates.estimate import ALPHA, LEVEL, Estimate
+from gbn.analysis.estimates.pairs import log_ratios, median_of_bounds, speedup
 from gbn.analysis.estimates.targets import Time
 
 #: Standard deviation of a seed's log speed, which both runs of a pair share.
@@ -112,9 +112,9 @@ def _uncensored(
     logs, with_interval = [], 0
     for _ in range(repetitions):
         arm, reference = pairs(rng, draw, effect, n)
-        estimate, ratios = statistics.speedup(arm, reference), statistics.log_ratios(arm, reference)
+        estimate, ratios = speedup(arm, reference), log_ratios(arm, reference)
         boot = resampling.bootstrap(ratios)
-        signs = statistics.median_of_bounds(estimate.ratios)
+        signs = median_of_bounds(estimate.ratios)
         with_interval += not math.isnan(signs.low)
         for key, (low, high) in (
             ("paired t", (estimate.low, estimate.high)),
@@ -154,8 +154,7 @@ def censored(repetitions: int, seed: int = 0) -> Iterator[Finding]:
             for n in PAIRS:
                 rng = np.random.default_rng([seed, 100 + place, n, round(10 * effect)])
                 sample = [
-                    statistics.speedup(*pairs(rng, DISTRIBUTIONS[name], effect, n, end))
-                    for _ in range(repetitions)
+                    speedup(*pairs(rng, DISTRIBUTIONS[name], effect, n, end)) for _ in range(repetitions)
                 ]
                 yield from _censored(
                     sample, (f"{name}; {100 * share:.0f} % of the reference's miss", effect, n)
@@ -272,8 +271,7 @@ def predicted_power(repetitions: int, seed: int = 0) -> Iterator[Finding]:
         n = power.seeds_needed(NOISE, effect)
         rng = np.random.default_rng([seed, 400, n])
         decided = sum(
-            statistics.speedup(*pairs(rng, DISTRIBUTIONS[name], effect, n)).p <= ALPHA
-            for _ in range(repetitions)
+            speedup(*pairs(rng, DISTRIBUTIONS[name], effect, n)).p <= ALPHA for _ in range(repetitions)
         )
         promised = power.power(n, NOISE, effect)
         yield Finding(
