@@ -1,4 +1,4 @@
-"""What the numbers of a curve measure: which direction is better, and how values are written.
+"""Measures, the meaning of the numbers of a curve: which direction is better, and how values are written.
 
 A key names its measure: ``[train|val|val_full|test]_<family>[_<unit>][_<structure>][_exact]`` for measurements on
 part of a data set, ``<family>_<network>[_exact]`` for the quality of generated images. ``_exact`` means that

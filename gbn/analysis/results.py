@@ -1,4 +1,4 @@
-"""What an experiment leaves: tables, figures, a summary in the terminal, and its place beside the archive."""
+"""The results of an experiment: tables, figures, a summary for the terminal, and a comparison with the archive."""
 
 import itertools
 from pathlib import Path
@@ -27,32 +27,32 @@ def write_results(
     """Write the tables and figures of some runs.
 
     Args:
-        grid: the experiment they belong to; the runs must be of its plan. None: any set of runs. runs: from
-            :func:`gbn.analysis.runs.load.load_grid_runs` or :func:`gbn.analysis.runs.load.load_any`; or the results
-            directory to load the grid's runs from.
-        out_dir: gets ``tables/<name>.{md,csv,tex,runs.txt}`` and ``figures/<name>-*.{png,pdf}``. By default
-            the results directory itself for archived runs and its ``scratch/`` (not committed) for others.
-        source: where the grid's runs are read, if `runs` is a directory.
-        options: how targets are measured.
-        figures: False writes tables only.
+        grid: the experiment they belong to; the runs must be those of its plan. None for any set of runs.
+        runs: from :func:`gbn.analysis.runs.load.load_grid_runs` or :func:`gbn.analysis.runs.load.load_any`; or the
+            results directory to load the grid's runs from.
+        out_dir: receives ``tables/<name>.{md,csv,tex,runs.txt}`` and ``figures/<name>-*.{png,pdf}``. The default is
+            the results directory itself for archived runs, and its ``scratch/`` (not committed) for others.
+        source: where the grid's runs are read from, if `runs` is a directory.
+        options: how times to targets are measured.
+        figures: if False, write only tables.
 
     Returns:
         The text for the terminal: the summary table, the notes and the files written.
 
     Raises:
         NothingFound: no run of the grid is finished there.
-        ValueError: the runs are not the grid's, or it is not known where to write.
+        ValueError: the runs do not belong to the grid, or there is no output folder.
     """
     if not isinstance(runs, Runs):
         if grid is None:
-            raise ValueError("a results directory needs a grid that says which of its runs are meant")
+            raise ValueError("a results directory alone does not say which runs are meant: give a grid too")
         out_dir = out_dir or output_folder(runs, source)
         runs = load_grid_runs(grid, runs, source)
     if out_dir is None:
-        raise ValueError("loaded runs do not know their folder: give out_dir")
+        raise ValueError("runs built in memory have no results directory: give out_dir")
     if grid is not None and plan_of_grid(grid).entries != runs.plan.entries:
         raise ValueError(
-            f"these runs are of {runs.plan.name}, not of {grid.name} at this scale: load them from it"
+            f"these runs are of {runs.plan.name}, not of {grid.name} at this scale: load them with this grid"
         )
     comparison = Comparison(runs, options or Options())
     paths = formats.write(comparison, Path(out_dir) / "tables")
@@ -68,12 +68,12 @@ def write_results(
 
 
 def output_folder(results_dir: str | Path, source: Source) -> Path:
-    """Where tables/ and figures/ go: only what the archive gives belongs among the committed results."""
+    """Return where tables/ and figures/ go: only output from the archive belongs among the committed results."""
     return Path(results_dir) if source == "archive" else Path(results_dir) / "scratch"
 
 
 def summary_text(comparison: Comparison) -> str:
-    """The short table for the terminal, with the notes."""
+    """Return the short table for the terminal, with the notes."""
     lines = [comparison.runs.plan.title, *formats.explanation(comparison), ""]
     for setting in comparison.runs.plan.settings:
         section = summary(comparison, setting)
@@ -86,10 +86,10 @@ def summary_text(comparison: Comparison) -> str:
 def compare_with_archive(
     grid: GridLike, results_dir: str | Path = "results", options: Options | None = None
 ) -> str:
-    """This machine's figures (run store) beside the archived ones, arm by arm.
+    """Compare this machine's figures (run store) with the archived ones, arm by arm.
 
     Returns:
-        Text for the terminal. An empty archive, or a store without a finished run, is said in it.
+        Text for the terminal; it says so if the archive is empty or the store has no finished run.
     """
     try:
         here = Comparison(load_grid_runs(grid, results_dir, "store"), options or Options())
@@ -142,7 +142,7 @@ def _speedup(comparison: Comparison, setting: str, arm: str, target: float) -> s
 
 
 def _agreement(grid: GridLike, results_dir: str | Path) -> str:
-    """How many runs of both are equal number by number."""
+    """Say how many of the runs that both have are equal number by number."""
     store, shared, equal, changed = RunStore(results_dir), 0, 0, 0
     archived: dict[str, list] = {}
     for record in Archive(results_dir):

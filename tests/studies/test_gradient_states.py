@@ -53,7 +53,7 @@ def test_measuring_between_changes_no_state(small, images):
 def test_default_states_and_bounds(small, images):
     config = small(*FAMILY["window_centred"])
     assert [state.update for state in trajectory(config, images, None, CPU)] == [0, 6, 19]
-    with pytest.raises(ValueError, match="the run has 0 to 19"):
+    with pytest.raises(ValueError, match="choose from 0 to 19"):
         list(trajectory(config, images, [20], CPU))
 
 

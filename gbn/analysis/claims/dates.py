@@ -25,7 +25,7 @@ _FORMAT = "%H %aI"
 
 
 class Starts:
-    """When runs began: the date of the first segment, since a rule written while its run trains is not blind."""
+    """The start of runs: the date of the first segment, since a rule written while its run trains is not blind."""
 
     def __init__(self, results_dir: str | Path, source: str) -> None:
         self._results_dir, self._source = results_dir, source
@@ -68,7 +68,7 @@ class RuleDate:
 
     @property
     def problem(self) -> str | None:
-        """Why the history contradicts the stated date; None if it does not."""
+        """The reason why the history contradicts the stated date; None if it does not."""
         if self.committed is None:
             return "the rule, as it reads today, is not committed"
         moment = f"{self.committed:%Y-%m-%dT%H:%M:%SZ}"

@@ -51,7 +51,7 @@ def load_claims(folder: str | Path = "experiments", experiments: Sequence[str] |
     for claim in claims:
         if claim.id in homes:
             raise ConfigError(
-                f"claim {claim.id!r} is defined twice, in {homes[claim.id]} and in {claim.experiment}: ids must be unique"
+                f"claim {claim.id!r} is defined twice, in {homes[claim.id]} and {claim.experiment}: rename one"
             )
         homes[claim.id] = claim.experiment
         if claim.paper not in papers:
@@ -67,7 +67,7 @@ def load_claims(folder: str | Path = "experiments", experiments: Sequence[str] |
 
 
 def outlines(folder: str | Path, experiment: str) -> dict[str, Outline]:
-    """Return the outlines by scale, "full" first; empty for an experiment without a sweep.yaml, which cannot run yet."""
+    """Return the outlines by scale, "full" first; empty for an experiment without a sweep.yaml, which cannot run."""
     path = Path(folder) / experiment
     if not (path / SWEEP).is_file():
         return {}
@@ -149,7 +149,7 @@ def _check(claim: Claim, grids: Mapping[str, Outline]) -> None:
 
 
 def _check_quantity(rule: Rule, grids: Mapping[str, Outline], where: str) -> None:
-    """Check the quantity: a measure without a test set has no best by validation, and one with it no best of the run."""
+    """Check the quantity: a measure without a test set has no best by validation, one with it no best of the run."""
     for grid in grids.values():
         final = measures.measure(grid.measure).final
         allowed = (*columns_of(final), "area")

@@ -97,7 +97,7 @@ class Verdict:
 
     @property
     def blind(self) -> bool | None:
-        """Whether the rule was committed before every run that it judges; None if unknown."""
+        """True if the rule was committed before every run that it judges; None if unknown."""
         return None if self.early is None else self.early == 0
 
 

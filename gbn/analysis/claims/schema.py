@@ -52,7 +52,7 @@ class Paper(Section):
 
 
 class Source(Section):
-    """Where a claim was read: the address, and which part (abstract, official README, ...)."""
+    """The source of a claim: the address, and which part (abstract, official README, ...)."""
 
     url: Url
     read: Text
@@ -92,7 +92,7 @@ class Published(Section):
 
 
 class Rule(Section):
-    """How the verdict is computed.
+    """The rule by which a verdict is computed.
 
     Attributes:
         rule: "direction" (the interval lies wholly beyond the null), "number" (it overlaps the published range) or

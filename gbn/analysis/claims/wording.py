@@ -49,7 +49,7 @@ def _share(value: float) -> str:
 
 
 def published(claim: Claim, short: bool = False, measure: Measure = ACCURACY) -> str:
-    """Format the published result: a number in its unit (a difference in that of `measure`), or that there is none."""
+    """Format the published number in its unit (a difference in that of `measure`), or say that there is none."""
     if claim.origin == "ours":
         return "(ours)" if short else "a question of ours"
     if claim.published is None:

@@ -33,7 +33,7 @@ from gbn.measures import Measure
 
 @dataclass(frozen=True)
 class Options:
-    """How times to targets are measured.
+    """The way times to targets are measured.
 
     Attributes:
         measure: a curve key of :mod:`gbn.measures`; None means the plan's own.

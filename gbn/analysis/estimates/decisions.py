@@ -1,4 +1,4 @@
-"""When an interval may be called a result: p values, Holm's correction over a table, and what n pairs can decide.
+"""Criteria for calling an interval a result: p values, Holm's correction over a table, and what n pairs can decide.
 
 A table with m rows shows m tests. Without any effect, each errs with probability 5 %; Holm's step-down method
 (Scandinavian Journal of Statistics 6, 1979, 65-70) keeps the probability that *any* of them errs at 5 %, however the

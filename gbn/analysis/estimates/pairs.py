@@ -33,12 +33,12 @@ def mean_interval(values: Sequence[float], method: str = "mean", level: float = 
     n = len(x)
     if n == 0:
         return NOTHING
-    centre = float(x.mean())
+    center = float(x.mean())
     if n == 1:
-        return Estimate(centre, centre, float("nan"), float("nan"), 1, method)
+        return Estimate(center, center, float("nan"), float("nan"), 1, method)
     sd = float(x.std(ddof=1))
     half = t_quantile(0.5 + level / 2, n - 1) * sd / math.sqrt(n)
-    return Estimate(centre, centre, centre - half, centre + half, n, method, sd)
+    return Estimate(center, center, center - half, center + half, n, method, sd)
 
 
 def paired_difference(arm: Sequence[float], reference: Sequence[float], level: float = LEVEL) -> Estimate:
@@ -66,10 +66,10 @@ def speedup(arm: Sequence[Time], reference: Sequence[Time], level: float = LEVEL
         return NOTHING
     if misses == (0, 0):
         logs = mean_interval(log_ratios(arm, reference), level=level)
-        centre, low, high = (_exp(x) for x in (logs.value_low, logs.low, logs.high))
+        center, low, high = (_exp(x) for x in (logs.value_low, logs.low, logs.high))
         p = p_of_t(logs.value_low, logs.sd, logs.n)
         ratios = tuple((r.low / a.low,) * 2 for a, r in pairs)
-        return Estimate(centre, centre, low, high, logs.n, "paired t", logs.sd, p=p, ratios=ratios)
+        return Estimate(center, center, low, high, logs.n, "paired t", logs.sd, p=p, ratios=ratios)
     bounds = tuple(_ratio(a, r) for a, r in pairs)
     p = p_of_signs(*signs(bounds), len(bounds))
     return replace(median_of_bounds(bounds, *misses, level=level), p=p, ratios=bounds)
@@ -129,7 +129,7 @@ def median_of_bounds(
 
 
 def _median(ordered: Sequence[float], unknown: float) -> float:
-    """Return the median of ratios, between two middle ones their geometric mean (so that it inverts with the ratio)."""
+    """Return the median; between two middle ratios, their geometric mean, so that it inverts with the ratio."""
     n = len(ordered)
     low, high = ordered[(n - 1) // 2], ordered[n // 2]
     if low == high:

@@ -1,4 +1,4 @@
-"""How many pairs a speed-up needs: power of the paired t test on log ratios, and of the sign test if runs miss.
+"""The number of pairs that a speed-up needs: power of the paired t test on log ratios, and of the sign test if runs miss.
 
 "No significant difference" at five seeds says little. What five seeds could have found, and how many would decide the
 effect they show, tells what to do next.

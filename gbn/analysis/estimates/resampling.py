@@ -65,10 +65,10 @@ def bootstrap(
     means = _weights(n, resamples, seed) @ x
     ends = np.array([(1 - level) / 2, (1 + level) / 2])
     # Bias: the rank of the estimate among the resampled ones; acceleration: the skewness of the jackknife.
-    centred = x - x.mean()
+    centered = x - x.mean()
     below = np.mean(means < x.mean() - ROUNDING) + np.mean(np.abs(means - x.mean()) <= ROUNDING) / 2
     bias = ndtri(np.clip(below, 1 / (resamples + 1), resamples / (resamples + 1)))
-    acceleration = np.sum(centred**3) / (6 * np.sum(centred**2) ** 1.5)
+    acceleration = np.sum(centered**3) / (6 * np.sum(centered**2) ** 1.5)
     shifted = bias + ndtri(ends)
     adjusted = ndtr(bias + shifted / (1 - acceleration * shifted))
     found = np.exp(np.quantile(means, [*ends, *adjusted])).tolist()

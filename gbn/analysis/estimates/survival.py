@@ -66,7 +66,7 @@ class Survival:
 
     @property
     def follow_up(self) -> float:
-        """How far the curve is known: to the last event or the last end of a run.
+        """The time up to which the curve is known: the last event or the last end of a run.
 
         It is known everywhere if it reaches 0 or a run stays at risk forever.
         """

@@ -1,4 +1,4 @@
-"""When a run reaches a target, and what is known of that time if it never does.
+"""The time at which a run reaches a target, and what is known of it if the run never does.
 
 A target is a value of the measure: an accuracy to reach or exceed or, if lower is better, a loss or a distance to
 reach or fall below.
@@ -22,7 +22,7 @@ Unit = Literal["updates", "seconds"]
 
 
 class Time(NamedTuple):
-    """What is known of a time to target: it lies in [low, high].
+    """Bounds of a time to target, which lies in [low, high].
 
     Reached: low == high. Censored: low is the end of the run, high is infinite. Never (diverged): both are infinite.
     """

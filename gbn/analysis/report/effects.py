@@ -18,9 +18,10 @@ if TYPE_CHECKING:
 
 
 def speedups(comparison: Comparison, setting: str, unit: Unit) -> dict[str, Any]:
-    """arm -> {target, value, low, high, text, n}: the speed-up over the reference at each target.
+    """Return arm -> {target, value, low, high, text, n}: the speed-up over the reference at each target.
 
-    Where an estimate is only a bound, or the arm never gets there, there is no value; the text says what is known.
+    If an estimate is only a bound, or the arm never reaches the target, there is no value; the text says what is
+    known.
     """
     reference = comparison.runs.plan.reference
     arms = comparison.arms(setting)
@@ -50,9 +51,10 @@ def _value(estimate: Estimate) -> float | None:
 
 
 def survivals(comparison: Comparison, setting: str, target: float, unit: Unit) -> dict[str, Any]:
-    """arm -> {time, reached, low, high, end, n, hits, median}: the share of runs that reached a target by a time.
+    """Return arm -> {time, reached, low, high, end, n, hits, median}: the share of runs that reached a target by a
+    time.
 
-    One minus Kaplan and Meier's estimate, so a run that ends early counts for as long as it was watched.
+    It is one minus the Kaplan-Meier estimate, so a run that ends early counts for as long as it was observed.
     """
     found = {}
     for arm in comparison.arms(setting):
@@ -76,7 +78,7 @@ def survivals(comparison: Comparison, setting: str, target: float, unit: Unit) -
 
 
 def quantities(frame: "pd.DataFrame") -> dict[str, Any]:
-    """quantity -> {label, log, neutral} of those recorded, what explains most first."""
+    """Return quantity -> {label, log, neutral} for the recorded quantities, the most informative first."""
     recorded = set(frame.quantity)
     ordered = [name for name in dict.fromkeys((*SHOWN, *QUANTITIES)) if name in recorded]
     return {
@@ -90,7 +92,7 @@ def quantities(frame: "pd.DataFrame") -> dict[str, Any]:
 
 
 def layers(frame: "pd.DataFrame", setting: str) -> dict[str, Any]:
-    """quantity -> layer (in the network's order) -> arm -> {x, median, low, high, n}: means over seeds.
+    """Return quantity -> layer (in the network's order) -> arm -> {x, median, low, high, n}: means over seeds.
 
     A quantity drawn on a logarithmic axis is averaged there (the geometric mean).
     """

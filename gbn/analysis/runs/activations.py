@@ -34,7 +34,7 @@ COLUMNS = [
 
 @dataclass(frozen=True)
 class Quantity:
-    """How a recorded quantity is displayed.
+    """Display settings of a recorded quantity.
 
     Attributes:
         label: axis label, with a line break if it is long.
@@ -128,7 +128,7 @@ def _records(runs: Runs, usable: pd.DataFrame) -> dict[tuple[str, str, str], Rec
 
 
 def require(frame: pd.DataFrame, runs: Runs) -> None:
-    """Raise NothingFound, saying what to do, where no run has recordings."""
+    """Raise NothingFound, saying what to do, if no run has recordings."""
     if frame.empty:
         count = int(runs.runs.status.isin(USABLE).sum())
         raise NothingFound(

@@ -1,4 +1,4 @@
-"""What is compared with what: the arms, seeds, reference, targets and controls of a table or a figure.
+"""The plan of a comparison: the arms, seeds, reference, targets and controls of a table or a figure.
 
 A plan comes from an experiment's grid (:func:`plan_of_grid`), which fixed all of this before the runs, or is derived
 from the configurations of any set of runs (:mod:`gbn.analysis.runs.derive`).

@@ -13,7 +13,7 @@ from gbn.measures import Measure
 
 
 def effects(comparison: Comparison, setting: str) -> Iterator[Section]:
-    """Yield a setting's sub-tables: chains of arms with both controls, and time if a cost file applies to the runs."""
+    """Yield a setting's sub-tables: chains of arms with both controls, and time if a cost file applies."""
     chains = list(decomposition.chains(comparison, setting))
     if chains:
         yield _chains(comparison, setting, chains)

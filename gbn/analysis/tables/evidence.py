@@ -1,4 +1,4 @@
-"""Sub-tables behind the speed-ups: how certain they are, what is known despite misses, and what each machine shows."""
+"""Sub-tables behind the speed-ups: how certain they are, what is known despite misses, and results by machine."""
 
 from collections.abc import Iterator
 

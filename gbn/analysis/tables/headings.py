@@ -1,4 +1,4 @@
-"""How tables and figures describe a measure: in which unit, and which direction is better.
+"""Wording for measures in tables and figures: the unit, and which direction is better.
 
 Everybody knows that a higher accuracy is better, so that is left out; for any other measure it is always stated.
 """
@@ -12,7 +12,7 @@ def counted(measure: Measure) -> str:
 
 
 def direction(measure: Measure) -> str:
-    """Return label and direction in parentheses: " (KID x 1000, Inception, lower is better)"; empty for an accuracy."""
+    """Return label and direction: " (KID x 1000, Inception, lower is better)"; empty for an accuracy."""
     if measure.family == "accuracy":
         return ""
     label = (

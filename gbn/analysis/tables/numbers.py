@@ -1,4 +1,4 @@
-"""How an estimate is printed: never without its uncertainty, and a bound never as a number.
+"""Formatting of estimates: never without their uncertainty, and a bound never as a number.
 
 ``>=`` and ``<=`` mark what is known despite misses; ``?`` an estimate that misses leave open on both sides; ``*`` a
 difference that remains significant after its table's correction for many comparisons
