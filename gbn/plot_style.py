@@ -43,9 +43,8 @@ def save(figure: Figure, stem: Path, rc: Mapping[str, Any] = RC) -> list[Path]:
     Returns:
         The two paths.
     """
-    from gbn.store.files import (
-        write_bytes_atomically,
-    )  # the benchmarks use only the colors, without a store
+    # Imported here: the benchmarks use only the colors, without a store.
+    from gbn.store.files import write_bytes_atomically
 
     contents = {}
     with mpl.rc_context(dict(rc)):

@@ -83,7 +83,7 @@ def check_runs(args: argparse.Namespace) -> None:
         ValueError: neither or both are given, or an option applies only to the other.
     """
     if bool(args.experiment) == bool(args.runs):
-        raise ValueError("give either an experiment (experiments/<name>) or --runs GLOB...")
+        raise ValueError("give an experiment (experiments/<name>) or --runs GLOB..., exactly one of the two")
     if args.runs and "--scale" in args.given:
         raise ValueError("--scale belongs to an experiment, not to --runs")
     if args.experiment and "--reference" in args.given:

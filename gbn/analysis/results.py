@@ -49,7 +49,7 @@ def write_results(
         out_dir = out_dir or output_folder(runs, source)
         runs = load_grid_runs(grid, runs, source)
     if out_dir is None:
-        raise ValueError("runs built in memory have no results directory: give out_dir")
+        raise ValueError("runs that are already loaded do not say where to write: give out_dir")
     if grid is not None and plan_of_grid(grid).entries != runs.plan.entries:
         raise ValueError(
             f"these runs are of {runs.plan.name}, not of {grid.name} at this scale: load them with this grid"

@@ -10,7 +10,7 @@ from gbn.studies.validation.validation import Finding
 
 
 def finding(quantity, value, n=5, repetitions=4000, noise="normal", study="uncensored", promised=math.nan):
-    return Finding(report, noise, 1.0, n, quantity, value, repetitions, promised)
+    return Finding(study, noise, 1.0, n, quantity, value, repetitions, promised)
 
 
 @pytest.mark.parametrize(

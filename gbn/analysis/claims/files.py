@@ -75,9 +75,7 @@ def outlines(folder: str | Path, experiment: str) -> dict[str, Outline]:
 
 
 def applies(claim: Claim, grid: Outline, scale: str) -> bool:
-    """Return whether a rule can be judged at a scale: its setting and arms exist there, and so do its per-scale
-    values.
-    """
+    """Return whether a rule can be judged at a scale: its setting, its arms and its per-scale values exist there."""
     rule = claim.verdict
     if rule.rule == "none" or rule.setting not in grid.settings:
         return False

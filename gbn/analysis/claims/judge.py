@@ -76,9 +76,7 @@ class Verdict:
 
     @property
     def word(self) -> str:
-        """The verdict for readers: reproduced, not reproduced, inconclusive, ...; for a miniature supported (small),
-        ...
-        """
+        """The verdict in words: reproduced, not reproduced, inconclusive, ...; of a miniature supported (small)."""
         return word(self.outcome, self.scale)
 
     @property

@@ -226,9 +226,8 @@ class Claim(Section):
         if isinstance(value, date) and not isinstance(value, datetime):
             return datetime.combine(value, time.max, UTC)
         if isinstance(value, datetime) and value.tzinfo is None:
-            return value.replace(
-                tzinfo=UTC
-            )  # YAML returns a time with Z or an offset as UTC, without a time zone
+            # YAML converts a time with Z or an offset to UTC, but drops the time zone.
+            return value.replace(tzinfo=UTC)
         return value
 
     @model_validator(mode="after")

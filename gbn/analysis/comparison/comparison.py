@@ -248,8 +248,8 @@ class Comparison:
         return Figure(setting, "speedup_to_target", arm, speedup(ours, theirs), against, target, unit)
 
     def _maximum(self, setting: str, arms: Sequence[str], unit: Unit) -> Iterator[Figure]:
-        """Yield speed-ups in Mixture Normalization's metric, pair by pair: to the best value that the reference
-        reached at that seed.
+        """Yield speed-ups in Mixture Normalization's metric: to the best that the reference reached at the pair's
+        seed.
         """
         reference = self.runs.plan.reference
         peaks = self.peaks(setting)

@@ -1,4 +1,4 @@
-"""The reasons why an arm is faster: time = updates x cost per update, and the effect of GBN decomposed by its controls.
+"""Decompositions: time = updates x cost per update, and the effect of GBN split by its controls.
 
 *Time.* To a target, ``seconds(reference) / seconds(arm) = [updates(reference) / updates(arm)] x [cost(reference) /
 cost(arm)]``, exactly. The first factor comes from training runs (paired by seed), the second from interleaved timing

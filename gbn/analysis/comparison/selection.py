@@ -129,7 +129,7 @@ def best_settings(comparison: Comparison) -> list[BestSetting]:
 
 
 def selecting(comparison: Comparison) -> Measure:
-    """Return the measure that settings are chosen by: on the whole validation set if it exists, else unchanged."""
+    """Return the measure that settings are chosen by: val_full_accuracy, or another on the whole set."""
     measured = comparison.measured
     if measured.family == "accuracy":
         return measures.measure("val_full_accuracy")

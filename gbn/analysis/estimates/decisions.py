@@ -37,8 +37,8 @@ def p_of_t(mean: float, sd: float, n: int) -> float:
 
 
 def p_of_signs(above: int, below: int, n: int) -> float:
-    """Return the two-sided p value of the sign test of median 1, for n ratios of which so many are known to lie above
-    and below it.
+    """Return the two-sided p value of the sign test of median 1, given how many of n ratios are known to lie on each
+    side.
 
     A ratio on neither side (a tie, or a miss that leaves the side open) counts against either verdict, so p is the
     largest over all possible sides of the open ones. NaN without a pair. The sign test's interval of level 1 - a

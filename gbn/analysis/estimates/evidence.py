@@ -1,4 +1,4 @@
-"""The evidence for a speed-up: its p value, alone and after the table's correction, beside estimates that assume less.
+"""The evidence for a speed-up: its p value, alone and corrected, beside estimates that assume less.
 
 Nothing here decides by itself: the verdict is that of the primary analysis (paired t on log ratios, or the sign test
 if a run missed) after Holm. The rest shows whether the verdict depends on that choice, and what would settle an

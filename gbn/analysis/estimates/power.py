@@ -1,4 +1,4 @@
-"""The number of pairs that a speed-up needs: power of the paired t test on log ratios, and of the sign test if runs miss.
+"""The number of pairs that a speed-up needs: power of the paired t test and, if runs miss, of the sign test.
 
 "No significant difference" at five seeds says little. What five seeds could have found, and how many would decide the
 effect they show, tells what to do next.
@@ -76,8 +76,7 @@ def seeds_needed(
 def smallest_effect(
     n: int, sd_of_log_ratio: float, level: float = LEVEL, power: float = POWER, tests: int = 1
 ) -> float:
-    """Return the smallest true speed-up (> 1) that n pairs decide with probability `power`; its inverse is
-    equivalent.
+    """Return the smallest true speed-up (> 1) that n pairs decide with probability `power`; 1/r works as well as r.
 
     Raises:
         ValueError: see :func:`power`.

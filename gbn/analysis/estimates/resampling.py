@@ -101,9 +101,7 @@ def sign_flip(
 def sign_flips(
     rows: Sequence[Sequence[float]], exact_up_to: int = EXACT_UP_TO, draws: int = DRAWS, seed: int = 0
 ) -> list[float]:
-    """Return :func:`sign_flip` of many rows; those with equally many pairs share their sign patterns, read once for
-    all.
-    """
+    """Return :func:`sign_flip` of many rows; rows with equally many pairs share their sign patterns."""
     found = [math.nan] * len(rows)
     alike: dict[int, list[int]] = defaultdict(list)
     for index, row in enumerate(rows):

@@ -49,8 +49,8 @@ def speedup_curve(
 
 
 def thresholds(comparison: "Comparison", setting: str, arm: str, against: str) -> list[float]:
-    """Return targets from just past every run's first measurement to what half of the runs of `against` reach,
-    easiest first.
+    """Return targets, easiest first, from just past every run's first value to what half of the runs of `against`
+    reach.
 
     Shares are one point apart, other values 4.7 %. A target that the first measurement already meets was reached at
     an unknown time before it; beyond the median of the other arm's best values, most of its times are unknown.

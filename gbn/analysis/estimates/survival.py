@@ -171,8 +171,7 @@ def common_horizon(*arms: Sequence[Time]) -> float:
 
 
 def pseudo_values(times: Sequence[Time], horizon: float) -> np.ndarray:
-    """Return n theta - (n - 1) theta without run i, where theta is the restricted mean: the contribution of run i to
-    it.
+    """Return each run's contribution to the restricted mean theta: n theta - (n - 1) (theta without that run).
 
     Andersen, Hansen and Klein, Lifetime Data Analysis 10, 2004. If no run ends before the horizon, this is min(time,
     horizon) of the run itself.

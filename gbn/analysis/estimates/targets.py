@@ -72,9 +72,7 @@ def _first_updates(
     targets: Sequence[float],
     interpolation: Interpolation,
 ) -> list[float | None]:
-    """Like :func:`first_update` for many targets, if higher is better; `highest` is the running maximum of the
-    values.
-    """
+    """Like :func:`first_update` for many targets, if higher is better; `highest` is the running maximum of values."""
     found: list[float | None] = []
     for target, index in zip(targets, highest.searchsorted(targets).tolist(), strict=True):
         if index == len(highest):

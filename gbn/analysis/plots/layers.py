@@ -181,8 +181,9 @@ def _panel(
 
 
 def _limits(lines: np.ndarray, edges: np.ndarray, shown: Quantity) -> tuple[float, float]:
-    """Return a panel's vertical range: all lines, and the nearby part of the bands, since bands of few seeds would
-    flatten the lines.
+    """Return a panel's vertical range: all lines and the nearby part of the bands.
+
+    The bands of few seeds are so wide that they would flatten the lines.
     """
     low, high = float(np.nanmin(lines)), float(np.nanmax(lines))
     room = max(high - low, shown.room)

@@ -108,7 +108,7 @@ def _ratios(times: np.ndarray) -> np.ndarray:
 
 
 def _scores(ratios: np.ndarray, r_max: float) -> np.ndarray:
-    """Return the integral of the step function rho: the mean over tasks of the distance from r to r_max."""
+    """Return the scores; the integral of the step function rho is the mean over tasks of max(r_max - r, 0)."""
     return (np.clip(r_max - ratios, 0, None) / (r_max - 1)).mean(axis=-1)
 
 
@@ -125,9 +125,7 @@ def _bootstrap(highs: Sequence[np.ndarray], r_max: float, resamples: int) -> np.
 
 
 def _speedups(tasks: Tasks, arm: str, level: float) -> tuple[Estimate, Estimate, int]:
-    """Return the geometric mean over tasks of reference / arm: over all tasks, over those without a miss, and their
-    number.
-    """
+    """Return the geometric mean of reference / arm over all tasks and those without a miss, and their number."""
     if arm == tasks.reference:
         return NOTHING, NOTHING, 0
     found = [
@@ -162,9 +160,7 @@ def _geometric_mean(values: Sequence[float]) -> float:
 def _mean_where_reached(
     tasks: Tasks, arm: str, found: Sequence[Sequence[Estimate]], level: float
 ) -> Estimate:
-    """Average with equal weight per task. Targets of a setting share its seeds, so they are averaged seed by seed
-    first.
-    """
+    """Average with equal weight per task, first by seed over a setting's targets, since these share the seeds."""
     parts, count = [], sum(not e.arm_misses + e.reference_misses for row in found for e in row)
     for one, row in zip(tasks.settings, found, strict=True):
         logs = [

@@ -122,9 +122,7 @@ def _multiple(ratio: float) -> str:
 
 
 def csv(tasks: Tasks, profiles: Sequence[Profile]) -> str:
-    """Return unformatted numbers: a row per arm with its score and mean speed-ups, then a row per arm and task with
-    its multiple.
-    """
+    """Return unformatted numbers: a row per arm with its score and mean speed-ups, then a row per arm and task."""
     rows: list[dict[str, Any]] = []
     for one in profiles:
         rows.append(

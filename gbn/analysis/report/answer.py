@@ -32,9 +32,7 @@ class Count:
 
 @dataclass(frozen=True)
 class Group:
-    """Arms with the same verdict: the badge, and one line per arm (for many arms: their number, and those farthest
-    from 1).
-    """
+    """Arms with the same verdict: the badge, and one line per arm (of many, only those farthest from 1)."""
 
     word: str
     tone: str

@@ -51,8 +51,7 @@ def _value(estimate: Estimate) -> float | None:
 
 
 def survivals(comparison: Comparison, setting: str, target: float, unit: Unit) -> dict[str, Any]:
-    """Return arm -> {time, reached, low, high, end, n, hits, median}: the share of runs that reached a target by a
-    time.
+    """Return arm -> {time, reached, low, high, end, n, hits, median}: the share of runs at a target by each time.
 
     It is one minus the Kaplan-Meier estimate, so a run that ends early counts for as long as it was observed.
     """

@@ -14,8 +14,7 @@ def readme(experiment: str | Path | None) -> str:
 
 
 def html(markdown: str) -> str:
-    """Render CommonMark with tables as HTML. Raw HTML is shown as text, and links into the repository lose their
-    target.
+    """Render CommonMark with tables as HTML, with raw HTML shown as text and repository links without their target.
 
     The page leaves the repository, where a relative link would lead nowhere.
     """
@@ -35,9 +34,7 @@ def html(markdown: str) -> str:
 
 
 def question(markdown: str) -> str:
-    """Return the paragraph that opens with **Question.** or **Claim under test.**, as plain text; empty if there is
-    none.
-    """
+    """Return the paragraph that opens with **Question.** or **Claim under test.**, as plain text, or ""."""
     match = re.search(
         r"^\*\*(?:Question|Claim under test)\.\*\*\s*(.+?)(?:\n\s*\n|\Z)", markdown, re.S | re.M
     )

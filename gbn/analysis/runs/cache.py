@@ -145,9 +145,7 @@ class Cache:
         return Block(table) if path is None else _open(path)
 
     def _write(self, table: pa.Table, prefix: str) -> Path | None:
-        """Write a part atomically, so that readers see all of it or nothing. Return None if the folder is read-only
-        or the disk is full.
-        """
+        """Write a part atomically; return None if the folder is read-only or the disk is full."""
         sink = pa.BufferOutputStream()
         pq.write_table(table, sink, compression="zstd", compression_level=1, use_dictionary=_REPEATED)
         content = sink.getvalue()
@@ -168,9 +166,7 @@ class Cache:
         return path
 
     def _untidy(self, sizes: Sequence[int]) -> bool:
-        """Return whether parts of these sizes are too many, or hold too many rows of runs that changed or
-        disappeared.
-        """
+        """Return whether parts of these sizes are too many, or hold too many rows of changed or removed runs."""
         small = sum(size < PART_RUNS // 2 for size in sizes)
         return small > _SMALL_PARTS or sum(sizes) > 2 * len(list_runs(self.store)) + PART_RUNS
 

@@ -149,8 +149,7 @@ class Curves:
         return key in self._rows
 
     def columns(self, key: Key, names: Sequence[str]) -> tuple[np.ndarray, ...]:
-        """Return some keys of one run's curve in order of update, as float64 arrays of shape (points,); NaN if not
-        measured.
+        """Return some keys of one run's curve in order of update, float64 of shape (points,); NaN if not measured.
 
         A run that does not exist has no points.
         """
@@ -174,9 +173,7 @@ class Curves:
         )
 
     def frame(self, keys: Sequence[Key] | None = None) -> pd.DataFrame:
-        """Return one row per point with setting, arm, seed and the curve's keys; the points of a run are in order of
-        update.
-        """
+        """Return one row per point with setting, arm, seed and the curve's keys, sorted by update within each run."""
         chosen = [(key, self._rows[key]) for key in (self._rows if keys is None else keys)]
         counts = [row.end - row.start for _, row in chosen]
         columns: dict[str, Any] = {
@@ -197,8 +194,8 @@ class Curves:
             self._fetched.update(names)
 
     def stands_in(self, key: Key, name: str) -> bool:
-        """Return whether plain values replace those with exact statistics, because the run has no statistics to
-        compute exactly.
+        """Return whether plain values replace those with exact statistics, since the run has no statistics to make
+        exact.
         """
         row = self._rows.get(key)
         return row is not None and name.endswith(EXACT) and self._untracked(row)

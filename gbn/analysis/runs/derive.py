@@ -80,7 +80,7 @@ def derive_plan(
 
 
 def _revisions(norms: Iterable[Mapping[str, Any]], rests: Iterable[Mapping[str, Any]]) -> list[str]:
-    """Return the reasons why runs must not be paired: their configurations differ only in a revision."""
+    """Return notes on mixed revisions: runs that differ in nothing but a revision are never paired."""
     notes = []
     for parts, prefix, kept_apart in ((norms, "norm.", "arms"), (rests, "", "settings")):
         found: dict[str, dict[str, set[Any]]] = defaultdict(lambda: defaultdict(set))
@@ -184,10 +184,8 @@ def _controls(norms: Mapping[str, Mapping[str, Any]]) -> dict[str, tuple[str, ..
 def _pair(norm: Mapping[str, Any]) -> str:
     matched = norm.get("matched_to")
     inner = matched if isinstance(matched, Mapping) else {}
-    mixed = "mixture" in (
-        norm.get("method"),
-        matched,
-    )  # a pair is identified by its quadrangle; a mixture has none
+    # A pair is identified by its quadrangle; a mixture has none.
+    mixed = "mixture" in (norm.get("method"), matched)
     left_out = (*_NOT_OF_THE_PAIR, *(_NOT_MATCHED if mixed else ()))
     kept = {key: part for key, part in norm.items() if key not in left_out}
     return canonical(kept | dict(inner) | ({"fitted": "mixture"} if mixed else {}))

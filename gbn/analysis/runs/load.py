@@ -79,8 +79,7 @@ class Runs:
         return self.points.frame([key] if key in self.points else [])
 
     def columns(self, setting: str, arm: str, seed: int, names: Sequence[str]) -> tuple[np.ndarray, ...]:
-        """Return some keys of one run's curve in order of update, as float64 arrays of shape (points,); NaN if not
-        measured.
+        """Return some keys of one run's curve in order of update, float64 of shape (points,); NaN if not measured.
 
         A run that does not exist has no points. Far cheaper than :meth:`curve`.
         """
@@ -88,8 +87,8 @@ class Runs:
 
     @cached_property
     def curves(self) -> pd.DataFrame:
-        """Return one row per point of the finished runs: setting, arm, seed and the point's keys. This loads every
-        curve into memory.
+        """One row per point of the finished runs: setting, arm, seed and the point's keys. Loads every curve into
+        memory.
         """
         return self.points.frame()
 

@@ -39,7 +39,7 @@ def times(comparison: Comparison, setting: str, costs: Costs, elsewhere: bool = 
 
 
 def refused_costs(comparison: Comparison) -> list[str]:
-    """Return a sentence with the reason for each setting with cost files of which none applies to its runs."""
+    """Return one sentence per cost file of the plan with the reason for its refusal, if none applies to the runs."""
     used, reasons = cost.choose(comparison.runs)
     return [] if used else [f"Cost of an update not used: {reason}." for reason in reasons]
 

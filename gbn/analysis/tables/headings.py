@@ -56,9 +56,7 @@ def best(measure: Measure) -> str:
 
 
 def crossing(measure: Measure) -> str:
-    """Describe how a target is reached: "first crossing by val_accuracy", "first at or below the target by
-    fid_inception".
-    """
+    """Describe how a target is reached: "first crossing by val_accuracy", "first at or below the target by ..."."""
     how = "first crossing" if measure.higher_is_better else "first at or below the target"
     return f"{how} by {measure.key}{direction(measure)}"
 

@@ -34,9 +34,7 @@ def change(estimate: Estimate, formatted: Callable[[float], str]) -> str:
 
 
 def value(estimate: Estimate, measure: Measure = ACCURACY) -> str:
-    """Format mean and standard deviation over runs, accuracies in percent: ``98.12 ± 0.21``; a single run has no
-    spread.
-    """
+    """Format mean and standard deviation over runs, accuracies in percent: ``98.12 ± 0.21``; one run has none."""
     if estimate.n == 0:
         return NONE
     mean = measure.number(estimate.value_low)

@@ -56,10 +56,10 @@ def patient_frame(grid: GridLike, records: Iterable[Record]) -> pd.DataFrame:
 
 
 def patient_sections(frame: pd.DataFrame, reference: str) -> Mapping[str, Section]:
-    """Return, by setting, the Dice of each test patient: one column per arm, means over structures and seeds, worst
-    first.
+    """Return, by setting, the Dice of each test patient: one column per arm, worst patient first.
 
-    Each mean except the reference's is followed by the number of seeds in which the arm is above the reference.
+    Values are means over structures and seeds. Each mean except the reference's is followed by the number of seeds in
+    which the arm is above the reference.
     """
     return {str(setting): _section(part, reference) for setting, part in frame.groupby("setting", sort=False)}
 

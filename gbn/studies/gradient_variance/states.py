@@ -111,8 +111,9 @@ def at_weights(model: nn.Module, configs: Mapping[str, Config], images: ImageSet
 def independent_batches(
     loader: TrainLoader, seed: int, size: int, count: int, purpose: str = "gradient noise"
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield batches drawn independently of each other and of training: each without replacement, augmented as in
-    training.
+    """Yield batches drawn independently of each other and of training, without replacement within a batch.
+
+    They are augmented as in training.
 
     Args:
         loader: provides the images.

@@ -29,9 +29,7 @@ _PAIRED = (GeneralizedBatchNorm1d, GeneralizedBatchNorm2d, GeneralizedBatchNorm3
 
 
 def normalized_layers(model: nn.Module) -> list[str]:
-    """Return the paths of the blocks that consist of a convolution or linear layer and a generalized normalizer after
-    it.
-    """
+    """Return the paths of the blocks made of a convolution or linear layer followed by a generalized normalizer."""
     return [
         path
         for path, module in model.named_modules()
@@ -72,11 +70,10 @@ def measure_statistic(
     *,
     groups: int = GROUPS,
 ) -> list[Reading]:
-    """Return the variance over batches of dS/dw (``statistic_variance``) and through_S (``through_variance``) at one
-    layer.
+    """Return the variance over batches of dS/dw (``statistic_variance``) and through_S (``through_variance``).
 
-    Every statistic sees the same pre-activations and the same gradient from above, those of `model`. Parameters and
-    buffers are left unchanged.
+    Both are measured at one layer. Every statistic sees the same pre-activations and the same gradient from above,
+    those of `model`. Parameters and buffers are left unchanged.
 
     Args:
         model: in any mode; it is run in training mode.
@@ -122,9 +119,7 @@ def _at_batch(
     labels: Tensor,
     loss: Callable[[Tensor, Tensor], Tensor],
 ) -> tuple[Tensor, Tensor]:
-    """Return dS/dw of each arm (arms, channels, weights per channel), and the factor of each channel, -gain / D * sum
-    g.
-    """
+    """Return dS/dw of each arm (arms, channels, weights per channel), and each channel's factor -gain / D * sum g."""
     norm = block.norm
     assert isinstance(norm, _PAIRED)
     assert norm.bias is not None

@@ -64,9 +64,7 @@ class Measured:
     def over_seeds(
         self, arm: str, quantity: str, against: str = "", *, update: int, layer: str = NETWORK
     ) -> Estimate:
-        """Return the mean over seeds with its interval, geometric for nonnegative quantities; n = 0 if there is no
-        value.
-        """
+        """Return the mean over seeds with its interval, geometric for positive quantities; n = 0 without values."""
         rows = self.rows
         chosen = rows[
             (rows.arm == arm)
@@ -84,9 +82,7 @@ class Measured:
         return average(chosen.value.to_list(), geometric=True)
 
     def slope(self, arm: str, quantity: str) -> Estimate:
-        """Return the power of the batch size that a variance scales with: least squares on logarithms, mean over
-        seeds.
-        """
+        """Return the power of the batch size that a variance scales with: log-log least squares, mean over seeds."""
         chosen = self.rows[(self.rows.arm == arm) & (self.rows.quantity == quantity)]
         slopes = [
             float(np.polyfit(np.log(of_seed.batch_size), np.log(of_seed.value), 1)[0])

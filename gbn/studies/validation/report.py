@@ -21,8 +21,9 @@ MORE = "Wider than it must be, so that it decides too seldom"
 
 
 def whole_path(experiments: int) -> Iterator[Finding]:
-    """Test the whole path (curves on disk, loaded, crossed, paired, corrected): one simulated experiment per setting
-    of a grid.
+    """Test the whole path: curves on disk, loaded, crossed, paired, corrected.
+
+    Each setting of the grid is one simulated experiment.
     """
     arms = {"bn": Arm(own_spread=0.1), "same": Arm(own_spread=0.1), "fast": Arm(speed=EFFECT, own_spread=0.1)}
     for n in (5, 10):

@@ -95,9 +95,7 @@ def _time(value: float, end: float) -> Time:
 def uncensored(
     repetitions: int, seed: int = 0, noises: Collection[str] = tuple(DISTRIBUTIONS)
 ) -> Iterator[Finding]:
-    """Yield coverage of the primary and the sensitivity intervals, error rates and bias, if every run reaches the
-    target.
-    """
+    """Yield coverage of primary and sensitivity intervals, error rates and bias, if every run reaches the target."""
     for place, (name, draw) in enumerate(DISTRIBUTIONS.items()):
         if name not in noises:
             continue
@@ -145,8 +143,7 @@ def _uncensored(
 
 
 def censored(repetitions: int, seed: int = 0) -> Iterator[Finding]:
-    """Yield the same with runs that end where a fifth, or a twentieth, of the reference's have not reached the
-    target.
+    """Yield the same with runs that end while a fifth, or a twentieth, of the reference's still miss the target.
 
     Both runs of a pair share the seed, so in a slow pair often both miss. If a run misses, the primary interval is
     the sign test's, for the median over pairs, which needs six pairs.

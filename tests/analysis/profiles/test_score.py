@@ -211,7 +211,7 @@ def test_the_table_and_the_figure(tmp_path):
         path.write_text(text)
         assert read_selection(path) == {"experiments": ["experiments/x"]}
     (tmp_path / "other.md").write_text(json.dumps({}))
-    with pytest.raises(ValueError, match="no performance profile"):
+    with pytest.raises(ValueError, match="not one of our performance profiles"):
         read_selection(tmp_path / "other.md")
     (axes,) = plot.draw(made, found, 4.0).axes
     lines = {line.get_label().split()[0]: line for line in axes.get_lines()}
