@@ -126,13 +126,13 @@ def report(costs: "Costs", grid: "Grid", arguments: argparse.Namespace) -> None:
 def ratios(costs: "Costs", reference: str) -> str:
     """The cost of an update by arm, as reference / arm, in lines of text."""
     from gbn.analysis.comparison import cost
-    from gbn.analysis.tables import numbers as printed
+    from gbn.analysis.tables import numbers
 
     lines = [f"Cost of an update, {reference} / arm (greater than 1: the arm is cheaper), {costs.machine}:"]
     for setting, arm in costs.seconds:
         milliseconds = 1e3 * cost.seconds_per_update(costs, setting, arm)
         found = cost.ratio(costs, setting, arm, reference)
-        ratio = "1 (reference)" if arm == reference else printed.ratio(found)
+        ratio = "1 (reference)" if arm == reference else numbers.ratio(found)
         lines.append(f"  {f'{setting} {arm}'.strip():<40} {milliseconds:9.3f} ms   {ratio}")
     lines += [f"  not counted: {count} rows, {status}" for status, count in costs.dropped.items()]
     return "\n".join(lines)

@@ -109,12 +109,11 @@ def header_of(grid: "Grid", args: argparse.Namespace, made: dict[str, Any]) -> d
 def render(path: Path) -> None:
     """Table and figure of a file."""
     from gbn.store.files import write_atomically
-    from gbn.studies.gradient_variance import plot as gradient_variance_plot
-    from gbn.studies.gradient_variance import table as gradient_variance
+    from gbn.studies.gradient_variance import plot, table
 
-    found = gradient_variance.read(path)
-    write_atomically(path.with_suffix(".md"), gradient_variance.markdown(found, path.stem))
-    gradient_variance_plot.save(found, path.with_suffix(".png"))
+    found = table.read(path)
+    write_atomically(path.with_suffix(".md"), table.markdown(found, path.stem))
+    plot.save(found, path.with_suffix(".png"))
 
 
 def run(args: argparse.Namespace) -> int:

@@ -36,18 +36,17 @@ def run(args: argparse.Namespace) -> int:
     runs = options.load(args, options.grid(args))
 
     from gbn.analysis.comparison.comparison import Comparison
-    from gbn.analysis.plots import convergence as plots
-    from gbn.analysis.plots import sensitivity as sensitivity_plot
+    from gbn.analysis.plots import convergence, sensitivity
 
     comparison = Comparison(runs, options.measuring(args))
     if args.matrix:
-        from gbn.analysis.plots import matrix as matrix_plot
+        from gbn.analysis.plots import matrix
 
-        paths, notes = matrix_plot.save(comparison, folder)
+        paths, notes = matrix.save(comparison, folder)
     elif args.sensitivity:
-        paths, notes = sensitivity_plot.save(comparison, folder)
+        paths, notes = sensitivity.save(comparison, folder)
     else:
-        paths, notes = plots.save(comparison, folder, linear=args.linear)
+        paths, notes = convergence.save(comparison, folder, linear=args.linear)
     if not paths:
         raise LookupError(f"nothing to draw: {' '.join(notes)}")
     for note in (*runs.notes, *notes):

@@ -34,13 +34,13 @@ def run(args: argparse.Namespace) -> int:
     runs = options.load(args, options.grid(args))
 
     from gbn.analysis.comparison.comparison import Comparison
-    from gbn.analysis.plots import layers as layer_plots
+    from gbn.analysis.plots import layers
     from gbn.analysis.runs import activations
 
-    choice = layer_plots.Choice(tuple(args.quantities) or activations.SHOWN, tuple(args.layers))
+    choice = layers.Choice(tuple(args.quantities) or activations.SHOWN, tuple(args.layers))
     frame = activations.layer_frame(runs)
     activations.require(frame, runs)
-    paths, notes = layer_plots.save(frame, Comparison(runs, options.measuring(args)), folder, choice)
+    paths, notes = layers.save(frame, Comparison(runs, options.measuring(args)), folder, choice)
     if not paths:
         raise LookupError(f"nothing to draw: {' '.join(notes)}")
     for note in (*runs.notes, *notes):

@@ -11,13 +11,13 @@ this figure anew, train the runs anew, which gives the same pictures on the same
 import argparse
 
 from gbn import cli
-from gbn.analysis.plots import experiment_runs as pictured
+from gbn.analysis.plots import experiment_runs
 from gbn.arguments import Whole
 
 
 def parser() -> cli.Parser:
     """The command line."""
-    result = pictured.parser(__doc__)
+    result = experiment_runs.parser(__doc__)
     add = result.add_argument
     what = "rows (default: every picture that all runs have)"
     add("--at", nargs="+", type=Whole(), metavar="UPDATE", help=what)
@@ -28,7 +28,7 @@ def parser() -> cli.Parser:
 
 def run(args: argparse.Namespace) -> int:
     """Find the runs, draw, list the files."""
-    name, runs = pictured.chosen(args)
+    name, runs = experiment_runs.chosen(args)
 
     from gbn.analysis.plots import samples
     from gbn.plot_style import save
@@ -36,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
 
     store = RunStore(args.results)
     figure = samples.draw({label: store.path(run_id) for label, run_id in runs.items()}, args.at, args.images)
-    print("Written:", *save(figure, pictured.folder(args) / f"{name}-samples"), sep="\n  ")
+    print("Written:", *save(figure, experiment_runs.folder(args) / f"{name}-samples"), sep="\n  ")
     return 0
 
 

@@ -11,12 +11,12 @@ statistics as in the test scores of the tables. The archive holds no weights: to
 import argparse
 
 from gbn import cli
-from gbn.analysis.plots import experiment_runs as pictured
+from gbn.analysis.plots import experiment_runs
 
 
 def parser() -> cli.Parser:
     """The command line."""
-    result = pictured.parser(__doc__)
+    result = experiment_runs.parser(__doc__)
     what = "arms of the overlays (default: the first four)"
     result.add_argument("--overlay", nargs="+", metavar="ARM", help=what)
     return result
@@ -24,7 +24,7 @@ def parser() -> cli.Parser:
 
 def run(args: argparse.Namespace) -> int:
     """Find the runs, load their networks, draw, list the files."""
-    name, runs = pictured.chosen(args)
+    name, runs = experiment_runs.chosen(args)
     shown = args.overlay or list(runs)[:4]
     for arm in shown:
         if arm not in runs:
@@ -33,13 +33,13 @@ def run(args: argparse.Namespace) -> int:
     from gbn.engine.restore import trained
     from gbn.plot_style import save
     from gbn.store.records import RunStore
-    from gbn.studies import drawings as drawn
+    from gbn.studies import drawings
 
     store = RunStore(args.results)
-    found = drawn.drawings({label: trained(store, run_id) for label, run_id in runs.items()})
-    out = pictured.folder(args)
-    paths = save(drawn.overlays(found, shown), out / f"{name}-overlays")
-    print("Written:", *paths, *save(drawn.areas(found), out / f"{name}-areas"), sep="\n  ")
+    found = drawings.drawings({label: trained(store, run_id) for label, run_id in runs.items()})
+    out = experiment_runs.folder(args)
+    paths = save(drawings.overlays(found, shown), out / f"{name}-overlays")
+    print("Written:", *paths, *save(drawings.areas(found), out / f"{name}-areas"), sep="\n  ")
     return 0
 
 

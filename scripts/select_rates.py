@@ -46,13 +46,11 @@ def run(args: argparse.Namespace) -> int:
     comparison = Comparison(load_grid_runs(grid, args.results, args.source))
     found, measure = best_settings(comparison), selecting(comparison)
     if args.plot:
-        from gbn.analysis.plots import rates as rates_plot
+        from gbn.analysis.plots import rates
 
         stem = figures / f"{'-'.join(filter(None, (grid.name, args.scale)))}-rates"
         seeds = max(len(cell.run_ids) for cell in grid.cells)
-        print(
-            "Written:", *rates_plot.save(found, grid.title, grid.reference, seeds, stem, measure), sep="\n  "
-        )
+        print("Written:", *rates.save(found, grid.title, grid.reference, seeds, stem, measure), sep="\n  ")
     if args.cells:
         print("\n".join(cells_of(found, grid.name, grid.scale)))
     else:

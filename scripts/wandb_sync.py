@@ -177,22 +177,22 @@ def one(
     tags: list[str],
 ) -> tuple[str, str]:
     """(what was done, the same in words) for one run."""
-    from gbn.tracking import upload as uploads
+    from gbn.tracking import upload
 
     if ledger.has(destination, record):
-        return "complete", uploads.REASONS["complete"]
-    action = uploads.decide(record, service.call(lambda: uploads.ask(api, destination, record.run_id)))
+        return "complete", upload.REASONS["complete"]
+    action = upload.decide(record, service.call(lambda: upload.ask(api, destination, record.run_id)))
     if action in ("upload", "continue"):
         if args.dry_run:
             return f"to {action}", f"would be {'uploaded' if action == 'upload' else 'continued'}"
-        count = uploads.upload(record, destination, tags=tags, timeout=args.timeout, service=service)
+        count = upload.upload(record, destination, tags=tags, timeout=args.timeout, service=service)
         ledger.add(destination, record)
         return "uploaded", f"{count} points uploaded" + (
             " (the rest was there)" if action == "continue" else ""
         )
     if action == "complete" and not args.dry_run:
         ledger.add(destination, record)
-    return action, uploads.REASONS[action]
+    return action, upload.REASONS[action]
 
 
 if __name__ == "__main__":

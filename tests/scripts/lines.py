@@ -30,7 +30,7 @@ MEASURED = [
     ("--runs * --measure val_dice", "val_dice"),
     ("--runs * --targets 0.5 7", "7"),
     ("--runs * --scale small", "--scale"),
-    ("experiments/tiny --runs *", "one of them"),
+    ("experiments/tiny --runs *", "exactly one"),
     ("experiments/tiny --reference bn", "--reference"),
     ("experiments/tiny --name mine", "--name"),
     ("experiments/nosuch", "nosuch"),

@@ -82,7 +82,7 @@ class TestSpeedupTable:
         ("arguments", "message"),
         [
             ([], "give an experiment"),
-            (["experiments/quick", "--runs", "x"], "one of them"),
+            (["experiments/quick", "--runs", "x"], "exactly one"),
             (["--runs", "x", "--scale", "small"], "--scale belongs to an experiment"),
             (["experiments/quick", "--reference", "bn"], "--reference belongs to --runs"),
             (["experiments/quick", "--targets", "90"], "'90' is no accuracy between 0 and 1"),
