@@ -253,7 +253,7 @@ def _impossible(config: Config) -> list[str]:
         or (size == 8 and config.model.name in ("cnn", "inception_v3", "resnet18"))
     ):
         problems.append(
-            f"norm=instance has a single value a channel somewhere in model={config.model.name} with dataset="
+            f"norm=instance has a single value per channel somewhere in model={config.model.name} with dataset="
             f"{config.dataset.name}: use norm=layer or group, or another model"
         )
     if config.trainer.device == "cpu" and config.trainer.precision == "fp16":

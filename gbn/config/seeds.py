@@ -3,18 +3,18 @@
 import argparse
 import re
 
-#: The most seeds that a list holds; no grid has as many.
+#: The most seeds in a list; no grid has that many.
 MOST = 100_000
 
 
 def seed_list(text: str) -> set[int]:
-    """The seeds that `3`, `4-7` or `0,2,4-7` means: an argparse type.
+    """Parse `3`, `4-7` or `0,2,4-7` as a set of seeds (an argparse type).
 
     >>> sorted(seed_list("0,2,4-6"))
     [0, 2, 4, 5, 6]
 
     Raises:
-        argparse.ArgumentTypeError: another text.
+        argparse.ArgumentTypeError: the text is not a list of seeds.
     """
     seed = r"\d{1,18}"
     if not re.fullmatch(rf"{seed}(-{seed})?(,{seed}(-{seed})?)*", text, re.ASCII):

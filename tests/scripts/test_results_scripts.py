@@ -177,7 +177,7 @@ class TestArchive:
             status, out, err = script("archive", "--check", "--results", folder)
             assert (status, out, err.count("\n")) == (2, "", 1)
             there = f"{folder}/archive holds no shard, so there is nothing to check"
-            assert (there if folder.exists() else f"the folder '{folder}' is not there") in err
+            assert (there if folder.exists() else f"the folder '{folder}' does not exist") in err
         assert not (tmp_path / "nosuch").exists()
 
     def test_check_names_a_shard_that_was_changed(self, script, results):
