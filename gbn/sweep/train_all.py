@@ -220,7 +220,7 @@ class _Sweep:
             return
         self._shown.add(kind)
         if len(self._shown) > _SHOWN:
-            _say(f"further runs' standard error is only in their {STDERR}")
+            _say(f"the standard error of further runs is in the {STDERR} of each")
             return
         lines = ended.said.splitlines()[-_SHOWN_LINES:]
         _say(f"{run_id} wrote to standard error:\n" + "\n".join(f"    {line}" for line in lines))

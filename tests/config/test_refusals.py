@@ -50,7 +50,7 @@ def test_every_parameter_of_a_pair_is_finite():
         (["norm=bn", "norm.without_act=mean"], "has no effect on bn"),
         (["norm=bn", "norm.without_act=bn"], "has no effect on bn"),
         (["norm=iebn", "norm.without_act=mean"], "has no effect on iebn"),
-        (["norm=bn", "norm.placement.roles=[stem]"], "norm.placement puts bn"),
+        (["norm=bn", "norm.placement.roles=[stem]"], "norm.placement uses bn"),
         (["norm=gbn_cvar", "norm.placement.otherwise=none"], "needs norm.placement.roles or pattern"),
         (["norm=gbn_cvar", "norm.placement.roles=[]"], "norm.placement.roles=[] is not allowed"),
         (["norm=layer", "norm.momentum=0.2"], "norm.momentum belongs to norms with statistics"),

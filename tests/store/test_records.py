@@ -281,7 +281,7 @@ def test_a_file_that_cannot_be_read_is_named(store):
 
 @pytest.mark.parametrize("run_id", ["", "../x", "a/b", ".hidden"])
 def test_an_id_is_a_folder_name(store, run_id):
-    with pytest.raises(StoreError, match="no run id"):
+    with pytest.raises(StoreError, match="is not a run id"):
         store.path(run_id)
 
 

@@ -6,7 +6,7 @@ At some points of the curve a :class:`LayerRecorder` records for every normalize
   after the update: :mod:`gbn.engine.recording.activations` lists them; also ``dead``, the share of channels that a
   ReLU zeroes on the whole batch;
 * ``gain`` and ``bias`` after the update;
-** the update that led there, from the gradients given to the optimizer (after any clipping), where w is the weight,
+* the update that led there, from the gradients given to the optimizer (after any clipping), where w is the weight,
   before the update, of the convolution or linear layer whose output the normalizer receives:
   ``gradient_weight``, ``gradient_gain``, ``gradient_bias`` (2-norms of dL/dw, ...), ``weight_norm`` = \\|w\\|,
   ``relative_update`` = \\|w_new - w\\| / \\|w\\|, and ``effective_rate`` = lr / \\|w\\|^2, the learning
