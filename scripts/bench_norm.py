@@ -16,10 +16,9 @@ import re
 from pathlib import Path
 from typing import Any
 
-from bench import command, names
-
 from gbn import cli
 from gbn.arguments import Whole
+from gbn.bench import command, names
 
 
 def parser() -> cli.Parser:
@@ -52,8 +51,8 @@ def shape(text: str) -> tuple[int, int, int, int]:
 
 def render(path: Path) -> None:
     """Regenerate the summary and chart of a CSV."""
-    from bench import chart, markdown
-    from bench.environment import read_rows, write
+    from gbn.bench import chart, markdown
+    from gbn.bench.environment import read_rows, write
 
     rows = read_rows(path, needs=("provider", "median_ms"))
     cold = path.with_name(path.name.replace("norm-", "coldstart-", 1))
@@ -64,8 +63,8 @@ def render(path: Path) -> None:
 
 def cold_start(arguments: argparse.Namespace, environment: dict[str, Any]) -> Path:
     """Measure the cold start and write its file."""
-    from bench import coldstart
-    from bench.environment import file_name, write_rows
+    from gbn.bench import coldstart
+    from gbn.bench.environment import file_name, write_rows
 
     path = arguments.out / file_name("coldstart", environment)
     write_rows(path, coldstart.measure(environment, arguments.cold_repeats), coldstart.COLUMNS)
@@ -78,8 +77,8 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.render:
         render(arguments.render)
         return 0
-    from bench import cases, measure, providers, timing
-    from bench.environment import file_name
+    from gbn.bench import cases, measure, providers, timing
+    from gbn.bench.environment import file_name
 
     pairs = cases.pair_names(arguments.pairs)
     device, environment = command.set_up(arguments)

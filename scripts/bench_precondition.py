@@ -13,10 +13,9 @@ at most 1.1 times the plain step. Writes precondition-<device>-<date>.csv, one r
 import argparse
 from typing import Any
 
-from bench import command, names
-
 from gbn import cli
 from gbn.arguments import Number, Whole
+from gbn.bench import command, names
 
 
 def parser() -> cli.Parser:
@@ -35,8 +34,8 @@ def parser() -> cli.Parser:
 def run(args: argparse.Namespace) -> int:
     """Measure, write, render."""
     cli.alone(args, "--render")
-    from bench.environment import file_name
-    from bench.precondition import COLUMNS, Setting, render, rows_of
+    from gbn.bench.environment import file_name
+    from gbn.bench.precondition import COLUMNS, Setting, render, rows_of
 
     if args.render:
         render(args.render)

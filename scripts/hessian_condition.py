@@ -140,13 +140,13 @@ def run(args: argparse.Namespace) -> int:
     figure = path.parents[1] / "figures" / "bnp-hessian.png"
     for file in (path, figure):
         usable_folder(file.parent)
-    from bench.environment import environment, read_rows, write_rows
-
+    from gbn.bench.environment import environment, read_rows, write_rows
     from gbn.store.files import write_atomically
 
     if args.render is None:
         import torch
-        from bench.hessian import measure
+
+        from gbn.bench.hessian import measure
 
         rows = measure(range(args.seeds), args.images, sorted(args.states))
         known = environment(torch.device("cpu"), "system")

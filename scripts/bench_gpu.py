@@ -1,6 +1,6 @@
 """`make gpu`: GPU tests and both benchmarks, each with a time limit, everything in one folder.
 
-    python scripts/bench/gpu.py --out DIR [--seconds 840] [--parts tests norm train]
+    python scripts/bench_gpu.py --out DIR [--seconds 840] [--parts tests norm train]
 
 A part that fails or runs out of time does not stop the others, but the exit status is 1. There are at most eight
 files: gpu.log and those of the benchmarks. Time that a part leaves over goes to the next one.
@@ -13,7 +13,7 @@ import sys
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # the package is not installed there
 
 from gbn import cli  # noqa: E402
