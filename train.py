@@ -50,7 +50,7 @@ def _end() -> None:
     """Exit at once on a second signal: the checkpoint on disk is complete at any moment."""
     show_cursor = b"\x1b[?25h" if sys.stdout.isatty() else b""
     kill_services(os.getpid())
-    os.write(2, show_cursor + b"ended at once; the same command goes on from the last checkpoint\n")
+    os.write(2, show_cursor + b"ended at once; the same command resumes from the last checkpoint\n")
     os._exit(130)
 
 
@@ -205,7 +205,7 @@ def _main() -> int:
             wait_for(_elsewhere)
     except KeyboardInterrupt:
         journal.close()
-        print("stopped; the same command goes on from here", file=sys.stderr)
+        print("stopped; the same command resumes from here", file=sys.stderr)
         return 130
     return journal.close()
 

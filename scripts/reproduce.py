@@ -57,7 +57,7 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         return reproduce(arguments)
     except KeyboardInterrupt:
-        print("stopped; the same command goes on from here", file=sys.stderr)
+        print("stopped; the same command resumes from here", file=sys.stderr)
         return cli.STOPPED
 
 
@@ -125,7 +125,7 @@ def summarise(outcomes: "list[Outcome]") -> int:
     for outcome in failed:
         print(f"{outcome.status}: {outcome.run_id}: {outcome.message}", file=sys.stderr)
     if stopped:
-        print(f"the budget ended first: {len(stopped)} runs are left; the same command goes on from here")
+        print(f"the budget ended first: {len(stopped)} runs are left; the same command resumes from here")
     return 1 if failed else 3 if stopped else 0
 
 

@@ -70,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
         with closing(Service(args.timeout)) as service:
             return sync(args, records, tags, service)
     except KeyboardInterrupt:
-        print("\nstopped; the same command goes on from here", file=sys.stderr)
+        print("\nstopped; the same command resumes from here", file=sys.stderr)
         return cli.STOPPED
 
 

@@ -127,4 +127,4 @@ def test_ctrl_c_ends_the_waiting(tmp_path):
             command.send_signal(signal.SIGINT)
             _, err = command.communicate(timeout=300)
             assert command.returncode == 130
-            assert err == "stopped; the same command goes on from here\n"
+            assert err == "stopped; the same command resumes from here\n"

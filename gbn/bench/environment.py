@@ -100,7 +100,7 @@ def read_rows(path: Path, needs: Iterable[str] = (), lacks: Iterable[str] = ()) 
         try:
             rows = list(csv.DictReader(file))
         except (csv.Error, UnicodeDecodeError) as error:
-            raise ValueError(f"{path} is no CSV ({error}): give one that this script wrote") from None
+            raise ValueError(f"{path} is not a CSV ({error}): give one that this script wrote") from None
     if not rows:
         raise ValueError(f"{path} has no rows: nothing to render")
     wrong = [name for name in needs if name not in rows[0]] + [name for name in lacks if name in rows[0]]

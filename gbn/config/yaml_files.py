@@ -38,7 +38,7 @@ def mapping(path: Path) -> dict[str, Any]:
         ValueError,
         RecursionError,
     ) as error:  # ValueError: not UTF-8, or an impossible date
-        raise ConfigError(f"{path} is no YAML: {' '.join(str(error).split())}") from None
+        raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict):
         holds = "nothing" if content is None else f"a {type(content).__name__}"
         raise ConfigError(f"{path} holds {holds}; a mapping is needed, as key: value")

@@ -132,9 +132,9 @@ def load_checkpoint(path: Path, device: torch.device, run_id: str | None = None)
         state = torch.load(io.BytesIO(content), map_location=device, weights_only=True)
     except (RuntimeError, pickle.UnpicklingError, EOFError, KeyError, ValueError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise CheckpointError(f"{path} is no checkpoint of a run ({reason}): {_anew(path)}") from error
+        raise CheckpointError(f"{path} is not a checkpoint of a run ({reason}): {_anew(path)}") from error
     if not isinstance(state, dict) or "step" not in state:
-        raise CheckpointError(f"{path} is no checkpoint of a run: {_anew(path)}")
+        raise CheckpointError(f"{path} is not a checkpoint of a run: {_anew(path)}")
     owner = state.get("run_id")
     if run_id not in (None, owner):
         raise CheckpointError(
@@ -186,7 +186,7 @@ def forget_previous(path: Path) -> None:
 
 
 def _anew(path: Path) -> str:
-    return f"remove the folder {path.parent} to train this run anew"
+    return f"remove the folder {path.parent} to train this run again"
 
 
 def _checked(state: dict[str, Any], path: Path, total: int, points: int) -> dict[str, Any]:
@@ -201,7 +201,7 @@ def _checked(state: dict[str, Any], path: Path, total: int, points: int) -> dict
     }
     for problem, holds in possible.items():
         if not holds:
-            raise CheckpointError(f"{path} counts what cannot be ({problem}): {_anew(path)}")
+            raise CheckpointError(f"{path} has impossible counts ({problem}): {_anew(path)}")
     return state
 
 

@@ -107,7 +107,7 @@ def _begun(
         return _failed(writer.store, run_id, error)
     if status == "interrupted":
         return Outcome(
-            run_id, status, False, "stopped with a checkpoint; the same command goes on from there"
+            run_id, status, False, "stopped with a checkpoint; the same command resumes from there"
         )
     return Outcome(run_id, status, False, _describe(writer.store, run_id))
 

@@ -227,11 +227,9 @@ class Trainer:
         if state is None:
             self.writer.truncate(0)
             return None
-        anew = f"remove the folder {path.parent} to train this run anew"
+        anew = f"remove the folder {path.parent} to train this run again"
         if state.get("curve") != self.writer.digest(state["points"]):
-            raise CheckpointError(
-                f"{path} was written beside another curve than that of {METRICS} (or {LAYERS}): {anew}"
-            )
+            raise CheckpointError(f"{path} belongs to another curve than {METRICS} (or {LAYERS}): {anew}")
         try:
             self.updates.load_state_dict(state)
         except (RuntimeError, LookupError, TypeError, ValueError, AttributeError) as error:

@@ -15,7 +15,7 @@ import yaml
 from gbn.store.seals import check_text, sealed, unsealed
 
 #: What to do about a damaged file of a run.
-REMEDY = "restore it from a copy, or remove the run's folder to train it anew"
+REMEDY = "restore it from a copy, or remove the run's folder to train it again"
 
 #: A temporary file this old no longer has a writer.
 STALE_SECONDS = 3600.0
@@ -62,7 +62,7 @@ def point_of(line: bytes) -> tuple[dict[str, Any], bool]:
     except RecursionError:
         point = None
     if not isinstance(point, dict):
-        raise ValueError("no object")
+        raise ValueError("not a JSON object")
     return unsealed(point)
 
 
@@ -227,7 +227,7 @@ def parse_provenance(path: Path, content: bytes) -> list[dict[str, Any]]:
     """
     found = parse_json(path, content, list)
     if not all(isinstance(segment, dict) for segment in found):
-        raise damaged(path, "an entry is no mapping")
+        raise damaged(path, "an entry is not a mapping")
     try:
         pairs = [unsealed(segment) for segment in found]
     except ValueError as error:

@@ -119,7 +119,7 @@ def summary_problem(run_id: str, summary: Mapping[str, Any]) -> str | None:
         try:
             belongs = run_id_of(summary["identity"])
         except (ValueError, TypeError, AttributeError, LookupError) as error:
-            return f"its identity is none ({error})"
+            return f"its identity is invalid ({error})"
         if belongs != run_id:
             return f"its identity is that of {belongs}: the folder was renamed or the summary edited"
         problem = _config_problem(summary["identity"], summary.get("config"))

@@ -60,7 +60,7 @@ class RunLock:
             os.close(descriptor)
             raise LockedError(
                 f"run {self.folder.name} is being written by {holder}: "
-                f"wait for it, or stop it and start again (it goes on from its checkpoint)"
+                f"wait for it, or stop it and start again (it resumes from its checkpoint)"
             )
         note = json.dumps({"pid": os.getpid(), "host": socket.gethostname()})
         os.ftruncate(descriptor, 0)

@@ -283,7 +283,7 @@ class RunWriter:
         if (self.folder / SUMMARY).exists():
             raise StoreError(
                 f"run {self.run_id} is done ({self.store.status(self.run_id)}) and is not written again; "
-                f"remove {self.folder} to train it anew"
+                f"remove {self.folder} to train it again"
             )
         remove_leftovers(self.folder, older_than=0.0)
         (self.folder / ERROR).unlink(missing_ok=True)
@@ -350,7 +350,7 @@ class RunWriter:
         if not 0 <= n_points <= len(points):
             raise StoreError(
                 f"run {self.run_id}: cannot keep {n_points} points of a curve that has {len(points)}; the "
-                f"checkpoint and {METRICS} do not belong together: remove {self.folder} to start anew"
+                f"checkpoint and {METRICS} do not belong together: remove {self.folder} to start again"
             )
         kept = {METRICS: points[:n_points]}
         if (self.folder / LAYERS).exists():

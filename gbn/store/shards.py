@@ -98,7 +98,7 @@ def read(path: Path) -> list[Record]:
             path, f"its name and bytes are not in {SUMS}, where every shard of earlier versions is"
         )
     if not earlier and ending != known:
-        raise _changed(path, "its bytes are not those that its name tells of")
+        raise _changed(path, "its bytes do not match its name")
     try:
         file = pq.ParquetFile(pa.BufferReader(content), page_checksum_verification=True)
         table = file.read([column for column in file.schema_arrow.names if column != _LAYERS])
@@ -114,7 +114,7 @@ def read(path: Path) -> list[Record]:
     if found != FORMAT:
         raise StoreError(f"{path} has shard format {found}, this version reads {FORMAT}: update gbn")
     if not fitting:
-        raise _changed(path, "it was renamed, or its records are not those that its name tells of")
+        raise _changed(path, "it was renamed, or its records do not match its name")
     return records
 
 
@@ -128,7 +128,7 @@ def sums_of(folder: Path) -> dict[str, str]:
     text = (content_of(path) or b"").decode(errors="replace")
     found = re.findall(r"^([0-9a-f]{64})  ([^/\n]+)$", text, re.MULTILINE)
     if len(found) != text.count("\n"):
-        raise StoreError(f"{path} is damaged (a line is no digest with a name): check it out again")
+        raise StoreError(f"{path} is damaged (a line is not a digest with a name): check it out again")
     return {name: sum_ for sum_, name in found}
 
 
@@ -167,7 +167,7 @@ def _content(path: Path) -> bytes:
 
 
 def _changed(path: Path, what: str) -> StoreError:
-    return StoreError(f"{path} is no readable shard ({what}): check it out again")
+    return StoreError(f"{path} is not a readable shard ({what}): check it out again")
 
 
 def _records(path: Path, known: str, table: pa.Table) -> list[Record]:

@@ -88,14 +88,14 @@ def check_resumed(folder: Path, segments: Sequence[Mapping[str, Any]], start: in
     if start and not segments:
         raise ChangedDataError(
             f"{folder / PROVENANCE} is missing, so that nothing says what {folder.name} was trained on until update "
-            f"{start}: remove the folder {folder} to train this run anew, or go on with {KEY}"
+            f"{start}: remove the folder {folder} to train this run again, or go on with {KEY}"
         )
     before = digests([*segments, {"start_update": start, "data_digest": found}])
     for other in before:
         if differ(other, found):
             raise ChangedDataError(
                 f"{folder.name} was trained on other data until update {start} (data digest {short(other)} then, "
-                f"{short(found)} now): put the old files back, remove the folder {folder} to train this run anew, or "
+                f"{short(found)} now): put the old files back, remove the folder {folder} to train this run again, or "
                 f"allow it with {KEY}, which tables will say"
             )
 

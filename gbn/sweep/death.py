@@ -144,7 +144,7 @@ class MemoryKills:
         if self._path is None:
             return "whether memory ran out is unknown, since this system does not tell"
         if self._unexplained() <= self._samples[0][1]:
-            return "not by the kernel for want of memory, whose count did not rise: somebody or something else did it"
+            return "not by the kernel for lack of memory, whose count did not rise: something else did it"
         self._explained += 1
         left = self._unexplained()
         self._samples = deque((at, min(count, left)) for at, count in self._samples)

@@ -93,7 +93,7 @@ class Pool:
             OSError: the file cannot be written, or no process can be started.
         """
         if self.at_work >= self.jobs:
-            raise RuntimeError(f"all {self.jobs} workers are at a run: wait until one has ended")
+            raise RuntimeError(f"all {self.jobs} workers are busy: wait until one has ended")
         errors.parent.mkdir(parents=True, exist_ok=True)
         task = Task(run_id, config, self.jobs, errors)
         idle = next((one for one in self._workers if one.task is None and not one.leaving), None)

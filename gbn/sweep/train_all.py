@@ -134,7 +134,7 @@ class _Sweep:
             self.stop()
         for run_id in sorted(self._at_work):
             self._end(
-                Outcome(run_id, "interrupted", False, "ended at once; it goes on from its last checkpoint")
+                Outcome(run_id, "interrupted", False, "ended at once; it resumes from its last checkpoint")
             )
 
     def _begin(self, run_id: str, config: Config) -> None:

@@ -187,7 +187,7 @@ class TestArchive:
         shard.write_bytes(content[:2000] + bytes([content[2000] ^ 1]) + content[2001:])
         status, out, err = script("archive", "--check", "--results", results)
         assert (status, out, err.count("\n")) == (2, "", 1)
-        assert f"{shard.name} is no readable shard" in err
+        assert f"{shard.name} is not a readable shard" in err
 
     def test_retracting_needs_a_reason(self, script, results):
         script("archive", "--runs", "*", "--results", results)

@@ -206,7 +206,7 @@ def test_truncate_goes_back_to_the_checkpoint(store):
     [
         ({"status": "running"}, "status 'running'"),
         ({"run_id": "other"}, "the summary of 'other'"),
-        ({"identity": {"seed": 0}}, "its identity is none"),
+        ({"identity": {"seed": 0}}, "its identity is invalid"),
         ({"updates": "3"}, "updates is '3', expected a whole number"),
         ({"seconds": "1.5"}, "seconds is '1.5', expected a number"),
         ({"updates": 4}, "ended after 4 updates, its curve at update 3"),

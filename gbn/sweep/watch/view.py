@@ -59,7 +59,7 @@ def render(snapshot: Snapshot, height: int | None = None) -> RenderableType:
     hidden = len(snapshot.arms) - len(shown)
     if hidden:
         tables.append(
-            Text(f"for lack of lines not shown: {hidden} of {len(snapshot.arms)} arms", style="dim")
+            Text(f"not shown for lack of space: {hidden} of {len(snapshot.arms)} arms", style="dim")
         )
     if shown:
         tables.append(Text(_legend(snapshot), style="dim"))
