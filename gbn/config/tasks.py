@@ -153,7 +153,7 @@ def _problems_of_generation(config: Any) -> list[str]:
     if config.norm.without_act != "same":
         found.append(
             f"norm.without_act={config.norm.without_act} with model=dcgan: its discriminator applies LeakyReLU(0.2) "
-            "behind norms built without activation, which are not places without an activation; use norm.without_act=same"
+            "behind norms built without activation, so no norm there lacks one; use norm.without_act=same"
         )
     found += _of_classifiers_alone(config)
     if config.trainer.evaluation.test_every != 1.0:

@@ -95,8 +95,8 @@ def check_resumed(folder: Path, segments: Sequence[Mapping[str, Any]], start: in
         if differ(other, found):
             raise ChangedDataError(
                 f"{folder.name} was trained on other data until update {start} (data digest {short(other)} then, "
-                f"{short(found)} now): put the old files back, remove the folder {folder} to train this run again, or "
-                f"allow it with {KEY}, which tables will say"
+                f"{short(found)} now): put the old files back, remove the folder {folder} to train this run again, "
+                f"or allow it with {KEY}, which tables will say"
             )
 
 
