@@ -1,6 +1,6 @@
-"""Recorded layers -> figures (PNG and PDF) of what each arm's normalizers saw and did along training.
+"""Recorded layers -> figures (PNG and PDF) of each arm's normalizers, their input and behavior during training.
 
-Runs have recordings where they were trained with trainer.record.layers=true.
+Runs have recordings if they were trained with trainer.record.layers=true.
 """
 
 import argparse
@@ -16,7 +16,7 @@ EXAMPLES = (
 
 
 def parser() -> cli.Parser:
-    """The command line."""
+    """Return the command-line parser."""
     result = cli.Parser(__doc__, EXAMPLES)
     options.add_runs(result)
     options.add_results(result)

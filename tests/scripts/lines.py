@@ -101,7 +101,7 @@ WRONG = {
         ("experiments/tiny --setting one --trajectory nosuch", "nosuch"),
         ("experiments/tiny --setting one --trajectory bn --exact nosuch", "nosuch"),
         ("experiments/tiny --setting one --trajectory bn --exact bn --seeds 77", "77"),
-        ("experiments/tiny --render rows.csv", "one of them"),
+        ("experiments/tiny --render rows.csv", "give either"),
         ("--render rows.csv --layer x", "--layer"),
         ("--render rows.csv", "rows.csv"),
         ("--render binary.csv", "binary.csv"),

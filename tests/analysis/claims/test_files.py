@@ -110,7 +110,7 @@ def test_a_scale_that_lacks_the_arm_is_left_out(world, claim):
         ("claims: [1]", "claim 1: must be a mapping"),
         ("claim: []", "must hold exactly one key, `claims`"),
         ("- 1", "holds a list; a mapping is needed"),
-        ("claims: [", "is no YAML"),
+        ("claims: [", "is not YAML"),
         ("claims: [{experiment: x}]", "experiment is not a key"),
     ],
 )
