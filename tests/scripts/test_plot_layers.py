@@ -41,7 +41,7 @@ def test_figures_of_recorded_runs(script, results):
         ),
         (
             ["--quantities", "active", "--layers", "body"],
-            "no normalizer 'body' was recorded; there are stem.norm",
+            "no normalizer 'body' was recorded; choose from stem.norm",
         ),
     ],
 )

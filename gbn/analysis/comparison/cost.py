@@ -70,11 +70,11 @@ def read(path: str | Path) -> Costs:
     try:
         frame = pd.read_csv(path, dtype=str, keep_default_na=False)
     except ValueError as error:  # not text, or not a table
-        raise ValueError(f"{path} is no file of scripts/cost.py: {error}") from None
+        raise ValueError(f"{path} was not written by scripts/cost.py: {error}") from None
     lacking = [name for name in COLUMNS if name not in frame]
     if lacking or frame.empty:
         what = f"lacks {', '.join(lacking)}" if lacking else "has no rows"
-        raise ValueError(f"{path} {what}: it is no file of scripts/cost.py")
+        raise ValueError(f"{path} {what}: it was not written by scripts/cost.py")
     for names in (("experiment",), MACHINE, ("threads",)):
         kinds = frame[[name for name in names if name in frame]].drop_duplicates()
         if len(kinds) > 1:
@@ -114,7 +114,7 @@ def _positive(text: str, path: Path) -> float:
         value = math.nan
     if not 0 < value < math.inf:
         raise ValueError(
-            f"{path}: seconds_per_update={text!r} of a row that is ok; a positive number is needed"
+            f"{path}: seconds_per_update={text!r} in a row that is ok; must be a positive number"
         )
     return value
 

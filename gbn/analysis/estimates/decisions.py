@@ -92,7 +92,7 @@ def holm_levels(p_values: Sequence[float], alpha: float = ALPHA) -> list[float]:
         ValueError: alpha is not between 0 and 1.
     """
     if not 0 < alpha < 1:
-        raise ValueError(f"alpha={alpha}: a probability between 0 and 1 is needed, 0.05 for instance")
+        raise ValueError(f"alpha={alpha}: give a probability between 0 and 1, 0.05 for instance")
     p, m = [float(value) for value in p_values], len(p_values)
     levels, at = [math.nan] * m, alpha / m if m else alpha
     going = True

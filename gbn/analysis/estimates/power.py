@@ -69,7 +69,7 @@ def seeds_needed(
     """
     _check(sd_of_log_ratio, ratio, level, tests)
     if not 0 < power < 1:
-        raise ValueError(f"power={power}: a probability between 0 and 1 is needed, 0.8 for instance")
+        raise ValueError(f"power={power}: give a probability between 0 and 1, 0.8 for instance")
     return _fewest(lambda n: _power(n, sd_of_log_ratio, ratio, level, tests) >= power)
 
 
@@ -150,7 +150,7 @@ def seeds_for_signs(share: float, level: float = LEVEL, power: float = POWER, te
         ValueError: the share is outside [0, 1].
     """
     if not 0 <= share <= 1:
-        raise ValueError(f"share={share}: a probability between 0 and 1 is needed")
+        raise ValueError(f"share={share}: give a probability between 0 and 1")
     from scipy.special import bdtr
 
     share, alpha, against = max(share, 1 - share), (1 - level) / tests, -1

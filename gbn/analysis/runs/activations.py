@@ -150,7 +150,7 @@ def layers_to_show(frame: pd.DataFrame, setting: str, wanted: Sequence[str] = ()
     every = list(dict.fromkeys(here.layer))
     for layer in wanted:
         if layer not in every:
-            raise ValueError(f"no normalizer {layer!r} was recorded; there are {', '.join(every)}")
+            raise ValueError(f"no normalizer {layer!r} was recorded; choose from {', '.join(every)}")
     if wanted:
         return list(wanted)
     active = list(dict.fromkeys(here.layer[here.quantity == "active"])) or every

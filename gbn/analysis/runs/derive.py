@@ -203,4 +203,4 @@ def _reference(asked: str | None, arms: Mapping[str, str], norms: Mapping[str, M
     if len(labels) == 1:
         return labels[0]
     why = f"{len(plain)} arms use bn" if plain else "no arm uses bn"
-    raise ValueError(f"{why}: choose the arm to compare with by --reference; arms: {', '.join(labels)}")
+    raise ValueError(f"{why}: choose the arm to compare with using --reference; arms: {', '.join(labels)}")

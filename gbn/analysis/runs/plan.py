@@ -169,7 +169,7 @@ def plan_of_grid(grid: GridLike) -> Plan:
     arms = list(dict.fromkeys(entry.arm for entry in entries))
     if grid.reference not in arms:
         raise ValueError(
-            f"experiment {grid.name}: reference {grid.reference!r} is none of its arms ({', '.join(arms)})"
+            f"experiment {grid.name}: reference {grid.reference!r} is not among its arms ({', '.join(arms)})"
         )
     return Plan(
         name=grid.name + (f"-{grid.scale}" if grid.scale else ""),
