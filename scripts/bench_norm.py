@@ -14,12 +14,15 @@ and coldstart-<device>-<date>.csv. What is said in norm-<device>-<date>.notes.md
 import argparse
 import re
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bench import command, names
 
 from gbn import cli
 from gbn.arguments import Whole
+
+if TYPE_CHECKING:
+    from gbn.plot_style import Picture
 
 
 def parser() -> cli.Parser:
@@ -52,14 +55,24 @@ def shape(text: str) -> tuple[int, int, int, int]:
 
 def render(path: Path) -> None:
     """Make the summary and the chart of a CSV again."""
+    from bench.environment import write
+
+    from gbn.plot_style import png
+
+    text, picture = made(path)
+    write(path.with_suffix(".md"), text.encode())
+    write(path.with_suffix(".png"), png(picture))
+
+
+def made(path: Path) -> "tuple[str, Picture]":
+    """The summary and the chart of a CSV."""
     from bench import chart, markdown
-    from bench.environment import read_rows, write
+    from bench.environment import read_rows
 
     rows = read_rows(path, needs=("provider", "median_ms"))
     cold = path.with_name(path.name.replace("norm-", "coldstart-", 1))
     cold_rows = read_rows(cold) if cold != path and cold.is_file() else []
-    write(path.with_suffix(".md"), markdown.norm_summary(rows, path, cold_rows).encode())
-    chart.save(rows, path.with_suffix(".png"))
+    return markdown.norm_summary(rows, path, cold_rows), chart.picture(rows, path.stem)
 
 
 def cold_start(arguments: argparse.Namespace, environment: dict[str, Any]) -> Path:

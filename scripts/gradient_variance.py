@@ -23,6 +23,7 @@ from gbn.arguments import Whole, existing_file, output_file, output_folder
 
 if TYPE_CHECKING:
     from gbn.config.grid import Grid
+    from gbn.plot_style import Picture
     from gbn.studies.gradient_variance.measure import Study
 
 
@@ -107,14 +108,21 @@ def header_of(grid: "Grid", args: argparse.Namespace, made: dict[str, Any]) -> d
 
 
 def render(path: Path) -> None:
-    """Table and figure of a file."""
+    """Write table and figure of a file."""
+    from gbn.plot_style import save
     from gbn.store.files import write_atomically
-    from gbn.studies.gradient_variance import plot as gradient_variance_plot
-    from gbn.studies.gradient_variance import table as gradient_variance
 
-    found = gradient_variance.read(path)
-    write_atomically(path.with_suffix(".md"), gradient_variance.markdown(found, path.stem))
-    gradient_variance_plot.save(found, path.with_suffix(".png"))
+    text, picture = made(path)
+    write_atomically(path.with_suffix(".md"), text)
+    save([picture], path.parent)
+
+
+def made(path: Path) -> "tuple[str, Picture]":
+    """Table and figure of a file."""
+    from gbn.studies.gradient_variance import plot, table
+
+    found = table.read(path)
+    return table.markdown(found, path.stem), plot.picture(found, path.stem)
 
 
 def run(args: argparse.Namespace) -> int:

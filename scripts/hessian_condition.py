@@ -11,14 +11,16 @@ hessian.csv and .md into results/preconditioning and the figure results/figures/
 """
 
 import argparse
-import io
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gbn import cli
 from gbn.arguments import Whole, existing_file, output_folder, usable_folder
+
+if TYPE_CHECKING:
+    from gbn.plot_style import Picture
 
 STATES = (0, 10, 30, 100, 300)
 COLUMNS = ("trained", "seed", "update", "loss", "layer", "unit", "plain", "preconditioned")
@@ -58,13 +60,12 @@ def summary(rows: Sequence[dict[str, Any]], origin: Sequence[str]) -> str:
     return "\n".join([*lines, "", *origin, ""])
 
 
-def draw(rows: Sequence[dict[str, Any]], path: Path) -> None:
+def picture(rows: Sequence[dict[str, Any]]) -> "Picture":
     """Left: each unit of the first layer and of the others at the start; right: medians along training."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
-    from gbn.plot_style import COLOURS, DPI, RC, WIDTH
-    from gbn.store.files import write_bytes_atomically
+    from gbn.plot_style import COLOURS, DPI, RC, WIDTH, Picture
 
     at_start = [row for row in rows if int(row["update"]) == 0 and row["trained"] == "none"]
     table = medians(rows)
@@ -108,9 +109,16 @@ def draw(rows: Sequence[dict[str, Any]], path: Path) -> None:
         for marker, name in (("o", "H"), ("x", "P H")):
             course.plot([], [], marker=marker, ms=3, color="0.3", linestyle="none", label=name)
         course.legend(frameon=False, fontsize=6.5, loc=(0.02, 0.62))
-        picture = io.BytesIO()
-        figure.savefig(picture, format="png")
-    write_bytes_atomically(path, picture.getvalue())
+        return Picture("bnp-hessian", figure)
+
+
+def made(path: Path) -> "tuple[str, Picture]":
+    """Table and figure of a CSV."""
+    from bench.environment import read_rows
+
+    rows = read_rows(path, needs=[*COLUMNS, *MADE])
+    origin = [f"- {key.replace('_', ' ')}: {rows[0][key]}" for key in MADE]
+    return summary(rows, origin), picture(rows)
 
 
 def parser() -> cli.Parser:
@@ -131,11 +139,12 @@ def run(args: argparse.Namespace) -> int:
     """Measure, write, render."""
     cli.alone(args, "--render")
     path = (args.render or args.out / "preconditioning" / "hessian.csv").absolute()
-    figure = path.parents[1] / "figures" / "bnp-hessian.png"
-    for file in (path, figure):
-        usable_folder(file.parent)
-    from bench.environment import environment, read_rows, write_rows
+    figures = path.parents[1] / "figures"
+    for folder in (path.parent, figures):
+        usable_folder(folder)
+    from bench.environment import environment, write_rows
 
+    from gbn.plot_style import save
     from gbn.store.files import write_atomically
 
     if args.render is None:
@@ -145,11 +154,8 @@ def run(args: argparse.Namespace) -> int:
         rows = measure(range(args.seeds), args.images, sorted(args.states))
         known = environment(torch.device("cpu"), "system")
         write_rows(path, [row | {key: known[key] for key in MADE} for row in rows], [*COLUMNS, *MADE])
-    read = read_rows(path, needs=[*COLUMNS, *MADE])
-    origin = [f"- {key.replace('_', ' ')}: {read[0][key]}" for key in MADE]
-    text = summary(read, origin)
-    figure.parent.mkdir(parents=True, exist_ok=True)
-    draw(read, figure)
+    text, drawn = made(path)
+    save([drawn], figures)
     write_atomically(path.with_suffix(".md"), text)
     print(path)
     return 0

@@ -25,6 +25,7 @@ def parser() -> cli.Parser:
     what = "experiments/<name>, or experiments/<name>@<scale>"
     add("experiments", nargs="+", metavar="EXPERIMENT", help=what)
     options.add_results(result)
+    options.add_paper(result)
     add("--arms", nargs="+", help="beside the reference (default: all that every setting has)")
     add("--controls", action="store_true", help="with the arms that only control for others")
     add("--unit", choices=("updates", "seconds"), default="updates", help="default: updates")
@@ -39,7 +40,7 @@ def parser() -> cli.Parser:
 
 def run(args: argparse.Namespace) -> int:
     """Load, profile, write, print."""
-    from gbn.plot_style import save
+    from gbn.plot_style import Picture, save
     from gbn.store.files import write_atomically
 
     folder = options.out_dir(args, "profiles") / "profiles"
@@ -52,9 +53,9 @@ def run(args: argparse.Namespace) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     for suffix, text in texts.items():
         write_atomically(folder / f"{args.name}{suffix}", text)
-    save(figure, folder / args.name)
+    drawn = save([Picture(args.name, figure)], folder, args.paper)
     print(texts[".md"].partition("\n")[2])
-    print("Written:", *(folder / f"{args.name}{end}" for end in (*texts, ".png", ".pdf")), sep="\n  ")
+    print("Written:", *(folder / f"{args.name}{suffix}" for suffix in texts), *drawn, sep="\n  ")
     return 0
 
 

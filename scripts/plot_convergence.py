@@ -1,4 +1,4 @@
-"""Runs on disk -> convergence figures (PNG and PDF): accuracy and loss against updates and against seconds.
+"""Runs on disk -> convergence figures: accuracy and loss against updates and against seconds.
 
 With --sensitivity: speed-up against the target, since one threshold can be picked to please.
 """
@@ -22,6 +22,7 @@ def parser() -> cli.Parser:
     options.add_runs(result)
     options.add_results(result)
     options.add_measures(result)
+    options.add_paper(result)
     kind = result.add_mutually_exclusive_group().add_argument
     kind("--linear", action="store_true", help="linear horizontal axes (default: logarithmic)")
     kind("--sensitivity", action="store_true", help="speed-up against the target instead of the curves")
@@ -38,21 +39,22 @@ def run(args: argparse.Namespace) -> int:
     from gbn.analysis.comparison.comparison import Comparison
     from gbn.analysis.plots import convergence as plots
     from gbn.analysis.plots import sensitivity as sensitivity_plot
+    from gbn.plot_style import save
 
     comparison = Comparison(runs, options.measuring(args))
     if args.matrix:
         from gbn.analysis.plots import matrix as matrix_plot
 
-        paths, notes = matrix_plot.save(comparison, folder)
+        pictures, notes = matrix_plot.pictures(comparison)
     elif args.sensitivity:
-        paths, notes = sensitivity_plot.save(comparison, folder)
+        pictures, notes = sensitivity_plot.pictures(comparison)
     else:
-        paths, notes = plots.save(comparison, folder, linear=args.linear)
-    if not paths:
+        pictures, notes = plots.pictures(comparison, linear=args.linear)
+    if not pictures:
         raise LookupError(f"nothing to draw: {' '.join(notes)}")
     for note in (*runs.notes, *notes):
         print(f"- {note}")
-    print("Written:", *paths, sep="\n  ")
+    print("Written:", *save(pictures, folder, args.paper), sep="\n  ")
     return 0
 
 

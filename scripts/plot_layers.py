@@ -1,4 +1,4 @@
-"""Recorded layers -> figures (PNG and PDF) of what each arm's normalizers saw and did along training.
+"""Recorded layers -> figures of what each arm's normalizers saw and did along training.
 
 Runs have recordings where they were trained with trainer.record.layers=true.
 """
@@ -21,6 +21,7 @@ def parser() -> cli.Parser:
     options.add_runs(result)
     options.add_results(result)
     options.add_measures(result)
+    options.add_paper(result)
     add = result.add_argument
     add("--quantities", nargs="+", default=[], metavar="NAME", help="rows, in this order")
     add("--layers", nargs="+", default=[], metavar="PATH", help="columns (default: first, middle and last)")
@@ -36,16 +37,17 @@ def run(args: argparse.Namespace) -> int:
     from gbn.analysis.comparison.comparison import Comparison
     from gbn.analysis.plots import layers as layer_plots
     from gbn.analysis.runs import activations
+    from gbn.plot_style import save
 
     choice = layer_plots.Choice(tuple(args.quantities) or activations.SHOWN, tuple(args.layers))
     frame = activations.layer_frame(runs)
     activations.require(frame, runs)
-    paths, notes = layer_plots.save(frame, Comparison(runs, options.measuring(args)), folder, choice)
-    if not paths:
+    pictures, notes = layer_plots.pictures(frame, Comparison(runs, options.measuring(args)), choice)
+    if not pictures:
         raise LookupError(f"nothing to draw: {' '.join(notes)}")
     for note in (*runs.notes, *notes):
         print(f"- {note}")
-    print("Written:", *paths, sep="\n  ")
+    print("Written:", *save(pictures, folder, args.paper), sep="\n  ")
     return 0
 
 

@@ -1,4 +1,4 @@
-"""Samples of several arms side by side, at equal updates and from equal latents -> one figure (PNG and PDF).
+"""Samples of several arms side by side, at equal updates and from equal latents -> one figure.
 
     python scripts/plot_samples.py experiments/mixture_dcgan --scale small
     python scripts/plot_samples.py experiments/mixture_dcgan --scale small --seed 1 --arms bn mixture_all
@@ -31,12 +31,13 @@ def run(args: argparse.Namespace) -> int:
     name, runs = pictured.chosen(args)
 
     from gbn.analysis.plots import samples
-    from gbn.plot_style import save
+    from gbn.plot_style import Picture, save
     from gbn.store.records import RunStore
 
     store = RunStore(args.results)
     figure = samples.draw({label: store.path(run_id) for label, run_id in runs.items()}, args.at, args.images)
-    print("Written:", *save(figure, pictured.folder(args) / f"{name}-samples"), sep="\n  ")
+    paths = save([Picture(f"{name}-samples", figure)], pictured.folder(args), args.paper)
+    print("Written:", *paths, sep="\n  ")
     return 0
 
 

@@ -1,4 +1,4 @@
-"""What the networks of several arms draw on the test part -> overlays and Bland-Altman plot (PNG and PDF each).
+"""What the networks of several arms draw on the test part -> overlays and Bland-Altman plot.
 
     python scripts/plot_segmentation.py experiments/bnunet_cardiac --scale small --overlay bn none gbn_cvar
     python scripts/plot_segmentation.py cardiac-unet-bn-s0-1a2b3c4d5e cardiac-unet-none-s0-1a2b3c4d5e
@@ -31,15 +31,17 @@ def run(args: argparse.Namespace) -> int:
             raise ValueError(f"--overlay {arm}: among the chosen runs are {', '.join(runs)}")
 
     from gbn.engine.restore import trained
-    from gbn.plot_style import save
+    from gbn.plot_style import Picture, save
     from gbn.store.records import RunStore
     from gbn.studies import drawings as drawn
 
     store = RunStore(args.results)
     found = drawn.drawings({label: trained(store, run_id) for label, run_id in runs.items()})
-    out = pictured.folder(args)
-    paths = save(drawn.overlays(found, shown), out / f"{name}-overlays")
-    print("Written:", *paths, *save(drawn.areas(found), out / f"{name}-areas"), sep="\n  ")
+    pictures = [
+        Picture(f"{name}-overlays", drawn.overlays(found, shown)),
+        Picture(f"{name}-areas", drawn.areas(found)),
+    ]
+    print("Written:", *save(pictures, pictured.folder(args), args.paper), sep="\n  ")
     return 0
 
 

@@ -26,6 +26,7 @@ def parser() -> cli.Parser:
     what = "print `selected` and `cells` instead, as a scale at the end of the second stage's sweep.yaml has them"
     add("--cells", action="store_true", help=what)
     add("--plot", action="store_true", help="draw quality against the rate: figures/<name>-rates")
+    options.add_paper(result)
     return result
 
 
@@ -34,6 +35,7 @@ def run(args: argparse.Namespace) -> int:
     from gbn.analysis.results import output_folder
     from gbn.config.grid import load_grid
 
+    cli.belongs(args, "--paper", "--plot")
     grid = load_grid(args.experiment, args.scale)
     figures = output_folder(args.results, args.source) / "figures"
     if args.plot:
@@ -47,12 +49,10 @@ def run(args: argparse.Namespace) -> int:
     found, measure = best_settings(comparison), selecting(comparison)
     if args.plot:
         from gbn.analysis.plots import rates as rates_plot
+        from gbn.plot_style import save
 
-        stem = figures / f"{'-'.join(filter(None, (grid.name, args.scale)))}-rates"
-        seeds = max(len(cell.run_ids) for cell in grid.cells)
-        print(
-            "Written:", *rates_plot.save(found, grid.title, grid.reference, seeds, stem, measure), sep="\n  "
-        )
+        paths = save(rates_plot.pictures(comparison), figures, args.paper)
+        print("Written:", *paths, sep="\n  ")
     if args.cells:
         print("\n".join(cells_of(found, grid.name, grid.scale)))
     else:

@@ -24,6 +24,7 @@ def write_results(
     source: Source = "store",
     options: Options | None = None,
     figures: bool = True,
+    paper: bool = False,
 ) -> str:
     """Write the tables and figures of some runs.
 
@@ -31,11 +32,12 @@ def write_results(
         grid: the experiment they belong to; the runs must be of its plan. None: any set of runs. runs: from
             :func:`gbn.analysis.runs.load.load_grid_runs` or :func:`gbn.analysis.runs.load.load_any`; or the results
             directory to load the grid's runs from.
-        out_dir: gets ``tables/<name>.{md,csv,tex,runs.txt}`` and ``figures/<name>-*.{png,pdf}``. By default
+        out_dir: gets ``tables/<name>.{md,csv,runs.txt}`` and ``figures/<name>-*.png``. By default
             the results directory itself for archived runs and its ``scratch/`` (not committed) for others.
         source: where the grid's runs are read, if `runs` is a directory.
         options: how targets are measured.
         figures: False writes tables only.
+        paper: write LaTeX tables and PDF figures too.
 
     Returns:
         The text for the terminal: the summary table, the notes and the files written.
@@ -56,13 +58,14 @@ def write_results(
             f"these runs are of {runs.plan.name}, not of {grid.name} at this scale: load them from it"
         )
     comparison = Comparison(runs, options or Options())
-    paths = tables.write(comparison, Path(out_dir) / "tables")
+    paths = tables.write(comparison, Path(out_dir) / "tables", paper)
     notes: list[str] = []
     if figures:
         from gbn.analysis.plots import convergence as plots
+        from gbn.plot_style import save
 
-        drawn, notes = plots.save(comparison, Path(out_dir) / "figures")
-        paths += drawn
+        drawn, notes = plots.pictures(comparison)
+        paths += save(drawn, Path(out_dir) / "figures", paper)
     files = "\n".join(f"  {path}" for path in paths)
     remarks = "".join(f"{note}\n" for note in notes)
     return f"{summary_text(comparison)}{remarks}Written:\n{files}\n"

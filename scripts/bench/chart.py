@@ -1,18 +1,15 @@
 """The chart of a norm benchmark: how near each layer comes to memory bandwidth, and to BatchNorm."""
 
-import io
 import statistics
 from collections.abc import Sequence
-from pathlib import Path
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from gbn.plot_style import COLOURS, DPI, RC, WIDTH
+from gbn.plot_style import COLOURS, DPI, RC, WIDTH, Picture
 
-from .environment import write
 from .goals import MILLION, NAMED, Row
 from .providers import COMPILED, REFERENCE
 
@@ -21,12 +18,10 @@ BASELINES = {REFERENCE: ("#000000", "s"), COMPILED: ("#7F7F7F", "s")}
 ROW_HEIGHT = 2.6  # inches
 
 
-def save(rows: Sequence[Row], path: Path) -> None:
-    """Draw the timed rows as a PNG: a row of panels for each dtype and layout."""
+def picture(rows: Sequence[Row], name: str) -> Picture:
+    """Draw the timed rows: a row of panels for each dtype and layout."""
     with mpl.rc_context(dict(RC)):
-        picture = io.BytesIO()
-        draw(rows).savefig(picture, format="png", metadata={"Software": None}, facecolor="white")
-    write(path, picture.getvalue())
+        return Picture(name, draw(rows))
 
 
 def draw(rows: Sequence[Row]) -> Figure:

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gbn.analysis import looks
 from gbn.analysis.estimates.estimate import NOTHING, Estimate
-from gbn.analysis.report import competence, configurations, curves, forest, looks, protocol, rounding
+from gbn.analysis.report import competence, configurations, curves, forest, protocol, rounding
 from gbn.measures import measure
 
 

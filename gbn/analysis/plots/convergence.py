@@ -3,14 +3,13 @@
 Each arm that has controls gets a row of its own with the reference and these controls, so a panel holds few
 lines; other arms share rows of at most six. Beside them stands the paired difference of the measure, where
 arms can be told apart. A measure of which lower is better has a logarithmic axis; a task without a validation loss
-(generated images) has no panel for it. Colours are Okabe and Ito's (told apart with any colour vision); line styles,
-and names at the ends of the last panel's lines, tell arms apart in grey print too. Sizes are a printed page's.
+(generated images) has no panel for it. An arm looks as it does in every figure (:mod:`gbn.analysis.looks`); names at
+the ends of the last panel's lines tell arms apart in grey print too. Sizes are a printed page's.
 """
 
 import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
@@ -20,14 +19,15 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from gbn.analysis.comparison.comparison import Comparison
 from gbn.analysis.estimates.targets import Unit
+from gbn.analysis.looks import Look, looks_of_plan
 from gbn.analysis.plots.labels import label_ends
 from gbn.analysis.plots.lines import Line, difference_line, mean_line
 from gbn.analysis.tables import headings
 from gbn.measures import Measure
-from gbn.plot_style import COLOURS, DPI, RC, REFERENCE, STYLES, WIDTH
-from gbn.plot_style import save as save_figure
+from gbn.plot_style import DPI, RC, WIDTH, Picture
 
 ROW_HEIGHT, TOP, BOTTOM = 2.0, 0.55, 0.85  # inches; the last two for title and caption
+MOST_ARMS = 6  # in a row, beside the reference
 
 
 @dataclass(frozen=True)
@@ -59,9 +59,9 @@ def rows_of(comparison: Comparison, setting: str) -> list[Row]:
             rows.append(Row(f"{arm} and its controls", (*reference, (arm, arm), *short)))
             placed |= {arm, *inside}
     rest = [(arm, arm) for arm in arms if arm not in placed]
-    for start in range(0, len(rest), len(COLOURS)):
+    for start in range(0, len(rest), MOST_ARMS):
         caption = "other arms" if rows else ""
-        rows.append(Row(caption, (*reference, *rest[start : start + len(COLOURS)])))
+        rows.append(Row(caption, (*reference, *rest[start : start + MOST_ARMS])))
     return rows or [Row("", tuple(reference))]
 
 
@@ -111,13 +111,14 @@ def draw(comparison: Comparison, setting: str, unit: Unit, linear: bool = False)
         return figure
 
 
-def save(comparison: Comparison, folder: Path, linear: bool = False) -> tuple[list[Path], list[str]]:
-    """Write every figure as PNG and PDF; `linear`: with a linear horizontal axis.
+def pictures(comparison: Comparison, linear: bool = False) -> tuple[list[Picture], list[str]]:
+    """Draw every figure; `linear`: with a linear horizontal axis.
 
     Returns:
-        The files, and a sentence for each figure that was not drawn.
+        The pictures, and a sentence for each figure that was not drawn.
     """
-    paths, notes = [], []
+    source = comparison.selection | {"kind": "convergence", "linear": linear}
+    made, notes = [], []
     for setting in comparison.runs.plan.settings:
         if not comparison.arms(setting):
             notes.append(f"No figure of {setting}: no finished run.")
@@ -129,8 +130,8 @@ def save(comparison: Comparison, folder: Path, linear: bool = False) -> tuple[li
         for unit in units:
             figure = draw(comparison, setting, unit, linear)
             stem = "-".join(filter(None, (comparison.runs.plan.name, _slug(setting), unit)))
-            paths += save_figure(figure, folder / stem)
-    return paths, notes
+            made.append(Picture(stem, figure, source=source))
+    return made, notes
 
 
 def loss_key(comparison: Comparison) -> str | None:
@@ -151,9 +152,9 @@ def _row(
 ) -> None:
     measured, reference = comparison.measured, comparison.runs.plan.reference
     measure = measured.key
-    looks = iter(zip(COLOURS, STYLES, strict=True))
+    looks = looks_of_plan(comparison.runs.plan)
     for arm, name in row.arms:
-        look = REFERENCE if arm == reference else next(looks)
+        look = looks[arm]
         _plot(panels.value, mean_line(comparison, setting, arm, measure, unit), name, look)
         if panels.loss is not None and loss is not None:
             _plot(panels.loss, mean_line(comparison, setting, arm, loss, unit), name, look)
@@ -168,19 +169,17 @@ def _row(
         panels.loss.set_ylabel(f"{measured.split} loss", labelpad=2)
     if panels.difference is not None:
         start, end = panels.value.dataLim.intervalx
-        zero = {"color": REFERENCE[0], "linestyle": REFERENCE[1], "linewidth": 0.9}
-        panels.difference.plot([start, end], [0, 0], **zero)
+        panels.difference.plot([start, end], [0, 0], **looks[reference].line, linewidth=0.9)
         panels.difference.get_lines()[-1].set_label(reference)
         panels.difference.set_ylabel(f"{measured.name} - {reference}{headings.counted(measured)}", labelpad=2)
     panels.value.set_title(row.caption, loc="left", fontsize=8, fontweight="bold")
 
 
-def _plot(axes: Axes, line: Line | None, label: str, look: tuple[str, Any]) -> None:
+def _plot(axes: Axes, line: Line | None, label: str, look: Look) -> None:
     if line is None:
         return
-    colour, style = look
-    above = 3 if look is REFERENCE else 2  # its dashes show on whatever it coincides with
-    axes.plot(line.x, line.mean, color=colour, linestyle=style, linewidth=1.2, label=label, zorder=above)
+    colour = look.light
+    axes.plot(line.x, line.mean, **look.curve, linewidth=1.2, label=label)
     if line.low is not None and line.high is not None:
         axes.fill_between(line.x, line.low, line.high, color=colour, alpha=0.16, linewidth=0)
     if line.cut_by_divergence:

@@ -1,15 +1,12 @@
 """Figures of recorded layers: a row a quantity, a column a layer, a line an arm with its band over seeds.
 
-They stand beside the convergence figures (:mod:`gbn.analysis.plots.convergence`) and look like them: an arm has the
-same colour and style in both.
+They stand beside the convergence figures (:mod:`gbn.analysis.plots.convergence`) and look like them.
 """
 
 import math
 import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -22,10 +19,10 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 from gbn.analysis.comparison.comparison import Comparison
 from gbn.analysis.estimates.estimate import LEVEL
 from gbn.analysis.estimates.pairs import t_quantile
+from gbn.analysis.looks import Look, looks_of_plan
 from gbn.analysis.plots.convergence import Row, rows_of
 from gbn.analysis.runs.activations import QUANTITIES, SHOWN, Quantity, layers_to_show, seed_table
-from gbn.plot_style import COLOURS, DPI, RC, REFERENCE, STYLES, WIDTH
-from gbn.plot_style import save as save_figure
+from gbn.plot_style import DPI, RC, WIDTH, Picture
 
 ROW_HEIGHT, TOP, BOTTOM = 1.0, 0.78, 0.98  # inches; the last two for title and caption
 LEGEND_LINE, LEGEND_CHARACTERS = 0.15, 88  # inches a line, and what fits into one
@@ -73,7 +70,7 @@ def draw(frame: pd.DataFrame, comparison: Comparison, setting: str, row: Row, ch
             f"none of {', '.join(choice.quantities)} is defined in {', '.join(layers)}: choose other quantities or "
             "layers"
         )
-    looks = _looks(row, comparison.runs.plan.reference)
+    looks = looks_of_plan(comparison.runs.plan)
     with mpl.rc_context(_RC):
         top = TOP + LEGEND_LINE * (_legend_lines(row) - 1)
         height = ROW_HEIGHT * len(quantities) + top + BOTTOM
@@ -97,18 +94,21 @@ def draw(frame: pd.DataFrame, comparison: Comparison, setting: str, row: Row, ch
         return figure
 
 
-def save(
-    frame: pd.DataFrame, comparison: Comparison, folder: Path, choice: Choice | None = None
-) -> tuple[list[Path], list[str]]:
-    """Write every figure as PNG and PDF: one a setting, or one for each arm with its controls where there are more.
+def pictures(
+    frame: pd.DataFrame, comparison: Comparison, choice: Choice | None = None
+) -> tuple[list[Picture], list[str]]:
+    """Draw every figure: one per setting, or one for each arm with its controls where there are more.
 
     Returns:
-        The files, and a sentence for each setting that was not drawn.
+        The pictures, and a sentence for each setting that was not drawn.
 
     Raises:
         ValueError: a layer that was not recorded, or no quantity that is defined in the chosen layers.
     """
-    paths, notes = [], []
+    choice = choice or Choice()
+    chosen = {"quantities": list(choice.quantities), "layers": list(choice.layers)}
+    source = comparison.selection | {"kind": "layers", **chosen}
+    made, notes = [], []
     for setting in comparison.runs.plan.settings:
         recorded = set(frame.arm[frame.setting == setting])
         rows = [_with(row, recorded) for row in rows_of(comparison, setting)]
@@ -122,25 +122,19 @@ def save(
             subject = next((arm for arm, _ in row.arms if arm != comparison.runs.plan.reference), "")
             parts = (comparison.runs.plan.name, setting, "layers", subject if len(rows) > 1 else "")
             stem = "-".join(_slug(part) for part in parts if part)
-            figure = draw(frame, comparison, setting, row, choice or Choice())
-            paths += save_figure(figure, folder / stem, _RC)
-    return paths, notes
+            made.append(Picture(stem, draw(frame, comparison, setting, row, choice), _RC, source))
+    return made, notes
 
 
 def _with(row: Row, arms: set[str]) -> Row:
     return Row(row.caption, tuple(pair for pair in row.arms if pair[0] in arms))
 
 
-def _looks(row: Row, reference: str) -> dict[str, tuple[str, Any]]:
-    others = [arm for arm, _ in row.arms if arm != reference]
-    return {reference: REFERENCE, **dict(zip(others, zip(COLOURS, STYLES, strict=True), strict=False))}
-
-
 def _panel(
     axes: Axes,
     tables: Mapping[str, pd.DataFrame],
     names: Mapping[str, str],
-    looks: Mapping[str, tuple[str, Any]],
+    looks: Mapping[str, Look],
     quantity: str,
 ) -> None:
     shown = QUANTITIES[quantity]
@@ -152,18 +146,15 @@ def _panel(
         table = table.dropna(how="all")
         if table.empty:
             continue
-        colour, style = looks[arm]
+        look = looks[arm]
         updates = table.index.to_numpy(float)
         mean, half = _mean(table)
-        above = 3 if looks[arm] is REFERENCE else 2  # its dashes show on whatever it coincides with
         back = np.exp if shown.log else np.asarray
         low, high = back(mean - half), back(mean + half)
-        axes.plot(
-            updates, back(mean), color=colour, linestyle=style, linewidth=1.1, label=names[arm], zorder=above
-        )
+        axes.plot(updates, back(mean), **look.curve, linewidth=1.1, label=names[arm])
         lines.append(mean)
         if np.isfinite(half).any():
-            axes.fill_between(updates, low, high, color=colour, alpha=0.16, linewidth=0)
+            axes.fill_between(updates, low, high, color=look.light, alpha=0.16, linewidth=0)
             edges += [mean - half, mean + half]
     if not lines:
         axes.text(
@@ -237,9 +228,9 @@ def _legend_lines(row: Row) -> int:
     return math.ceil(len(row.arms) * widest / LEGEND_CHARACTERS)
 
 
-def _legend(figure: Figure, height: float, row: Row, looks: Mapping[str, tuple[str, Any]]) -> None:
+def _legend(figure: Figure, height: float, row: Row, looks: Mapping[str, Look]) -> None:
     handles = [
-        Line2D([], [], color=looks[arm][0], linestyle=looks[arm][1], linewidth=1.2, label=name)
+        Line2D([], [], **looks[arm].curve, linewidth=1.2, label=name)
         for arm, name in row.arms
     ]
     figure.legend(

@@ -4,7 +4,6 @@ Each cell holds the mean paired difference and the half-width of its paired t in
 bold that the interval excludes 0 (one cell at a time: a screen of many cells finds some by chance).
 """
 
-from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
@@ -15,8 +14,7 @@ from gbn.analysis.comparison.comparison import Comparison
 from gbn.analysis.estimates.estimate import Estimate
 from gbn.analysis.tables import headings
 from gbn.measures import Measure
-from gbn.plot_style import DPI
-from gbn.plot_style import save as save_figure
+from gbn.plot_style import DPI, Picture
 
 _RC = {"font.size": 8, "axes.linewidth": 0.6, "pdf.fonttype": 42}  # a matrix keeps its frame
 
@@ -59,10 +57,10 @@ def draw(comparison: Comparison, setting: str) -> Figure | None:
         return figure
 
 
-def save(comparison: Comparison, folder: Path) -> tuple[list[Path], list[str]]:
-    """Write ``<name>-<setting>-matrix.{png,pdf}``; returns the files and what was not drawn."""
-    paths: list[Path] = []
-    notes = []
+def pictures(comparison: Comparison) -> tuple[list[Picture], list[str]]:
+    """Draw ``<name>-<setting>-matrix``; returns the pictures and what was not drawn."""
+    source = comparison.selection | {"kind": "matrix"}
+    made, notes = [], []
     for setting in comparison.runs.plan.settings:
         figure = draw(comparison, setting)
         if figure is None:
@@ -70,8 +68,8 @@ def save(comparison: Comparison, folder: Path) -> tuple[list[Path], list[str]]:
             continue
         stem = "-".join(filter(None, (comparison.runs.plan.name, setting, "matrix")))
         stem = stem.replace("/", "_").replace(" ", "_")
-        paths += save_figure(figure, folder / stem, _RC)
-    return paths, notes
+        made.append(Picture(stem, figure, _RC, source))
+    return made, notes
 
 
 def _quantities(comparison: Comparison) -> tuple[tuple[str, str, Measure], ...]:

@@ -2,15 +2,15 @@
 
 import textwrap
 from collections.abc import Sequence
-from typing import Any
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
+from gbn.analysis.looks import looks_of
 from gbn.analysis.profiles.score import Profile
 from gbn.analysis.profiles.tasks import Tasks
-from gbn.plot_style import COLOURS, DPI, RC, REFERENCE, STYLES, WIDTH
+from gbn.plot_style import DPI, RC, WIDTH
 
 HEIGHT = 3.6  # inches
 
@@ -20,17 +20,14 @@ def draw(tasks: Tasks, profiles: Sequence[Profile], r_max: float) -> Figure:
     with mpl.rc_context(dict(RC)):
         figure = Figure(figsize=(WIDTH, HEIGHT), dpi=DPI)
         axes = figure.subplots()
-        others = [one.arm for one in profiles if one.arm != tasks.reference]
-        look = {tasks.reference: REFERENCE} | {arm: _look(index) for index, arm in enumerate(others)}
+        looks = looks_of([one.arm for one in profiles], tasks.reference, {})
         for one in sorted(profiles, key=lambda one: one.score.value_low):  # the best on top
-            colour, style = look[one.arm]
             steps = [1.0, *sorted(r for r in one.ratios if 1 < r <= r_max), r_max]
             axes.step(
                 steps,
                 [one.rho(tau) for tau in steps],
                 where="post",
-                color=colour,
-                linestyle=style,
+                **looks[one.arm].line,
                 linewidth=1.4,
                 label=f"{one.arm}  {one.score.value_low:.2f}",
             )
@@ -59,9 +56,3 @@ def draw(tasks: Tasks, profiles: Sequence[Profile], r_max: float) -> Figure:
             0.02, 0.02, "\n".join(textwrap.wrap(caption, 130)), fontsize=6.8, color="0.3", va="bottom"
         )
         return figure
-
-
-def _look(index: int) -> tuple[str, Any]:
-    """Colour and line style, both different from the neighbours'; 36 before one comes again."""
-    turn, place = divmod(index, len(COLOURS))
-    return COLOURS[place], STYLES[(place + turn) % len(STYLES)]

@@ -19,32 +19,26 @@ from gbn.analysis.tables.sections import Section, sections
 from gbn.store.files import write_atomically
 
 MARK = "gbn-table"
-SUFFIXES = (".md", ".csv", ".tex", ".runs.txt")
+#: What is always written, and what only for a paper.
+SUFFIXES, PAPER = (".md", ".csv", ".runs.txt"), ".tex"
 _OPENINGS = {".md": "<!-- ", ".csv": "# ", ".tex": "% ", ".runs.txt": "# "}
 
 
-def render(comparison: Comparison) -> dict[str, str]:
-    """All files of a table: suffix -> text."""
+def render(comparison: Comparison, paper: bool = False) -> dict[str, str]:
+    """The files of a table, suffix -> text; LaTeX only for a `paper`."""
     made = all_sections(comparison)
-    return {
+    files = {
         ".md": markdown(comparison, made),
         ".csv": csv(comparison),
-        ".tex": latex(comparison, made),
         ".runs.txt": run_list(comparison),
     }
+    return files | ({PAPER: latex(comparison, made)} if paper else {})
 
 
 def header(comparison: Comparison, suffix: str) -> str:
     """The machine-readable first line."""
-    runs, options = comparison.runs, comparison.options
-    content = {
-        **runs.plan.selection,
-        "source": runs.source,
-        "measure": comparison.measure,
-        "interpolation": options.interpolation,
-    }
     closing = " -->" if suffix == ".md" else ""
-    return f"{_OPENINGS[suffix]}{MARK} {json.dumps(content, sort_keys=True)}{closing}\n"
+    return f"{_OPENINGS[suffix]}{MARK} {json.dumps(comparison.selection, sort_keys=True)}{closing}\n"
 
 
 def read_header(path: Path) -> dict[str, Any] | None:
@@ -234,9 +228,10 @@ def run_list(comparison: Comparison) -> str:
     return "\n".join(lines) + "\n"
 
 
-def write(comparison: Comparison, folder: Path) -> list[Path]:
-    """Write all files of the table into a folder; returns their paths."""
-    texts = {folder / f"{comparison.runs.plan.name}{end}": text for end, text in render(comparison).items()}
+def write(comparison: Comparison, folder: Path, paper: bool = False) -> list[Path]:
+    """Write the files of the table into a folder; returns their paths."""
+    made = render(comparison, paper)
+    texts = {folder / f"{comparison.runs.plan.name}{end}": text for end, text in made.items()}
     folder.mkdir(parents=True, exist_ok=True)
     for path, text in texts.items():
         write_atomically(path, text)
