@@ -151,6 +151,6 @@ def _shown_in(axes: Axes) -> Iterator[str]:
 
 def _digits(values: Any) -> str:
     """Numbers to six digits; what is zero but for rounding is zero on every processor."""
-    numbers = np.ma.filled(np.ma.asarray(values, dtype=float), np.nan).ravel()
+    numbers: Any = np.ma.filled(np.ma.asarray(values, dtype=float), np.nan).ravel()
     numbers = np.where(np.abs(numbers) < 1e-12, 0.0, numbers)
     return " ".join(f"{number:.6g}" for number in numbers)

@@ -39,11 +39,18 @@ def parser() -> cli.Parser:
 
 def render(path: Path) -> None:
     """Make the summary of a CSV again."""
+    from bench.environment import write
+
+    write(path.with_suffix(".md"), made(path).encode())
+
+
+def made(path: Path) -> str:
+    """The summary of a CSV."""
     from bench import markdown
-    from bench.environment import read_rows, write
+    from bench.environment import read_rows
 
     rows = read_rows(path, needs=("arm", "images_s", "precision"))
-    write(path.with_suffix(".md"), markdown.train_summary(rows, path).encode())
+    return markdown.train_summary(rows, path)
 
 
 def run(arguments: argparse.Namespace) -> int:

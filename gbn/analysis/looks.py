@@ -2,7 +2,8 @@
 
 An arm and its controls are a family and share a hue (Okabe and Ito's, told apart with any color vision; a
 lighter set for dark pages). Solid and pure is the arm itself; each control has a dash of its own, and a shade, since
-dashes alone cannot be told apart where a row is small. After as many families as there are hues they start again
+dashes alone cannot be told apart where a row is small. Of arms without controls the neighbors differ in their dash
+too, for grey print. After as many families as there are hues they start again
 with another marker, so that fifty arms and more stay distinct.
 
 The report and every figure ask :func:`looks_of_plan`, so an arm looks the same in all of an experiment's charts.
@@ -30,7 +31,7 @@ REFERENCE_DASH = "7px,3px"
 #: The role in a family: the arm itself, then its controls.
 DASHES = ("solid", "2px,2px", "9px,3px,2px,3px", "5px,5px", "12px,3px", "9px,3px,2px,3px,2px,3px", "1px,4px")
 #: How far each role in turn goes from the hue, towards the color of text (above 0) or of the page (below).
-SHADES = (0.0, 0.45, -0.35)
+SHADES = (0.0, 0.45, -0.35, 0.7)
 #: Plotly's names; none at first.
 MARKERS = ("", "circle", "square", "diamond", "triangle-up", "x", "star", "triangle-down", "cross", "hexagon")
 #: Matplotlib's for the same.
@@ -96,8 +97,9 @@ def looks_of(arms: Sequence[str], reference: str, controls: Mapping[str, Sequenc
     for index, (arm, inner) in enumerate(families.items()):
         light, dark = HUES[index % len(HUES)]
         marker = MARKERS[index // len(HUES) % len(MARKERS)]
+        first = 0 if inner else index
         for role, name in enumerate((arm, *inner)):
-            shade, dash = SHADES[role % len(SHADES)], DASHES[role % len(DASHES)]
+            shade, dash = SHADES[role % len(SHADES)], DASHES[(first + role) % len(DASHES)]
             colors = _mixed(light, shade, "#000000", "#ffffff"), _mixed(dark, shade, "#ffffff", "#000000")
             looks[name] = Look(*colors, dash, marker, arm if role else "")
     return {arm: looks[arm] for arm in arms}

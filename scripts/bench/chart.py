@@ -11,7 +11,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from gbn.plot_style import COLOURS, DPI, RC, WIDTH, Picture
 
 from .goals import MILLION, NAMED, Row
-from .providers import COMPILED, REFERENCE
+from .names import COMPILED, REFERENCE
 
 MARKERS = ("o", "^", "D", "v", "P", "X")  # tell arms apart in grey
 BASELINES = {REFERENCE: ("#000000", "s"), COMPILED: ("#7F7F7F", "s")}

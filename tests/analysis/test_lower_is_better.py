@@ -5,12 +5,12 @@ import json
 import pytest
 
 from gbn.analysis.comparison.comparison import Comparison, Options
+from gbn.analysis.looks import looks_of
 from gbn.analysis.plots import convergence as plots
 from gbn.analysis.plots import matrix as matrix_plot
 from gbn.analysis.profiles.tasks import tasks_of
 from gbn.analysis.report.answer import answers
 from gbn.analysis.report.forest import panels
-from gbn.analysis.looks import looks_of
 from gbn.analysis.report.payload import payload
 from gbn.analysis.results import compare_with_archive, summary_text
 from gbn.analysis.runs.load import load_any, load_grid_runs

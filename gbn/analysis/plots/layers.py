@@ -229,10 +229,7 @@ def _legend_lines(row: Row) -> int:
 
 
 def _legend(figure: Figure, height: float, row: Row, looks: Mapping[str, Look]) -> None:
-    handles = [
-        Line2D([], [], **looks[arm].curve, linewidth=1.2, label=name)
-        for arm, name in row.arms
-    ]
+    handles = [Line2D([], [], **looks[arm].curve, linewidth=1.2, label=name) for arm, name in row.arms]
     figure.legend(
         handles=handles,
         loc="upper left",

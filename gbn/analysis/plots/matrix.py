@@ -4,7 +4,6 @@ Each cell holds the mean paired difference and the half-width of its paired t in
 bold that the interval excludes 0 (one cell at a time: a screen of many cells finds some by chance).
 """
 
-
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes

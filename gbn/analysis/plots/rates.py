@@ -66,9 +66,7 @@ def pictures(comparison: Comparison) -> list[Picture]:
     """Draw ``<name>-rates``."""
     plan = comparison.runs.plan
     seeds = len({entry.seed for entry in plan.entries})
-    figure = draw(
-        best_settings(comparison), plan.title, looks_of_plan(plan), seeds, selecting(comparison)
-    )
+    figure = draw(best_settings(comparison), plan.title, looks_of_plan(plan), seeds, selecting(comparison))
     return [Picture(f"{plan.name}-rates", figure, source=comparison.selection | {"kind": "rates"})]
 
 
@@ -84,9 +82,7 @@ def _diverged(measure: Measure) -> str:
     return "the worst value" if math.isfinite(measure.worst) else "infinite, so its mean is not drawn"
 
 
-def _panel(
-    axes: Axes, arms: Sequence[BestSetting], looks: Mapping[str, Look], measure: Measure
-) -> None:
+def _panel(axes: Axes, arms: Sequence[BestSetting], looks: Mapping[str, Look], measure: Measure) -> None:
     for best in arms:
         look = looks[best.arm]
         colour = look.light

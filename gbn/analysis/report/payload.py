@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from gbn.analysis.comparison.comparison import Comparison
-from gbn.analysis.report import curves, effects
 from gbn.analysis.looks import Look
+from gbn.analysis.report import curves, effects
 from gbn.analysis.runs.activations import layer_frame
 
 #: With more arms than this the charts begin with the first so many; the reader chooses.

@@ -20,8 +20,16 @@ GridLoader = Callable[[str, str | None], GridLike]
 def regenerate(header: Mapping[str, Any], results_dir: str | Path, load_grid: GridLoader) -> dict[str, str]:
     """All files of the table that a header describes, made from the archive: suffix -> text.
 
+    See :func:`comparison_of` for the arguments and what is raised.
+    """
+    return tables.render(comparison_of(header, results_dir, load_grid))
+
+
+def comparison_of(header: Mapping[str, Any], results_dir: str | Path, load_grid: GridLoader) -> Comparison:
+    """The comparison that a table's header, or a figure's source, describes; from the archive.
+
     Args:
-        header: from :func:`gbn.analysis.tables.formats.read_header`.
+        header: from :func:`gbn.analysis.tables.formats.read_header` or :func:`gbn.plot_style.read_text`.
         results_dir: holds ``archive/``.
         load_grid: (experiment, scale) -> grid; :func:`gbn.config.grid.load_grid`.
 
@@ -47,7 +55,7 @@ def regenerate(header: Mapping[str, Any], results_dir: str | Path, load_grid: Gr
         )  # fmt: skip
     else:
         raise ValueError("its header names neither an experiment nor runs")
-    return tables.render(Comparison(runs, options))
+    return Comparison(runs, options)
 
 
 def differences(results_dir: str | Path, load_grid: GridLoader) -> list[str]:

@@ -10,6 +10,7 @@ from gbn.analysis.estimates.sensitivity import PER_DECADE, speedup_curve, thresh
 from gbn.analysis.plots import sensitivity as sensitivity_plot
 from gbn.analysis.runs.load import load_grid_runs
 from gbn.measures import ACCURACY
+from gbn.plot_style import save
 from gbn.store.archive import Archive
 from gbn.studies.validation.simulate import Arm, Machine, SimulatedGrid, write_runs
 
@@ -72,11 +73,11 @@ def test_without_a_pair_there_is_no_curve(compared):
 
 def test_the_figure_names_its_arms_and_says_what_it_shows(compared, tmp_path):
     arms = {"bn": Arm(), "gbn_fast": Arm(speed=1.5), "gbn_low": Arm(final=0.7)}
-    paths, notes = sensitivity_plot.save(compared(arms), tmp_path / "figures")
-    assert [path.name for path in paths] == [
-        f"simulated-sensitivity-{unit}.{kind}" for unit in ("updates", "seconds") for kind in ("png", "pdf")
+    pictures, notes = sensitivity_plot.pictures(compared(arms))
+    assert [picture.name for picture in pictures] == [
+        f"simulated-sensitivity-{unit}" for unit in ("updates", "seconds")
     ]
-    assert all(path.stat().st_size > 5000 for path in paths)
+    assert all(path.stat().st_size > 5000 for path in save(pictures, tmp_path / "figures"))
     assert notes == []
     figure = sensitivity_plot.draw(compared(arms, name="again"), "", "updates")
     (axes,) = figure.axes
@@ -88,8 +89,8 @@ def test_the_figure_names_its_arms_and_says_what_it_shows(compared, tmp_path):
 
 
 def test_one_arm_has_no_figure(compared, tmp_path):
-    paths, notes = sensitivity_plot.save(compared({"bn": Arm()}), tmp_path / "figures")
-    assert paths == []
+    pictures, notes = sensitivity_plot.pictures(compared({"bn": Arm()}))
+    assert pictures == []
     assert notes[0].startswith("No figure of speed-up against target")
 
 

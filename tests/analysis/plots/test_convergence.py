@@ -14,6 +14,7 @@ from PIL import Image
 from gbn import plot_style as style
 from gbn.analysis.comparison.comparison import Comparison, Options
 from gbn.analysis.estimates.pairs import t_quantile
+from gbn.analysis.looks import looks_of_plan
 from gbn.analysis.plots import convergence as plots
 from gbn.analysis.plots.labels import spread
 from gbn.analysis.plots.lines import difference_line, mean_line
@@ -32,7 +33,8 @@ def of(grid, folder, machine=None, options=None):
 
 
 def test_files_are_there_and_readable(comparison, tmp_path):
-    paths, notes = plots.save(comparison, tmp_path / "figures")
+    pictures, notes = plots.pictures(comparison)
+    paths = style.save(pictures, tmp_path / "figures", paper=True)
     assert [path.name for path in paths] == [
         f"simulated-{unit}.{suffix}" for unit in ("updates", "seconds") for suffix in ("png", "pdf")
     ]
@@ -42,7 +44,7 @@ def test_files_are_there_and_readable(comparison, tmp_path):
             image = Image.open(path).convert("RGB")
             assert image.width == round(style.WIDTH * style.DPI)  # a printed page's width at 200 dots an inch
             pixels = np.asarray(image).reshape(-1, 3)
-            for colour in style.COLOURS[:3]:  # each line left its colour
+            for colour in {look.light for look in looks_of_plan(comparison.runs.plan).values()}:
                 wanted = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
                 assert (np.abs(pixels.astype(int) - wanted).max(axis=1) < 8).sum() > 100, colour
         else:
@@ -52,7 +54,7 @@ def test_files_are_there_and_readable(comparison, tmp_path):
 
 
 def test_an_unchanged_figure_is_an_unchanged_file(comparison, tmp_path):
-    first, second = (plots.save(comparison, tmp_path / name)[0] for name in "ab")
+    first, second = (style.save(plots.pictures(comparison)[0], tmp_path / name) for name in "ab")
     assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
 
 
@@ -198,8 +200,8 @@ def test_a_line_ends_where_a_seed_diverged(make_grid, tmp_path):
 
 
 def test_a_shared_clock_has_no_figure_against_seconds(make_grid, tmp_path):
-    paths, notes = plots.save(of(make_grid(), tmp_path, Machine(clock="shared")), tmp_path / "f")
-    assert [path.name for path in paths] == ["simulated-updates.png", "simulated-updates.pdf"]
+    pictures, notes = plots.pictures(of(make_grid(), tmp_path, Machine(clock="shared")))
+    assert [picture.name for picture in pictures] == ["simulated-updates"]
     assert notes == [
         "No figure against seconds: shared clock (32 of 32 runs shared their machine with other work)."
     ]
@@ -209,10 +211,8 @@ def test_settings_have_figures_of_their_own(make_grid, tmp_path):
     grid = make_grid(settings=("cnn", "model=a b"), seeds=range(2))
     write_runs([r for r in grid.records() if r.config["model"]["name"] == "cnn"], tmp_path)
     comparison = Comparison(load_grid_runs(grid, tmp_path))
-    paths, notes = plots.save(comparison, tmp_path / "f")
-    assert {path.name for path in paths} == {
-        f"simulated-cnn-{unit}.{kind}" for unit in ("updates", "seconds") for kind in ("png", "pdf")
-    }
+    pictures, notes = plots.pictures(comparison)
+    assert [picture.name for picture in pictures] == ["simulated-cnn-updates", "simulated-cnn-seconds"]
     assert notes == ["No figure of model=a b: no finished run."]
 
 

@@ -10,6 +10,7 @@ from gbn.analysis.plots.convergence import Row
 from gbn.analysis.plots.layers import Choice
 from gbn.analysis.runs.activations import layer_frame
 from gbn.analysis.runs.load import load_grid_runs
+from gbn.plot_style import save
 
 ROW = Row("gbn_fast and its controls", (("bn", "bn"), ("gbn_fast", "gbn_fast")))
 
@@ -55,14 +56,15 @@ def test_a_quantity_that_a_layer_lacks_says_so(drawn):
 def test_arms_without_recordings_are_left_out_and_files_are_unchanging(drawn, tmp_path):
     frame, comparison = drawn
     chosen = Choice(("active", "dead"), ("stem.norm",))
-    first, notes = layer_plots.save(frame, comparison, tmp_path / "a", chosen)
-    assert [path.name for path in first] == ["simulated-layers.png", "simulated-layers.pdf"]
+    pictures, notes = layer_plots.pictures(frame, comparison, chosen)
+    first = save(pictures, tmp_path / "a")
+    assert [path.name for path in first] == ["simulated-layers.png"]
     assert notes == []
-    second, _ = layer_plots.save(frame, comparison, tmp_path / "b", chosen)
+    second = save(layer_plots.pictures(frame, comparison, chosen)[0], tmp_path / "b")
     assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
     figure = layer_plots.draw(frame, comparison, "", ROW, chosen)
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["bn", "gbn_fast"]
-    nothing, notes = layer_plots.save(frame[:0], comparison, tmp_path / "c", chosen)
+    nothing, notes = layer_plots.pictures(frame[:0], comparison, chosen)
     assert nothing == []
     assert notes == ["No figure of these runs: no run has recordings of its layers."]
 

@@ -5,6 +5,7 @@ import pytest
 from gbn.analysis.comparison.comparison import Comparison
 from gbn.analysis.plots import matrix as matrix_plot
 from gbn.analysis.runs.load import load_grid_runs
+from gbn.plot_style import save
 from gbn.studies.validation.simulate import Arm, write_runs
 
 SPEEDS = {"mean+std": 1.0, "mean+mad": 1.2, "median+std": 0.6, "median+mad": 2.0}
@@ -41,12 +42,12 @@ def test_each_cell_holds_its_arms_difference(factorial):
 
 
 def test_files_and_what_was_not_drawn(factorial, make_grid, tmp_path):
-    paths, notes = matrix_plot.save(factorial, tmp_path / "figures")
-    assert [path.name for path in paths] == ["simulated-matrix.png", "simulated-matrix.pdf"]
-    assert all(path.stat().st_size > 1000 for path in paths)
+    pictures, notes = matrix_plot.pictures(factorial)
+    assert [picture.name for picture in pictures] == ["simulated-matrix"]
+    assert all(path.stat().st_size > 1000 for path in save(pictures, tmp_path / "figures"))
     assert notes == []
     plain = compared(make_grid(), tmp_path / "plain")
-    assert matrix_plot.save(plain, tmp_path / "figures") == ([], ["No matrix: no arms named row+column."])
+    assert matrix_plot.pictures(plain) == ([], ["No matrix: no arms named row+column."])
 
 
 def test_controls_are_no_cells(make_grid, tmp_path):
