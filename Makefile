@@ -65,7 +65,7 @@ GPU_PARTS ?= tests norm train
 
 gpu:
 	@test -n "$(OUT)" || { echo "make gpu needs a folder for its files: make gpu OUT=DIR" >&2; exit 2; }
-	env -u OMP_WAIT_POLICY $(GPU_PYTHON) scripts/bench/gpu.py --out "$(OUT)" --seconds $(GPU_SECONDS) --parts $(GPU_PARTS)
+	env -u OMP_WAIT_POLICY $(GPU_PYTHON) scripts/bench_gpu.py --out "$(OUT)" --seconds $(GPU_SECONDS) --parts $(GPU_PARTS)
 
 clean:
 	rm -rf $(VENV) .pytest_cache .hypothesis .mypy_cache .ruff_cache build *.egg-info

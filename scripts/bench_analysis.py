@@ -22,10 +22,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.names import RESULTS, ROOT
-
 from gbn import cli
 from gbn.arguments import Whole, existing_folder, output_folder
+from gbn.bench.names import RESULTS, ROOT
 
 if TYPE_CHECKING:
     from gbn.store.records import Record
@@ -196,7 +195,8 @@ def run(arguments: argparse.Namespace) -> int:
 
     # Imported now: a child's peak would count the memory of a parent that holds torch.
     import torch
-    from bench.environment import environment, file_name, write_rows
+
+    from gbn.bench.environment import environment, file_name, write_rows
 
     found = environment(torch.device("cpu"), "system") | {"cores": min(CORES, os.cpu_count() or 1)}
     where = {key: found[key] for key in ("device_kind", "cores", "python", "commit", "dirty", "date")}

@@ -16,10 +16,9 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench import command, names
-
 from gbn import cli
 from gbn.arguments import Whole
+from gbn.bench import command, names
 
 if TYPE_CHECKING:
     from gbn.plot_style import Picture
@@ -55,8 +54,7 @@ def shape(text: str) -> tuple[int, int, int, int]:
 
 def render(path: Path) -> None:
     """Make the summary and the chart of a CSV again."""
-    from bench.environment import write
-
+    from gbn.bench.environment import write
     from gbn.plot_style import png
 
     text, picture = made(path)
@@ -66,8 +64,8 @@ def render(path: Path) -> None:
 
 def made(path: Path) -> "tuple[str, Picture]":
     """The summary and the chart of a CSV."""
-    from bench import chart, markdown
-    from bench.environment import read_rows
+    from gbn.bench import chart, markdown
+    from gbn.bench.environment import read_rows
 
     rows = read_rows(path, needs=("provider", "median_ms"))
     cold = path.with_name(path.name.replace("norm-", "coldstart-", 1))
@@ -77,8 +75,8 @@ def made(path: Path) -> "tuple[str, Picture]":
 
 def cold_start(arguments: argparse.Namespace, environment: dict[str, Any]) -> Path:
     """Measure the cold start and write its file."""
-    from bench import coldstart
-    from bench.environment import file_name, write_rows
+    from gbn.bench import coldstart
+    from gbn.bench.environment import file_name, write_rows
 
     path = arguments.out / file_name("coldstart", environment)
     write_rows(path, coldstart.measure(environment, arguments.cold_repeats), coldstart.COLUMNS)
@@ -91,8 +89,8 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.render:
         render(arguments.render)
         return 0
-    from bench import cases, measure, providers, timing
-    from bench.environment import file_name
+    from gbn.bench import cases, measure, providers, timing
+    from gbn.bench.environment import file_name
 
     pairs = cases.pair_names(arguments.pairs)
     device, environment = command.set_up(arguments)

@@ -14,10 +14,9 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from bench import command, names
-
 from gbn import cli
 from gbn.arguments import Number, Whole
+from gbn.bench import command, names
 
 GOAL, AT_BATCH = 1.1, 128
 
@@ -37,15 +36,15 @@ def parser() -> cli.Parser:
 
 def render(path: Path) -> None:
     """Make the summary of a CSV again."""
-    from bench.environment import write
+    from gbn.bench.environment import write
 
     write(path.with_suffix(".md"), made(path).encode())
 
 
 def made(path: Path) -> str:
     """The summary of a CSV."""
-    from bench import markdown
-    from bench.environment import read_rows
+    from gbn.bench import markdown
+    from gbn.bench.environment import read_rows
 
     rows = read_rows(path, needs=("arm", "step_ms", "width"), lacks=("precision",))
     lines = ["# A training step with and without preconditioning", ""]
@@ -73,8 +72,8 @@ def run(args: argparse.Namespace) -> int:
     if args.render:
         render(args.render)
         return 0
-    from bench.environment import file_name
-    from bench.precondition import COLUMNS, Setting, rows_of
+    from gbn.bench.environment import file_name
+    from gbn.bench.precondition import COLUMNS, Setting, rows_of
 
     arms = list(dict.fromkeys(["none", *args.arms]))
     device, known = command.set_up(args)

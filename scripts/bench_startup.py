@@ -14,10 +14,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from bench.names import RESULTS, ROOT
-
 from gbn import cli
 from gbn.arguments import Whole, output_folder
+from gbn.bench.names import RESULTS, ROOT
 
 COMMAND = ["norm=gbn_cvar", "model=cnn", "model.width=0.25", "dataset=cifar10", "dataset.subset=128"]
 COMMAND += ["trainer.epochs=1", "trainer.evaluation.images=100", "trainer.evaluation.exact=false"]
@@ -51,7 +50,7 @@ def parser() -> cli.Parser:
 
 def run(arguments: argparse.Namespace) -> int:
     """Repeat, print the median and spread, write the file."""
-    from bench.environment import file_name, write_rows
+    from gbn.bench.environment import file_name, write_rows
 
     once()  # files into the page cache
     summaries = [once() for _ in range(arguments.repeats)]

@@ -14,10 +14,9 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from bench import command, names
-
 from gbn import cli
 from gbn.arguments import Number, Whole
+from gbn.bench import command, names
 
 
 def parser() -> cli.Parser:
@@ -39,15 +38,15 @@ def parser() -> cli.Parser:
 
 def render(path: Path) -> None:
     """Make the summary of a CSV again."""
-    from bench.environment import write
+    from gbn.bench.environment import write
 
     write(path.with_suffix(".md"), made(path).encode())
 
 
 def made(path: Path) -> str:
     """The summary of a CSV."""
-    from bench import markdown
-    from bench.environment import read_rows
+    from gbn.bench import markdown
+    from gbn.bench.environment import read_rows
 
     rows = read_rows(path, needs=("arm", "images_s", "precision"))
     return markdown.train_summary(rows, path)
@@ -59,8 +58,8 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.render:
         render(arguments.render)
         return 0
-    from bench import training
-    from bench.environment import file_name
+    from gbn.bench import training
+    from gbn.bench.environment import file_name
 
     arms = list(dict.fromkeys([names.BASE, *arguments.arms]))
     for arm in arms:

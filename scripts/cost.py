@@ -16,11 +16,10 @@ import sys
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from bench import command
-
 from gbn import cli
 from gbn.analysis import options
 from gbn.arguments import Whole, existing_folder
+from gbn.bench import command
 
 if TYPE_CHECKING:
     from gbn.analysis.comparison.cost import Costs
@@ -58,10 +57,9 @@ def run(arguments: argparse.Namespace) -> int:
         cli.belongs(arguments, option, "--times")
     if arguments.times:
         arguments.results = existing_folder(arguments.results or "results")
-    from bench import steps
-    from bench.environment import environment, file_name
-
     from gbn.analysis.comparison import cost
+    from gbn.bench import steps
+    from gbn.bench.environment import environment, file_name
     from gbn.config.grid import load_grid
     from gbn.engine.run import choose_device, set_threads
 

@@ -114,7 +114,7 @@ def picture(rows: Sequence[dict[str, Any]]) -> "Picture":
 
 def made(path: Path) -> "tuple[str, Picture]":
     """Table and figure of a CSV."""
-    from bench.environment import read_rows
+    from gbn.bench.environment import read_rows
 
     rows = read_rows(path, needs=[*COLUMNS, *MADE])
     origin = [f"- {key.replace('_', ' ')}: {rows[0][key]}" for key in MADE]
@@ -142,14 +142,14 @@ def run(args: argparse.Namespace) -> int:
     figures = path.parents[1] / "figures"
     for folder in (path.parent, figures):
         usable_folder(folder)
-    from bench.environment import environment, write_rows
-
+    from gbn.bench.environment import environment, write_rows
     from gbn.plot_style import save
     from gbn.store.files import write_atomically
 
     if args.render is None:
         import torch
-        from bench.hessian import measure
+
+        from gbn.bench.hessian import measure
 
         rows = measure(range(args.seeds), args.images, sorted(args.states))
         known = environment(torch.device("cpu"), "system")

@@ -52,9 +52,9 @@ def block(name: str, root: Path = ROOT) -> str:
 
 def benchmarks(root: Path = ROOT) -> str:
     """The chart of each device's newest benchmark of the layers, and the verdict on every goal."""
-    from bench.environment import read_rows
-    from bench.goals import NORM, TRAIN
-    from bench.markdown import goal_overview
+    from gbn.bench.environment import read_rows
+    from gbn.bench.goals import NORM, TRAIN
+    from gbn.bench.markdown import goal_overview
 
     lines = [""]
     folder = root / "results" / "benchmarks"
@@ -73,7 +73,7 @@ def benchmarks(root: Path = ROOT) -> str:
 
 def _measured(path: Path) -> str:
     """A benchmark's summary, with the date and the commit that it was measured at."""
-    from bench.environment import read_rows
+    from gbn.bench.environment import read_rows
 
     first = read_rows(path)[0]
     link = f"[{path.stem}.md](results/benchmarks/{path.stem}.md)"

@@ -31,7 +31,7 @@ REFERENCE_DASH = "7px,3px"
 #: The role in a family: the arm itself, then its controls.
 DASHES = ("solid", "2px,2px", "9px,3px,2px,3px", "5px,5px", "12px,3px", "9px,3px,2px,3px,2px,3px", "1px,4px")
 #: How far each role in turn goes from the hue, towards the color of text (above 0) or of the page (below).
-SHADES = (0.0, 0.45, -0.35, 0.7)
+SHADES = (0.0, 0.45, -0.35, 0.25)
 #: Plotly's names; none at first.
 MARKERS = ("", "circle", "square", "diamond", "triangle-up", "x", "star", "triangle-down", "cross", "hexagon")
 #: Matplotlib's for the same.

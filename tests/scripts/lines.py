@@ -6,7 +6,7 @@ from gbn.config.seeds import seed_list
 #: A line of each script that is right but for what is added to it, in the folder of `world`.
 RIGHT = {
     "archive": ["--runs", "*"],
-    "bench/gpu": ["--out", "new"],
+    "bench_gpu": ["--out", "new"],
     "cost": ["experiments/tiny"],
     "gradient_variance": ["experiments/tiny", "--setting", "one", "--trajectory", "bn", "--exact", "bn"],
     "patients_table": ["experiments/tiny"],

@@ -33,7 +33,7 @@ def bench(monkeypatch, root):
         "timing",
         "training",
     )
-    found = {name: importlib.import_module(f"bench.{name}") for name in names}
+    found = {name: importlib.import_module(f"gbn.bench.{name}") for name in names}
     monkeypatch.setattr(found["timing"], "TRIES", 1)  # nothing here needs an idle machine
     monkeypatch.setattr(found["timing"], "cache_size", lambda device: 1 << 12)
     monkeypatch.setattr(found["timing"], "bandwidth", lambda device: 1e10)
@@ -555,7 +555,7 @@ def test_make_gpu_needs_a_folder_and_a_gpu(root, tmp_path):
     done = subprocess.run(["make", "gpu"], cwd=root, capture_output=True, text=True, check=False)
     assert "make gpu OUT=DIR" in done.stderr
     if not torch.cuda.is_available():
-        done = python(root, "scripts/bench/gpu.py", "--out", tmp_path)
+        done = python(root, "scripts/bench_gpu.py", "--out", tmp_path)
         assert done.returncode == 2
         assert "sees no GPU" in done.stderr
 

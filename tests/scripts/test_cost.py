@@ -20,7 +20,7 @@ def tool(monkeypatch, root):
     """The script and its modules, on a machine that may be busy."""
     monkeypatch.syspath_prepend(root / "scripts")
     found = SimpleNamespace(
-        **{name: importlib.import_module(f"bench.{name}") for name in ("steps", "timing")}
+        **{name: importlib.import_module(f"gbn.bench.{name}") for name in ("steps", "timing")}
     )
     monkeypatch.setattr(found.timing, "TRIES", 1)
     monkeypatch.setattr(found.steps, "LIMIT", math.inf)

@@ -22,7 +22,7 @@ def script(monkeypatch):
 @pytest.fixture
 def hessians(monkeypatch):
     monkeypatch.syspath_prepend(ROOT / "scripts")
-    return importlib.import_module("bench.hessian")
+    return importlib.import_module("gbn.bench.hessian")
 
 
 def test_the_benchmark_times_arms_in_turns_and_renders_its_rows(script, tmp_path):

@@ -224,4 +224,6 @@ def wrong_lines(draw, name):
 def test_a_wrong_line_is_one_line(world, name, data):
     line, option = data.draw(wrong_lines(name))
     assume(not (option == "--out" and "--out=new" in line))
-    refused(world, name, line, "" if line[-1] == "--" else option)
+    # what begins with a dash and is no number of argparse's, such as -inf, is taken for an option and named itself
+    named = line[-1] if re.fullmatch(r"-[a-z]\w*", line[-1]) else option
+    refused(world, name, line, "" if line[-1] == "--" else named)

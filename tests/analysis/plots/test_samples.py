@@ -31,9 +31,8 @@ def test_a_row_for_each_update_that_all_runs_have_and_a_column_for_each_arm(fold
     paths = save([Picture("trial", figure)], tmp_path / "figures", paper=True)
     assert [path.name for path in paths] == ["trial.png", "trial.pdf"]
     before = [path.read_bytes() for path in paths]
-    assert [
-        path.read_bytes() for path in save([Picture("trial", samples.draw(folders))], tmp_path / "figures", paper=True)
-    ] == before
+    again = save([Picture("trial", samples.draw(folders))], tmp_path / "figures", paper=True)
+    assert [path.read_bytes() for path in again] == before
 
 
 def test_the_same_latents_are_shown_of_each(folders):

@@ -3,11 +3,12 @@
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from gbn import kernels, models
 from gbn.nn import NormFactory, norm_layer
@@ -122,8 +123,8 @@ class Arm:
             network, norm, in_channels=3, num_classes=10, image_size=32, width=setting.width, **options
         )
         models.initialise(model, 0)
-        model = model.to(device, memory_format=LAYOUTS[setting.layout])
-        self.model: nn.Module = torch.compile(model, dynamic=False) if setting.compiled else model
+        model = model.to(device, memory_format=LAYOUTS[setting.layout])  # type: ignore[call-overload]
+        self.model: Any = torch.compile(model, dynamic=False) if setting.compiled else model
         self.optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
         make = torch.Generator().manual_seed(0)
         images = torch.randn(setting.batch, 3, 32, 32, generator=make)
@@ -178,6 +179,11 @@ def check_losses(losses: dict[str, list[float]], precision: str) -> dict[str, st
     return wrong
 
 
+def _advance(arm: Arm, steps: int, _: int) -> None:
+    for _step in range(steps):
+        arm.step()
+
+
 def rows_of(
     setting: Setting,
     names: Sequence[str],
@@ -211,10 +217,7 @@ def rows_of(
         del arms[name]
     if BASE not in arms:
         return list(rows.values())
-    timed = {
-        name: Step(lambda _, arm=arm: [arm.step() for _ in range(steps)], within=arm.within)
-        for name, arm in arms.items()
-    }
+    timed = {name: Step(partial(_advance, arm, steps), within=arm.within) for name, arm in arms.items()}
     clock = WallClock(torch.cuda.synchronize) if device.type == "cuda" else WallClock()
     samples = interleave(
         timed, clock, blocks=blocks, block_seconds=block_seconds, warm_up=1, exclusive=device.type == "cpu"

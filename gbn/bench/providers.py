@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -43,7 +43,7 @@ class Provider:
         if self.name == COMPILED:
             # Compiled code belongs to the module's class: after eight shapes torch would quietly run it eagerly.
             torch.compiler.reset()
-            return torch.compile(module, dynamic=False)
+            return cast(nn.Module, torch.compile(module, dynamic=False))
         return module
 
     def implementation(self, x: Tensor) -> str:

@@ -1,6 +1,7 @@
 """The training steps of an experiment's arms, built by the trainer, timed in turns block by block."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -9,8 +10,8 @@ from gbn import kernels
 from gbn.config.errors import ConfigError, unknown
 from gbn.config.grid import Cell, Grid
 from gbn.config.schema import Config
-from gbn.data import ImageSet, load
-from gbn.engine.build import build_data, build_model
+from gbn.data import ImageSet
+from gbn.engine.build import build_data, build_model, load_data
 from gbn.engine.clock import LIMIT
 from gbn.engine.provenance import package_versions
 from gbn.engine.trainer import Trainer
@@ -78,10 +79,7 @@ class SettingTiming:
         """Time a block of about `seconds`; a row an arm. An arm that fails or diverges says so in its status."""
         errors = self._build()
         clock = WallClock(torch.cuda.synchronize) if self.device.type == "cuda" else WallClock()
-        timed = {
-            arm: Step(lambda _, trainer=trainer: self._advance(trainer))
-            for arm, trainer in self._trainers.items()
-        }
+        timed = {arm: Step(partial(self._advance, trainer)) for arm, trainer in self._trainers.items()}
         samples = None
         if timed:
             samples = interleave(
@@ -89,7 +87,7 @@ class SettingTiming:
             )
         return [self._row(arm, number, samples, errors.get(arm, "")) for arm in self.configs]
 
-    def _advance(self, trainer: Trainer) -> None:
+    def _advance(self, trainer: Trainer, _round: int = 0) -> None:
         for _ in range(self.updates):
             if trainer.step >= trainer.total:  # beyond its end a schedule has no rate
                 trainer.step = 0
@@ -102,7 +100,7 @@ class SettingTiming:
             if config.trainer.compile and arm in self._trainers:
                 continue
             self._trainers.pop(arm, None)
-            made, error = attempt(lambda config=config: self._trainer(config))
+            made, error = attempt(partial(self._trainer, config))
             if error:
                 errors[arm] = error
             else:
@@ -112,14 +110,15 @@ class SettingTiming:
     def _trainer(self, config: Config) -> Trainer:
         key = config.model_dump_json(exclude={"norm"})
         if key not in self._data:
-            images = load(config.dataset.name, config.dataset.root, config.dataset.download)
+            images = load_data(config)
             self._data[key] = (images, *build_data(config, images, self.device))
         images, loader, evaluator, task = self._data[key]
         model = build_model(config, images).to(self.device)
         if config.trainer.channels_last:
-            model = model.to(memory_format=torch.channels_last)
+            model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         # Files and mirror are for train(); only updates are made here.
-        trainer = Trainer(config, model, loader, evaluator, task, None, None, self.device)
+        nowhere: Any = None
+        trainer = Trainer(config, model, loader, evaluator, task, nowhere, nowhere, self.device)
         trainer.recorder = None
         model.train()
         trainer._update()  # fails here, if at all, and compiles

@@ -168,10 +168,15 @@ NORM = (
     ),
 )
 
+
+def _of_mode(mode: str) -> Callable[[Row], bool]:
+    return lambda row: _ours(row) and not _mixture(row) and row["mode"] == mode
+
+
 TRAIN = tuple(
     Goal(
         f"training step, {mode}: images/s at least {bound} times the same net's with BatchNorm + ReLU",
-        lambda row, mode=mode: _ours(row) and not _mixture(row) and row["mode"] == mode,
+        _of_mode(mode),
         *("ratio", bound, True, "arm", ("net", "batch", "precision")),
     )
     for mode, bound in (("eager", 1.0), ("compiled", 0.97))

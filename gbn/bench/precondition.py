@@ -5,6 +5,7 @@ The command is scripts/bench_precondition.py.
 
 import argparse
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -69,6 +70,10 @@ class Arm:
         return loss.detach()
 
 
+def _advance(arm: Arm, _: int) -> None:
+    arm.step()
+
+
 def rows_of(
     setting: Setting, names: list[str], device: torch.device, known: dict[str, Any], args: argparse.Namespace
 ) -> list[dict[str, Any]]:
@@ -94,7 +99,7 @@ def rows_of(
             continue
         arms[name], losses = made
         row["first_losses"] = " ".join(f"{loss:.6g}" for loss in losses)
-        plain = float(rows[names[0]]["first_losses"].split()[0])
+        plain = float(str(rows[names[0]]["first_losses"]).split()[0])
         if not all(torch.tensor(losses).isfinite()) or abs(losses[0] - plain) > 1e-4 * abs(plain):
             row["status"] = f"check failed: losses {row['first_losses']}, the plain step's first is {plain:g}"
             del arms[name]
@@ -102,7 +107,7 @@ def rows_of(
         return list(rows.values())
     gpu = device.type == "cuda"
     samples = interleave(
-        {name: Step(lambda _, arm=arm: arm.step()) for name, arm in arms.items()},
+        {name: Step(partial(_advance, arm)) for name, arm in arms.items()},
         WallClock(torch.cuda.synchronize) if gpu else WallClock(),
         blocks=args.blocks,
         block_seconds=args.block_seconds,

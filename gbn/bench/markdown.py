@@ -120,7 +120,7 @@ def norm_summary(rows: Sequence[Row], csv_path: Path, cold: Sequence[Row] = ()) 
         ),
         *paragraph(
             "- A case is timed only after forward, S, D and every gradient of that very case have agreed with "
-            "the float64 reference (`scripts/bench/gate.py` has the bounds)."
+            "the float64 reference (`gbn/bench/gate.py` has the bounds)."
         ),
         *paragraph(
             f"- Inputs go round {_range(row['input_sets'] for row in rows)} sets, so that none is still in the "
@@ -210,8 +210,10 @@ def _networks(rows: Sequence[Row]) -> list[str]:
             network, _, count = part.partition(":")
             total = sums.setdefault((network, row["dtype"], row["layout"]), {})
             before = total.get(row["provider"], 0.0)
-            known = before is not None and row["median_ms"]
-            total[row["provider"]] = before + int(count) * float(row["median_ms"]) if known else None
+            if before is None or not row["median_ms"]:
+                total[row["provider"]] = None
+            else:
+                total[row["provider"]] = before + int(count) * float(row["median_ms"])
     providers = _providers(rows)
     body = []
     for key, total in sums.items():

@@ -1,6 +1,6 @@
 """`make gpu`: GPU tests and both benchmarks, each with a time limit, everything in one folder.
 
-    python scripts/bench/gpu.py --out DIR [--seconds 840] [--parts tests norm train]
+    python scripts/bench_gpu.py --out DIR [--seconds 840] [--parts tests norm train]
 
 A part that fails or runs out of time stops no other; the exit status is 1 then. At most eight files, side by side:
 gpu.log and what the benchmarks write. Time that a part leaves is the next one's.
@@ -13,7 +13,7 @@ import sys
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # nothing is installed there
 
 from gbn import cli  # noqa: E402

@@ -59,7 +59,9 @@ def _results(
     leaves = [x.to(dtype), weight.to(wide), bias.to(wide)]
     leaves = [leaf.detach().clone().requires_grad_() for leaf in leaves]
     constants = Mixture(*(part.to(wide) for part in mixture))
-    y, moments = normalize_by_batch(leaves[0], constants, *leaves[1:], EPS, centre=centre.to(wide), act=act)
+    y, moments = normalize_by_batch(
+        leaves[0], constants, leaves[1], leaves[2], EPS, centre=centre.to(wide), act=act
+    )
     gradients = torch.autograd.grad(y, leaves, g.to(y.dtype))
     return tuple(result.detach().double() for result in (y, *moments, *gradients))
 
