@@ -127,7 +127,7 @@ def test_the_table_and_the_hero_of_the_readme_are_fresh_and_damage_is_mended(
     capsys.readouterr()
     assert results.write(quick) == 1
     said = capsys.readouterr().out
-    assert re.findall(r"(\S+): written", said) == [
+    assert sorted(re.findall(r"(\S+): written", said)) == [
         "results/figures/quick-updates.png",
         "results/tables/quick.md",
     ]
@@ -145,3 +145,9 @@ def test_the_list_says_what_each_file_needs(results, capsys):
     assert call(results, "--list") == 0
     said = capsys.readouterr().out
     assert "results/validation/*\n  by validate_statistics.py\n  needs ten minutes of simulation" in said
+
+
+def test_every_figure_that_is_made_again_carries_the_digest_of_its_data(results, tracked):
+    figures = [file for file in tracked if file.suffix == ".png" and results.part_of(file).make is not None]
+    assert len(figures) > 70
+    assert [file for file in figures if read_text(ROOT / file)[1] is None] == []

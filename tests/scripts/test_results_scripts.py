@@ -42,7 +42,7 @@ def experiment(monkeypatch):
 
 class TestSpeedupTable:
     def test_an_experiment_from_the_store_goes_to_scratch(self, script, results, experiment):
-        status, out, _ = script("speedup_table", experiment, "--results", results)
+        status, out, _ = script("speedup_table", experiment, "--results", results, "--paper")
         assert status == 0
         assert "| gbn_cvar" in out
         assert "greater than 1 means that the arm is faster" in out
