@@ -9,10 +9,11 @@ RESULTS ?= results
 # Idle OpenMP threads that spin make parallel processes up to ten times slower.
 export OMP_WAIT_POLICY ?= passive
 
-.PHONY: help install reproduce test lint fast-test slow bench gpu clean
+.PHONY: help install reproduce tables test lint fast-test slow bench gpu clean
 
 help:
 	@echo "make reproduce   train experiments/quick, print its table, draw its figures (minutes on two cores)"
+	@echo "make tables      write every committed table, figure and generated block again, from the archive (a minute)"
 	@echo "make test        lint, types, all tests"
 	@echo "make fast-test   the tests without the slow ones"
 	@echo "make slow        the long tests: other processors, races, frozen services, thousands of flipped bits"
@@ -32,6 +33,9 @@ $(STAMP): pyproject.toml constraints.txt
 
 reproduce: install
 	$(BIN)/python scripts/reproduce.py experiments/quick --results $(RESULTS)
+
+tables: install
+	$(BIN)/python scripts/results.py
 
 lint: install
 	$(BIN)/ruff check .

@@ -11,11 +11,14 @@ at most 1.1 times the plain step. Writes precondition-<device>-<date>.csv, one r
 """
 
 import argparse
+from pathlib import Path
 from typing import Any
 
 from gbn import cli
 from gbn.arguments import Number, Whole
 from gbn.bench import command, names
+
+GOAL, AT_BATCH = 1.1, 128
 
 
 def parser() -> cli.Parser:
@@ -31,15 +34,47 @@ def parser() -> cli.Parser:
     return result
 
 
+def render(path: Path) -> None:
+    """Make the summary of a CSV again."""
+    from gbn.bench.environment import write
+
+    write(path.with_suffix(".md"), made(path).encode())
+
+
+def made(path: Path) -> str:
+    """The summary of a CSV."""
+    from gbn.bench import markdown
+    from gbn.bench.environment import read_rows
+
+    rows = read_rows(path, needs=("arm", "step_ms", "width"), lacks=("precision",))
+    lines = ["# A training step with and without preconditioning", ""]
+    lines += [*markdown.made_from(path, "bench_precondition"), ""]
+    lines += ["Median with 20/80 percentiles; the ratio is of a round's steps, to the plain step.", ""]
+    lines += ["| network | width | batch | arm | step (ms) | ratio | goal |", "|---|---|---|---|---|---|---|"]
+    for row in rows:
+        head = f"| {row['net']} | {row['width']} | {row['batch']} | {row['arm']} |"
+        if row["status"] != "ok" or not row["ratio"]:
+            lines.append(f"{head} {row['status']} | | |")
+            continue
+        judged = row["arm"] == "bnp" and int(row["batch"]) == AT_BATCH
+        met = "met" if float(row["ratio"]) <= GOAL else f"**missed: {GOAL}**"
+        lines.append(
+            f"{head} {float(row['step_ms']):.3g} ({float(row['p20']):.3g} to {float(row['p80']):.3g}) | "
+            f"{float(row['ratio']):.3f} ({float(row['ratio_p20']):.3f} to {float(row['ratio_p80']):.3f}) | "
+            f"{met if judged else ''} |"
+        )
+    return "\n".join([*lines, "", *markdown.environment_lines(rows[0]), ""])
+
+
 def run(args: argparse.Namespace) -> int:
     """Measure, write, render."""
     cli.alone(args, "--render")
-    from gbn.bench.environment import file_name
-    from gbn.bench.precondition import COLUMNS, Setting, render, rows_of
-
     if args.render:
         render(args.render)
         return 0
+    from gbn.bench.environment import file_name
+    from gbn.bench.precondition import COLUMNS, Setting, rows_of
+
     arms = list(dict.fromkeys(["none", *args.arms]))
     device, known = command.set_up(args)
     budget = command.Budget(args.budget)

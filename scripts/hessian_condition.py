@@ -1,24 +1,26 @@
-"""The condition number of a layer's Hessian with and without batch normalization preconditioning, during training.
+"""The condition number of a layer's Hessian with and without batch normalization preconditioning, along training.
 
     python scripts/hessian_condition.py
     python scripts/hessian_condition.py --render results/preconditioning/hessian.csv
 
-A fully connected ReLU network is trained on MNIST images averaged down to 7x7, without normalization and with plain
-SGD, once as it is and once preconditioned. At some states the Hessian of the loss over 2,000 training images is
-computed in float64 for the weights and bias of each unit: H, and P H, where P is the matrix by which preconditioning
-multiplies gradients. The condition number only counts eigenvalues above 1e-12 times the largest. Writes
+A fully connected ReLU network is trained on MNIST images that are averaged down to 7x7, without normalization and
+with plain SGD, once as it is and once preconditioned. At some states the Hessian of the loss over 2,000 training
+images is computed in float64 for the weights and the bias of each unit: H, and P H, P being what preconditioning
+multiplies gradients with. Its condition number is that of the eigenvalues above 1e-12 of the largest. Writes
 hessian.csv and .md into results/preconditioning and the figure results/figures/bnp-hessian.png, made from the CSV.
 """
 
 import argparse
-import io
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gbn import cli
 from gbn.arguments import Whole, existing_file, output_folder, usable_folder
+
+if TYPE_CHECKING:
+    from gbn.plot_style import Picture
 
 STATES = (0, 10, 30, 100, 300)
 COLUMNS = ("trained", "seed", "update", "loss", "layer", "unit", "plain", "preconditioned")
@@ -26,7 +28,7 @@ MADE = ("device_kind", "torch", "commit", "date")
 
 
 def medians(rows: Sequence[dict[str, Any]]) -> dict[tuple[str, int, int], tuple[float, float, float]]:
-    """Return (trained, layer, update) -> medians over units and seeds: both condition numbers and their ratio."""
+    """(trained, layer, update) -> medians over units and seeds: of both condition numbers, and of their ratio."""
     found: dict[tuple[str, int, int], list[tuple[float, float]]] = {}
     for row in rows:
         key = (row["trained"], int(row["layer"]), int(row["update"]))
@@ -42,7 +44,7 @@ def medians(rows: Sequence[dict[str, Any]]) -> dict[tuple[str, int, int], tuple[
 
 
 def summary(rows: Sequence[dict[str, Any]], origin: Sequence[str]) -> str:
-    """Return the table, from the CSV's rows."""
+    """The table, from the CSV's rows."""
     lines = [
         "# Condition numbers of Hessians, with and without preconditioning",
         "",
@@ -58,13 +60,12 @@ def summary(rows: Sequence[dict[str, Any]], origin: Sequence[str]) -> str:
     return "\n".join([*lines, "", *origin, ""])
 
 
-def draw(rows: Sequence[dict[str, Any]], path: Path) -> None:
-    """Draw, left, each unit of the first layer and of the others at the start; right, medians during training."""
+def picture(rows: Sequence[dict[str, Any]]) -> "Picture":
+    """Left: each unit of the first layer and of the others at the start; right: medians along training."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
-    from gbn.plot_style import COLOURS, DPI, RC, WIDTH
-    from gbn.store.files import write_bytes_atomically
+    from gbn.plot_style import COLOURS, DPI, RC, WIDTH, Picture
 
     at_start = [row for row in rows if int(row["update"]) == 0 and row["trained"] == "none"]
     table = medians(rows)
@@ -95,7 +96,7 @@ def draw(rows: Sequence[dict[str, Any]], path: Path) -> None:
             for trained, style in (("none", "-"), ("bnp", "--")):
                 for which in (0, 1):
                     course.plot(
-                        [max(update, 3) for update in updates],  # 0 does not fit on a logarithmic axis
+                        [max(update, 3) for update in updates],  # 0 has no place on a logarithmic axis
                         [table[trained, layer, update][which] for update in updates],
                         linestyle=style,
                         marker="o" if which == 0 else "x",
@@ -108,28 +109,29 @@ def draw(rows: Sequence[dict[str, Any]], path: Path) -> None:
         for marker, name in (("o", "H"), ("x", "P H")):
             course.plot([], [], marker=marker, ms=3, color="0.3", linestyle="none", label=name)
         course.legend(frameon=False, fontsize=6.5, loc=(0.02, 0.62))
-        picture = io.BytesIO()
-        figure.savefig(picture, format="png")
-    write_bytes_atomically(path, picture.getvalue())
+        return Picture("bnp-hessian", figure)
+
+
+def made(path: Path) -> "tuple[str, Picture]":
+    """Table and figure of a CSV."""
+    from gbn.bench.environment import read_rows
+
+    rows = read_rows(path, needs=[*COLUMNS, *MADE])
+    origin = [f"- {key.replace('_', ' ')}: {rows[0][key]}" for key in MADE]
+    return summary(rows, origin), picture(rows)
 
 
 def parser() -> cli.Parser:
-    """Return the command-line parser."""
+    """The command line."""
     result = cli.Parser(__doc__)
     add = result.add_argument
-    add("--seeds", type=Whole(most=1000), default=2, metavar="N", help="number of networks (default 2)")
-    add(
-        "--images",
-        type=Whole(2),
-        default=2000,
-        metavar="N",
-        help="number of images in the loss (default 2000)",
-    )
-    what = "updates to measure at"
+    add("--seeds", type=Whole(most=1000), default=2, metavar="N", help="networks (default 2)")
+    add("--images", type=Whole(2), default=2000, metavar="N", help="images of the loss (default 2000)")
+    what = "updates to look at"
     add("--states", type=Whole(0), nargs="+", default=list(STATES), metavar="UPDATE", help=what)
-    what = "folder for preconditioning/ and figures/ (default: results)"
+    what = "gets preconditioning/ and figures/ (default: results)"
     add("--out", type=output_folder, default="results", metavar="DIR", help=what)
-    add("--render", type=existing_file, metavar="CSV", help="only regenerate table and figure")
+    add("--render", type=existing_file, metavar="CSV", help="make table and figure again, no more")
     return result
 
 
@@ -137,10 +139,11 @@ def run(args: argparse.Namespace) -> int:
     """Measure, write, render."""
     cli.alone(args, "--render")
     path = (args.render or args.out / "preconditioning" / "hessian.csv").absolute()
-    figure = path.parents[1] / "figures" / "bnp-hessian.png"
-    for file in (path, figure):
-        usable_folder(file.parent)
-    from gbn.bench.environment import environment, read_rows, write_rows
+    figures = path.parents[1] / "figures"
+    for folder in (path.parent, figures):
+        usable_folder(folder)
+    from gbn.bench.environment import environment, write_rows
+    from gbn.plot_style import save
     from gbn.store.files import write_atomically
 
     if args.render is None:
@@ -151,11 +154,8 @@ def run(args: argparse.Namespace) -> int:
         rows = measure(range(args.seeds), args.images, sorted(args.states))
         known = environment(torch.device("cpu"), "system")
         write_rows(path, [row | {key: known[key] for key in MADE} for row in rows], [*COLUMNS, *MADE])
-    read = read_rows(path, needs=[*COLUMNS, *MADE])
-    origin = [f"- {key.replace('_', ' ')}: {read[0][key]}" for key in MADE]
-    text = summary(read, origin)
-    figure.parent.mkdir(parents=True, exist_ok=True)
-    draw(read, figure)
+    text, drawn = made(path)
+    save([drawn], figures)
     write_atomically(path.with_suffix(".md"), text)
     print(path)
     return 0

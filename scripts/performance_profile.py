@@ -1,6 +1,6 @@
 """Experiments -> one performance profile over all their tasks (AlgoPerf's): figure, Markdown, CSV.
 
-A task is a setting with one of its fixed targets. Arms missing from some setting are left out and listed.
+A task is a setting with one of its fixed targets. Arms that some setting lacks are left out, and named.
 """
 
 import argparse
@@ -19,49 +19,50 @@ EXAMPLES = (
 
 
 def parser() -> cli.Parser:
-    """Return the command-line parser."""
+    """The command line."""
     result = cli.Parser(__doc__, EXAMPLES)
     add = result.add_argument
     what = "experiments/<name>, or experiments/<name>@<scale>"
     add("experiments", nargs="+", metavar="EXPERIMENT", help=what)
     options.add_results(result)
-    add("--arms", nargs="+", help="arms besides the reference (default: all that every setting has)")
-    add("--controls", action="store_true", help="include the control arms")
+    options.add_paper(result)
+    add("--arms", nargs="+", help="beside the reference (default: all that every setting has)")
+    add("--controls", action="store_true", help="with the arms that only control for others")
     add("--unit", choices=("updates", "seconds"), default="updates", help="default: updates")
-    what = "end of the profile (default: 4, as in AlgoPerf)"
+    what = "where the profile ends (default: 4, AlgoPerf's)"
     add("--r-max", type=Number(1.0, 1e6), default=4.0, metavar="RATIO", help=what)
     add("--measure", help="curve key for targets (default: each experiment's own)")
     add("--first-hit", action="store_true", help="take the first point at a target, without interpolation")
     add("--name", type=name, default="profile", help="name of the files (default: profile)")
-    add("--out", type=output_folder, metavar="DIR", help="folder for profiles/ (default: as for the tables)")
+    add("--out", type=output_folder, metavar="DIR", help="gets profiles/ (default: as for the tables)")
     return result
 
 
 def run(args: argparse.Namespace) -> int:
     """Load, profile, write, print."""
-    from gbn.plot_style import save
+    from gbn.plot_style import Picture, save
     from gbn.store.files import write_atomically
 
     folder = options.out_dir(args, "profiles") / "profiles"
 
     chosen = ("experiments", "source", "arms", "controls", "unit", "r_max", "measure", "first_hit")
     selection = {key: getattr(args, key) for key in chosen}
-    # A path may end in a slash or be absolute; the header must not depend on where the files are.
+    # A path may end in a slash or be absolute; the header must not depend on where the files lie.
     selection["experiments"] = [f"experiments/{Path(one).name}" for one in args.experiments]
     texts, figure = made(selection, args.results, args.experiments)
     folder.mkdir(parents=True, exist_ok=True)
     for suffix, text in texts.items():
         write_atomically(folder / f"{args.name}{suffix}", text)
-    save(figure, folder / args.name)
+    drawn = save([Picture(args.name, figure)], folder, args.paper)
     print(texts[".md"].partition("\n")[2])
-    print("Written:", *(folder / f"{args.name}{end}" for end in (*texts, ".png", ".pdf")), sep="\n  ")
+    print("Written:", *(folder / f"{args.name}{suffix}" for suffix in texts), *drawn, sep="\n  ")
     return 0
 
 
 def made(
     selection: Mapping[str, Any], results: str | Path, paths: list[str] | None = None
 ) -> tuple[dict, Any]:
-    """Return the files' texts by suffix, and the figure, for the choices of a header or the command line."""
+    """The files' texts by suffix, and the figure, of what a header or the command line chose."""
     from gbn.analysis.comparison.comparison import Comparison, Options
     from gbn.analysis.profiles import plot, score, table
     from gbn.analysis.profiles.tasks import tasks_of

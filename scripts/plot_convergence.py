@@ -1,6 +1,6 @@
-"""Runs on disk -> convergence figures (PNG and PDF): accuracy and loss against updates and against seconds.
+"""Runs on disk -> convergence figures: accuracy and loss against updates and against seconds.
 
-With --sensitivity: speed-up against the target, since a single threshold can be cherry-picked.
+With --sensitivity: speed-up against the target, since one threshold can be picked to please.
 """
 
 import argparse
@@ -17,11 +17,12 @@ EXAMPLES = (
 
 
 def parser() -> cli.Parser:
-    """Return the command-line parser."""
+    """The command line."""
     result = cli.Parser(__doc__, EXAMPLES)
     options.add_runs(result)
     options.add_results(result)
     options.add_measures(result)
+    options.add_paper(result)
     kind = result.add_mutually_exclusive_group().add_argument
     kind("--linear", action="store_true", help="linear horizontal axes (default: logarithmic)")
     kind("--sensitivity", action="store_true", help="speed-up against the target instead of the curves")
@@ -36,22 +37,24 @@ def run(args: argparse.Namespace) -> int:
     runs = options.load(args, options.grid(args))
 
     from gbn.analysis.comparison.comparison import Comparison
-    from gbn.analysis.plots import convergence, sensitivity
+    from gbn.analysis.plots import convergence as plots
+    from gbn.analysis.plots import sensitivity as sensitivity_plot
+    from gbn.plot_style import save
 
     comparison = Comparison(runs, options.measuring(args))
     if args.matrix:
-        from gbn.analysis.plots import matrix
+        from gbn.analysis.plots import matrix as matrix_plot
 
-        paths, notes = matrix.save(comparison, folder)
+        pictures, notes = matrix_plot.pictures(comparison)
     elif args.sensitivity:
-        paths, notes = sensitivity.save(comparison, folder)
+        pictures, notes = sensitivity_plot.pictures(comparison)
     else:
-        paths, notes = convergence.save(comparison, folder, linear=args.linear)
-    if not paths:
+        pictures, notes = plots.pictures(comparison, linear=args.linear)
+    if not pictures:
         raise LookupError(f"nothing to draw: {' '.join(notes)}")
     for note in (*runs.notes, *notes):
         print(f"- {note}")
-    print("Written:", *paths, sep="\n  ")
+    print("Written:", *save(pictures, folder, args.paper), sep="\n  ")
     return 0
 
 

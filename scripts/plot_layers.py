@@ -1,6 +1,6 @@
-"""Recorded layers -> figures (PNG and PDF) of each arm's normalizers, their input and behavior during training.
+"""Recorded layers -> figures of what each arm's normalizers saw and did along training.
 
-Runs have recordings if they were trained with trainer.record.layers=true.
+Runs have recordings where they were trained with trainer.record.layers=true.
 """
 
 import argparse
@@ -16,11 +16,12 @@ EXAMPLES = (
 
 
 def parser() -> cli.Parser:
-    """Return the command-line parser."""
+    """The command line."""
     result = cli.Parser(__doc__, EXAMPLES)
     options.add_runs(result)
     options.add_results(result)
     options.add_measures(result)
+    options.add_paper(result)
     add = result.add_argument
     add("--quantities", nargs="+", default=[], metavar="NAME", help="rows, in this order")
     add("--layers", nargs="+", default=[], metavar="PATH", help="columns (default: first, middle and last)")
@@ -34,18 +35,19 @@ def run(args: argparse.Namespace) -> int:
     runs = options.load(args, options.grid(args))
 
     from gbn.analysis.comparison.comparison import Comparison
-    from gbn.analysis.plots import layers
+    from gbn.analysis.plots import layers as layer_plots
     from gbn.analysis.runs import activations
+    from gbn.plot_style import save
 
-    choice = layers.Choice(tuple(args.quantities) or activations.SHOWN, tuple(args.layers))
+    choice = layer_plots.Choice(tuple(args.quantities) or activations.SHOWN, tuple(args.layers))
     frame = activations.layer_frame(runs)
     activations.require(frame, runs)
-    paths, notes = layers.save(frame, Comparison(runs, options.measuring(args)), folder, choice)
-    if not paths:
+    pictures, notes = layer_plots.pictures(frame, Comparison(runs, options.measuring(args)), choice)
+    if not pictures:
         raise LookupError(f"nothing to draw: {' '.join(notes)}")
     for note in (*runs.notes, *notes):
         print(f"- {note}")
-    print("Written:", *paths, sep="\n  ")
+    print("Written:", *save(pictures, folder, args.paper), sep="\n  ")
     return 0
 
 

@@ -1,4 +1,4 @@
-"""Runs on disk -> a speed-up table as Markdown, LaTeX and CSV, with a summary in the terminal."""
+"""Runs on disk -> a speed-up table as Markdown and CSV, with a summary in the terminal."""
 
 import argparse
 import gc
@@ -19,6 +19,7 @@ def parser() -> cli.Parser:
     options.add_runs(result)
     options.add_results(result)
     options.add_measures(result)
+    options.add_paper(result)
     return result
 
 
@@ -30,7 +31,8 @@ def run(args: argparse.Namespace) -> int:
     from gbn.analysis.results import write_results
 
     folder, runs = options.out_dir(args, "tables"), options.load(args, grid)
-    print(write_results(None, runs, folder, options=options.measuring(args), figures=False), end="")
+    how = options.measuring(args)
+    print(write_results(None, runs, folder, options=how, figures=False, paper=args.paper), end="")
     return 0
 
 

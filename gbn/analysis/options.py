@@ -76,6 +76,12 @@ def add_measures(result: cli.Parser, out: str = "DIR") -> None:
     add("--first-hit", action="store_true", help="take the first point at a target, without interpolation")
 
 
+def add_paper(result: cli.Parser) -> None:
+    """What a paper takes, beside the files that are always written."""
+    what = "for a paper: LaTeX of each table, PDF of each figure too"
+    result.add_argument("--paper", action="store_true", help=what)
+
+
 def check_runs(args: argparse.Namespace) -> None:
     """Check that exactly one of experiment and --runs is given, with only the options that apply to it.
 

@@ -1,4 +1,4 @@
-"""The results of an experiment: tables, figures, a summary for the terminal, and a comparison with the archive."""
+"""What an experiment leaves: tables, figures, a summary in the terminal, and its place beside the archive."""
 
 import itertools
 from pathlib import Path
@@ -8,7 +8,8 @@ import pandas as pd
 from gbn.analysis.comparison.comparison import Comparison, Options
 from gbn.analysis.runs.load import NothingFound, Runs, Source, load_grid_runs
 from gbn.analysis.runs.plan import GridLike, plan_of_grid
-from gbn.analysis.tables import formats, numbers
+from gbn.analysis.tables import formats as tables
+from gbn.analysis.tables import numbers as printed
 from gbn.analysis.tables.sections import Section, summary
 from gbn.store.archive import Archive, contradiction
 from gbn.store.records import RunStore
@@ -23,73 +24,76 @@ def write_results(
     source: Source = "store",
     options: Options | None = None,
     figures: bool = True,
+    paper: bool = False,
 ) -> str:
     """Write the tables and figures of some runs.
 
     Args:
-        grid: the experiment they belong to; the runs must be those of its plan. None for any set of runs.
-        runs: from :func:`gbn.analysis.runs.load.load_grid_runs` or :func:`gbn.analysis.runs.load.load_any`; or the
-            results directory to load the grid's runs from.
-        out_dir: receives ``tables/<name>.{md,csv,tex,runs.txt}`` and ``figures/<name>-*.{png,pdf}``. The default is
-            the results directory itself for archived runs, and its ``scratch/`` (not committed) for others.
-        source: where the grid's runs are read from, if `runs` is a directory.
-        options: how times to targets are measured.
-        figures: if False, write only tables.
+        grid: the experiment they belong to; the runs must be of its plan. None: any set of runs. runs: from
+            :func:`gbn.analysis.runs.load.load_grid_runs` or :func:`gbn.analysis.runs.load.load_any`; or the results
+            directory to load the grid's runs from.
+        out_dir: gets ``tables/<name>.{md,csv,runs.txt}`` and ``figures/<name>-*.png``. By default
+            the results directory itself for archived runs and its ``scratch/`` (not committed) for others.
+        source: where the grid's runs are read, if `runs` is a directory.
+        options: how targets are measured.
+        figures: False writes tables only.
+        paper: write LaTeX tables and PDF figures too.
 
     Returns:
         The text for the terminal: the summary table, the notes and the files written.
 
     Raises:
         NothingFound: no run of the grid is finished there.
-        ValueError: the runs do not belong to the grid, or there is no output folder.
+        ValueError: the runs are not the grid's, or it is not known where to write.
     """
     if not isinstance(runs, Runs):
         if grid is None:
-            raise ValueError("a results directory alone does not say which runs are meant: give a grid too")
+            raise ValueError("a results directory needs a grid that says which of its runs are meant")
         out_dir = out_dir or output_folder(runs, source)
         runs = load_grid_runs(grid, runs, source)
     if out_dir is None:
-        raise ValueError("runs that are already loaded do not say where to write: give out_dir")
+        raise ValueError("loaded runs do not know their folder: give out_dir")
     if grid is not None and plan_of_grid(grid).entries != runs.plan.entries:
         raise ValueError(
-            f"these runs are of {runs.plan.name}, not of {grid.name} at this scale: load them with this grid"
+            f"these runs are of {runs.plan.name}, not of {grid.name} at this scale: load them from it"
         )
     comparison = Comparison(runs, options or Options())
-    paths = formats.write(comparison, Path(out_dir) / "tables")
+    paths = tables.write(comparison, Path(out_dir) / "tables", paper)
     notes: list[str] = []
     if figures:
-        from gbn.analysis.plots import convergence
+        from gbn.analysis.plots import convergence as plots
+        from gbn.plot_style import save
 
-        drawn, notes = convergence.save(comparison, Path(out_dir) / "figures")
-        paths += drawn
+        drawn, notes = plots.pictures(comparison)
+        paths += save(drawn, Path(out_dir) / "figures", paper)
     files = "\n".join(f"  {path}" for path in paths)
     remarks = "".join(f"{note}\n" for note in notes)
     return f"{summary_text(comparison)}{remarks}Written:\n{files}\n"
 
 
 def output_folder(results_dir: str | Path, source: Source) -> Path:
-    """Return where tables/ and figures/ go: only output from the archive belongs among the committed results."""
+    """Where tables/ and figures/ go: only what the archive gives belongs among the committed results."""
     return Path(results_dir) if source == "archive" else Path(results_dir) / "scratch"
 
 
 def summary_text(comparison: Comparison) -> str:
-    """Return the short table for the terminal, with the notes."""
-    lines = [comparison.runs.plan.title, *formats.explanation(comparison), ""]
+    """The short table for the terminal, with the notes."""
+    lines = [comparison.runs.plan.title, *tables.explanation(comparison), ""]
     for setting in comparison.runs.plan.settings:
         section = summary(comparison, setting)
         lines += [f"[{setting}]"] if setting else []
-        lines += [*formats.grid_lines(section), *section.notes, ""]
-    lines += [f"- {note}" for note in formats.footnotes(comparison)]
+        lines += [*tables.grid_lines(section), *section.notes, ""]
+    lines += [f"- {note}" for note in tables.footnotes(comparison)]
     return "\n".join(lines) + "\n"
 
 
 def compare_with_archive(
     grid: GridLike, results_dir: str | Path = "results", options: Options | None = None
 ) -> str:
-    """Compare this machine's figures (run store) with the archived ones, arm by arm.
+    """This machine's figures (run store) beside the archived ones, arm by arm.
 
     Returns:
-        Text for the terminal; it says so if the archive is empty or the store has no finished run.
+        Text for the terminal. An empty archive, or a store without a finished run, is said in it.
     """
     try:
         here = Comparison(load_grid_runs(grid, results_dir, "store"), options or Options())
@@ -101,7 +105,7 @@ def compare_with_archive(
     lines = [f"This machine beside the archive (same arms, same seeds; {shown}).", ""]
     for setting in here.runs.plan.settings:
         lines += [f"[{setting}]"] if setting else []
-        lines += [*formats.grid_lines(_beside(here, there, setting)), ""]
+        lines += [*tables.grid_lines(_beside(here, there, setting)), ""]
     return "\n".join([*lines, _agreement(grid, results_dir), _devices(here, there)]) + "\n"
 
 
@@ -118,7 +122,7 @@ def _beside(here: Comparison, there: Comparison, setting: str) -> Section:
         change = (
             here.final.number(float((both.iloc[:, 0] - both.iloc[:, 1]).mean()), "+")
             if len(both)
-            else numbers.NONE
+            else printed.NONE
         )
         row = [arm, str(len(ours)), str(len(theirs))]
         row += [_last(here, setting, arm), _last(there, setting, arm), change]
@@ -130,7 +134,7 @@ def _beside(here: Comparison, there: Comparison, setting: str) -> Section:
 
 def _last(comparison: Comparison, setting: str, arm: str) -> str:
     figure = comparison.lookup.get((setting, "last", arm, "", "", -1.0))
-    return numbers.value(figure.estimate, comparison.final) if figure else numbers.NONE
+    return printed.value(figure.estimate, comparison.final) if figure else printed.NONE
 
 
 def _speedup(comparison: Comparison, setting: str, arm: str, target: float) -> str:
@@ -138,11 +142,11 @@ def _speedup(comparison: Comparison, setting: str, arm: str, target: float) -> s
     if arm == reference:
         return "1 (reference)"
     figure = comparison.lookup.get((setting, "speedup_to_target", arm, reference, "updates", target))
-    return numbers.ratio(figure.estimate) if figure else numbers.NONE
+    return printed.ratio(figure.estimate) if figure else printed.NONE
 
 
 def _agreement(grid: GridLike, results_dir: str | Path) -> str:
-    """Say how many of the runs that both have are equal number by number."""
+    """How many runs of both are equal number by number."""
     store, shared, equal, changed = RunStore(results_dir), 0, 0, 0
     archived: dict[str, list] = {}
     for record in Archive(results_dir):

@@ -6,7 +6,7 @@ from statistics import median
 
 from .environment import COLUMNS as ENVIRONMENT
 from .goals import NORM, TRAIN, Goal, Row, disturbed, judge, percent
-from .providers import COMPILED, REFERENCE
+from .names import COMPILED, REFERENCE
 from .text import between, number, paragraph, table
 
 

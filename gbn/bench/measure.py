@@ -12,7 +12,8 @@ from . import gate
 from .cases import DTYPES, LAYOUTS, Case, gated, input_of, is_mixture, pair_of
 from .environment import COLUMNS as ENVIRONMENT
 from .gate_mixture import check_mixture
-from .providers import REFERENCE, Provider, attempt, kept_bytes, step_of
+from .names import REFERENCE
+from .providers import Provider, attempt, kept_bytes, step_of
 from .timing import Clock, DeviceClock, Samples, Spread, WallClock, copy_seconds, interleave, ratios, spread
 
 #: Forward reads x and writes y; backward reads x and the cotangent and writes dx.

@@ -29,6 +29,8 @@ DEFAULT_PAIRS = (
     MIXTURE,
     f"{MIXTURE}[5]",
 )
+#: What the layers are compared with.
+REFERENCE, COMPILED = "bn+relu", "bn+relu compiled"
 BASE = "bn"
 DEFAULT_ARMS = (BASE, "gbn_std", "gbn_mad", "gbn_cvar", "iebn", "mixture")
 

@@ -6,7 +6,6 @@ The command is scripts/bench_precondition.py.
 import argparse
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,15 +16,12 @@ from gbn import models
 from gbn.nn import norm_layer
 from gbn.optim import BatchNormPreconditioner
 
-from . import markdown
 from .environment import COLUMNS as ENVIRONMENT
-from .environment import read_rows, write
 from .names import PRECONDITIONED_ARMS as ARMS
 from .names import PRECONDITIONED_IMAGES as IMAGES
 from .providers import attempt
 from .timing import Step, WallClock, interleave, ratios, spread
 
-GOAL, AT_BATCH = 1.1, 128
 COLUMNS = (
     *("net", "width", "batch", "arm", "status", "first_losses", "rounds", "step_ms", "p20", "p80"),
     *("ratio", "ratio_p20", "ratio_p80", "others", *ENVIRONMENT),
@@ -125,25 +121,3 @@ def rows_of(
         rows[name] |= {"p20": step.p20, "p80": step.p80, "ratio": ratio.median}
         rows[name] |= {"ratio_p20": ratio.p20, "ratio_p80": ratio.p80}
     return list(rows.values())
-
-
-def render(path: Path) -> None:
-    """Make the summary of a CSV."""
-    rows = read_rows(path, needs=("arm", "step_ms", "width"), lacks=("precision",))
-    lines = ["# A training step with and without preconditioning", ""]
-    lines += [*markdown.made_from(path, "bench_precondition"), ""]
-    lines += ["Median with 20/80 percentiles; the ratio is of a round's steps, to the plain step.", ""]
-    lines += ["| network | width | batch | arm | step (ms) | ratio | goal |", "|---|---|---|---|---|---|---|"]
-    for row in rows:
-        head = f"| {row['net']} | {row['width']} | {row['batch']} | {row['arm']} |"
-        if row["status"] != "ok" or not row["ratio"]:
-            lines.append(f"{head} {row['status']} | | |")
-            continue
-        judged = row["arm"] == "bnp" and int(row["batch"]) == AT_BATCH
-        met = "met" if float(row["ratio"]) <= GOAL else f"**missed: {GOAL}**"
-        lines.append(
-            f"{head} {float(row['step_ms']):.3g} ({float(row['p20']):.3g} to {float(row['p80']):.3g}) | "
-            f"{float(row['ratio']):.3f} ({float(row['ratio_p20']):.3f} to {float(row['ratio_p80']):.3f}) | "
-            f"{met if judged else ''} |"
-        )
-    write(path.with_suffix(".md"), "\n".join([*lines, "", *markdown.environment_lines(rows[0]), ""]).encode())

@@ -14,9 +14,8 @@ from gbn.kernels import mixture
 from gbn.nn import GeneralizedBatchNorm2d, InstanceEnhancementBatchNorm2d, MixtureNorm2d
 
 from .cases import Case, gated, is_mixture, mixture_options, pair_of, pair_options, ungated
+from .names import COMPILED, REFERENCE
 from .timing import Step
-
-REFERENCE, COMPILED = "bn+relu", "bn+relu compiled"
 
 
 @dataclass(frozen=True)

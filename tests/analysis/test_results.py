@@ -12,8 +12,8 @@ def test_tables_and_figures_are_written_and_the_summary_returned(grid, results, 
     text = write_results(grid, load_grid_runs(grid, results), tmp_path / "out")
     names = {path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*.*")}
     assert names == {
-        *(f"tables/simulated.{suffix}" for suffix in ("md", "csv", "tex", "runs.txt")),
-        *(f"figures/simulated-{unit}.{kind}" for unit in ("updates", "seconds") for kind in ("png", "pdf")),
+        *(f"tables/simulated.{suffix}" for suffix in ("md", "csv", "runs.txt")),
+        *(f"figures/simulated-{unit}.png" for unit in ("updates", "seconds")),
     }
     assert "| gbn_fast" in text
     assert "greater than 1 means that the arm is faster" in text

@@ -181,7 +181,7 @@ def test_any_name_can_be_a_results_folder(script, tmp_path, monkeypatch, folder)
     write_runs(GRID.records(), folder)
     status, out, err = script("speedup_table", "--runs", "*", f"--results={folder}")
     assert (status, err) == (0, ""), out
-    assert len(list(Path(folder, "scratch", "tables").iterdir())) == 4
+    assert len(list(Path(folder, "scratch", "tables").iterdir())) == 3
 
 
 @pytest.mark.parametrize(

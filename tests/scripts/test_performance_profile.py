@@ -14,9 +14,7 @@ def test_it_writes_the_profile_of_archived_runs(script, root, tmp_path, monkeypa
     status, out, _ = script("performance_profile", *EXPERIMENTS, "--source", "archive", "--out", tmp_path)
     assert status == 0
     folder = tmp_path / "profiles"
-    assert sorted(path.name for path in folder.iterdir()) == [
-        f"profile.{e}" for e in ("csv", "md", "pdf", "png")
-    ]
+    assert sorted(path.name for path in folder.iterdir()) == [f"profile.{e}" for e in ("csv", "md", "png")]
     assert read_selection(folder / "profile.md")["experiments"] == list(EXPERIMENTS)
     assert re.search(r"^\| bn +\| [01]\.\d{3} \[", out, re.MULTILINE)
     assert "gbn_cifar10-small cnn to 50 %" in out

@@ -19,7 +19,7 @@ def test_samples_of_an_experiments_arms(script, root, tmp_path):
         folder.mkdir(parents=True)
         Image.fromarray(np.zeros((256, 256, 3), np.uint8)).save(folder / "samples-000009.png")
     arguments = ("plot_samples", experiment, "--scale", "small", "--results", tmp_path, "--seed", 1)
-    status, out, _ = script(*arguments, "--arms", "mixture_all", "bn")
+    status, out, _ = script(*arguments, "--arms", "mixture_all", "bn", "--paper")
     assert status == 0
     assert "mixture_dcgan-small-samples.png" in out
     assert (tmp_path / "figures" / "mixture_dcgan-small-samples.pdf").exists()

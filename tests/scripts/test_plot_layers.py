@@ -25,7 +25,7 @@ def record_layers(results):
 def test_figures_of_recorded_runs(script, results):
     record_layers(results)
     status, out, _ = script(
-        "plot_layers", "--runs", "simulated-*", "--results", results, "--quantities", "active"
+        "plot_layers", "--runs", "simulated-*", "--results", results, "--quantities", "active", "--paper"
     )
     assert status == 0
     assert "runs-layers.png" in out

@@ -42,7 +42,7 @@ def experiment(monkeypatch):
 
 class TestSpeedupTable:
     def test_an_experiment_from_the_store_goes_to_scratch(self, script, results, experiment):
-        status, out, _ = script("speedup_table", experiment, "--results", results)
+        status, out, _ = script("speedup_table", experiment, "--results", results, "--paper")
         assert status == 0
         assert "| gbn_cvar" in out
         assert "greater than 1 means that the arm is faster" in out
@@ -106,7 +106,7 @@ class TestSpeedupTable:
 
 class TestPlotConvergence:
     def test_figures_of_an_experiment(self, script, results, experiment):
-        status, out, _ = script("plot_convergence", experiment, "--results", results)
+        status, out, _ = script("plot_convergence", experiment, "--results", results, "--paper")
         assert status == 0
         for unit in ("updates", "seconds"):
             for kind in ("png", "pdf"):
@@ -119,7 +119,8 @@ class TestPlotConvergence:
             "plot_convergence", "--runs", "*bn-s0*", "--results", results, "--out", tmp_path / "o", "--linear"
         )
         assert status == 0
-        assert (tmp_path / "o" / "figures" / "runs-updates.pdf").exists()
+        written = sorted(path.name for path in (tmp_path / "o" / "figures").iterdir())
+        assert written == ["runs-seconds.png", "runs-updates.png"]
 
     def test_nothing_found(self, script, tmp_path):
         status, _, err = script("plot_convergence", "--runs", "*", "--results", tmp_path)

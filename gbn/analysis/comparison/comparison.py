@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import pandas as pd
 
@@ -75,6 +76,16 @@ class Comparison:
         self._maxima: dict[str, dict[int, float]] = {}
         self._values: dict[tuple[str, str], pd.DataFrame] = {}
         self._evidence: dict[Figure, Evidence] = {}
+
+    @property
+    def selection(self) -> dict[str, Any]:
+        """How to make this comparison again: goes into the files that come of it."""
+        return {
+            **self.runs.plan.selection,
+            "source": self.runs.source,
+            "measure": self.measure,
+            "interpolation": self.options.interpolation,
+        }
 
     @cached_property
     def final(self) -> Measure:

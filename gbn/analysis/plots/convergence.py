@@ -1,16 +1,15 @@
-"""Convergence figures: the measure and the loss against updates and against seconds, one line per arm with a band.
+"""Convergence figures: the measure and the loss against updates and against seconds, a line an arm with a band.
 
-Each arm that has controls gets its own row, together with the reference and these controls, so that a panel holds few
-lines; other arms share rows of at most six. Beside them is the paired difference of the measure, where arms can be
-distinguished. If lower is better, the axis of the measure is logarithmic; a task without a validation loss (generated
-images) has no panel for it. The colors are Okabe and Ito's (distinct with any color vision); line styles, and names
-at the ends of the last panel's lines, distinguish arms in grayscale print too. Sizes fit a printed page.
+Each arm that has controls gets a row of its own with the reference and these controls, so a panel holds few
+lines; other arms share rows of at most six. Beside them stands the paired difference of the measure, where
+arms can be told apart. A measure of which lower is better has a logarithmic axis; a task without a validation loss
+(generated images) has no panel for it. An arm looks as it does in every figure (:mod:`gbn.analysis.looks`); names at
+the ends of the last panel's lines tell arms apart in grey print too. Sizes are a printed page's.
 """
 
 import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
@@ -20,19 +19,20 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from gbn.analysis.comparison.comparison import Comparison
 from gbn.analysis.estimates.targets import Unit
+from gbn.analysis.looks import Look, looks_of_plan
 from gbn.analysis.plots.labels import label_ends
 from gbn.analysis.plots.lines import Line, difference_line, mean_line
 from gbn.analysis.tables import headings
 from gbn.measures import Measure
-from gbn.plot_style import COLOURS, DPI, RC, REFERENCE, STYLES, WIDTH
-from gbn.plot_style import save as save_figure
+from gbn.plot_style import DPI, RC, WIDTH, Picture
 
 ROW_HEIGHT, TOP, BOTTOM = 2.0, 0.55, 0.85  # inches; the last two for title and caption
+MOST_ARMS = 6  # in a row, beside the reference
 
 
 @dataclass(frozen=True)
 class Row:
-    """One row of panels: a caption, and its arms as (arm, short name)."""
+    """One row of panels: a caption and (arm, its short name)."""
 
     caption: str
     arms: tuple[tuple[str, str], ...]
@@ -40,7 +40,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Panels:
-    """The axes of one row: the measure, and, if present, its loss and its difference from the reference."""
+    """The axes of one row: the measure, its loss and its difference from the reference, where there are such."""
 
     value: Axes
     loss: Axes | None
@@ -48,7 +48,7 @@ class Panels:
 
 
 def rows_of(comparison: Comparison, setting: str) -> list[Row]:
-    """Distribute the arms of a setting over rows."""
+    """How the arms of a setting are spread over rows."""
     plan, arms = comparison.runs.plan, comparison.arms(setting)
     reference = [(plan.reference, plan.reference)] if plan.reference in arms else []
     rows, placed = [], {plan.reference}
@@ -59,14 +59,14 @@ def rows_of(comparison: Comparison, setting: str) -> list[Row]:
             rows.append(Row(f"{arm} and its controls", (*reference, (arm, arm), *short)))
             placed |= {arm, *inside}
     rest = [(arm, arm) for arm in arms if arm not in placed]
-    for start in range(0, len(rest), len(COLOURS)):
+    for start in range(0, len(rest), MOST_ARMS):
         caption = "other arms" if rows else ""
-        rows.append(Row(caption, (*reference, *rest[start : start + len(COLOURS)])))
+        rows.append(Row(caption, (*reference, *rest[start : start + MOST_ARMS])))
     return rows or [Row("", tuple(reference))]
 
 
 def draw(comparison: Comparison, setting: str, unit: Unit, linear: bool = False) -> Figure:
-    """Draw one setting against `unit`, on a logarithmic axis unless `linear`."""
+    """The figure of one setting against `unit`, on a logarithmic axis unless `linear`."""
     with mpl.rc_context(dict(RC)):
         rows = rows_of(comparison, setting)
         compared = comparison.runs.plan.reference in comparison.arms(setting) and any(
@@ -89,7 +89,7 @@ def draw(comparison: Comparison, setting: str, unit: Unit, linear: bool = False)
             _heights(panels, comparison.measured)
         names = [name for row in rows for _, name in row.arms]
         figure.subplots_adjust(
-            left=0.062 if comparison.measured.share else 0.08,  # tick labels of a KID are long
+            left=0.062 if comparison.measured.share else 0.08,  # ticks of a KID are long
             right=1 - (0.28 + 0.055 * max(map(len, names))) / WIDTH,
             wspace=0.33,
             hspace=0.3,
@@ -98,9 +98,7 @@ def draw(comparison: Comparison, setting: str, unit: Unit, linear: bool = False)
         )
         for panels, row_of_axes in zip(panels_of, grid, strict=True):
             if comparison.measured.share:
-                low, high = (
-                    panels.value.get_ylim()
-                )  # bands of few seeds extend beyond the range of an accuracy
+                low, high = panels.value.get_ylim()  # bands of few seeds reach beyond what an accuracy can be
                 panels.value.set_ylim(max(low, 0), min(high, 1.02))
             label_ends(row_of_axes[-1])
         for axes in grid[-1]:
@@ -113,13 +111,14 @@ def draw(comparison: Comparison, setting: str, unit: Unit, linear: bool = False)
         return figure
 
 
-def save(comparison: Comparison, folder: Path, linear: bool = False) -> tuple[list[Path], list[str]]:
-    """Write every figure as PNG and PDF; `linear` selects a linear horizontal axis.
+def pictures(comparison: Comparison, linear: bool = False) -> tuple[list[Picture], list[str]]:
+    """Draw every figure; `linear`: with a linear horizontal axis.
 
     Returns:
-        The files, and one sentence for each figure that was not drawn.
+        The pictures, and a sentence for each figure that was not drawn.
     """
-    paths, notes = [], []
+    source = comparison.selection | {"kind": "convergence", "linear": linear}
+    made, notes = [], []
     for setting in comparison.runs.plan.settings:
         if not comparison.arms(setting):
             notes.append(f"No figure of {setting}: no finished run.")
@@ -131,12 +130,12 @@ def save(comparison: Comparison, folder: Path, linear: bool = False) -> tuple[li
         for unit in units:
             figure = draw(comparison, setting, unit, linear)
             stem = "-".join(filter(None, (comparison.runs.plan.name, _slug(setting), unit)))
-            paths += save_figure(figure, folder / stem)
-    return paths, notes
+            made.append(Picture(stem, figure, source=source))
+    return made, notes
 
 
 def loss_key(comparison: Comparison) -> str | None:
-    """Return the key of the loss for the same images and statistics as the measure; None if there is none."""
+    """The loss that stands beside the measure: of the same images and statistics; None where there is none."""
     measured = comparison.measured
     if measured.family == "loss" or not measured.split:
         return None
@@ -153,9 +152,9 @@ def _row(
 ) -> None:
     measured, reference = comparison.measured, comparison.runs.plan.reference
     measure = measured.key
-    looks = iter(zip(COLOURS, STYLES, strict=True))
+    looks = looks_of_plan(comparison.runs.plan)
     for arm, name in row.arms:
-        look = REFERENCE if arm == reference else next(looks)
+        look = looks[arm]
         _plot(panels.value, mean_line(comparison, setting, arm, measure, unit), name, look)
         if panels.loss is not None and loss is not None:
             _plot(panels.loss, mean_line(comparison, setting, arm, loss, unit), name, look)
@@ -164,29 +163,27 @@ def _row(
             _plot(panels.difference, line, name, look)
     for target in comparison.targets(setting):
         panels.value.axhline(target, color="0.75", linewidth=0.5, zorder=0)
-    # The name of a feature network is long, so it goes into the caption.
+    # A feature network's name is long; it stands in the caption.
     panels.value.set_ylabel(measured.label.removesuffix(f" ({measured.network})"), labelpad=2)
     if panels.loss is not None:
         panels.loss.set_ylabel(f"{measured.split} loss", labelpad=2)
     if panels.difference is not None:
         start, end = panels.value.dataLim.intervalx
-        zero = {"color": REFERENCE[0], "linestyle": REFERENCE[1], "linewidth": 0.9}
-        panels.difference.plot([start, end], [0, 0], **zero)
+        panels.difference.plot([start, end], [0, 0], **looks[reference].line, linewidth=0.9)
         panels.difference.get_lines()[-1].set_label(reference)
         panels.difference.set_ylabel(f"{measured.name} - {reference}{headings.counted(measured)}", labelpad=2)
     panels.value.set_title(row.caption, loc="left", fontsize=8, fontweight="bold")
 
 
-def _plot(axes: Axes, line: Line | None, label: str, look: tuple[str, Any]) -> None:
+def _plot(axes: Axes, line: Line | None, label: str, look: Look) -> None:
     if line is None:
         return
-    color, style = look
-    above = 3 if look is REFERENCE else 2  # its dashes stay visible on top of any line it coincides with
-    axes.plot(line.x, line.mean, color=color, linestyle=style, linewidth=1.2, label=label, zorder=above)
+    colour = look.light
+    axes.plot(line.x, line.mean, **look.curve, linewidth=1.2, label=label)
     if line.low is not None and line.high is not None:
-        axes.fill_between(line.x, line.low, line.high, color=color, alpha=0.16, linewidth=0)
+        axes.fill_between(line.x, line.low, line.high, color=colour, alpha=0.16, linewidth=0)
     if line.cut_by_divergence:
-        axes.plot(line.x[-1:], line.mean[-1:], marker="x", color=color, markersize=5, linestyle="none")
+        axes.plot(line.x[-1:], line.mean[-1:], marker="x", color=colour, markersize=5, linestyle="none")
 
 
 def _scales(grid: Any, linear: bool) -> None:
@@ -203,7 +200,7 @@ def _scales(grid: Any, linear: bool) -> None:
 
 
 def _heights(panels: Panels, measured: Measure) -> None:
-    """Set the vertical scales: the measure's own unit; logarithmic for the loss, and if lower is better."""
+    """Vertical scales: the measure's own unit; logarithmic for the loss, and where lower is better."""
     shown = measured.shown
     if panels.loss is not None:
         _logarithmic(panels.loss, lambda y: y)
@@ -247,7 +244,7 @@ def _caption(comparison: Comparison, setting: str, compared: bool, linear: bool,
 
 
 def _logarithms(measures: Sequence[str], linear: bool) -> str:
-    """Say which axes are logarithmic: "the loss", "KID" or both beside the horizontal ones."""
+    """Which axes are logarithmic, in a sentence; "the loss", "KID" or both beside the horizontal ones."""
     named, verb = " and ".join(measures), "are" if len(measures) > 1 else "is"
     if linear:
         return f"{named[0].upper()}{named[1:]} {verb} logarithmic." if named else ""

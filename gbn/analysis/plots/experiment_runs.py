@@ -25,6 +25,7 @@ def parser(description: str | None) -> cli.Parser:
         metavar="DIR",
         help="folder of the figures (default: figures of --results)",
     )
+    options.add_paper(result)
     return result
 
 

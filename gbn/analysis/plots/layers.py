@@ -1,15 +1,12 @@
-"""Figures of recorded layers: one row per quantity, one column per layer, one line per arm with its band over seeds.
+"""Figures of recorded layers: a row a quantity, a column a layer, a line an arm with its band over seeds.
 
-They accompany the convergence figures (:mod:`gbn.analysis.plots.convergence`) and share their look: an arm has the
-same color and style in both.
+They stand beside the convergence figures (:mod:`gbn.analysis.plots.convergence`) and look like them.
 """
 
 import math
 import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -22,20 +19,20 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 from gbn.analysis.comparison.comparison import Comparison
 from gbn.analysis.estimates.estimate import LEVEL
 from gbn.analysis.estimates.pairs import t_quantile
+from gbn.analysis.looks import Look, looks_of_plan
 from gbn.analysis.plots.convergence import Row, rows_of
 from gbn.analysis.runs.activations import QUANTITIES, SHOWN, Quantity, layers_to_show, seed_table
-from gbn.plot_style import COLOURS, DPI, RC, REFERENCE, STYLES, WIDTH
-from gbn.plot_style import save as save_figure
+from gbn.plot_style import DPI, RC, WIDTH, Picture
 
 ROW_HEIGHT, TOP, BOTTOM = 1.0, 0.78, 0.98  # inches; the last two for title and caption
-LEGEND_LINE, LEGEND_CHARACTERS = 0.15, 88  # inches per line, and characters that fit into one
-FEWEST_FOR_A_BAND = 3  # with two seeds the interval is thirteen standard errors wide and hides everything
+LEGEND_LINE, LEGEND_CHARACTERS = 0.15, 88  # inches a line, and what fits into one
+FEWEST_FOR_A_BAND = 3  # of two seeds the interval is thirteen standard errors wide: it hides everything
 _RC = {**RC, "font.size": 7}
 
 
 @dataclass(frozen=True)
 class Choice:
-    """The contents of a figure: quantities as rows; layers as columns (if empty: first, middle and last)."""
+    """What a figure shows: quantities as rows; layers as columns (none: first, middle and last)."""
 
     quantities: tuple[str, ...] = SHOWN
     layers: tuple[str, ...] = ()
@@ -43,21 +40,21 @@ class Choice:
     def __post_init__(self) -> None:
         for name in self.quantities:
             if name not in QUANTITIES:
-                raise ValueError(f"no quantity {name!r} is recorded; choose from {', '.join(QUANTITIES)}")
+                raise ValueError(f"no quantity {name!r} is recorded; there are {', '.join(QUANTITIES)}")
 
 
 def draw(frame: pd.DataFrame, comparison: Comparison, setting: str, row: Row, choice: Choice) -> Figure:
-    """Draw some arms of a setting.
+    """The figure of some arms of a setting.
 
     Args:
         frame: from :func:`gbn.analysis.runs.activations.layer_frame`.
         comparison: of the same runs.
         setting: the setting.
-        row: the arms (from :func:`gbn.analysis.plots.convergence.rows_of`).
+        row: the arms (of :func:`gbn.analysis.plots.convergence.rows_of`).
         choice: quantities and layers; quantities that no arm has are left out.
 
     Raises:
-        ValueError: a layer was not recorded, or no quantity is defined in these layers.
+        ValueError: a layer that was not recorded, or no quantity that is defined in these layers.
     """
     layers = layers_to_show(frame, setting, choice.layers)
     here = frame[
@@ -73,7 +70,7 @@ def draw(frame: pd.DataFrame, comparison: Comparison, setting: str, row: Row, ch
             f"none of {', '.join(choice.quantities)} is defined in {', '.join(layers)}: choose other quantities or "
             "layers"
         )
-    looks = _looks(row, comparison.runs.plan.reference)
+    looks = looks_of_plan(comparison.runs.plan)
     with mpl.rc_context(_RC):
         top = TOP + LEGEND_LINE * (_legend_lines(row) - 1)
         height = ROW_HEIGHT * len(quantities) + top + BOTTOM
@@ -97,18 +94,21 @@ def draw(frame: pd.DataFrame, comparison: Comparison, setting: str, row: Row, ch
         return figure
 
 
-def save(
-    frame: pd.DataFrame, comparison: Comparison, folder: Path, choice: Choice | None = None
-) -> tuple[list[Path], list[str]]:
-    """Write every figure as PNG and PDF: one per setting, or one per arm with its controls if there are several.
+def pictures(
+    frame: pd.DataFrame, comparison: Comparison, choice: Choice | None = None
+) -> tuple[list[Picture], list[str]]:
+    """Draw every figure: one per setting, or one for each arm with its controls where there are more.
 
     Returns:
-        The files, and one sentence for each setting that was not drawn.
+        The pictures, and a sentence for each setting that was not drawn.
 
     Raises:
-        ValueError: a layer was not recorded, or no quantity is defined in the selected layers.
+        ValueError: a layer that was not recorded, or no quantity that is defined in the chosen layers.
     """
-    paths, notes = [], []
+    choice = choice or Choice()
+    chosen = {"quantities": list(choice.quantities), "layers": list(choice.layers)}
+    source = comparison.selection | {"kind": "layers", **chosen}
+    made, notes = [], []
     for setting in comparison.runs.plan.settings:
         recorded = set(frame.arm[frame.setting == setting])
         rows = [_with(row, recorded) for row in rows_of(comparison, setting)]
@@ -122,25 +122,19 @@ def save(
             subject = next((arm for arm, _ in row.arms if arm != comparison.runs.plan.reference), "")
             parts = (comparison.runs.plan.name, setting, "layers", subject if len(rows) > 1 else "")
             stem = "-".join(_slug(part) for part in parts if part)
-            figure = draw(frame, comparison, setting, row, choice or Choice())
-            paths += save_figure(figure, folder / stem, _RC)
-    return paths, notes
+            made.append(Picture(stem, draw(frame, comparison, setting, row, choice), _RC, source))
+    return made, notes
 
 
 def _with(row: Row, arms: set[str]) -> Row:
     return Row(row.caption, tuple(pair for pair in row.arms if pair[0] in arms))
 
 
-def _looks(row: Row, reference: str) -> dict[str, tuple[str, Any]]:
-    others = [arm for arm, _ in row.arms if arm != reference]
-    return {reference: REFERENCE, **dict(zip(others, zip(COLOURS, STYLES, strict=True), strict=False))}
-
-
 def _panel(
     axes: Axes,
     tables: Mapping[str, pd.DataFrame],
     names: Mapping[str, str],
-    looks: Mapping[str, tuple[str, Any]],
+    looks: Mapping[str, Look],
     quantity: str,
 ) -> None:
     shown = QUANTITIES[quantity]
@@ -152,20 +146,15 @@ def _panel(
         table = table.dropna(how="all")
         if table.empty:
             continue
-        color, style = looks[arm]
+        look = looks[arm]
         updates = table.index.to_numpy(float)
         mean, half = _mean(table)
-        above = (
-            3 if looks[arm] is REFERENCE else 2
-        )  # its dashes stay visible on top of any line it coincides with
         back = np.exp if shown.log else np.asarray
         low, high = back(mean - half), back(mean + half)
-        axes.plot(
-            updates, back(mean), color=color, linestyle=style, linewidth=1.1, label=names[arm], zorder=above
-        )
+        axes.plot(updates, back(mean), **look.curve, linewidth=1.1, label=names[arm])
         lines.append(mean)
         if np.isfinite(half).any():
-            axes.fill_between(updates, low, high, color=color, alpha=0.16, linewidth=0)
+            axes.fill_between(updates, low, high, color=look.light, alpha=0.16, linewidth=0)
             edges += [mean - half, mean + half]
     if not lines:
         axes.text(
@@ -181,10 +170,7 @@ def _panel(
 
 
 def _limits(lines: np.ndarray, edges: np.ndarray, shown: Quantity) -> tuple[float, float]:
-    """Return a panel's vertical range: all lines and the nearby part of the bands.
-
-    The bands of few seeds are so wide that they would flatten the lines.
-    """
+    """A panel's vertical range: all lines, and of the bands what is near: those of few seeds would flatten lines."""
     low, high = float(np.nanmin(lines)), float(np.nanmax(lines))
     room = max(high - low, shown.room)
     inside = edges[np.isfinite(edges)]
@@ -197,12 +183,12 @@ def _limits(lines: np.ndarray, edges: np.ndarray, shown: Quantity) -> tuple[floa
     if shown.bounds is None:
         return low, high
     bottom, top = shown.bounds
-    # A line along a bound is easier to see slightly inside the frame.
+    # A line along a bound is seen best a little inside the frame.
     return max(low, bottom - margin), min(high, top + margin)
 
 
 def _mean(table: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
-    """Return the mean over seeds at each update, and half the width of its interval (NaN with few seeds)."""
+    """Mean over seeds at each update, and half the interval of that mean (NaN where seeds are few)."""
     count = table.notna().sum(axis=1).to_numpy()
     quantiles = np.array(
         [t_quantile(0.5 + LEVEL / 2, n - 1) if n >= FEWEST_FOR_A_BAND else np.nan for n in count]
@@ -229,7 +215,7 @@ def _ticks(axes: Axes, log: bool) -> None:
 
 
 def _short(value: float, _: int) -> str:
-    """Format a tick in few characters: 0.25, 1e-3, 8.5e-4."""
+    """Few characters for a tick: 0.25, 1e-3, 8.5e-4."""
     if value and abs(value) < 0.0099:
         mantissa, exponent = f"{value:.3e}".split("e")
         return f"{float(mantissa):g}e{int(exponent)}"
@@ -237,16 +223,13 @@ def _short(value: float, _: int) -> str:
 
 
 def _legend_lines(row: Row) -> int:
-    """Return how many lines the names need; columns are as wide as their longest name."""
-    widest = max(len(name) for _, name in row.arms) + 10  # room for the line sample and the gap
+    """How many lines the names need; columns are as wide as their longest name."""
+    widest = max(len(name) for _, name in row.arms) + 10  # the line's sample and the gap
     return math.ceil(len(row.arms) * widest / LEGEND_CHARACTERS)
 
 
-def _legend(figure: Figure, height: float, row: Row, looks: Mapping[str, tuple[str, Any]]) -> None:
-    handles = [
-        Line2D([], [], color=looks[arm][0], linestyle=looks[arm][1], linewidth=1.2, label=name)
-        for arm, name in row.arms
-    ]
+def _legend(figure: Figure, height: float, row: Row, looks: Mapping[str, Look]) -> None:
+    handles = [Line2D([], [], **looks[arm].curve, linewidth=1.2, label=name) for arm, name in row.arms]
     figure.legend(
         handles=handles,
         loc="upper left",

@@ -1,10 +1,8 @@
 """The figure of a factorial grid: arms named ``row+column`` as a matrix of differences from the reference.
 
-Each cell holds the mean paired difference and the half-width of its paired t interval. Color encodes the difference;
-bold means that the interval excludes 0 (each cell on its own: among many cells, some do by chance).
+Each cell holds the mean paired difference and the half-width of its paired t interval; colour says the difference,
+bold that the interval excludes 0 (one cell at a time: a screen of many cells finds some by chance).
 """
-
-from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
@@ -15,20 +13,19 @@ from gbn.analysis.comparison.comparison import Comparison
 from gbn.analysis.estimates.estimate import Estimate
 from gbn.analysis.tables import headings
 from gbn.measures import Measure
-from gbn.plot_style import DPI
-from gbn.plot_style import save as save_figure
+from gbn.plot_style import DPI, Picture
 
 _RC = {"font.size": 8, "axes.linewidth": 0.6, "pdf.fonttype": 42}  # a matrix keeps its frame
 
 
 def cells(comparison: Comparison, setting: str) -> dict[tuple[str, str], str]:
-    """Return (row, column) -> arm for a setting's arms named ``row+column``, in the plan's order."""
+    """(row, column) -> arm, for the arms of a setting whose name is ``row+column``, in the plan's order."""
     named = (arm.split("+") for arm in comparison.arms(setting) if arm.count("+") == 1 and "[" not in arm)
     return {(row, column): f"{row}+{column}" for row, column in named}
 
 
 def draw(comparison: Comparison, setting: str) -> Figure | None:
-    """Draw one setting; None if its arms do not form a matrix (at least two rows and two columns)."""
+    """The figure of one setting; None where its arms make no matrix (two rows and two columns at least)."""
     found = cells(comparison, setting)
     rows, columns = (list(dict.fromkeys(key[place] for key in found)) for place in (0, 1))
     if min(len(rows), len(columns)) < 2:
@@ -59,10 +56,10 @@ def draw(comparison: Comparison, setting: str) -> Figure | None:
         return figure
 
 
-def save(comparison: Comparison, folder: Path) -> tuple[list[Path], list[str]]:
-    """Write ``<name>-<setting>-matrix.{png,pdf}``; return the files and what was not drawn."""
-    paths: list[Path] = []
-    notes = []
+def pictures(comparison: Comparison) -> tuple[list[Picture], list[str]]:
+    """Draw ``<name>-<setting>-matrix``; returns the pictures and what was not drawn."""
+    source = comparison.selection | {"kind": "matrix"}
+    made, notes = [], []
     for setting in comparison.runs.plan.settings:
         figure = draw(comparison, setting)
         if figure is None:
@@ -70,12 +67,12 @@ def save(comparison: Comparison, folder: Path) -> tuple[list[Path], list[str]]:
             continue
         stem = "-".join(filter(None, (comparison.runs.plan.name, setting, "matrix")))
         stem = stem.replace("/", "_").replace(" ", "_")
-        paths += save_figure(figure, folder / stem, _RC)
-    return paths, notes
+        made.append(Picture(stem, figure, _RC, source))
+    return made, notes
 
 
 def _quantities(comparison: Comparison) -> tuple[tuple[str, str, Measure], ...]:
-    """Return for each panel the quantity, its name and the measure that it is a difference of."""
+    """Of each panel the quantity, its name and the measure that it is a difference of."""
     measured, final = comparison.measured, comparison.final
     return (
         ("area_difference", f"area under the curve{headings.counted(measured)}", measured),
@@ -84,7 +81,7 @@ def _quantities(comparison: Comparison) -> tuple[tuple[str, str, Measure], ...]:
 
 
 def _better(measured: Measure) -> str:
-    """Say which color is better, if a reader may not expect it."""
+    """Which colour is the better one, where a reader may not expect it."""
     return "" if measured.family == "accuracy" else f" Blue is better: {measured.direction}."
 
 

@@ -1,46 +1,39 @@
-"""The figure of a tuning stage: quality against the learning rate, one line per arm, its selected rate marked."""
+"""The figure of a tuning stage: quality against the learning rate, a line an arm, its selected rate marked."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import groupby
-from pathlib import Path
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
-from gbn import measures
-from gbn.analysis.comparison.selection import BestSetting, rate_of
+from gbn.analysis.comparison.comparison import Comparison
+from gbn.analysis.comparison.selection import BestSetting, best_settings, rate_of, selecting
+from gbn.analysis.looks import Look, looks_of_plan
 from gbn.analysis.plots.labels import label_ends
 from gbn.measures import Measure
-from gbn.plot_style import COLOURS, DPI, RC, REFERENCE, STYLES
-from gbn.plot_style import save as save_figure
+from gbn.plot_style import DPI, RC, Picture
 
-VALIDATION = measures.measure("val_full_accuracy")
 _WIDTH, _HEIGHT, _TOP, _BOTTOM, _ACROSS = 3.4, 2.1, 0.45, 0.55, 3
 
 
 def draw(
-    found: Sequence[BestSetting], title: str, reference: str, seeds: int, measure: Measure = VALIDATION
+    found: Sequence[BestSetting], title: str, looks: Mapping[str, Look], seeds: int, measure: Measure
 ) -> Figure:
-    """Draw one panel per second-stage setting.
+    """A panel for each second-stage setting.
 
     Args:
-        found: from :func:`gbn.analysis.comparison.selection.best_settings`.
-        title: the experiment's title.
-        reference: the arm drawn in black.
-        seeds: number of tuning seeds, for the caption.
-        measure: from :func:`gbn.analysis.comparison.selection.selecting`.
+        found: of :func:`gbn.analysis.comparison.selection.best_settings`.
+        title: the experiment's.
+        looks: of its arms.
+        seeds: tuning seeds, for the caption.
+        measure: of :func:`gbn.analysis.comparison.selection.selecting`.
     """
     panels = [(group, list(arms)) for group, arms in groupby(found, key=lambda best: best.group)]
     across = min(_ACROSS, len(panels))
     down = math.ceil(len(panels) / across)
-    names = list(dict.fromkeys(best.arm for best in found if best.arm != reference))
-    looks = {
-        arm: (COLOURS[place % len(COLOURS)], STYLES[place % len(STYLES)]) for place, arm in enumerate(names)
-    }
-    looks[reference] = REFERENCE
     with mpl.rc_context(dict(RC)):
         width, height = max(_WIDTH * across, 5.0), _HEIGHT * down + _TOP + _BOTTOM
         figure = Figure(figsize=(width, height), dpi=DPI)
@@ -69,16 +62,12 @@ def draw(
         return figure
 
 
-def save(
-    found: Sequence[BestSetting],
-    title: str,
-    reference: str,
-    seeds: int,
-    stem: Path,
-    measure: Measure = VALIDATION,
-) -> list[Path]:
-    """Write ``<stem>.png`` and ``<stem>.pdf``."""
-    return save_figure(draw(found, title, reference, seeds, measure), stem)
+def pictures(comparison: Comparison) -> list[Picture]:
+    """Draw ``<name>-rates``."""
+    plan = comparison.runs.plan
+    seeds = len({entry.seed for entry in plan.entries})
+    figure = draw(best_settings(comparison), plan.title, looks_of_plan(plan), seeds, selecting(comparison))
+    return [Picture(f"{plan.name}-rates", figure, source=comparison.selection | {"kind": "rates"})]
 
 
 def _what(measure: Measure) -> str:
@@ -93,17 +82,16 @@ def _diverged(measure: Measure) -> str:
     return "the worst value" if math.isfinite(measure.worst) else "infinite, so its mean is not drawn"
 
 
-def _panel(
-    axes: Axes, arms: Sequence[BestSetting], looks: dict[str, tuple[str, object]], measure: Measure
-) -> None:
+def _panel(axes: Axes, arms: Sequence[BestSetting], looks: Mapping[str, Look], measure: Measure) -> None:
     for best in arms:
-        color, style = looks[best.arm]
+        look = looks[best.arm]
+        colour = look.light
         rates = [float(rate_of(setting)[1]) for setting in best.values]
         values = [measure.shown(value) for value in best.values.values()]
-        axes.plot(rates, values, color=color, linestyle=style, linewidth=1.1, label=best.arm)
-        axes.plot(rates, values, "o", color=color, markersize=2.8, markerfacecolor="white", label="_")
+        axes.plot(rates, values, **look.line, linewidth=1.1, label=best.arm)
+        axes.plot(rates, values, "o", color=colour, markersize=2.8, markerfacecolor="white", label="_")
         place = list(best.values).index(best.setting)
-        axes.plot(rates[place], values[place], "o", color=color, markersize=5, label="_")
+        axes.plot(rates[place], values[place], "o", color=colour, markersize=5, label="_")
     axes.set_xscale("log")
     axes.set_xticks(rates, [f"{rate:g}" for rate in rates], fontsize=6.5)
     axes.xaxis.set_minor_locator(NullLocator())

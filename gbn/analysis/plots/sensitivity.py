@@ -1,14 +1,12 @@
-"""The figure of speed-up against target: does a speed-up depend on where the threshold was set?
+"""The figure of speed-up against target: whether a speed-up depends on where the threshold was set.
 
-Rows and styles are those of the convergence figures (:mod:`gbn.analysis.plots.convergence`). A line is drawn where
-the estimate is a number; where misses leave only a bound, a triangle points to where the ratio may lie.
+Rows and looks are those of the convergence figures (:mod:`gbn.analysis.plots.convergence`). A line stands where the
+estimate is a number; where misses leave only a bound, a triangle points to where the ratio may lie.
 """
 
 import math
 import textwrap
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
@@ -19,19 +17,19 @@ from gbn.analysis.comparison.comparison import Comparison
 from gbn.analysis.estimates.estimate import Estimate
 from gbn.analysis.estimates.sensitivity import PER_DECADE, STEP, speedup_curve
 from gbn.analysis.estimates.targets import Unit
+from gbn.analysis.looks import Look, looks_of_plan
 from gbn.analysis.plots.convergence import Row, rows_of
 from gbn.analysis.plots.labels import label_ends
 from gbn.measures import Measure
-from gbn.plot_style import COLOURS, DPI, RC, STYLES, WIDTH
-from gbn.plot_style import save as save_figure
+from gbn.plot_style import DPI, RC, WIDTH, Picture
 
 ROW_HEIGHT, TOP, BOTTOM = 1.9, 0.5, 0.95  # inches
-#: The limit of the vertical axis, as a factor in either direction; intervals may extend beyond it.
+#: The vertical axis ends here, as a factor either way; intervals may reach beyond.
 MOST = 4.0
 
 
 def draw(comparison: Comparison, setting: str, unit: Unit) -> Figure | None:
-    """Draw one setting; None if no target lies between where runs begin and what half of them reach."""
+    """The figure of one setting; None where no target lies between where runs begin and what half of them reach."""
     reference = comparison.runs.plan.reference
     if reference not in comparison.arms(setting):
         return None
@@ -70,9 +68,10 @@ def draw(comparison: Comparison, setting: str, unit: Unit) -> Figure | None:
         return figure
 
 
-def save(comparison: Comparison, folder: Path) -> tuple[list[Path], list[str]]:
-    """Write ``<name>-<setting>-sensitivity-<unit>.{png,pdf}``; return the files and what was not drawn."""
-    paths, notes = [], []
+def pictures(comparison: Comparison) -> tuple[list[Picture], list[str]]:
+    """Draw ``<name>-<setting>-sensitivity-<unit>``; returns the pictures and what was not drawn."""
+    source = comparison.selection | {"kind": "sensitivity"}
+    made, notes = [], []
     for setting in comparison.runs.plan.settings:
         for unit in comparison.units(setting):
             figure = draw(comparison, setting, unit)
@@ -84,8 +83,8 @@ def save(comparison: Comparison, folder: Path) -> tuple[list[Path], list[str]]:
                 break
             parts = (comparison.runs.plan.name, setting, "sensitivity", unit)
             stem = "-".join(filter(None, parts)).replace("/", "_").replace(" ", "_")
-            paths += save_figure(figure, folder / stem)
-    return paths, notes
+            made.append(Picture(stem, figure, source=source))
+    return made, notes
 
 
 def _row(
@@ -99,24 +98,24 @@ def _row(
     reference = comparison.runs.plan.reference
     for target in comparison.targets(setting):
         axes.axvline(comparison.measured.shown(target), color="0.6", linewidth=0.8, zorder=1)
-    looks = iter(zip(COLOURS, STYLES, strict=True))
+    looks = looks_of_plan(comparison.runs.plan)
     ends = []
     for arm, name in row.arms:
         if arm != reference:
-            _curve(axes, curves[arm], name, next(looks), comparison.measured)
+            _curve(axes, curves[arm], name, looks[arm], comparison.measured)
             ends += [comparison.measured.shown(target) for target, _ in curves[arm]]
     if ends:
         sides = [min(ends), max(ends)] if comparison.measured.higher_is_better else [max(ends), min(ends)]
-        axes.plot(sides, [1, 1], color="black", linewidth=0.9, linestyle=(0, (4, 2)))
+        axes.plot(sides, [1, 1], **looks[reference].line, linewidth=0.9)
         axes.get_lines()[-1].set_label(reference)
     axes.set_title(row.caption, loc="left", fontsize=8, fontweight="bold")
     axes.set_ylabel(f"speed-up ({unit})")
 
 
 def _curve(
-    axes: Axes, curve: Sequence[tuple[float, Estimate]], name: str, look: tuple[str, Any], measured: Measure
+    axes: Axes, curve: Sequence[tuple[float, Estimate]], name: str, look: Look, measured: Measure
 ) -> None:
-    color, style = look
+    colour = look.light
     x = [measured.shown(target) for target, _ in curve]
     known = [
         (at, e.value_low)
@@ -124,19 +123,19 @@ def _curve(
         if e.value_low == e.value_high and 0 < e.value_low < math.inf
     ]
     if known:
-        axes.plot(*_with_gaps(known, measured), color=color, linestyle=style, linewidth=1.2, label=name)
+        axes.plot(*_with_gaps(known, measured), **look.curve, linewidth=1.2, label=name)
     low = [max(e.low, 1 / MOST / 2) for _, e in curve]
     high = [min(e.high, MOST * 2) for _, e in curve]
-    axes.fill_between(x, low, high, color=color, alpha=0.14, linewidth=0)
+    axes.fill_between(x, low, high, color=colour, alpha=0.14, linewidth=0)
     for place, (_, estimate) in zip(x, curve, strict=True):
         if estimate.value_low < estimate.value_high:
             for value, marker in ((estimate.value_low, "^"), (estimate.value_high, "v")):
                 if 0 < value < math.inf:
-                    axes.plot([place], [value], marker=marker, color=color, markersize=2.5, linestyle="none")
+                    axes.plot([place], [value], marker=marker, color=colour, markersize=2.5, linestyle="none")
 
 
 def _with_gaps(points: Sequence[tuple[float, float]], measured: Measure) -> tuple[list[float], list[float]]:
-    """Return x and y of a line that is broken where targets are missing and ends at the last number."""
+    """x and y of a line that is broken where targets are missing, and ends where the last number stands."""
     x, y = [points[0][0]], [points[0][1]]
     for at, value in points[1:]:
         apart = measured.shown(1.5 * STEP) if measured.share else x[-1] * (1 - 10 ** (-1.5 / PER_DECADE))
@@ -149,7 +148,7 @@ def _with_gaps(points: Sequence[tuple[float, float]], measured: Measure) -> tupl
 
 
 def _scales(axes: Sequence[Axes], curves: dict[str, list[tuple[float, Estimate]]]) -> None:
-    """Use one logarithmic scale for all rows, wide enough for the numbers but not for every interval."""
+    """One logarithmic scale for all rows: wide enough for the numbers, not for every interval."""
     numbers = [
         value
         for curve in curves.values()
@@ -170,7 +169,7 @@ def _scales(axes: Sequence[Axes], curves: dict[str, list[tuple[float, Estimate]]
 
 
 def _downward(axes: Sequence[Axes]) -> None:
-    """Handle measures where lower is better: harder targets are still on the right, on a logarithmic axis."""
+    """Lower is better: harder targets stand to the right all the same, on a logarithmic axis."""
     for one in axes:
         one.set_xscale("log")
         start, end = one.dataLim.intervalx

@@ -1,36 +1,33 @@
-"""The figure of performance profiles: one step line per arm, the share of tasks within tau times the best time."""
+"""The figure of performance profiles: a step line an arm, the share of tasks within tau times the best time."""
 
 import textwrap
 from collections.abc import Sequence
-from typing import Any
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
+from gbn.analysis.looks import looks_of
 from gbn.analysis.profiles.score import Profile
 from gbn.analysis.profiles.tasks import Tasks
-from gbn.plot_style import COLOURS, DPI, RC, REFERENCE, STYLES, WIDTH
+from gbn.plot_style import DPI, RC, WIDTH
 
 HEIGHT = 3.6  # inches
 
 
 def draw(tasks: Tasks, profiles: Sequence[Profile], r_max: float) -> Figure:
-    """Draw rho against tau from 1 to `r_max`, with the score after each arm's name."""
+    """rho against tau from 1 to `r_max`, the score behind each arm's name."""
     with mpl.rc_context(dict(RC)):
         figure = Figure(figsize=(WIDTH, HEIGHT), dpi=DPI)
         axes = figure.subplots()
-        others = [one.arm for one in profiles if one.arm != tasks.reference]
-        look = {tasks.reference: REFERENCE} | {arm: _look(index) for index, arm in enumerate(others)}
+        looks = looks_of([one.arm for one in profiles], tasks.reference, {})
         for one in sorted(profiles, key=lambda one: one.score.value_low):  # the best on top
-            color, style = look[one.arm]
             steps = [1.0, *sorted(r for r in one.ratios if 1 < r <= r_max), r_max]
             axes.step(
                 steps,
                 [one.rho(tau) for tau in steps],
                 where="post",
-                color=color,
-                linestyle=style,
+                **looks[one.arm].line,
                 linewidth=1.4,
                 label=f"{one.arm}  {one.score.value_low:.2f}",
             )
@@ -43,7 +40,7 @@ def draw(tasks: Tasks, profiles: Sequence[Profile], r_max: float) -> Figure:
         longest = max(len(one.arm) for one in profiles) + 6
         figure.subplots_adjust(left=0.07, right=1 - (0.55 + 0.054 * longest) / WIDTH, top=0.9, bottom=0.3)
         lines, names = axes.get_legend_handles_labels()
-        # Lines end together if all arms missed the same tasks, so names at their ends would be ambiguous.
+        # Lines end together wherever all arms missed the same tasks, so names at their ends would not tell.
         axes.legend(
             lines[::-1], names[::-1], title="arm, score", alignment="left", loc="upper left",
             bbox_to_anchor=(1.01, 1.03), frameon=False, fontsize=7, title_fontsize=7, handlelength=2.6,
@@ -59,9 +56,3 @@ def draw(tasks: Tasks, profiles: Sequence[Profile], r_max: float) -> Figure:
             0.02, 0.02, "\n".join(textwrap.wrap(caption, 130)), fontsize=6.8, color="0.3", va="bottom"
         )
         return figure
-
-
-def _look(index: int) -> tuple[str, Any]:
-    """Return color and line style, both different from the neighbors'; a combination repeats only after 36."""
-    turn, place = divmod(index, len(COLOURS))
-    return COLOURS[place], STYLES[(place + turn) % len(STYLES)]

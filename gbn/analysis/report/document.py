@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from gbn.analysis.comparison.comparison import Comparison
+from gbn.analysis.looks import looks_of_plan
 from gbn.analysis.report import answer, competence, configurations, forest, judged, origin, protocol
-from gbn.analysis.report.looks import looks_of
 from gbn.analysis.report.payload import payload
 from gbn.analysis.report.rounding import embedded
 from gbn.analysis.tables import formats
@@ -118,7 +118,8 @@ def _context(sources: Sources) -> dict[str, Any]:
         _setting(comparison, sources.records, name) for name in plan.settings if comparison.arms(name)
     ]
     arms = list(dict.fromkeys(arm for part in settings for arm in comparison.arms(part.name)))
-    data = payload(comparison, looks_of(arms, plan.reference, plan.controls))
+    looks = looks_of_plan(plan)
+    data = payload(comparison, {arm: looks[arm] for arm in arms})
     known = competence.archived(sources.experiments, sources.results_dir)
     verdicts, refused = judged.rows(sources.results_dir, runs.source, sources.experiment)
     return {

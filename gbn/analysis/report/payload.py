@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from gbn.analysis.comparison.comparison import Comparison
+from gbn.analysis.looks import Look
 from gbn.analysis.report import curves, effects
-from gbn.analysis.report.looks import Look
 from gbn.analysis.runs.activations import layer_frame
 
 #: If there are more arms than this, the charts initially show this many; readers choose.

@@ -1,8 +1,6 @@
-"""The figure of a study of gradient variance: one point per arm and state, and variance against batch size."""
+"""The figure of a study of gradient variance: a point an arm and state, and variance against batch size."""
 
-import io
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
@@ -12,16 +10,16 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from gbn.analysis.estimates.estimate import Estimate
+from gbn.analysis.looks import looks_of
 from gbn.analysis.plots.labels import label_ends
-from gbn.plot_style import COLOURS, DPI, RC, STYLES, WIDTH
-from gbn.store.files import write_bytes_atomically
+from gbn.plot_style import COLOURS, DPI, RC, WIDTH, Picture
 from gbn.studies.gradient_variance.table import Measured
 
 _MARKERS = ("o", "s", "^", "D", "v", "P")
 
 
 def draw(measured: Measured) -> Figure:
-    """Draw variance, noise scale and bias per arm (top), the part along the weight and the batch size (bottom)."""
+    """Above: variance, noise scale and bias of each arm; below: the part along the weight, and the batch size."""
     header = measured.header
     baseline, exact = header["baseline"], header["exact"]
     compared = exact or baseline
@@ -51,7 +49,7 @@ def draw(measured: Measured) -> Figure:
             _against_size(grid[1][1], measured, "through_variance", "variance: through S")
             _against_size(grid[1][2], measured, "statistic_variance", "variance: dS/dw")
             _make_room(grid[1][1:], max(map(len, measured.arms)))
-            label_ends(grid[1][2], size=6.5)  # the names serve both panels
+            label_ends(grid[1][2], size=6.5)  # they serve both panels
         handles, labels = grid[0][0].get_legend_handles_labels()
         figure.legend(
             *(handles, labels),
@@ -74,7 +72,7 @@ def draw(measured: Measured) -> Figure:
 
 
 def _make_room(panels: Sequence[Axes], letters: int) -> None:
-    """Narrow two panels to make room for names to the right of the second."""
+    """Narrow two panels, so that names stand to the right of the second."""
     start, end, gap = 0.465, 0.985 - (0.15 + 0.048 * letters) / WIDTH, 0.075
     width = (end - start - gap) / 2
     for index, axes in enumerate(panels):
@@ -130,15 +128,15 @@ def _bars(estimates: Sequence[Estimate]) -> Any:
 def _against_size(axes: Axes, measured: Measured, quantity: str, title: str) -> None:
     sizes = measured.sizes
     arms = [arm for arm in measured.arms if measured.at_size(arm, quantity, sizes[0]).n]
+    looks = looks_of(measured.arms, measured.header["baseline"], {})
     for index, arm in enumerate(arms):
         found = [measured.at_size(arm, quantity, size) for size in sizes]
-        color, style = COLOURS[index % len(COLOURS)], STYLES[(index + index // len(COLOURS)) % len(STYLES)]
         middle = [one.value_low for one in found]
-        axes.plot(sizes, middle, color=color, linestyle=style, linewidth=1.1, label=arm)
-        apart = np.array(sizes) * 1.025 ** (
-            index - (len(arms) - 1) / 2
-        )  # offset, so that bars do not overlap
-        axes.errorbar(apart, middle, yerr=_bars(found), fmt=".", markersize=2, color=color, elinewidth=0.6)
+        axes.plot(sizes, middle, **looks[arm].curve, linewidth=1.1, label=arm)
+        apart = np.array(sizes) * 1.025 ** (index - (len(arms) - 1) / 2)  # so that bars can be told apart
+        axes.errorbar(
+            apart, middle, yerr=_bars(found), fmt=".", markersize=2, color=looks[arm].light, elinewidth=0.6
+        )
     axes.set_xscale("log")
     axes.set_yscale("log")
     low, high = axes.get_ylim()
@@ -172,9 +170,6 @@ def _dress(axes: Axes) -> None:
     axes.tick_params(width=0.4, length=1.5, which="minor")
 
 
-def save(measured: Measured, path: Path) -> None:
-    """Write the PNG. It contains no dates or versions, so that an unchanged figure is an unchanged file."""
-    with mpl.rc_context(dict(RC)):
-        content = io.BytesIO()
-        draw(measured).savefig(content, format="png", metadata={"Software": None})
-    write_bytes_atomically(path, content.getvalue())
+def picture(measured: Measured, name: str) -> Picture:
+    """The figure under the name of its file."""
+    return Picture(name, draw(measured))

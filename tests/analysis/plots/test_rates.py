@@ -3,7 +3,11 @@
 import pytest
 
 from gbn.analysis.comparison.selection import BestSetting
-from gbn.analysis.plots import rates
+from gbn.analysis.looks import REFERENCE, looks_of
+from gbn.analysis.plots import rates as rates_plot
+from gbn.measures import measure
+
+ACCURACY = measure("val_full_accuracy")
 
 RATES = ("0.01", "0.1", "1.0")
 
@@ -19,12 +23,12 @@ def best(group, arm, values):
 def test_points_selection_and_panels(groups):
     values = {"bn": (0.2, 0.5, 0.4), "bnp": (0.3, 0.35, 0.6)}
     found = [best(group, arm, accuracies) for group in groups for arm, accuracies in values.items()]
-    figure = rates.draw(found, "tuning", "bn", 2)
+    figure = rates_plot.draw(found, "tuning", looks_of(["bn", "bnp"], "bn", {}), 2, ACCURACY)
     assert [axes.get_title(loc="left") for axes in figure.axes] == list(groups)
     for axes in figure.axes:
         named = {line.get_label(): line for line in axes.get_lines() if not line.get_label().startswith("_")}
         assert set(named) == set(values)
-        assert named["bn"].get_color() == "#000000"
+        assert named["bn"].get_color() == REFERENCE[0]
         for arm, line in named.items():
             assert list(line.get_xdata()) == [float(rate) for rate in RATES]
             assert list(line.get_ydata()) == pytest.approx([100 * value for value in values[arm]])
@@ -34,10 +38,3 @@ def test_points_selection_and_panels(groups):
             if len(line.get_xdata()) == 1
         }
         assert selected == {(0.1, 50.0), (1.0, 60.0)}
-
-
-def test_files_are_the_same_each_time(tmp_path):
-    found = [best("", "bn", (0.2, 0.5, 0.4))]
-    first, second = (rates.save(found, "t", "bn", 2, tmp_path / name / "x-rates") for name in "ab")
-    assert [path.name for path in first] == ["x-rates.png", "x-rates.pdf"]
-    assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from gbn.analysis.plots import samples
-from gbn.plot_style import save
+from gbn.plot_style import Picture, save
 
 
 @pytest.fixture
@@ -28,12 +28,11 @@ def test_a_row_for_each_update_that_all_runs_have_and_a_column_for_each_arm(fold
     assert len(figure.axes) == 4
     assert [axes.get_ylabel() for axes in figure.axes] == ["update 5", "", "update 20", ""]
     assert [axes.get_title() for axes in figure.axes[:2]] == ["bn", "mixture\n[few]"]
-    paths = save(figure, tmp_path / "figures" / "trial")
+    paths = save([Picture("trial", figure)], tmp_path / "figures", paper=True)
     assert [path.name for path in paths] == ["trial.png", "trial.pdf"]
     before = [path.read_bytes() for path in paths]
-    assert [
-        path.read_bytes() for path in save(samples.draw(folders), tmp_path / "figures" / "trial")
-    ] == before
+    again = save([Picture("trial", samples.draw(folders))], tmp_path / "figures", paper=True)
+    assert [path.read_bytes() for path in again] == before
 
 
 def test_the_same_latents_are_shown_of_each(folders):

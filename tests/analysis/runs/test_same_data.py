@@ -61,7 +61,7 @@ def test_runs_with_the_key_are_shown_in_the_table(grid, tmp_path, source):
         "aaaaaaaaaaaa, not so gbn_fast seed 3 (aaaaaaaaaaaa then bbbbbbbbbbbb). What differs may come of that."
     )
     assert runs.notes == [said]
-    write_results(grid, runs, tmp_path / "out", figures=False)
+    write_results(grid, runs, tmp_path / "out", figures=False, paper=True)
     for suffix in (".md", ".csv", ".tex"):
         assert said in (tmp_path / "out" / "tables" / f"simulated{suffix}").read_text(encoding="utf-8")
 
