@@ -1,5 +1,5 @@
 # Two commands do everything on a fresh machine: `make reproduce` and `make test`.
-# Each makes the virtual environment, installs the pinned versions, and works.
+# Each creates the virtual environment and installs the pinned versions first.
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3)
 VENV ?= .venv
@@ -15,11 +15,11 @@ help:
 	@echo "make reproduce   train experiments/quick, print its table, draw its figures (minutes on two cores)"
 	@echo "make test        lint, types, all tests"
 	@echo "make fast-test   the tests without the slow ones"
-	@echo "make slow        the tests that take long: other processors, races, frozen services, thousands of flipped bits"
+	@echo "make slow        the long tests: other processors, races, frozen services, thousands of flipped bits"
 	@echo "make bench       time the norm layers and training steps here (five minutes; needs an idle machine)"
 	@echo "make gpu OUT=DIR GPU tests and both benchmarks in a quarter of an hour, without installing anything"
 	@echo "make install     virtual environment in $(VENV) with the pinned versions"
-	@echo "make clean       remove the virtual environment and caches; results stay"
+	@echo "make clean       remove the virtual environment and caches, keep results"
 
 install: $(STAMP)
 
@@ -47,14 +47,15 @@ fast-test: install
 slow: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --long -m long
 
-# A user's processes run with OpenMP's own wait policy, so the benchmarks do.
+# A user's processes run with OpenMP's own wait policy, so the benchmarks do too.
 bench: install
 	@status=0; \
 	env -u OMP_WAIT_POLICY $(BIN)/python scripts/bench_norm.py $(BENCH_NORM) || status=1; \
 	env -u OMP_WAIT_POLICY $(BIN)/python scripts/bench_train.py $(BENCH_TRAIN) || status=1; \
 	exit $$status
 
-# Wherever torch sees a GPU: this environment's Python or the machine's own; no installation, no network, no Hydra.
+# Runs wherever torch sees a GPU, with this environment's Python or the machine's own; needs no installation, no network,
+# no Hydra.
 GPU_PYTHON ?= $(shell test -x $(BIN)/python && echo $(BIN)/python || echo python3)
 GPU_SECONDS ?= 840
 GPU_PARTS ?= tests norm train

@@ -1,10 +1,10 @@
-"""Train one network with one normalizer, or with -m a sweep of them.
+"""Train one network with one normalizer, or, with -m, a sweep.
 
     python train.py norm=gbn_cvar model=resnet dataset=cifar10
     python train.py -m norm=bn,bn_matched,gbn_cvar 'seed=range(0,5)'
     python train.py --help
 
-Overrides are checked before anything heavy is imported: a wrong one is one line and exit status 2.
+Overrides are checked before anything heavy is imported: an invalid one is reported in one line with exit status 2.
 """
 
 import argparse
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NoReturn
 
 if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # until there is a run: Ctrl-C ends it without a traceback
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # until there is a run, Ctrl-C exits without a traceback
 
 import hydra
 from hydra._internal.utils import get_args_parser
@@ -47,19 +47,19 @@ def _jobs(config: Config) -> int:
 
 
 def _end() -> None:
-    """A second signal: the checkpoint on disk is whole at any moment, and nothing else is waited for."""
+    """Exit at once on a second signal: the checkpoint on disk is complete at any moment."""
     show_cursor = b"\x1b[?25h" if sys.stdout.isatty() else b""
     kill_services(os.getpid())
-    os.write(2, show_cursor + b"ended at once; the same command goes on from the last checkpoint\n")
+    os.write(2, show_cursor + b"ended at once; the same command resumes from the last checkpoint\n")
     os._exit(130)
 
 
 _signals = StopSignals(at_once=_end)
-_elsewhere: Elsewhere | None = None  # of a sweep whose runs are trained in this process
+_elsewhere: Elsewhere | None = None  # for a sweep whose runs are trained in this process
 
 
 def train(config: Config) -> None:
-    """One run, in this process."""
+    """Train one run in this process."""
     journal = Journal.inherited()
     assert journal is not None
     _signals.listen()
@@ -73,7 +73,7 @@ def train(config: Config) -> None:
 
 
 def wait_for(elsewhere: Elsewhere) -> None:
-    """Train, or find done, what other processes were at when a sweep came to it."""
+    """Wait for runs that other processes were training when the sweep reached them; train those left unfinished."""
     while elsewhere.runs:
         if _signals.asked:
             raise KeyboardInterrupt
@@ -83,8 +83,8 @@ def wait_for(elsewhere: Elsewhere) -> None:
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
 def job(composed: DictConfig) -> None:
-    """One run as Hydra composes it, in this process or in one of a launcher's of Hydra's; Hydra calls it."""
-    os.chdir(get_original_cwd())  # with hydra.job.chdir a relative results_dir would be another folder
+    """Train one run as composed by Hydra, which calls this in this process or in a launcher's."""
+    os.chdir(get_original_cwd())  # with hydra.job.chdir, a relative results_dir would move
     try:
         config = resolve(composed)
     except ConfigError as error:
@@ -96,15 +96,15 @@ def job(composed: DictConfig) -> None:
 
 
 def _arguments() -> argparse.Namespace:
-    """Hydra's options and the overrides.
+    """Parse Hydra's options and the overrides.
 
     Raises:
-        ConfigError: an option that there is not, or one that has no use here.
+        ConfigError: an option does not exist, or is not used here.
     """
     parser = get_args_parser()
 
     def refuse(message: str) -> NoReturn:
-        raise ConfigError(f"{message}; train.py --help says how")
+        raise ConfigError(f"{message}; see train.py --help")
 
     parser.error = refuse  # type: ignore[method-assign]
     arguments, rest = parser.parse_known_intermixed_args()
@@ -125,7 +125,7 @@ def _arguments() -> argparse.Namespace:
 
 
 def _runs(arguments: argparse.Namespace, overrides: list[Override]) -> tuple[list[Config], dict[str, str]]:
-    """The runs that a command line asks for, and what is wrong with those that are impossible.
+    """Return the requested runs, and the errors of the invalid ones by their overrides.
 
     Raises:
         ConfigError: the command line is wrong; nothing has been written.
@@ -146,12 +146,12 @@ def _runs(arguments: argparse.Namespace, overrides: list[Override]) -> tuple[lis
 
 
 def _by_hydra() -> None:
-    """Leave the command line to Hydra.
+    """Let Hydra handle the command line.
 
     Raises:
-        ConfigError: Hydra, or what it was told to load, refuses one of its own keys.
+        ConfigError: Hydra, or something that it was told to load, rejects one of its own keys.
     """
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # the exception, not a traceback
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # raise the exception instead of printing a traceback
     try:
         job()
     except Exception as error:
@@ -159,7 +159,7 @@ def _by_hydra() -> None:
 
 
 def main() -> int:
-    """Check the command line, train what it asks for, and sum up; the exit status."""
+    """Check the command line, train the requested runs, summarize; return the exit status."""
     try:
         return _main()
     except ConfigError as error:
@@ -191,7 +191,7 @@ def _main() -> int:
     try:
         _elsewhere = Elsewhere() if arguments.multirun and not parallel else None
         if by_hydra:
-            _by_hydra()  # composes once more, and tells of the impossible itself
+            _by_hydra()  # composes again, and reports invalid combinations itself
         else:
             for combination, message in impossible.items():
                 journal.record(Outcome(combination, "failed", False, message))
@@ -205,7 +205,7 @@ def _main() -> int:
             wait_for(_elsewhere)
     except KeyboardInterrupt:
         journal.close()
-        print("stopped; the same command goes on from here", file=sys.stderr)
+        print("stopped; the same command resumes from here", file=sys.stderr)
         return 130
     return journal.close()
 

@@ -1,7 +1,7 @@
-"""What an option may hold: numbers within bounds, times, names, and files and folders that can be read or written.
+"""Types of command-line options: bounded numbers, durations, names, and readable or writable files and folders.
 
 Each is an argparse type: it takes the text and returns the value, or raises ``argparse.ArgumentTypeError`` with what
-was given and what is allowed. Defaults that are texts go through them as well.
+was given and what is allowed. Defaults given as text are parsed as well.
 """
 
 import argparse
@@ -13,7 +13,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-#: The largest number that any option takes: beyond it nothing here ends within a lifetime, or fits into a memory.
+#: The largest number that any option takes: with more, nothing here would ever finish or fit into memory.
 MOST = 10**9
 
 
@@ -25,7 +25,7 @@ class Whole:
     most: int = MOST
 
     def __call__(self, text: str) -> int:
-        """The number that `text` is."""
+        """Return `text` as a number."""
         if not re.fullmatch(r"[+-]?[0-9]{1,18}", text) or not self.least <= int(text) <= self.most:
             raise argparse.ArgumentTypeError(
                 f"{text!r} is not a whole number from {self.least} to {self.most:,}"
@@ -35,14 +35,14 @@ class Whole:
 
 @dataclass(frozen=True)
 class Number:
-    """A finite number from `least` to `most`; `least` itself only where it is not 0 or `zero` is true."""
+    """A finite number from `least` to `most`; 0 itself is allowed only if `zero` is true."""
 
     least: float = 0.0
     most: float = float(MOST)
     zero: bool = False
 
     def __call__(self, text: str) -> float:
-        """The number that `text` is."""
+        """Return `text` as a number."""
         try:
             value = float(text)
         except ValueError:
@@ -58,23 +58,23 @@ class Number:
 
 
 def duration(text: str) -> float:
-    """`90s`, `20m`, `1.5h` or plain seconds, as seconds.
+    """Return `90s`, `20m`, `1.5h` or plain seconds as seconds.
 
     Raises:
-        argparse.ArgumentTypeError: another text, or no time at all.
+        argparse.ArgumentTypeError: the text is not a duration, or not above 0.
     """
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text, re.ASCII)
     seconds = float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]] if match else 0.0
     if not 0 < seconds <= MOST:
-        raise argparse.ArgumentTypeError(f"{text!r} is no time: use 90s, 20m or 2h")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a duration: use 90s, 20m or 2h")
     return seconds
 
 
 def name(text: str) -> str:
-    """A name that can be a part of a file's: not empty, no path.
+    """Check a name that becomes part of a file name: not empty, no path.
 
     Raises:
-        argparse.ArgumentTypeError: another text.
+        argparse.ArgumentTypeError: the text is not such a name.
     """
     if (
         not text.strip()
@@ -82,39 +82,39 @@ def name(text: str) -> str:
         or re.search(r"[/\\\x00-\x1f]", text)
         or len(os.fsencode(text)) > 150
     ):
-        raise argparse.ArgumentTypeError(f"{text!r} is no name: use letters, digits, - and _, 150 at most")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a name: use letters, digits, - and _, 150 at most")
     return text
 
 
 def existing_folder(text: str) -> str:
-    """A folder that is there.
+    """Check that a folder exists, and return it.
 
     Raises:
-        argparse.ArgumentTypeError: there is none.
+        argparse.ArgumentTypeError: it does not.
     """
     if not os.path.isdir(text):
-        what = "is a file" if os.path.isfile(text) else "is not there"
+        what = "is a file" if os.path.isfile(text) else "does not exist"
         raise argparse.ArgumentTypeError(f"the folder {text!r} {what}: give one that exists")
     return text
 
 
 def existing_file(text: str) -> Path:
-    """A file that is there.
+    """Check that a file exists, and return it.
 
     Raises:
-        argparse.ArgumentTypeError: there is none.
+        argparse.ArgumentTypeError: it does not.
     """
     if not os.path.isfile(text):
-        what = "is a folder" if os.path.isdir(text) else "is not there"
+        what = "is a folder" if os.path.isdir(text) else "does not exist"
         raise argparse.ArgumentTypeError(f"the file {text!r} {what}: give one that exists")
     return Path(text)
 
 
 def output_folder(text: str) -> Path:
-    """A folder that is there and can be written, or that can be made.
+    """Check that a folder is writable or can be created, and return it.
 
     Raises:
-        argparse.ArgumentTypeError: it cannot.
+        argparse.ArgumentTypeError: it is not.
     """
     try:
         return usable_folder(text)
@@ -123,28 +123,28 @@ def output_folder(text: str) -> Path:
 
 
 def output_file(text: str) -> Path:
-    """A file that can be written or replaced.
+    """Check that a file can be written or replaced, and return it.
 
     Raises:
-        argparse.ArgumentTypeError: it cannot.
+        argparse.ArgumentTypeError: it is not.
     """
     path = Path(text)
     if os.path.isdir(text or "."):
         raise argparse.ArgumentTypeError(f"{text!r} is a folder: give the path of a file")
-    if len(os.fsencode(path.name)) > 200:  # what is written first has a longer name
-        raise argparse.ArgumentTypeError(f"{text!r} is no name of a file: use 200 letters at most")
+    if len(os.fsencode(path.name)) > 200:  # the temporary file has a longer name
+        raise argparse.ArgumentTypeError(f"{text!r} is not a name of a file: use 200 letters at most")
     output_folder(str(path.parent))
     return path
 
 
 def usable_folder(folder: str | Path) -> Path:
-    """A folder that files can be written into, made where it is missing when something is.
+    """Check that files can be written into a folder, or that it can be created later.
 
     Returns:
         `folder`, as a path. Nothing is left on disk.
 
     Raises:
-        ValueError: no text, a file in the way, a link to nothing, a name that is too long, no permission.
+        ValueError: an empty name, a file in the way, a dangling link, a name that is too long, or no permission.
     """
     path = Path(folder)
     here = path.absolute()
@@ -158,7 +158,7 @@ def usable_folder(folder: str | Path) -> Path:
                 here = here.parent
             for part in path.absolute().relative_to(here).parts:
                 with contextlib.suppress(FileNotFoundError):
-                    (here / part).lstat()  # raises where the name of a folder to be made is too long
+                    (here / part).lstat()  # raises if the name of a folder to be created is too long
         if not here.is_dir():
             raise NotADirectoryError(0, f"{here} is no folder")
         with tempfile.TemporaryFile(dir=here):

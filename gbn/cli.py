@@ -1,8 +1,8 @@
-"""The command line that all scripts share: one parser, one way of saying what is wrong, one way of ending.
+"""The command line shared by all scripts: one parser, one way of reporting errors, one way of exiting.
 
 A script has two functions, ``parser() -> Parser`` and ``run(args) -> int``, and ends with ``cli.main(parser, run)``.
-Nothing heavy is imported here, and a script imports what it works with inside `run`: a wrong line is answered at
-once, and Ctrl-C ends a script in its first second as in its last.
+Nothing heavy is imported here, and a script imports what it needs inside `run`: a wrong command line is reported at
+once, and Ctrl-C works from the first second to the last.
 """
 
 import argparse
@@ -15,12 +15,12 @@ from typing import NoReturn
 
 from gbn.suggest import did_you_mean
 
-#: Exit statuses: what was asked cannot be done, Ctrl-C, and a reader of the output that went away (128 + SIGPIPE).
+#: Exit statuses: the request cannot be carried out, Ctrl-C, and a closed output pipe (128 + SIGPIPE).
 WRONG, STOPPED, UNREAD = 2, 130, 141
 
 
 def _quiet(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """Ctrl-C while a script's own imports are made, before :func:`main` can catch it, shows no traceback either."""
+    """Hide the traceback of Ctrl-C during a script's own imports, before :func:`main` can catch it."""
     if issubclass(kind, KeyboardInterrupt):
         print("stopped", file=sys.stderr)
     else:
@@ -36,7 +36,7 @@ class Parser(argparse.ArgumentParser):
     Args:
         description: the script's docstring.
         examples: command lines for ``--help``.
-        statuses: what the script's own exit statuses (1, 3) mean.
+        statuses: the meaning of the script's own exit statuses (1, 3).
     """
 
     def __init__(
@@ -54,13 +54,13 @@ class Parser(argparse.ArgumentParser):
         )
 
     def parse(self, argv: Sequence[str] | None = None) -> argparse.Namespace:
-        """The arguments, with ``given``: the options that stand on the line.
+        """Return the arguments, with ``given``: the options present on the command line.
 
         Raises:
-            ValueError: a wrong line.
+            ValueError: the command line is wrong.
         """
         words = list(sys.argv[1:] if argv is None else argv)
-        if empty := [word for word in words if word.endswith("=--")]:  # argparse takes it for no value at all
+        if empty := [word for word in words if word.endswith("=--")]:  # argparse reads it as no value at all
             self.error(f"argument {empty[0][:-3]}: expected a value")
         args = self.parse_intermixed_args(words)
         named = (self._option_string_actions.get(word.partition("=")[0]) for word in words)
@@ -68,7 +68,7 @@ class Parser(argparse.ArgumentParser):
         return args
 
     def error(self, message: str) -> NoReturn:
-        """Refuse the line.
+        """Reject the command line.
 
         Raises:
             ValueError: always.
@@ -82,14 +82,14 @@ class Parser(argparse.ArgumentParser):
 def main(parser: Callable[[], Parser], run: Callable[[argparse.Namespace], int]) -> NoReturn:
     """Run a script and exit with its status.
 
-    What the user can mend is one line on standard error and status 2, Ctrl-C is status 130, a reader of the output
-    that went away (``| head``) ends the script quietly. Other exceptions are faults of ours and keep their traceback.
+    An error that the user can fix is one line on standard error and status 2, Ctrl-C is status 130, and a closed
+    output pipe (``| head``) ends the script quietly. Other exceptions are bugs and keep their traceback.
     """
     print_anything()
     try:
         status = _status(parser, run)
         if sys.stdout is not None:
-            sys.stdout.flush()  # here, not at the interpreter's end, where an error is a traceback
+            sys.stdout.flush()  # here, not at interpreter exit, where an error is a traceback
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         status = STOPPED
@@ -113,17 +113,17 @@ def _status(parser: Callable[[], Parser], run: Callable[[argparse.Namespace], in
 
 
 def _stopped(error: BaseException | None) -> bool:
-    """Whether an exception was Ctrl-C before a library made something else of it."""
+    """Return whether an exception was Ctrl-C before a library converted it."""
     while error is not None and not isinstance(error, KeyboardInterrupt):
         error = error.__cause__ or error.__context__
     return error is not None
 
 
 def _mendable(error: Exception) -> bool:
-    """Whether an exception says what the user can change; a missing key or index is a fault of the program."""
+    """Return whether the user can fix the cause of an exception; a missing key or index is a bug."""
     if isinstance(error, KeyError | IndexError):
         return False
-    store = sys.modules.get("gbn.store.files")  # loaded where one of its errors was raised
+    store = sys.modules.get("gbn.store.files")  # loaded if one of its errors was raised
     kinds = (
         ValueError,
         LookupError,
@@ -135,7 +135,7 @@ def _mendable(error: Exception) -> bool:
 
 
 def one_line(error: BaseException) -> str:
-    """What an exception says, on one line; its class where it says nothing."""
+    """Return an exception's message on one line, or its class if it has no message."""
     text = str(error)
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
         text = f"{os.fsdecode(error.filename)}: {error.strerror}"
@@ -143,16 +143,16 @@ def one_line(error: BaseException) -> str:
 
 
 def print_anything() -> None:
-    """From here on a character that standard output's encoding lacks, such as the ± of a table, is printed as ?."""
+    """Print characters that standard output's encoding lacks, such as the ± of a table, as ? from here on."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")
 
 
 def alone(args: argparse.Namespace, option: str, *beside: str) -> None:
-    """Refuse the options that say nothing beside `option`: all but those `beside`.
+    """Reject all options that have no meaning with `option`: all except those in `beside`.
 
     Raises:
-        ValueError: both are given.
+        ValueError: such an option is given.
     """
     others = sorted(args.given - {option, *beside})
     if option in args.given and others:
@@ -160,17 +160,17 @@ def alone(args: argparse.Namespace, option: str, *beside: str) -> None:
 
 
 def belongs(args: argparse.Namespace, option: str, *owners: str) -> None:
-    """Refuse an option without the one it belongs to.
+    """Reject an option given without one that it belongs to.
 
     Raises:
-        ValueError: `option` is given, and none of its owners.
+        ValueError: `option` is given, but none of its owners.
     """
     if option in args.given and not args.given & {*owners}:
         raise ValueError(f"{option} belongs to {' or '.join(owners)}: give both or neither")
 
 
 def one_of(what: str, given: str, allowed: Iterable[str]) -> str:
-    """A name that has to be among others.
+    """Check that a name is among the allowed ones.
 
     Returns:
         `given`.

@@ -1,23 +1,23 @@
-"""What the numbers of a curve measure: which way is better, in which unit they are written, and with what.
+"""Measures, the meaning of the numbers of a curve: which direction is better, and how values are written.
 
-A key tells its measure: ``[train|val|val_full|test]_<family>[_<unit>][_<structure>][_exact]`` for what is measured on
-a part of a data set, ``<family>_<network>[_exact]`` for the quality of generated images. ``_exact`` says that
-normalizers had exact statistics, ``val_full`` the whole validation set instead of a slice of it.
+A key names its measure: ``[train|val|val_full|test]_<family>[_<unit>][_<structure>][_exact]`` for measurements on
+part of a data set, ``<family>_<network>[_exact]`` for the quality of generated images. ``_exact`` means that
+normalizers used exact statistics, ``val_full`` the whole validation set instead of a slice of it.
 
 ========================  ======  ==============================================================================
 family                    better  written
 ========================  ======  ==============================================================================
-accuracy, good_contours   higher  in per cent, differences in points (``_px``, ``_mm``: the unit of the limit)
+accuracy, good_contours   higher  in percent, differences in points (``_px``, ``_mm``: the unit of the limit)
 dice                      higher  as a fraction, 0.940
-loss                      lower   as it is
+loss                      lower   as is
 apd                       lower   in the unit of its key, ``_px`` or ``_mm``
-fid                       lower   as it is
+fid                       lower   as is
 kid                       lower   times 1000
 ========================  ======  ==============================================================================
 
-Values of fid and kid depend on the network that gave the features, so its name is in the key: ``inception`` for the
-standard weights, ``own_<digest>`` for one trained by this project, by the digest of its weights. Two keys are two
-measures: nothing compares across.
+Values of fid and kid depend on the feature network, so the key contains its name: ``inception`` for the standard
+weights, ``own_<digest>`` for a network trained by this project, identified by the digest of its weights. Different
+keys are different measures and are never compared with each other.
 """
 
 import math
@@ -50,19 +50,19 @@ class Measure:
     """One measure.
 
     Attributes:
-        key: of the curve.
+        key: the curve key.
         family: "accuracy", "loss", "dice", "apd", "good_contours", "fid" or "kid".
-        higher_is_better: which way is better.
-        name: as it is called within a sentence: "accuracy", "Dice of the cavity", "KID".
-        split: "training", "validation", "test"; empty for generated images, and losses of no split.
-        network: what gave the features; empty where nothing did.
-        exact: normalizers had exact statistics.
-        whole: measured on the whole validation set, not on its slice.
-        scale: what is written is `scale` times the value.
-        unit: behind a number: "%", "px", "mm" or empty.
-        limit: the unit of the distance up to which a contour is good; empty of other families.
+        higher_is_better: which direction is better.
+        name: its name within a sentence: "accuracy", "Dice of the cavity", "KID".
+        split: "training", "validation", "test"; empty for generated images, and for losses without a split.
+        network: the feature network; empty if there is none.
+        exact: whether normalizers used exact statistics.
+        whole: whether it was measured on the whole validation set rather than its slice.
+        scale: values are written multiplied by `scale`.
+        unit: written after a number: "%", "px", "mm" or empty.
+        limit: the unit of the distance within which a contour counts as good; empty for other families.
         digits: decimals written.
-        worst: what a run counts for that has no value because it diverged, in averages that need one.
+        worst: the value assigned to a diverged run in averages that need one.
     """
 
     key: str
@@ -81,24 +81,24 @@ class Measure:
 
     @property
     def sign(self) -> float:
-        """1 where higher is better, else -1: the sign times a difference is an improvement."""
+        """1 if higher is better, else -1: the sign times a difference is an improvement."""
         return 1.0 if self.higher_is_better else -1.0
 
     @property
     def share(self) -> bool:
-        """Whether values lie between 0 and 1."""
+        """True if values lie between 0 and 1."""
         return self.family in ("accuracy", "dice", "good_contours")
 
     @property
     def range(self) -> tuple[float, float]:
-        """The least and the greatest value that the measure can have."""
+        """The smallest and largest possible values of the measure."""
         if self.share:
             return 0.0, 1.0
         return (0.0 if self.family == "apd" else -math.inf), math.inf
 
     @property
     def title(self) -> str:
-        """Name with what it was measured on: "validation accuracy", "KID x 1000 (own network 1a2b3c4d)"."""
+        """The name with what it was measured on: "validation accuracy", "KID x 1000 (own network 1a2b3c4d)"."""
         words = " ".join(filter(None, (self.split, self.name)))
         words += f", limit in {self.limit}" if self.limit else ""
         words += f" x {self.scale:g}" if self.scale != 1 and not self.unit else ""
@@ -106,12 +106,12 @@ class Measure:
 
     @property
     def label(self) -> str:
-        """The title with its unit, for an axis: "validation accuracy (%)"."""
+        """The title with its unit, as an axis label: "validation accuracy (%)"."""
         return self.title + (f" ({self.unit})" if self.unit else "")
 
     @property
     def points(self) -> str:
-        """What a difference is counted in: "points" of per cent, else the unit; empty where there is none."""
+        """The unit of a difference: "points" for percentages, else the unit; empty if there is none."""
         return "points" if self.unit == "%" else self.unit
 
     @property
@@ -121,44 +121,44 @@ class Measure:
 
     @property
     def final(self) -> "Measure":
-        """The same on the test set, where a data set was split; else this measure itself."""
+        """The same measure on the test set if the data set was split; else this measure itself."""
         if self.split in ("validation", "test"):
             base = self.key.removeprefix("val_full_").removeprefix("val_").removeprefix("test_")
             return measure(f"test_{base.removesuffix('_exact')}")
         return self
 
     def comparable(self, other: "Measure") -> bool:
-        """Whether values of both mean the same, so that targets of one can be asked of the other."""
+        """Return whether values of both mean the same, so that targets for one apply to the other."""
         mine, others = ((one.family, one.network, one.unit, one.limit) for one in (self, other))
         return mine == others
 
     def shown(self, value: float) -> float:
-        """The number that is written for a value."""
+        """Return the number that is written for a value."""
         return self.scale * value
 
     def number(self, value: float, sign: str = "") -> str:
-        """A value as it is written, without unit; `sign` "+" for a difference."""
+        """Format a value without its unit; pass `sign` "+" for a difference."""
         text = f"{self.scale * value:{sign}.{self.digits}f}"
         return text.replace("-", "+" if sign else "", 1) if float(text) == 0 and text[0] == "-" else text
 
     def target(self, value: float) -> str:
-        """A target as it is written: "95 %" of an accuracy, "KID 20", "APD 2 mm"."""
+        """Format a target: "95 %" for an accuracy, "KID 20", "APD 2 mm"."""
         amount = " ".join(filter(None, (f"{self.scale * value:g}", self.unit)))
         return amount if self.family == "accuracy" else f"{self.name} {amount}"
 
     def better(self, one: float, other: float) -> bool:
-        """Whether one value is better than another."""
+        """Return whether `one` is better than `other`."""
         return one > other if self.higher_is_better else one < other
 
     def ordered(self, targets: Iterable[float]) -> tuple[float, ...]:
-        """Targets from the easiest to the hardest."""
+        """Sort targets from easiest to hardest."""
         return tuple(sorted(targets, reverse=not self.higher_is_better))
 
     def checked(self, targets: Sequence[float]) -> tuple[float, ...]:
-        """Targets from the easiest to the hardest, each a value that the measure can have.
+        """Sort targets from easiest to hardest after checking that each is a possible value.
 
         Raises:
-            ValueError: a target outside the measure's range.
+            ValueError: a target is outside the measure's range.
         """
         for value in targets:
             if self.share and not 0 < value < 1:
@@ -189,10 +189,10 @@ _FAMILIES: dict[str, dict[str, Any]] = {
 
 @cache
 def measure(key: str) -> Measure:
-    """The measure of a curve's key.
+    """Return the measure of a curve key.
 
     Raises:
-        ValueError: no known measure; the message says what is allowed and what was probably meant.
+        ValueError: the measure is unknown; the message lists what is allowed and the likely intention.
     """
     known = _parsed(key)
     if known is None:
@@ -204,7 +204,7 @@ def measure(key: str) -> Measure:
 
 @cache
 def find(key: str) -> Measure | None:
-    """The measure of a key, None where it is none: update, seconds and lr stand in the same curves."""
+    """Return the measure of a key; None for keys that are no measure (curves also hold update, seconds and lr)."""
     return _parsed(key)
 
 
@@ -232,9 +232,9 @@ def _parsed(key: str) -> Measure | None:
 
 
 def companions(final: Measure) -> list[Measure]:
-    """What is measured along with the Dice of a test set, structure by structure: Dice, APD, good contours.
+    """Return what is measured along with the Dice of a test set, per structure: Dice, APD, good contours.
 
-    Of any other measure nothing: a key of the result need not be in a curve.
+    Empty for any other measure. The keys returned need not be present in a curve.
     """
     if final.family != "dice" or final.split != "test":
         return []
@@ -253,20 +253,20 @@ def _examples() -> list[str]:
     return [key + end for key in (*on_data, *of_images) for end in ("", "_exact")] + losses
 
 
-#: The measure of an experiment that names none.
+#: The default measure of an experiment.
 DEFAULT = "val_accuracy"
 
-#: What a difference of classifiers is written as, where no runs are at hand.
+#: How a difference between classifiers is written if no runs are available.
 ACCURACY = measure("test_accuracy")
 
-#: The families that runs are compared by where nothing names a measure, the first that they have.
+#: The families that runs are compared by if no measure is named; the first available one is used.
 _PREFERRED = ("accuracy", "dice", "kid", "fid", "loss")
 
 
 def ranked(keys: Iterable[str]) -> list[str]:
-    """Those of some keys that runs can be compared by, the one that it is unless told otherwise first.
+    """Return those of the given keys that runs can be compared by, the default one first.
 
-    Of a family the plainest comes first: of the validation slice, with running statistics, of all structures.
+    Within a family the plainest comes first: on the validation slice, with running statistics, over all structures.
     """
     known = (_parsed(key) for key in keys)
     fitting = [

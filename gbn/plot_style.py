@@ -1,7 +1,7 @@
-"""What all figures look like, and how they are written.
+"""The look of all figures, and how they are written.
 
-Colours are Okabe and Ito's, told apart with any colour vision; line styles tell lines apart in grey print too. Sizes
-are a printed page's.
+The colors are Okabe and Ito's, which can be told apart with any color vision; line styles do so in grayscale print.
+Sizes fit a printed page.
 """
 
 import io
@@ -12,40 +12,39 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-#: Okabe and Ito's colours; black is the reference's.
+#: Okabe and Ito's colors; black is for the reference.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 STYLES: tuple[Any, ...] = (
     *("-", (0, (6, 1.5, 1, 1.5)), (0, (1.5, 1.2)), (0, (8, 2)), (0, (3, 1))),
     (0, (4, 1, 1, 1, 1, 1)),
 )
 REFERENCE: tuple[str, Any] = ("#000000", (0, (4, 2)))
-#: Inches across a page; dots an inch.
+#: Page width in inches, and dots per inch.
 WIDTH, DPI = 7.2, 200
 RC: Mapping[str, Any] = {
     "font.size": 8,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.linewidth": 0.6,
-    "pdf.fonttype": 42,  # text stays text
+    "pdf.fonttype": 42,  # embed text as text
 }
 
 
 def save(figure: Figure, stem: Path, rc: Mapping[str, Any] = RC) -> list[Path]:
-    """Write ``<stem>.png`` and ``<stem>.pdf``, folders as needed.
+    """Write ``<stem>.png`` and ``<stem>.pdf``, creating folders as needed.
 
-    Without dates and versions in them, an unchanged figure is an unchanged file.
+    The files contain no dates or versions, so that an unchanged figure is an unchanged file.
 
     Args:
-        figure: what is drawn.
-        stem: the path without its ending.
-        rc: matplotlib's settings that the figure was drawn with; ticks are made when it is written.
+        figure: the figure to write.
+        stem: the path without its suffix.
+        rc: the matplotlib settings that the figure was drawn with; ticks are created on writing.
 
     Returns:
-        The two files.
+        The two paths.
     """
-    from gbn.store.files import (
-        write_bytes_atomically,
-    )  # the benchmarks take the colours alone, without a store
+    # Imported here: the benchmarks use only the colors, without a store.
+    from gbn.store.files import write_bytes_atomically
 
     contents = {}
     with mpl.rc_context(dict(rc)):

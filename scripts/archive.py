@@ -1,4 +1,4 @@
-"""Pack the records of finished runs into results/archive/, take records back, or check what is there."""
+"""Pack the records of finished runs into results/archive/, retract records, or check the archive."""
 
 import argparse
 from pathlib import Path
@@ -16,16 +16,16 @@ EXAMPLES = (
 
 
 def parser() -> cli.Parser:
-    """The command line."""
+    """Return the command-line parser."""
     statuses = {1: "a record was refused, or (--check) a table differs from the archive"}
     result = cli.Parser(__doc__, EXAMPLES, statuses)
     options.add_runs(result)
     options.add_results(result, source=None)
     add = result.add_argument
     add("--label", type=name, help="names the shard (default: the experiment, or 'runs')")
-    add("--dry-run", action="store_true", help="say what would be added, write nothing")
-    add("--retract", metavar="RUN_ID", help="take the records of a run back; needs --reason")
-    add("--reason", help="why: it is kept with the retraction")
+    add("--dry-run", action="store_true", help="print what would be added, write nothing")
+    add("--retract", metavar="RUN_ID", help="retract the records of a run; needs --reason")
+    add("--reason", help="why, stored with the retraction")
     add("--shard", help="with --retract: in this shard only")
     add("--check", action="store_true", help="read everything, then compare results/tables/ with the archive")
     return result
@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def pack(args: argparse.Namespace) -> int:
-    """Add the finished runs; 1 when a record was refused."""
+    """Add the finished runs; return 1 if a record was refused."""
     from gbn.store.archive import Archive
     from gbn.store.files import StoreError
     from gbn.store.records import RunStore
@@ -93,7 +93,7 @@ def pack(args: argparse.Namespace) -> int:
 
 
 def retract(args: argparse.Namespace) -> int:
-    """Take a run's records back."""
+    """Retract a run's records."""
     from gbn.store.archive import Archive
 
     if not (args.reason or "").strip():
@@ -104,11 +104,11 @@ def retract(args: argparse.Namespace) -> int:
 
 
 def check(args: argparse.Namespace) -> int:
-    """Read every shard, compare every committed table; 1 when something differs.
+    """Read every shard, compare every committed table; return 1 if something differs.
 
     Raises:
         LookupError: there is no archive.
-        StoreError: one of its shards is not what was written.
+        StoreError: one of its shards is damaged.
     """
     from gbn.analysis.tables.committed import differences
     from gbn.config.grid import load_grid

@@ -1,11 +1,11 @@
-"""Time and memory from the command to the written table, for stores of many simulated runs, in fresh processes.
+"""Time and memory from command to written table, for stores of many simulated runs, in fresh processes.
 
     python scripts/bench_analysis.py                      # 40, 1,000, 10,000 and 20,000 runs of 200 evaluations
     python scripts/bench_analysis.py --runs 1000 --repeats 1
 
-Of each store: the first table, the second (from the cache), one after a run has changed, one after the cache was
-deleted. All on two cores. Writes results/benchmarks/analysis-<device>-<date>.csv. The goals, for 10,000 runs: the
-first table in under 10 s and 1 GB, the second in under 2 s. A store of 10,000 takes 600 MB under --folder meanwhile.
+For each store: the first table, the second (from the cache), one after a run has changed, and one after the cache
+was deleted, all on two cores. Writes results/benchmarks/analysis-<device>-<date>.csv. The goals, for 10,000 runs:
+the first table in under 10 s and 1 GB, the second in under 2 s. A store of 10,000 runs takes 600 MB under --folder.
 """
 
 import argparse
@@ -33,14 +33,14 @@ if TYPE_CHECKING:
 CORES, EVALUATIONS, ARMS = 2, 200, 50
 SIZES = (40, 1_000, 10_000, 20_000)
 TARGETS = ("0.6", "0.8", "0.88")
-#: (runs, case) -> the most seconds and megabytes that the table may take.
+#: (runs, case) -> the maximum seconds and megabytes for the table.
 GOALS = {(10_000, "first"): (10.0, 1000.0), (10_000, "second"): (2.0, 1000.0)}
 LIBRARIES = ("numpy", "pandas", "pyarrow", "scipy")
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What one process took: seconds by the clock and of the processor, and its peak memory in megabytes."""
+    """The cost of one process: wall and processor seconds, and peak memory in megabytes."""
 
     wall_s: float
     cpu_s: float
@@ -48,7 +48,7 @@ class Cost:
 
 
 def grid_of(runs: int) -> "SimulatedGrid":
-    """A grid of this many runs; one arm diverges, one misses the highest targets."""
+    """Return a grid of this many runs, in which one arm diverges and one misses the highest targets."""
     from gbn.studies.validation.simulate import Arm, SimulatedGrid
 
     arms = {"bn": Arm()}
@@ -68,7 +68,7 @@ def grid_of(runs: int) -> "SimulatedGrid":
 
 
 def records(grid: "SimulatedGrid", runs: int) -> "Iterator[Record]":
-    """The runs, seed-major, with curves, configurations and provenance as large as a trainer's."""
+    """Yield the runs, seed-major, with curves, configurations and provenance as large as a trainer's."""
     keys = ((seed, arm) for seed in grid.seeds for arm in grid.arms)
     for (seed, arm), _ in zip(keys, range(runs), strict=False):
         record = grid.record("", arm, seed)
@@ -81,7 +81,7 @@ def records(grid: "SimulatedGrid", runs: int) -> "Iterator[Record]":
 
 
 def _measured(point: dict[str, Any]) -> dict[str, Any]:
-    """With what a trainer writes beside: the rate, training figures and those with exact statistics."""
+    """Add what a trainer also writes: the learning rate, training measures and those with exact statistics."""
     accuracy, loss = point["val_accuracy"], point["val_loss"]
     more = {"lr": 0.1 / (1 + point["epoch"]), "train_loss": loss, "train_accuracy": accuracy}
     return {**point, **more, "val_loss_exact": loss, "val_accuracy_exact": accuracy}
@@ -106,7 +106,7 @@ def table(results: Path, out: Path) -> Cost:
 
 
 def change_a_run(results: Path) -> None:
-    """Replace one run's curve by a copy, which is another file as far as the cache can tell."""
+    """Replace one run's curve by a copy, which the cache takes for a new file."""
     from gbn.store.records import METRICS
 
     path = next((results / "runs").iterdir()) / METRICS
@@ -116,7 +116,7 @@ def change_a_run(results: Path) -> None:
 
 
 def measure(results: Path, repeats: int) -> Iterator[tuple[str, list[Cost]]]:
-    """The cases of one store."""
+    """Measure the cases of one store."""
     out = results / "out"
 
     def forget(_: Path) -> None:
@@ -140,7 +140,7 @@ def measure(results: Path, repeats: int) -> Iterator[tuple[str, list[Cost]]]:
 
 
 def rows_of(runs: int, folder: Path, repeats: int) -> Iterator[dict[str, Any]]:
-    """A row a case, medians over its repeats."""
+    """Yield one row per case, with medians over its repeats."""
     from gbn.store.records import METRICS
     from gbn.studies.validation.simulate import write_files
 
@@ -169,16 +169,16 @@ def _judged(row: dict[str, Any]) -> str:
 
 
 def parser() -> cli.Parser:
-    """The command line."""
+    """Return the command-line parser."""
     result = cli.Parser(__doc__)
     add = result.add_argument
     what = "sizes of the stores, at least 16 (two arms of eight seeds)"
     add("--runs", type=Whole(16, 10**6), nargs="+", default=SIZES, metavar="N", help=what)
-    what = "of each case but the first (default 3)"
+    what = "repeats of each case but the first (default 3)"
     add("--repeats", type=Whole(most=1000), default=3, metavar="N", help=what)
-    what = "where the stores are made (default: the system's)"
+    what = "folder for the stores (default: the system's)"
     add("--folder", type=existing_folder, metavar="DIR", help=what)
-    what = "folder of the file (default: results/benchmarks)"
+    what = "output folder (default: results/benchmarks)"
     add("--out", type=output_folder, default=str(RESULTS), metavar="DIR", help=what)
     return result
 
@@ -193,7 +193,7 @@ def run(arguments: argparse.Namespace) -> int:
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:CORES])
     rows = [row for runs in arguments.runs for row in rows_of(runs, arguments.folder, arguments.repeats)]
 
-    # Imported now: a child's peak would count the memory of a parent that holds torch.
+    # Imported only now: a child's peak memory would include that of a parent that loaded torch.
     import torch
 
     from gbn.bench.environment import environment, file_name, write_rows

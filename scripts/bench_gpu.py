@@ -2,8 +2,8 @@
 
     python scripts/bench_gpu.py --out DIR [--seconds 840] [--parts tests norm train]
 
-A part that fails or runs out of time stops no other; the exit status is 1 then. At most eight files, side by side:
-gpu.log and what the benchmarks write. Time that a part leaves is the next one's.
+A part that fails or runs out of time does not stop the others, but the exit status is 1. There are at most eight
+files: gpu.log and those of the benchmarks. Time that a part leaves over goes to the next one.
 """
 
 import argparse
@@ -14,12 +14,12 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))  # nothing is installed there
+sys.path.insert(0, str(ROOT))  # the package is not installed there
 
 from gbn import cli  # noqa: E402
 from gbn.arguments import Number, output_folder  # noqa: E402
 
-#: part -> (share of the time that is left when it begins, command); benchmarks get a budget that ends before it.
+#: part -> (share of the remaining time when it begins, command); benchmarks get a budget that ends earlier.
 PARTS: dict[str, tuple[float, list[str]]] = {
     "tests": (
         0.3,
@@ -43,7 +43,7 @@ RESERVE = 45.0  # seconds that a case begun within the budget may still take
 
 
 def run_part(name: str, share: float, command: list[str], seconds: float, out: Path) -> str:
-    """Run one part, its output to the terminal and the log; how it ended."""
+    """Run one part, with its output to the terminal and the log; return how it ended."""
     limit = share * seconds
     if name != "tests":
         command = [*command, "--out", str(out), "--budget", f"{max(1.0, limit - RESERVE):.0f}"]
@@ -64,18 +64,24 @@ def run_part(name: str, share: float, command: list[str], seconds: float, out: P
 
 
 def parser() -> cli.Parser:
-    """The command line."""
+    """Return the command-line parser."""
     result = cli.Parser(__doc__, statuses={1: "a part failed or ran out of time"})
     add = result.add_argument
-    what = "folder of the files, made where it is missing"
+    what = "output folder, created if it is missing"
     add("--out", type=output_folder, required=True, metavar="DIR", help=what)
-    add("--seconds", type=Number(), default=840.0, metavar="N", help="for all parts together (default 840)")
+    add(
+        "--seconds",
+        type=Number(),
+        default=840.0,
+        metavar="N",
+        help="seconds for all parts together (default 840)",
+    )
     add("--parts", nargs="+", choices=list(PARTS), default=list(PARTS))
     return result
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """All parts; 1 where one failed."""
+    """Run all parts; return 1 if one failed."""
     look = "import sys, torch; sys.exit(not torch.cuda.is_available())"
     if subprocess.run([sys.executable, "-c", look], check=False).returncode:
         raise ValueError(

@@ -5,9 +5,9 @@
     python scripts/bench_precondition.py --render results/benchmarks/precondition-<device>-<date>.csv
 
 Arms take turns, step by step, in one process: `none` is the plain step of the network without normalization, `bnp`
-the same preconditioned, `bnp_patch` with a mean and variance for each tap of a kernel. An arm whose losses are not
-finite, or whose first loss is not the plain step's, is not timed, and the exit status is 1. Goal: at batch 128 at
-most 1.1 times the plain step. Writes precondition-<device>-<date>.csv, a row an arm, and a summary (.md) of it.
+is preconditioned, and `bnp_patch` has a mean and variance for each tap of a kernel. An arm whose losses are not
+finite, or whose first loss differs from the plain step's, is not timed, and the exit status is 1. Goal at batch 128:
+at most 1.1 times the plain step. Writes precondition-<device>-<date>.csv, one row per arm, and a summary (.md).
 """
 
 import argparse
@@ -19,12 +19,12 @@ from gbn.bench import command, names
 
 
 def parser() -> cli.Parser:
-    """The command line."""
+    """Return the command-line parser."""
     result = command.parser(__doc__)
     add = result.add_argument
     add("--nets", nargs="+", choices=list(names.PRECONDITIONED_IMAGES), default=["mlp", "cnn"])
     add("--width", type=Number(most=100), default=1.0, metavar="FACTOR", help="multiplies the channels")
-    what = "images a batch (default: 128, 6, 2 and 1)"
+    what = "batch sizes (default: 128, 6, 2 and 1)"
     add("--batch", type=Whole(), nargs="+", default=[128, 6, 2, 1], metavar="N", help=what)
     arms = list(names.PRECONDITIONED_ARMS)
     add("--arms", nargs="+", choices=arms, default=arms)
@@ -50,7 +50,9 @@ def run(args: argparse.Namespace) -> int:
         if not budget.allows(setting):
             continue
         rows += rows_of(setting, arms, device, known, args)
-        written = command.write_timed(path, rows, COLUMNS, "step_ms")  # what is measured outlives a kill
+        written = command.write_timed(
+            path, rows, COLUMNS, "step_ms"
+        )  # now, so that a kill loses nothing measured
         for row in rows[-len(arms) :]:
             shown = f"{row.get('step_ms', float('nan')):.3g} ms, ratio {row.get('ratio', float('nan')):.3f}"
             print(f"{row['net']} {row['batch']} {row['arm']}: {shown}", flush=True)

@@ -1,4 +1,4 @@
-"""Time from the command to the end of the first training update, CIFAR-10 with W&B offline, in fresh processes.
+"""Time from the command to the end of the first training update (CIFAR-10, W&B offline), in fresh processes.
 
     python scripts/bench_startup.py
 
@@ -24,7 +24,7 @@ COMMAND += ["trainer.evaluation.points=1", "tracker.mode=offline", "trainer.prog
 
 
 def once() -> dict[str, Any]:
-    """One run in a fresh process; its summary.
+    """Train one run in a fresh process; return its summary.
 
     Raises:
         ChildProcessError: the run failed.
@@ -39,11 +39,11 @@ def once() -> dict[str, Any]:
 
 
 def parser() -> cli.Parser:
-    """The command line."""
+    """Return the command-line parser."""
     result = cli.Parser(__doc__)
     add = result.add_argument
     add("--repeats", type=Whole(most=1000), default=7, metavar="N", help="fresh processes (default 7)")
-    what = "folder of the file (default: results/benchmarks)"
+    what = "output folder (default: results/benchmarks)"
     add("--out", type=output_folder, default=str(RESULTS), metavar="DIR", help=what)
     return result
 
@@ -52,7 +52,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Repeat, print the median and spread, write the file."""
     from gbn.bench.environment import file_name, write_rows
 
-    once()  # files into the page cache
+    once()  # loads files into the page cache
     summaries = [once() for _ in range(arguments.repeats)]
     environment = summaries[-1]["environment"]
     rows = [

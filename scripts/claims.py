@@ -1,8 +1,8 @@
-"""The claims of the papers and the verdicts that the runs give them.
+"""The papers' claims, with the verdicts that follow from the runs.
 
-Prints the ledger; --write makes results/CLAIMS.md from the archive; --check-dates holds the dates that rules state
-against git's history, --stamp writes git's dates into the claims.yaml files
-(after a rule was committed).
+Prints the ledger; --write makes results/CLAIMS.md from the archive; --check-dates compares the stated dates of rules
+with git's history; --stamp writes git's dates into the claims.yaml files (after a rule was
+committed).
 """
 
 import argparse
@@ -25,21 +25,21 @@ EXAMPLES = (
 
 
 def parser() -> cli.Parser:
-    """The command line."""
-    result = cli.Parser(__doc__, EXAMPLES, {1: "(--check-dates) a rule is not as old as it says"})
+    """Return the command-line parser."""
+    result = cli.Parser(__doc__, EXAMPLES, {1: "(--check-dates) a rule is newer than it states"})
     add = result.add_argument
     add("--experiment", nargs="+", metavar="NAME", help="only the claims of these experiments")
     options.add_results(result, source="archive")
-    what = "holds papers.yaml and the experiments"
+    what = "folder of papers.yaml and the experiments"
     add("--folder", type=existing_folder, default="experiments", metavar="DIR", help=what)
     add("--write", action="store_true", help="write CLAIMS.md into the results folder")
-    add("--check-dates", action="store_true", help="is each rule as old as it says? Asks git")
-    add("--stamp", action="store_true", help="write the date that git has for each rule into its claims.yaml")
+    add("--check-dates", action="store_true", help="check with git that each rule is as old as it states")
+    add("--stamp", action="store_true", help="write git's date of each rule into its claims.yaml")
     return result
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the ledger, or see to the dates of the rules."""
+    """Print the ledger, or check or write the dates of the rules."""
     from gbn.analysis.claims import load_claims, load_papers, markdown, terminal, verdicts
     from gbn.store.files import write_atomically
 
@@ -69,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def dates(claims: list, folder: str, stamp: bool) -> int:
-    """Print what is wrong with the stated dates, or mend it."""
+    """Print what is wrong with the stated dates, or correct them."""
     from gbn.analysis.claims import check_dates
     from gbn.store.files import write_atomically
 
@@ -88,12 +88,10 @@ def dates(claims: list, folder: str, stamp: bool) -> int:
 
 
 def stamped(text: str, claim: str, moment: datetime) -> str:
-    """The text of a claims.yaml with the date of one claim's rule, everything else as it was."""
+    """Return the text of a claims.yaml with the date of one claim's rule set and everything else unchanged."""
     found = re.search(rf"^(?P<indent> *)- id: {re.escape(claim)} *(#.*)?\n", text, re.MULTILINE)
     if found is None:
-        raise ValueError(
-            f"claim {claim}: its first line is not `- id: {claim}`, so its date is to be written by hand"
-        )
+        raise ValueError(f"claim {claim}: its first line is not `- id: {claim}`, so write its date by hand")
     line = f"{found['indent']}  fixed: {moment:%Y-%m-%dT%H:%M:%SZ}\n"
     head, rest = text[: found.end()], text[found.end() :]
     end = re.search(rf"^{found['indent']}- ", rest, re.MULTILINE)

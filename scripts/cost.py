@@ -1,13 +1,13 @@
-"""What an update costs: the training steps of an experiment's arms, timed in turns on this machine.
+"""The cost of an update: training steps of an experiment's arms, timed in turns on this machine.
 
     python scripts/cost.py experiments/gbn_cifar10 --scale small
     python scripts/cost.py experiments/quick --arms bn gbn_cvar_75 --blocks 12 --threads 1
     python scripts/cost.py experiments/quick --render results/benchmarks/cost-quick-<device>-<date>.csv
 
-Every arm is built by the trainer, with its data, optimizer and schedule, and takes whole updates. Arms take turns,
-update by update; each block builds them anew, so that no arm keeps a lucky place in memory, and is done again where
-other processes used the machine. Writes cost-<experiment>[-scale]-<device>-<date>.csv, a row a block and arm, from
-which the experiment's table makes "time = updates x cost" (gbn/analysis/comparison/cost.py) for runs of the same
+Every arm is built by the trainer, with its data, optimizer and schedule, and makes complete updates. Arms take turns,
+update by update; each block rebuilds them, so that no arm keeps a lucky place in memory, and is repeated if other
+processes used the machine. Writes cost-<experiment>[-scale]-<device>-<date>.csv, one row per block and arm, from
+which the experiment's table computes "time = updates x cost" (gbn/analysis/comparison/cost.py) for runs of the same
 device kind, kernels and libraries.
 """
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 def parser() -> cli.Parser:
-    """The command line."""
+    """Return the command-line parser."""
     statuses = {1: "a row does not count (busy, diverged, failed)", 3: "the budget ended first"}
     result = cli.Parser(__doc__, statuses=statuses)
     options.add_experiment(result)
@@ -35,23 +35,25 @@ def parser() -> cli.Parser:
     add("--settings", nargs="+", help="only these settings")
     add("--arms", nargs="+", metavar="ARM", help="only these arms; the reference is always timed")
     command.add_blocks(result, 8, 4.0, least=2)  # the interval is over blocks
-    what = "updates between two readings of the clock (default 1; 5 on a GPU)"
+    what = "updates between clock readings (default 1; 5 on a GPU)"
     add("--updates", type=Whole(), metavar="N", help=what)
-    add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="the GPU where there is one")
-    what = "on the CPU (default: what a run that has the machine to itself takes)"
+    add(
+        "--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto takes the GPU if there is one"
+    )
+    what = "on the CPU (default: as for a run that has the machine to itself)"
     add("--threads", type=Whole(most=1024), metavar="N", help=what)
-    command.add_files(result, "print the ratios of this file, no more")
-    what = "with the runs found there: print time = updates x cost"
+    command.add_files(result, "only print the ratios of this file")
+    what = "also print time = updates x cost for the runs found there"
     add("--times", choices=options.SOURCES, help=what)
-    what = "with --times: also where the runs ran on another machine, a forecast"
+    what = "with --times: allow runs from another machine, as a forecast"
     add("--elsewhere", action="store_true", help=what)
-    what = "with --times: where the runs are (default: results)"
+    what = "with --times: results folder of the runs (default: results)"
     add("--results", type=existing_folder, metavar="DIR", help=what)
     return result
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Time, write, print; exit status 1 where a row does not count, 3 where the budget ended first."""
+    """Time, write, print; return exit status 1 if a row does not count, 3 if the budget ended first."""
     cli.alone(arguments, "--render", "--scale", "--times", "--elsewhere", "--results")
     for option in ("--elsewhere", "--results"):
         cli.belongs(arguments, option, "--times")
@@ -85,7 +87,7 @@ def run(arguments: argparse.Namespace) -> int:
                 continue
             block = timing.block(number, arguments.block_seconds)
             rows += [{"experiment": name, **row, **here} for row in block]
-            # After each block: what is measured outlives a kill.
+            # After each block, so that a kill loses no finished block.
             written = command.write_timed(path, rows, steps.COLUMNS, "seconds_per_update")
             spoilt = Counter(row["status"] for row in block if row["status"] != cost.OK)
             said = "".join(f"; {count} arms {status}" for status, count in spoilt.items())
@@ -101,10 +103,10 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def report(costs: "Costs", grid: "Grid", arguments: argparse.Namespace) -> None:
-    """Print the ratios of a file and, where asked for, the times that they make with the runs of the grid.
+    """Print the ratios of a file and, on request, the resulting times for the runs of the grid.
 
     Raises:
-        ValueError: --times with runs of another machine, and no --elsewhere.
+        ValueError: --times with runs from another machine, without --elsewhere.
         NothingFound: --times without a finished run.
     """
     from gbn.analysis.comparison.comparison import Comparison, Options
@@ -124,15 +126,15 @@ def report(costs: "Costs", grid: "Grid", arguments: argparse.Namespace) -> None:
 
 
 def ratios(costs: "Costs", reference: str) -> str:
-    """The cost of an update by arm, as reference / arm, in lines of text."""
+    """Return the cost of an update per arm, as reference / arm, in lines of text."""
     from gbn.analysis.comparison import cost
-    from gbn.analysis.tables import numbers as printed
+    from gbn.analysis.tables import numbers
 
     lines = [f"Cost of an update, {reference} / arm (greater than 1: the arm is cheaper), {costs.machine}:"]
     for setting, arm in costs.seconds:
         milliseconds = 1e3 * cost.seconds_per_update(costs, setting, arm)
         found = cost.ratio(costs, setting, arm, reference)
-        ratio = "1 (reference)" if arm == reference else printed.ratio(found)
+        ratio = "1 (reference)" if arm == reference else numbers.ratio(found)
         lines.append(f"  {f'{setting} {arm}'.strip():<40} {milliseconds:9.3f} ms   {ratio}")
     lines += [f"  not counted: {count} rows, {status}" for status, count in costs.dropped.items()]
     return "\n".join(lines)

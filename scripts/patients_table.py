@@ -1,4 +1,4 @@
-"""Segmentation patient by patient -> <experiment>-<scale>.md and .csv (a row a run, patient and structure).
+"""Segmentation patient by patient -> <experiment>-<scale>.md and .csv (one row per run, patient and structure).
 
     python scripts/patients_table.py experiments/bnunet_cardiac --scale small --source archive
 
@@ -15,11 +15,11 @@ EXAMPLES = ("python scripts/patients_table.py experiments/bnunet_cardiac --scale
 
 
 def parser() -> cli.Parser:
-    """The command line."""
+    """Return the command-line parser."""
     result = cli.Parser(__doc__, EXAMPLES)
     options.add_experiment(result)
     options.add_results(result)
-    result.add_argument("--out", type=output_folder, metavar="DIR", help="where to write")
+    result.add_argument("--out", type=output_folder, metavar="DIR", help="output folder")
     return result
 
 
@@ -38,10 +38,10 @@ def run(args: argparse.Namespace) -> int:
 
 
 def made(experiment: str, scale: str | None, results: str, source: str) -> dict[str, str]:
-    """File name -> text.
+    """Return file name -> text.
 
     Raises:
-        LookupError: no run of the experiment has scores of patients there.
+        LookupError: no run of the experiment there has patients' scores.
     """
     from gbn.analysis.tables.formats import grid_lines
     from gbn.analysis.tables.patients import patient_frame, patient_sections

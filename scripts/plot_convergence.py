@@ -1,6 +1,6 @@
 """Runs on disk -> convergence figures (PNG and PDF): accuracy and loss against updates and against seconds.
 
-With --sensitivity: speed-up against the target, since one threshold can be picked to please.
+With --sensitivity: speed-up against the target, since a single threshold can be cherry-picked.
 """
 
 import argparse
@@ -17,7 +17,7 @@ EXAMPLES = (
 
 
 def parser() -> cli.Parser:
-    """The command line."""
+    """Return the command-line parser."""
     result = cli.Parser(__doc__, EXAMPLES)
     options.add_runs(result)
     options.add_results(result)
@@ -36,18 +36,17 @@ def run(args: argparse.Namespace) -> int:
     runs = options.load(args, options.grid(args))
 
     from gbn.analysis.comparison.comparison import Comparison
-    from gbn.analysis.plots import convergence as plots
-    from gbn.analysis.plots import sensitivity as sensitivity_plot
+    from gbn.analysis.plots import convergence, sensitivity
 
     comparison = Comparison(runs, options.measuring(args))
     if args.matrix:
-        from gbn.analysis.plots import matrix as matrix_plot
+        from gbn.analysis.plots import matrix
 
-        paths, notes = matrix_plot.save(comparison, folder)
+        paths, notes = matrix.save(comparison, folder)
     elif args.sensitivity:
-        paths, notes = sensitivity_plot.save(comparison, folder)
+        paths, notes = sensitivity.save(comparison, folder)
     else:
-        paths, notes = plots.save(comparison, folder, linear=args.linear)
+        paths, notes = convergence.save(comparison, folder, linear=args.linear)
     if not paths:
         raise LookupError(f"nothing to draw: {' '.join(notes)}")
     for note in (*runs.notes, *notes):

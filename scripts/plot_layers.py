@@ -1,6 +1,6 @@
-"""Recorded layers -> figures (PNG and PDF) of what each arm's normalizers saw and did along training.
+"""Recorded layers -> figures (PNG and PDF) of each arm's normalizers, their input and behavior during training.
 
-Runs have recordings where they were trained with trainer.record.layers=true.
+Runs have recordings if they were trained with trainer.record.layers=true.
 """
 
 import argparse
@@ -16,7 +16,7 @@ EXAMPLES = (
 
 
 def parser() -> cli.Parser:
-    """The command line."""
+    """Return the command-line parser."""
     result = cli.Parser(__doc__, EXAMPLES)
     options.add_runs(result)
     options.add_results(result)
@@ -34,13 +34,13 @@ def run(args: argparse.Namespace) -> int:
     runs = options.load(args, options.grid(args))
 
     from gbn.analysis.comparison.comparison import Comparison
-    from gbn.analysis.plots import layers as layer_plots
+    from gbn.analysis.plots import layers
     from gbn.analysis.runs import activations
 
-    choice = layer_plots.Choice(tuple(args.quantities) or activations.SHOWN, tuple(args.layers))
+    choice = layers.Choice(tuple(args.quantities) or activations.SHOWN, tuple(args.layers))
     frame = activations.layer_frame(runs)
     activations.require(frame, runs)
-    paths, notes = layer_plots.save(frame, Comparison(runs, options.measuring(args)), folder, choice)
+    paths, notes = layers.save(frame, Comparison(runs, options.measuring(args)), folder, choice)
     if not paths:
         raise LookupError(f"nothing to draw: {' '.join(notes)}")
     for note in (*runs.notes, *notes):

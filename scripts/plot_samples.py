@@ -4,22 +4,22 @@
     python scripts/plot_samples.py experiments/mixture_dcgan --scale small --seed 1 --arms bn mixture_all
     python scripts/plot_samples.py cifar10-dcgan-bn-s0-1a2b3c4d5e cifar10-dcgan-mixture-s0-1a2b3c4d5e
 
-Made from the pictures in the folders of the runs (trainer.record.pictures). The archive holds no pictures: to make
-this figure anew, train the runs anew, which gives the same pictures on the same machine.
+Made from the pictures in the folders of the runs (trainer.record.pictures). The archive holds no pictures: to
+regenerate this figure, train the runs again, which gives the same pictures on the same machine.
 """
 
 import argparse
 
 from gbn import cli
-from gbn.analysis.plots import experiment_runs as pictured
+from gbn.analysis.plots import experiment_runs
 from gbn.arguments import Whole
 
 
 def parser() -> cli.Parser:
-    """The command line."""
-    result = pictured.parser(__doc__)
+    """Return the command-line parser."""
+    result = experiment_runs.parser(__doc__)
     add = result.add_argument
-    what = "rows (default: every picture that all runs have)"
+    what = "updates, one per row (default: every picture that all runs have)"
     add("--at", nargs="+", type=Whole(), metavar="UPDATE", help=what)
     what = "rows and columns of each part, at most 8 (%(default)s)"
     add("--images", type=Whole(most=8), default=4, metavar="N", help=what)
@@ -28,7 +28,7 @@ def parser() -> cli.Parser:
 
 def run(args: argparse.Namespace) -> int:
     """Find the runs, draw, list the files."""
-    name, runs = pictured.chosen(args)
+    name, runs = experiment_runs.chosen(args)
 
     from gbn.analysis.plots import samples
     from gbn.plot_style import save
@@ -36,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
 
     store = RunStore(args.results)
     figure = samples.draw({label: store.path(run_id) for label, run_id in runs.items()}, args.at, args.images)
-    print("Written:", *save(figure, pictured.folder(args) / f"{name}-samples"), sep="\n  ")
+    print("Written:", *save(figure, experiment_runs.folder(args) / f"{name}-samples"), sep="\n  ")
     return 0
 
 

@@ -1,10 +1,10 @@
 """Fill the generated blocks of README.md and results/README.md from the archive and the benchmark files.
 
     python scripts/readme.py            # rewrite the blocks
-    python scripts/readme.py --check    # exit status 1 when a block is stale
+    python scripts/readme.py --check    # exit status 1 if a block is stale
 
-A block stands between ``<!-- begin generated: NAME -->`` and ``<!-- end generated: NAME -->``; NAME is an experiment,
-with ``@scale`` where it has one, or ``benchmarks``, or ``verdicts`` (the overview of results/CLAIMS.md, which
+A block is between ``<!-- begin generated: NAME -->`` and ``<!-- end generated: NAME -->``; NAME is an experiment,
+with ``@scale`` if it has one, or ``benchmarks``, or ``verdicts`` (the overview of results/CLAIMS.md, which
 scripts/claims.py makes).
 """
 
@@ -20,7 +20,7 @@ _BLOCK = re.compile(r"(<!-- begin generated: (\S+) -->\n)(.*?)(<!-- end generate
 
 
 def block(name: str, root: Path = ROOT) -> str:
-    """The summary table of an experiment from the archive, with where it was measured."""
+    """Return the summary table of an experiment from the archive, with the devices, dates and commits."""
     from gbn.analysis import Comparison, NothingFound, Options, load_grid_runs
     from gbn.analysis.tables.formats import explanation, footnotes, grid_lines
     from gbn.analysis.tables.sections import summary
@@ -51,7 +51,7 @@ def block(name: str, root: Path = ROOT) -> str:
 
 
 def benchmarks(root: Path = ROOT) -> str:
-    """The chart of each device's newest benchmark of the layers, and the verdict on every goal."""
+    """Return the chart of each device's newest benchmark of the layers, and the verdict on every goal."""
     from gbn.bench.environment import read_rows
     from gbn.bench.goals import NORM, TRAIN
     from gbn.bench.markdown import goal_overview
@@ -72,7 +72,7 @@ def benchmarks(root: Path = ROOT) -> str:
 
 
 def _measured(path: Path) -> str:
-    """A benchmark's summary, with the date and the commit that it was measured at."""
+    """Return a benchmark's summary, with the date and commit of the measurement."""
     from gbn.bench.environment import read_rows
 
     first = read_rows(path)[0]
@@ -81,7 +81,7 @@ def _measured(path: Path) -> str:
 
 
 def verdicts(root: Path = ROOT) -> str:
-    """The overview of the ledger."""
+    """Return the overview of the ledger."""
     from gbn.analysis.claims.ledger import OVERVIEW
 
     text = (root / "results" / "CLAIMS.md").read_text(encoding="utf-8")
@@ -90,13 +90,13 @@ def verdicts(root: Path = ROOT) -> str:
 
 
 def newest(folder: Path, what: str) -> list[Path]:
-    """The last file of each device kind."""
+    """Return the newest file of each device kind."""
     by_kind = {path.stem[: -len("-2026-01-01")]: path for path in sorted(folder.glob(f"{what}-*.csv"))}
     return list(by_kind.values())
 
 
 def filled(file: str, root: Path = ROOT) -> str:
-    """A file's text with its blocks made anew."""
+    """Return a file's text with its blocks regenerated."""
 
     def fill(match: re.Match[str]) -> str:
         made = {"benchmarks": benchmarks, "verdicts": verdicts}.get(match[2])
@@ -109,9 +109,9 @@ def filled(file: str, root: Path = ROOT) -> str:
 
 
 def parser() -> cli.Parser:
-    """The command line."""
+    """Return the command-line parser."""
     result = cli.Parser(__doc__, statuses={1: "(--check) a block is stale"})
-    result.add_argument("--check", action="store_true", help="say which blocks are stale, write nothing")
+    result.add_argument("--check", action="store_true", help="list the stale blocks, write nothing")
     return result
 
 

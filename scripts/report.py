@@ -14,7 +14,7 @@ EXAMPLES = (
 
 
 def parser() -> cli.Parser:
-    """The command line."""
+    """Return the command-line parser."""
     result = cli.Parser(__doc__, EXAMPLES)
     options.add_runs(result)
     options.add_results(result)
@@ -23,7 +23,7 @@ def parser() -> cli.Parser:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Load, write, say where."""
+    """Load, write, print the path."""
     options.check_runs(args)
     if args.out is None:
         options.out_dir(args, "reports")

@@ -1,10 +1,10 @@
-"""Train what an experiment's grid lacks, seed-major, then write its table and figures.
+"""Train the missing runs of an experiment's grid, seed-major, then write its table and figures.
 
     python scripts/reproduce.py experiments/quick
     python scripts/reproduce.py experiments/gbn_cifar10 --scale small --budget 60m
     python scripts/reproduce.py experiments/gbn_mnist --dry-run
 
-Started again, it does only what is missing; stopped (Ctrl-C, --budget, kill), it goes on from the checkpoints.
+Started again, it only does what is missing; after a stop (Ctrl-C, --budget, kill) it resumes from the checkpoints.
 """
 
 import argparse
@@ -26,23 +26,23 @@ if TYPE_CHECKING:
     from gbn.engine.run import Outcome
     from gbn.store.records import RunStore
 
-#: What is written under the results folder when the runs are done.
+#: Folders written under the results folder when the runs are done.
 WRITTEN = ("runs", "scratch/tables", "scratch/figures", "scratch/reports")
 
 
 def parser() -> cli.Parser:
-    """The command line."""
+    """Return the command-line parser."""
     result = cli.Parser(__doc__, statuses={1: "a run failed", 3: "the budget ended before the runs"})
     options.add_experiment(result)
     add = result.add_argument
     add("overrides", nargs="*", help="overrides for every run, in Hydra's grammar")
-    what = "where runs, tables and figures go (default: results)"
+    what = "folder for runs, tables and figures (default: results)"
     add("--results", type=output_folder, default="results", metavar="DIR", help=what)
-    what = "parallel runs (default: one a core, one on a GPU)"
+    what = "parallel runs (default: one per core, or one on a GPU)"
     add("--jobs", type=Whole(most=1000), metavar="N", help=what)
-    add("--seeds", type=seed_list, help="only these of the grid's seeds: 3 or 4-7 or 0,2,4-7")
+    add("--seeds", type=seed_list, help="only these seeds of the grid: 3 or 4-7 or 0,2,4-7")
     add("--budget", type=duration, metavar="TIME", help="stop cleanly after this time: 90s, 20m, 2h")
-    add("--dry-run", action="store_true", help="say what is missing and how long it will take")
+    add("--dry-run", action="store_true", help="print the missing runs and an estimate of their time")
     what = "archived runs of this device kind and these versions count as done"
     add("--use-archive", action="store_true", help=what)
     add("--track", action="store_true", help="mirror the runs in W&B (tracker.mode=auto)")
@@ -50,19 +50,19 @@ def parser() -> cli.Parser:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Train what is missing, then write table, figures and report; Ctrl-C at any moment loses none of it."""
+    """Train the missing runs, then write table, figures and report; Ctrl-C at any moment loses no finished run."""
     from gbn.sweep.streams import outlive_readers
 
     outlive_readers()
     try:
         return reproduce(arguments)
     except KeyboardInterrupt:
-        print("stopped; the same command goes on from here", file=sys.stderr)
+        print("stopped; the same command resumes from here", file=sys.stderr)
         return cli.STOPPED
 
 
 def reproduce(arguments: argparse.Namespace) -> int:
-    """The exit status."""
+    """Train and write; return the exit status."""
     from gbn.config.grid import load_grid
     from gbn.store.files import StoreError
     from gbn.store.records import RunStore
@@ -74,7 +74,7 @@ def reproduce(arguments: argparse.Namespace) -> int:
     extra += options.check_overrides(arguments.overrides)
     grid = load_grid(arguments.experiment, arguments.scale, extra)
     seeds = options.seeds_of(grid, arguments.seeds)
-    # Set here, not as overrides: a path may hold what Hydra's grammar does not take.
+    # Set here, not as overrides: a path may contain characters that Hydra's grammar does not accept.
     own = {"results_dir": str(arguments.results), "experiment": name_of(arguments)}
     wanted = [(one, config.model_copy(update=own)) for one, config in grid.configs() if config.seed in seeds]
     store = RunStore(arguments.results)
@@ -98,19 +98,19 @@ def reproduce(arguments: argparse.Namespace) -> int:
 
 
 def name_of(arguments: argparse.Namespace) -> str:
-    """The experiment's folder name: the tracker's group."""
+    """Return the experiment's folder name: the tracker's group."""
     path = Path(arguments.experiment)
     return path.parent.name if path.suffix == ".yaml" else path.name
 
 
 class Reporter:
-    """A line for each run that ends, with what is left."""
+    """Prints a line for each run that ends, with the progress."""
 
     def __init__(self) -> None:
         self.began = time.monotonic()
 
     def __call__(self, outcome: "Outcome", done: int, total: int) -> None:
-        """Called by the pool."""
+        """Report an outcome (called by the pool)."""
         from gbn.sweep.journal import standing
 
         if outcome.status == "waiting":
@@ -119,18 +119,18 @@ class Reporter:
 
 
 def summarise(outcomes: "list[Outcome]") -> int:
-    """Say what failed and where its error is; the exit status."""
+    """Print what failed and where its error is; return the exit status."""
     failed = [outcome for outcome in outcomes if outcome.status in ("failed", "locked")]
     stopped = [outcome for outcome in outcomes if outcome.status in ("interrupted", "waiting")]
     for outcome in failed:
         print(f"{outcome.status}: {outcome.run_id}: {outcome.message}", file=sys.stderr)
     if stopped:
-        print(f"the budget ended first: {len(stopped)} runs are left; the same command goes on from here")
+        print(f"the budget ended first: {len(stopped)} runs are left; the same command resumes from here")
     return 1 if failed else 3 if stopped else 0
 
 
 def without_archived(missing: "list[tuple[str, Config]]", results_dir: Path) -> "list[tuple[str, Config]]":
-    """Drop the runs that the archive holds from this device kind with this torch."""
+    """Drop the runs that the archive holds from this device kind with this torch version."""
     from gbn.engine.provenance import device_kind
     from gbn.engine.run import choose_device
     from gbn.store.archive import Archive
@@ -149,7 +149,7 @@ def without_archived(missing: "list[tuple[str, Config]]", results_dir: Path) -> 
 def dry_run(
     grid: "Grid", missing: "list[tuple[str, Config]]", store: "RunStore", results_dir: Path, jobs: int
 ) -> None:
-    """Print the runs that are missing and an estimate from finished runs of the same arms."""
+    """Print the missing runs and an estimate from finished runs of the same arms."""
     from gbn.store.archive import Archive
     from gbn.sweep.train_all import is_done
 
@@ -164,13 +164,11 @@ def dry_run(
         needed = sum(one in wanted for one in ids)
         total += needed * sum(times) / len(times) if times else 0.0
         unknown += needed if not times else 0
-        wanted.difference_update(ids)  # a run of several cells is trained once
+        wanted.difference_update(ids)  # a run in several cells is trained once
     for run_id, _ in missing:
         print(f"  {run_id}")
     if unknown:
-        print(
-            f"{unknown} of {len(missing)} missing runs belong to arms of which none is finished: no estimate"
-        )
+        print(f"{unknown} of {len(missing)} missing runs belong to arms without a finished run: no estimate")
     print(f"estimate for the others: {timedelta(seconds=round(total / jobs))} with {jobs} jobs")
 
 
@@ -195,7 +193,7 @@ def results(grid: "Grid", arguments: argparse.Namespace) -> None:
 
 
 def report(grid: "Grid", arguments: argparse.Namespace, source: "Source") -> Path:
-    """Write the HTML report; its path."""
+    """Write the HTML report; return its path."""
     from gbn.analysis import Comparison, load_grid_runs
     from gbn.analysis.report import Sources, default_path, write
 

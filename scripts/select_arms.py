@@ -1,4 +1,4 @@
-"""The arms that a screen passes on: ranked by mean area under the curve, the reference and --without excepted."""
+"""The arms selected by a screen: ranked by mean area under the curve, without the reference and --without."""
 
 import argparse
 
@@ -12,14 +12,14 @@ EXAMPLES = (
 
 
 def parser() -> cli.Parser:
-    """The command line."""
+    """Return the command-line parser."""
     result = cli.Parser(__doc__, EXAMPLES)
     options.add_experiment(result)
     options.add_results(result)
     add = result.add_argument
-    add("--top", type=Whole(), default=4, metavar="N", help="how many are selected (default: 4)")
-    add("--without", nargs="+", default=[], metavar="ARM", help="arms that are no candidates")
-    add("--setting", help="one of the grid's settings, where it has several")
+    add("--top", type=Whole(), default=4, metavar="N", help="number of arms to select (default: 4)")
+    add("--without", nargs="+", default=[], metavar="ARM", help="arms to leave out")
+    add("--setting", help="one of the grid's settings, if it has several")
     return result
 
 

@@ -1,11 +1,12 @@
-"""Train the feature network that FID and KID are measured with where the Inception weights cannot be had.
+"""Train the feature network for FID and KID for when the Inception weights are not available.
 
     python scripts/train_features.py                     # writes results/features/own.pt and own.json
     python scripts/train_features.py --out /tmp/features --epochs 1
 
-One classifier of CIFAR-10 by a fixed recipe; its features are what its last linear layer gets. It is an instrument:
-committed, so that everybody measures with the same one, and named by the digest of its weights in every number that
-it gives. Trained again (another machine rounds otherwise) it is another instrument, with another name.
+A CIFAR-10 classifier trained by a fixed recipe; its features are the inputs of its last linear layer. It is a
+measuring instrument: committed, so that everybody uses the same one, and identified by the digest of its weights in
+the name of every measure. Trained again (rounding differs between machines) it is another instrument, with another
+name.
 """
 
 import argparse
@@ -39,24 +40,24 @@ RECIPE = (
 
 
 def parser() -> cli.Parser:
-    """The command line."""
+    """Return the command-line parser."""
     result = cli.Parser(__doc__, statuses={1: "the run did not finish"})
     add = result.add_argument
     add("--out", type=output_folder, default="results/features", metavar="DIR", help="(%(default)s)")
-    add("--epochs", type=Number(most=10**6), default=10.0, metavar="N", help="of the recipe (10)")
+    add("--epochs", type=Number(most=10**6), default=10.0, metavar="N", help="epochs of the recipe (10)")
     add(
         "--results",
         type=output_folder,
         default="results/scratch",
         metavar="DIR",
-        help="the run's (%(default)s)",
+        help="seed of the run (%(default)s)",
     )
-    add("--replace", action="store_true", help="take the place of an instrument that is there")
+    add("--replace", action="store_true", help="replace an existing instrument")
     return result
 
 
 def network_of(checkpoint: Path, out: Path) -> dict[str, Any]:
-    """Write the weights of a checkpoint without its classifier; what is known of the file."""
+    """Write a checkpoint's weights without the classifier; return the file's description."""
     import torch
 
     from gbn.engine.checkpoint import load_checkpoint
@@ -80,7 +81,7 @@ def network_of(checkpoint: Path, out: Path) -> dict[str, Any]:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Train, write the weights, then the file that says what they are."""
+    """Train, write the weights, then the file that describes them."""
     from gbn.config.compose import compose
     from gbn.engine.run import run as train
     from gbn.store.files import write_atomically
@@ -89,12 +90,12 @@ def run(args: argparse.Namespace) -> int:
     description = args.out / "own.json"
     if description.exists() and not args.replace:
         raise ValueError(
-            f"{description} is there: numbers measured with another network have another name; to replace "
+            f"{description} exists: numbers measured with another network have another name; to replace "
             "it add --replace, to try the recipe add --out DIR"
         )
     began = time.monotonic()
     overrides = [*RECIPE, f"trainer.epochs={args.epochs:g}"]
-    # Not as an override: a path may hold what Hydra's grammar does not take.
+    # Not as an override: a path may contain characters that Hydra's grammar does not accept.
     config = compose(overrides).model_copy(update={"results_dir": str(args.results)})
     outcome = train(config)
     print(f"{outcome.run_id}: {outcome.message}")

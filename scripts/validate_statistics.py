@@ -1,4 +1,4 @@
-"""Simulated pairs with a known speed-up -> results/validation/statistics.{md,csv}: what the intervals are worth.
+"""Simulated pairs with a known speed-up -> results/validation/statistics.{md,csv}: the coverage of the intervals.
 
 python scripts/validate_statistics.py                     # about ten minutes on one idle core
 python scripts/validate_statistics.py --repetitions 200   # a quick look
@@ -16,7 +16,7 @@ FOLDER = Path(__file__).resolve().parents[1] / "results" / "validation"
 
 
 def header(repetitions: int, seed: int) -> str:
-    """With what, when and from which commit."""
+    """Return the line that states the command, versions, commit and date."""
     from gbn.engine.provenance import git_state, package_versions
 
     versions, state = {**package_versions(), "scipy": version("scipy")}, git_state()
@@ -29,19 +29,19 @@ def header(repetitions: int, seed: int) -> str:
 
 
 def parser() -> cli.Parser:
-    """The command line."""
+    """Return the command-line parser."""
     result = cli.Parser(__doc__)
     add = result.add_argument
-    what = "samples a cell, at least ten, thousands to learn anything (default: 4000)"
+    what = "samples per cell, at least ten; thousands to be informative (default: 4000)"
     add("--repetitions", type=Whole(10, 10**7), default=4000, metavar="N", help=what)
-    add("--seed", type=Whole(0), default=0, metavar="N", help="of the random numbers (default: 0)")
-    what = "folder (default: results/validation)"
+    add("--seed", type=Whole(0), default=0, metavar="N", help="seed of the random numbers (default: 0)")
+    what = "output folder (default: results/validation)"
     add("--out", type=output_folder, default=str(FOLDER), metavar="DIR", help=what)
     return result
 
 
 def run(args: argparse.Namespace) -> int:
-    """Simulate, write, say what fails."""
+    """Simulate, write, print what fails."""
     from gbn.store.files import write_atomically
     from gbn.studies.validation import validation
     from gbn.studies.validation.report import csv_of, markdown, whole_path

@@ -1,7 +1,7 @@
-"""Bring runs to Weights & Biases from our own files (configuration, curve, summary), each once.
+"""Upload runs to Weights & Biases from our own files (configuration, curve, summary), each once.
 
-A run keeps its id: what is complete there is left alone, what was broken off goes on behind its last step. What W&B
-itself recorded offline (results/wandb/offline-run-*) is not needed and can be deleted.
+A run keeps its id: complete runs are left alone, incomplete ones continue after their last step. W&B's own offline
+records (results/wandb/offline-run-*) are not needed and can be deleted.
 """
 
 import argparse
@@ -26,33 +26,37 @@ EXAMPLES = (
     "python scripts/wandb_sync.py experiments/gbn_cifar10 --scale small --from-archive",
 )
 PROJECT = "gbn"  # conf/tracker/wandb.yaml's
-PATIENCE = 2  # runs in a row that W&B may fail on before the rest is left for another time
+PATIENCE = 2  # consecutive failures of W&B before the rest is left for another time
 
 
 class Unreachable(ConnectionError):
-    """W&B cannot be spoken to; the message says what to do."""
+    """W&B cannot be reached; the message says what to do."""
 
 
 def parser() -> cli.Parser:
-    """The command line."""
-    result = cli.Parser(__doc__, EXAMPLES, {1: "something could not be brought there"})
+    """Return the command-line parser."""
+    result = cli.Parser(__doc__, EXAMPLES, {1: "a run could not be uploaded"})
     options.add_runs(result)
     options.add_results(result, source=None)
     add = result.add_argument
     add("--from-archive", action="store_true", help="take archived records instead of the store's runs")
     add(
-        "--unfinished", action="store_true", help="also what running, interrupted and failed runs have so far"
+        "--unfinished",
+        action="store_true",
+        help="also upload running, interrupted and failed runs",
     )
     add("--project", type=name, default=PROJECT, help=f"W&B project (default: {PROJECT})")
     add("--entity", type=name, help="W&B user or team (default: the login's own)")
-    what = "for each answer of W&B (default: 30)"
+    what = "timeout for each answer from W&B (default: 30)"
     add("--timeout", type=Number(most=86400), default=30.0, metavar="SECONDS", help=what)
-    add("--dry-run", action="store_true", help="ask W&B what it has, say what would be done, change nothing")
+    add(
+        "--dry-run", action="store_true", help="ask W&B what it has, print what would be done, change nothing"
+    )
     return result
 
 
 def run(args: argparse.Namespace) -> int:
-    """Bring the runs there, unless there are none."""
+    """Upload the runs, unless there are none."""
     from gbn.tracking.service import Service
 
     options.check_runs(args)
@@ -66,15 +70,15 @@ def run(args: argparse.Namespace) -> int:
         with closing(Service(args.timeout)) as service:
             return sync(args, records, tags, service)
     except KeyboardInterrupt:
-        print("\nstopped; the same command goes on from here", file=sys.stderr)
+        print("\nstopped; the same command resumes from here", file=sys.stderr)
         return cli.STOPPED
 
 
 def chosen(args: argparse.Namespace) -> "tuple[list[Record], list[str]]":
-    """The records to bring, and the tags that the experiment gives them.
+    """Return the records to upload, and their tags from the experiment.
 
     Raises:
-        LookupError, StoreError: a pattern that fits no run.
+        LookupError, StoreError: a pattern matches no run.
     """
     from gbn.store.archive import Archive
     from gbn.store.records import DONE, RunStore
@@ -87,7 +91,7 @@ def chosen(args: argparse.Namespace) -> "tuple[list[Record], list[str]]":
         found: dict[str, Record] = {}
         for record in Archive(args.results):
             if record.run_id in wanted or any(fits(record.run_id, pattern) for pattern in patterns):
-                found.setdefault(record.run_id, record)  # W&B has one run an id: the first machine's
+                found.setdefault(record.run_id, record)  # W&B has one run per id: take the first machine's
         for pattern in patterns:
             if not any(fits(run_id, pattern) for run_id in found):
                 raise LookupError(f"no run fits {pattern!r} in the archive of {args.results}")
@@ -100,17 +104,17 @@ def chosen(args: argparse.Namespace) -> "tuple[list[Record], list[str]]":
 
 
 def fits(run_id: str, pattern: str) -> bool:
-    """Whether an id fits an id, a shell pattern or the path of a run's folder."""
+    """Return whether an id matches an id, a shell pattern or the path of a run's folder."""
     from fnmatch import fnmatchcase
 
     return fnmatchcase(run_id, Path(pattern).name)
 
 
 def connect(args: argparse.Namespace, service: "Service") -> "tuple[object, Destination]":
-    """W&B's API and where the runs go.
+    """Return W&B's API and the destination of the runs.
 
     Raises:
-        Unreachable: no login, no network, or a login that W&B refuses.
+        Unreachable: there is no login or no network, or W&B refuses the login.
     """
     from gbn.tracking.live import keep_in, logged_in
     from gbn.tracking.upload import Destination
@@ -123,7 +127,7 @@ def connect(args: argparse.Namespace, service: "Service") -> "tuple[object, Dest
     try:
         api = service.call(lambda: wandb.Api(timeout=max(1, round(args.timeout))))
         entity = args.entity or service.call(lambda: api.default_entity)
-    except Exception as error:  # W&B raises what its transport raised, of many kinds
+    except Exception as error:  # W&B raises whatever its transport raised
         raise Unreachable(
             f"W&B cannot be reached or refuses the login ({first_line(error)}): check the network and "
             "`wandb login`, then start again; nothing was changed"
@@ -134,12 +138,12 @@ def connect(args: argparse.Namespace, service: "Service") -> "tuple[object, Dest
 
 
 def first_line(error: Exception) -> str:
-    """What went wrong, on one line."""
+    """Return an error's first line."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def sync(args: argparse.Namespace, records: "list[Record]", tags: list[str], service: "Service") -> int:
-    """Bring each run there, and say what became of it."""
+    """Upload each run and print the result."""
     from gbn.tracking.upload import Ledger
 
     if not args.dry_run:
@@ -176,23 +180,23 @@ def one(
     record: "Record",
     tags: list[str],
 ) -> tuple[str, str]:
-    """(what was done, the same in words) for one run."""
-    from gbn.tracking import upload as uploads
+    """Upload one run; return (what was done, the same in words)."""
+    from gbn.tracking import upload
 
     if ledger.has(destination, record):
-        return "complete", uploads.REASONS["complete"]
-    action = uploads.decide(record, service.call(lambda: uploads.ask(api, destination, record.run_id)))
+        return "complete", upload.REASONS["complete"]
+    action = upload.decide(record, service.call(lambda: upload.ask(api, destination, record.run_id)))
     if action in ("upload", "continue"):
         if args.dry_run:
             return f"to {action}", f"would be {'uploaded' if action == 'upload' else 'continued'}"
-        count = uploads.upload(record, destination, tags=tags, timeout=args.timeout, service=service)
+        count = upload.upload(record, destination, tags=tags, timeout=args.timeout, service=service)
         ledger.add(destination, record)
         return "uploaded", f"{count} points uploaded" + (
             " (the rest was there)" if action == "continue" else ""
         )
     if action == "complete" and not args.dry_run:
         ledger.add(destination, record)
-    return action, uploads.REASONS[action]
+    return action, upload.REASONS[action]
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A sweep while it runs: runs done, running and failed, where each arm stands, the time left. Ends with the sweep."""
+"""Watch a running sweep: runs done, running and failed, each arm's quality, the time left. Ends with the sweep."""
 
 import argparse
 import shlex
@@ -18,25 +18,29 @@ EXAMPLES = (
 
 
 def parser() -> cli.Parser:
-    """The command line."""
+    """Return the command-line parser."""
     result = cli.Parser(__doc__, EXAMPLES, {1: "the sweep ended with failed runs"})
     options.add_runs(result)
     add = result.add_argument
-    add("overrides", nargs="*", help="the overrides that reproduce.py was given for every run, if any")
-    add("--seeds", type=seed_list, help="only these of the grid's seeds: 3 or 4-7 or 0,2,4-7")
+    add("overrides", nargs="*", help="the overrides given to reproduce.py for every run, if any")
+    add("--seeds", type=seed_list, help="only these seeds of the grid: 3 or 4-7 or 0,2,4-7")
     options.add_results(result, source=None)
     what = "the key of the curve to show (default: the experiment's, val_accuracy)"
     add("--measure", metavar="KEY", help=what)
-    what = "from one look to the next (default: 5)"
+    what = "seconds between snapshots (default: 5)"
     add("--every", type=Number(0.1, 86400), default=5.0, metavar="SECONDS", help=what)
     ends = result.add_mutually_exclusive_group().add_argument
-    ends("--once", action="store_true", help="print one snapshot and end, as where the output is no terminal")
-    ends("--stay", action="store_true", help="go on watching when nothing is left to come")
+    ends(
+        "--once",
+        action="store_true",
+        help="print one snapshot and end (always, if the output is not a terminal)",
+    )
+    ends("--stay", action="store_true", help="keep watching after the sweep is over")
     return result
 
 
 def run(args: argparse.Namespace) -> int:
-    """One snapshot, or a live view until Ctrl-C."""
+    """Show one snapshot, or a live view until Ctrl-C."""
     options.check_runs(args)
     for option, given in (("--seeds", args.seeds), ("overrides", args.overrides)):
         if args.runs and given:
@@ -68,10 +72,12 @@ def run(args: argparse.Namespace) -> int:
             ]
         )
     if args.runs and not args.stay:
-        RunStore(args.results).match(args.runs)  # says where nothing fits; with --stay it may still come
+        RunStore(args.results).match(
+            args.runs
+        )  # raises if nothing matches; with --stay, runs may still appear
     watched = Watch(args.results, plan, args.runs or (), args.measure, command)
     terminal = sys.stdout.isatty()
-    # rich takes a pipe for 80 columns and would break long lines of a log.
+    # rich assumes 80 columns for a pipe and would break long lines of a log.
     console = Console(width=None if terminal else shutil.get_terminal_size((120, 40)).columns)
     if args.once or not terminal:
         snapshot = watched.look()
@@ -79,7 +85,7 @@ def run(args: argparse.Namespace) -> int:
     else:
         try:
             snapshot = follow(watched.look, console, args.every, stay=args.stay)
-        except KeyboardInterrupt:  # how one stops looking
+        except KeyboardInterrupt:  # how a user ends the live view
             return 0
     return int(snapshot.over and snapshot.counts.get("failed", 0) > 0)
 

@@ -92,7 +92,7 @@ def test_a_run_of_another_process_is_waited_for_at_the_end(tmp_path, monkeypatch
     finally:
         waited_for.set()
         other.join()
-    assert said == [f"waiting for {name}, which other processes train"]
+    assert said == [f"waiting for {name}, which other processes are training"]
     assert reported == [other_name, name]
     last = ("not_applicable", True) if ending == "finished" else ("finished", False)
     assert [(one.status, one.skipped) for one in outcomes] == [("finished", False), last]
@@ -110,7 +110,7 @@ def test_a_sweep_in_one_process_comes_back_to_what_another_was_at(tmp_path):
         assert err.startswith(f"locked: {name}: run {name} is being written by process {os.getpid()} on ")
         assert len(err.splitlines()) == 1
         command = start(tmp_path, "train.py", "-m", *FAST, "seed=0,1", "results_dir=results")
-        assert command.stderr.readline() == f"waiting for {name}, which other processes train\n"
+        assert command.stderr.readline() == f"waiting for {name}, which other processes are training\n"
     out, err = command.communicate(timeout=300)
     assert (command.returncode, err) == (0, "")
     assert "2 runs: 2 finished" in out
@@ -127,4 +127,4 @@ def test_ctrl_c_ends_the_waiting(tmp_path):
             command.send_signal(signal.SIGINT)
             _, err = command.communicate(timeout=300)
             assert command.returncode == 130
-            assert err == "stopped; the same command goes on from here\n"
+            assert err == "stopped; the same command resumes from here\n"

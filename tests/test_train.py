@@ -202,6 +202,6 @@ def test_a_terminated_run_checkpoints_and_goes_on(tmp_path):
     process.send_signal(signal.SIGTERM)
     out, err = process.communicate(timeout=600)
     assert process.returncode == 130, err
-    assert "goes on from there" in out
+    assert "resumes from there" in out
     assert list(tmp_path.glob("results/runs/*/checkpoint.pt"))
     assert not list(tmp_path.glob("results/runs/*/summary.json"))

@@ -115,7 +115,7 @@ def test_a_folder_that_cannot_hold_results_is_named(tmp_path, what):
     with pytest.raises(ConfigError) as caught:
         check_results(folder)
     message = str(caught.value)
-    assert message.startswith(f"results_dir={folder} is no folder that can be written (")
+    assert message.startswith(f"results_dir={folder} is not a writable folder (")
     assert "\n" not in message
 
 
@@ -123,7 +123,7 @@ def test_the_command_says_so_before_it_trains(tmp_path):
     (tmp_path / "file").write_text("")
     for flag in ((), ("-m",), ("-m", "launcher=parallel")):
         line = refused(train(*flag, *FAST, "results_dir=file", cwd=tmp_path))
-        assert "results_dir=file is no folder that can be written" in line
+        assert "results_dir=file is not a writable folder" in line
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 

@@ -177,11 +177,11 @@ def test_one_signal_lets_every_run_checkpoint(start, tmp_path, name, number, sen
     send(command.process.pid, number)
     status, out, err = command.end()
     assert status == 130
-    assert out.count("stopped with a checkpoint; the same command goes on from there") == count
+    assert out.count("stopped with a checkpoint; the same command resumes from there") == count
     if name == "single":
         assert err == ""
     else:
-        assert err.splitlines()[-1] == "stopped; the same command goes on from here"
+        assert err.splitlines()[-1] == "stopped; the same command resumes from here"
     assert_checkpointed(command.store, runs)
 
 
@@ -213,7 +213,7 @@ def test_a_second_signal_ends_at_once(start, tmp_path, launcher):
     status, _, err = command.end()
     assert status == 130
     assert time.monotonic() - began < 50  # not the minute
-    assert "goes on from" in err
+    assert "resumes from" in err
 
 
 @pytest.mark.parametrize("script", ["train.py", "scripts/reproduce.py"])
@@ -234,7 +234,7 @@ def test_ctrl_c_during_imports_shows_no_traceback(start, tmp_path, script, modul
     (tmp_path / "sweep.yaml").write_text(SWEEP)
     script, arguments, _ = COMMANDS["single" if script == "train.py" else "reproduce"]
     status, out, err = start(script, *arguments).end()
-    assert (status, err) in ((-signal.SIGINT, ""), (130, "stopped; the same command goes on from here\n"))
+    assert (status, err) in ((-signal.SIGINT, ""), (130, "stopped; the same command resumes from here\n"))
     assert out == ""
 
 

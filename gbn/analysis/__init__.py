@@ -1,15 +1,14 @@
 """From runs on disk to tables and figures. Reads the store and the archive, never trains, never imports torch.
 
-The road, top to bottom; each folder uses only those above it:
+The subpackages in order; each uses only those above it:
 
-* :mod:`runs`: what is compared with what (``plan``; ``derive`` for any set of runs), and what is there (``load``);
+* :mod:`runs`: what is compared with what (``plan``; ``derive`` for any set of runs), and which runs exist (``load``);
 * :mod:`estimates`: numbers in, numbers out: time to a target, pairs, Holm's correction, power, resampling, survival;
-* :mod:`comparison`: every figure that a table, a plot or a claim is made of; where an effect comes from, what it
-  costs;
+* :mod:`comparison`: every figure that a table, a plot or a claim uses; where an effect comes from; what it costs;
 * :mod:`tables` (Markdown, LaTeX, CSV) and :mod:`plots`;
 * :mod:`claims` (verdicts), :mod:`profiles` (several experiments together) and :mod:`report` (one HTML file).
 
-:mod:`results` does it all for an experiment. :mod:`gbn.measures` says which way each measure is better.
+:mod:`results` does all of it for one experiment. :mod:`gbn.measures` defines the direction of each measure.
 """
 
 from importlib import import_module

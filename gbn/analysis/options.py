@@ -1,6 +1,6 @@
-"""The options that choose runs, a measure and a place, and what they choose; scripts share them.
+"""Shared command-line options that choose runs, a measure and an output folder, and the functions that apply them.
 
-Nothing heavy is imported before the options are known to be right.
+Nothing heavy is imported before the options have been checked.
 """
 
 import argparse
@@ -22,13 +22,13 @@ SOURCES = ("store", "archive", "both")
 
 
 def setting_of(of: "Grid", given: str | None) -> str:
-    """One of a grid's settings.
+    """Return the setting to use.
 
     Returns:
-        `given`, or the only one.
+        `given`, or the only setting of the grid.
 
     Raises:
-        ConfigError: an unknown setting, or several and none given.
+        ConfigError: the setting is unknown, or there are several and none is given.
     """
     if given is not None and not any(of.settings):
         raise ValueError(f"unknown setting {given!r}: {of.name} has no settings, leave out --setting")
@@ -40,20 +40,20 @@ def setting_of(of: "Grid", given: str | None) -> str:
 
 
 def add_experiment(result: cli.Parser, nargs: str | None = None) -> None:
-    """The experiment and its scale."""
+    """Add the options for the experiment and its scale."""
     result.add_argument("experiment", nargs=nargs, help="experiments/<name>: the runs of its grid")
     result.add_argument("--scale", type=name, help="one of the experiment's scales (default: its own)")
 
 
 def add_runs(result: cli.Parser) -> None:
-    """An experiment, or any set of runs; see :func:`check_runs`."""
+    """Add the options for an experiment or any set of runs; see :func:`check_runs`."""
     add_experiment(result, "?")
     what = "any set of runs instead: ids, patterns on ids, run folders"
     result.add_argument("--runs", nargs="+", metavar="GLOB", help=what)
 
 
 def add_results(result: cli.Parser, source: str | None = "store") -> None:
-    """The results folder that is read, and (unless `source`, its default, is None) which part of it."""
+    """Add the options for the results folder and (unless `source`, its default, is None) which part of it to read."""
     add = result.add_argument
     where = "where runs/ and archive/ are (default: results)"
     add("--results", type=existing_folder, default="results", metavar="DIR", help=where)
@@ -62,7 +62,7 @@ def add_results(result: cli.Parser, source: str | None = "store") -> None:
 
 
 def add_measures(result: cli.Parser, out: str = "DIR") -> None:
-    """The options that say what is compared and where it goes: into a folder, or (`out` "FILE") a file."""
+    """Add the options for what is compared and where it is written: a folder, or (`out` "FILE") a file."""
     add = result.add_argument
     what = "gets tables/ and figures/" if out == "DIR" else "where to write it"
     where = "the results folder with --source archive, its scratch/ otherwise"
@@ -77,13 +77,13 @@ def add_measures(result: cli.Parser, out: str = "DIR") -> None:
 
 
 def check_runs(args: argparse.Namespace) -> None:
-    """Exactly one of experiment and --runs, and only what belongs to it.
+    """Check that exactly one of experiment and --runs is given, with only the options that apply to it.
 
     Raises:
-        ValueError: neither or both, or an option of the other.
+        ValueError: neither or both are given, or an option applies only to the other.
     """
     if bool(args.experiment) == bool(args.runs):
-        raise ValueError("give an experiment (experiments/<name>) or --runs GLOB..., one of them")
+        raise ValueError("give an experiment (experiments/<name>) or --runs GLOB..., exactly one of the two")
     if args.runs and "--scale" in args.given:
         raise ValueError("--scale belongs to an experiment, not to --runs")
     if args.experiment and "--reference" in args.given:
@@ -93,10 +93,10 @@ def check_runs(args: argparse.Namespace) -> None:
 
 
 def grid(args: argparse.Namespace) -> "Grid | None":
-    """The experiment's grid; None for --runs.
+    """Return the experiment's grid; None for --runs.
 
     Raises:
-        ConfigError: no such experiment or scale, or a sweep.yaml that is refused.
+        ConfigError: there is no such experiment or scale, or its sweep.yaml is invalid.
     """
     if not args.experiment:
         return None
@@ -106,7 +106,7 @@ def grid(args: argparse.Namespace) -> "Grid | None":
 
 
 def load(args: argparse.Namespace, of: "GridLike | None") -> "Runs":
-    """The chosen runs.
+    """Return the selected runs.
 
     Raises:
         NothingFound, StoreError, ValueError: as :func:`gbn.analysis.runs.load.load_any`.
@@ -125,33 +125,33 @@ def load(args: argparse.Namespace, of: "GridLike | None") -> "Runs":
 
 
 def measured(runs: "Runs", measure: str | None) -> "Runs":
-    """Runs that have a measure; each has its experiment's own, None.
+    """Check that some run has the measure; None, the experiment's own, is not checked.
 
     Returns:
         `runs`.
 
     Raises:
-        LookupError: none of them has it.
+        LookupError: none of the runs has it.
         ValueError: there is no such measure.
     """
     from gbn import measures
 
     key = None if measure is None else measures.measure(measure).key
-    # A curve without exact statistics stands in for one with them, as a note says.
+    # A curve without exact statistics replaces one with them; a note says so.
     if key is not None and not {key, key.removesuffix("_exact")} & {*runs.points.keys}:
-        raise LookupError(f"--measure {measure}: not one of these runs has it in its curve")
+        raise LookupError(f"--measure {measure}: no curve of these runs has it")
     return runs
 
 
 def measuring(args: argparse.Namespace) -> "Options":
-    """How targets are measured."""
+    """Return how times to targets are measured."""
     from gbn.analysis.comparison.comparison import Options
 
     return Options(args.measure, "first" if args.first_hit else "interpolated")
 
 
 def out_dir(args: argparse.Namespace, *parts: str) -> Path:
-    """--out, or where the results of --source belong, once it is known that its `parts` can be written.
+    """Return --out, or the default folder of --source, after checking that its `parts` can be written.
 
     Raises:
         ValueError: a file is in the way, or the folder cannot be written.
@@ -165,10 +165,10 @@ def out_dir(args: argparse.Namespace, *parts: str) -> Path:
 
 
 def seeds_of(of: "Grid", chosen: Collection[int] | None) -> list[int]:
-    """The grid's seeds, or those chosen of them.
+    """Return the grid's seeds, or the selected ones.
 
     Raises:
-        ValueError: a seed that the grid does not have.
+        ValueError: the grid does not have a selected seed.
     """
     if not chosen:
         return list(of.seeds)
@@ -179,20 +179,21 @@ def seeds_of(of: "Grid", chosen: Collection[int] | None) -> list[int]:
 
 
 def _ranges(seeds: Sequence[int]) -> str:
-    """``0-7`` or ``0, 2, 5``."""
+    """Format seeds as ``0-7`` or ``0, 2, 5``."""
     if list(seeds) == list(range(seeds[0], seeds[-1] + 1)) and len(seeds) > 2:
         return f"{seeds[0]}-{seeds[-1]}"
     return ", ".join(map(str, seeds))
 
 
 def check_overrides(overrides: Iterable[str]) -> list[str]:
-    """Overrides for every run of a grid.
+    """Check overrides that apply to every run of a grid.
 
     Returns:
         `overrides`.
 
     Raises:
-        ValueError: one that the script or the grid decides: where results go, the seeds, the experiment's name.
+        ValueError: an override sets what the script or the grid decides: where results go, the seeds, the
+            experiment's name.
     """
     instead = {
         "results_dir": "give --results DIR",

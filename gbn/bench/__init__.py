@@ -1,5 +1,5 @@
-"""What `bench_norm.py` and `bench_train.py` share: cases, the correctness gate, timing, files, goals.
+"""Code shared by the benchmark scripts: cases, the correctness gate, timing, files, goals.
 
-Needs torch and the layers only (gbn.kernels, gbn.nn, gbn.models, gbn.risk), matplotlib for the chart: a borrowed
+Only needs torch and the layers (gbn.kernels, gbn.nn, gbn.models, gbn.risk), and matplotlib for the chart: a borrowed
 GPU machine has no Hydra.
 """

@@ -1,4 +1,4 @@
-"""Which tensors and pairs are measured: the norm layers of real networks, and pairs by name."""
+"""The tensors and pairs to measure: the norm layers of real networks, and pairs by name."""
 
 import re
 from collections import Counter
@@ -40,7 +40,7 @@ DEFAULT_NETWORKS = {"cpu": ("cnn", "resnet20", "resnet18"), "cuda": ("resnet18",
 
 @dataclass(frozen=True)
 class Case:
-    """One tensor to normalise: its shape, dtype and memory format, and where such a tensor occurs."""
+    """One tensor to normalize: its shape, dtype and memory format, and the networks that contain it."""
 
     shape: tuple[int, int, int, int]
     dtype: str
@@ -68,7 +68,7 @@ class Case:
 
 
 def norm_shapes(network: str) -> Counter[tuple[int, int]]:
-    """(channels, side) of a network's norm layers and how often each occurs; run on the meta device."""
+    """Return (channels, side) of a network's norm layers with their counts; runs on the meta device."""
     if network == "resnet50":
         return Counter(RESNET50)
     seen: Counter[tuple[int, int]] = Counter()
@@ -94,7 +94,7 @@ def cases_of(
     layouts: Iterable[str],
     shapes: Iterable[tuple[int, int, int, int]] = (),
 ) -> list[Case]:
-    """Every shape of the networks and every one given, once a dtype and layout, largest first."""
+    """Return every shape of the networks and every given one, once per dtype and layout, largest first."""
     where: dict[tuple[int, int, int, int], list[str]] = {shape: [] for shape in shapes}
     for network in networks:
         for (channels, side), count in norm_shapes(network).items():
@@ -109,7 +109,7 @@ def cases_of(
 
 
 def pair_names(given: Iterable[str]) -> list[str]:
-    """The pairs asked for, in order, once each; ``all`` stands for every quadrangle."""
+    """Return the requested pairs, in order, once each; ``all`` means every quadrangle."""
     names: dict[str, None] = {}
     for name in given:
         names.update(dict.fromkeys(risk.QUADRANGLES if name == "all" else [name]))
@@ -122,15 +122,15 @@ def pair_names(given: Iterable[str]) -> list[str]:
 
 
 def is_mixture(name: str) -> bool:
-    """Whether a name asks for mixture normalization."""
+    """Return whether a name means mixture normalization."""
     return name.split("[")[0] == MIXTURE
 
 
 def mixture_options(name: str) -> dict[str, Any]:
-    """``mixture[per_channel,5]`` -> the options of a layer; without them one mixture of three components.
+    """Return the layer options of ``mixture[per_channel,5]``; without brackets, one mixture of three components.
 
     Raises:
-        ValueError: something in brackets that is neither a form nor a number of components.
+        ValueError: something in the brackets is neither a form nor a number of components.
     """
     match = re.fullmatch(rf"{MIXTURE}(?:\[([^\[\]]+)\])?", name)
     options: dict[str, Any] = {"components": 3, "mixture": FORMS[0]}
@@ -152,12 +152,12 @@ def mixture_options(name: str) -> dict[str, Any]:
 
 
 def gated(name: str) -> bool:
-    """Whether a pair's name asks for instance enhancement."""
+    """Return whether a pair's name includes instance enhancement."""
     return name.split("[")[0] == GATED
 
 
 def ungated(name: str) -> str:
-    """The same pair without instance enhancement: ``iebn`` -> ``std``, ``iebn[cvar,exact]`` -> ``cvar[exact]``."""
+    """Return the pair without instance enhancement: ``iebn`` -> ``std``, ``iebn[cvar,exact]`` -> ``cvar[exact]``."""
     match = re.fullmatch(rf"{GATED}(?:\[(\w+)(?:,([^\[\]]+))?\])?", name)
     if not match:
         return name
@@ -165,10 +165,10 @@ def ungated(name: str) -> str:
 
 
 def pair_options(name: str) -> dict[str, Any]:
-    """``cvar``, ``cvar[exact]``, ``cvar[alpha=0.6,exact]`` -> the options of a layer.
+    """Return the layer options of ``cvar``, ``cvar[exact]`` or ``cvar[alpha=0.6,exact]``.
 
     Raises:
-        ValueError: an unknown quadrangle, or something in brackets that is neither a quantile gradient nor
+        ValueError: the quadrangle is unknown, or something in the brackets is neither a quantile gradient nor
             ``parameter=number``.
     """
     match = re.fullmatch(r"(\w+)(?:\[([^\[\]]+)\])?", name)
@@ -196,13 +196,13 @@ def pair_options(name: str) -> dict[str, Any]:
 
 
 def pair_of(name: str) -> Pair:
-    """The statistic and deviation of a pair's name, with instance enhancement or without."""
+    """Return the statistic and deviation of a pair's name, with or without instance enhancement."""
     options = pair_options(ungated(name))
     return build_pair(options.pop("quadrangle"), None, None, **options)
 
 
 def input_of(case: Case, device: torch.device, seed: int) -> tuple[Tensor, Tensor]:
-    """An input as a convolution gives it (near-Gaussian, each channel its own place and scale), a cotangent."""
+    """Return a cotangent and an input like a convolution's (near-Gaussian, location and scale vary by channel)."""
     generator = torch.Generator(device).manual_seed(seed)
     options: dict[str, Any] = {"generator": generator, "device": device}
     channels = (1, case.shape[1], 1, 1)

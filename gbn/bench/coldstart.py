@@ -1,7 +1,7 @@
-"""What compiling costs a fresh process, and whether a second process is spared it.
+"""The cost of compiling in a fresh process, and whether a second process avoids it.
 
 Starts: ``empty cache`` and ``filled cache`` of compiled kernels, ``reference`` (GBN_KERNELS=reference), and
-``nn.BatchNorm2d + ReLU`` for comparison; each in processes of their own, forward and backward of a small layer.
+``nn.BatchNorm2d + ReLU`` for comparison; each in its own processes, forward and backward of a small layer.
 """
 
 import json
@@ -20,7 +20,7 @@ from .timing import spread
 TIMES = ("import_torch_s", "import_gbn_s", "first_step_s", "second_step_s")
 COLUMNS = ("start", "implementation", *TIMES, "repeats", *ENVIRONMENT)
 STARTS = ("empty cache", "filled cache", "reference", "nn.BatchNorm2d + ReLU")
-#: Where numba and Triton keep what they compiled.
+#: Environment variables for the caches of numba and Triton.
 CACHES = ("NUMBA_CACHE_DIR", "TRITON_CACHE_DIR")
 _CHILD = """
 import json, sys, time
@@ -57,10 +57,10 @@ print(json.dumps({"times": times, "implementation": used}))
 
 
 def measure(environment: Mapping[str, Any], repeats: int, root: Path = ROOT) -> list[dict[str, Any]]:
-    """A row a start, medians over ``repeats`` processes each.
+    """Return one row per start, with medians over ``repeats`` processes.
 
     Raises:
-        RuntimeError: a process that failed, with the last line of its error.
+        RuntimeError: a process failed; the message has the last line of its error.
     """
     found: dict[str, list[dict[str, Any]]] = {start: [] for start in STARTS}
     for _ in range(repeats):

@@ -1,4 +1,4 @@
-"""What the two benchmark commands have in common: options, set-up, a budget, one-line errors."""
+"""Code shared by the benchmark commands: options, set-up, a budget, one-line errors."""
 
 import argparse
 import os
@@ -23,37 +23,42 @@ STATUSES = {
 
 
 def parser(description: str | None) -> cli.Parser:
-    """A parser with the common options."""
+    """Return a parser with the common options."""
     made = cli.Parser(description, statuses=STATUSES)
     add = made.add_argument
-    add("--device", choices=("cpu", "cuda"), help="the GPU where there is one")
+    add("--device", choices=("cpu", "cuda"), help="default: the GPU if there is one")
     threads = min(2, os.cpu_count() or 1)
     add("--threads", type=Whole(most=1024), default=threads, metavar="N", help="on the CPU (default 2)")
     add_blocks(made, 3, 0.6)
-    add("--allocator", choices=("keep", "system"), default="keep", help="what glibc does at a free")
-    add_files(made, "make the summary of this file again, no more")
+    add(
+        "--allocator",
+        choices=("keep", "system"),
+        default="keep",
+        help="keep freed memory, or return it to the system",
+    )
+    add_files(made, "only regenerate the summary of this file")
     return made
 
 
 def add_blocks(made: cli.Parser, blocks: int, seconds: float, least: int = 1) -> None:
-    """How long is timed."""
+    """Add the options for the duration of the timing."""
     add = made.add_argument
     what = f"blocks of rounds (default {blocks})"
     add("--blocks", type=Whole(least, 10**6), default=blocks, metavar="N", help=what)
-    what = f"length of a block (default {seconds:g})"
+    what = f"seconds per block (default {seconds:g})"
     add("--block-seconds", type=Number(zero=True), default=seconds, metavar="SECONDS", help=what)
     add("--budget", type=duration, metavar="TIME", help="begin nothing after this time: 90s, 20m or 2h")
 
 
 def add_files(made: cli.Parser, render: str) -> None:
-    """Where the files go, and the file that is rendered again."""
-    what = "folder of the files (default: results/benchmarks)"
+    """Add the options for the output folder and the file to render again."""
+    what = "output folder (default: results/benchmarks)"
     made.add_argument("--out", type=output_folder, default=str(RESULTS), metavar="DIR", help=what)
     made.add_argument("--render", type=existing_file, metavar="CSV", help=render)
 
 
 def set_up(arguments: argparse.Namespace) -> "tuple[torch.device, dict[str, Any]]":
-    """Device and environment, after threads and allocator are set."""
+    """Set threads and allocator; return the device and the environment."""
     import torch
 
     from .environment import environment, pick_device
@@ -69,7 +74,7 @@ def set_up(arguments: argparse.Namespace) -> "tuple[torch.device, dict[str, Any]
 
 
 def write_timed(path: Path, rows: Sequence[Mapping[str, Any]], columns: Iterable[str], measured: str) -> bool:
-    """Write the rows, unless not one of them has a number in the column `measured`: that file would say nothing.
+    """Write the rows, unless none of them has a number in the column `measured`.
 
     Returns:
         Whether there is a file.
@@ -83,14 +88,14 @@ def write_timed(path: Path, rows: Sequence[Mapping[str, Any]], columns: Iterable
 
 
 class Budget:
-    """Says when no further case may begin, and remembers which did not."""
+    """Decides whether a further case may begin, and remembers those left out."""
 
     def __init__(self, seconds: float | None) -> None:
         self._end = None if seconds is None else time.monotonic() + seconds
         self.left_out: list[str] = []
 
     def allows(self, case: object) -> bool:
-        """Whether there is time for a case."""
+        """Return whether there is time for a case."""
         if self._end is None or time.monotonic() < self._end:
             return True
         self.left_out.append(str(case))
@@ -98,7 +103,7 @@ class Budget:
 
 
 def ended(rows: Sequence[dict[str, Any]], budget: Budget) -> int:
-    """The exit status: 1 where a row was not timed, 3 where a case was left out, each said on stderr."""
+    """Return the exit status: 1 if a row was not timed, 3 if a case was left out; print each on standard error."""
     bad = [row for row in rows if row["status"] != "ok"]
     for row in bad:
         what = row.get("provider") or row.get("arm")

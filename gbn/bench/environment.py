@@ -1,4 +1,4 @@
-"""Where a benchmark was made, as columns of its file; and the file itself."""
+"""The environment of a benchmark, as columns of its file, and reading and writing the file."""
 
 import csv
 import io
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import torch
 
-#: Columns that say where and with what; the same in every row of a file.
+#: Columns that describe the environment; the same in every row of a file.
 COLUMNS = (
     *("device", "device_kind", "threads", "cores", "torch", "numba", "triton", "python", "cuda"),
     *("allocator", "omp_wait_policy", "commit", "dirty", "date"),
@@ -20,9 +20,9 @@ COLUMNS = (
 
 
 def environment(device: "torch.device", allocator: str) -> dict[str, Any]:
-    """One value for each of :data:`COLUMNS`.
+    """Return one value for each of :data:`COLUMNS`.
 
-    ``GBN_COMMIT`` names the commit where the files travel without their repository.
+    ``GBN_COMMIT`` gives the commit if the files are used without their repository.
     """
     import torch
 
@@ -45,10 +45,10 @@ def environment(device: "torch.device", allocator: str) -> dict[str, Any]:
 
 
 def pick_device(name: str | None) -> "torch.device":
-    """The device asked for, the GPU where there is one otherwise.
+    """Return the requested device; by default the GPU if there is one.
 
     Raises:
-        ValueError: cuda where torch sees no GPU.
+        ValueError: cuda is requested, but torch sees no GPU.
     """
     import torch
 
@@ -58,13 +58,13 @@ def pick_device(name: str | None) -> "torch.device":
 
 
 def file_name(kind: str, environment: Mapping[str, Any]) -> str:
-    """``norm-<device>-<date>.csv``."""
+    """Return a name such as ``norm-<device>-<date>.csv``."""
     device = re.sub(r"[^a-z0-9]+", "-", environment["device_kind"].lower()).strip("-")
     return f"{kind}-{device}-{environment['date'][:10]}.csv"
 
 
 def write_rows(path: Path, rows: Iterable[Mapping[str, Any]], columns: Iterable[str]) -> None:
-    """Write a CSV; numbers with six digits, which is more than any timing is good for."""
+    """Write a CSV; numbers have six digits, more than any timing justifies."""
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, list(columns), lineterminator="\n", restval="")
     writer.writeheader()
@@ -73,7 +73,7 @@ def write_rows(path: Path, rows: Iterable[Mapping[str, Any]], columns: Iterable[
 
 
 def write(path: Path, content: bytes) -> None:
-    """Replace a file, or leave it as it is; here and not from gbn.store, which needs the laboratory's packages."""
+    """Replace a file atomically; defined here since gbn.store needs the packages of the extra ``lab``."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -84,15 +84,15 @@ def write(path: Path, content: bytes) -> None:
 
 
 def read_rows(path: Path, needs: Iterable[str] = (), lacks: Iterable[str] = ()) -> list[dict[str, str]]:
-    """The rows of a CSV, everything as text.
+    """Read the rows of a CSV, everything as text.
 
     Args:
         path: the file.
         needs: columns that it must have.
-        lacks: columns that tell another script's file.
+        lacks: columns that identify another script's file.
 
     Raises:
-        ValueError: no such file, no row in it, a row that is cut off, or another script's columns.
+        ValueError: there is no such file or no row in it, a row is cut off, or the columns are another script's.
     """
     if not path.is_file():
         raise ValueError(f"no file {path}: give a CSV that this script wrote")
@@ -100,7 +100,7 @@ def read_rows(path: Path, needs: Iterable[str] = (), lacks: Iterable[str] = ()) 
         try:
             rows = list(csv.DictReader(file))
         except (csv.Error, UnicodeDecodeError) as error:
-            raise ValueError(f"{path} is no CSV ({error}): give one that this script wrote") from None
+            raise ValueError(f"{path} is not a CSV ({error}): give one that this script wrote") from None
     if not rows:
         raise ValueError(f"{path} has no rows: nothing to render")
     wrong = [name for name in needs if name not in rows[0]] + [name for name in lacks if name in rows[0]]

@@ -1,23 +1,23 @@
-"""Whether a kernel is right on the very tensor that it will be timed on: else it is not timed.
+"""The correctness gate: a kernel is only timed if it is right on the very tensor of the timing.
 
-Forward, S, D and all gradients under a random cotangent against the float64 reference on the same (rounded)
-input; with instance enhancement those to its gate too. Bounds hold for each element, and for the L2 norm of y and
-dx. They come from two sources:
+Forward, S, D and all gradients under a random cotangent are compared with the float64 reference on the same (rounded)
+input; with instance enhancement, so are the gradients of its gate. Bounds hold for each element, and for the L2 norm
+of y and dx. They come from two sources:
 
 * one rounding of y and dx to their dtype: half a unit in the last place of each element; in the L2 norm 1.2
-  times what rounding the exact result costs (a second rounding would make it 1.4);
+  times the error of rounding the exact result (a second rounding would make it 1.4);
 * float32 sums over the n samples of a channel: in blocks or pairwise, as every kernel here sums, the error
-  grows like log2(n) roundings of the magnitude of what is summed. A few sums follow on one another, hence
-  4 log2(n) eps32 for an element, and log2(n) eps32 in the L2 norm, where they do not all err the same way. The
-  magnitude is that of the formula's own terms: dx = w/D (g - S_k sum g - D_k sum g x_hat), with S_k and D_k from
-  the functionals. A gate's errors are relative to 1 + abs(gate_weight) times its row's magnitude, and what reaches
-  dx through a row's mean to that row's sum of g x_hat.
+  grows like log2(n) roundings of the magnitude of the terms. A few sums are chained, hence 4 log2(n) eps32 for an
+  element, and log2(n) eps32 in the L2 norm, where errors partly cancel. The magnitude is that of the formula's terms:
+  dx = w/D (g - S_k sum g - D_k sum g x_hat), with S_k and D_k from the functionals. A gate's errors are relative to
+  1 + abs(gate_weight) times its row's magnitude, and the error that reaches dx through a row's mean is relative to
+  that row's sum of g x_hat.
 
-What rounding may decide either way is kept out rather than allowed for: the cotangent is 0 where the float64
-pre-activation is within its bound of 0 (ReLU's kink), and samples within rounding of S, but not S itself, are
-left out of dx (a few deviations have their kink at S). Samples within rounding of the end of Huber's reach may count
-among those that move his location, or not: that much, and no more, its derivative may be off. An S that is a
-sample, as order statistics are, must be met exactly.
+Samples where rounding may decide either way are excluded rather than given wider bounds: the cotangent is 0 where
+the float64 pre-activation is within its bound of 0 (ReLU's kink), and samples within rounding of S, but not S itself,
+are left out of dx (a few deviations have their kink at S). Samples within rounding of Huber's threshold may or may
+not count among those that move the location; its derivative may be off by that much and no more. An S that is a
+sample, as order statistics are, must match exactly.
 """
 
 import math
@@ -44,7 +44,7 @@ OVER, SHAPE = (0, 2, 3), (1, -1, 1, 1)
 
 @dataclass(frozen=True)
 class Bound:
-    """What the error of a result may be: in each element, and in the L2 norm."""
+    """The allowed error of a result: in each element, and in the L2 norm."""
 
     element: Tensor
     norm: float | None = None
@@ -59,7 +59,7 @@ class Verdict:
 
     @property
     def passed(self) -> bool:
-        """Whether every error is within its bound."""
+        """True if every error is within its bound."""
         return self.worst <= 1.0
 
     def __str__(self) -> str:
@@ -97,7 +97,7 @@ def _normalized(leaves: Leaves, pair: Pair, act: str | None) -> tuple[Tensor, Te
 
 
 def _exact(case: Case, pair: Pair, given: Leaves, g: Tensor) -> tuple[Results, Tensor, list[Bound]]:
-    """Float64 results, the cotangent without ReLU's kink, and the bounds of each result's error."""
+    """Return float64 results, the cotangent without ReLU's kink, and the bounds of each result's error."""
     wide = {name: value.detach().double().requires_grad_() for name, value in given.items()}
     with kernels.using("reference"):
         before, s, d = _normalized(wide, pair, None)
@@ -154,7 +154,7 @@ def _exact(case: Case, pair: Pair, given: Leaves, g: Tensor) -> tuple[Results, T
 
 
 def _gate(wide: Leaves) -> tuple[Tensor, Tensor]:
-    """The gate of each row, and what its relative error is relative to; 1 without a gate."""
+    """Return the gate of each row, and the scale of its relative error; 1 without a gate."""
     x = wide["x"].detach()
     if "gate_weight" not in wide:
         return x.new_ones(()), x.new_ones(())
@@ -164,9 +164,9 @@ def _gate(wide: Leaves) -> tuple[Tensor, Tensor]:
 
 
 def _sums(g: Tensor, x_hat: Tensor, magnitude: Tensor, over: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-    """What errors of sums of g and g x_hat are relative to.
+    """Return the scales of the errors of the sums of g and g x_hat.
 
-    What independent terms add up to, what comes out, and x_hat's own error.
+    They combine the sum of independent terms, the result, and x_hat's own error.
     """
 
     def size(terms: Tensor) -> Tensor:
@@ -177,7 +177,7 @@ def _sums(g: Tensor, x_hat: Tensor, magnitude: Tensor, over: tuple[int, ...]) ->
 
 
 def _slopes(functional: Functional, x: Tensor, even: Tensor, sums: float, rms: Tensor) -> Tensor:
-    """What errors of S_k or D_k are relative to: its size, and that of what was added up to it.
+    """Return the scale of the errors of S_k or D_k: its size, and that of its summands.
 
     An exact order statistic's derivative is 0 or a count. Others are lines in x, whose parts may cancel at one
     sample and not at another; ``even`` is the share of each sample in a mean.
@@ -196,20 +196,20 @@ def _slopes(functional: Functional, x: Tensor, even: Tensor, sums: float, rms: T
 
 
 def _rounding(exact: Tensor, case: Case) -> Tensor:
-    """Half a unit in the last place of each element, and what is too small for the dtype."""
+    """Return half a unit in the last place of each element, at least the dtype's smallest numbers."""
     narrow = torch.finfo(DTYPES[case.dtype])
     return narrow.eps / 2 * exact.abs() + narrow.tiny * narrow.eps
 
 
 def _norm_bound(exact: Tensor, scale: Tensor, sums: float, case: Case) -> float:
-    """Bound of the L2 norm of the error over the elements whose scale is finite."""
+    """Return the bound on the L2 norm of the error over the elements whose scale is finite."""
     counted = scale.isfinite()
     rounded = (exact.to(DTYPES[case.dtype]).double() - exact) * counted
     return (1.2 * rounded.norm() + sums * scale.where(counted, 0.0).norm()).item()
 
 
 def _judge(ours: Results, exact: Results, bounds: list[Bound]) -> Verdict:
-    """The worst of all comparisons; anything that is no number is infinitely wrong."""
+    """Return the worst of all comparisons; a non-finite result is infinitely wrong."""
     worst, where = 0.0, "nothing"
     for name, got, want, bound in zip(NAMES[: len(ours)], ours, exact, bounds, strict=True):
         error = (got.double() - want).abs()

@@ -1,11 +1,11 @@
-"""Whether mixture normalization is right on the very tensor that it will be timed on.
+"""The correctness gate of mixture normalization, on the very tensor of the timing.
 
-Forward, the moments and all gradients under a random cotangent against the float64 reference, given the same mixture.
-How far float32 may be from that depends on how far components overlap, so the bound is measured: the eager kernels in
-float32, which sum in another order, are off by some distance, and the L2 norm of ours may be at most eight times it
-(and a few roundings, since one of two float32 computations may be right by chance), plus one rounding to the tensor's
-dtype. The cotangent is 0 where they do not agree on whether the ReLU lets through, which rounding may decide; should
-that not be rounding, y shows it.
+Forward, the moments and all gradients under a random cotangent are compared with the float64 reference, given the
+same mixture. The error of float32 depends on how far components overlap, so the bound is measured: the L2 norm of our
+error may be at most eight times that of the eager kernels in float32, which sum in another order (and a few
+roundings, since one of two float32 computations may be right by chance), plus one rounding to the tensor's dtype. The
+cotangent is 0 where the two disagree on whether the ReLU is active, which rounding may decide; any other cause shows
+in y.
 """
 
 from __future__ import annotations
@@ -69,11 +69,11 @@ def _results(
 def _judge(
     ours: tuple[Tensor, ...], eager: tuple[Tensor, ...], exact: tuple[Tensor, ...], dtype: torch.dtype
 ) -> Verdict:
-    """The worst comparison in units of its bound; anything that is no number is infinitely wrong."""
+    """Return the worst comparison in units of its bound; a non-finite result is infinitely wrong."""
     worst, where = 0.0, "nothing"
     for name, got, other, want in zip(NAMES, ours, eager, exact, strict=True):
         rounding = 1.2 * (want.to(dtype).double() - want).norm() if name in ("y", "dx") else 0.0
-        few = TIMES * torch.finfo(torch.float32).eps * want.norm()  # where eager happens to be exact
+        few = TIMES * torch.finfo(torch.float32).eps * want.norm()  # for when eager happens to be exact
         bound = TIMES * (other - want).norm() + few + rounding
         error = (got - want).norm()
         units = (error / bound).item() if error > 0 else (0.0 if error == 0 else torch.inf)

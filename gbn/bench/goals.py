@@ -1,4 +1,4 @@
-"""The goals and their verdicts, from the rows of a file alone."""
+"""The goals and their verdicts, computed only from the rows of a file."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,14 +12,14 @@ NAMED = ("std", "mad", "cvar")
 
 @dataclass(frozen=True)
 class Goal:
-    """A bound on one column, for the rows that it speaks of.
+    """A bound on one column, for the rows that it applies to.
 
     Attributes:
-        text: what is wanted, in words.
-        applies: whether the goal speaks of a row.
-        column: the number compared.
-        bound: at most this, or at least this where ``at_least``.
-        group: column whose values are judged one by one (pairs, arms).
+        text: the goal in words.
+        applies: returns whether the goal applies to a row.
+        column: the column of the number compared.
+        bound: at most this, or at least this if ``at_least``.
+        group: column whose values are judged separately (pairs, arms).
         case: columns that name a row's case.
     """
 
@@ -39,7 +39,7 @@ class Verdict:
     goal: Goal
     group: str
     values: tuple[tuple[float, str], ...]  # measured value, case
-    unmeasured: tuple[str, ...]  # cases whose row holds no timing
+    unmeasured: tuple[str, ...]  # cases whose row has no timing
     disturbed: int = 0  # values measured while others used the machine
 
     @property
@@ -51,16 +51,16 @@ class Verdict:
 
     @property
     def met(self) -> bool:
-        """Whether every case was measured, undisturbed or not, and within the bound."""
+        """True if every case was measured, undisturbed or not, and within the bound."""
         return bool(self.values) and not self.missed and not self.unmeasured
 
     @property
     def worst(self) -> tuple[float, str]:
-        """The value nearest to the bound, or farthest beyond it, and its case."""
+        """The value closest to the bound, or farthest beyond it, and its case."""
         return (min if self.goal.at_least else max)(self.values, key=lambda one: one[0])
 
     def by_how_much(self) -> str:
-        """``missed by 18 %`` of the bound at the worst case, and what was measured badly or not at all."""
+        """The miss at the worst case in percent of the bound, and the disturbed or missing measurements."""
         parts = []
         if self.missed:
             value = self.missed[0][0]
@@ -73,12 +73,12 @@ class Verdict:
 
 
 def percent(share: float) -> str:
-    """``1.8 %``, ``18 %``: no digits that no timing holds."""
+    """Format a share as ``1.8 %`` or ``18 %``, without digits that no timing justifies."""
     return f"{100 * share:.0f} %" if share >= 0.1 else f"{100 * share:.1f} %"
 
 
 def disturbed(row: Row) -> bool:
-    """Whether others used more than a few per cent of the machine in every attempt (CPU timings)."""
+    """Return whether other processes used more than a few percent of the machine in every attempt (CPU timings)."""
     return row["device"] == "cpu" and bool(row.get("others")) and float(row["others"]) > LIMIT
 
 
@@ -104,7 +104,7 @@ def _gated(row: Row) -> bool:
 
 
 def _mixture(row: Row, form: str = "") -> bool:
-    """Whether a row is of mixture normalization, of one form or of any."""
+    """Return whether a row is of mixture normalization, of one form or of any."""
     name = row["pair"]
     return name.split("[")[0] == "mixture" and (
         not form or ("per_channel" in name) == (form == "per_channel")
@@ -184,7 +184,7 @@ TRAIN = tuple(
 
 
 def judge(rows: Sequence[Row], goals: Sequence[Goal]) -> list[Verdict]:
-    """A verdict for each goal and each pair or arm that it speaks of."""
+    """Return a verdict for each goal and each pair or arm that it applies to."""
     verdicts = []
     for goal in goals:
         spoken_of = [row for row in rows if goal.applies(row)]

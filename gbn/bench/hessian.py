@@ -1,4 +1,4 @@
-"""The Hessians of a small network's units along training, for scripts/hessian_condition.py."""
+"""The Hessians of a small network's units during training, for scripts/hessian_condition.py."""
 
 import itertools
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ FLOOR = 1e-12
 
 
 def images_and_labels(count: int) -> tuple[Tensor, Tensor]:
-    """`count` training images as (count, 49) in float64, averaged to 7x7 and standardised as a whole; labels."""
+    """Return `count` training images, (count, 49) in float64, averaged to 7x7 and standardized; and labels."""
     found = load("mnist", None, False)
     images = torch.as_tensor(found.train_images[:count]).reshape(count, 1, 28, 28).double()
     images = F.avg_pool2d(images, 4).flatten(1)
@@ -24,7 +24,7 @@ def images_and_labels(count: int) -> tuple[Tensor, Tensor]:
 
 
 def network(inputs: int, classes: int, seed: int) -> nn.Sequential:
-    """Two hidden layers, He initialisation, biases zero, float64."""
+    """Return a network with two hidden layers, He initialization and zero biases, in float64."""
     sizes = [inputs, UNITS, UNITS, classes]
     generator = torch.Generator().manual_seed(seed)
     layers: list[nn.Module] = []
@@ -37,10 +37,10 @@ def network(inputs: int, classes: int, seed: int) -> nn.Sequential:
 
 
 def unit_hessians(model: nn.Sequential, x: Tensor, place: int) -> tuple[Tensor, Tensor]:
-    """The Hessians of the mean loss in (weights, bias) of each unit of the linear layer `place`.
+    """Return the Hessians of the mean loss in (weights, bias) of each unit of the linear layer `place`.
 
-    Beyond its pre-activation a, a ReLU network is linear almost everywhere, so with J = d logits / d a and the
-    softmax's p each is the mean of J'(diag(p) - p p')J h h', h being the layer's inputs with a one appended.
+    After a unit's pre-activation a, a ReLU network is linear almost everywhere, so with J = d logits / d a and the
+    softmax's p each is the mean of J'(diag(p) - p p')J h h', where h is the layer's inputs with a one appended.
 
     Returns:
         (units, columns + 1, columns + 1) and the inputs (images, columns).
@@ -62,7 +62,7 @@ def unit_hessians(model: nn.Sequential, x: Tensor, place: int) -> tuple[Tensor, 
 
 
 def preconditioner_matrix(h: Tensor, **options: Any) -> Tensor:
-    """What preconditioning multiplies a unit's gradient (weights, bias) with: unit gradients, rewritten by it."""
+    """Return the matrix by which preconditioning multiplies a unit's gradient (weights, bias)."""
     columns = h.shape[1]
     layer = nn.Linear(columns, columns + 1, dtype=torch.float64)
     unit = torch.eye(columns + 1, dtype=torch.float64)
@@ -74,7 +74,7 @@ def preconditioner_matrix(h: Tensor, **options: Any) -> Tensor:
 
 
 def condition(hessian: Tensor, matrix: Tensor | None = None) -> float:
-    """Largest over smallest eigenvalue of H, or of P H, of those above :data:`FLOOR` of the largest; NaN: none."""
+    """Return largest over smallest eigenvalue of H, or P H, above :data:`FLOOR` of the largest; NaN if none."""
     if matrix is not None:
         factor = torch.linalg.cholesky((matrix + matrix.T) / 2)
         hessian = factor.T @ hessian @ factor
@@ -84,7 +84,7 @@ def condition(hessian: Tensor, matrix: Tensor | None = None) -> float:
 
 
 def measure(seeds: Sequence[int], count: int, states: Sequence[int]) -> list[dict[str, Any]]:
-    """A row a unit, state, seed and way of training."""
+    """Return one row per unit, state, seed and kind of training."""
     x, y = images_and_labels(count)
     rows = []
     for seed in seeds:
@@ -109,7 +109,7 @@ def _state(model: nn.Sequential, x: Tensor, y: Tensor, known: dict[str, Any]) ->
     rows = []
     with torch.no_grad():
         loss = float(F.cross_entropy(model(x), y))
-    model.eval()  # so that no hook takes these images for a step's
+    model.eval()  # so that no hook mistakes these images for a training step's
     for number, place in enumerate(range(0, len(model), 2), start=1):
         hessians, h = unit_hessians(model, x, place)
         matrix = preconditioner_matrix(h, fan_in_scale="none")

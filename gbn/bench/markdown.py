@@ -1,4 +1,4 @@
-"""The summary beside a CSV: made from its rows alone, so that no number is ever typed."""
+"""The summary of a CSV, made only from its rows, so that no number is ever typed."""
 
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -11,7 +11,7 @@ from .text import between, number, paragraph, table
 
 
 def goal_lines(rows: Sequence[Row], goals: Sequence[Goal]) -> list[str]:
-    """The goals with their verdicts, each with its worst case and by how much it is missed."""
+    """Return the goals with their verdicts, worst cases and by how much they are missed."""
     shown = []
     for verdict in judge(rows, goals):
         worst = f"{number(str(verdict.worst[0]))} at {verdict.worst[1]}" if verdict.values else "-"
@@ -25,7 +25,7 @@ def goal_lines(rows: Sequence[Row], goals: Sequence[Goal]) -> list[str]:
 
 
 def goal_overview(rows: Sequence[Row], goals: Sequence[Goal]) -> list[str]:
-    """A row a goal: how many cases of how many pairs or arms meet it, the middle one and the worst."""
+    """Return one row per goal: how many cases of its pairs or arms meet it, the median and the worst."""
     shown = []
     for goal in goals:
         verdicts = judge(rows, [goal])
@@ -44,18 +44,18 @@ def goal_overview(rows: Sequence[Row], goals: Sequence[Goal]) -> list[str]:
 
 
 def made_from(csv_path: Path, script: str) -> list[str]:
-    """Where the numbers come from."""
+    """Return the lines that state the source of the numbers."""
     command = f"python scripts/{script}.py --render {csv_path.name}"
     return paragraph(f"Made from `{csv_path.name}` by `{command}`; change no number here.")
 
 
 def environment_lines(row: Row) -> list[str]:
-    """Where, with what, when."""
+    """Return the lines that describe the environment."""
     return [f"- {name.replace('_', ' ')}: {row[name]}" for name in ENVIRONMENT if row.get(name)]
 
 
 def failures(rows: Sequence[Row], name: Callable[[Row], str]) -> list[str]:
-    """What was not timed, and why."""
+    """Return the lines about what was not timed, and why."""
     lines = []
     for row in rows:
         if row["status"] == "ok":
@@ -68,7 +68,7 @@ def failures(rows: Sequence[Row], name: Callable[[Row], str]) -> list[str]:
 
 
 def notes(csv_path: Path) -> list[str]:
-    """What a person wrote beside the file, ``<stem>.notes.md``: why a goal is missed."""
+    """Return the hand-written notes of a file, ``<stem>.notes.md``: why a goal is missed."""
     path = csv_path.with_suffix(".notes.md")
     return (
         ["", "## Notes", "", *path.read_text(encoding="utf-8").strip().splitlines()] if path.is_file() else []
@@ -76,7 +76,7 @@ def notes(csv_path: Path) -> list[str]:
 
 
 def norm_summary(rows: Sequence[Row], csv_path: Path, cold: Sequence[Row] = ()) -> str:
-    """The Markdown of a norm benchmark; ``cold``: rows of the cold-start file made with it."""
+    """Return the Markdown of a norm benchmark; ``cold`` holds the rows of its cold-start file."""
     first = rows[0]
     gpu = first["device"] == "cuda"
     lines = [
@@ -171,7 +171,7 @@ def _providers(rows: Sequence[Row]) -> list[str]:
 
 
 def _grid(rows: Sequence[Row], cell: Callable[[Row], str]) -> list[str]:
-    """A row a case, a column a provider."""
+    """Return a table with one row per case and one column per provider."""
     providers = _providers(rows)
     cases: dict[tuple[str, ...], dict[str, Row]] = {}
     for row in rows:
@@ -252,7 +252,7 @@ def _cold(rows: Sequence[Row]) -> list[str]:
 
 
 def train_summary(rows: Sequence[Row], csv_path: Path) -> str:
-    """The Markdown of a training-step benchmark."""
+    """Return the Markdown of a training-step benchmark."""
     first = rows[0]
     body = [
         [

@@ -1,4 +1,4 @@
-"""From one case to its rows: gate, memory, times, and the limit that memory bandwidth sets."""
+"""From one case to its rows: gate, memory, times, and the limit set by memory bandwidth."""
 
 import math
 from collections.abc import Mapping
@@ -29,7 +29,7 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class Machine:
-    """What holds for all cases of a run."""
+    """The properties of the machine, common to all cases of a run."""
 
     device: torch.device
     bandwidth: float  # bytes per second
@@ -38,19 +38,19 @@ class Machine:
 
     @property
     def clock(self) -> Clock:
-        """How steps are timed here."""
+        """The clock that times steps on this device."""
         return DeviceClock() if self.device.type == "cuda" else WallClock()
 
 
 def input_sets(case: Case, cache: int) -> int:
-    """How many (x, cotangent) pairs to go round, so that none is still in the cache when its turn comes."""
+    """Return how many (x, cotangent) pairs to cycle through, so that none is still in the cache at its turn."""
     return max(2, min(64, math.ceil(2 * cache / (2 * case.size))))
 
 
 def rows_of(
     case: Case, providers: list[Provider], machine: Machine, blocks: int, block_seconds: float
 ) -> list[dict[str, Any]]:
-    """A row a provider; one that fails its gate, or fails at all, is not timed and says so."""
+    """Return one row per provider; one that fails, at its gate or otherwise, is not timed, and its row says so."""
     device = machine.device
     sets = [input_of(case, device, seed) for seed in range(input_sets(case, machine.cache))]
     for x, _ in sets:
@@ -79,7 +79,7 @@ def rows_of(
 def _prepared(
     case: Case, provider: Provider, sets: list[Any], row: dict[str, Any], device: torch.device
 ) -> tuple[Any, int] | None:
-    """(step, bytes kept) of a provider that may be timed; None where the gate refuses."""
+    """Return (step, bytes kept) of a provider that may be timed; None if it fails its gate."""
     if provider.ours:
         if is_mixture(provider.pair):
             verdict = check_mixture(case, provider.pair, provider.choice, device)
@@ -93,7 +93,7 @@ def _prepared(
     module = provider.build(case, device)
     step = step_of(provider, module, sets)
     with step.within():
-        step.run(0)  # compiles; a failure shows here, not amid the timing
+        step.run(0)  # compiles, so that a failure shows here and not during the timing
         step.prepare(0)
         kept = kept_bytes(module, sets[0][0])
     return step, kept

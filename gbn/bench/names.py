@@ -1,4 +1,4 @@
-"""What the benchmarks' options may name, and where their files go; torch is not loaded for it."""
+"""The names that the benchmarks' options accept, and their output folder, without loading torch."""
 
 from pathlib import Path
 from typing import Any

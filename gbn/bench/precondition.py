@@ -34,7 +34,7 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class Setting:
-    """What the arms share."""
+    """The settings shared by the arms."""
 
     net: str
     width: float
@@ -55,7 +55,7 @@ class Arm:
             width=setting.width,
         )
         self.model = models.initialise(model, 0).to(device)
-        # So slow that the network stays as it is: what is timed does not depend on how well an arm trains.
+        # A rate so low that the network hardly changes: the timing does not depend on how well an arm trains.
         self.optimizer = torch.optim.SGD(self.model.parameters(), lr=1e-5, momentum=0.9)
         options = ARMS[name]
         self.preconditioner = None if options is None else BatchNormPreconditioner(self.model, **options)
@@ -64,7 +64,7 @@ class Arm:
         self.labels = torch.randint(10, (setting.batch,), generator=make).to(device)
 
     def step(self) -> Tensor:
-        """One update; the loss before it."""
+        """Make one update; return the loss before it."""
         self.optimizer.zero_grad(set_to_none=True)
         loss = F.cross_entropy(self.model(self.images), self.labels)
         loss.backward()
@@ -81,7 +81,7 @@ def _advance(arm: Arm, _: int) -> None:
 def rows_of(
     setting: Setting, names: list[str], device: torch.device, known: dict[str, Any], args: argparse.Namespace
 ) -> list[dict[str, Any]]:
-    """A row an arm; one that fails its check, or fails at all, is not timed and says so."""
+    """Return one row per arm; one that fails, at its check or otherwise, is not timed, and its row says so."""
     rows, arms = {}, {}
     for name in names:
         head = {

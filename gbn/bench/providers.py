@@ -1,4 +1,4 @@
-"""What is timed: BatchNorm with ReLU, and the layers of this package, as modules in training mode."""
+"""The timed modules, in training mode: BatchNorm with ReLU, and the layers of this package."""
 
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
@@ -21,7 +21,7 @@ REFERENCE, COMPILED = "bn+relu", "bn+relu compiled"
 
 @dataclass(frozen=True)
 class Provider:
-    """One way to normalise; ``pair`` and ``choice`` (of kernels) are empty for BatchNorm."""
+    """One way to normalize; ``pair`` and ``choice`` (of kernels) are empty for BatchNorm."""
 
     name: str
     pair: str = ""
@@ -29,11 +29,11 @@ class Provider:
 
     @property
     def ours(self) -> bool:
-        """Whether it is a layer of this package."""
+        """True if it is a layer of this package."""
         return bool(self.pair)
 
     def build(self, case: Case, device: torch.device) -> nn.Module:
-        """The layer for a case, in training mode."""
+        """Return the layer for a case, in training mode."""
         channels = case.shape[1]
         if is_mixture(self.pair):
             return MixtureNorm2d(channels, act="relu", device=device, **mixture_options(self.pair))
@@ -42,13 +42,13 @@ class Provider:
             return kind(channels, act="relu", device=device, **pair_options(ungated(self.pair)))
         module = nn.Sequential(nn.BatchNorm2d(channels, device=device), nn.ReLU(inplace=True))
         if self.name == COMPILED:
-            # Compiled code belongs to the module's class: after eight shapes torch would quietly run it eagerly.
+            # Compiled code belongs to the module's class: after eight shapes torch would silently run it eagerly.
             torch.compiler.reset()
             return cast(nn.Module, torch.compile(module, dynamic=False))
         return module
 
     def implementation(self, x: Tensor) -> str:
-        """What really computes it."""
+        """Return the implementation that actually computes it."""
         if not self.ours:
             return "inductor" if self.name == COMPILED else "torch"
         if is_mixture(self.pair):
@@ -60,12 +60,12 @@ class Provider:
             return kernels.implementation(x, pair.statistic, pair.deviation)
 
     def within(self) -> Any:
-        """The context that its steps run in."""
+        """Return the context that its steps run in."""
         return kernels.using(self.choice) if self.ours else nullcontext()
 
 
 def providers_of(pairs: list[str], choices: list[str], compiled: bool) -> list[Provider]:
-    """BatchNorm first, then each pair with each choice of kernels."""
+    """Return BatchNorm first, then each pair with each choice of kernels."""
     found = [Provider(REFERENCE)] + ([Provider(COMPILED)] if compiled else [])
     for pair in pairs:
         found += [
@@ -75,7 +75,7 @@ def providers_of(pairs: list[str], choices: list[str], compiled: bool) -> list[P
 
 
 def step_of(provider: Provider, module: nn.Module, sets: list[tuple[Tensor, Tensor]]) -> Step:
-    """Forward and backward on one of the input sets; gradients of input and parameters are new each time."""
+    """Return the step: forward and backward on one of the input sets, with new gradients each time."""
 
     def prepare(round_: int) -> None:
         sets[round_ % len(sets)][0].grad = None
@@ -90,9 +90,9 @@ def step_of(provider: Provider, module: nn.Module, sets: list[tuple[Tensor, Tens
 
 
 def kept_bytes(module: nn.Module, x: Tensor) -> int:
-    """Bytes that stay alive between forward and backward for this layer: distinct storages, input included.
+    """Return the bytes kept between forward and backward for this layer: distinct storages, input included.
 
-    Parameters and buffers are not counted; what a kernel keeps beside saved tensors (attributes of its
+    Parameters and buffers are not counted; what a kernel keeps besides saved tensors (attributes of its
     autograd context) is.
     """
     own = {t.untyped_storage().data_ptr() for t in (*module.parameters(), *module.buffers())}
@@ -131,7 +131,7 @@ def _nodes(root: Any) -> Iterator[Any]:
 
 
 def attempt(call: Callable[[], Any]) -> tuple[Any, str]:
-    """(result, "") or (None, the error in one line): one provider's failure stops no other."""
+    """Return (result, "") or (None, the error in one line), so that one provider's failure stops no other."""
     try:
         return call(), ""
     except Exception as error:

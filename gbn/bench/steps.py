@@ -27,15 +27,15 @@ COLUMNS = (
 
 
 def plan_name(grid: Grid) -> str:
-    """The grid's name with its scale, as in the names of its tables."""
+    """Return the grid's name with its scale, as in the names of its tables."""
     return grid.name + (f"-{grid.scale}" if grid.scale else "")
 
 
 def chosen(grid: Grid, settings: Sequence[str] | None, arms: Sequence[str] | None) -> dict[str, list[Cell]]:
-    """The cells to time, by setting; the reference is always among them.
+    """Return the cells to time, by setting, always including the reference.
 
     Raises:
-        ConfigError: a setting or an arm that the grid has not.
+        ConfigError: a setting or an arm is not in the grid.
     """
     if settings and not any(grid.settings):
         raise ConfigError(
@@ -57,9 +57,9 @@ class SettingTiming:
     """The arms of one setting, timed block by block.
 
     Args:
-        updates: how many updates stand between two readings of the clock.
+        updates: number of updates between clock readings.
 
-    A run's first seed is timed: what an update costs hardly depends on it.
+    Only the first seed is timed, since the cost of an update hardly depends on it.
     """
 
     def __init__(
@@ -71,12 +71,12 @@ class SettingTiming:
         self.configs = {
             cell.label: Config.model_validate(cell.config).model_copy(update=seed) for cell in cells
         }
-        # Arms that differ in nothing but their norm share one set in memory.
+        # Arms that differ only in their norm share one data set in memory.
         self._data: dict[str, tuple[ImageSet, Any, Any, Any]] = {}
         self._trainers: dict[str, Trainer] = {}
 
     def block(self, number: int, seconds: float) -> list[dict[str, Any]]:
-        """Time a block of about `seconds`; a row an arm. An arm that fails or diverges says so in its status."""
+        """Time a block of about `seconds`; return one row per arm, whose status tells if it failed or diverged."""
         errors = self._build()
         clock = WallClock(torch.cuda.synchronize) if self.device.type == "cuda" else WallClock()
         timed = {arm: Step(partial(self._advance, trainer)) for arm, trainer in self._trainers.items()}
@@ -89,12 +89,12 @@ class SettingTiming:
 
     def _advance(self, trainer: Trainer, _round: int = 0) -> None:
         for _ in range(self.updates):
-            if trainer.step >= trainer.total:  # beyond its end a schedule has no rate
+            if trainer.step >= trainer.total:  # a schedule has no rate beyond its end
                 trainer.step = 0
             trainer._update()
 
     def _build(self) -> dict[str, str]:
-        """Make the trainers, anew unless they are compiled (which would be done again too); errors by arm."""
+        """Rebuild the trainers, unless they are compiled (to avoid compiling again); return errors by arm."""
         errors = {}
         for arm, config in self.configs.items():
             if config.trainer.compile and arm in self._trainers:
@@ -116,12 +116,12 @@ class SettingTiming:
         model = build_model(config, images).to(self.device)
         if config.trainer.channels_last:
             model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        # Files and mirror are for train(); only updates are made here.
+        # Writer and tracker are for train(); only updates are made here.
         nowhere: Any = None
         trainer = Trainer(config, model, loader, evaluator, task, nowhere, nowhere, self.device)
         trainer.recorder = None
         model.train()
-        trainer._update()  # fails here, if at all, and compiles
+        trainer._update()  # compiles, and fails here if at all
         return trainer
 
     def _row(self, arm: str, block: int, samples: Samples | None, error: str) -> dict[str, Any]:

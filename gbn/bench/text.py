@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    """Lines of a Markdown table, columns padded."""
+    """Return the lines of a Markdown table with padded columns."""
     grid = [list(header), *map(list, rows)]
     widths = [max(3, *(len(row[i]) for row in grid)) for i in range(len(header))]
     lines = [
@@ -16,7 +16,7 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
 
 
 def number(text: str, unit: str = "") -> str:
-    """Three significant digits, or - where there is none."""
+    """Return three significant digits, or - if there is no number."""
     if not text:
         return "-"
     value = float(text)
@@ -25,7 +25,7 @@ def number(text: str, unit: str = "") -> str:
 
 
 def between(row: Mapping[str, str], name: str, start: str, end: str) -> str:
-    """``median [p20, p80]`` of three columns."""
+    """Return ``median [p20, p80]`` of three columns."""
     return (
         f"{number(row[name])} [{number(row[start])}, {number(row[end])}]"
         if row[name]
@@ -34,7 +34,7 @@ def between(row: Mapping[str, str], name: str, start: str, end: str) -> str:
 
 
 def paragraph(text: str) -> list[str]:
-    """Lines of at most 118 characters; a list item's hang."""
+    """Wrap text to lines of at most 118 characters; list items have a hanging indent."""
     return textwrap.wrap(
         text,
         118,

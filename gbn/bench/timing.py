@@ -1,8 +1,8 @@
-"""Timing several steps in one process, round-robin, with what the machine was doing meanwhile.
+"""Time several steps in one process, round-robin, and the load that other processes put on the machine.
 
-Every round runs each step once, so that a ratio of two steps is a ratio within a round: what slows the machine
+Every round runs each step once, so that a ratio of two steps is a ratio within a round: whatever slows the machine
 slows both. The step that begins a round changes from round to round. A block of rounds in which other processes
-used more than a few per cent of the machine is done again.
+used more than a few percent of the machine is repeated.
 """
 
 import ctypes
@@ -33,7 +33,7 @@ class Spread(NamedTuple):
 
 
 def spread(values: Sequence[float]) -> Spread:
-    """Median and 20/80 percentiles, linear between order statistics."""
+    """Return the median and 20/80 percentiles, interpolated linearly between order statistics."""
     if len(values) == 1:
         return Spread(values[0], values[0], values[0])
     tenths = statistics.quantiles(values, n=10, method="inclusive")
@@ -41,13 +41,13 @@ def spread(values: Sequence[float]) -> Spread:
 
 
 def ratios(ours: Sequence[float], theirs: Sequence[float]) -> Spread:
-    """The spread of ours / theirs, round by round."""
+    """Return the spread of the per-round ratios ours / theirs."""
     return spread([a / b for a, b in zip(ours, theirs, strict=True)])
 
 
 @dataclass
 class Step:
-    """Something to time: ``prepare`` (not timed) and ``run`` are told the number of the round."""
+    """Something to time: ``prepare`` (not timed) and ``run`` receive the number of the round."""
 
     run: Callable[[int], object]
     prepare: Callable[[int], object] = lambda _: None
@@ -56,7 +56,7 @@ class Step:
 
 @dataclass
 class Samples:
-    """Seconds by step, one entry a round; ``host``: seconds until the work was issued (CUDA)."""
+    """Seconds by step, one entry per round; ``host``: seconds until the work was issued (CUDA)."""
 
     seconds: dict[str, list[float]]
     host: dict[str, list[float]]
@@ -64,7 +64,7 @@ class Samples:
 
     @property
     def rounds(self) -> int:
-        """How often each step ran."""
+        """Number of times that each step ran."""
         return len(next(iter(self.seconds.values())))
 
 
@@ -75,7 +75,7 @@ class WallClock:
     synchronize: Callable[[], None] = lambda: None
 
     def __call__(self, step: Callable[[int], object], round_: int, name: str) -> tuple[float, float]:
-        """Seconds of one call, twice (there is no other host time)."""
+        """Return the seconds of one call, twice (there is no separate host time)."""
         self.synchronize()
         began = time.perf_counter()
         step(round_)
@@ -89,13 +89,13 @@ class DeviceClock:
     """Seconds on the GPU between two events, and seconds that the CPU needed to issue the work.
 
     The GPU is first kept busy for longer than issuing takes, so that it never waits for the CPU between the
-    events: launch cost is told by the second number alone.
+    events: only the second number shows the launch cost.
     """
 
     _host: dict[str, float] = field(default_factory=dict)
 
     def __call__(self, step: Callable[[int], object], round_: int, name: str) -> tuple[float, float]:
-        """(device seconds, host seconds) of one call."""
+        """Return (device seconds, host seconds) of one call."""
         start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         head_start = min(2 * self._host.get(name, 2e-3), 20e-3)
         torch.cuda._sleep(int(head_start * 2e9))  # clock cycles; Hopper runs at just under 2 GHz
@@ -105,7 +105,7 @@ class DeviceClock:
         host = time.perf_counter() - began
         end.record()
         torch.cuda.synchronize()
-        # The slowest of the last calls decides, so that one fast call does not take the head start away.
+        # The slowest of the last calls decides, so that one fast call does not remove the head start.
         self._host[name] = max(host, 0.9 * self._host.get(name, 0.0))
         return start.elapsed_time(end) / 1e3, host
 
@@ -124,14 +124,14 @@ def interleave(
     warm_up: int = 3,
     exclusive: bool = True,
 ) -> Samples:
-    """Time the steps round-robin, ``blocks`` times about ``block_seconds`` (at least ``least`` rounds each).
+    """Time the steps round-robin, in ``blocks`` blocks of about ``block_seconds`` (at least ``least`` rounds each).
 
     Args:
-        steps: by name.
-        clock: how one call is timed.
-        blocks, block_seconds, least, most: how much; the share of others is read over a block, since the
-            system counts it in hundredths of a second.
-        warm_up: rounds before, not counted.
+        steps: the steps by name.
+        clock: times one call.
+        blocks, block_seconds, least, most: the amount of timing; the share of others is measured per block, since
+            the system counts it in hundredths of a second.
+        warm_up: uncounted rounds before the timing.
         exclusive: whether to repeat a block that others disturbed.
     """
     names = list(steps)
@@ -180,7 +180,7 @@ def _empty(names: Sequence[str]) -> Samples:
 
 
 def copy_seconds(device: torch.device, size: int, sets: int = 1, seconds: float = 0.3) -> float:
-    """Median seconds to copy ``size`` bytes on the device, going round ``sets`` pairs of tensors."""
+    """Return the median seconds to copy ``size`` bytes on the device, cycling through ``sets`` pairs of tensors."""
     pairs = [
         (
             torch.zeros(size, dtype=torch.uint8, device=device),
@@ -202,13 +202,13 @@ def copy_seconds(device: torch.device, size: int, sets: int = 1, seconds: float 
 
 
 def bandwidth(device: torch.device) -> float:
-    """Bytes read and written per second by a copy far beyond the caches (256 MB; 1 GB on a GPU)."""
+    """Return the bytes read and written per second by a copy far larger than the caches (256 MB; 1 GB on a GPU)."""
     size = (1 << 30) if device.type == "cuda" else 256 * (1 << 20)
     return 2 * size / copy_seconds(device, size, seconds=1.0)
 
 
 def cache_size(device: torch.device) -> int:
-    """Bytes of the last cache before memory; 32 MiB where the system does not tell."""
+    """Return the bytes of the last-level cache; 32 MiB if the system does not report it."""
     if device.type == "cuda":
         return int(torch.cuda.get_device_properties(device).L2_cache_size)
     sizes = []
@@ -219,10 +219,10 @@ def cache_size(device: torch.device) -> int:
 
 
 def keep_memory() -> str:
-    """Tell glibc to keep freed memory; returns what the allocator now is, for the file.
+    """Tell glibc to keep freed memory; return the description of the allocator for the file.
 
-    By default it gives tensors of 32 MB and more back to the system at every free, so that each new one is
-    paged in anew, 4 kB a fault: most of BatchNorm's time on large shapes, whatever the kernel.
+    By default it returns tensors of 32 MB and more to the system at every free, so that each new one is paged in
+    again, 4 kB per fault: most of BatchNorm's time on large shapes, whatever the kernel.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt

@@ -28,7 +28,7 @@ from .names import BASE, DEFAULT_ARMS, SMALL
 from .providers import attempt
 from .timing import Samples, Step, WallClock, interleave, ratios, spread
 
-CHECKED = 3  # first losses that are looked at
+CHECKED = 3  # first losses that are checked
 COLUMNS = (
     *(
         "net",
@@ -61,7 +61,7 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class Setting:
-    """What all arms of a comparison share."""
+    """The settings shared by all arms of a comparison."""
 
     net: str
     width: float
@@ -71,21 +71,21 @@ class Setting:
     compiled: bool
 
     def autocast(self, device: torch.device) -> AbstractContextManager[Any]:
-        """The context of a step's forward pass and loss."""
+        """Return the context of a step's forward pass and loss."""
         if self.precision == "float32":
             return nullcontext()
         return torch.autocast(device.type, dtype=getattr(torch, self.precision))
 
 
 def parse_arm(name: str) -> tuple[str, str]:
-    """The pair and the choice of kernels of an arm, both empty for ``bn``.
+    """Return the pair and the choice of kernels of an arm, both empty for ``bn``.
 
     Arms are ``bn`` and ``gbn_<pair>`` with a pair as in bench_norm.py (``gbn_cvar``, ``gbn_cvar[exact]``), and
-    ``iebn``, ``iebn[cvar]``, ``mixture``, ``mixture[5]`` named as there; with ``@reference`` after it the reference
-    kernels compute it.
+    ``iebn``, ``iebn[cvar]``, ``mixture``, ``mixture[5]`` named as there; with the suffix ``@reference`` the reference
+    kernels are used.
 
     Raises:
-        ValueError: another name.
+        ValueError: the name is unknown.
     """
     if name == BASE:
         return "", ""
@@ -102,7 +102,7 @@ def parse_arm(name: str) -> tuple[str, str]:
 
 
 def norm_of(pair: str) -> NormFactory:
-    """The norm of an arm's pair; BatchNorm for none."""
+    """Return the norm of an arm's pair; BatchNorm for an empty one."""
     if not pair:
         return norm_layer("bn")
     if is_mixture(pair):
@@ -132,7 +132,7 @@ class Arm:
         self.labels = torch.randint(10, (setting.batch,), generator=make).to(device)
 
     def step(self) -> Tensor:
-        """One update; the loss before it."""
+        """Make one update; return the loss before it."""
         self.optimizer.zero_grad(set_to_none=True)
         with self.setting.autocast(self.device):
             loss = F.cross_entropy(self.model(self.images), self.labels)
@@ -141,16 +141,16 @@ class Arm:
         return loss.detach()
 
     def within(self) -> AbstractContextManager[None]:
-        """The kernels that the arm's steps use."""
+        """Return a context with the kernels that the arm's steps use."""
         return kernels.using(self.choice) if self.choice else nullcontext()
 
     def first_losses(self) -> list[float]:
-        """The first losses, which also warms up."""
+        """Make the first updates, which also warms up; return their losses."""
         with self.within():
             return [self.step().item() for _ in range(CHECKED)]
 
     def implementation(self) -> str:
-        """What computes the norms."""
+        """Return the implementation that computes the norms."""
         if not self.pair:
             return "torch"
         with self.within():
@@ -158,10 +158,10 @@ class Arm:
 
 
 def check_losses(losses: dict[str, list[float]], precision: str) -> dict[str, str]:
-    """What is wrong, by arm: a loss that is no number, or a gbn_std that does not train as bn does.
+    """Return what is wrong, by arm: a non-finite loss, or a gbn_std that does not train as bn does.
 
-    The first loss is a forward pass: float32's rounding through some twenty layers (1e-4 allows a hundred
-    roundings a layer); later ones follow updates that differ by as much. Half precision rounds each layer's
+    The first loss is one forward pass: float32 rounding through some twenty layers (1e-4 allows a hundred
+    roundings per layer); later ones follow updates that differ by as much. Half precision rounds each layer's
     output to three (bfloat16) or four digits.
     """
     tolerance = {"float32": 1e-4, "bfloat16": 3e-2, "float16": 1e-2}[precision]
@@ -194,7 +194,7 @@ def rows_of(
     blocks: int,
     block_seconds: float,
 ) -> list[dict[str, Any]]:
-    """A row an arm; one that fails its check, or fails at all, is not timed and says so."""
+    """Return one row per arm; one that fails, at its check or otherwise, is not timed, and its row says so."""
     if setting.compiled:
         torch.compiler.reset()
     arms, losses, rows = {}, {}, {}
@@ -243,7 +243,9 @@ def _head(setting: Setting, name: str, environment: dict[str, Any]) -> dict[str,
 def _timed(samples: Samples, name: str, setting: Setting, steps: int) -> dict[str, Any]:
     images = setting.batch * steps
     rate = spread([images / second for second in samples.seconds[name]])
-    ratio = ratios(samples.seconds[BASE], samples.seconds[name])  # of images/s, hence times upside down
+    ratio = ratios(
+        samples.seconds[BASE], samples.seconds[name]
+    )  # of images/s, hence the inverse ratio of times
     return {
         "rounds": samples.rounds,
         "steps": steps,

@@ -1,7 +1,7 @@
 """From overrides to a checked configuration.
 
-Hydra composes; this module makes its use strict and its errors one line: overrides are checked against the
-groups on disk before Hydra sees them, and the composed values against the schema before torch is imported.
+Hydra composes; this module makes it strict and its errors one line: overrides are checked against the groups on disk
+before Hydra sees them, and the composed values against the schema before torch is imported.
 """
 
 import copy
@@ -27,7 +27,7 @@ from gbn.config.schema import Config
 
 
 def compose(overrides: Sequence[str] = ()) -> Config:
-    """The checked configuration of one run.
+    """Compose and check the configuration of one run.
 
     Args:
         overrides: in Hydra's grammar, without sweeps: ``["norm=gbn_cvar", "norm.alpha=0.6", "seed=3"]``.
@@ -40,12 +40,12 @@ def compose(overrides: Sequence[str] = ()) -> Config:
     for one in rewrite(overrides):
         if one.is_sweep_override():
             raise ConfigError(f"{one.key_or_group} has several values, a run has one: a sweep needs -m")
-        # A value, ++a.b=c, changes what was chosen; everything else takes part in the choice.
+        # A value, ++a.b=c, changes a choice afterward; everything else is part of the choice.
         (values if one.is_force_add() and one.key_or_group not in groups() else choices).append(one)
     try:
         composed = copy.deepcopy(_chosen(str(config_dir()), tuple(str(one.input_line) for one in choices)))
         for one in values:
-            # As Hydra does it, which reads all files again for every run of a grid.
+            # Equivalent to Hydra's composition, which reads all files again for every run of a grid.
             OmegaConf.update(composed, one.key_or_group, one.value(), merge=True, force_add=True)
     except Exception as error:  # Hydra raises whatever its Python does
         raise ConfigError(one_line(error)) from error
@@ -54,14 +54,14 @@ def compose(overrides: Sequence[str] = ()) -> Config:
 
 @functools.lru_cache(maxsize=64)
 def _chosen(folder: str, choices: tuple[str, ...]) -> DictConfig:
-    """The configuration of a choice in each group, before single values are set."""
+    """Return the configuration of one choice per group, before single values are set."""
     GlobalHydra.instance().clear()
     with initialize_config_dir(folder, version_base="1.3"):
         return hydra_compose("config", overrides=list(choices))
 
 
 def resolve(composed: DictConfig | Mapping[str, Any]) -> Config:
-    """Check a composed configuration (as Hydra gives it, or as stored with a run).
+    """Check a composed configuration (from Hydra, or stored with a run).
 
     Raises:
         ConfigError: see :func:`compose`.
@@ -84,7 +84,7 @@ def resolve(composed: DictConfig | Mapping[str, Any]) -> Config:
 
 
 def _with_pair(norm: dict[str, Any]) -> dict[str, Any]:
-    """Fill in, for a control, the options of the norm it is matched to."""
+    """Fill in, for a control, the options of the norm that it is matched to."""
     name = norm.get("matched_to")
     if not isinstance(name, str) or norm.get("method") not in CONTROLS:
         return norm

@@ -1,7 +1,7 @@
-"""Which feature network FID and KID are measured with, known without torch: by its digest.
+"""The feature network that FID and KID are measured with, identified by its digest, without torch.
 
-Numbers of different networks can't be compared, so the digest of the weights stands in the names of the measures and
-in the identity of a run.
+Numbers from different networks can't be compared, so the digest of the weights is part of the measures' names and of
+a run's identity.
 """
 
 import json
@@ -13,7 +13,7 @@ from gbn.config.places import config_dir
 
 __all__ = ["INCEPTION_SHA256", "description", "digest_of", "folder"]
 
-#: Of torch-fidelity's copy of the Inception-V3 weights that FID was defined with (Heusel et al. 2017).
+#: The digest of torch-fidelity's copy of the Inception-V3 weights that define FID (Heusel et al. 2017).
 INCEPTION_SHA256 = "6726825d"
 
 _KEYS = (
@@ -24,19 +24,19 @@ _RECIPE = "python scripts/train_features.py"
 
 
 def folder() -> Path:
-    """Where the weights lie: ``results/features`` beside the configuration."""
+    """Return the folder of the weights: ``results/features`` beside the configuration."""
     return config_dir().parent / "results" / "features"
 
 
 def description(name: str, directory: Path | None = None) -> dict[str, Any]:
-    """What the file beside the weights says: file, sha256, digest, network, features, mean, std, reference.
+    """Read the file beside the weights: file, sha256, digest, network, features, mean, std, reference.
 
     Args:
-        name: of the network.
-        directory: where the files lie; None: :func:`folder`.
+        name: the network.
+        directory: the folder of the files; None means :func:`folder`.
 
     Raises:
-        ConfigError: no such file, or one that is damaged.
+        ConfigError: there is no such file, or it is damaged.
     """
     file = (directory or folder()) / f"{name}.json"
     try:
@@ -55,7 +55,7 @@ def description(name: str, directory: Path | None = None) -> dict[str, Any]:
 
 
 def digest_of(name: str) -> str:
-    """The 8 hexadecimal digits that name a feature network.
+    """Return the 8 hexadecimal digits that identify a feature network.
 
     Raises:
         ConfigError: as :func:`description`.

@@ -1,6 +1,6 @@
 """An experiment's grid: its outline (:mod:`gbn.config.outline`) as cells (setting, arm) and their run ids.
 
-An experiment owns no runs: the grid names them, and a run that two experiments name is trained once.
+An experiment owns no runs: the grid only names them, and a run that two experiments share is trained once.
 """
 
 from collections.abc import Container, Iterator, Sequence
@@ -21,7 +21,7 @@ __all__ = ["FULL", "Cell", "Grid", "Outline", "load_grid", "outline", "scales"]
 
 @dataclass(frozen=True)
 class Cell:
-    """One arm in one setting: a configuration and, for each seed, the id of its run."""
+    """One arm in one setting: a configuration and, for each seed, a run id."""
 
     setting: str
     label: str
@@ -35,8 +35,8 @@ class Grid:
     """The runs of an experiment at one scale.
 
     Attributes:
-        controls: for each arm that has them, its control arms, BN-started first.
-        targets: for each setting, the fixed values of the measure of the time-to-target columns.
+        controls: for each arm that has them, its control arms, those starting with BN first.
+        targets: for each setting, the target values of the measure for the time-to-target columns.
         measure: the key of the curve that targets are measured on (:mod:`gbn.measures`). selected: the first stage
             that the arms were selected by, and its rule (:mod:`gbn.analysis.comparison.selection`).
     """
@@ -54,18 +54,18 @@ class Grid:
 
     @property
     def settings(self) -> list[str]:
-        """Settings in the file's order."""
+        """The settings in the file's order."""
         return list(dict.fromkeys(cell.setting for cell in self.cells))
 
     def run_ids(self) -> list[str]:
-        """The ids of all runs, seed-major: whenever a sweep is stopped, its pairs are whole.
+        """Return the ids of all runs, seed-major, so that a sweep stopped at any time has complete pairs.
 
-        A run that stands in several cells (the same arm by two names, or in two settings) is named once.
+        A run in several cells (one arm under two names, or in two settings) is listed once.
         """
         return list(dict.fromkeys(cell.run_ids[seed] for seed in self.seeds for cell in self.cells))
 
     def configs(self) -> Iterator[tuple[str, Config]]:
-        """(run id, configuration) of every run, each once, in the order of :meth:`run_ids`."""
+        """Yield (run id, configuration) for every run, once each, in the order of :meth:`run_ids`."""
         checked = [Config.model_validate(cell.config) for cell in self.cells]
         seen: set[str] = set()
         for seed in self.seeds:
@@ -81,17 +81,17 @@ def load_grid(
     extra: Sequence[str] = (),
     only: Container[tuple[str, str]] | None = None,
 ) -> Grid:
-    """The grid of ``experiments/<name>`` (or of its sweep.yaml).
+    """Load the grid of ``experiments/<name>`` (or of its sweep.yaml).
 
     Args:
         path: the experiment's folder or its sweep.yaml.
-        scale: one of the file's ``scales``, or "full": the grid as it stands; None takes its ``default_scale``, or
-            the grid as it stands.
+        scale: one of the file's ``scales``, or "full" for the grid without a preset; None takes its
+            ``default_scale``, or "full" if there is none.
         extra: overrides added to every run's (``results_dir=...``, ``tracker.mode=offline``).
-        only: compose these (setting, arm) alone; None composes all.
+        only: compose only these (setting, arm) pairs; None composes all.
 
     Raises:
-        ConfigError: no such file, an unknown key or scale, or a run whose configuration is refused.
+        ConfigError: there is no such file, a key or scale is unknown, or a run's configuration is invalid.
     """
     of = outline(path, scale)
     refuse_two_folders(extra)

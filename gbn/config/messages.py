@@ -1,4 +1,4 @@
-"""What pydantic and Hydra find wrong, as one line that names each key as the user writes it."""
+"""Turns errors of pydantic and Hydra into one line that names each key as the user writes it."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, get_args
@@ -12,7 +12,7 @@ from gbn.suggest import did_you_mean
 
 
 def one_line(error: BaseException) -> str:
-    """The message of an error of Hydra's or OmegaConf's, without what it tells of their own insides."""
+    """Return the message of a Hydra or OmegaConf error on one line, without their internals."""
     text = str(error)
     if isinstance(error, OmegaConfBaseException):
         key = str(error.full_key or "")
@@ -24,24 +24,24 @@ def one_line(error: BaseException) -> str:
 
 
 def explain(error: ValidationError, plain: Any, schema: type[BaseModel]) -> str:
-    """Pydantic's findings as one line, a key at a time.
+    """Return pydantic's findings as one line, grouped by key.
 
     Args:
-        error: of the validation of `plain` by `schema`.
-        plain: what was validated: plain containers.
-        schema: whose keys are allowed.
+        error: raised by validating `plain` against `schema`.
+        plain: the validated data, in plain containers.
+        schema: defines the allowed keys.
     """
     found: dict[str, list[Any]] = {}
     for one in error.errors(include_url=False):
         found.setdefault(".".join(_path(one, plain)), []).append(one)
-    # A list with a wrong item is no other member of its union either: the item says more.
+    # A list with an invalid item is not another member of its union either: report only the item.
     inner = {key for key in found if not any(other.startswith(f"{key}.") for other in found)}
     lines = [_explain_key(key, found[key], plain, schema) for key in found if key in inner]
     return "; ".join(dict.fromkeys(lines))
 
 
 def _path(one: Any, plain: Any) -> list[str]:
-    """The key of a finding: pydantic's location without the names of the members of a union."""
+    """Return the key of a finding: pydantic's location without the names of union members."""
     path: list[str] = []
     for place, part in enumerate(one["loc"]):
         last = place == len(one["loc"]) - 1
@@ -87,10 +87,10 @@ def _explain_key(key: str, errors: Sequence[Any], plain: Any, schema: type[BaseM
 
 
 def _keys_beside(path: Sequence[str], plain: Any, schema: type[BaseModel]) -> Iterable[str]:
-    """The keys that the schema knows in the section that `path` ends in."""
+    """Return the keys that the schema allows in the section of `path`'s last part."""
     for part in path[:-1]:
         plain = plain.get(part, {}) if isinstance(plain, Mapping) else {}
-        if part not in schema.model_fields:  # a name in a mapping of sections
+        if part not in schema.model_fields:  # a key of a mapping of sections
             continue
         annotation = schema.model_fields[part].annotation
         options = [one for one in (get_args(annotation) or (annotation,)) if isinstance(one, type)]

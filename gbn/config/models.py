@@ -1,6 +1,6 @@
-"""The schema of the group ``model``: one class a network of :data:`gbn.models.MODELS`, and its depths.
+"""The schema of the group ``model``: one class per network of :data:`gbn.models.MODELS`, and its depths.
 
-The networks check their options again (they are used without a configuration too); here a wrong depth is refused
+The networks check their options again (they can be used without a configuration); here a wrong depth is rejected
 before torch is imported.
 """
 
@@ -81,7 +81,7 @@ class _NineNPlusTwo(_Model):
 
 
 class ResNetBottleneckConfig(_NineNPlusTwo):
-    """CIFAR ResNet of bottleneck blocks (He et al. 2016b's ResNet-164), depth 9n+2."""
+    """CIFAR ResNet with bottleneck blocks (ResNet-164 of He et al. 2016b), depth 9n+2."""
 
     name: Literal["resnet_bottleneck"]
     depth: Depth = 164
@@ -89,7 +89,7 @@ class ResNetBottleneckConfig(_NineNPlusTwo):
 
 
 class PreActResNetBottleneckConfig(_NineNPlusTwo):
-    """Pre-activation CIFAR ResNet of bottleneck blocks (He et al. 2016b), depth 9n+2."""
+    """Pre-activation CIFAR ResNet with bottleneck blocks (He et al. 2016b), depth 9n+2."""
 
     name: Literal["preact_resnet_bottleneck"]
     depth: Depth = 164
@@ -128,7 +128,7 @@ class DenseNetConfig(_Model):
 
 
 class InceptionV3Config(_Model):
-    """Inception-V3 (Szegedy et al. 2016); images under 75x75 have the stem for small ones."""
+    """Inception-V3 (Szegedy et al. 2016); images under 75x75 get a stem for small images."""
 
     name: Literal["inception_v3"]
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.5

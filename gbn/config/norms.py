@@ -1,9 +1,9 @@
 """The schema of the group ``norm``: one method and its options.
 
-The parameters of a quadrangle (alpha, tau, quantile_gradient, ...) stand flat beside the common keys, since
-``norm.alpha=0.75`` is what a user writes; which of them exist depends on the quadrangle, and
-:mod:`gbn.risk.parameters` knows that. A control (``bn_matched``, ``bn_reparam``) takes the parameters of the
-pair it is matched to in the same place, so that one override reaches an arm and its controls alike.
+The parameters of a quadrangle (alpha, tau, quantile_gradient, ...) are flat keys beside the common ones, so that a
+user writes ``norm.alpha=0.75``; which of them exist depends on the quadrangle and is defined in
+:mod:`gbn.risk.parameters`. A control (``bn_matched``, ``bn_reparam``) takes the parameters of the
+pair it is matched to under the same keys, so that one override applies to an arm and its controls.
 """
 
 from typing import Annotated, Any, Literal
@@ -15,8 +15,8 @@ from gbn.config.section import Count, Positive, Section, Text, Two
 from gbn.risk.parameters import DEVIATION_PARAMETERS, QUADRANGLE_PARAMETERS, STATISTIC_PARAMETERS, validate
 from gbn.suggest import did_you_mean
 
-# The methods whose options are known here, without torch. Another one (one file in gbn/nn, one YAML file) takes the
-# keys of its YAML file as its options, and the registry of :mod:`gbn.nn.methods` checks them.
+# The methods whose options are known here, without torch. Any other method (one file in gbn/nn, one YAML file) takes
+# the keys of its YAML file as its options, which the registry of :mod:`gbn.nn.methods` checks.
 METHODS = (
     *("bn", "gbn", "iebn", "bn_matched", "bn_reparam", "mixture"),
     *("layer", "group", "instance", "none", "custom"),
@@ -25,15 +25,15 @@ CONTROLS = ("bn_matched", "bn_reparam")
 _WITH_PAIR = ("gbn", "iebn", *CONTROLS)
 Role = Literal["stem", "body", "branch_end", "shortcut"]
 _GRADIENT = ("quantile_gradient", "window")
-# What a control of mixture normalization takes over from it, and what is the layer's alone.
+# The options that a control of mixture normalization takes over, and those that belong to the layer only.
 _FIT = ("components", "mixture", "em_steps", "subset", "variance_floor")
 _OF_THE_LAYER = ("warm_start", "posterior_gradient")
 _TABLES = {"statistic": STATISTIC_PARAMETERS, "deviation": DEVIATION_PARAMETERS}
 
 _MIXTURE_CONTROL = "a control of mixture"
 _WITH_BATCH = ("bn", *_WITH_PAIR, "mixture", _MIXTURE_CONTROL)
-# Which methods use a key, and how they are called. One that a method does not use would change a run's id and nothing
-# else, so it is an error at any value but its default.
+# The methods that use a key, and their description. A key that a method does not use would change a run's id and
+# nothing else, so any value other than its default is an error.
 _USED_BY: tuple[tuple[tuple[str, ...], tuple[str, ...], str], ...] = (
     (("eps", "affine"), (*_WITH_BATCH, "layer", "group", "instance"), "every norm but none and custom"),
     (("momentum", "track_running_stats"), _WITH_BATCH, "norms with statistics of the batch"),
@@ -49,14 +49,14 @@ _USED_BY: tuple[tuple[tuple[str, ...], tuple[str, ...], str], ...] = (
 
 
 def _roles_of_the_gate(given: Any) -> Any:
-    """True stands for the places where the authors of IEBN put their gate, False for none."""
+    """Expand True to the places where the authors of IEBN put their gate, and False to none."""
     if isinstance(given, bool):
         return ["stem", "body", "branch_end"] if given else []
     return given
 
 
 class PlacementConfig(Section):
-    """Where the method stands; elsewhere `otherwise` does. Nothing given: everywhere."""
+    """The places where the method is used, with `otherwise` elsewhere; by default it is used everywhere."""
 
     roles: Annotated[list[Role], Field(min_length=1)] | None = None
     pattern: Annotated[list[Text], Field(min_length=1)] | None = None
@@ -136,20 +136,20 @@ class NormConfig(Section):
             self.without_act == "mean" and self._kind not in ("gbn", *CONTROLS)
         ):
             raise ValueError(
-                f"norm.without_act={self.without_act} changes nothing of {named}: leave it out "
+                f"norm.without_act={self.without_act} has no effect on {named}: leave it out "
                 "(bn is for all other norms, mean for norm=gbn_... and its controls)"
             )
         where = self.placement
         somewhere = where.roles is not None or where.pattern is not None
         if somewhere and where.otherwise == self.method:
             raise ValueError(
-                f"norm.placement puts {self.method} where it stands and elsewhere: leave it out, or choose another "
+                f"norm.placement uses {self.method} in its places and elsewhere: leave it out, or choose another "
                 "norm.placement.otherwise"
             )
         if not somewhere and where.otherwise != "bn":
             raise ValueError(
-                f"norm.placement.otherwise={where.otherwise} needs norm.placement.roles or pattern: the norm stands "
-                "everywhere without them"
+                f"norm.placement.otherwise={where.otherwise} needs norm.placement.roles or pattern: without them "
+                "the norm is used everywhere"
             )
 
     def _check_gate(self) -> None:
@@ -169,7 +169,7 @@ class NormConfig(Section):
 
     def _check_mixture(self) -> None:
         if self._kind == _MIXTURE_CONTROL:
-            # A control fits the first batch alone: one run serves whatever the layer does from there on.
+            # A control only fits the first batch: one run serves, whatever the layer does afterward.
             for key in _OF_THE_LAYER:
                 setattr(self, key, type(self).model_fields[key].default)
         if self._has_mixture and self.subset < self.components:
@@ -188,8 +188,8 @@ class NormConfig(Section):
                 self._refuse(given, list(QUADRANGLE_PARAMETERS[self.quadrangle]))
             complete = validate("quadrangle", self.quadrangle, given)
             if self.method in CONTROLS and complete.get("quantile_gradient") not in (None, "smoothed"):
-                # A control knows its pair by k and c alone, and only `smoothed` changes those: one run serves
-                # as the control of every way of the gradient.
+                # A control depends on its pair only through k and c, and only `smoothed` changes those: one run
+                # is the control of every gradient mode.
                 complete = {key: value for key, value in complete.items() if key not in _GRADIENT}
             assert self.__pydantic_extra__ is not None
             self.__pydantic_extra__.clear()
@@ -218,16 +218,16 @@ class NormConfig(Section):
 
     @property
     def parameters(self) -> dict[str, Any]:
-        """The flat parameters beside the common keys: a quadrangle's (alpha, ...), a new method's options."""
+        """The flat parameters beside the common keys: a quadrangle's (alpha, ...) or a new method's options."""
         return dict(self.__pydantic_extra__ or {})
 
     @property
     def label(self) -> str:
-        """Short name for slugs and legends: the chosen YAML file's."""
+        """Short name for slugs and legends: that of the chosen YAML file."""
         return self.name
 
     def options(self) -> dict[str, Any]:
-        """Keyword arguments of :func:`gbn.nn.norm_layer` beside the method."""
+        """Keyword arguments of :func:`gbn.nn.norm_layer`, without the method."""
         options: dict[str, Any] = {
             key: getattr(self, key)
             for key in ("eps", "momentum", "affine", "track_running_stats", "rescaled", "without_act")

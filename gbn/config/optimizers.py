@@ -1,4 +1,4 @@
-"""The schema of the group ``optimizer``: the optimizers and what may stand before them."""
+"""The schema of the group ``optimizer``: the optimizers and their preconditioners."""
 
 from typing import Literal
 
@@ -20,7 +20,7 @@ class BNPConfig(Section):
 
 
 class _Optimizer(Section):
-    """`bnp` is None without preconditioning, so that it is no part of such a run's identity."""
+    """`bnp` is None without preconditioning, to keep it out of such a run's identity."""
 
     revision: Count
     lr: Positive

@@ -1,9 +1,9 @@
-"""What ``experiments/<name>/sweep.yaml`` asks for, before anything is composed.
+"""The contents of ``experiments/<name>/sweep.yaml``, before anything is composed.
 
-The file, every value an override list in Hydra's grammar::
+The format of the file; overrides are lists in Hydra's grammar::
 
     title: GBN on CIFAR-10
-    base: [dataset=cifar10, trainer.epochs=8]     # every run
+    base: [dataset=cifar10, trainer.epochs=8]     # for every run
     settings:                                     # optional: arms are compared within a setting
       cnn: [model=cnn, model.width=0.25]
     arms:
@@ -16,13 +16,13 @@ The file, every value an override list in Hydra's grammar::
     targets: [0.8, 0.9]                           # values of the measure, or {setting: [...]}
     measure: val_accuracy_exact                   # the curve that targets are measured on (default val_accuracy);
                                                   # also kid_own_<digest>, val_dice, ...: gbn.measures
-    selected: {experiment: pairs_screen, ...}     # optional: the first stage that the arms come from
-    cells:                                        # optional: what one arm has in one setting alone, say the learning
-      cnn: {bn: [optimizer.lr=0.1]}               # rate that a first stage chose for it
+    selected: {experiment: pairs_screen, ...}     # optional: the first stage that selected the arms
+    cells:                                        # optional: overrides for one arm in one setting, say the learning
+      cnn: {bn: [optimizer.lr=0.1]}               # rate that a first stage selected for it
     scales:                                       # optional: named presets that replace or extend the above
       small: {base: [dataset.subset=12000], seeds: 8, settings: [cnn]}
 
-:mod:`gbn.config.grid` makes runs of it.
+:mod:`gbn.config.grid` turns it into runs.
 """
 
 import os
@@ -41,22 +41,22 @@ from gbn.measures import measure as measure_of
 
 __all__ = ["FULL", "Outline", "outline", "scales"]
 
-#: How the names of norms begin that BN can be matched to: pairs, BN with a gate, mixtures.
+#: The prefixes of the norms that BN can be matched to: pairs, BN with a gate, mixtures.
 MATCHABLE = ("gbn", "iebn", "mixture")
 
-#: The scale that is the grid as it stands, whatever its default is.
+#: The name of the grid without a preset, whatever its default scale is.
 FULL = "full"
 
 
 @dataclass(frozen=True)
 class Outline:
-    """What a sweep.yaml asks for at one scale, before anything is composed (each configuration takes a while).
+    """The contents of a sweep.yaml at one scale, before anything is composed (composing takes a while).
 
     Attributes:
         settings: setting -> the overrides of all its runs.
         arms: arm -> its overrides, controls included.
         controls, targets, measure, selected: as in :class:`gbn.config.grid.Grid`.
-        cells: setting -> arm -> the overrides of its runs there alone.
+        cells: setting -> arm -> overrides for the arm's runs in that setting only.
     """
 
     name: str
@@ -80,7 +80,7 @@ def outline(path: str | Path, scale: str | None = None) -> Outline:
         path, scale: as in :func:`gbn.config.grid.load_grid`.
 
     Raises:
-        ConfigError: no such file, an unknown key, scale or reference.
+        ConfigError: there is no such file, or a key, scale or reference is unknown.
     """
     file = _file(path)
     given = _read(file)
@@ -113,16 +113,16 @@ def outline(path: str | Path, scale: str | None = None) -> Outline:
 
 
 def scales(path: str | Path) -> list[str]:
-    """The names of the presets of ``experiments/<name>``.
+    """Return the names of the scales in ``experiments/<name>``.
 
     Raises:
-        ConfigError: no such file, or one that is wrong.
+        ConfigError: there is no such file, or it is invalid.
     """
     return list(_read(_file(path)).get("scales", {}))
 
 
 def _targets(given: Sequence[float], measure: str, file: Path) -> list[float]:
-    """Numbers that the measure can have, in the file's order."""
+    """Check that the targets are possible values of the measure; return them in the file's order."""
     try:
         measure_of(measure).checked(given)
     except ValueError as error:
@@ -147,12 +147,12 @@ def _checked(schema: type[Any], given: Mapping[str, Any], file: Path) -> Any:
 
 
 def _read(file: Path) -> dict[str, Any]:
-    """The file's keys, each checked alone."""
+    """Read the file and check each key by itself."""
     given = mapping(file)
     checked: SweepFile = _checked(SweepFile, given, file)
     if FULL in checked.scales:
         raise ConfigError(
-            f"{file}: the scale {FULL!r} is the grid as it stands: give this preset another name"
+            f"{file}: the scale {FULL!r} is reserved for the grid without a preset: give this preset another name"
         )
     if checked.default_scale not in (None, FULL, *checked.scales):
         raise unknown(f"default_scale in {file}:", str(checked.default_scale), [FULL, *checked.scales])
@@ -164,7 +164,7 @@ def _settings_of_scales(given: Mapping[str, Any]) -> set[str]:
 
 
 def _scaled(given: Mapping[str, Any], scale: str | None, file: Path) -> dict[str, Any]:
-    """Apply a preset: lists of overrides are appended to, `settings` and `arms` select, the rest replaces."""
+    """Apply a preset: lists of overrides are appended, `settings` and `arms` select, other keys replace."""
     if scale is None:
         return dict(given)
     presets = given.get("scales", {})
@@ -198,7 +198,7 @@ def _scaled(given: Mapping[str, Any], scale: str | None, file: Path) -> dict[str
 def _checked_cells(
     cells: dict[str, dict[str, list[str]]], settings: Collection[str], arms: Collection[str], file: Path
 ) -> dict[str, dict[str, list[str]]]:
-    """The key `cells`, which may name nothing that the grid has not."""
+    """Check that `cells` only names settings and arms of the grid, and return it."""
     for setting, inner in cells.items():
         if setting not in settings:
             raise unknown(f"setting under cells in {file}:", setting, settings)
@@ -230,7 +230,7 @@ def _with_controls(spec: WholeSweep, file: Path) -> tuple[dict[str, list[str]], 
                 control = f"{kind}[{label}]"
                 if control in spec.arms:
                     raise ConfigError(
-                        f"{file}: the arm {control!r} is what controls: [{label}] adds: name it once"
+                        f"{file}: the arm {control!r} is already added by controls: [{label}]: name it once"
                     )
                 arms[control] = _control(kind, overrides, label, file)
                 controls[label].append(control)
@@ -238,7 +238,7 @@ def _with_controls(spec: WholeSweep, file: Path) -> tuple[dict[str, list[str]], 
 
 
 def _control(kind: str, overrides: Sequence[str], label: str, file: Path) -> list[str]:
-    """The arm's overrides with the control in the norm's place; options of the norm and its placement stay."""
+    """Return the arm's overrides with the norm replaced by the control; the norm's options and placement stay."""
     norms = [one.removeprefix("norm=") for one in overrides if one.startswith("norm=")]
     if not norms or not norms[-1].startswith(MATCHABLE):
         raise ConfigError(

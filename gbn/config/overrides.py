@@ -26,12 +26,12 @@ from gbn.config.schema import Config
 from gbn.config.tasks import with_implied
 from gbn.targets import KINDS, offered
 
-#: Keys whose value is a text of any letters, which needs no quotes: a path or a name. None of them changes a number
-#: of a run, so that none has several values.
+#: Keys whose value is any text, without quotes: a path or a name. None of them changes a number of a run, so none can
+#: have several values.
 TEXTS = ("results_dir", "dataset.root", "experiment", "tracker.project", "tracker.entity")
 _PATHS = ("results_dir", "dataset.root")
 
-# Keys of Hydra's that would do nothing, or lead it elsewhere.
+# Keys of Hydra that would have no effect, or lead Hydra astray.
 _WITHOUT_USE = {
     "hydra": "give the keys in it one by one, as hydra.verbose=true",
     "hydra.mode": "write -m for a sweep",
@@ -39,13 +39,13 @@ _WITHOUT_USE = {
     "hydra.sweep": "runs go to results_dir",
 }
 
-#: How many values a sweep has at most; checked before they are listed.
+#: The maximum number of values in a sweep; checked before they are listed.
 MOST_RUNS = 10_000
 
 
 @functools.cache
 def groups() -> dict[str, tuple[str, ...]]:
-    """The groups of the configuration and their choices."""
+    """Return the groups of the configuration and their choices."""
     root = config_dir()
     found = {}
     for folder in sorted(path for path in root.rglob("*") if path.is_dir()):
@@ -56,18 +56,18 @@ def groups() -> dict[str, tuple[str, ...]]:
 
 
 def rewrite(overrides: Sequence[str]) -> list[Override]:
-    """Parse overrides, check groups and their choices, and let keys through to the schema's own check.
+    """Parse overrides, check groups and choices, and leave keys to the schema's own check.
 
-    A value override ``a.b=c`` becomes ``++a.b=c``: Hydra would refuse keys that the YAML files don't spell
-    out (a quadrangle's parameters, a default of the schema) with a message about its own internals; the
+    A value override ``a.b=c`` becomes ``++a.b=c``: Hydra would reject keys that the YAML files don't list
+    (a quadrangle's parameters, a default of the schema) with a message about its own internals; the
     schema knows what is allowed.
 
     Raises:
-        ConfigError: a malformed override, an unknown group, choice or top-level key, values that cannot be
+        ConfigError: an override is malformed, a group, choice or top-level key is unknown, or values cannot be
             listed.
     """
     overrides = [one for text in with_implied(overrides) for one in _spelled_out(text)]
-    # Only norm=gbn lists a statistic and a deviation; a control that is given them needs them added.
+    # Only norm=gbn lists a statistic and a deviation; for a control they need to be added.
     adds_functionals = any(text.startswith("norm=") and text != "norm=gbn" for text in overrides)
     result = [_rewritten(text, adds_functionals) for text in overrides]
     for one in result:
@@ -76,17 +76,17 @@ def rewrite(overrides: Sequence[str]) -> list[Override]:
 
 
 def refuse_two_folders(overrides: Sequence[str]) -> None:
-    """Raise ConfigError where a person's overrides, or a person and an option, name two folders of results."""
+    """Raise ConfigError if the overrides, or an override and an option, name two results folders."""
     folders = {str(one.value()): None for one in rewrite(overrides) if one.key_or_group == "results_dir"}
     if len(folders) > 1:
         raise ConfigError(f"results_dir is given more than once, as {' and '.join(folders)}: give it once")
 
 
 def values(one: Override) -> list[str]:
-    """Each value of an override as an override of its own, in the order given.
+    """Return each value of an override as a separate override, in the given order.
 
     Raises:
-        ConfigError: there is none, or there are more than :data:`MOST_RUNS`, or they cannot be listed.
+        ConfigError: there are no values, more than :data:`MOST_RUNS`, or they cannot be listed.
     """
     if not one.is_sweep_override():
         return [one.input_line or ""]
@@ -127,7 +127,7 @@ def _check_range(given: RangeSweep, text: str) -> None:
 
 
 def refuse_too_many(count: int | Decimal, what: str) -> None:
-    """Raise ConfigError where a sweep would have too many runs."""
+    """Raise ConfigError if a sweep would have too many runs."""
     if count > MOST_RUNS:
         raise ConfigError(
             f"{what} asks for {f'{count:.2e}' if count > 1_000_000 else f'{math.ceil(count):,}'} runs, a sweep has "
@@ -169,7 +169,7 @@ def _check_choice(group: str, value: str, *, swept: bool) -> None:
 
 
 def _check_names(one: Override, *, custom: bool) -> None:
-    """A part's name is its choice: another one would file the same run under another id."""
+    """Check that a part's name is its choice: any other name would file the same run under another id."""
     given = one.value()
     for key in (
         (f"{one.key_or_group}.{name}" for name in given) if isinstance(given, dict) else (one.key_or_group,)
@@ -188,7 +188,7 @@ def _check_hydra(key: str) -> None:
 
 
 def _read(text: str) -> Override:
-    """One override; the value of a key that holds text is taken as it stands where Hydra's grammar has no text."""
+    """Parse an override; the value of a text key is taken literally if Hydra's grammar does not read it as text."""
     key, sign, value = text.partition("=")
     key = key.lstrip("+")
     try:
@@ -213,7 +213,7 @@ def _read(text: str) -> Override:
 
 @functools.lru_cache(maxsize=4096)
 def _parsed(text: str) -> Override:
-    """One override; a grid has the same ones in every run.
+    """Parse an override, cached since all runs of a grid share most of them.
 
     Raises:
         ConfigError: it cannot be read.
@@ -230,7 +230,7 @@ def _parsed(text: str) -> Override:
         elif not sign:
             how = "write key=value"
         else:
-            how = f"a value with such signs or letters stands in quotes of its own, as \"{key}='...'\""
+            how = f"a value with such characters needs its own quotes, as \"{key}='...'\""
         raise ConfigError(f"cannot read the override {text!r}: {said}; {how}") from error
 
 

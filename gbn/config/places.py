@@ -1,4 +1,4 @@
-"""Where the configuration lies, and where results can."""
+"""The folders of the configuration and of results."""
 
 import os
 import tempfile
@@ -8,7 +8,7 @@ from gbn.config.errors import ConfigError
 
 
 def config_dir() -> Path:
-    """The folder of YAML groups: GBN_CONF, or `conf/` beside the package (the repository's layout).
+    """Return the folder of YAML groups: GBN_CONF, or `conf/` beside the package (the repository's layout).
 
     Raises:
         ConfigError: there is no such folder.
@@ -23,10 +23,10 @@ def config_dir() -> Path:
 
 
 def check_results(results_dir: str | Path) -> None:
-    """Make the folders of runs, and try whether they can be written.
+    """Create the folders of runs, and check that they are writable.
 
     Raises:
-        ConfigError: they cannot.
+        ConfigError: they are not.
     """
     try:
         for name in ("runs", "sweeps"):
@@ -38,6 +38,6 @@ def check_results(results_dir: str | Path) -> None:
                 pass
     except OSError as error:
         raise ConfigError(
-            f"results_dir={results_dir} is no folder that can be written ({error.strerror}: {error.filename}): name "
-            "another, or mend this one"
+            f"results_dir={results_dir} is not a writable folder ({error.strerror}: {error.filename}): give "
+            "another, or fix this one"
         ) from None

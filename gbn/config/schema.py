@@ -1,8 +1,8 @@
 """The schema of a run: every key, its type, its range and its default.
 
-A value equal to its default here is left out of the run's identity (:mod:`gbn.store.identity`), so a key
-added later with a default that keeps the old behaviour changes no existing run's id. A *changed* default needs the
-part's ``revision`` raised in its YAML file.
+A value equal to its default here is left out of the run's identity (:mod:`gbn.store.identity`), so a key added later
+with a default that keeps the old behavior changes no existing run's id. When a default is *changed*, the part's
+``revision`` must be raised in its YAML file.
 """
 
 from typing import Annotated, Any, ClassVar, Literal
@@ -20,7 +20,7 @@ from gbn.config.tasks import problems as problems_of_task
 from gbn.targets import DATASET, Kind
 
 DatasetName = Literal["digits", "mnist", "fashion_mnist", "cifar10", "cifar100", "svhn"]
-#: How often a run may look at its whole test set; each look takes longer than an update.
+#: How often a run may evaluate its whole test set; each evaluation takes longer than an update.
 MOST_LOOKS = 100_000
 Processes = Annotated[int, Field(ge=1, le=4096)]
 _PER_IMAGE = (
@@ -29,13 +29,13 @@ _PER_IMAGE = (
     "instance",
     "none",
     "custom",
-)  # norms without statistics of the batch, or unknown
+)  # norms without batch statistics, or unknown
 
 
 class LabeledConfig(Section):
     """What all data sets with labels share: validation images cut from the training part, augmentation of batches.
 
-    `allow_changed` trains although the files are not those that earlier updates, or runs to compare with, were
+    `allow_changed` trains even if the files differ from those that earlier updates, or comparable runs, were
     trained on (:mod:`gbn.store.trained_on`).
     """
 
@@ -100,8 +100,8 @@ class OneCycleConfig(_Schedule):
 class EvaluationConfig(Section):
     """The points of a curve: a fixed slice of the validation images on a geometric grid of updates.
 
-    The whole validation and test sets are seen every `test_every` epochs and at the end (0: at the end only). Of a
-    generator `images` are made at each point, from fixed latents, and there is no `test_every`.
+    The whole validation and test sets are evaluated every `test_every` epochs and at the end (0: only at the end). A
+    generator makes `images` at each point, from fixed latents, and has no `test_every`.
     """
 
     images: Count = 2000
@@ -113,7 +113,7 @@ class EvaluationConfig(Section):
 
 
 class RecordConfig(Section):
-    """Recordings of the normalizers along training; never part of a run's identity, since they change no number.
+    """Recordings of the normalizers during training; never part of a run's identity, since they change no number.
 
     `points` of the curve's geometric grid, over `images` of the training images that exact statistics use. `pictures`
     of the grid's points at which a task that makes pictures saves one (0: none).
@@ -126,10 +126,10 @@ class RecordConfig(Section):
 
 
 class AttackConfig(Section):
-    """What makes training harder on purpose; the definitions stand in experiments/iebn_noise.
+    """Deliberate disturbances of training, defined in experiments/iebn_noise.
 
-    `constant` [scale, shift] makes scale x_hat + shift of every normalized value, before gain and bias; `images`
-    of the data set `dataset` join each training batch and stay out of its loss.
+    `constant` [scale, shift] replaces every normalized value by scale x_hat + shift, before gain and bias; `images`
+    from the data set `dataset` are added to each training batch, but not to its loss.
     """
 
     constant: Annotated[list[float], Field(min_length=2, max_length=2)] | None = None
@@ -188,7 +188,7 @@ class TrackerConfig(Section):
 
 
 class LauncherConfig(Section):
-    """How the runs of a sweep are spread over processes; never part of a run's identity."""
+    """How the runs of a sweep are distributed over processes; never part of a run's identity."""
 
     name: Literal["local", "parallel"] = "local"
     jobs: Processes | Literal["auto"] = "auto"
@@ -230,11 +230,11 @@ class Config(Section):
         return self
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain containers, complete, defaults included: what is stored with the run."""
+        """Return the complete configuration in plain containers, defaults included, as stored with the run."""
         return self.model_dump(mode="json")
 
     def defaults(self) -> dict[str, Any]:
-        """The schema's default of every key of this configuration that has one (nested plain containers)."""
+        """Return the schema's default of every key of this configuration that has one (nested plain containers)."""
         return _defaults(self)
 
 
@@ -251,7 +251,7 @@ def _defaults(section: BaseModel) -> dict[str, Any]:
 
 
 def _impossible(config: Config) -> list[str]:
-    """Combinations that are each valid alone and cannot work together."""
+    """Return the problems of values that are valid by themselves but cannot work together."""
     problems = problems_of_task(config)
     if not isinstance(config.dataset, CustomDatasetConfig):  # whose size shows when it is loaded
         problems += _too_small(config)
@@ -291,7 +291,7 @@ def _too_small(config: Config) -> list[str]:
         or (size == 8 and config.model.name in ("cnn", "inception_v3", "resnet18"))
     ):
         problems.append(
-            f"norm=instance has a single value a channel somewhere in model={config.model.name} with dataset="
+            f"norm=instance has a single value per channel somewhere in model={config.model.name} with dataset="
             f"{config.dataset.name}: use norm=layer or group, or another model"
         )
     return problems

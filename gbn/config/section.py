@@ -1,4 +1,4 @@
-"""What every section of the schema shares: strict keys and types, and the ranges of numbers."""
+"""The base of every section of the schema: strict keys and types, and ranges of numbers."""
 
 from typing import Annotated
 
@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, lt=1)]
-# Bounds far beyond any use: without them a slip of the keyboard is a command that never ends.
+# Bounds far beyond any use: without them, a typo could start a command that never ends.
 Count = Annotated[int, Field(ge=1, le=1_000_000)]
 Number = Annotated[int, Field(ge=0, le=1_000_000)]
 Two = Annotated[int, Field(ge=2, le=1_000_000)]

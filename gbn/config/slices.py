@@ -1,6 +1,6 @@
-"""The schema of the data sets for segmentation: whose slices, which window of them, how they are warped.
+"""The schema of the data sets for segmentation: patients, the window of each slice, warps.
 
-What the keys mean stands in :mod:`gbn.data.segmentation.acdc`, :mod:`gbn.data.segmentation.framing` and
+The keys are explained in :mod:`gbn.data.segmentation.acdc`, :mod:`gbn.data.segmentation.framing` and
 :mod:`gbn.data.segmentation.warp`.
 """
 
@@ -15,7 +15,7 @@ Pixels = Annotated[int, Field(ge=1, le=4096)]
 
 
 class WarpConfig(Section):
-    """The ranges of `dataset.augment`: of affine warps all but the last two, which are the elastic ones'."""
+    """The ranges of `dataset.augment`: the last two are for elastic warps, all others for affine ones."""
 
     rotation: NonNegative = 10.0
     shift: Share = 0.1
@@ -26,7 +26,7 @@ class WarpConfig(Section):
 
 
 class SlicesConfig(Section):
-    """What all sets of slices share; `allow_changed` as in :class:`gbn.config.schema.LabeledConfig`."""
+    """The keys shared by all sets of slices; `allow_changed` as in :class:`gbn.config.schema.LabeledConfig`."""
 
     revision: Count
     root: Text | None = None
@@ -45,8 +45,8 @@ class SlicesConfig(Section):
             kind = "elastic" if name in ("alpha", "sigma") else "affine"
             if kind not in self.augment and getattr(self.warp, name) != field.default:
                 raise ValueError(
-                    f"dataset.warp.{name} belongs to {kind} warps, dataset.augment={self.augment} has none: leave it "
-                    f"out, or use dataset.augment={kind}"
+                    f"dataset.warp.{name} belongs to {kind} warps, but dataset.augment={self.augment} has none: "
+                    f"leave it out, or use dataset.augment={kind}"
                 )
         return self
 
@@ -76,6 +76,6 @@ class CardiacConfig(SlicesConfig):
 
 
 class SunnybrookConfig(SlicesConfig):
-    """Sunnybrook Cardiac Data in the challenge's parts."""
+    """Sunnybrook Cardiac Data, split as in the challenge."""
 
     name: Literal["sunnybrook"]

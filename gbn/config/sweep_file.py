@@ -1,4 +1,4 @@
-"""The keys of a sweep.yaml and of its scales, with types and ranges; their meaning: :mod:`gbn.config.outline`."""
+"""The keys of a sweep.yaml and of its scales, with types and ranges; see :mod:`gbn.config.outline`."""
 
 from typing import Annotated, Any, Literal
 
@@ -9,7 +9,7 @@ from gbn.measures import DEFAULT
 
 
 def _number(given: Any) -> Any:
-    """YAML takes 1e-3, without a point, for a text."""
+    """Convert numbers such as 1e-3, which YAML reads as text because there is no decimal point."""
     try:
         return float(given) if isinstance(given, str) else given
     except ValueError:
@@ -19,7 +19,7 @@ def _number(given: Any) -> Any:
 def _each_once(given: list[Any]) -> list[Any]:
     twice = [one for place, one in enumerate(given) if one in given[:place]]
     if twice:
-        raise ValueError(f"{twice[0]} stands twice: name it once")
+        raise ValueError(f"{twice[0]} appears twice: name it once")
     return given
 
 
@@ -30,7 +30,7 @@ Seeds = Annotated[list[Seed], Field(min_length=1), AfterValidator(_each_once)]
 
 
 class _Selected(Section):
-    """The first stage that the arms come from, and the rule that chose them."""
+    """The first stage that selected the arms, and its rule."""
 
     experiment: Text
     scale: Text | None = None
@@ -42,13 +42,13 @@ class _Selected(Section):
     def _has_its_number(self) -> "_Selected":
         if (self.rule == "area") != (self.top is not None):
             raise ValueError(
-                "selected.top belongs to selected.rule=area, which needs it: how many arms go on"
+                "selected.top belongs to selected.rule=area, which needs it: give the number of arms to select"
             )
         return self
 
 
 class Preset(Section):
-    """What a sweep.yaml may hold, all of it optional, and so may each of its scales."""
+    """The keys that a sweep.yaml and each of its scales may have, all of them optional."""
 
     title: Text | None = None
     base: Overrides = Field(default=[])
@@ -64,7 +64,7 @@ class Preset(Section):
 
 
 class SweepFile(Preset):
-    """A file, with its presets."""
+    """A sweep.yaml with its presets."""
 
     settings: dict[Text, Overrides] | None = None
     arms: Annotated[dict[Text, Overrides], Field(min_length=1)] | None = None
@@ -73,7 +73,7 @@ class SweepFile(Preset):
 
 
 class WholeSweep(SweepFile):
-    """A file with a preset applied: whole."""
+    """A sweep.yaml after applying a preset: all required keys are there."""
 
     arms: Annotated[dict[Text, Overrides], Field(min_length=1)]
     reference: Text

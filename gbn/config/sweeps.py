@@ -1,4 +1,4 @@
-"""The runs of a sweep: every combination of the values of its overrides, all checked before the first is trained."""
+"""The runs of a sweep: every combination of its overrides' values, all checked before the first is trained."""
 
 import itertools
 import math
@@ -11,10 +11,10 @@ from gbn.config.schema import Config
 
 
 def expand(overrides: Sequence[str]) -> list[list[str]]:
-    """The overrides of each run: every combination, the last override varying fastest (as Hydra's own sweeper).
+    """Return the overrides of each run: every combination, the last varying fastest (as in Hydra's sweeper).
 
     Raises:
-        ConfigError: an override that is wrong alone, or more runs than a sweep may have.
+        ConfigError: an override is invalid by itself, or there are more runs than a sweep may have.
     """
     choices = [values(one) for one in rewrite(overrides)]
     refuse_too_many(math.prod(map(len, choices)), "the sweep")
@@ -25,11 +25,11 @@ def check_sweep(overrides: Sequence[str]) -> tuple[list[Config], dict[str, str]]
     """Compose every run of a sweep.
 
     Returns:
-        The configurations in the sweep's order, and for each combination whose values are possible only apart what is
-        wrong with it, by its overrides.
+        The configurations in the sweep's order, and a mapping from the overrides of each combination that is invalid,
+        though its values are valid in others, to its error.
 
     Raises:
-        ConfigError: see :func:`expand`; a value that is possible in no combination.
+        ConfigError: see :func:`expand`; or a value is invalid in every combination.
     """
     found: list[Config] = []
     wrong: dict[tuple[str, ...], str] = {}

@@ -1,7 +1,7 @@
-"""The schema of the group ``task``: one class a kind of problem.
+"""The schema of the group ``task``: one class per kind of problem.
 
-A task that no sensible run of has the classifiers' defaults brings its own: :data:`IMPLIED`, overrides that stand
-before those of the command line.
+A task for which the classifiers' defaults make no sense brings its own: :data:`IMPLIED`, overrides placed before
+those of the command line.
 """
 
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ __all__ = [
 
 
 class ClassificationConfig(Section):
-    """Labels of images: cross-entropy and accuracy."""
+    """Classification of images: cross-entropy and accuracy."""
 
     name: Literal["classification"]
     revision: Count
@@ -35,7 +35,7 @@ class ClassificationConfig(Section):
 class GenerationConfig(Section):
     """A generator against a discriminator; quality by FID and KID over the features of a fixed network.
 
-    `features_digest` identifies that network; it is filled in from the committed file beside the weights, so that it
+    `features_digest` identifies that network; it is read from the committed file beside the weights, so that it
     is part of the run's identity.
     """
 
@@ -60,12 +60,12 @@ class GenerationConfig(Section):
 
     @property
     def suffix(self) -> str:
-        """What the names of the measures end in: ``inception``, or ``own_<digest>``."""
+        """The suffix of the measures' names: ``inception``, or ``own_<digest>``."""
         return self.features if self.features == "inception" else f"{self.features}_{self.features_digest}"
 
 
 class SegmentationConfig(Section):
-    """Masks of structures: soft Dice and cross-entropy, Dice and distances of contours."""
+    """Segmentation of structures: soft Dice and cross-entropy loss; Dice and contour distances as measures."""
 
     name: Literal["segmentation"]
     revision: Count
@@ -83,12 +83,12 @@ WITH_MASKS = ("cardiac", "sunnybrook")
 
 _COLOUR_32 = ("cifar10", "cifar100", "svhn")
 
-#: What a task asks for where the command line says nothing else, in the order of the command line.
+#: The overrides that a task implies unless the command line sets their keys, in the order of the command line.
 IMPLIED = {
     "generation": (
         "model=dcgan",
         "dataset=cifar10",
-        "dataset.augment=none",  # as Radford et al. have it; flips can be asked for
+        "dataset.augment=none",  # as in Radford et al.; flips are optional
         "optimizer=adam",
         "optimizer.lr=0.0002",
         "optimizer.beta1=0.5",
@@ -98,7 +98,7 @@ IMPLIED = {
 
 
 def with_implied(overrides: Sequence[str]) -> list[str]:
-    """Overrides with those that their task implies in front; none of a key or an optimizer that they set themselves.
+    """Prepend the overrides that the task implies, except those of a key or optimizer set explicitly.
 
     >>> with_implied(["task=generation", "optimizer=sgd", "dataset.augment=flip"])
     ['model=dcgan', 'dataset=cifar10', 'task=generation', 'optimizer=sgd', 'dataset.augment=flip']
@@ -115,7 +115,7 @@ def with_implied(overrides: Sequence[str]) -> list[str]:
 
 
 def problems(config: Any) -> list[str]:
-    """What of a configuration (:class:`gbn.config.schema.Config`) its task cannot work with."""
+    """Return what the task cannot work with in a configuration (:class:`gbn.config.schema.Config`)."""
     task, model = config.task.name, config.model.name
     own = {name: of for of, names in NETWORKS.items() for name in names}
     if own.get(model, "classification") != task:
@@ -142,7 +142,7 @@ def _problems_of_generation(config: Any) -> list[str]:
     found = []
     if config.dataset.name not in _COLOUR_32:
         found.append(
-            f"model=dcgan makes colour images of 32x32, dataset={config.dataset.name} has none: use dataset="
+            f"model=dcgan makes color images of 32x32, dataset={config.dataset.name} has none: use dataset="
             f"{', '.join(_COLOUR_32)}"
         )
     if "crop" in config.dataset.augment:
@@ -153,7 +153,7 @@ def _problems_of_generation(config: Any) -> list[str]:
     if config.norm.without_act != "same":
         found.append(
             f"norm.without_act={config.norm.without_act} with model=dcgan: its discriminator applies LeakyReLU(0.2) "
-            "behind norms built without activation, which are no places without one; use norm.without_act=same"
+            "behind norms built without activation, so no norm there lacks one; use norm.without_act=same"
         )
     found += _of_classifiers_alone(config)
     if config.trainer.evaluation.test_every != 1.0:
@@ -175,14 +175,14 @@ def _problems_of_segmentation(config: Any) -> list[str]:
         )
     if config.norm.method == "instance" and config.dataset.side <= smallest:
         found.append(
-            f"norm=instance has a single value a channel at the bottom of model=unet with dataset.side="
+            f"norm=instance has a single value per channel at the bottom of model=unet with dataset.side="
             f"{config.dataset.side}: use norm=layer or group, or a larger side"
         )
     return found
 
 
 def _of_classifiers_alone(config: Any) -> list[str]:
-    """What is asked for and works with one network and its labels only."""
+    """Return errors for configured options that only work with one network and its labels."""
     return [
         f"{key} works with one network and its labels: it needs task=classification"
         for key, used in (

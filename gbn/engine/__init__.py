@@ -1,4 +1,4 @@
 """The engine: from a checked configuration to a finished run on disk.
 
-:func:`gbn.engine.run.run` is the way in; importing it loads no torch until a run really trains.
+:func:`gbn.engine.run.run` is the entry point; torch is not imported until a run actually trains.
 """

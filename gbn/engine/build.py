@@ -1,4 +1,4 @@
-"""The parts of a run from its configuration: network, batches, evaluation."""
+"""Builds the parts of a run from its configuration: network, batches, evaluation."""
 
 import hashlib
 import math
@@ -44,17 +44,16 @@ __all__ = ["build_data", "build_model", "data_digest", "load_data", "load_slices
 
 
 def build_model(config: Config, images: ImageSet | SegmentationSet) -> nn.Module:
-    """The network with its normalizers and the seed's initial values, on the CPU.
+    """Return the network with its normalizers and the seed's initial values, on the CPU.
 
     Raises:
-        ValueError: an option that does not fit the network: a placement without a place, groups that don't divide the
-            channels of a layer; a network of another package that cannot be built, or that does not map these images
-            to logits.
+        ValueError: an option does not fit the network: a placement matches no norm, or groups don't divide the
+            channels of a layer; a network of another package cannot be built, or does not map these images to logits.
     """
     norm = norm_layer(config.norm.method, **config.norm.options())
     options = config.model.model_dump(exclude={"name", "revision"})
     if config.optimizer.precondition != "none" and not isinstance(config.model, CustomModelConfig):
-        options["bias"] = True  # preconditioning moves a part of each step into the bias, under a norm too
+        options["bias"] = True  # preconditioning moves part of each step into the bias, even before a norm
     model = build(
         config.model.name,
         norm,
@@ -96,7 +95,7 @@ def _check_logits(config: Config, model: nn.Module, images: ImageSet | Segmentat
 
 
 def _check_groups(model: nn.Module, groups: int) -> None:
-    """The layer would take fewer groups where its channels ask for it, and the run be filed under what it is not."""
+    """Check that groups divide channels: a layer would silently use fewer, and the run's id would be wrong."""
     layers = {name: one for name, one in model.named_modules() if type(one) is GroupNormAct}
     for name, layer in layers.items():
         if layer.num_groups != groups:
@@ -110,7 +109,7 @@ def _check_groups(model: nn.Module, groups: int) -> None:
 def build_data(
     config: Config, images: ImageSet | SegmentationSet, device: torch.device
 ) -> tuple[Any, Any, Any]:
-    """(loader, evaluator, task) of a run, the images on the device."""
+    """Return (loader, evaluator, task) of a run, with the images on the device."""
     if isinstance(config.task, SegmentationConfig):
         assert isinstance(images, SegmentationSet)
         return _for_segmentation(config, config.task, images, device)
@@ -123,7 +122,7 @@ def build_data(
 def _for_classification(
     config: Config, options: ClassificationConfig, images: ImageSet, device: torch.device
 ) -> tuple[TrainLoader, Evaluator, Classification]:
-    """The same for a classifier."""
+    """Build the same for a classifier."""
     assert isinstance(config.dataset, LabeledConfig)
     shared: dict[str, Any] = {"device": device, "channels_last": config.trainer.channels_last}
     train = DeviceSet(
@@ -160,7 +159,7 @@ def _for_classification(
 def _for_generation(
     config: Config, options: GenerationConfig, images: ImageSet, device: torch.device
 ) -> tuple[TrainLoader, GenerationEvaluator, Generation]:
-    """The same for a generator: real images in [-1, 1], and others to compare with."""
+    """Build the same for a generator: real images in [-1, 1] to train on, and others to compare with."""
     assert isinstance(config.dataset, LabeledConfig)
     colours = images.in_channels
     train = DeviceSet(
@@ -196,7 +195,7 @@ def _for_generation(
 
 
 def load_data(config: Config) -> Any:
-    """The data set of a configuration: an ImageSet, or a SegmentationSet.
+    """Load the data set of a configuration: an ImageSet or a SegmentationSet.
 
     Raises:
         DataError: the set is missing or broken.
@@ -212,7 +211,7 @@ def load_data(config: Config) -> Any:
 
 
 def data_digest(config: Config, images: ImageSet | SegmentationSet) -> str:
-    """What identifies the content of all files that a run is trained and tested on (:mod:`gbn.store.trained_on`).
+    """Return the digest of all files that a run is trained and tested on (:mod:`gbn.store.trained_on`).
 
     Raises:
         DataError: the data set of an attack is missing or broken.
@@ -225,10 +224,10 @@ def data_digest(config: Config, images: ImageSet | SegmentationSet) -> str:
 
 
 def load_slices(options: SlicesConfig) -> SegmentationSet:
-    """A set with masks as its section of the configuration says.
+    """Load a set with masks as configured.
 
     Raises:
-        DataError: the set is missing or broken: one line that names the file.
+        DataError: the set is missing or broken; the message is one line that names the file.
     """
     framing = Framing(options.side, options.window, options.normalise, options.empty_slices)
     root = data_root(options.root)
@@ -245,7 +244,7 @@ def load_slices(options: SlicesConfig) -> SegmentationSet:
 
 
 def _warp(options: SlicesConfig) -> Warp | None:
-    """The warps that a configuration asks for."""
+    """Return the configured warps."""
     if options.augment == "none":
         return None
     ranges = options.warp.model_dump()
@@ -259,7 +258,7 @@ def _warp(options: SlicesConfig) -> Warp | None:
 def _for_segmentation(
     config: Config, options: SegmentationConfig, images: SegmentationSet, device: torch.device
 ) -> tuple[TrainLoader, SegmentationEvaluator, Segmentation]:
-    """The same for masks."""
+    """Build the same for masks."""
     assert isinstance(config.dataset, SlicesConfig)
     channels_last = config.trainer.channels_last
     train = SliceSet(
@@ -284,7 +283,7 @@ def _for_segmentation(
 def _foreign(
     config: Config, images: ImageSet, shared: dict[str, Any]
 ) -> Callable[[Tensor, int], Tensor] | None:
-    """What puts the foreign images of an attack behind those of a batch; None without one."""
+    """Return what appends an attack's foreign images to a batch; None without an attack."""
     attack = config.trainer.attack
     if attack.dataset is None:
         return None

@@ -1,11 +1,11 @@
-"""Checkpoints: everything that a resumed run needs to go on as if it had never stopped.
+"""Checkpoints: everything that a resumed run needs to continue as if it had never stopped.
 
 Random streams are derived from (seed, purpose, step) and the learning rate from the step, so the state is small:
 model, optimizer, gradient scaler, the step, the training clock, and the sums since the curve's last point.
 
-A file is torch's own archive followed by its SHA-256: written in one pass without a second copy in memory, and still
-what ``torch.load`` reads. (The archive's own CRCs are no help: torch does not compare them, and they leave its
-directory out.) The checkpoint before the newest one is kept beside it until the run is done, so that a damaged file
+A file is torch's own archive followed by its SHA-256: it is written in one pass without a second copy in memory, and
+``torch.load`` still reads it. (The archive's own CRCs do not help: torch does not check them, and they do not cover
+its directory.) The checkpoint before the newest one is kept beside it until the run is done, so that a damaged file
 costs the updates in between and not the run.
 """
 
@@ -22,40 +22,40 @@ from torch import Tensor
 
 from gbn.store.files import StoreError, replace, sync_folder
 
-#: What stands between the archive and its digest.
+#: The marker between the archive and its digest.
 _MARK = b"\ngbn checkpoint 1\n"
 _END = len(_MARK) + hashlib.sha256().digest_size
 
 
 class CheckpointError(StoreError):
-    """A checkpoint that cannot be used; the message is one line that says what to do."""
+    """A checkpoint cannot be used; the message is one line that says what to do."""
 
 
 class DamagedError(CheckpointError):
-    """A checkpoint that is not what was written."""
+    """A checkpoint is damaged."""
 
 
 def previous_of(path: Path) -> Path:
-    """Where the checkpoint before the one at `path` is kept."""
+    """Return the path at which the checkpoint before the one at `path` is kept."""
     return path.with_name(f"{path.stem}.previous{path.suffix}")
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
-    """Write a checkpoint, read it back, and only then put it in the place of the one at `path`, which is kept.
+    """Write a checkpoint, read it back, and only then move it to `path`, keeping the one that was there.
 
-    A kill at any moment leaves at least one whole checkpoint, at `path` or at :func:`previous_of` it.
+    A kill at any moment leaves at least one whole checkpoint, at `path` or at ``previous_of(path)``.
 
     Raises:
-        OSError: it cannot be written (a full disk), or what is read back is not what was written; the checkpoints on
-            disk are as they were.
+        OSError: it cannot be written (the disk is full, say), or does not read back as written; the checkpoints on
+            disk are unchanged.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with open(temporary, "wb") as file:
             sink = _Hashed(file)
             try:
-                torch.save(state, sink)  # type: ignore[arg-type]  # it writes from the start to the end
-            except RuntimeError as error:  # torch's words for a file that takes no more
+                torch.save(state, sink)  # type: ignore[arg-type]  # written sequentially
+            except RuntimeError as error:  # how torch reports a failed write
                 raise sink.failure or error from None
             file.write(_MARK + sink.sha256.digest())
             file.flush()
@@ -74,7 +74,7 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
 
 
 class _Hashed:
-    """A file that is written from start to end, and the digest of what went into it."""
+    """A file that is written sequentially, with a running digest of its content."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self.file, self.sha256 = file, hashlib.sha256()
@@ -95,7 +95,7 @@ class _Hashed:
 
 def _read_back(path: Path, digest: bytes) -> None:
     with open(path, "rb") as file:
-        if hasattr(os, "posix_fadvise"):  # from the disk, not from the memory it was written from
+        if hasattr(os, "posix_fadvise"):  # read from the disk, not from the page cache
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
         written, left = hashlib.sha256(), os.fstat(file.fileno()).st_size - _END
         while left > 0 and (part := file.read(min(left, 1 << 20))):
@@ -109,13 +109,13 @@ def load_checkpoint(path: Path, device: torch.device, run_id: str | None = None)
     """Read a checkpoint (tensors and plain containers only: nothing in the file is executed).
 
     Args:
-        path: of the file.
+        path: the file.
         device: where tensors are loaded.
-        run_id: whose checkpoint it has to be; None: anybody's.
+        run_id: the run that it must belong to; None accepts any.
 
     Raises:
-        DamagedError: the file is not what was written, or cannot be read.
-        CheckpointError: it is whole and no checkpoint of a run, or another run's.
+        DamagedError: the file is damaged or cannot be read.
+        CheckpointError: it is intact, but not a checkpoint of a run, or another run's.
     """
     try:
         content = path.read_bytes()
@@ -132,9 +132,9 @@ def load_checkpoint(path: Path, device: torch.device, run_id: str | None = None)
         state = torch.load(io.BytesIO(content), map_location=device, weights_only=True)
     except (RuntimeError, pickle.UnpicklingError, EOFError, KeyError, ValueError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise CheckpointError(f"{path} is no checkpoint of a run ({reason}): {_anew(path)}") from error
+        raise CheckpointError(f"{path} is not a checkpoint of a run ({reason}): {_anew(path)}") from error
     if not isinstance(state, dict) or "step" not in state:
-        raise CheckpointError(f"{path} is no checkpoint of a run: {_anew(path)}")
+        raise CheckpointError(f"{path} is not a checkpoint of a run: {_anew(path)}")
     owner = state.get("run_id")
     if run_id not in (None, owner):
         raise CheckpointError(
@@ -146,22 +146,22 @@ def load_checkpoint(path: Path, device: torch.device, run_id: str | None = None)
 def take_up(
     path: Path, device: torch.device, run_id: str, total: int, points: int
 ) -> tuple[dict[str, Any] | None, str | None]:
-    """The state that a run goes on from, and one line on what is wrong with its files.
+    """Return the state that a run resumes from, and one line about anything wrong with its files.
 
-    Where the newest checkpoint is damaged or missing, the one before it takes its place, also on disk.
+    If the newest checkpoint is damaged or missing, the one before it takes its place, on disk too.
 
     Args:
-        path: of the newest checkpoint.
+        path: the newest checkpoint.
         device: where tensors are loaded.
-        run_id: whose checkpoint it has to be.
+        run_id: the run that it must belong to.
         total: updates of the whole run.
-        points: of the curve on disk.
+        points: number of points of the curve on disk.
 
     Returns:
-        The state, None where there is no checkpoint; and the line, None where nothing is wrong.
+        The state, None if there is no checkpoint; and the line, None if nothing is wrong.
 
     Raises:
-        CheckpointError: every checkpoint is damaged; or one belongs to another run or counts what cannot be.
+        CheckpointError: every checkpoint is damaged; or one belongs to another run, or its counts are impossible.
     """
     previous = previous_of(path)
     if not path.exists() and not previous.exists():
@@ -181,12 +181,12 @@ def take_up(
 
 
 def forget_previous(path: Path) -> None:
-    """Remove the checkpoint before the one at `path`: the run is done, and nothing goes on from there."""
+    """Remove the checkpoint before the one at `path`: the run is done and will not resume."""
     previous_of(path).unlink(missing_ok=True)
 
 
 def _anew(path: Path) -> str:
-    return f"remove the folder {path.parent} to train this run anew"
+    return f"remove the folder {path.parent} to train this run again"
 
 
 def _checked(state: dict[str, Any], path: Path, total: int, points: int) -> dict[str, Any]:
@@ -201,7 +201,7 @@ def _checked(state: dict[str, Any], path: Path, total: int, points: int) -> dict
     }
     for problem, holds in possible.items():
         if not holds:
-            raise CheckpointError(f"{path} counts what cannot be ({problem}): {_anew(path)}")
+            raise CheckpointError(f"{path} has impossible counts ({problem}): {_anew(path)}")
     return state
 
 

@@ -1,7 +1,6 @@
-"""Whether a run had its machine to itself: seconds from a shared machine are never compared with others.
+"""Detect whether a run had its machine to itself: seconds from a shared machine are never compared.
 
-The kernel counts the time that all processes together kept the processors busy; what this process did not use
-itself, others did.
+The kernel counts the processor time of all processes together; whatever this process did not use, others did.
 """
 
 import os
@@ -10,18 +9,18 @@ from pathlib import Path
 
 _STAT = Path("/proc/stat")
 
-#: Above this share of the machine's processor time, used by others, seconds mean little.
+#: If others use more than this share of the machine's processor time, seconds mean little.
 LIMIT = 0.05
 
 
 class Neighbours:
-    """Measures from its making on how much of the machine other processes used."""
+    """Measures, from its creation on, how much of the machine other processes use."""
 
     def __init__(self) -> None:
         self._began = self._read()
 
     def share(self) -> float | None:
-        """Processor time used by others, as a share of all there was; None where the system does not tell."""
+        """Return the share of all processor time that others used; None if the system does not report it."""
         now = self._read()
         if self._began is None or now is None:
             return None
@@ -30,10 +29,10 @@ class Neighbours:
 
     @staticmethod
     def _read() -> tuple[float, float, float] | None:
-        """(wall clock, processor seconds of all processes, processor seconds of this one)."""
+        """Return (wall clock, processor seconds of all processes, processor seconds of this one)."""
         try:
             fields = _STAT.read_text(encoding="ascii").split("\n", 1)[0].split()[1:9]
-        except OSError:  # no Linux
+        except OSError:  # not Linux
             return None
         user, nice, system, _idle, _iowait, irq, softirq, steal = (float(field) for field in fields)
         ticks = os.sysconf("SC_CLK_TCK")
@@ -43,13 +42,13 @@ class Neighbours:
 
 
 def clock_of(wanted: str, jobs: int, resumed: bool, share: float | None) -> str:
-    """``exclusive`` or ``shared``, as a run's summary records it.
+    """Return ``exclusive`` or ``shared``, as recorded in a run's summary.
 
     Args:
-        wanted: the configured ``trainer.clock``; auto decides by what follows.
+        wanted: the configured ``trainer.clock``; auto decides by the arguments below.
         jobs: parallel runs of the same command.
-        resumed: whether the run went on from a checkpoint: what its earlier part shared is not known here.
-        share: of :class:`Neighbours`; None (not measurable) does not speak against the run.
+        resumed: whether the run resumed from a checkpoint: its earlier part may have shared the machine.
+        share: from :class:`Neighbours`; None (not measurable) counts as 0.
     """
     if wanted != "auto":
         return wanted

@@ -1,4 +1,4 @@
-"""What a training run shows: a bar on a terminal, a plain line now and then elsewhere, nothing on request."""
+"""Progress of a training run: a bar on a terminal, an occasional plain line elsewhere, nothing on request."""
 
 import sys
 import time
@@ -12,26 +12,26 @@ class Progress(Protocol):
     """Shows a run's progress."""
 
     def update(self, update: int, loss: float | None) -> None:
-        """Another update was made; `loss` where it is known without waiting for the device."""
+        """Report an update; `loss` is given if it is known without waiting for the device."""
 
     def point(self, point: Mapping[str, Any]) -> None:
-        """A point of the curve was recorded."""
+        """Report a recorded point of the curve."""
 
     def close(self) -> None:
-        """The run ended."""
+        """End the display."""
 
 
 class Quiet:
     """Shows nothing."""
 
     def update(self, update: int, loss: float | None) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def point(self, point: Mapping[str, Any]) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def close(self) -> None:
-        """Nothing."""
+        """Do nothing."""
 
 
 def _loss(point: Mapping[str, Any]) -> str:
@@ -40,7 +40,7 @@ def _loss(point: Mapping[str, Any]) -> str:
 
 
 def _quality(point: Mapping[str, Any]) -> str:
-    """The measure that a run is followed by: "val 61.20 %" of a classifier, otherwise its name and number."""
+    """Return the run's main measure as text: "val 61.20 %" for a classifier, otherwise its name and number."""
     key = next((key for key in measures.ranked(point) if point[key] is not None), None)
     if key is None:
         return ""
@@ -60,7 +60,7 @@ def _clock(seconds: float) -> str:
 
 
 class Plain:
-    """A line every `every` seconds, at a point of the curve: for logs and pipes."""
+    """Prints a line at points of the curve, at most every `every` seconds: for logs and pipes."""
 
     def __init__(self, run_id: str, start: int, total: int, batch_size: int, every: float = 5.0) -> None:
         self.run_id, self.start, self.total, self.batch_size, self.every = (
@@ -73,10 +73,10 @@ class Plain:
         self.began = self.last = time.monotonic()
 
     def update(self, update: int, loss: float | None) -> None:
-        """Lines come at points only."""
+        """Do nothing: lines are printed only at points."""
 
     def point(self, point: Mapping[str, Any]) -> None:
-        """Print where the run stands, unless it did a moment ago."""
+        """Print the run's progress, unless that was done a moment ago."""
         now = time.monotonic()
         if now - self.last < self.every and point["update"] < self.total:
             return
@@ -92,7 +92,7 @@ class Plain:
         )
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Do nothing: there is nothing to close."""
 
 
 class Bar:
@@ -135,7 +135,7 @@ class Bar:
 
 
 def make_progress(style: str, run_id: str, start: int, total: int, batch_size: int) -> Progress:
-    """The display of a run; `auto` is a bar where standard output is a terminal, plain lines elsewhere."""
+    """Return the display of a run; `auto` is a bar if standard output is a terminal, otherwise plain lines."""
     if style == "auto":
         style = "bar" if sys.stdout.isatty() else "plain"
     if style == "bar":

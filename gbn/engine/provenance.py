@@ -1,4 +1,4 @@
-"""Where a segment of a run was made: commit, versions, device, threads, data. Never part of a run's identity."""
+"""Provenance of a segment of a run: commit, versions, device, threads, data. Never part of a run's identity."""
 
 import functools
 import hashlib
@@ -18,14 +18,14 @@ _PACKAGES = ("gbn", "torch", "torchvision", "numpy", "triton", "numba", "hydra-c
 
 
 def device_kind(device: torch.device) -> str:
-    """The device's model name: the GPU's, or the CPU's as the system tells it."""
+    """Return the model name of the GPU, or of the CPU as the system reports it."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return _of_linux() or _of_macos() or platform.processor() or platform.machine()
 
 
 def _of_linux() -> str | None:
-    """The processor's name in /proc/cpuinfo; on Arm, which has none there, the numbers of maker and design."""
+    """Return the processor's name in /proc/cpuinfo; on Arm, which has none, the implementer and part."""
     try:
         lines = _CPUINFO.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
@@ -41,7 +41,7 @@ def _of_linux() -> str | None:
 
 
 def _of_macos() -> str | None:
-    """As in "Apple M2": the processor's name in sysctl, which ``platform`` cuts to "arm"."""
+    """Return the processor's name from sysctl, such as "Apple M2", which ``platform`` shortens to "arm"."""
     if sys.platform != "darwin":
         return None
     command = ["/usr/sbin/sysctl", "-n", "machdep.cpu.brand_string"]
@@ -54,12 +54,12 @@ def _of_macos() -> str | None:
 
 @functools.cache
 def git_state(package: Path | None = None) -> dict[str, str | None]:
-    """The checkout's commit, and the hash of what differs from it (None where nothing does, or without git).
+    """Return the checkout's commit and the hash of the uncommitted changes (None without changes, or without git).
 
-    Files that git neither tracks nor ignores count: a new module or configuration can change a number.
+    Untracked files that git does not ignore count: a new module or configuration can change a number.
 
     Args:
-        package: folder of the package in the checkout, beside ``conf`` and ``train.py``; None: this one.
+        package: folder of the package in the checkout, beside ``conf`` and ``train.py``; None means this one.
     """
     folder = package or Path(__file__).resolve().parents[1]
     places = (".", "../conf", "../train.py")
@@ -87,19 +87,19 @@ def git_state(package: Path | None = None) -> dict[str, str | None]:
 
 @functools.cache
 def package_versions() -> dict[str, str]:
-    """Versions of the packages whose version can matter to a number."""
+    """Return the versions of the packages that can affect a number."""
     found = {"python": platform.python_version()}
     for name in _PACKAGES:
         try:
             found[name] = version(name)
         except PackageNotFoundError:
             continue
-    found["torch"] = torch.__version__  # with its build ("+cpu", "+cu130"), which the metadata may lack
+    found["torch"] = torch.__version__  # includes the build ("+cpu", "+cu130"), unlike some metadata
     return found
 
 
 def process_age() -> float | None:
-    """Seconds since this process began; None where the system does not tell (no /proc)."""
+    """Return the seconds since this process began; None if the system does not report it (no /proc)."""
     try:
         ticks = int(
             Path("/proc/self/stat")
@@ -114,7 +114,7 @@ def process_age() -> float | None:
 
 
 def provenance(device: torch.device, *, start: int, kernels: str, data_digest: str) -> dict[str, Any]:
-    """The entry of one segment, beginning at update `start`."""
+    """Return the provenance entry of a segment that begins at update `start`."""
     entry: dict[str, Any] = {
         "start_update": start,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),

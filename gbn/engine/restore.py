@@ -1,6 +1,6 @@
-"""The network of a finished run, built anew with the weights that it ended with.
+"""The network of a finished run, rebuilt with its final weights.
 
-The archive holds no weights: only runs whose folder is there can be taken up.
+The archive holds no weights: only runs whose folder exists can be restored.
 """
 
 from dataclasses import dataclass
@@ -19,13 +19,13 @@ from gbn.store.trained_on import check_resumed
 
 @dataclass(frozen=True, eq=False)
 class Trained:
-    """A run at its end.
+    """A restored run.
 
     Attributes:
         run_id: the run.
         model: its network, in evaluation mode.
         data: the data set.
-        evaluator: what its curve was made with.
+        evaluator: the evaluator of its curve.
     """
 
     run_id: str
@@ -35,10 +35,10 @@ class Trained:
 
 
 def trained(store: RunStore, run_id: str, device: torch.device | str = "cpu") -> Trained:
-    """Take up a finished run.
+    """Restore a finished run.
 
     Raises:
-        StoreError: the run did not finish here, its weights are gone, damaged or another run's, or its data changed.
+        StoreError: the run did not finish here, its data changed, or its weights are gone, damaged or another run's.
         DataError: its data set is missing or broken.
     """
     device = torch.device(device)

@@ -1,4 +1,4 @@
-"""One run: skip it if it is done, resume it if it was begun, train it, and leave its files complete."""
+"""One run: skip it if it is done, otherwise start or resume it, train it, and complete its files."""
 
 import contextlib
 import os
@@ -27,12 +27,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a request to run.
+    """The outcome of a request to run.
 
     Attributes:
-        status: a status of the store; or ``locked``: another process is at it; or ``waiting``: a sweep ended before
-            it was begun.
-        skipped: whether the run was done before.
+        status: a status of the store; or ``locked``: another process is training it; or ``waiting``: a sweep ended
+            before it was begun.
+        skipped: whether the run was already done.
         message: one line for a person.
     """
 
@@ -43,20 +43,20 @@ class Outcome:
 
     @property
     def ok(self) -> bool:
-        """Whether the run is done, whatever its result (a diverged run is a result)."""
+        """True if the run is done, whatever its result (a diverged run is a result)."""
         return self.status in DONE
 
 
 def run(config: Config, *, stop: Callable[[], bool] = lambda: False, jobs: int = 1) -> Outcome:
-    """Make one run be done, if it is not.
+    """Train one run, unless it is already done.
 
-    Raises for nothing that happens to the run: a failed one is an outcome, its traceback in ``error.txt`` wherever
-    that can be written.
+    Errors during the run are not raised: a failed run is an outcome, with its traceback in ``error.txt`` if that
+    can be written.
 
     Args:
         config: the run's configuration.
-        stop: asked before each update; True checkpoints the run and leaves it for later.
-        jobs: how many runs share this machine: threads and the clock follow from it.
+        stop: called before each update; if it returns True, the run stops with a checkpoint.
+        jobs: number of runs that share this machine; determines threads and the clock.
     """
     complete = config.as_dict()
     kept = identity(complete, config.defaults())
@@ -102,12 +102,12 @@ def _begun(
         writer.write_config(complete)
         status = _train(config, complete, kept, writer, stop, jobs)
     except Exception as error:
-        with contextlib.suppress(OSError):  # a full disk: the outcome says it all the same
+        with contextlib.suppress(OSError):  # the disk is full, say: the outcome reports it anyway
             writer.write_error(traceback.format_exc())
         return _failed(writer.store, run_id, error)
     if status == "interrupted":
         return Outcome(
-            run_id, status, False, "stopped with a checkpoint; the same command goes on from there"
+            run_id, status, False, "stopped with a checkpoint; the same command resumes from there"
         )
     return Outcome(run_id, status, False, _describe(writer.store, run_id))
 
@@ -122,7 +122,7 @@ def _failed(store: RunStore, run_id: str, error: Exception) -> Outcome:
 def _describe(store: RunStore, run_id: str) -> str:
     summary = store.load(run_id).summary or {}
     if summary["status"] == "not_applicable":
-        return "not applicable: the normalizer needs more than one value a channel in training"
+        return "not applicable: the normalizer needs more than one value per channel in training"
     if summary["status"] == "diverged":
         return f"diverged at update {summary['diverged_at']}"
     updates = f"{summary['updates']} updates in {summary['seconds']:.1f} s of training"
@@ -130,11 +130,11 @@ def _describe(store: RunStore, run_id: str) -> str:
 
 
 def quality(point: Mapping[str, Any]) -> list[str]:
-    """What a point of a curve says of the trained network, in words: accuracies, or the task's own measures."""
+    """Return the quality of the network at a point of a curve, in words: accuracies, or the task's own measures."""
     if "test_accuracy" in point:
         accuracies = {"test accuracy": point["test_accuracy"], "validation": point["val_accuracy"]}
         return [f"{name} {100 * value:.2f} %" for name, value in accuracies.items()]
-    # Of a set with parts, what the test part says, over all structures together.
+    # Of a set with parts, take the test part's measures over all structures together.
     known = [found for key, value in point.items() if value is not None and (found := measures.find(key))]
     return [
         " ".join(filter(None, (one.title, one.number(point[one.key]), one.unit)))
@@ -178,7 +178,7 @@ def _tracked(
     stop: Callable[[], bool],
     jobs: int,
 ) -> tuple[str, dict[str, Any] | None]:
-    """Train; the status, and what the summary says of the training (None when it was interrupted)."""
+    """Train; return the status and the summary of the training (None if it was interrupted)."""
     began = time.monotonic()
     fresh = "torch" not in sys.modules
     import torch
@@ -251,12 +251,12 @@ def _tracked(
 
 
 def _style(progress: str, jobs: int) -> str:
-    """Bars of several processes would draw over each other."""
+    """Return the progress style; bars of several processes would overwrite each other."""
     return "plain" if progress == "auto" and jobs > 1 else progress
 
 
 def _startup(first_update_at: float | None, import_torch: float) -> dict[str, float] | None:
-    """Seconds from the process's start to the end of its first update, and those spent on importing torch."""
+    """Return the seconds from process start to the end of the first update, and those spent importing torch."""
     from gbn.engine.provenance import process_age
 
     age = process_age()
@@ -267,10 +267,10 @@ def _startup(first_update_at: float | None, import_torch: float) -> dict[str, fl
 
 
 def choose_device(wanted: str) -> "torch.device":
-    """The device that a configuration asks for; `auto` takes a GPU if there is one.
+    """Return the configured device; `auto` takes a GPU if there is one.
 
     Raises:
-        ValueError: cuda is asked for and there is none.
+        ValueError: cuda is requested and there is none.
     """
     import torch
 
@@ -281,7 +281,7 @@ def choose_device(wanted: str) -> "torch.device":
 
 
 def set_threads(wanted: int | str, jobs: int) -> None:
-    """Torch's threads: as configured, or this machine's cores divided among the parallel jobs."""
+    """Set torch's threads: as configured, or this machine's cores divided among the parallel jobs."""
     import torch
 
     if wanted == "auto":
@@ -289,5 +289,5 @@ def set_threads(wanted: int | str, jobs: int) -> None:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         wanted = int(given) if given.isdigit() and jobs == 1 else max(1, cores // jobs)
     torch.set_num_threads(int(wanted))
-    with contextlib.suppress(RuntimeError):  # can be set once, before any parallel work
+    with contextlib.suppress(RuntimeError):  # can be set only once, before any parallel work
         torch.set_num_interop_threads(1)

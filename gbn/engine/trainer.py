@@ -35,14 +35,14 @@ class Trainer:
     on the CPU an interrupted and resumed run equals the uninterrupted one bit for bit.
 
     Args:
-        config: the run's.
-        model: initialised, on the device.
+        config: the run's configuration.
+        model: initialized, on the device.
         loader: the training batches.
-        evaluator: makes the points of the curve.
-        task: whose updates are made: a generator's against a discriminator's, or a network's with targets.
+        evaluator: measures the points of the curve.
+        task: decides the kind of updates: a generator against a discriminator, or a network with targets.
         writer: the run's files, locked.
-        tracker: the mirror.
-        stop: asked before each update; True ends the run early with a checkpoint.
+        tracker: mirrors the run to W&B.
+        stop: called before each update; if it returns True, the run ends early with a checkpoint.
     """
 
     def __init__(
@@ -87,11 +87,11 @@ class Trainer:
 
     @property
     def optimizer_options(self) -> dict[str, Any]:
-        """The section ``optimizer`` of the configuration."""
+        """The configuration's section ``optimizer``."""
         return self.updates.optimizer_options
 
     def train(self, make_progress: Callable[[int, int], Progress] = lambda start, total: Quiet()) -> Ending:
-        """Run to the end, to divergence, until `stop` says so, or until a norm cannot train on such batches."""
+        """Train until the end, divergence, `stop` returning True, or a norm that cannot train on these batches."""
         if not self._resumed:
             self.resume()
         self._resumed = False
@@ -115,7 +115,7 @@ class Trainer:
                     self._synchronize()
                     self.first_update_at = time.monotonic()
                 at_point = self.step in self.grid
-                # Asking a GPU for a number makes it wait: only at points and now and then.
+                # Reading a number from a GPU waits for it, so only at points and occasionally.
                 if at_point or self.device.type == "cpu" or self.step % 50 == 0:
                     progress.update(self.step, self.updates.loss_so_far())
                     if int(self.diverged_at) >= 0:
@@ -155,7 +155,7 @@ class Trainer:
             self._start_clock()
 
     def _point(self, progress: Progress, *, evaluate: bool = True) -> None:
-        """Record a point; on divergence what training showed is kept and nothing is evaluated."""
+        """Record a point; on divergence, keep the training measures and evaluate nothing."""
         point: dict[str, Any] = {
             "update": self.step,
             "epoch": self.step / self.loader.steps_per_epoch,
@@ -180,7 +180,7 @@ class Trainer:
             self._pictures()
 
     def _pictures(self) -> None:
-        """Save what the task shows of the model, and send it to the mirror."""
+        """Save the task's pictures of the model and log them to the tracker."""
         for name, png in self.evaluator.pictures(self.model, last=self.step == self.total).items():
             path = self.writer.folder / f"{name}-{self.step:06d}.png"
             write_bytes_atomically(path, png)
@@ -203,7 +203,9 @@ class Trainer:
             "run_id": self.writer.run_id,
             "step": self.step,
             "points": self.points,
-            "curve": self.writer.sync(self.points),  # first: a checkpoint never counts what may yet be lost
+            "curve": self.writer.sync(
+                self.points
+            ),  # first: a checkpoint never counts points that may yet be lost
             "seconds": self.seconds,
             **self.updates.state_dict(),
             "diverged_at": self.diverged_at,
@@ -211,10 +213,10 @@ class Trainer:
         save_checkpoint(self.writer.checkpoint_path, state)
 
     def resume(self) -> str | None:
-        """Take up the checkpoint, if there is one, and drop the points that were recorded after it.
+        """Load the checkpoint, if there is one, and drop the points recorded after it.
 
         Returns:
-            One line on a checkpoint that is damaged, where the one before it was taken up; None where all is well.
+            One line about a damaged checkpoint, if the one before it was loaded instead; None if all is well.
 
         Raises:
             CheckpointError: the checkpoint is damaged, another run's, or does not fit the curve or the network.
@@ -225,11 +227,9 @@ class Trainer:
         if state is None:
             self.writer.truncate(0)
             return None
-        anew = f"remove the folder {path.parent} to train this run anew"
+        anew = f"remove the folder {path.parent} to train this run again"
         if state.get("curve") != self.writer.digest(state["points"]):
-            raise CheckpointError(
-                f"{path} was written beside another curve than that of {METRICS} (or {LAYERS}): {anew}"
-            )
+            raise CheckpointError(f"{path} belongs to another curve than {METRICS} (or {LAYERS}): {anew}")
         try:
             self.updates.load_state_dict(state)
         except (RuntimeError, LookupError, TypeError, ValueError, AttributeError) as error:

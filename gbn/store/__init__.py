@@ -1,12 +1,12 @@
-"""Runs on disk: what a run is called, its files, its lock, and the committed archive. Never imports torch.
+"""Runs on disk: their ids, files and locks, and the committed archive. Never imports torch.
 
 * :mod:`gbn.store.identity`: a configuration's run id;
-* :mod:`gbn.store.records`: ``results/runs/<run_id>/`` read and written;
-* :mod:`gbn.store.finished`: what a finished run's files must be, and agree in;
-* :mod:`gbn.store.seals`: the digests by which damage is told from data;
-* :mod:`gbn.store.locks`: one process a run;
-* :mod:`gbn.measures`: what the keys of a curve measure, and which way is better;
-* :mod:`gbn.store.archive`: finished records in ``results/archive/`` (needs pyarrow: not imported here).
+* :mod:`gbn.store.records`: reading and writing ``results/runs/<run_id>/``;
+* :mod:`gbn.store.finished`: consistency checks of a finished run's files;
+* :mod:`gbn.store.seals`: digests that reveal damaged files;
+* :mod:`gbn.store.locks`: one process per run;
+* :mod:`gbn.measures`: what the keys of a curve measure, and in which direction they improve;
+* :mod:`gbn.store.archive`: finished records in ``results/archive/`` (needs pyarrow, so it is not imported here).
 """
 
 from gbn.store.files import StoreError

@@ -1,9 +1,9 @@
 """The archive: records of finished runs in ``<results_dir>/archive/``, written once and committed.
 
 A record is filed under its run id *and* its setting (device kind, versions, kernels, threads): the same run
-on another machine is another piece of evidence, since rounding differs there. The same run in the same
-setting with other numbers is a contradiction and is refused: something that the identity does not name has
-changed the result, and which of the two is right is for a person to say, by a retraction with a reason.
+on another machine is separate evidence, since rounding differs there. The same run in the same
+setting with other numbers is a contradiction and is refused: something outside the identity has changed the
+result, and a person has to decide which of the two is right, by a retraction with a reason.
 """
 
 from collections.abc import Iterable, Iterator
@@ -26,15 +26,15 @@ Key = tuple[str, ...]
 
 @dataclass
 class Added:
-    """What one call of :meth:`Archive.add` did.
+    """The result of one call of :meth:`Archive.add`.
 
     Attributes:
-        shard: the new file; None where there was nothing new.
+        shard: the new file; None if there was nothing new.
         added: ids of the records now in it.
-        known: ids whose record the archive had already, number by number. A record that only adds recordings of
+        known: ids whose record the archive already had, with the same numbers. A record that only adds recordings of
             the layers is new.
         unfinished: (id, status) of the runs that are not done.
-        refused: (id, reason) of the records that contradict the archive or themselves.
+        refused: (id, reason) of the records that contradict the archive or are inconsistent.
     """
 
     shard: Path | None = None
@@ -45,11 +45,11 @@ class Added:
 
 
 class Archive:
-    """The committed records under a results directory; iterating gives those not retracted.
+    """The committed records under a results directory; iteration yields those not retracted.
 
     Raises (when read):
-        StoreError: a damaged shard, two shards that contradict each other (after a merge, say), or a
-            retraction without a reason or of a record that is not there.
+        StoreError: a shard is damaged, two shards contradict each other (after a merge, say), or a
+            retraction has no reason or names a record that does not exist.
     """
 
     def __init__(self, results_dir: str | Path) -> None:
@@ -57,7 +57,7 @@ class Archive:
         self._records: dict[Key, Record] | None = None
 
     def shards(self) -> list[Path]:
-        """The shard files, sorted by name."""
+        """Return the shard files, sorted by name."""
         return sorted(self.folder.glob("*.parquet"))
 
     def __iter__(self) -> Iterator[Record]:
@@ -67,19 +67,19 @@ class Archive:
         return len(self._load())
 
     def find(self, run_id: str) -> list[Record]:
-        """The records of a run, one a setting (none: an empty list)."""
+        """Return the records of a run, one per setting; empty if there are none."""
         return [record for record in self if record.run_id == run_id]
 
     def add(
         self, records: Iterable[Record], experiment: str, date: str | None = None, dry_run: bool = False
     ) -> Added:
-        """Pack what is new into one new shard ``<experiment>-<date>-<hash>.parquet``.
+        """Pack the new records into one new shard ``<experiment>-<date>-<hash>.parquet``.
 
         Args:
-            records: runs from the store; those not done are reported, not packed.
-            experiment: names the shard; a label for people, no run belongs to one experiment.
+            records: runs from the store; unfinished ones are reported, not packed.
+            experiment: names the shard; only a label, since a run can serve several experiments.
             date: YYYY-MM-DD; today (UTC) by default.
-            dry_run: only say what would be added.
+            dry_run: only report what would be added.
         """
         result = Added()
         fresh: dict[Key, Record] = {}
@@ -107,13 +107,13 @@ class Archive:
     def retract(
         self, run_id: str, reason: str, shard: str | None = None, date: str | None = None
     ) -> list[str]:
-        """Take a run's records back, in all shards or in one; the shards stay as they are.
+        """Retract a run's records, in all shards or in one; the shards themselves do not change.
 
         Returns:
-            The names of the shards whose record is retracted.
+            The names of the shards whose records are retracted.
 
         Raises:
-            StoreError: no reason, or no such record.
+            StoreError: there is no reason, or no such record.
         """
         if not reason.strip():
             raise StoreError(f"a retraction needs a reason: say why {run_id} is taken back")
@@ -184,15 +184,15 @@ class Archive:
 
 
 def key(record: Record) -> Key:
-    """What a record is filed under: run id, machine, threads."""
+    """Return the key that a record is filed under: run id, machine, threads."""
     return (record.run_id, record.machine, str(record.environment.get("threads", "")))
 
 
 def contradiction(archived: Record, other: Record) -> str | None:
-    """The first number in which two records of one run and setting differ; None when they agree.
+    """Return the first difference between two records of one run and setting; None if they agree.
 
-    Times may differ (they are measurements of the machine); everything else is a function of the run. Layers need
-    not have been recorded in both; where they were, in the same way at the same update, they agree.
+    Times may differ (they are measurements of the machine); everything else is determined by the run. Layers need
+    not have been recorded in both; recordings made the same way at the same update must agree.
     """
     if archived is other:
         return None
@@ -226,7 +226,7 @@ def _recordings(record: Record) -> dict[tuple[Any, ...], Any]:
 
 
 def _numbers(record: Record) -> list[dict[str, Any]]:
-    """The curve without times and without what was not measured."""
+    """Return the curve without times and without missing measurements."""
     return [
         {name: value for name, value in point.items() if value is not None and "second" not in name}
         for point in record.curve
@@ -234,14 +234,14 @@ def _numbers(record: Record) -> list[dict[str, Any]]:
 
 
 def _inconsistent(record: Record) -> str | None:
-    """What keeps a record out of the archive, whatever the archive holds."""
+    """Return the inconsistency that keeps a record out of any archive; None if there is none."""
     summary = record.summary or {}
     if not isinstance(summary.get("identity"), dict):
         return "its summary has no identity"
     problem = problem_of(record.run_id, summary, record.config, record.curve, record.provenance)
     try:
         problem = problem or next(filter(None, map(point_problem, record.layers)), None)
-    except StoreError as error:  # they are only read now
+    except StoreError as error:  # layers are read only now
         return str(error)
     return problem
 

@@ -1,4 +1,4 @@
-"""How the store's files are read and written: torn lines, atomic replacement, numbers that JSON lacks."""
+"""Reading and writing the store's files: torn lines, atomic replacement, numbers that JSON cannot represent."""
 
 import contextlib
 import json
@@ -15,23 +15,23 @@ import yaml
 from gbn.store.seals import check_text, sealed, unsealed
 
 #: What to do about a damaged file of a run.
-REMEDY = "restore it from a copy, or remove the run's folder to train it anew"
+REMEDY = "restore it from a copy, or remove the run's folder to train it again"
 
-#: A temporary file of this age has no writer any more.
+#: A temporary file this old no longer has a writer.
 STALE_SECONDS = 3600.0
 
-_YAML = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml's parser is ten times as fast
+_YAML = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml's parser is ten times faster
 
 
 class StoreError(RuntimeError):
-    """A run that is not there, or a file of a run that cannot be what it should be."""
+    """A run is missing, or one of its files is damaged."""
 
 
 def content_of(path: Path) -> bytes | None:
-    """The bytes of a file; None where there is none.
+    """Return the bytes of a file; None if it does not exist.
 
     Raises:
-        StoreError: it is there and cannot be read.
+        StoreError: it exists but cannot be read.
     """
     try:
         return path.read_bytes()
@@ -42,41 +42,41 @@ def content_of(path: Path) -> bytes | None:
 
 
 def damaged(path: Path, what: object) -> StoreError:
-    """The error that says in one line what is wrong with a file of a run, and what to do."""
+    """Return a one-line error that says what is wrong with a run's file and what to do."""
     return StoreError(f"{path} is damaged ({' '.join(str(what).split())}): {REMEDY}")
 
 
 def line_of(point: Mapping[str, Any]) -> str:
-    """A point of a curve, or a recording of the layers, as a line of its file."""
+    """Return a point of a curve, or a recording of the layers, as a line of JSON."""
     return json.dumps(sealed(point), allow_nan=False) + "\n"
 
 
 def point_of(line: bytes) -> tuple[dict[str, Any], bool]:
-    """The point of a line, and whether the line had a digest.
+    """Return the point in a line, and whether the line had a digest.
 
     Raises:
-        ValueError: the line is no JSON object, or not what it was when it was written.
+        ValueError: the line is not a JSON object, or does not match its digest.
     """
     try:
         point = json.loads(line)
     except RecursionError:
         point = None
     if not isinstance(point, dict):
-        raise ValueError("no object")
+        raise ValueError("not a JSON object")
     return unsealed(point)
 
 
 def read_curve(path: Path) -> list[dict[str, Any]]:
-    """The points of a metrics file; a torn last line is dropped, an absent file is an empty curve.
+    """Return the points of a metrics file; an incomplete last line is dropped, and a missing file is an empty curve.
 
     Raises:
-        StoreError: a line is not what was written, and is not the last one, cut: the file was damaged.
+        StoreError: a line is damaged, other than an incomplete last one.
     """
     return points_of(path, content_of(path) or b"")
 
 
 def points_of(path: Path, content: bytes) -> list[dict[str, Any]]:
-    """:func:`read_curve` of a file whose content is at hand."""
+    """Parse content as :func:`read_curve` does; `path` is named in errors."""
     lines = content.split(b"\n")
     points, first = [], None
     for number, line in enumerate(lines, start=1):
@@ -96,7 +96,7 @@ def points_of(path: Path, content: bytes) -> list[dict[str, Any]]:
 
 
 def torn(line: bytes) -> bool:
-    """Whether a line without newline may be the beginning of one: its writer was killed in mid-line."""
+    """Return whether a line without a newline may be incomplete: its writer was killed in mid-line."""
     try:
         json.JSONDecoder().raw_decode(line.decode(errors="replace"))
     except (ValueError, RecursionError):
@@ -105,12 +105,12 @@ def torn(line: bytes) -> bool:
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Replace a file by `text`: a reader, and whoever comes after a kill, sees the old one or the new one."""
+    """Replace a file by `text`: readers see the old or the new content, even after a kill."""
     write_bytes_atomically(path, text.encode())
 
 
 def write_bytes_atomically(path: Path, content: bytes) -> None:
-    """:func:`write_atomically` for bytes. A failure leaves no temporary file behind."""
+    """Write bytes as :func:`write_atomically` does text. A failure leaves no temporary file behind."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with open(temporary, "wb") as file:
@@ -128,8 +128,8 @@ def remove_leftovers(folder: Path, older_than: float = STALE_SECONDS) -> None:
     """Remove the temporary files that killed writers left in a folder.
 
     Args:
-        folder: where they are; only its own files are removed.
-        older_than: seconds; spares the files of writers that may be alive. 0 where a lock keeps other writers out.
+        folder: where they are; subfolders are not searched.
+        older_than: seconds; spares files whose writers may be alive. Use 0 where a lock keeps other writers out.
     """
     for path in folder.glob("*.tmp"):
         with contextlib.suppress(OSError):
@@ -138,7 +138,7 @@ def remove_leftovers(folder: Path, older_than: float = STALE_SECONDS) -> None:
 
 
 def replace(new: Path, path: Path) -> None:
-    """Put `new` in the place of `path`. Windows refuses that while somebody reads `path`: then try for a second."""
+    """Rename `new` to `path`. Windows refuses this while `path` is being read: retry for a second there."""
     for _ in range(100 if sys.platform == "win32" else 0):
         try:
             os.replace(new, path)
@@ -150,7 +150,7 @@ def replace(new: Path, path: Path) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Have the names in a folder on the disk, as fsync has a file's content; nothing where the system lacks it."""
+    """Flush a folder's entries to disk, as fsync does a file's content; does nothing on Windows."""
     if sys.platform == "win32":
         return
     descriptor = os.open(folder, os.O_RDONLY)
@@ -161,7 +161,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def finite(value: Any) -> Any:
-    """Plain containers with null for what JSON cannot hold (NaN, infinity)."""
+    """Return plain containers with None in place of NaN and infinity, which JSON cannot hold."""
     if isinstance(value, Mapping):
         return {str(key): finite(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
@@ -172,7 +172,7 @@ def finite(value: Any) -> Any:
 
 
 def all_finite(value: Any) -> bool:
-    """Whether nested plain data holds no NaN and no infinity."""
+    """Return whether nested plain data is free of NaN and infinity."""
     if isinstance(value, Mapping):
         return all(map(all_finite, value.values()))
     if isinstance(value, list | tuple):
@@ -181,10 +181,10 @@ def all_finite(value: Any) -> bool:
 
 
 def read_json(path: Path, kind: type) -> Any:
-    """A whole JSON file that holds a `kind` (dict or list).
+    """Read a JSON file that holds a `kind` (dict or list).
 
     Raises:
-        StoreError: it is absent, no JSON, or of another kind.
+        StoreError: it is absent, not JSON, or of another kind.
     """
     content = content_of(path)
     if content is None:
@@ -193,7 +193,7 @@ def read_json(path: Path, kind: type) -> Any:
 
 
 def parse_json(path: Path, content: bytes, kind: type) -> Any:
-    """:func:`read_json` of a file whose content is at hand."""
+    """Parse content as :func:`read_json` does; `path` is named in errors."""
     try:
         value = json.loads(content)
     except (ValueError, RecursionError) as error:
@@ -204,10 +204,10 @@ def parse_json(path: Path, content: bytes, kind: type) -> Any:
 
 
 def parse_config(path: Path, content: bytes) -> dict[str, Any]:
-    """The configuration in the content of a ``config.yaml``.
+    """Parse the content of a ``config.yaml``.
 
     Raises:
-        StoreError: it is damaged, or no mapping.
+        StoreError: it is damaged, or not a mapping.
     """
     try:
         check_text(content)
@@ -220,14 +220,14 @@ def parse_config(path: Path, content: bytes) -> dict[str, Any]:
 
 
 def parse_provenance(path: Path, content: bytes) -> list[dict[str, Any]]:
-    """The segments in the content of a ``provenance.json``.
+    """Parse the content of a ``provenance.json`` into its segments.
 
     Raises:
-        StoreError: it is damaged, or no list of mappings.
+        StoreError: it is damaged, or not a list of mappings.
     """
     found = parse_json(path, content, list)
     if not all(isinstance(segment, dict) for segment in found):
-        raise damaged(path, "an entry is no mapping")
+        raise damaged(path, "an entry is not a mapping")
     try:
         pairs = [unsealed(segment) for segment in found]
     except ValueError as error:
@@ -238,5 +238,5 @@ def parse_provenance(path: Path, content: bytes) -> list[dict[str, Any]]:
 
 
 def provenance_text(segments: Iterable[Mapping[str, Any]]) -> str:
-    """Segments as a ``provenance.json``."""
+    """Return segments as the text of ``provenance.json``."""
     return json.dumps([sealed(segment) for segment in segments], indent=2) + "\n"

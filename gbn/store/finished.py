@@ -1,8 +1,8 @@
-"""What a finished run has promised: its files are those that it ended with, and they agree with each other.
+"""Checks of a finished run: its files are the ones it ended with, and they agree with each other.
 
-``summary.json`` is sealed (:mod:`gbn.store.seals`) and holds the digests of the run's other files, so any change of
-any of them after the end is found by whoever reads that file. Summaries of earlier versions have no digests: of those
-runs it is known that the parts agree, not that no digit of a point was changed.
+``summary.json`` is sealed (:mod:`gbn.store.seals`) and holds the digests of the run's other files, so any later
+change to one of them is found when that file is read. Summaries from earlier versions have no digests: for those
+runs, only contradictions between the parts can be found, not every changed digit.
 """
 
 import math
@@ -18,17 +18,17 @@ from gbn.store.seals import digest, sealed, unsealed
 CONFIG, METRICS, LAYERS, PROVENANCE = "config.yaml", "metrics.jsonl", "layers.jsonl", "provenance.json"
 SUMMARY = "summary.json"
 
-#: The statuses a summary may carry: such a run is done and is skipped when started again.
+#: The statuses a summary may carry: such a run is done, and is skipped when started again.
 DONE = ("finished", "diverged", "not_applicable")
 
-#: The files whose digests a summary holds; one that was not there has none.
+#: The files whose digests a summary holds; absent files have none.
 COVERED = (CONFIG, METRICS, LAYERS, PROVENANCE)
 
 _FILES = "files"
 _COUNTS = ("updates", "parameters", "diverged_at")
 _AMOUNTS = ("seconds", "wall_seconds", "foreign_share")
 _POINTS = ("final", "best_by_validation", "best_on_test")
-_PLAIN = ("epoch", "images", "lr", "seconds")  # numbers of a point that measure nothing
+_PLAIN = ("epoch", "images", "lr", "seconds")  # numbers in a point that are not measures
 
 _ANY = (-math.inf, math.inf)
 
@@ -36,16 +36,16 @@ Digests = Mapping[str, str]
 
 
 def sealed_summary(summary: Mapping[str, Any], contents: Mapping[str, bytes | None]) -> dict[str, Any]:
-    """A summary with the digests of the run's other files and its own."""
+    """Return a summary with the digests of the run's other files and its own."""
     files = {name: digest(content) for name, content in contents.items() if content is not None}
     return sealed({**summary, _FILES: files})
 
 
 def read_summary(folder: Path) -> tuple[dict[str, Any], Digests | None]:
-    """The summary of a finished run, and the digests of its other files; None from an earlier version.
+    """Return the summary of a finished run and the digests of its other files (None from an earlier version).
 
     Raises:
-        StoreError: it is absent, not what was written, another run's, or contradicts itself.
+        StoreError: it is absent, damaged, another run's, or contradicts itself.
     """
     path = folder / SUMMARY
     try:
@@ -62,14 +62,14 @@ def read_summary(folder: Path) -> tuple[dict[str, Any], Digests | None]:
 
 
 def checked(path: Path, digests: Digests | None, content: bytes | None) -> bytes | None:
-    """The content of a finished run's file, if the run ended with it.
+    """Check the content of a finished run's file against its digest, and return it.
 
     Args:
-        digests: from the run's summary; None checks nothing.
-        content: None where there is no such file.
+        digests: from the run's summary; None skips the check.
+        content: None if there is no such file.
 
     Raises:
-        StoreError: the file is missing, was changed, or came later.
+        StoreError: the file is missing, or was changed or added after the run ended.
     """
     if digests is not None:
         ended = digests.get(path.name)
@@ -82,7 +82,7 @@ def checked(path: Path, digests: Digests | None, content: bytes | None) -> bytes
 
 
 def read(path: Path, digests: Digests | None) -> bytes | None:
-    """:func:`checked` of what is on disk now."""
+    """Read a file and check it as :func:`checked` does."""
     return checked(path, digests, content_of(path))
 
 
@@ -93,7 +93,7 @@ def problem_of(
     points: Sequence[Mapping[str, Any]],
     provenance: Sequence[Mapping[str, Any]],
 ) -> str | None:
-    """The first thing in which the parts of a finished run contradict each other, by file; None when they agree."""
+    """Return the first contradiction between the parts of a finished run, naming the files; None if they agree."""
 
     def of(files: str, problem: str | None) -> str | None:
         return f"{files}: {problem}" if problem else None
@@ -108,7 +108,7 @@ def problem_of(
 
 
 def summary_problem(run_id: str, summary: Mapping[str, Any]) -> str | None:
-    """What a summary says that the summary of this run cannot say."""
+    """Return what is impossible in a summary of this run; None if nothing is."""
     status = summary.get("status")
     if status not in DONE:
         return f"it has status {status!r}; allowed: {', '.join(DONE)}"
@@ -119,7 +119,7 @@ def summary_problem(run_id: str, summary: Mapping[str, Any]) -> str | None:
         try:
             belongs = run_id_of(summary["identity"])
         except (ValueError, TypeError, AttributeError, LookupError) as error:
-            return f"its identity is none ({error})"
+            return f"its identity is invalid ({error})"
         if belongs != run_id:
             return f"its identity is that of {belongs}: the folder was renamed or the summary edited"
         problem = _config_problem(summary["identity"], summary.get("config"))
@@ -146,7 +146,7 @@ def summary_problem(run_id: str, summary: Mapping[str, Any]) -> str | None:
 
 
 def _points_of(summary: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """The points of the curve that a summary quotes; ``best`` has a value with its update of each measure."""
+    """Yield the points of the curve that a summary quotes; ``best`` has a value and its update for each measure."""
     for name in _POINTS:
         yield name, summary.get(name) or {}
     for key, best in (summary.get("best") or {}).items():
@@ -155,7 +155,7 @@ def _points_of(summary: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, A
 
 
 def point_problem(point: Mapping[str, Any]) -> str | None:
-    """What a point of a curve cannot say: text for a number, an accuracy of 7."""
+    """Return what is impossible in a curve's point (text for a number, an accuracy of 7); None if nothing is."""
     update = point.get("update")
     for key, value in point.items():
         bounds = range_of(key)
@@ -170,7 +170,7 @@ def point_problem(point: Mapping[str, Any]) -> str | None:
 
 
 def range_of(key: str) -> tuple[float, float] | None:
-    """The least and the greatest value of a curve's key; None where nothing is known of it."""
+    """Return the least and greatest allowed value of a curve's key; None for an unknown key."""
     if key in _PLAIN:
         return _ANY
     if key == "update":
@@ -180,7 +180,7 @@ def range_of(key: str) -> tuple[float, float] | None:
 
 
 def curve_problem(summary: Mapping[str, Any], last: Mapping[str, Any] | None) -> str | None:
-    """In what a summary and the last point of the curve (None: it has no point) contradict each other."""
+    """Return how a summary contradicts the last point of the curve (None if it has no point); None if it does not."""
     status, updates = summary["status"], summary.get("updates")
     if status != "not_applicable":
         if last is None:
@@ -199,7 +199,7 @@ def curve_problem(summary: Mapping[str, Any], last: Mapping[str, Any] | None) ->
 
 
 def provenance_problem(summary: Mapping[str, Any], segments: Sequence[Mapping[str, Any]]) -> str | None:
-    """In what a summary and the last segment of the provenance contradict each other."""
+    """Return how a summary contradicts the last segment of the provenance; None if it does not."""
     environment, last = summary.get("environment") or {}, segments[-1] if segments else {}
     for key in sorted((environment.keys() & last.keys()) - {"date"}):
         if environment[key] != last[key]:
@@ -208,7 +208,7 @@ def provenance_problem(summary: Mapping[str, Any], segments: Sequence[Mapping[st
 
 
 def config_problem(summary: Mapping[str, Any], config: Mapping[str, Any] | None) -> str | None:
-    """In what a configuration (None: there is none) differs from the summary's copy of it or from its identity."""
+    """Return how a configuration (None if absent) contradicts the summary's copy or identity; None if it does not."""
     copy = summary.get("config")
     if isinstance(copy, Mapping) and config is not None and _differ(copy, config):
         return "the configuration is not the one in the summary"
@@ -225,12 +225,12 @@ def _config_problem(kept: object, config: object) -> str | None:
 def _differ(one: object, other: object) -> bool:
     try:
         return canonical(one) != canonical(other)
-    except ValueError:  # no plain data, as no configuration of ours is
+    except ValueError:  # not plain data: no configuration of ours
         return True
 
 
 def _other(kept: Mapping[str, Any], config: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
-    """The dotted keys of an identity that a configuration lacks, or has with another value."""
+    """Yield the dotted keys of an identity that are missing from a configuration or have another value there."""
     for key, value in kept.items():
         own = config.get(key)
         if isinstance(value, Mapping) and isinstance(own, Mapping):

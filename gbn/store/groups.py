@@ -1,4 +1,4 @@
-"""Runs that differ in the seed alone: an arm in a setting, over which means, medians and bands are drawn."""
+"""Groups of runs that differ only in the seed: means, medians and bands are computed over a group."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,7 +7,7 @@ from gbn.store.identity import digest, run_id_of
 
 
 def group_of(kept: Mapping[str, Any]) -> str:
-    """What the runs of one arm in one setting share: ``cifar10-cnn-gbn_cvar-1a2b3c4d5e``, a run id without the seed.
+    """Return the name shared by the runs of one arm in one setting: ``cifar10-cnn-gbn_cvar-1a2b3c4d5e``.
 
     Args:
         kept: a run's identity (:func:`gbn.store.identity.identity`).

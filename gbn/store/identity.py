@@ -1,10 +1,10 @@
 """A run's identity: the part of its configuration that can change a number, and the id made from it.
 
-Left out are values equal to the schema's default, so that a key added later (with a default that keeps the
-old behaviour) changes no existing id, and whatever only says where, how visibly or on what a run is made
-(:data:`NOT_IDENTITY`). Always kept are the names and the ``revision`` of each part: a part whose definition
-or default changes raises its revision, and its runs get new ids. Which device, kernel and versions ran is
-provenance, not identity.
+It leaves out values equal to the schema's default, so that adding a key (with a default that keeps the old behavior)
+changes no existing id, and keys that only say where, how visibly or on what hardware a run is made
+(:data:`NOT_IDENTITY`). It always keeps the names and the ``revision`` of each part: when the definition or a default
+of a part changes, its revision is raised and its runs get new ids. Device, kernels and versions are provenance, not
+identity.
 """
 
 import hashlib
@@ -14,7 +14,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-#: Dotted keys that never change a number: they are no part of the identity.
+#: Dotted keys that never change a number, and so are not part of the identity.
 NOT_IDENTITY = frozenset(
     {
         "tracker",
@@ -34,28 +34,28 @@ NOT_IDENTITY = frozenset(
     }
 )
 
-#: Keys kept even where they equal a default: they carry the readable part of the id and its revisions.
+#: Keys kept even if they equal a default: they make the readable part of the id, and carry revisions.
 ALWAYS_KEPT = frozenset({"name", "method", "revision", "seed"})
 
-#: Hexadecimal digits of the hash in a run id (40 bits: a clash among 10,000 runs has odds of 5 in 100,000).
+#: Hexadecimal digits of the hash in a run id (40 bits: the probability of a collision among 10,000 runs is 5e-5).
 DIGITS = 10
 
 _ABSENT = object()
 
 
 def identity(config: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
-    """The part of a configuration that names the run.
+    """Return the part of a configuration that names the run.
 
     Args:
-        config: the complete configuration, plain containers (mappings, lists, numbers, strings, None).
-        defaults: the schema's defaults in the same nesting; a key without a default is absent.
+        config: the complete configuration in plain containers (mappings, lists, numbers, strings, None).
+        defaults: the schema's defaults, nested the same way, without the keys that have no default.
 
     Returns:
-        A new nested dict: no key of :data:`NOT_IDENTITY`, no value equal to its default (keys of
-        :data:`ALWAYS_KEPT` excepted), no empty section.
+        A new nested dict: no key of :data:`NOT_IDENTITY`, no value equal to its default (except keys of
+        :data:`ALWAYS_KEPT`), no empty section.
 
     Raises:
-        ValueError: a value that has no canonical form (NaN, infinity, an object that is not plain data).
+        ValueError: a value has no canonical form (NaN, infinity, an object that is not plain data).
     """
     return _kept(config, defaults, prefix="")
 
@@ -77,10 +77,10 @@ def _kept(config: Mapping[str, Any], defaults: Mapping[str, Any], prefix: str) -
 
 
 def canonical(value: Any, path: str = "value") -> str:
-    """Canonical JSON: sorted keys, no spaces, 1.0 written as 1 (YAML and JSON don't keep them apart).
+    """Return canonical JSON: sorted keys, no spaces, 1.0 written as 1 (YAML and JSON don't distinguish them).
 
     Raises:
-        ValueError: a value without a canonical form; the message calls it `path`.
+        ValueError: a value has no canonical form; the message calls it `path`.
     """
     return json.dumps(_plain(value, path), sort_keys=True, separators=(",", ":"), ensure_ascii=True)
 
@@ -102,17 +102,17 @@ def _plain(value: Any, path: str) -> Any:
 
 
 def digest(kept: Mapping[str, Any]) -> str:
-    """The first :data:`DIGITS` hexadecimal digits of the SHA-256 of an identity's canonical JSON."""
+    """Return the first :data:`DIGITS` hexadecimal digits of the SHA-256 of an identity's canonical JSON."""
     return hashlib.sha256(canonical(kept).encode()).hexdigest()[:DIGITS]
 
 
 def run_id(config: Mapping[str, Any], defaults: Mapping[str, Any]) -> str:
-    """The id of a configuration's run, for example ``cifar10-cnn-gbn_cvar-s0-1a2b3c4d5e``."""
+    """Return the id of a configuration's run, for example ``cifar10-cnn-gbn_cvar-s0-1a2b3c4d5e``."""
     return run_id_of(identity(config, defaults))
 
 
 def run_id_of(kept: Mapping[str, Any]) -> str:
-    """The id that belongs to an identity (as stored in a summary): slug, seed, hash.
+    """Return the run id of an identity (as stored in a summary): slug, seed, hash.
 
     Raises:
         ValueError: the identity lacks the data set, the model, the norm or the seed.
@@ -132,12 +132,12 @@ def run_id_of(kept: Mapping[str, Any]) -> str:
     return "-".join([*(_slug(part) for part in parts), digest(kept)])
 
 
-#: What the optimizer's section holds of a method: gradients that are preconditioned stand for a norm layer.
+#: Keys of the optimizer's section that belong to the arm: preconditioned gradients replace a norm layer.
 OF_THE_ARM = ("precondition", "bnp")
 
 
 def arm_of(kept: Mapping[str, Any]) -> dict[str, Any]:
-    """What makes an arm of an identity: the norm section, with the preconditioner's keys where there is one.
+    """Return the part of an identity that defines its arm: the norm section and any preconditioner keys.
 
     Raises:
         KeyError: the identity has no norm.
@@ -161,9 +161,9 @@ def _target(part: Mapping[str, Any]) -> list[str]:
 
 
 def norm_label(norm: Mapping[str, Any]) -> str:
-    """A short readable name of a norm section: ``bn``, ``gbn_cvar_0.9``, ``bn_matched_gbn_cvar_0.75``.
+    """Return a short readable name for a norm section: ``bn``, ``gbn_cvar_0.9``, ``bn_matched_gbn_cvar_0.75``.
 
-    A parameter shows where the section holds it, that is, in an identity, where it differs from its default. The
+    A parameter is shown if the section holds it; in an identity, that is if it differs from its default. The
     preconditioner of :func:`arm_of` comes last: ``none_bnp``.
     """
     named = norm.get("name") or norm["method"]

@@ -1,8 +1,8 @@
-"""One process a run: a lock on the run's folder that ends with its process, however that ends.
+"""One process per run: a lock on the run's folder that ends with its process, however the process ends.
 
-A lock (``flock``, on Windows ``LockFile``) belongs to the open file, so the system drops it at any death of the
-process, kill -9 included, and no stale lock has ever to be cleared. The lock file itself stays: removing it would
-let two processes lock two files of the same name.
+A lock (``flock``, on Windows ``LockFile``) belongs to the open file, so the system drops it whenever the process
+dies, kill -9 included, and there are no stale locks to clear. The lock file itself stays: removing it would let two
+processes lock two files of the same name.
 """
 
 import contextlib
@@ -22,26 +22,26 @@ except ImportError:  # Windows
 
 FILE = "lock"
 
-#: Somebody who only asks (:func:`is_locked`) holds the file for microseconds; a taker outlasts that.
+#: :func:`is_locked` holds the file for microseconds; acquiring the lock waits longer than that.
 _PATIENCE_SECONDS = 0.25
 
-#: The byte that is locked on Windows: far behind the note, since nobody else can read a locked one there.
+#: The byte locked on Windows: far past the note, since other processes cannot read a locked byte there.
 _BYTE = 1 << 20
 
 _held: "weakref.WeakSet[RunLock]" = weakref.WeakSet()
 
 
 class LockedError(RuntimeError):
-    """Another process (or another writer of this one) is working on the run."""
+    """The run is locked by another process, or by another writer in this one."""
 
 
 class RunLock:
     """An exclusive lock on a run's folder; a context manager.
 
-    A forked child (a data worker, say) gives its copy up at once: otherwise an orphan would hold the run of a
-    killed parent.
+    A forked child (a data worker, say) drops its copy at once: otherwise an orphan would keep the run of a killed
+    parent locked.
 
-    Raises (on entering):
+    Raises (on entry):
         LockedError: the folder is locked; the message names the process that holds it.
     """
 
@@ -50,7 +50,7 @@ class RunLock:
         self._descriptor: int | None = None
 
     def acquire(self) -> None:
-        """Take the lock, or raise LockedError."""
+        """Take the lock, or raise :class:`LockedError`."""
         if self._descriptor is not None:
             raise LockedError(f"{self.folder} is already locked by this very lock: enter it once")
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -60,7 +60,7 @@ class RunLock:
             os.close(descriptor)
             raise LockedError(
                 f"run {self.folder.name} is being written by {holder}: "
-                f"wait for it, or stop it and start again (it goes on from its checkpoint)"
+                f"wait for it, or stop it and start again (it resumes from its checkpoint)"
             )
         note = json.dumps({"pid": os.getpid(), "host": socket.gethostname()})
         os.ftruncate(descriptor, 0)
@@ -70,7 +70,7 @@ class RunLock:
         _held.add(self)
 
     def release(self) -> None:
-        """Give the lock up; harmless when it is not held."""
+        """Release the lock; does nothing if it is not held."""
         if self._descriptor is not None:
             _close(self._descriptor)
             self._descriptor = None
@@ -78,7 +78,7 @@ class RunLock:
 
     @property
     def held(self) -> bool:
-        """Whether this object holds the lock now."""
+        """True if this object holds the lock now."""
         return self._descriptor is not None
 
     def __enter__(self) -> "RunLock":
@@ -92,7 +92,7 @@ class RunLock:
 
 
 def is_locked(folder: str | Path) -> bool:
-    """Whether some process is writing the run in this folder."""
+    """Return whether a process is writing the run in this folder."""
     path = Path(folder) / FILE
     if not path.exists():
         return False
@@ -100,17 +100,17 @@ def is_locked(folder: str | Path) -> bool:
     try:
         if fcntl is not None:
             return not _try(descriptor, shared=True)
-        return not _outlasting(descriptor)  # no shared locks: somebody else may be asking
+        return not _outlasting(descriptor)  # no shared locks: another process may be checking too
     finally:
         _close(descriptor)
 
 
 def _open(path: Path) -> int:
-    return os.open(path, os.O_RDWR | os.O_CREAT, 0o644)  # not inherited by programs started from here
+    return os.open(path, os.O_RDWR | os.O_CREAT, 0o644)  # not inherited by child programs
 
 
 def _outlasting(descriptor: int) -> bool:
-    """Take the lock, if need be when those who only ask are gone; False where it stays taken."""
+    """Take the lock, waiting for brief checks by others to end; return False if it stays taken."""
     deadline = time.monotonic() + _PATIENCE_SECONDS
     while not _try(descriptor):
         if time.monotonic() >= deadline:
@@ -126,13 +126,13 @@ def _try(descriptor: int, shared: bool = False) -> bool:
         else:
             os.lseek(descriptor, _BYTE, os.SEEK_SET)
             msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
-    except (BlockingIOError, PermissionError):  # as Linux and Windows say that it is taken
+    except (BlockingIOError, PermissionError):  # how Linux and Windows report a taken lock
         return False
     return True
 
 
 def _close(descriptor: int) -> None:
-    if fcntl is None:  # Windows frees what a closed file had locked, but not at once
+    if fcntl is None:  # closing a file on Windows does not unlock it at once
         os.lseek(descriptor, _BYTE, os.SEEK_SET)
         with contextlib.suppress(PermissionError):  # it was not locked
             msvcrt.locking(descriptor, msvcrt.LK_UNLCK, 1)

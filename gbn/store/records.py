@@ -1,14 +1,14 @@
-"""The run store: ``<results_dir>/runs/<run_id>/``, one folder a run, flat.
+"""The run store: ``<results_dir>/runs/<run_id>/``, one flat folder per run.
 
-Files of a run: ``config.yaml`` (resolved), ``metrics.jsonl`` (append-only, a line a point of the curve),
-``checkpoint.pt`` (the trainer's; until the run is done with the one before it, ``checkpoint.previous.pt``),
-``provenance.json`` (a list, one entry a segment), ``summary.json`` (written last, atomically: its presence means
-done), ``error.txt`` of a failed run, ``lock``; where layers were recorded, ``layers.jsonl`` (append-only, a line a
-recorded point); and ``stderr.txt``, what a run in a process of its own wrote to standard error, if anything.
-A kill at any moment loses at most the points since the checkpoint: a torn last line is dropped.
+Files of a run: ``config.yaml`` (resolved), ``metrics.jsonl`` (append-only, one line per point of the curve),
+``checkpoint.pt`` (the trainer's; until the run is done, ``checkpoint.previous.pt`` is kept beside it),
+``provenance.json`` (a list, one entry per segment), ``summary.json`` (written last, atomically: its presence means
+done), ``error.txt`` of a failed run, ``lock``; where layers were recorded, ``layers.jsonl`` (append-only, one line
+per recording); and ``stderr.txt``, what a run in its own process wrote to standard error, if anything.
+A kill at any moment loses at most the points since the checkpoint; an incomplete last line is dropped.
 
-What was written is checked when it is read: a line, a segment of the provenance and the configuration carry their
-own digest (:mod:`gbn.store.seals`), and the summary those of all files (:mod:`gbn.store.finished`).
+Everything is checked when it is read: each line, each segment of the provenance and the configuration carry their
+own digest (:mod:`gbn.store.seals`), and the summary carries those of all files (:mod:`gbn.store.finished`).
 """
 
 import hashlib
@@ -70,16 +70,16 @@ class Record:
     """One run as read from disk.
 
     Attributes:
-        run_id: its id, the name of its folder.
+        run_id: its id, which is the name of its folder.
         status: see :data:`Status`.
-        config: the resolved configuration ({} where the run was killed before it was written).
-        summary: what the finished run left; None before.
+        config: the resolved configuration ({} if the run was killed before writing it).
+        summary: the finished run's summary; None until then.
         curve: the points of the curve in order of `update`.
-        provenance: one mapping a segment (a run resumed elsewhere has several).
-        error: of a failed run: its traceback, or how its process died.
+        provenance: one mapping per segment (a resumed run has several).
+        error: the traceback of a failed run, or how its process died.
         source: "store" or "archive".
-        shard: the archive's file that holds the record.
-        read_layers: reads the layer recordings; None: the run has none.
+        shard: the archive file that holds the record.
+        read_layers: reads the layer recordings; None if the run has none.
     """
 
     run_id: str
@@ -95,20 +95,19 @@ class Record:
 
     @property
     def layers(self) -> list[dict[str, Any]]:
-        """The layer recordings in order of `update`, read at each call: they are large, and tables need none."""
+        """The layer recordings in order of `update`, read on each access: they are large and rarely needed."""
         return self.read_layers() if self.read_layers is not None else []
 
     @property
     def environment(self) -> dict[str, Any]:
-        """Device, versions and date as the summary has them ({} before there is one)."""
+        """Device, versions and date from the summary ({} until there is one)."""
         return (self.summary or {}).get("environment") or {}
 
     @property
     def machine(self) -> str:
-        """Device kind, kernels and versions of the libraries that compute: runs that differ in it are never one pair.
+        """Device kind, kernels and library versions; runs that differ in any of these are never paired.
 
-        A run that was resumed on another device, or under other versions, ran on both. On a GPU CUDA and cuDNN are
-        among the libraries.
+        A run resumed on another device, or under other versions, lists both. On a GPU, CUDA and cuDNN are included.
         """
         environment, versions = (
             self.environment,
@@ -131,24 +130,24 @@ class Record:
 
 
 class RunStore:
-    """The runs under a results directory. Reading takes no lock; of a live run it sees a whole prefix."""
+    """The runs under a results directory. Reading takes no lock: a reader of a live run sees a complete prefix."""
 
     def __init__(self, results_dir: str | Path) -> None:
         self.results_dir = Path(results_dir)
         self.runs_dir = self.results_dir / "runs"
 
     def path(self, run_id: str) -> Path:
-        """The folder of a run, whether it exists or not.
+        """Return the folder of a run, whether or not it exists.
 
         Raises:
-            StoreError: an id that is no plain folder name.
+            StoreError: the id is not a plain folder name.
         """
         if not run_id or Path(run_id).name != run_id or run_id.startswith("."):
-            raise StoreError(f"{run_id!r} is no run id: an id is a folder name under {self.runs_dir}")
+            raise StoreError(f"{run_id!r} is not a run id: an id is a folder name under {self.runs_dir}")
         return self.runs_dir / run_id
 
     def run_ids(self) -> list[str]:
-        """The ids of all runs on disk, sorted."""
+        """Return the ids of all runs on disk, sorted."""
         if not self.runs_dir.is_dir():
             return []
         return sorted(
@@ -156,10 +155,10 @@ class RunStore:
         )
 
     def match(self, patterns: Sequence[str]) -> list[str]:
-        """The ids that fit any of these ids, shell patterns on ids, or paths of run folders.
+        """Return the run ids that match any of these ids, shell patterns or paths of run folders.
 
         Raises:
-            StoreError: a pattern that fits no run.
+            StoreError: a pattern matches no run.
         """
         ids = self.run_ids()
         found: dict[str, None] = {}
@@ -171,10 +170,10 @@ class RunStore:
         return list(found)
 
     def status(self, run_id: str) -> Status:
-        """What became of a run; "missing" where nothing was ever written.
+        """Return the status of a run; "missing" if nothing was ever written.
 
         Raises:
-            StoreError: its summary is damaged, or its lock cannot be asked.
+            StoreError: its summary is damaged, or its lock file cannot be opened.
         """
         folder = self.path(run_id)
         if (folder / SUMMARY).exists():
@@ -223,7 +222,7 @@ class RunStore:
         )
 
     def __iter__(self) -> Iterator[Record]:
-        """Every run that left anything, in order of id."""
+        """Yield every run that left any file, in order of id."""
         for run_id in self.run_ids():
             if self.status(run_id) != "missing":
                 yield self.load(run_id)
@@ -235,20 +234,20 @@ class RunStore:
         return self.status(run_id) != "missing"
 
     def writer(self, run_id: str) -> "RunWriter":
-        """A locked writer of this run, to be entered with ``with``."""
+        """Return a writer of this run, which takes the run's lock in a ``with`` block."""
         return RunWriter(self, run_id)
 
 
 class RunWriter:
     """The one process that writes a run; a context manager that holds the run's lock.
 
-    On entering, a torn last line is cut off, the temporary files of killed writers are removed and the error of a
-    failed attempt is cleared. When the block ends in an Exception, its traceback becomes ``error.txt`` unless
-    :meth:`write_error` was called (an interrupt from the keyboard is no failure: the run stays "interrupted").
+    On entry, an incomplete last line is cut off, the temporary files of killed writers are removed, and the error of
+    a failed attempt is cleared. If the block ends in an Exception, its traceback becomes ``error.txt`` unless
+    :meth:`write_error` was called (a keyboard interrupt is not a failure: the run stays "interrupted").
 
-    Raises (on entering):
-        LockedError: another process writes this run.
-        StoreError: the run is done already; its files are never touched again.
+    Raises (on entry):
+        LockedError: another process is writing this run.
+        StoreError: the run is already done, and its files are never touched again.
     """
 
     def __init__(self, store: RunStore, run_id: str) -> None:
@@ -259,7 +258,7 @@ class RunWriter:
 
     @property
     def checkpoint_path(self) -> Path:
-        """Where the trainer keeps the checkpoint."""
+        """The path of the trainer's checkpoint."""
         return self.folder / CHECKPOINT
 
     def __enter__(self) -> "RunWriter":
@@ -284,7 +283,7 @@ class RunWriter:
         if (self.folder / SUMMARY).exists():
             raise StoreError(
                 f"run {self.run_id} is done ({self.store.status(self.run_id)}) and is not written again; "
-                f"remove {self.folder} to train it anew"
+                f"remove {self.folder} to train it again"
             )
         remove_leftovers(self.folder, older_than=0.0)
         (self.folder / ERROR).unlink(missing_ok=True)
@@ -298,9 +297,9 @@ class RunWriter:
         write_atomically(self.folder / CONFIG, config_text(config))
 
     def append(self, point: Mapping[str, Any]) -> None:
-        """Add a point to the curve and hand it to the system at once.
+        """Append a point to the curve and flush it to the operating system at once.
 
-        NaN and infinity, which JSON lacks, become null, and the point is marked ``"diverged": true``.
+        NaN and infinity, which JSON cannot represent, become null, and the point is marked ``"diverged": true``.
         """
         clean = finite(point)
         if not all_finite(point):
@@ -308,23 +307,23 @@ class RunWriter:
         self._append(METRICS, clean)
 
     def append_layers(self, recording: Mapping[str, Any]) -> None:
-        """Add a recording of the layers, with its ``update``; null where a quantity is not defined."""
+        """Add a recording of the layers, with its ``update``; undefined quantities become null."""
         self._append(LAYERS, finite(recording))
 
     def curve(self) -> list[dict[str, Any]]:
-        """The points on disk."""
+        """Return the points on disk."""
         return read_curve(self.folder / METRICS)
 
     def provenance(self) -> list[dict[str, Any]]:
-        """The segments on disk."""
+        """Return the segments on disk."""
         path = self.folder / PROVENANCE
         content = content_of(path)
         return [] if content is None else parse_provenance(path, content)
 
     def truncate(self, n_points: int) -> None:
-        """Drop the points after the first `n_points`: those behind the checkpoint a run resumes from.
+        """Drop all but the first `n_points` points: those after the checkpoint that a run resumes from.
 
-        Layer recordings behind the last point that is kept go as well.
+        Layer recordings after the last kept point are dropped too.
 
         Raises:
             StoreError: the curve has fewer points than that.
@@ -334,7 +333,7 @@ class RunWriter:
             self._rewrite(name, lines)
 
     def sync(self, n_points: int) -> str:
-        """Have the curve and the recordings on the disk; the digest of what :meth:`truncate` would keep of them."""
+        """Flush curve and recordings to disk; return the digest of what :meth:`truncate` would keep."""
         self._locked()
         for name in (METRICS, LAYERS):
             if (self.folder / name).exists():
@@ -343,7 +342,7 @@ class RunWriter:
         return self.digest(n_points)
 
     def digest(self, n_points: int) -> str:
-        """A SHA-256 (hexadecimal) of the first `n_points` points and the recordings up to them."""
+        """Return the SHA-256 (hexadecimal) of the first `n_points` points and the recordings up to them."""
         return hashlib.sha256(json.dumps(self._first(n_points)).encode()).hexdigest()
 
     def _first(self, n_points: int) -> dict[str, list[dict[str, Any]]]:
@@ -351,7 +350,7 @@ class RunWriter:
         if not 0 <= n_points <= len(points):
             raise StoreError(
                 f"run {self.run_id}: cannot keep {n_points} points of a curve that has {len(points)}; the "
-                f"checkpoint and {METRICS} do not belong together: remove {self.folder} to start anew"
+                f"checkpoint and {METRICS} do not belong together: remove {self.folder} to start again"
             )
         kept = {METRICS: points[:n_points]}
         if (self.folder / LAYERS).exists():
@@ -361,22 +360,22 @@ class RunWriter:
         return kept
 
     def add_provenance(self, segment: Mapping[str, Any]) -> None:
-        """Add the entry of this segment (one a start or resume)."""
+        """Append the entry of this segment (one per start or resume)."""
         self._locked()
         self._write_provenance([*self.provenance(), finite(segment)])
 
     def amend_provenance(self, segment: Mapping[str, Any]) -> None:
-        """Put what is known by now in the place of this segment's entry."""
+        """Replace this segment's entry with an updated one."""
         self._locked()
         self._write_provenance([*self.provenance()[:-1], finite(segment)])
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
         """Finish the run. NaN and infinity become null.
 
-        It holds the digests of the run's other files from now on.
+        The summary stores the digests of the run's other files.
 
         Raises:
-            StoreError: the summary contradicts itself or those files, so that no reader would take it.
+            StoreError: the summary contradicts itself or those files, so no reader would accept it.
         """
         self._locked()
         kept = {"run_id": self.run_id} | finite(summary)
@@ -388,7 +387,7 @@ class RunWriter:
         write_atomically(self.folder / SUMMARY, summary_text(kept, contents))
 
     def write_error(self, text: str) -> None:
-        """Mark the run as failed; started again, it is retried."""
+        """Mark the run as failed; it is retried when started again."""
         self._locked()
         write_atomically(self.folder / ERROR, text if text.endswith("\n") else text + "\n")
 
@@ -409,17 +408,17 @@ class RunWriter:
 
 
 def _in_turn(places: Sequence[Mapping[str, Any]], key: str) -> str:
-    """The different values of a key, in order: "2.12 then 2.13"; empty where none has it."""
+    """Return the distinct values of a key, in order: "2.12 then 2.13"; empty if no place has it."""
     return " then ".join(dict.fromkeys(str(place[key]) for place in places if place.get(key)))
 
 
 def config_text(config: Mapping[str, Any]) -> str:
-    """A resolved configuration as a ``config.yaml``."""
+    """Return a resolved configuration as the text of ``config.yaml``."""
     return sealed_text(yaml.dump(finite(config), Dumper=_DUMPER, sort_keys=False))
 
 
 def summary_text(summary: Mapping[str, Any], contents: Mapping[str, bytes | None]) -> str:
-    """A summary as a ``summary.json``, beside the contents of the run's other files."""
+    """Return the text of ``summary.json``, sealed with the digests of the run's other files."""
     return json.dumps(sealed_summary(summary, contents), indent=2, allow_nan=False) + "\n"
 
 
@@ -427,7 +426,7 @@ Parts = tuple[dict[str, Any] | None, list[dict[str, Any]], list[dict[str, Any]]]
 
 
 def _parse(folder: Path, config: bytes | None, curve: bytes | None, provenance: bytes | None) -> Parts:
-    """Configuration (None: there is no file of it), points and segments of a run."""
+    """Parse the configuration (None if there is no file), points and segments of a run."""
     return (
         None if config is None else parse_config(folder / CONFIG, config),
         points_of(folder / METRICS, curve or b""),

@@ -1,8 +1,8 @@
-"""Digests inside the store's own files, by which damage is told from data.
+"""Digests inside the store's own files, which reveal damage.
 
-A line of a curve, a segment of the provenance and a summary each end with the digest of the rest of them, and
-``config.yaml`` with a comment that has it. Text without one was written by an earlier version and is taken as it
-stands.
+Each line of a curve, each segment of the provenance and the summary ends with a digest of the rest of itself, and
+``config.yaml`` ends with a comment that holds one. Text without a digest was written by an earlier version and is
+accepted as it is.
 """
 
 import hashlib
@@ -22,20 +22,20 @@ _COMMENT = re.compile(rb"(.*\n)# digest: ([0-9a-f]{%d})\n" % DIGITS, re.DOTALL)
 
 
 def digest(content: bytes) -> str:
-    """The first :data:`DIGITS` hexadecimal digits of the SHA-256 of some bytes."""
+    """Return the first :data:`DIGITS` hexadecimal digits of the SHA-256 of some bytes."""
     return hashlib.sha256(content).hexdigest()[:DIGITS]
 
 
 def sealed(entry: Mapping[str, Any]) -> dict[str, Any]:
-    """A mapping that JSON can hold, followed by its digest."""
+    """Return a JSON-compatible mapping with its digest appended."""
     return {**entry, DIGEST: _digest_of(entry)}
 
 
 def unsealed(entry: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
-    """A mapping without its digest, and whether it had one.
+    """Return a mapping without its digest, and whether it had one.
 
     Raises:
-        ValueError: the digest is another's.
+        ValueError: the digest does not match.
     """
     rest = dict(entry)
     found = rest.pop(DIGEST, None)
@@ -50,15 +50,15 @@ def unsealed(entry: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
 
 
 def sealed_text(text: str) -> str:
-    """YAML followed by a comment with its digest."""
+    """Return YAML text followed by a comment with its digest."""
     return f"{text}# digest: {digest(text.encode())}\n"
 
 
 def check_text(content: bytes) -> None:
-    """Compare YAML with the digest in its last line, if it has one.
+    """Compare YAML text with the digest in its last line, if it has one.
 
     Raises:
-        ValueError: the digest is another's.
+        ValueError: the digest does not match.
     """
     found = _COMMENT.fullmatch(content)
     if found is None:

@@ -1,17 +1,17 @@
-"""One archive shard: finished records as a columnar Parquet file, and back.
+"""Archive shards: finished records to a columnar Parquet file, and back.
 
 A row is a run: id, status, device and version columns to search by, configuration, summary and provenance
-as JSON, and one list column a curve key (``curve/val_accuracy``), all lists of a row equally long. In a list
-null means "not measured at this point", or "not a number" where the point is marked diverged. Runs whose layers
-were recorded have these recordings as JSON in the column ``layers``, which is read when it is asked for.
+as JSON, and one list column per curve key (``curve/val_accuracy``), all lists of a row having the same length. In a
+list, null means "not measured at this point", or "not a number" if the point is marked diverged. Runs whose layers
+were recorded have the recordings as JSON in the column ``layers``, which is read on demand.
 
-What is archived is published, so paths and host names are taken out (:func:`public`).
+The archive is published, so paths and host names are removed (:func:`public`).
 
-A shard's name ends with a digest, ``<label>-<date>-<digest>.parquet``, and no shard is read that has another one. 16
-digits are those of the file's bytes: any change of any byte is found before Parquet's reader sees it, and the rest of
-the name stands in the file, so that a renamed one is found too. Shards of earlier versions have 8 digits, of the
-records' content, which leaves the configurations open; the digests of their bytes are in ``SHA256SUMS`` beside them,
-as ``sha256sum`` writes it.
+A shard's name ends with a digest, ``<label>-<date>-<digest>.parquet``, and a shard whose digest does not match
+is not read. A digest of 16 digits is of the file's bytes: any changed byte is found before Parquet's reader sees it,
+and the rest of the name is stored in the file, so that a renamed file is found too. Shards of earlier versions have 8
+digits, of the records' content, which does not cover the configurations; the digests of their bytes are in
+``SHA256SUMS`` beside them, in the format of ``sha256sum``.
 """
 
 import hashlib
@@ -35,7 +35,7 @@ SUMS = "SHA256SUMS"
 _FORMAT, _NAME = b"gbn.format", b"gbn.name"
 _OF_CONTENT = 8  # digits in the names of earlier versions' shards
 _CURVE = "curve/"
-_LAYERS, _RECORDED = "layers", "recorded"  # the recordings, and how many a run has
+_LAYERS, _RECORDED = "layers", "recorded"  # the recordings, and how many each run has
 _PRIVATE_KEYS = frozenset(
     {"host", "hostname", "user", "username", "cwd", "pid", "results_dir", "root", "tracker"}
 )
@@ -46,7 +46,7 @@ def write(folder: Path, records: Sequence[Record], experiment: str, date: str) -
     """Write the records, made public, as one shard.
 
     Raises:
-        StoreError: there is this very shard already.
+        StoreError: this shard exists already.
     """
     rows = [public(record) for record in records]
     columns: dict[str, Any] = {
@@ -73,7 +73,7 @@ def write(folder: Path, records: Sequence[Record], experiment: str, date: str) -
     stem = f"{_label(experiment)}-{date}"
     table = pa.table(columns).replace_schema_metadata({_FORMAT: FORMAT, _NAME: stem})
     sink = pa.BufferOutputStream()
-    # The pages' checksums are for other programs that read the file: here the digest stands for all of it.
+    # The page checksums are for other programs that read the file: here the digest covers all of it.
     pq.write_table(table, sink, compression="zstd", compression_level=9, write_page_checksum=True)
     content = sink.getvalue().to_pybytes()
     path = folder / f"{stem}-{digest(content)}.parquet"
@@ -84,10 +84,10 @@ def write(folder: Path, records: Sequence[Record], experiment: str, date: str) -
 
 
 def read(path: Path) -> list[Record]:
-    """The records of one shard.
+    """Read the records of one shard.
 
     Raises:
-        StoreError: the file is not what was written under its name, or of another format.
+        StoreError: the file does not match its name, or has another format.
     """
     content, sums = _content(path), sums_of(path.parent)
     known = digest(content)
@@ -98,7 +98,7 @@ def read(path: Path) -> list[Record]:
             path, f"its name and bytes are not in {SUMS}, where every shard of earlier versions is"
         )
     if not earlier and ending != known:
-        raise _changed(path, "its bytes are not those that its name tells of")
+        raise _changed(path, "its bytes do not match its name")
     try:
         file = pq.ParquetFile(pa.BufferReader(content), page_checksum_verification=True)
         table = file.read([column for column in file.schema_arrow.names if column != _LAYERS])
@@ -109,17 +109,17 @@ def read(path: Path) -> list[Record]:
             fitting = bool(sums) or _fits(stem, ending, records, table)
         else:
             fitting = metadata.get(_NAME) == stem.encode()
-    except Exception as error:  # a damaged file makes Parquet's reader and ours raise anything
+    except Exception as error:  # a damaged file can make Parquet's reader and ours raise anything
         raise _changed(path, " ".join(str(error).split()) or type(error).__name__) from None
     if found != FORMAT:
         raise StoreError(f"{path} has shard format {found}, this version reads {FORMAT}: update gbn")
     if not fitting:
-        raise _changed(path, "it was renamed, or its records are not those that its name tells of")
+        raise _changed(path, "it was renamed, or its records do not match its name")
     return records
 
 
 def sums_of(folder: Path) -> dict[str, str]:
-    """The SHA-256 of the shards of earlier versions by name; empty where there is no list.
+    """Return the SHA-256 of each shard of an earlier version, by name; empty if there is no list.
 
     Raises:
         StoreError: the list is damaged.
@@ -128,12 +128,12 @@ def sums_of(folder: Path) -> dict[str, str]:
     text = (content_of(path) or b"").decode(errors="replace")
     found = re.findall(r"^([0-9a-f]{64})  ([^/\n]+)$", text, re.MULTILINE)
     if len(found) != text.count("\n"):
-        raise StoreError(f"{path} is damaged (a line is no digest with a name): check it out again")
+        raise StoreError(f"{path} is damaged (a line is not a digest with a name): check it out again")
     return {name: sum_ for sum_, name in found}
 
 
 def content_hash(records: Iterable[Record]) -> str:
-    """What the names of earlier versions' shards end with; public records, in the order of the shard."""
+    """Return the ending of an earlier version's shard name, given its public records in the order of the shard."""
     texts = []
     for record in records:
         parts: Sequence[Any] = (record.run_id, record.summary, record.curve, record.provenance)
@@ -146,7 +146,7 @@ def _label(experiment: str) -> str:
 
 
 def _fits(stem: str, ending: str, records: Sequence[Record], table: pa.Table) -> bool:
-    """Whether records are those that the name of an earlier version's shard tells of, and agree with themselves."""
+    """Return whether the records of an earlier version's shard match its name and are consistent."""
     labels = {_label(experiment) for experiment in table["experiment"].to_pylist()}
     return (
         ending == content_hash(map(public, records))
@@ -167,7 +167,7 @@ def _content(path: Path) -> bytes:
 
 
 def _changed(path: Path, what: str) -> StoreError:
-    return StoreError(f"{path} is no readable shard ({what}): check it out again")
+    return StoreError(f"{path} is not a readable shard ({what}): check it out again")
 
 
 def _records(path: Path, known: str, table: pa.Table) -> list[Record]:
@@ -189,11 +189,11 @@ def _records(path: Path, known: str, table: pa.Table) -> list[Record]:
 
 
 def _read_layers(path: Path, known: str, row: int) -> list[dict[str, Any]]:
-    """The layer recordings of one row of a shard whose bytes have this digest."""
+    """Return the layer recordings in one row of a shard, after checking the digest of its bytes."""
     return list(json.loads(_layers_column(path, known)[row]))
 
 
-@lru_cache(maxsize=4)  # a shard never changes, and its rows are mostly asked for one after the other
+@lru_cache(maxsize=4)  # a shard never changes, and its rows are mostly read in turn
 def _layers_column(path: Path, known: str) -> list[str]:
     content = _content(path)
     if digest(content) != known:
@@ -228,9 +228,9 @@ def _column(lists: list[list[Any]]) -> Any:
 
 
 def public(record: Record) -> Record:
-    """The record without what belongs to a machine: folders, host and user names, the tracker's settings.
+    """Return the record without machine-specific details: folders, host and user names, the tracker's settings.
 
-    The identity is kept word for word (the run id is its hash); the summary's copy of the configuration goes.
+    The identity is kept word for word (the run id is its hash); the summary's copy of the configuration is dropped.
     """
     summary = {name: value for name, value in (record.summary or {}).items() if name != "config"}
     verbatim = {"identity": summary["identity"]} if "identity" in summary else {}

@@ -1,11 +1,11 @@
-"""What data a run was trained on: the digest in each segment of its provenance, and where digests are compared.
+"""The data that a run was trained on: a digest in each segment of its provenance, and the checks that compare them.
 
-A digest identifies the content of the files that a run read. Plain hexadecimal is the first way of computing one, a
-prefix as in ``2:`` a later way; only digests made in one way tell anything about each other.
+A digest identifies the content of the files that a run read. Plain hexadecimal is the first method of computing it, a
+prefix such as ``2:`` marks a later method; only digests computed by the same method can be compared.
 
-Runs are compared with each other, so they have to be trained on the same data. A run that goes on compares its data
-with its own earlier segments (:func:`check_resumed`), one that starts with the first run of the results folder that
-reads the same data set in the same way (:func:`check_first`), and every table with all runs behind it
+Runs are compared with each other, so they have to be trained on the same data. A resumed run compares its data
+with its own earlier segments (:func:`check_resumed`), a new run with the first run in the results folder that reads
+the same data set in the same way (:func:`check_first`), and every table compares all its runs
 (:mod:`gbn.analysis.runs.same_data`). ``dataset.allow_changed=true`` turns the errors into notes.
 """
 
@@ -20,36 +20,36 @@ from gbn.store.files import StoreError, read_json, replace
 from gbn.store.identity import canonical, digest
 from gbn.store.records import PROVENANCE, RunStore
 
-#: Under the results directory: for each data set, as it is read, a file names the first run that was trained on it.
-#: A hint, never a source, as all that is there.
+#: Under the results directory: for each way of reading a data set, a file names the first run trained on it.
+#: Like everything there, it is a hint and never a source.
 FOLDER = "cache"
 
 KEY = "dataset.allow_changed=true"
 
 
 class ChangedDataError(StoreError):
-    """Runs, or parts of one run, that were trained on different data; one line that says what to do."""
+    """Runs, or parts of one run, were trained on different data; the message is one line that says what to do."""
 
 
 def way(found: str) -> str:
-    """How a digest was computed: its prefix, empty for the first way."""
+    """Return the method by which a digest was computed: its prefix, empty for the first method."""
     return found.rpartition(":")[0]
 
 
 def differ(one: str, other: str) -> bool:
-    """Whether two digests are of different data, as far as they tell."""
+    """Return whether two digests are known to be of different data."""
     return way(one) == way(other) and one != other
 
 
 def short(found: str) -> str:
-    """A digest for people: its first twelve digits, with the prefix."""
+    """Return a digest shortened for display: its first twelve digits, with the prefix."""
     return found[: len(found) - len(found.rpartition(":")[2]) + 12]
 
 
 def digests(segments: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The different digests of the segments that left something in a run, in order of training.
+    """Return the distinct digests of the segments that contributed to a run, in order of training.
 
-    Nothing is left of a segment where a later one began at the same update or before: it had no checkpoint.
+    Nothing is left of a segment if a later one began at the same update or before: it had no checkpoint.
     """
     found: list[str] = []
     begun = None
@@ -63,47 +63,47 @@ def digests(segments: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def section(identity: Mapping[str, Any]) -> dict[str, Any]:
-    """What an identity says of the data: its section ``dataset``, and the data set of an attack."""
+    """Return the part of an identity that describes the data: section ``dataset``, and the data set of an attack."""
     attack = identity.get("trainer", {}).get("attack", {}).get("dataset")
     return {"dataset": identity.get("dataset"), **({"attack": attack} if attack else {})}
 
 
 def same_section(identity: Mapping[str, Any]) -> str:
-    """The same text for identities whose data has to be the same."""
+    """Return a key that is equal for identities whose data must be the same."""
     return canonical(section(identity))
 
 
 def check_resumed(folder: Path, segments: Sequence[Mapping[str, Any]], start: int, found: str) -> None:
-    """Refuse data that is not what the run's earlier segments were trained on.
+    """Check that the data is what the run's earlier segments were trained on.
 
     Args:
         folder: the run's.
         segments: its provenance so far.
-        start: the update that the run goes on from.
+        start: the update that the run resumes from.
         found: the digest of the data now.
 
     Raises:
-        ChangedDataError: it names both digests; or there is no provenance of what was trained so far.
+        ChangedDataError: the data differs (the message names both digests), or the provenance so far is missing.
     """
     if start and not segments:
         raise ChangedDataError(
             f"{folder / PROVENANCE} is missing, so that nothing says what {folder.name} was trained on until update "
-            f"{start}: remove the folder {folder} to train this run anew, or go on with {KEY}"
+            f"{start}: remove the folder {folder} to train this run again, or go on with {KEY}"
         )
     before = digests([*segments, {"start_update": start, "data_digest": found}])
     for other in before:
         if differ(other, found):
             raise ChangedDataError(
                 f"{folder.name} was trained on other data until update {start} (data digest {short(other)} then, "
-                f"{short(found)} now): put the old files back, remove the folder {folder} to train this run anew, or "
-                f"allow it with {KEY}, which tables will say"
+                f"{short(found)} now): put the old files back, remove the folder {folder} to train this run again, "
+                f"or allow it with {KEY}, which tables will say"
             )
 
 
 def check_first(store: RunStore, run_id: str, identity: Mapping[str, Any], found: str) -> None:
-    """Refuse data that is not what the first run here with the same section was trained on; be the first if none is.
+    """Check that the data is that of the first run here with the same section; if there is none, be the first.
 
-    It looks at one run, so that it costs nothing: where that run is gone changed data may pass, and tables find it.
+    Only that one run is read, to keep this cheap: if it is gone, changed data may pass, and tables find it.
 
     Args:
         store: where the run is, its provenance written.
@@ -112,12 +112,12 @@ def check_first(store: RunStore, run_id: str, identity: Mapping[str, Any], found
         found: the digest of its data.
 
     Raises:
-        ChangedDataError: it names both runs and digests.
+        ChangedDataError: the data differs; the message names both runs and digests.
     """
     about = section(identity)
     name = f"data-{identity['dataset']['name']}-{digest({**about, 'way': way(found)})}.json"
     path = store.results_dir / FOLDER / name
-    with contextlib.suppress(OSError):  # a hint that cannot be written is not there
+    with contextlib.suppress(OSError):  # a hint that cannot be written is simply absent
         if _first(store, path) is None:
             path.parent.mkdir(parents=True, exist_ok=True)
             _put(store, path, {"run_id": run_id, "data_digest": found, **about})
@@ -131,7 +131,7 @@ def check_first(store: RunStore, run_id: str, identity: Mapping[str, Any], found
 
 
 def _first(store: RunStore, path: Path) -> tuple[str, str] | None:
-    """Run id and digest of a hint; None where it is absent, damaged, or not what that run's provenance says."""
+    """Return the run id and digest of a hint; None if it is absent, damaged, or contradicts the run's provenance."""
     try:
         hint = read_json(path, dict)
         run_id, found = str(hint["run_id"]), str(hint["data_digest"])
@@ -143,14 +143,14 @@ def _first(store: RunStore, path: Path) -> tuple[str, str] | None:
 
 
 def _put(store: RunStore, path: Path, hint: Mapping[str, Any]) -> None:
-    """Write a hint whole, unless another process was first."""
+    """Write a hint atomically, unless another process was first."""
     own = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         own.write_text(json.dumps(hint) + "\n", encoding="utf-8")
         try:
-            os.link(own, path)  # fails where there is one, unlike a rename
+            os.link(own, path)  # fails if there is one already, unlike a rename
         except OSError:
-            if _first(store, path) is None:  # it counts for nothing, or there are no hard links here
+            if _first(store, path) is None:  # the existing one is invalid, or there are no hard links here
                 replace(own, path)
     finally:
         own.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""What the networks of several finished runs draw on the same test slices, as figures."""
+"""Figures of the masks that the networks of several finished runs draw on the same test slices."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,10 +14,10 @@ from gbn.tasks.segmentation.figures import Overlay, bland_altman_figure, compari
 
 @dataclass(frozen=True, eq=False)
 class Drawings:
-    """The test part with each arm's masks.
+    """The test set with each arm's masks.
 
     Attributes:
-        evaluator: of one of the runs: they share their data.
+        evaluator: of one of the runs, since they share their data.
         drawn: bool (N, K, H, W).
         predicted: arm -> bool (N, K, H, W).
     """
@@ -28,24 +28,24 @@ class Drawings:
 
 
 def drawings(runs: Mapping[str, Trained]) -> Drawings:
-    """Masks of all test slices, with running statistics.
+    """Return the masks of all test slices, with running statistics.
 
     Args:
         runs: arm -> its run, at least one.
 
     Raises:
-        ValueError: a run of another task, or runs that are tested on different slices.
+        ValueError: a run has another task, or runs are tested on different slices.
     """
     predicted: dict[str, Tensor] = {}
     first: tuple[SegmentationEvaluator, Tensor] | None = None
     for arm, one in runs.items():
         if not isinstance(one.evaluator, SegmentationEvaluator):
-            raise ValueError(f"{one.run_id} segments nothing: choose runs with task=segmentation")
+            raise ValueError(f"{one.run_id} is not a segmentation run: choose runs with task=segmentation")
         predicted[arm], drawn = one.evaluator.masks(one.model, "test")
         first = first or (one.evaluator, drawn)
         if one.evaluator.data.test.places != first[0].data.test.places or not torch.equal(drawn, first[1]):
             raise ValueError(
-                f"{one.run_id} is tested on other slices than the first run: choose runs of one set"
+                f"{one.run_id} is tested on other slices than the first run: choose runs with the same data"
             )
     if first is None:
         raise ValueError("no run to draw")
@@ -53,7 +53,7 @@ def drawings(runs: Mapping[str, Trained]) -> Drawings:
 
 
 def overlays(found: Drawings, arms: Sequence[str]) -> Figure:
-    """Contours of some arms on the slices that stand for the best, median and worst patient of the first of them."""
+    """Draw contours of some arms on the slices that represent the best, median and worst patient of the first arm."""
     data = found.evaluator.data
     part = data.test
     names = [data.patients[index] for index in part.patients.tolist()]
@@ -76,7 +76,7 @@ def overlays(found: Drawings, arms: Sequence[str]) -> Figure:
 
 
 def areas(found: Drawings) -> Figure:
-    """Bland-Altman plot of the first structure's areas, a panel an arm."""
+    """Draw a Bland-Altman plot of the first structure's areas, one panel per arm."""
     data = found.evaluator.data
     part = data.test
     drawn = areas_of(found.drawn, part).tolist()

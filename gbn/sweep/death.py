@@ -1,4 +1,4 @@
-"""What is known of a process that died at a run: its signal, whether memory ran out, its last words."""
+"""Reports on a process that died during a run: its signal, whether memory ran out, its last output."""
 
 import re
 import signal
@@ -10,13 +10,13 @@ from pathlib import Path
 
 _MEANING = {
     "SIGABRT": "abort: a failed assertion or another fatal error in compiled code",
-    "SIGBUS": "bus error: compiled code reached memory that has nothing behind it",
+    "SIGBUS": "bus error: compiled code accessed memory with nothing behind it",
     "SIGFPE": "arithmetic fault in compiled code",
-    "SIGILL": "illegal instruction: code that was compiled for another processor",
-    "SIGSEGV": "segmentation fault: compiled code reached memory that is not its own",
+    "SIGILL": "illegal instruction: code compiled for another processor",
+    "SIGSEGV": "segmentation fault: compiled code accessed memory that is not its own",
 }
 
-#: Exit statuses under which Windows ends a process for what are signals elsewhere.
+#: Exit statuses on Windows for what are signals elsewhere.
 _WINDOWS = {0xC0000005: "access violation", 0xC000001D: "illegal instruction", 0xC0000409: "abort"}
 
 _LINES, _WIDTH, _BYTES, _FRAMES = 40, 300, 1 << 16, 8
@@ -25,14 +25,14 @@ _CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|[^\x20-\x7e\t\u00a0-\U0010ffff]")
 
 @dataclass(frozen=True)
 class Death:
-    """The end of a process that was at a run.
+    """The death of a process during a run.
 
     Attributes:
-        run_id: the run's.
-        exitcode: as :class:`multiprocessing.Process` has it: minus the signal's number, or an exit status.
-        pid: the process's.
-        seconds: how long it was at the run.
-        memory: whether memory ran out, in words; empty where the question does not arise.
+        run_id: the run.
+        exitcode: as in :class:`multiprocessing.Process`: minus the signal's number, or an exit status.
+        pid: the process id.
+        seconds: how long it worked on the run.
+        memory: whether memory ran out, in words; empty if the question does not arise.
         tail: the last lines of its standard error during the run.
     """
 
@@ -45,7 +45,7 @@ class Death:
 
     @property
     def killed(self) -> bool:
-        """Whether it was killed from outside: the one end that says nothing against the run itself."""
+        """True if it was killed from outside, the only death that says nothing about the run itself."""
         return _signal_name(self.exitcode) == "SIGKILL"
 
     @property
@@ -55,7 +55,7 @@ class Death:
         return ": ".join(filter(None, (ended, self.memory)))
 
     def describe(self) -> str:
-        """The whole account, for ``error.txt``. What the process wrote is indented: it is no traceback of ours."""
+        """Return the full report for ``error.txt``, the process's output indented, since it is not our traceback."""
         text = f"{self.line}\nrun {self.run_id}, process {self.pid}\n"
         if not self.tail:
             return text + "It wrote nothing to its standard error.\n"
@@ -64,7 +64,7 @@ class Death:
 
 
 def ending(exitcode: int) -> str:
-    """How a process ended: "was ended by SIGABRT (abort: ...)", or its exit status."""
+    """Return the way a process ended: "was ended by SIGABRT (abort: ...)", or its exit status."""
     if name := _signal_name(exitcode):
         return f"was ended by {name} ({_MEANING[name]})" if name in _MEANING else f"was ended by {name}"
     if exitcode in _WINDOWS:
@@ -82,7 +82,7 @@ def _signal_name(exitcode: int) -> str:
 
 
 def tail(path: Path, offset: int) -> str:
-    """The last lines that a file got after its first `offset` bytes, without control characters."""
+    """Return the last lines of a file after its first `offset` bytes, without control characters."""
     try:
         with open(path, "rb") as file:
             size = file.seek(0, 2)
@@ -95,7 +95,7 @@ def tail(path: Path, offset: int) -> str:
 
 
 def _telling(lines: Iterable[str]) -> list[str]:
-    """Python's account of a crash names its innermost frames; the many outer ones and the list of modules go."""
+    """Keep the innermost frames of Python's crash reports; drop the many outer ones and the list of modules."""
     kept, frames = [], 0
     for line in lines:
         frames = frames + 1 if line.startswith('  File "') else 0
@@ -105,14 +105,14 @@ def _telling(lines: Iterable[str]) -> list[str]:
 
 
 class MemoryKills:
-    """The kernel's own count of processes that it killed for want of memory.
+    """The kernel's count of processes that it killed because memory ran out.
 
-    Only a count that rose when a process died is evidence. Linux counts in the victim's control group, which a worker
-    shares with its parent; where that is not to be seen, for the whole machine. Other systems do not tell.
+    Only a count that rose when a process died is evidence. Linux counts per control group, which a worker shares with
+    its parent; if that is not visible, the count of the whole machine is used. Other systems do not report it.
 
     Args:
-        root: where ``/proc`` and ``/sys`` are.
-        window: seconds. The count rises when the kernel chooses its victim, which may take a while to die.
+        root: the folder of ``/proc`` and ``/sys``.
+        window: seconds. The count rises when the kernel selects its victim, which may take a while to die.
     """
 
     def __init__(self, root: Path = Path("/"), window: float = 10.0) -> None:
@@ -125,17 +125,17 @@ class MemoryKills:
         self.sample()
 
     def sample(self) -> None:
-        """Remember the count of now; to be called about every second."""
+        """Remember the current count; to be called about once per second."""
         now = time.monotonic()
         self._samples.append((now, self._unexplained()))
-        # The newest of those before the window stays: it is what the window's rise is counted from.
+        # The newest sample before the window stays: it is the base of the window's rise.
         while len(self._samples) > 1 and self._samples[1][0] <= now - self._window:
             self._samples.popleft()
 
     def explain(self, exitcode: int, last_words: str) -> str:
-        """Whether a process that has just died was out of memory: evidence, or that there is none.
+        """Return the evidence that a process that has just died ran out of memory, or that there is none.
 
-        A kill that the kernel counted explains one death.
+        Each kill counted by the kernel explains one death.
         """
         if "std::bad_alloc" in last_words:
             return "out of memory: it says std::bad_alloc"
@@ -144,7 +144,7 @@ class MemoryKills:
         if self._path is None:
             return "whether memory ran out is unknown, since this system does not tell"
         if self._unexplained() <= self._samples[0][1]:
-            return "not by the kernel for want of memory, whose count did not rise: somebody or something else did it"
+            return "not by the kernel for lack of memory, whose count did not rise: something else did it"
         self._explained += 1
         left = self._unexplained()
         self._samples = deque((at, min(count, left)) for at, count in self._samples)
@@ -161,7 +161,7 @@ class MemoryKills:
 
 
 def _groups(root: Path) -> Iterator[Path]:
-    """Where the count of this process's control group may be; each file has a line ``oom_kill N``."""
+    """Yield the files that may hold the count of this process's control group in a line ``oom_kill N``."""
     try:
         lines = (root / "proc/self/cgroup").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
@@ -175,7 +175,7 @@ def _groups(root: Path) -> Iterator[Path]:
         else:
             continue
         yield folder / name.lstrip("/") / file
-        yield folder / file  # in a container the name may be the host's, and its own group the root
+        yield folder / file  # in a container, the name may be the host's and its own group the root
 
 
 def _count(path: Path) -> int | None:

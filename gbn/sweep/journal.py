@@ -1,4 +1,4 @@
-"""What became of the runs of one command, written by however many processes, read by the one that began them."""
+"""The outcomes of one command's runs, written by any number of processes and read by the one that started them."""
 
 import contextlib
 import json
@@ -13,22 +13,20 @@ from gbn.engine.run import Outcome
 
 _BAD = ("failed", "locked")
 
-_unwritten: list[Outcome] = []  # of this process: the disk was full
+_unwritten: list[Outcome] = []  # by this process, when the disk was full
 
 _PATH, _TOTAL, _BEGAN = "GBN_JOURNAL", "GBN_JOURNAL_TOTAL", "GBN_JOURNAL_BEGAN"
 
 
 def standing(began: float, done: int, total: int) -> str:
-    """How far a command is: "[3/8, 0:01:30 passed, about 0:02:30 left]".
+    """Return a command's progress: "[3/8, 0:01:30 passed, about 0:02:30 left]".
 
     Args:
-        began: when it began, as ``time.monotonic()`` counts, which no setting of the clock changes.
-        done: how many of its runs have ended, at least one.
-        total: how many it has.
+        began: when it began, as ``time.monotonic()`` counts, which setting the clock does not affect.
+        done: number of its runs that have ended, at least one.
+        total: number of its runs.
     """
-    passed = max(
-        0.0, time.monotonic() - began
-    )  # another machine's count, where it shares the journal, says nothing
+    passed = max(0.0, time.monotonic() - began)  # meaningless if another machine shares the journal
     left = timedelta(seconds=round(passed / done * (total - done)))
     return f"[{done}/{total}, {timedelta(seconds=round(passed))} passed, about {left} left]"
 
@@ -41,7 +39,7 @@ class Journal:
 
     @classmethod
     def begin(cls, folder: Path, total: int) -> "Journal":
-        """A new journal for a command of `total` runs; processes started from here on inherit it."""
+        """Create a journal for a command of `total` runs; processes started from here on inherit it."""
         folder.mkdir(parents=True, exist_ok=True)
         began = time.monotonic()
         path = (folder / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.jsonl").resolve()
@@ -51,16 +49,16 @@ class Journal:
 
     @classmethod
     def inherited(cls) -> "Journal | None":
-        """The journal of the command that started this process, if it began one."""
+        """Return the journal of the command that started this process, or None."""
         if _PATH not in os.environ:
             return None
         return cls(Path(os.environ[_PATH]), int(os.environ[_TOTAL]), float(os.environ[_BEGAN]))
 
     def record(self, outcome: Outcome) -> None:
-        """Append an outcome and, in a sweep, say how far it is."""
+        """Append an outcome and print it; in a sweep, with the progress."""
         self._write(outcome)
         if self.total == 1:
-            if outcome.status not in _BAD:  # which is said on standard error at the end
+            if outcome.status not in _BAD:  # which are reported on standard error at the end
                 print(f"{outcome.run_id}: {outcome.message}", flush=True)
             return
         word = "done before" if outcome.skipped else outcome.status
@@ -68,8 +66,8 @@ class Journal:
         print(f"{so_far} {outcome.run_id} {word}: {outcome.message}", flush=True)
 
     def _write(self, outcome: Outcome) -> None:
-        # One write of one line to a file opened for appending: lines of parallel processes never mix. The end of line
-        # before it is for the case that a disk that was full has cut the last one.
+        # One write of one line to a file opened for appending: lines of parallel processes never mix. The newline
+        # before it is in case a full disk has truncated the last line.
         line = f"\n{json.dumps(asdict(outcome))}\n".encode()
         try:
             descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND)
@@ -83,15 +81,15 @@ class Journal:
             _unwritten.append(outcome)
 
     def outcomes(self) -> list[Outcome]:
-        """All outcomes so far."""
+        """Return all outcomes so far."""
         found = []
         for line in self.path.read_bytes().splitlines():
-            with contextlib.suppress(ValueError, TypeError):  # an empty line, or one that was cut
+            with contextlib.suppress(ValueError, TypeError):  # an empty or truncated line
                 found.append(Outcome(**json.loads(line)))
         return [*found, *_unwritten]
 
     def close(self) -> int:
-        """Say at the end of a sweep what failed and where its error is; the command's exit status."""
+        """Report at the end of a sweep what failed and where its error is; return the command's exit status."""
         outcomes = self.outcomes()
         if self.total > 1:
             counts: dict[str, int] = {}

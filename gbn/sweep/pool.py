@@ -1,7 +1,7 @@
-"""A pool of worker processes in which it is known which run each of them is at.
+"""A pool of worker processes that knows which run each of them is training.
 
-The processes are spawned, not forked: the same on every system, and no thread or device of the parent's is copied.
-A worker trains one run after the other, so torch is imported once a worker.
+The processes are spawned, not forked, so that all systems behave alike and no thread or device of the parent is
+copied. A worker trains one run after another, so torch is imported once per worker.
 """
 
 import contextlib
@@ -24,17 +24,17 @@ from gbn.tracking.service import kill_services
 if sys.platform != "win32":
     from multiprocessing import resource_tracker
 
-#: A worker that is told to end while it is at no run has this long to do so.
+#: Seconds that an idle worker has to end when told to.
 _LEAVE_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
 class Ended:
-    """A run that a worker was at has ended, or its worker has died.
+    """A run that has ended, or whose worker has died.
 
     Attributes:
         result: the run's outcome, or its worker's death.
-        said: the last lines that the run wrote to its standard error.
+        said: the last lines that the run wrote to standard error.
     """
 
     config: Config
@@ -48,19 +48,19 @@ class _Worker:
     orders: connection.Connection
     task: Task | None = None
     began: float = 0.0
-    offset: int = 0  # what the file of errors held before
+    offset: int = 0  # size of the file of errors before the run
     leaving: bool = False  # it was asked to end
 
 
 class Pool:
     """Processes that train runs; a context manager that leaves no process behind.
 
-    Where its block ends before the runs do (an exception, a signal), they checkpoint first.
+    If its block ends before the runs do (an exception, a signal), they checkpoint first.
 
     Args:
-        jobs: the most processes at once; each gets cores / jobs threads.
+        jobs: the maximum number of processes; each gets cores / jobs threads.
         threads: for each process.
-        hurry: asked while runs checkpoint at the end; True ends them at once.
+        hurry: called while runs checkpoint at the end; True ends them at once.
     """
 
     def __init__(self, jobs: int, threads: int, hurry: Callable[[], bool] = lambda: False) -> None:
@@ -80,20 +80,20 @@ class Pool:
 
     @property
     def at_work(self) -> int:
-        """How many runs are being trained."""
+        """Number of runs being trained."""
         return sum(worker.task is not None for worker in self._workers)
 
     def begin(self, run_id: str, config: Config, errors: Path) -> None:
-        """Have a run trained, by a worker that has nothing to do or by a new one.
+        """Start training a run, in an idle worker or a new one.
 
         Args:
-            errors: what the run writes to standard error is appended to this file.
+            errors: the run's standard error is appended to this file.
 
         Raises:
-            OSError: the file cannot be written, or the system starts no process.
+            OSError: the file cannot be written, or no process can be started.
         """
         if self.at_work >= self.jobs:
-            raise RuntimeError(f"all {self.jobs} workers are at a run: wait until one has ended")
+            raise RuntimeError(f"all {self.jobs} workers are busy: wait until one has ended")
         errors.parent.mkdir(parents=True, exist_ok=True)
         task = Task(run_id, config, self.jobs, errors)
         idle = next((one for one in self._workers if one.task is None and not one.leaving), None)
@@ -101,7 +101,7 @@ class Pool:
             try:
                 self._give(idle, task)
                 return
-            except OSError:  # it has died meanwhile, at no run
+            except OSError:  # it died while idle
                 self._bury(idle)
         self._give(self._start(errors), task)
 
@@ -115,7 +115,7 @@ class Pool:
         ours, theirs = context.Pipe()
         process = context.Process(target=serve, args=(theirs, self._threads))
         if sys.platform != "win32":
-            # Python's own helper, which lets signals through when it starts.
+            # Python's own helper, which unblocks signals when it starts.
             resource_tracker.ensure_running()
         try:
             with signals.held(), _errors_to(errors):
@@ -130,7 +130,7 @@ class Pool:
         return worker
 
     def wait(self, seconds: float) -> list[Ended]:
-        """The runs that have ended; waits for one for at most so long."""
+        """Return the runs that have ended, waiting at most this long for one."""
         if time.monotonic() - self._sampled >= 1.0:
             self._kills.sample()
             self._sampled = time.monotonic()
@@ -139,14 +139,14 @@ class Pool:
         return [ended for ended in found if ended is not None]
 
     def _look(self, worker: _Worker) -> Ended | None:
-        dead = not worker.process.is_alive()  # asked first: what it sent before is then there to be read
+        dead = not worker.process.is_alive()  # checked first, so that whatever it sent before can be read
         outcome = None
         try:
             if worker.orders.poll():
                 outcome, goes_on = worker.orders.recv()
                 worker.leaving = not goes_on
         except (EOFError, OSError):
-            # It has closed its end, so it is about to be gone.
+            # It has closed its end, so it is about to exit.
             worker.process.join(_LEAVE_SECONDS)
             worker.process.kill()
             worker.process.join()
@@ -162,7 +162,7 @@ class Pool:
         said = death.tail(task.errors, worker.offset)
         if not said and (
             outcome is None or outcome.status != "locked"
-        ):  # then the file may be another process's
+        ):  # if locked, the file may be another process's
             remove_empty(task.errors)
         if outcome is not None:
             return Ended(task.config, outcome, said)
@@ -176,7 +176,7 @@ class Pool:
         self._workers.remove(worker)
 
     def dismiss(self) -> None:
-        """End the workers that have nothing to do: what they hold of memory is free for the others."""
+        """End the idle workers, to free their memory for the others."""
         idle = [worker for worker in self._workers if worker.task is None]
         for worker in idle:
             worker.orders.close()
@@ -187,23 +187,23 @@ class Pool:
             self._bury(worker)
 
     def stop(self) -> None:
-        """Ask every run to checkpoint and end; :meth:`wait` has the outcomes."""
+        """Ask every run to checkpoint and end; :meth:`wait` returns the outcomes."""
         for worker in self._workers:
-            with contextlib.suppress(OSError):  # dead: found by wait
+            with contextlib.suppress(OSError):  # dead, which wait finds
                 worker.orders.send(STOP)
 
     def kill(self) -> None:
-        """End every worker now: what a run did after its last checkpoint is lost."""
+        """End every worker now; progress after the last checkpoints is lost."""
         for worker in self._workers:
             if worker.task is not None:
-                kill_services(worker.process.pid or 0)  # a stopped one would not notice
+                kill_services(worker.process.pid or 0)  # a stopped service would not notice
                 worker.process.kill()
                 worker.task = None
         self.dismiss()
 
 
 def remove_empty(path: Path) -> None:
-    """Remove a file if there is nothing in it."""
+    """Remove a file if it is empty."""
     with contextlib.suppress(OSError):
         if path.stat().st_size == 0:
             path.unlink()
@@ -211,7 +211,7 @@ def remove_empty(path: Path) -> None:
 
 @contextlib.contextmanager
 def _errors_to(path: Path) -> Iterator[None]:
-    """A process that is started meanwhile has a file for its standard error from the beginning."""
+    """Redirect standard error to a file, so that a process started meanwhile uses it from its beginning."""
     try:
         before = os.dup(2)
     except OSError:  # closed

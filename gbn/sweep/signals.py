@@ -1,4 +1,4 @@
-"""What stops a command: the first signal lets its runs checkpoint, a later one ends it at once."""
+"""Signals that stop a command: after the first its runs checkpoint, a later one ends it at once."""
 
 import signal
 import threading
@@ -8,27 +8,27 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-#: The signals that ask a program to end, as far as this system has them: Ctrl-C, `kill`, a terminal that is closed.
+#: The signals that ask a program to end, if this system has them: Ctrl-C, `kill`, a closed terminal.
 STOPPING = tuple(
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK") if hasattr(signal, name)
 )
 
-#: Within this time a second signal is an echo of the first: `timeout`, for one, signals the process and its group.
+#: Within this time a second signal is an echo of the first: `timeout`, for example, signals a process and its group.
 _ECHO_SECONDS = 1.0
 
 
 class StopSignals:
-    """Listens to the signals of :data:`STOPPING`; a context manager that puts the former handlers back.
+    """Listens to the signals of :data:`STOPPING`; a context manager that restores the previous handlers.
 
     A signal that the process was started to ignore (by ``nohup``, or by a shell that put it in the background) stays
-    ignored. Outside the main thread, where Python delivers no signal, nothing is listened to.
+    ignored. Outside the main thread, where Python delivers no signals, this does nothing.
 
     Attributes:
-        asked: a signal has come: checkpoint and end.
-        again: another one came later: end at once.
+        asked: a signal has arrived: checkpoint and end.
+        again: a later one has arrived: end at once.
 
     Args:
-        at_once: called in the handler of a later signal.
+        at_once: called in the handler of the later signal.
     """
 
     def __init__(self, at_once: Callable[[], None] = lambda: None) -> None:
@@ -37,7 +37,7 @@ class StopSignals:
         self._before: dict[signal.Signals, Any] = {}
 
     def listen(self) -> None:
-        """Take the signals from here on; harmless when it does already."""
+        """Handle the signals from here on; does nothing if it already does."""
         if self._before or threading.current_thread() is not threading.main_thread():
             return
         for number in STOPPING:
@@ -64,10 +64,10 @@ class StopSignals:
 
 @contextmanager
 def held() -> Iterator[None]:
-    """Signals wait until the end of the block; a process that is started in it has them blocked.
+    """Hold signals back until the end of the block; a process started in it has them blocked.
 
-    So a Ctrl-C meets no process half started, which would answer with a traceback: the new one calls
-    :func:`let_through` once it listens. Where the system cannot block signals (Windows) this does nothing.
+    This way Ctrl-C never hits a half-started process, which would print a traceback: the new process calls
+    :func:`let_through` once it listens. If the system cannot block signals (Windows), this does nothing.
     """
     if not hasattr(signal, "pthread_sigmask"):
         yield
@@ -80,6 +80,6 @@ def held() -> Iterator[None]:
 
 
 def let_through() -> None:
-    """Unblock the signals of :data:`STOPPING` in a process that was started in a block of :func:`held`."""
+    """Unblock the signals of :data:`STOPPING` in a process started in a block of :func:`held`."""
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)

@@ -1,4 +1,4 @@
-"""Standard output and error that may be lost while runs go on: a run fails for no line that nobody reads."""
+"""Standard output and error that may be closed while runs continue: no run fails because its output has no reader."""
 
 import io
 import os
@@ -7,10 +7,10 @@ from typing import Any
 
 
 class _Lossy(io.FileIO):
-    """A descriptor of a stream; what cannot be written to it is dropped, and so is all that follows."""
+    """A stream's file descriptor; after a failed write, that output and all that follows is dropped."""
 
     def write(self, content: Any, /) -> int:
-        """Write it, or drop it; the number of bytes."""
+        """Write or drop the content; return its number of bytes."""
         try:
             return super().write(content) or 0
         except OSError:
@@ -21,16 +21,16 @@ class _Lossy(io.FileIO):
 
 
 def outlive_readers() -> None:
-    """From here on nothing is raised where standard output or error cannot be written.
+    """Ignore failed writes to standard output and error from here on.
 
-    So it is when the terminal was closed (its signal asks for checkpoints), when the reader of a pipe has ended, and
-    when the disk of a log is full.
+    Writes fail when the terminal was closed (its signal asks for checkpoints), when the reader of a pipe has exited,
+    and when the disk of a log is full.
     """
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         try:
             descriptor = stream.fileno()
-        except (AttributeError, OSError, ValueError):  # none, closed, or in memory
+        except (AttributeError, OSError, ValueError):  # missing, closed, or in memory
             continue
         stream.flush()
         lossy = io.TextIOWrapper(

@@ -1,4 +1,4 @@
-"""Many runs on one machine: a pool of processes that train what the store lacks, in order, until a budget ends."""
+"""Many runs on one machine: a pool of processes that train the missing runs, in order, until a budget ends."""
 
 import math
 import os
@@ -18,25 +18,25 @@ from gbn.sweep.death import Death
 from gbn.sweep.pool import Ended, Pool, remove_empty
 from gbn.sweep.signals import StopSignals
 
-#: Seconds from one look at the runs that other processes train to the next.
+#: Seconds between checks of the runs that other processes are training.
 _POLL_SECONDS = 0.5
 
-#: How many different last words of runs are shown: a library that crashes every run writes the same, or nearly.
+#: How many different final outputs of runs are shown: a library that crashes every run writes nearly the same.
 _SHOWN, _SHOWN_LINES = 8, 12
 
 
 def default_jobs() -> int:
-    """One job a core where there is no GPU, one where there is: found without importing torch here."""
+    """Return one job per core without a GPU, or one job with a GPU, without importing torch."""
     return 1 if has_gpu() else cores()
 
 
 def cores() -> int:
-    """Cores that this process may use."""
+    """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def has_gpu() -> bool:
-    """Whether the NVIDIA driver shows a device; a look at the file system, since importing torch takes seconds."""
+    """Return whether the NVIDIA driver shows a device in the file system, since importing torch takes seconds."""
     return os.environ.get("CUDA_VISIBLE_DEVICES") != "" and os.path.exists("/dev/nvidiactl")
 
 
@@ -49,24 +49,24 @@ def train_all(
 ) -> list[Outcome]:
     """Train runs in `jobs` processes, in the given order, and report each as it ends.
 
-    A run that fails is an outcome; the others go on. So is one whose process dies: the signal, whether memory ran
-    out and the last lines of standard error are in its ``error.txt``. One that was killed from outside goes on from
-    its checkpoint, once, when the others have begun; one that crashed would crash again.
+    A failed run is an outcome, and the others continue. So is a run whose process dies: the signal, whether memory
+    ran out and the last lines of standard error are in its ``error.txt``. A run whose process was killed from outside
+    is retried from its checkpoint, once, after the others have begun; one that crashed would crash again.
 
-    A run that another process is at (another sweep, say) is waited for when the others have ended: it is done when
-    that process has finished it, and trained here when that has left it unfinished.
+    A run that another process is training (another sweep, say) is waited for after the others have ended: it is done
+    when that process finishes it, and trained here if that process leaves it unfinished.
 
-    When the budget has passed, or a signal asks for it, no run is begun and those at work stop with a checkpoint; a
-    second signal ends them at once.
+    When the budget is used up, or on a signal, no further run is begun and those in progress stop with a checkpoint;
+    a second signal ends them at once.
 
     Args:
-        configs: (run id, configuration) of each run; one that is named twice is trained once.
+        configs: (run id, configuration) of each run; a run listed twice is trained once.
         jobs: processes; each gets cores / jobs threads.
         budget: seconds.
-        report: called with (outcome, how many have ended, how many there are).
+        report: called with (outcome, number of runs ended, number of runs).
 
     Raises:
-        KeyboardInterrupt: a signal has ended the sweep; every run's outcome was reported before.
+        KeyboardInterrupt: a signal ended the sweep; every run's outcome was reported before.
     """
     with StopSignals() as signals, Pool(jobs, max(1, cores() // jobs), lambda: signals.again) as pool:
         sweep = _Sweep(configs, pool, report)
@@ -87,7 +87,7 @@ def train_all(
 
 
 class _Sweep:
-    """What has ended, what is at work, what waits."""
+    """The runs that have ended, those in progress and those waiting."""
 
     def __init__(
         self,
@@ -109,7 +109,7 @@ class _Sweep:
         return bool(self._waiting or self._pool.at_work or self._elsewhere.runs)
 
     def step(self) -> None:
-        """Begin what there is room for, and take in what has ended."""
+        """Begin runs while there is room, and collect those that have ended."""
         while self._waiting and self._pool.at_work < self._pool.jobs:
             self._begin(*self._waiting.popleft())
         if not self._waiting:
@@ -119,7 +119,7 @@ class _Sweep:
             self._take(ended)
 
     def stop(self) -> None:
-        """Begin nothing more and have the runs at work checkpoint."""
+        """Begin nothing more and have the runs in progress checkpoint."""
         self.stopping = True
         self._pool.stop()
         for run_id in [*dict(self._waiting), *self._elsewhere.runs]:
@@ -134,7 +134,7 @@ class _Sweep:
             self.stop()
         for run_id in sorted(self._at_work):
             self._end(
-                Outcome(run_id, "interrupted", False, "ended at once; it goes on from its last checkpoint")
+                Outcome(run_id, "interrupted", False, "ended at once; it resumes from its last checkpoint")
             )
 
     def _begin(self, run_id: str, config: Config) -> None:
@@ -150,7 +150,9 @@ class _Sweep:
             self._end(Outcome(run_id, "failed", False, f"{type(error).__name__}: {error}"))
             return
         if done:
-            remove_empty(store.path(run_id) / STDERR)  # left where this sweep and another began it at once
+            remove_empty(
+                store.path(run_id) / STDERR
+            )  # left if this sweep and another began it at the same time
             self._end(run(config))
         else:
             self._at_work.add(run_id)
@@ -159,7 +161,7 @@ class _Sweep:
         if isinstance(ended.result, Death):
             outcome = self._died(ended.result, ended.config)
         elif ended.result.status == "waiting" and not self.stopping:
-            # Its worker alone was asked to end, before it began.
+            # Only its worker was asked to end, before it began.
             self._at_work.discard(ended.result.run_id)
             self._waiting.appendleft((ended.result.run_id, ended.config))
             return
@@ -176,7 +178,7 @@ class _Sweep:
             self._end(outcome)
 
     def _died(self, death: Death, config: Config) -> Outcome | None:
-        """Write the run's ``error.txt``; its outcome, or None where it is tried again."""
+        """Write the run's ``error.txt``; return its outcome, or None if it is retried."""
         before, store = self._killed.get(death.run_id), RunStore(config.results_dir)
         text = death.describe() + (f"\nBefore that, {before.describe()}" if before else "")
         message = death.line + (f"; before that {before.line}" if before else "")
@@ -187,7 +189,7 @@ class _Sweep:
         except LockedError as error:
             return Outcome(death.run_id, "locked", False, f"{message}; {error}")
         except (OSError, StoreError) as error:
-            if is_done(store, death.run_id):  # it died after its last file was complete
+            if is_done(store, death.run_id):  # it died after completing its last file
                 return run(config)
             message += f" (no {ERROR}: {error})"
         if not death.killed or before is not None:
@@ -211,21 +213,21 @@ class _Sweep:
         self._report(outcome, len(self.outcomes), self._total)
 
     def _show(self, ended: Ended) -> None:
-        """Show what a run last wrote to standard error, unless another's was the same but for numbers."""
+        """Show the last lines of a run's standard error, unless another run's were the same apart from numbers."""
         run_id = ended.result.run_id
         kind = re.sub(r"0x[0-9a-fA-F]+|\d+", "#", ended.said.replace(run_id, ""))
         if not ended.said or kind in self._shown or len(self._shown) > _SHOWN:
             return
         self._shown.add(kind)
         if len(self._shown) > _SHOWN:
-            _say(f"what further runs write to standard error is in the {STDERR} of each")
+            _say(f"the standard error of further runs is in the {STDERR} of each")
             return
         lines = ended.said.splitlines()[-_SHOWN_LINES:]
         _say(f"{run_id} wrote to standard error:\n" + "\n".join(f"    {line}" for line in lines))
 
 
 class Elsewhere:
-    """Runs that other processes were at when it was their turn here.
+    """Runs that other processes were training when it was their turn here.
 
     Attributes:
         runs: by id.
@@ -237,10 +239,10 @@ class Elsewhere:
         self._looked = -math.inf
 
     def left(self, *, announce: bool) -> list[tuple[str, Config]]:
-        """Those that no process is at any more; they are not among :attr:`runs` afterwards.
+        """Return the runs that no process is training any more, and remove them from :attr:`runs`.
 
         Args:
-            announce: nothing else is to be done, which is said once.
+            announce: print once that this sweep is only waiting.
         """
         now = time.monotonic()
         if not self.runs or now - self._looked < _POLL_SECONDS:
@@ -254,19 +256,19 @@ class Elsewhere:
         if self.runs and announce and not self._said:
             self._said = True
             others = f" and {len(self.runs) - 1} more" if len(self.runs) > 1 else ""
-            _say(f"waiting for {next(iter(self.runs))}{others}, which other processes train")
+            _say(f"waiting for {next(iter(self.runs))}{others}, which other processes are training")
         return found
 
 
 def _is_running(run_id: str, config: Config) -> bool:
     try:
         return RunStore(config.results_dir).status(run_id) == "running"
-    except (OSError, StoreError):  # said when it is tried
+    except (OSError, StoreError):  # reported when it is tried
         return False
 
 
 def is_done(store: RunStore, run_id: str) -> bool:
-    """Whether a run needs no training; one whose folder is damaged does, and says so when it is tried."""
+    """Return whether a run needs no training; a damaged one counts as missing, and fails when it is tried."""
     try:
         return store.status(run_id) in DONE
     except (OSError, StoreError):

@@ -1,4 +1,4 @@
-"""A worker process: trains one run after the other, as its parent tells it, and ends with its parent."""
+"""A worker process: trains one run after another on its parent's orders, and ends with its parent."""
 
 import faulthandler
 import os
@@ -18,10 +18,10 @@ from gbn.engine.run import Outcome, run
 from gbn.sweep.signals import STOPPING, let_through
 from gbn.sweep.streams import outlive_readers
 
-#: The order that ends the run at hand with a checkpoint, and then the worker.
+#: The order to end the current run with a checkpoint, and then the worker.
 STOP = "stop"
 
-#: A worker whose parent is gone has this long for the update and the checkpoint it is at.
+#: Seconds that a worker whose parent is gone has to finish its update and checkpoint.
 _ORPHAN_SECONDS = 600.0
 
 
@@ -31,7 +31,7 @@ class Task:
 
     Attributes:
         jobs: how many runs share the machine.
-        errors: the file that standard error goes to meanwhile.
+        errors: the file for standard error during the run.
     """
 
     run_id: str
@@ -41,18 +41,18 @@ class Task:
 
 
 def serve(orders: Connection, threads: int) -> None:
-    """The worker's main function.
+    """Run the worker (its main function).
 
     Args:
-        orders: each received is a :class:`Task`, answered by (:class:`Outcome`, whether the worker goes on), or
-            :data:`STOP`; closed where the parent has ended, however it did.
-        threads: for OpenMP.
+        orders: receives :class:`Task`, answered by (:class:`Outcome`, whether the worker continues), or :data:`STOP`;
+            closed when the parent has ended, for whatever reason.
+        threads: number of OpenMP threads.
     """
-    # Before torch is imported in this process: idle OpenMP threads that spin slow every other job down.
+    # Before torch is imported in this process: idle OpenMP threads that spin slow down every other job.
     os.environ["OMP_NUM_THREADS"] = str(threads)
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     outlive_readers()
-    faulthandler.enable(all_threads=False)  # a crash in compiled code says where Python was
+    faulthandler.enable(all_threads=False)  # a crash in compiled code prints the Python stack
     _Worker(orders).serve()
 
 
@@ -79,7 +79,7 @@ class _Worker:
                 return
 
     def _stop(self, *_: Any) -> None:
-        # Where it is at no run it stays: a task may be on its way, and every task is answered.
+        # An idle worker stays: a task may be on its way, and every task must be answered.
         self._stopped = True
 
     def _listen(self) -> None:
@@ -110,7 +110,7 @@ class _Worker:
 
 
 def _errors_to(path: Path) -> None:
-    """Let standard error, that of compiled code as well, go to the end of a file."""
+    """Append standard error, including that of compiled code, to a file."""
     sys.stderr.flush()
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     os.dup2(descriptor, 2)

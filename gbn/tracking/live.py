@@ -1,8 +1,8 @@
-"""A run mirrored in Weights & Biases while it trains.
+"""Mirrors a run to Weights & Biases while it trains.
 
-Our own files are the truth; W&B shows them, as :mod:`gbn.tracking.mirror` describes. So whatever happens to W&B (not
-installed, not logged in, no network, a full disk, a crash of its service) is said once and never stops or changes a
-run; what the mirror lacks then, ``scripts/wandb_sync.py`` brings there.
+Our own files are the source of truth; W&B shows them, as :mod:`gbn.tracking.mirror` describes. So any failure of W&B
+(not installed, not logged in, no network, a full disk, a crash of its service) is reported once and never stops or
+changes a run; ``scripts/wandb_sync.py`` uploads whatever is then missing.
 """
 
 import netrc
@@ -15,13 +15,13 @@ from typing import Any, cast
 from gbn.tracking.mirror import define_axes, description, log, log_picture, summarise
 from gbn.tracking.service import Service
 
-_CLOUD = ("api.forge.coreweave.com", "api.wandb.ai")  # one server: a login stands under either name
+_CLOUD = ("api.forge.coreweave.com", "api.wandb.ai")  # one server: a login is stored under either name
 
 
 def resolve_mode(mode: str) -> str:
-    """``auto`` becomes online where a W&B login is found (see :func:`logged_in`), offline otherwise.
+    """Return the mode; ``auto`` becomes online if a W&B login is found (see :func:`logged_in`), else offline.
 
-    WANDB_MODE, W&B's own variable, decides where it is set.
+    W&B's own variable WANDB_MODE takes precedence if it is set.
     """
     if mode != "auto":
         return mode
@@ -31,7 +31,7 @@ def resolve_mode(mode: str) -> str:
 
 
 def logged_in() -> bool:
-    """Whether a W&B login is found: WANDB_API_KEY, WANDB_IDENTITY_TOKEN_FILE, or an entry in netrc."""
+    """Return whether a W&B login is found: WANDB_API_KEY, WANDB_IDENTITY_TOKEN_FILE, or an entry in netrc."""
     if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
         return True
     given = os.environ.get("WANDB_BASE_URL", f"https://{_CLOUD[0]}").split("//")[-1].split("/")[0]
@@ -47,12 +47,12 @@ class Tracker:
     """Mirrors one run; every method is safe to call at any time and never raises.
 
     Args:
-        options: the section ``tracker``: mode, project, entity, tags, timeout.
-        run_id: the run's id here, and in W&B.
+        options: the configuration's section ``tracker``: mode, project, entity, tags, timeout.
+        run_id: the run's id, here and in W&B.
         config: the resolved configuration.
-        results_dir: W&B's own files go to its subfolder ``wandb``.
-        kept: the run's identity, from which its group follows.
-        recorded: reads the curve on disk: a run that is resumed here goes on there without a gap.
+        results_dir: the results folder; W&B's own files go to its subfolder ``wandb``.
+        kept: the run's identity, which determines its group.
+        recorded: reads the curve on disk, so that a resumed run continues in W&B without a gap.
     """
 
     def __init__(
@@ -70,30 +70,30 @@ class Tracker:
         self._starting: Callable[[], Any] | None = None
         self.mode = resolve_mode(options["mode"])
         if self.mode != "disabled":
-            # W&B takes a second to start: meanwhile the run loads its data and builds its network.
+            # W&B takes a second to start; meanwhile the run loads its data and builds its network.
             arguments = (options, run_id, config, results_dir, kept)
             self._service = Service(options["timeout"])
             self._starting = self._service.begin(lambda: self._start(*arguments))
 
     def _ready(self) -> bool:
-        """Wait for the start; whether there is a run to write to."""
+        """Wait for the start; return whether there is a run to write to."""
         if self._starting is not None:
             starting, self._starting = self._starting, None
             self._run = self._guarded(starting)
         return self._run is not None
 
     def log(self, point: Mapping[str, Any]) -> None:
-        """A point of the curve; the step is the update."""
+        """Log a point of the curve; the step is the update."""
         if self._ready():
             self._ask(lambda run: log(run, [*self._earlier(point["update"]), point]))
 
     def picture(self, update: int, name: str, path: Path) -> None:
-        """A picture that was saved after an update whose point is logged already."""
+        """Log a picture saved after an update whose point is already logged."""
         if self._ready():
             self._ask(lambda run: log_picture(run, update, name, path))
 
     def _earlier(self, update: int) -> list[Mapping[str, Any]]:
-        """The points before the first one of this process: W&B may lack some of them."""
+        """Return the points before this process's first one: W&B may lack some of them."""
         if self._logged:
             return []
         self._logged = True
@@ -135,7 +135,7 @@ class Tracker:
             **description(run_id, config, kept, options["tags"]),
             dir=str(results_dir),
             mode=cast(Any, self.mode),
-            reinit="create_new",  # never the run that another call in this process may have left open
+            reinit="create_new",  # never a run that another call in this process left open
             resume="allow" if self.mode == "online" else None,
             settings=quiet_settings(options["timeout"]),
         )
@@ -143,12 +143,12 @@ class Tracker:
         return run
 
     def _guarded(self, action: Callable[[], Any]) -> Any:
-        """Do it, and return its result; on any failure say so once and go on without W&B."""
+        """Do it and return its result; on any failure report it once and continue without W&B."""
         try:
             return action()
         except (Exception, SystemExit) as error:
             first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            # Not through logging, which a launcher may have switched off.
+            # Not through logging, which a launcher may have turned off.
             print(
                 f"W&B is lost ({first}): the run goes on, its files are complete", file=sys.stderr, flush=True
             )
@@ -158,18 +158,18 @@ class Tracker:
 
 
 def keep_in(folder: Path) -> None:
-    """Have W&B say nothing itself, and put artifacts and its cache into a folder instead of the user's home."""
+    """Make W&B print nothing, and keep its artifacts and cache in a folder instead of the user's home."""
     folder.mkdir(parents=True, exist_ok=True)
-    os.environ.setdefault("WANDB_SILENT", "true")  # what is no run's own, such as a failure while it ends
+    os.environ.setdefault("WANDB_SILENT", "true")  # messages outside runs, such as a failure while it exits
     os.environ.setdefault("WANDB_DATA_DIR", str(folder.resolve()))
     os.environ.setdefault("WANDB_CACHE_DIR", str(folder.resolve()))
 
 
 def quiet_settings(timeout: float) -> Any:
-    """W&B's settings for our runs: nothing printed, nothing measured, nothing waited for longer than `timeout`.
+    """Return W&B's settings for our runs: print nothing, measure nothing, wait for nothing longer than `timeout`.
 
     Args:
-        timeout: seconds for a login, for a start, and for the upload of what is left at the end.
+        timeout: seconds for a login, for a start, and for the remaining upload at the end.
     """
     import wandb
 

@@ -1,7 +1,7 @@
-"""What a run looks like in Weights & Biases, whether it is mirrored while it trains or uploaded afterwards.
+"""How a run appears in Weights & Biases, whether it is mirrored while it trains or uploaded afterward.
 
-W&B draws the mean and a band over each *group* of runs, so a group is an arm in a setting: the runs that differ in
-the seed alone. The experiment for which a run was made is its job type; every experiment that it serves can be a tag.
+W&B draws the mean and a band over each *group* of runs, so a group is an arm in a setting: the runs that differ only
+in the seed. The experiment for which a run was made is its job type; every experiment that uses it can be a tag.
 The step is the update.
 """
 
@@ -13,10 +13,10 @@ from typing import Any
 from gbn.store.groups import group_of
 from gbn.store.identity import arm_of, canonical, norm_label, part_label
 
-#: Where, how visibly and on whose machine a run is made is nobody else's business.
+#: Where, how visibly and on whose machine a run is made is not published.
 _PRIVATE = ("results_dir", "tracker", "launcher")
 
-#: Other axes that a panel's curves can be drawn over; without panels of their own.
+#: Other x axes for a panel's curves; they get no panels of their own.
 _AXES = ("update", "epoch", "images", "seconds")
 
 _SUMMARY = ("status", "updates", "seconds", "wall_seconds", "clock", "diverged_at", "parameters")
@@ -29,11 +29,11 @@ DIGEST = "curve_digest"
 def description(
     run_id: str, config: Mapping[str, Any], kept: Mapping[str, Any] | None, tags: Iterable[str] = ()
 ) -> dict[str, Any]:
-    """The arguments of ``wandb.init`` that say what the run is: id, name, group, job type, tags, configuration.
+    """Return the arguments of ``wandb.init`` that describe the run: id, name, group, job type, tags, configuration.
 
     Args:
-        run_id: its id here and there.
-        config: the resolved configuration; it stays nested, so that ``norm.alpha`` is a filter.
+        run_id: its id, here and in W&B.
+        config: the resolved configuration; it stays nested, so that runs can be filtered by ``norm.alpha``.
         kept: the run's identity; None leaves the run without a group.
         tags: more tags: the configured ones, experiments that share the run.
     """
@@ -59,7 +59,7 @@ def _public(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def define_axes(run: Any) -> None:
-    """Say to a W&B run that curves are drawn over updates, and which of a curve's values its summary keeps.
+    """Tell a W&B run to draw curves over updates, and which values of a curve its summary keeps.
 
     ``val_accuracy`` keeps its last and its largest value, every other key its last.
     """
@@ -70,14 +70,14 @@ def define_axes(run: Any) -> None:
 
 
 def values(point: Mapping[str, Any]) -> dict[str, Any]:
-    """A point of the curve as W&B logs it: `update` included, since curves are drawn over it."""
+    """Return a point of the curve as logged to W&B, including `update`, over which curves are drawn."""
     return {key: value for key, value in point.items() if value is not None}
 
 
 def log(run: Any, points: Iterable[Mapping[str, Any]]) -> int:
-    """Log points to a W&B run, except those that it has already; how many were logged.
+    """Log points to a W&B run, except those that it already has; return how many were logged.
 
-    A resumed W&B run starts behind its last step, and W&B takes no earlier one.
+    A resumed W&B run starts after its last step, and W&B accepts no earlier one.
     """
     count = 0
     for point in points:
@@ -88,7 +88,7 @@ def log(run: Any, points: Iterable[Mapping[str, Any]]) -> int:
 
 
 def log_picture(run: Any, update: int, name: str, path: Path) -> None:
-    """Log a picture file beside the point of its update, unless the W&B run is beyond that update."""
+    """Log a picture file with the point of its update, unless the W&B run is past that update."""
     import wandb
 
     if update >= run.starting_step:
@@ -96,10 +96,10 @@ def log_picture(run: Any, update: int, name: str, path: Path) -> None:
 
 
 def summarise(run: Any, summary: Mapping[str, Any], curve: Sequence[Mapping[str, Any]]) -> None:
-    """Put the summary of a done run into that of its W&B run, and last the mark that it is complete."""
+    """Copy the summary of a done run to that of its W&B run, and last the mark that it is complete."""
     for key in (*_SUMMARY, *_BEST):
         run.summary[key] = summary.get(key)
-    if "best" in summary:  # of tasks without a test set
+    if "best" in summary:  # for tasks without a test set
         run.summary["best"] = summary["best"]
     environment = summary.get("environment") or {}
     run.summary["device_kind"] = environment.get("device_kind")
@@ -107,7 +107,7 @@ def summarise(run: Any, summary: Mapping[str, Any], curve: Sequence[Mapping[str,
 
 
 def curve_digest(curve: Iterable[Mapping[str, Any]]) -> str:
-    """A hash of a curve's numbers; times are left out, for they differ where a run is made again."""
+    """Return a hash of a curve's numbers; times are left out, since they differ when a run is repeated."""
     kept = [
         {key: value for key, value in point.items() if value is not None and "second" not in key}
         for point in curve

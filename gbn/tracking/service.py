@@ -1,8 +1,8 @@
-"""W&B's service, a process beside ours that its client talks to: nothing waits for it without end.
+"""W&B's service, a separate process that its client talks to: nothing waits for it forever.
 
-The client's own time-outs are kept by the service itself, so they do not hold where that is stopped or hangs; and at
-the exit of the program the client waits for it to end, however long that takes. Here every call has a deadline, after
-which the service is killed, and the service ends with the run that it was started for.
+The client's own timeouts are enforced by the service, so they do not work if the service is stopped or hangs; and
+when the program exits, the client waits for the service to end, however long that takes. Here every call has a
+deadline, after which the service is killed, and the service ends with the run that it was started for.
 """
 
 import contextlib
@@ -19,28 +19,26 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
-#: What the client may take beyond its own time-out; and the service, to end.
+#: Seconds that the client may take beyond its own timeout, and that the service may take to end.
 _GRACE = 2.0
 
 
 class Service:
-    """Talks to W&B in threads of its own, which no exit of the program waits for.
+    """Talks to W&B in daemon threads, which do not delay the program's exit.
 
     Args:
-        timeout: seconds that the client was told to wait at most (:func:`gbn.tracking.live.quiet_settings`).
+        timeout: the most seconds that the client was told to wait (:func:`gbn.tracking.live.quiet_settings`).
     """
 
     def __init__(self, timeout: float) -> None:
         self._limit = timeout + _GRACE
         self._hooks = sys.exit, sys.excepthook
-        self._foreign = bool(
-            services_of(os.getpid())
-        )  # of somebody who mirrors something else in this process
+        self._foreign = bool(services_of(os.getpid()))  # other code in this process already uses W&B
 
     def begin(self, action: Callable[[], T], limit: float | None = None) -> Callable[[], T]:
-        """Do something that talks to W&B; what is returned waits for its result, and raises what it raised.
+        """Start an action that talks to W&B; return a function that waits for its result, or raises its exception.
 
-        Where the result is not there in time, the service is killed and TimeoutError raised.
+        If there is no result in time, the service is killed and TimeoutError is raised.
         """
         limit = self._limit if limit is None else limit
         deadline = time.monotonic() + limit
@@ -49,7 +47,7 @@ class Service:
         def work() -> None:
             try:
                 with warnings.catch_warnings():
-                    warnings.simplefilter("ignore")  # W&B's own deprecations are not ours to raise
+                    warnings.simplefilter("ignore")  # W&B's own deprecations are not our concern
                     results.put((action(), None))
             except (Exception, SystemExit) as error:
                 results.put((None, error))
@@ -59,7 +57,7 @@ class Service:
                 value, error = results.get(timeout=max(0.0, deadline - time.monotonic()))
             except Empty:
                 kill_services(os.getpid())
-                thread.join(_GRACE)  # its calls fail at once, and none is left to complain at the exit
+                thread.join(_GRACE)  # its calls fail at once, and none is left to complain at exit
                 raise TimeoutError(f"no answer within {limit:g} s") from None
             if error is not None:
                 raise error
@@ -70,7 +68,7 @@ class Service:
         return result
 
     def call(self, action: Callable[[], T]) -> T:
-        """Do something that talks to W&B, and return its result.
+        """Run an action that talks to W&B and return its result.
 
         Raises:
             TimeoutError: there was no result in time.
@@ -79,7 +77,7 @@ class Service:
         return self.begin(action)()
 
     def close(self) -> None:
-        """End the service, unless it is somebody else's, and take back what W&B's client put into ``sys``."""
+        """End the service, unless other code started it, and undo the changes of W&B's client to ``sys``."""
         if "wandb" not in sys.modules or self._foreign:
             return
         with contextlib.suppress(Exception, SystemExit):
@@ -89,7 +87,7 @@ class Service:
 
 
 def services_of(pid: int) -> list[int]:
-    """The processes of W&B's service that a process has started; none where the system has no /proc."""
+    """Return the ids of the W&B service processes that a process started; empty if the system has no /proc."""
     found = []
     for path in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError, ValueError, IndexError):
@@ -100,7 +98,7 @@ def services_of(pid: int) -> list[int]:
 
 
 def kill_services(pid: int) -> None:
-    """Kill the service of a process, stopped or not: the calls that wait for it fail at once."""
+    """Kill the service of a process, even a stopped one: calls that wait for it fail at once."""
     for one in services_of(pid):
         with contextlib.suppress(OSError):
             os.kill(one, signal.SIGKILL)

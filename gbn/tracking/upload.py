@@ -1,9 +1,9 @@
-"""Runs brought to Weights & Biases from our own files, each once.
+"""Uploads runs to Weights & Biases from our own files, each once.
 
-The store's files are the truth, so what W&B itself recorded offline (``results/wandb/offline-run-*``) is not needed
-and can be deleted. A run keeps its id there, so W&B can be asked what it holds: what is complete is left alone, what
-was broken off goes on behind its last step. What was found complete is noted in a ledger, which saves asking again
-and is safe to delete.
+The store's files are the source of truth, so W&B's own offline records (``results/wandb/offline-run-*``) are not
+needed and can be deleted. A run has the same id in W&B, which can be asked what it holds: complete runs are left
+alone, incomplete ones continue after their last step. Runs found complete are noted in a ledger, which saves asking
+again and is safe to delete.
 """
 
 import json
@@ -23,7 +23,7 @@ from gbn.tracking.service import Service
 
 Action = Literal["upload", "continue", "complete", "running", "differs", "gap"]
 
-#: What each action but the first two tells a person.
+#: Explanations of every action except the first two.
 REASONS: Mapping[Action, str] = {
     "complete": "is there, complete",
     "running": "is being mirrored by the process that trains it",
@@ -34,11 +34,11 @@ REASONS: Mapping[Action, str] = {
 
 @dataclass(frozen=True)
 class Remote:
-    """What W&B holds of a run.
+    """The state of a run in W&B.
 
     Attributes:
         state: W&B's own word: running, finished, crashed, failed, killed.
-        status: ours, from its summary; None before the run was done.
+        status: our status, from its summary; None before the run was done.
         updates: from its summary.
         digest: of the whole curve; None unless the mirror is complete.
         points: how many steps its history has.
@@ -55,18 +55,18 @@ class Remote:
 
 @dataclass(frozen=True)
 class Destination:
-    """Where runs go: an entity (a user or a team) and a project."""
+    """The destination of runs: an entity (a user or a team) and a project."""
 
     entity: str
     project: str
 
     def path(self, run_id: str) -> str:
-        """As W&B writes the address of a run."""
+        """Return the path of a run in W&B's notation."""
         return f"{self.entity}/{self.project}/{run_id}"
 
 
 def ask(api: Any, destination: Destination, run_id: str) -> Remote | None:
-    """What W&B holds of a run; None where it has no such run (or project).
+    """Return the state of a run in W&B; None if it has no such run (or project).
 
     Args:
         api: a ``wandb.Api``.
@@ -79,7 +79,7 @@ def ask(api: Any, destination: Destination, run_id: str) -> Remote | None:
     try:
         found = api.run(destination.path(run_id))
     except Exception as error:
-        # W&B wraps what it raises in a CommError, together with the loss of the network.
+        # W&B wraps this error in a CommError, as it does network failures.
         if isinstance(getattr(error, "exc", error), RunNotFoundError):
             return None
         raise
@@ -95,14 +95,14 @@ def ask(api: Any, destination: Destination, run_id: str) -> Remote | None:
 
 
 def decide(record: Record, remote: Remote | None) -> Action:
-    """What is to be done about a run, given what W&B holds of it."""
+    """Decide what to do with a run, given its state in W&B."""
     if remote is None:
         return "upload"
     if record.status == "running" and remote.state == "running":
         return "running"
     there = [point for point in record.curve if point["update"] <= remote.last]
     if remote.digest is not None:
-        # What is being trained again is compared when it is done.
+        # A run that is being trained again is compared when it is done.
         same = record.status not in DONE or remote.digest == curve_digest(record.curve)
         return "complete" if same else "differs"
     if remote.points > len(there):
@@ -110,9 +110,9 @@ def decide(record: Record, remote: Remote | None) -> Action:
     if remote.points < len(there):
         return "gap"
     if record.status in DONE and (remote.status, remote.updates) == (record.status, _updates(record)):
-        return "complete"  # mirrored before mirrors were marked
+        return "complete"  # mirrored by a version that did not mark complete mirrors
     if record.status not in DONE and len(there) == len(record.curve):
-        return "complete"  # all that the run has so far
+        return "complete"  # everything that the run has so far
     return "continue"
 
 
@@ -130,18 +130,18 @@ def upload(
     folder: str | Path | None = None,
     service: Service | None = None,
 ) -> int:
-    """Bring a run to W&B, or the points that it lacks there; how many points were logged.
+    """Upload a run, or the points that W&B lacks; return how many points were logged.
 
     Args:
         record: the run. Its summary follows its points if it is done; a failed run is marked as failed.
-        tags: beside those of its configuration: the experiments that share it.
-        timeout: seconds that W&B may take to start, and to take in what is left at the end.
+        tags: in addition to those in its configuration: the experiments that share it.
+        timeout: seconds that W&B may take to start, and to upload the rest at the end.
         mode: offline writes W&B's own files instead, into `folder`.
         folder: where W&B works; a temporary folder by default.
-        service: talks to W&B; by default one of its own, which is closed at the end.
+        service: talks to W&B; by default a new one, which is closed at the end.
 
     Raises:
-        ValueError: the configuration of an unfinished run is not known to this version.
+        ValueError: the configuration of an unfinished run is not valid in this version.
         TimeoutError: W&B did not answer in time.
         Exception: whatever W&B raises.
     """
@@ -182,10 +182,10 @@ def _workplace(folder: str | Path | None) -> AbstractContextManager[str]:
 
 
 def identity_of(record: Record) -> dict[str, Any]:
-    """A run's identity: as its summary has it, or from its configuration where it is not done.
+    """Return a run's identity: from its summary, or from its configuration if it is not done.
 
     Raises:
-        ValueError: there is no configuration, or this version does not know it.
+        ValueError: there is no configuration, or it is not valid in this version.
     """
     kept = (record.summary or {}).get("identity")
     if kept:
@@ -197,10 +197,10 @@ def identity_of(record: Record) -> dict[str, Any]:
 
 
 class Ledger:
-    """Which runs were found complete where: a cache, to ask W&B less.
+    """A cache of the runs found complete in each destination, to ask W&B less.
 
     Args:
-        path: a JSON file; absent or damaged it is an empty ledger.
+        path: a JSON file; if it is missing or damaged, the ledger is empty.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -212,12 +212,12 @@ class Ledger:
             self._known = {}
 
     def has(self, destination: Destination, record: Record) -> bool:
-        """Whether this very run, number by number, was complete there."""
+        """Return whether this run, with these numbers, was found complete there."""
         known = self._known.get(destination.path(""), {}).get(record.run_id)
         return record.status in DONE and known == curve_digest(record.curve)
 
     def add(self, destination: Destination, record: Record) -> None:
-        """Note that a run is complete there; only of a done run is that the last word."""
+        """Note that a run is complete there; ignored unless the run is done."""
         if record.status in DONE:
             known = self._known.setdefault(destination.path(""), {})
             known[record.run_id] = curve_digest(record.curve)

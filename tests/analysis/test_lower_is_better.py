@@ -5,8 +5,7 @@ import json
 import pytest
 
 from gbn.analysis.comparison.comparison import Comparison, Options
-from gbn.analysis.plots import convergence as plots
-from gbn.analysis.plots import matrix as matrix_plot
+from gbn.analysis.plots import convergence, matrix
 from gbn.analysis.profiles.tasks import tasks_of
 from gbn.analysis.report.answer import answers
 from gbn.analysis.report.forest import panels
@@ -15,7 +14,7 @@ from gbn.analysis.report.payload import payload
 from gbn.analysis.results import compare_with_archive, summary_text
 from gbn.analysis.runs.load import load_any, load_grid_runs
 from gbn.analysis.runs.plan import plan_of_grid
-from gbn.analysis.tables import formats as tables
+from gbn.analysis.tables import formats
 from gbn.store import RunStore
 from gbn.store.archive import Archive
 from gbn.studies.validation.simulate import Arm, SimulatedGrid, write_files
@@ -55,7 +54,7 @@ def comparison(grid, folder):
 
 @pytest.fixture(scope="module")
 def text(comparison):
-    return tables.markdown(comparison)
+    return formats.markdown(comparison)
 
 
 def test_the_table_says_unit_direction_and_network(text):
@@ -85,7 +84,7 @@ def test_it_speaks_of_no_accuracy_and_no_test_set(text, comparison):
         "deviation measure",
     ):
         assert word not in text
-    assert "accurac" not in tables.latex(comparison)
+    assert "accurac" not in formats.latex(comparison)
 
 
 def test_targets_stand_from_the_easiest_to_the_hardest(text):
@@ -112,9 +111,9 @@ def test_the_terminals_summary_is_in_the_measures_unit(comparison):
 
 
 def test_the_figure_has_the_measure_on_a_logarithmic_axis_and_no_panel_of_a_loss(comparison):
-    figure = plots.draw(comparison, "", "updates")
+    figure = convergence.draw(comparison, "", "updates")
     value, difference = figure.axes[:2]
-    assert len(figure.axes) == 2 * len(plots.rows_of(comparison, ""))
+    assert len(figure.axes) == 2 * len(convergence.rows_of(comparison, ""))
     assert value.get_ylabel() == "KID x 1000"
     assert value.get_yscale() == "log"
     assert value.yaxis.get_major_formatter()(0.05, 0) == "50"
@@ -133,10 +132,10 @@ def test_a_split_measure_keeps_its_loss_where_runs_have_one(tmp_path):
             point["val_loss"] = 1 - point["val_dice"]
     write_files(records, tmp_path)
     comparison = Comparison(load_grid_runs(grid, tmp_path))
-    labels = [axes.get_ylabel() for axes in plots.draw(comparison, "", "updates").axes]
+    labels = [axes.get_ylabel() for axes in convergence.draw(comparison, "", "updates").axes]
     assert labels == ["validation Dice", "validation loss", "Dice - bn"]
-    assert plots.draw(comparison, "", "updates").axes[0].get_yscale() == "linear"
-    text = tables.markdown(comparison)
+    assert convergence.draw(comparison, "", "updates").axes[0].get_yscale() == "linear"
+    text = formats.markdown(comparison)
     assert "Test Dice: mean ± standard deviation over seeds; differences, arm - reference; above 0" in text
     assert "updates to Dice 0.6" in text
 
@@ -146,7 +145,7 @@ def test_a_matrix_is_blue_where_the_measure_is_better(tmp_path):
     arms = {"bn": Arm(final=0.02)} | {name: Arm(speed=2, final=0.02) for name in names}
     grid = SimulatedGrid(arms, range(2), measure=KID, start=0.4)
     write_files(grid.records(), tmp_path)
-    figure = matrix_plot.draw(Comparison(load_grid_runs(grid, tmp_path)), "")
+    figure = matrix.draw(Comparison(load_grid_runs(grid, tmp_path)), "")
     assert figure.axes[0].images[0].get_cmap().name == "RdBu_r"
     assert figure.axes[0].get_title() == "area under the curve: arm - bn"
     assert "Blue is better: lower is better." in figure.texts[-1].get_text()
@@ -175,7 +174,7 @@ def test_a_committed_table_can_be_made_again(grid, folder, tmp_path):
     from gbn.analysis.tables.committed import differences
 
     Archive(tmp_path).add(RunStore(folder), "x")
-    tables.write(Comparison(load_grid_runs(grid, tmp_path, "archive")), tmp_path / "tables")
+    formats.write(Comparison(load_grid_runs(grid, tmp_path, "archive")), tmp_path / "tables")
     assert (
         json.loads((tmp_path / "tables" / "gan.md").read_text().split("gbn-table ")[1].split(" -->")[0])[
             "measure"

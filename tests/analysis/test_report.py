@@ -13,7 +13,7 @@ from gbn.analysis.plots.lines import difference_line, mean_line
 from gbn.analysis.report import Sources, default_path, render, write
 from gbn.analysis.report.document import command
 from gbn.analysis.runs.load import load_any, load_grid_runs
-from gbn.analysis.tables import numbers as printed
+from gbn.analysis.tables import numbers
 from gbn.analysis.tables.sections import sections
 from gbn.store.archive import Archive
 from gbn.store.records import RunStore
@@ -115,7 +115,7 @@ class TestContent:
         start = page.text.index("To 80 % accuracy, speed-up over bn")
         answer = page.text[start : page.text.index("Speed-up = reference / arm")]
         estimate = comparison.lookup["", "speedup_to_target", "gbn_fast", "bn", "updates", 0.8].estimate
-        assert re.search(rf"faster gbn_fast {re.escape(printed.ratio(estimate))}", answer)
+        assert re.search(rf"faster gbn_fast {re.escape(numbers.ratio(estimate))}", answer)
         assert "inconclusive slow <b>& <= " in answer  # four pairs with misses have no interval
         assert "bn_matched" not in answer  # a control is no candidate
 
@@ -160,7 +160,7 @@ class TestData:
         wanted = speedup_curve(comparison, "", "gbn_fast", "bn")
         drawn = arm(page, "updates", "speedups")["gbn_fast"]
         assert drawn["target"] == pytest.approx([target for target, _ in wanted])
-        assert drawn["text"] == [printed.ratio(estimate) for _, estimate in wanted]
+        assert drawn["text"] == [numbers.ratio(estimate) for _, estimate in wanted]
         for shown, (_, estimate) in zip(drawn["value"], wanted, strict=True):
             known = estimate.value_low == estimate.value_high and estimate.value_low > 0
             assert shown == (pytest.approx(estimate.value_low, rel=1e-4) if known else None)

@@ -35,7 +35,7 @@ def test_a_results_directory_will_do(grid, results):
     assert (results / "tables" / "simulated.md").exists()
     with pytest.raises(NothingFound):
         write_results(grid, results / "elsewhere")
-    with pytest.raises(ValueError, match="needs a grid"):
+    with pytest.raises(ValueError, match="give a grid too"):
         write_results(None, results)
     with pytest.raises(ValueError, match="give out_dir"):
         write_results(grid, load_grid_runs(grid, results))

@@ -83,7 +83,7 @@ def test_the_documented_commands_compose():
         (["model=resnet", "model.depth=21"], ["6n+2"]),
         (["model=resnet", "model.shortcut=C"], ["model.shortcut='C'", "'A' or 'B'"]),
         (["model=lenet"], ["model=lenet needs images of at least 16x16", "digits has 8x8"]),
-        (["norm=instance"], ["a single value a channel", "norm=layer or group"]),
+        (["norm=instance"], ["a single value per channel", "norm=layer or group"]),
         (["trainer.epochs=-1"], ["trainer.epochs=-1", "greater than 0"]),
         (["trainer.evaluation.pts=3"], ["trainer.evaluation.pts", "did you mean 'points'"]),
         (["trainer.device=gpu"], ["trainer.device='gpu'", "'auto', 'cpu' or 'cuda'"]),

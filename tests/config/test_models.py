@@ -68,7 +68,7 @@ def test_the_file_shows_the_defaults(name):
         (["model=inception_v3", "model.dropout=1.0"], ["model.dropout=1.0", "less than 1"]),
         (
             ["model=inception_v3", "norm=instance", "dataset=digits"],
-            ["single value a channel", "inception_v3"],
+            ["single value per channel", "inception_v3"],
         ),
     ],
 )

@@ -22,7 +22,7 @@ def test_another_text_says_what_is_allowed(text):
 
 @pytest.mark.parametrize("text", ["5-4", "0-3,5-4"])
 def test_a_range_that_holds_no_seed_is_refused(text):
-    with pytest.raises(argparse.ArgumentTypeError, match="upwards"):
+    with pytest.raises(argparse.ArgumentTypeError, match="upward"):
         seed_list(text)
 
 

@@ -64,7 +64,7 @@ def test_lists_and_words_of_keys():
         (["dataset.test_fold=2", "dataset.validation_fold=2"], ["are both 2"]),
         (["dataset.split=split_70_10_20", "dataset.test_fold=1"], ["belong to dataset.split=fold5"]),
         (["dataset.side=8"], ["dataset.side=8 is less than the 16 pixels", "model.depth=4"]),
-        (["dataset.side=16", "norm=instance"], ["single value a channel", "dataset.side=16"]),
+        (["dataset.side=16", "norm=instance"], ["single value per channel", "dataset.side=16"]),
         (["dataset.structures=ventricle"], ["dataset.structures='ventricle'", "'cavity'"]),
         (["dataset.subset=100"], ["dataset.subset", "unknown key"]),
         (["dataset.warp.sigma=0.5"], ["dataset.warp.sigma=0.5", "greater than or equal to 1"]),

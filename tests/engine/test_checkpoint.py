@@ -161,7 +161,7 @@ def test_where_no_checkpoint_is_good_one_line_says_what_to_do(half):
         path.write_bytes(path.read_bytes()[:-100])
     message = half.refused()
     assert f"{half.path} and checkpoint.previous.pt are both damaged" in message
-    assert f"remove the folder {half.folder} to train this run anew" in message
+    assert f"remove the folder {half.folder} to train this run again" in message
     shutil.rmtree(half.folder)
     half.finish()
 
@@ -193,7 +193,7 @@ def test_counts_that_cannot_be_are_refused(half, name):
     assert (state["step"], state["points"]) == (10, 3)
     for value in IMPOSSIBLE[name]:
         save_checkpoint(half.path, state | {name: value})
-        assert f"{half.path} counts what cannot be ({name}=" in half.refused(), value
+        assert f"{half.path} has impossible counts ({name}=" in half.refused(), value
 
 
 def test_a_state_that_does_not_fit_the_network_is_refused(half):
@@ -211,7 +211,7 @@ def test_another_curve_beside_the_checkpoint_is_refused(half, name):
         del line["digest"]
         line["epoch" if name == "metrics.jsonl" else "images"] += 1
     path.write_text("".join(map(line_of, lines)))
-    assert "was written beside another curve" in half.refused()
+    assert "belongs to another curve" in half.refused()
 
 
 #: Where a kill falls on a save, and the patched function: (module, name).

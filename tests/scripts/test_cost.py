@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from gbn.analysis.comparison import cost as costs_of
+from gbn.analysis.comparison import cost
 from gbn.config.grid import load_grid
 from gbn.engine.checkpoint import load_checkpoint
 from gbn.engine.run import run
@@ -54,7 +54,7 @@ QUICK = ("--device", "cpu", "--threads", "1", "--blocks", "2", "--block-seconds"
 def test_it_writes_what_the_analysis_reads(tool, experiment, tmp_path, capsys):
     status = call(tool.script, str(experiment), *QUICK, "--out", str(tmp_path))
     (path,) = tmp_path.glob("cost-tiny-*.csv")
-    costs = costs_of.read(path)
+    costs = cost.read(path)
     grid = load_grid(experiment)
     assert status == 0
     assert costs.experiment == "tiny"
@@ -64,7 +64,7 @@ def test_it_writes_what_the_analysis_reads(tool, experiment, tmp_path, capsys):
         "bn": {0, 1},
         "gbn_cvar": {0, 1},
     }
-    ratio = costs_of.ratio(costs, "", "gbn_cvar", "bn")
+    ratio = cost.ratio(costs, "", "gbn_cvar", "bn")
     assert ratio.n == 2
     assert "1 (reference)" in capsys.readouterr().out
     assert call(tool.script, str(experiment), "--render", str(path)) == 0
@@ -75,7 +75,7 @@ def test_busy_blocks_are_not_reported_as_costs(tool, experiment, tmp_path, monke
     monkeypatch.setattr(tool.steps, "LIMIT", -1.0)  # any machine is too busy
     assert call(tool.script, str(experiment), *QUICK, "--out", str(tmp_path)) == 1
     (path,) = tmp_path.glob("cost-tiny-*.csv")
-    costs = costs_of.read(path)
+    costs = cost.read(path)
     assert not costs.seconds
     assert costs.dropped == {"busy": 4}
     assert "not counted: 4 rows, busy" in capsys.readouterr().out
@@ -96,7 +96,7 @@ def test_its_updates_are_those_of_a_run(tool, experiment, tmp_path):
     assert trainer.step == 2
     call(tool.script, str(experiment), *QUICK, "--out", str(tmp_path))
     (path,) = tmp_path.glob("cost-tiny-*.csv")
-    assert costs_of.read(path).machine == RunStore(tmp_path).load(outcome.run_id).machine
+    assert cost.read(path).machine == RunStore(tmp_path).load(outcome.run_id).machine
     for name, value in trainer.model.state_dict().items():
         assert torch.equal(value, weights[name]), name
 
@@ -112,7 +112,7 @@ def test_times_with_the_runs_that_are_there(tool, experiment, tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "Time = updates x cost of an update" in printed
     assert "A forecast" not in printed
-    kind = costs_of.read(path).machine.partition(",")[0]
+    kind = cost.read(path).machine.partition(",")[0]
     path.write_text(path.read_text().replace(kind, "Another CPU"))
     with pytest.raises(ValueError, match=r"timed on Another CPU.*--elsewhere"):
         call(tool.script, str(experiment), "--render", str(path), *asked)
@@ -139,7 +139,7 @@ def test_an_arm_that_cannot_train_says_so_and_stops_no_other(tool, experiment, t
     (experiment / "sweep.yaml").write_text(text.replace("gbn_cvar: [norm=gbn_cvar]", "layer: [norm=layer]"))
     assert call(tool.script, str(experiment), *QUICK, "--out", str(tmp_path)) == 1
     (path,) = tmp_path.glob("cost-tiny-*.csv")
-    costs = costs_of.read(path)
+    costs = cost.read(path)
     assert list(costs.seconds) == [("", "layer")]
     assert sum(costs.dropped.values()) == 2
     assert all("more than 1 value per channel" in status for status in costs.dropped)

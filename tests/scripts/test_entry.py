@@ -80,7 +80,7 @@ def test_ctrl_c_while_a_script_loads_is_no_traceback(tmp_path, name):
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     assert (done.returncode, done.stdout) == (cli.STOPPED, "")
-    assert re.fullmatch("stopped(; the same command goes on from here)?\n", done.stderr)
+    assert re.fullmatch("stopped(; the same command resumes from here)?\n", done.stderr)
 
 
 @pytest.mark.parametrize("buffered", [True, False])

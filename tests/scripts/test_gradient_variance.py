@@ -65,7 +65,7 @@ def test_measure_and_render(script, experiment, tmp_path):
             ("--layer", "head", "--arms", "exact", "--batches", "4", "--at", "0"),
             "no generalized normalizer at 'head'",
         ),
-        (("--at", "99"), "the run has 0 to"),
+        (("--at", "99"), "choose from 0 to"),
     ],
 )
 def test_what_cannot_be_is_said(script, experiment, tmp_path, arguments, message):

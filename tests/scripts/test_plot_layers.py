@@ -35,10 +35,13 @@ def test_figures_of_recorded_runs(script, results):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--quantities", "activity"], "no quantity 'activity' is recorded; there are statistic, deviation"),
+        (
+            ["--quantities", "activity"],
+            "no quantity 'activity' is recorded; choose from statistic, deviation",
+        ),
         (
             ["--quantities", "active", "--layers", "body"],
-            "no normalizer 'body' was recorded; there are stem.norm",
+            "no normalizer 'body' was recorded; choose from stem.norm",
         ),
     ],
 )

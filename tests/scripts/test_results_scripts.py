@@ -82,7 +82,7 @@ class TestSpeedupTable:
         ("arguments", "message"),
         [
             ([], "give an experiment"),
-            (["experiments/quick", "--runs", "x"], "one of them"),
+            (["experiments/quick", "--runs", "x"], "exactly one"),
             (["--runs", "x", "--scale", "small"], "--scale belongs to an experiment"),
             (["experiments/quick", "--reference", "bn"], "--reference belongs to --runs"),
             (["experiments/quick", "--targets", "90"], "'90' is no accuracy between 0 and 1"),
@@ -177,7 +177,7 @@ class TestArchive:
             status, out, err = script("archive", "--check", "--results", folder)
             assert (status, out, err.count("\n")) == (2, "", 1)
             there = f"{folder}/archive holds no shard, so there is nothing to check"
-            assert (there if folder.exists() else f"the folder '{folder}' is not there") in err
+            assert (there if folder.exists() else f"the folder '{folder}' does not exist") in err
         assert not (tmp_path / "nosuch").exists()
 
     def test_check_names_a_shard_that_was_changed(self, script, results):
@@ -187,7 +187,7 @@ class TestArchive:
         shard.write_bytes(content[:2000] + bytes([content[2000] ^ 1]) + content[2001:])
         status, out, err = script("archive", "--check", "--results", results)
         assert (status, out, err.count("\n")) == (2, "", 1)
-        assert f"{shard.name} is no readable shard" in err
+        assert f"{shard.name} is not a readable shard" in err
 
     def test_retracting_needs_a_reason(self, script, results):
         script("archive", "--runs", "*", "--results", results)

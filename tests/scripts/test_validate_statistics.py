@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from gbn.studies.validation import report as study
+from gbn.studies.validation import report
 from gbn.studies.validation.validation import Finding
 
 
@@ -29,25 +29,25 @@ def finding(quantity, value, n=5, repetitions=4000, noise="normal", study="uncen
     ],
 )
 def test_what_counts_as_a_failure(quantity, value, why):
-    found = study.failure(finding(quantity, value))
+    found = report.failure(finding(quantity, value))
     assert found is None if why is None else found.startswith(why)
 
 
 def test_failures_are_said_first():
     findings = [finding("coverage, paired t", 0.88, n=n, noise="skewed") for n in (5, 10)]
-    text = study.markdown([*findings, finding("coverage, paired t", 0.95)], "made by hand")
+    text = report.markdown([*findings, finding("coverage, paired t", 0.95)], "made by hand")
     assert (
         "- coverage, paired t; skewed: 88.0 % (5 pairs, speed-up 1), 88.0 % (10 pairs, speed-up 1)." in text
     )
     assert text.index("Errs more often than it says") < text.index("| normal")
     assert "88.0 % (!)" in text
     assert "95.0 % (!)" not in text
-    whole = study.markdown([finding("coverage, paired t", 0.95)], "made by hand")
+    whole = report.markdown([finding("coverage, paired t", 0.95)], "made by hand")
     assert whole.count("- Nothing.") == 2
 
 
 def test_power_stands_beside_what_was_promised():
-    text = study.markdown([finding("power at seeds_needed", 0.81, study="power", promised=0.8)], "x")
+    text = report.markdown([finding("power at seeds_needed", 0.81, study="power", promised=0.8)], "x")
     assert "81.0 % (promised 80.0 %)" in text
 
 
@@ -56,12 +56,12 @@ def test_it_runs_from_simulation_to_files(script, tmp_path):
     status, _, errors = script("validate_statistics", "--repetitions", 10, "--out", tmp_path)
     assert (status, errors) == (0, "")
     text = (tmp_path / "statistics.md").read_text()
-    assert all(heading in text for heading in study.HEADINGS.values())
+    assert all(heading in text for heading in report.HEADINGS.values())
     lines = [
         line for line in (tmp_path / "statistics.csv").read_text().splitlines() if not line.startswith("#")
     ]
     rows = list(csv.DictReader(lines))
-    assert {row["study"] for row in rows} == set(study.HEADINGS)
+    assert {row["study"] for row in rows} == set(report.HEADINGS)
     assert all(0 <= float(row["value"]) <= 1 for row in rows if "estimated" not in row["quantity"])
 
 
@@ -78,11 +78,11 @@ def test_the_committed_study_is_the_one_that_its_header_says(root):
         for row in csv.DictReader(text[1:])
     ]  # fmt: skip
     # The numbers of the .csv make the .md (they have six digits, it shows three).
-    assert study.markdown(findings, text[0].removeprefix("# ")) == (folder / "statistics.md").read_text()
+    assert report.markdown(findings, text[0].removeprefix("# ")) == (folder / "statistics.md").read_text()
     primary = [
         f
         for f in findings
         if f.quantity == "coverage, paired t" and f.noise.startswith(("normal", "two exponentials"))
     ]
     assert len(primary) == 12
-    assert all(study.failure(one) is None for one in primary)
+    assert all(report.failure(one) is None for one in primary)

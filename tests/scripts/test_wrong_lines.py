@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from gbn import cli
-from gbn.config import grid as grids
+from gbn.config import grid
 from gbn.store.archive import Archive
 from gbn.store.records import RunStore
 from gbn.studies.validation.simulate import Arm, SimulatedGrid, write_runs
@@ -81,7 +81,7 @@ def world(tmp_path_factory):
     (folder / "rows.csv").write_text("a,b\n1,2\n")
     (folder / "empty.csv").write_text("")
     (folder / "binary.csv").write_bytes(bytes(range(256)))
-    load_grid = grids.load_grid
+    load_grid = grid.load_grid
 
     def load(path, *rest, **options):
         return GRID if Path(path).name == "simulated" else load_grid(path, *rest, **options)
@@ -89,7 +89,7 @@ def world(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.syspath_prepend(ROOT / "scripts")
-        patch.setattr(grids, "load_grid", load)
+        patch.setattr(grid, "load_grid", load)
         patch.setenv("WANDB_MODE", "offline")
         patch.delenv("WANDB_API_KEY", raising=False)
         run("speedup_table", "--runs", "*", "--out", "first")  # what is read once is kept in a cache

@@ -294,7 +294,7 @@ def test_shards_that_disagree_after_a_merge_are_an_error(tmp_path):
 def test_a_damaged_shard_is_named(archive):
     shard = archive.add([record()], "quick", DAY).shard
     shard.write_bytes(shard.read_bytes()[:-20])
-    with pytest.raises(StoreError, match=r"quick-.*\.parquet is no readable shard"):
+    with pytest.raises(StoreError, match=r"quick-.*\.parquet is not a readable shard"):
         list(Archive(archive.folder.parent))
 
 

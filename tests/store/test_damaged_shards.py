@@ -102,7 +102,7 @@ def test_layers_are_checked_when_they_are_read(tmp_path, flips, request, earlier
         shard.write_bytes(sound)
         (record, *_) = (record for record in Archive(tmp_path) if record.read_layers)
         shard.write_bytes(damaged)
-        with pytest.raises(StoreError, match=f"{shard.name} is no readable shard .it was changed since"):
+        with pytest.raises(StoreError, match=f"{shard.name} is not a readable shard .it was changed since"):
             pytest.fail(f"{record.layers} in spite of {where}")
 
 

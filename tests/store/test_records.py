@@ -206,7 +206,7 @@ def test_truncate_goes_back_to_the_checkpoint(store):
     [
         ({"status": "running"}, "status 'running'"),
         ({"run_id": "other"}, "the summary of 'other'"),
-        ({"identity": {"seed": 0}}, "its identity is none"),
+        ({"identity": {"seed": 0}}, "its identity is invalid"),
         ({"updates": "3"}, "updates is '3', expected a whole number"),
         ({"seconds": "1.5"}, "seconds is '1.5', expected a number"),
         ({"updates": 4}, "ended after 4 updates, its curve at update 3"),
@@ -281,7 +281,7 @@ def test_a_file_that_cannot_be_read_is_named(store):
 
 @pytest.mark.parametrize("run_id", ["", "../x", "a/b", ".hidden"])
 def test_an_id_is_a_folder_name(store, run_id):
-    with pytest.raises(StoreError, match="no run id"):
+    with pytest.raises(StoreError, match="is not a run id"):
         store.path(run_id)
 
 

@@ -7,7 +7,7 @@ from gbn.engine.restore import trained
 from gbn.engine.run import run
 from gbn.store.files import StoreError
 from gbn.store.records import RunStore
-from gbn.studies import drawings as drawn
+from gbn.studies import drawings
 from tests.engine.test_segmentation import config, hearts  # noqa: F401
 
 
@@ -27,13 +27,13 @@ def test_a_finished_run_scores_again_what_it_scored(runs, tmp_path):
 
 
 def test_overlays_and_areas_of_all_arms(runs, tmp_path):
-    found = drawn.drawings({arm: trained(RunStore(tmp_path), run_id) for arm, run_id in runs.items()})
+    found = drawings.drawings({arm: trained(RunStore(tmp_path), run_id) for arm, run_id in runs.items()})
     slices, _, side, _ = found.drawn.shape
     assert (slices, side) == (12, 32)
     assert not torch.equal(found.predicted["bn"], found.predicted["none"])
-    overlays = drawn.overlays(found, ["none", "bn"])
+    overlays = drawings.overlays(found, ["none", "bn"])
     assert [axes.get_title() for axes in overlays.axes[:3]] == ["", "none", "bn"]
-    assert len(drawn.areas(found).axes) == 3
+    assert len(drawings.areas(found).axes) == 3
     dice = found.evaluator.task.scores(
         found.predicted["bn"], found.drawn, found.evaluator.data.test.pixel_size
     ).dice
@@ -45,9 +45,9 @@ def test_what_cannot_be_drawn(runs, config, tmp_path):  # noqa: F811
     store = RunStore(tmp_path)
     other = run(config("norm=bn", "dataset.test_fold=1")).run_id
     with pytest.raises(ValueError, match="is tested on other slices than the first run"):
-        drawn.drawings({"bn": trained(store, runs["bn"]), "other": trained(store, other)})
+        drawings.drawings({"bn": trained(store, runs["bn"]), "other": trained(store, other)})
     with pytest.raises(ValueError, match="no run to draw"):
-        drawn.drawings({})
+        drawings.drawings({})
     (store.path(runs["bn"]) / "checkpoint.pt").unlink()
     with pytest.raises(StoreError, match=r"without weights in .*: train it here first"):
         trained(store, runs["bn"])

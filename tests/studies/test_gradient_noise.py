@@ -153,7 +153,7 @@ def test_unequal_weights_and_batches_are_refused():
     with pytest.raises(ValueError, match=r"'window' differ in layer2\.conv\.weight"):
         measure(models, batches(2), F.cross_entropy)
     both = [*batches(1, 32), *batches(1, 16)]
-    with pytest.raises(ValueError, match="one size only"):
+    with pytest.raises(ValueError, match="give batches of one size"):
         measure({"exact": models["exact"]}, both, F.cross_entropy)
     with pytest.raises(ValueError, match="no batch"):
         measure({"exact": models["exact"]}, [], F.cross_entropy)

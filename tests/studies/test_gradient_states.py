@@ -53,7 +53,7 @@ def test_measuring_between_changes_no_state(small, images):
 def test_default_states_and_bounds(small, images):
     config = small(*FAMILY["window_centred"])
     assert [state.update for state in trajectory(config, images, None, CPU)] == [0, 6, 19]
-    with pytest.raises(ValueError, match="the run has 0 to 19"):
+    with pytest.raises(ValueError, match="choose from 0 to 19"):
         list(trajectory(config, images, [20], CPU))
 
 
@@ -64,7 +64,7 @@ def test_arms_get_the_weights_and_must_fit(small, images):
         for (name, value), own in zip(model.named_parameters(), state.model.parameters(), strict=True):
             assert torch.equal(value, own), name
             assert value is not own
-    with pytest.raises(ValueError, match=r"arm 'none' has not .*norm"):
+    with pytest.raises(ValueError, match=r"arm 'none' lacks .*norm"):
         at_weights(state.model, {"none": small("norm=none")}, images)
     with pytest.raises(ValueError, match="arm 'wide'"):
         at_weights(state.model, {"wide": small("norm=gbn_cvar", "model.width=0.25")}, images)

@@ -6,8 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gbn.studies.gradient_variance import plot as gradient_variance_plot
-from gbn.studies.gradient_variance import table as gradient_variance
+from gbn.studies.gradient_variance import plot, table
 
 ROOT = Path(__file__).resolve().parents[2]
 HEADER = {
@@ -56,7 +55,7 @@ def rows(seeds=3, sizes=(32, 128, 512), lost=()):
         for size in sizes:
             for arm, power in (("exact", 0.0), ("centred", -1.0)):
                 at = {**shared, "update": 0, "batch_size": size, "arm": arm, "layer": "first", "against": ""}
-                for quantity in gradient_variance.BY_SIZE:
+                for quantity in table.BY_SIZE:
                     value = 7.0 * (size / 32) ** (power + off)
                     made.append({**at, "quantity": quantity, "value": value, "error": 0.1})
     return made
@@ -64,12 +63,12 @@ def rows(seeds=3, sizes=(32, 128, 512), lost=()):
 
 def written(tmp_path, header=HEADER, **changes):
     path = tmp_path / "some-small.csv"
-    gradient_variance.write(path, header, rows(**changes))
+    table.write(path, header, rows(**changes))
     return path
 
 
 def study(tmp_path, **changes):
-    return gradient_variance.read(written(tmp_path, **changes))
+    return table.read(written(tmp_path, **changes))
 
 
 def test_what_is_written_is_read(tmp_path):
@@ -107,14 +106,14 @@ def test_a_mean_that_noise_hides_is_no_number(tmp_path):
     scale = read.over_seeds("exact", "noise_scale", update=0)
     assert scale.n == 3
     assert math.isnan(scale.value_low)
-    text = gradient_variance.markdown(read, "some-small")
+    text = table.markdown(read, "some-small")
     (line,) = [line for line in text.splitlines() if line.startswith("| exact") and " ? " in line][:1]
     assert "8.00 [" in line
-    gradient_variance_plot.draw(read)
+    plot.draw(read)
 
 
 def test_the_table_says_what_was_measured(tmp_path):
-    text = gradient_variance.markdown(study(tmp_path), "some-small")
+    text = table.markdown(study(tmp_path), "some-small")
     for part in ("some-small.png", "## After 0 updates", "## After 93 updates", "3 seeds", "same 16 independent",
                  "at most 5 % of a variance ratio, at most 0.02 for a cosine", "- commit: 0123456789",
                  "experiments/some", "8.00 [6.24, 10.3]", "0.900 [0.652, 1.148]", "| first.conv"):  # fmt: skip
@@ -126,16 +125,16 @@ def test_the_table_says_what_was_measured(tmp_path):
 
 def test_one_seed_has_no_interval_and_sizes_may_be_missing(tmp_path):
     read = study(tmp_path, seeds=1, sizes=())
-    text = gradient_variance.markdown(read, "some-small")
+    text = table.markdown(read, "some-small")
     assert "against the batch size" not in text
     assert "[" not in "".join(line for line in text.splitlines() if line.startswith("| exact"))
-    figure = gradient_variance_plot.draw(read)
+    figure = plot.draw(read)
     assert len(figure.axes) == 3
 
 
 def test_the_figure_shows_every_arm_and_state(tmp_path):
     read = study(tmp_path)
-    figure = gradient_variance_plot.draw(read)
+    figure = plot.draw(read)
     ratios, scales, cosines, along, through, statistic = figure.axes
     assert [label.get_text() for label in ratios.get_yticklabels()] == list(ARMS)
     assert [text.get_text() for text in figure.legends[0].get_texts()] == [
@@ -152,23 +151,23 @@ def test_the_figure_shows_every_arm_and_state(tmp_path):
     for axes in (through, statistic):
         named = {line.get_label() for line in axes.get_lines() if not line.get_label().startswith("_")}
         assert named == {"exact", "centred"}
-    gradient_variance_plot.save(read, tmp_path / "one.png")
-    gradient_variance_plot.save(read, tmp_path / "two.png")
+    plot.save(read, tmp_path / "one.png")
+    plot.save(read, tmp_path / "two.png")
     assert (tmp_path / "one.png").read_bytes() == (tmp_path / "two.png").read_bytes()
 
 
 def test_other_files_are_refused(tmp_path):
     with pytest.raises(ValueError, match="no file"):
-        gradient_variance.read(tmp_path / "absent.csv")
+        table.read(tmp_path / "absent.csv")
     (tmp_path / "other.csv").write_text("a,b\n1,2\n")
-    with pytest.raises(ValueError, match="no file of scripts/gradient_variance"):
-        gradient_variance.read(tmp_path / "other.csv")
+    with pytest.raises(ValueError, match="not a file of scripts/gradient_variance"):
+        table.read(tmp_path / "other.csv")
 
 
 @pytest.mark.parametrize(
     "path", sorted((ROOT / "results/gradient_variance").glob("*.csv")), ids=lambda path: path.stem
 )
 def test_committed_tables_are_what_their_numbers_give(path):
-    expected = gradient_variance.markdown(gradient_variance.read(path), path.stem)
+    expected = table.markdown(table.read(path), path.stem)
     assert path.with_suffix(".md").read_text(encoding="utf-8") == expected
     assert path.with_suffix(".png").is_file()

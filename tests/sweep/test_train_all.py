@@ -110,7 +110,7 @@ def test_past_the_budget_no_other_process_is_waited_for(small, tmp_path, monkeyp
     with RunStore(tmp_path).writer(name):
         (outcome,) = train_all([(name, config)], jobs=1, budget=0.2)
     assert (outcome.run_id, outcome.status) == (name, "waiting")
-    assert capsys.readouterr().err == f"waiting for {name}, which other processes train\n"
+    assert capsys.readouterr().err == f"waiting for {name}, which other processes are training\n"
 
 
 @pytest.mark.slow

@@ -123,7 +123,7 @@ def test_a_second_signal_leaves_no_frozen_service(start, tmp_path):
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=300)
     assert process.returncode == 130
-    assert err == "ended at once; the same command goes on from the last checkpoint\n"
+    assert err == "ended at once; the same command resumes from the last checkpoint\n"
     when(lambda: gone(frozen))
 
 

@@ -1,8 +1,8 @@
 """Claims as data, and the verdicts that code gives them.
 
-``experiments/<name>/claims.yaml`` holds what a paper claims and the rule of its verdict (:mod:`schema`,
-:mod:`files`), written before the runs that it judges (:mod:`dates`). :mod:`quantities` measures, :mod:`rules` says
-what a measurement means, :mod:`judge` does it for every claim, :mod:`ledger` prints.
+``experiments/<name>/claims.yaml`` holds what a paper claims and the rule for its verdict (:mod:`schema`,
+:mod:`files`), written before the runs that it judges (:mod:`dates`). :mod:`quantities` measures, :mod:`rules`
+interprets a measurement, :mod:`judge` does so for every claim, :mod:`ledger` prints.
 """
 
 from importlib import import_module

@@ -1,7 +1,7 @@
-"""Which came first, the rule or its runs.
+"""Check whether a rule was written before its runs.
 
-A claim states when its rule was committed (``fixed``), so that a ledger can say which runs began before, without
-git. :func:`check_dates` holds that statement against the history: the first commit in which the rule reads as it does
+A claim states when its rule was committed (``fixed``), so that a ledger can tell which runs began earlier, without
+git. :func:`check_dates` compares that statement with the history: the first commit in which the rule reads as it does
 today (its verdict, the published number of a number rule, and the curve that the grid measures on).
 """
 
@@ -25,13 +25,13 @@ _FORMAT = "%H %aI"
 
 
 class Starts:
-    """When runs began: the first segment's date, since a rule written while its run trains is not blind."""
+    """The start of runs: the date of the first segment, since a rule written while its run trains is not blind."""
 
     def __init__(self, results_dir: str | Path, source: str) -> None:
         self._results_dir, self._source = results_dir, source
 
     def of(self, runs: Iterable[tuple[str, str]]) -> list[datetime | None]:
-        """For each (run id, machine) the moment, None where its record has no date."""
+        """Return the start of each (run id, machine); None if its record has no date."""
         return [self._stored(*run) or self._archived.get(run) for run in runs]
 
     def _stored(self, run_id: str, machine: str) -> datetime | None:
@@ -56,11 +56,11 @@ def _start(record: Record) -> datetime | None:
 
 @dataclass(frozen=True)
 class RuleDate:
-    """A claim's stated date beside the history's.
+    """A claim's stated date beside that of the history.
 
     Attributes:
         claim: the claim.
-        committed: when the commit was made that first had the rule as it reads today; None: not committed.
+        committed: the date of the first commit with the rule as it reads today; None if it is not committed.
     """
 
     claim: Claim
@@ -68,7 +68,7 @@ class RuleDate:
 
     @property
     def problem(self) -> str | None:
-        """Why the statement is not borne out; None when it is."""
+        """The reason why the history contradicts the stated date; None if it does not."""
         if self.committed is None:
             return "the rule, as it reads today, is not committed"
         moment = f"{self.committed:%Y-%m-%dT%H:%M:%SZ}"
@@ -82,11 +82,11 @@ class RuleDate:
 
 
 class NoHistory(LookupError):
-    """No git, no repository, or a shallow clone: the rules' dates cannot be checked here."""
+    """The rules' dates cannot be checked: there is no git or no repository, or the clone is shallow."""
 
 
 def check_dates(claims: Sequence[Claim], folder: str | Path = "experiments") -> list[RuleDate]:
-    """Each claim's stated date beside the history's.
+    """Return each claim's stated date beside that of the history.
 
     Raises:
         NoHistory: there is no full history to check against.
@@ -104,7 +104,7 @@ def check_dates(claims: Sequence[Claim], folder: str | Path = "experiments") -> 
 
 
 def _experiment(folder: Path, claims: Sequence[Claim]) -> list[RuleDate]:
-    """Walk back from the newest commit as long as a rule reads as it does in the working tree."""
+    """Walk back from the newest commit for as long as a rule reads as it does in the working tree."""
     today = _rules(
         (folder / CLAIMS).read_text(encoding="utf-8"),
         (folder / SWEEP).read_text(encoding="utf-8") if (folder / SWEEP).exists() else "",
@@ -121,14 +121,14 @@ def _experiment(folder: Path, claims: Sequence[Claim]) -> list[RuleDate]:
 
 
 def _commits(folder: Path) -> Iterator[tuple[str, datetime]]:
-    """The commits that touched a rule or its grid, newest first. Author dates survive a rebase."""
+    """Yield the commits that touched a rule or its grid, newest first. Author dates survive a rebase."""
     for line in _git(folder, "log", f"--format={_FORMAT}", "--", CLAIMS, SWEEP).splitlines():
         commit, moment = line.split()
         yield commit, datetime.fromisoformat(moment).astimezone(UTC)
 
 
 def _rules(claims: str, sweep: str) -> dict[str, Any]:
-    """claim id -> everything that its verdict depends on, but for the runs."""
+    """Return, by claim id, everything that the verdict depends on except the runs."""
     grid = yaml.safe_load(sweep) or {}
     presets = {
         scale: preset["measure"] for scale, preset in grid.get("scales", {}).items() if "measure" in preset
@@ -142,7 +142,7 @@ def _rules(claims: str, sweep: str) -> dict[str, Any]:
 
 
 def _shown(folder: Path, commit: str, name: str) -> str:
-    """A file as a commit had it; empty where it had none."""
+    """Return a file as of a commit; empty if the commit does not have it."""
     try:
         return _git(folder, "show", f"{commit}:./{name}")
     except NoHistory:
@@ -156,5 +156,7 @@ def _git(folder: Path, *arguments: str) -> str:
         )
     except (OSError, subprocess.SubprocessError) as error:
         said = str(getattr(error, "stderr", "") or error).strip()
-        raise NoHistory(f"git {arguments[0]} says nothing of {folder}: {said}") from None
+        raise NoHistory(
+            f"git {arguments[0]} failed in {folder}, so dates cannot be checked: {said}"
+        ) from None
     return done.stdout

@@ -1,6 +1,6 @@
 """Read and check papers.yaml and every claims.yaml.
 
-A mistake is one line: file, claim, what was given, what is allowed.
+A mistake is reported on one line: file, claim, what was given, what is allowed.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,25 +20,25 @@ CLAIMS, PAPERS, SWEEP = "claims.yaml", "papers.yaml", "sweep.yaml"
 
 
 def load_papers(folder: str | Path = "experiments") -> dict[str, Paper]:
-    """key -> paper, in the file's order.
+    """Return the papers by key, in the file's order.
 
     Raises:
-        ConfigError: no such file, or an entry that is refused.
+        ConfigError: the file does not exist, or an entry is invalid.
     """
     path = Path(folder) / PAPERS
     return {key: _checked(Paper, entry, f"{path}, {key}") for key, entry in _mapping(path).items()}
 
 
 def load_claims(folder: str | Path = "experiments", experiments: Sequence[str] | None = None) -> list[Claim]:
-    """The claims, checked, in order of paper, experiment and file.
+    """Return the checked claims, in order of paper, experiment and file.
 
     Args:
         folder: holds papers.yaml and the experiments.
-        experiments: names (or paths) of folders; None: all. Ids are checked over all of them in any case.
+        experiments: names (or paths) of folders; None means all. Ids are checked across all of them in any case.
 
     Raises:
-        ConfigError: an unknown experiment, key, paper, arm, setting or target, a claim without a way to be
-            judged, an id given twice.
+        ConfigError: an experiment, key, paper, arm, setting or target is unknown, a claim cannot be judged, or an id
+            is used twice.
     """
     folder, papers = Path(folder), load_papers(folder)
     files = sorted(folder.glob(f"*/{CLAIMS}"))
@@ -51,7 +51,7 @@ def load_claims(folder: str | Path = "experiments", experiments: Sequence[str] |
     for claim in claims:
         if claim.id in homes:
             raise ConfigError(
-                f"claim {claim.id!r} stands twice, in {homes[claim.id]} and in {claim.experiment}: ids are unique"
+                f"claim {claim.id!r} is defined twice, in {homes[claim.id]} and {claim.experiment}: rename one"
             )
         homes[claim.id] = claim.experiment
         if claim.paper not in papers:
@@ -67,7 +67,7 @@ def load_claims(folder: str | Path = "experiments", experiments: Sequence[str] |
 
 
 def outlines(folder: str | Path, experiment: str) -> dict[str, Outline]:
-    """scale -> outline, "full" first; {} for an experiment without a sweep.yaml, which cannot run yet."""
+    """Return the outlines by scale, "full" first; empty for an experiment without a sweep.yaml, which cannot run."""
     path = Path(folder) / experiment
     if not (path / SWEEP).is_file():
         return {}
@@ -75,7 +75,7 @@ def outlines(folder: str | Path, experiment: str) -> dict[str, Outline]:
 
 
 def applies(claim: Claim, grid: Outline, scale: str) -> bool:
-    """Whether a rule can be judged at a scale: its setting and arms are there, and what it has for each scale."""
+    """Return whether a rule can be judged at a scale: its setting, its arms and its per-scale values exist there."""
     rule = claim.verdict
     if rule.rule == "none" or rule.setting not in grid.settings:
         return False
@@ -90,15 +90,15 @@ def _file(path: Path) -> list[Claim]:
     content = _mapping(path)
     if set(content) != {"claims"} or not isinstance(content["claims"], list):
         raise ConfigError(
-            f"{path}: one key is needed, `claims`, with a list; got {', '.join(content) or 'nothing'}"
+            f"{path}: must hold exactly one key, `claims`, with a list; got {', '.join(content) or 'nothing'}"
         )
     claims = []
     for number, entry in enumerate(content["claims"], start=1):
         if not isinstance(entry, dict):
-            raise ConfigError(f"{path}, claim {number}: a mapping is needed; got {entry!r}")
+            raise ConfigError(f"{path}, claim {number}: must be a mapping; got {entry!r}")
         where = f"{path}, claim {entry.get('id', number)}"
         if "experiment" in entry:
-            raise ConfigError(f"{where}: experiment is the folder's name, not a key")
+            raise ConfigError(f"{where}: experiment is not a key, it is the name of the folder; remove it")
         claims.append(_checked(Claim, {**entry, "experiment": path.parent.name}, where))
     return claims
 
@@ -106,13 +106,13 @@ def _file(path: Path) -> list[Claim]:
 def _mapping(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise ConfigError(
-            f"no file {path}: run from the repository's folder, or name the folder of experiments"
+            f"no file {path}: run from the repository's root, or pass the folder of experiments"
         )
     return mapping(path)
 
 
 def _check(claim: Claim, grids: Mapping[str, Outline]) -> None:
-    """Everything that a rule names is in the experiment's grid, at every scale that it can be judged at."""
+    """Check that everything a rule names exists in the experiment's grid, at every scale where it can be judged."""
     rule, where = claim.verdict, f"claim {claim.id} in experiments/{claim.experiment}:"
     if not grids:
         if claim.waits_for is None and rule.rule != "none":
@@ -141,13 +141,13 @@ def _check(claim: Claim, grids: Mapping[str, Outline]) -> None:
         if applies(claim, grid, scale) and rule.target_at(scale) not in grid.targets[rule.setting]:
             allowed = ", ".join(f"{target:g}" for target in grid.targets[rule.setting]) or "none"
             raise ConfigError(
-                f"{where} target {rule.target_at(scale):g} is none of the grid's at scale {scale}; allowed: "
+                f"{where} target {rule.target_at(scale):g} is not a target of the grid at scale {scale}; allowed: "
                 f"{allowed} (a mapping scale -> target gives each scale its own)"
             )
 
 
 def _check_quantity(rule: Rule, grids: Mapping[str, Outline], where: str) -> None:
-    """A measure without a test set has no best by validation, and one with it no best of the run."""
+    """Check the quantity: a measure without a test set has no best by validation, one with it no best of the run."""
     for grid in grids.values():
         final = measures.measure(grid.measure).final
         allowed = (*columns_of(final), "area")
@@ -164,7 +164,7 @@ def _checked(model: type[Any], content: Any, where: str) -> Any:
 
 
 def _explain(model: type[BaseModel], error: ValidationError) -> str:
-    """The first mistake in one line."""
+    """Return the first mistake as one line."""
     first = error.errors()[0]
     path = [str(part) for part in first["loc"]]
     name = ".".join(path)

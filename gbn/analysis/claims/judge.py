@@ -1,8 +1,8 @@
-"""Verdicts of claims, computed from runs.
+"""Verdicts on claims, computed from runs.
 
-At a scale the family of tests is all (claim, against) of one claims.yaml that can be judged there; Holm's procedure
-gives each test its level, and a claim is decided by the intervals of these levels. The grid as it stands is judged if
-it has a pair of the claim's runs, else each miniature that has one.
+At each scale, the family of tests is all (claim, against) pairs of one claims.yaml that can be judged there. Holm's
+procedure assigns a level to each test, and a claim is decided by the intervals of these levels. The full grid is
+judged if it has a pair of the claim's runs; otherwise each miniature that has one.
 """
 
 import math
@@ -32,27 +32,27 @@ GridLoader = Callable[[str, str, set[tuple[str, str]]], GridLike]
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the runs say of a claim at one scale.
+    """The verdict on a claim at one scale.
 
     Attributes:
         claim: the claim.
         outcome: "holds", "fails", "open", "not run" or "underspecified".
         scale: "full", or the miniature's name.
-        measure: the curve that times and areas were taken from; empty where nothing ran.
-        final: the key of what runs came to: the measure on the test set where there is one.
-        planned: scale -> the measure of the grid there; empty where there is no grid yet.
-        estimates: arm of `against` -> estimate, its interval at the level that Holm gives the test.
+        measure: the curve that times and areas were taken from; empty if nothing ran.
+        final: the key of final results: the measure on the test set if there is one.
+        planned: scale -> the measure of the grid there; empty if there is no grid yet.
+        estimates: arm of `against` -> estimate, with its interval at the level that Holm assigns to the test.
         levels: arm of `against` -> that level.
-        tests: tests in the family.
-        controls: control -> estimate of the arm against it, 95 %: no part of the verdict.
-        n: pairs, the fewest over `against`.
+        tests: number of tests in the family.
+        controls: control -> estimate of the arm against it at 95 %; not part of the verdict.
+        n: number of pairs, the smallest over `against`.
         devices: machines of the runs behind the estimates.
-        dates: when the first and the last of them began; None where it is not known.
-        early: how many of them began before the rule was committed; None where that is not known.
+        dates: when the first and the last of these runs began; None if unknown.
+        early: how many of them began before the rule was committed; None if unknown.
         runs: how many there are.
-        commands: what trains them.
-        reason: why this verdict, in a sentence.
-        power: how many seeds would decide, where the verdict is open.
+        commands: the commands that train them.
+        reason: one sentence that explains the verdict.
+        power: how many seeds would decide, if the verdict is open.
     """
 
     claim: Claim
@@ -76,18 +76,18 @@ class Verdict:
 
     @property
     def word(self) -> str:
-        """For people: reproduced, not reproduced, inconclusive, ...; of a miniature supported (small), ..."""
+        """The verdict in words: reproduced, not reproduced, inconclusive, ...; of a miniature supported (small)."""
         return word(self.outcome, self.scale)
 
     @property
     def claimed(self) -> Measure:
-        """What a published number is a value of: the measure at full scale, whatever a miniature measures."""
+        """The measure of a published number: that of the full scale, whatever a miniature measures."""
         planned = measures.measure(self.planned.get(FULL, self.measure or measures.DEFAULT))
         return self.claim.verdict.compared(planned, planned.final)
 
     @property
     def compared(self) -> Measure:
-        """What a difference is of; where nothing ran, at full scale."""
+        """The measure of a difference; if nothing ran, that of the full scale."""
         measured = measures.measure(self.measure or self.planned.get(FULL, measures.DEFAULT))
         return self.claim.verdict.compared(
             measured, measures.measure(self.final) if self.final else measured.final
@@ -95,7 +95,7 @@ class Verdict:
 
     @property
     def blind(self) -> bool | None:
-        """Whether the rule was committed before every run that it judges; None where that is not known."""
+        """True if the rule was committed before every run that it judges; None if unknown."""
         return None if self.early is None else self.early == 0
 
 
@@ -106,18 +106,18 @@ def verdicts(
     folder: str | Path = "experiments",
     grids: GridLoader | None = None,
 ) -> list[Verdict]:
-    """The verdict of every claim: one at full scale, or one a miniature that ran, or that it did not run.
+    """Return the verdicts of every claim: one at full scale, or one per miniature that ran, or "not run".
 
     Args:
         results_dir: holds ``runs/`` and ``archive/``.
         source: "store", "archive" or "both".
-        experiments: names of folders; None: all.
+        experiments: names of folders; None means all.
         folder: holds papers.yaml and the experiments.
         grids: loads the cells of a grid; by default :func:`gbn.config.grid.load_grid` from `folder`.
 
     Raises:
-        ConfigError: a claims.yaml or sweep.yaml that is refused.
-        StoreError: a damaged file.
+        ConfigError: a claims.yaml or sweep.yaml is invalid.
+        StoreError: a file is damaged.
     """
     claims = load_claims(folder, experiments)
     load = grids or partial(_cells, Path(folder))
@@ -141,7 +141,7 @@ def _experiment(
     source: Source,
     starts: Starts,
 ) -> dict[str, list[Verdict]]:
-    """claim id -> its verdicts; all claims are of one experiment."""
+    """Return the verdicts by claim id; all claims belong to one experiment."""
     found: dict[str, list[Verdict]] = {claim.id: [] for claim in claims}
     for scale, grid in grids.items():
         family = [claim for claim in claims if applies(claim, grid, scale)]
@@ -166,7 +166,7 @@ def _experiment(
 
 
 def _wanted(family: Sequence[Claim], grid: Outline) -> set[tuple[str, str]]:
-    """The (setting, arm) that the rules name, and the grid's reference, without which there is no plan."""
+    """Return the (setting, arm) that the rules name, and the grid's reference, which every plan needs."""
     wanted = {(c.verdict.setting, name) for c in family for name in c.verdict.names if name in grid.arms}
     return wanted | {(setting, grid.reference) for setting, _ in wanted}
 
@@ -246,7 +246,7 @@ def _verdict(
 def _rows(
     comparison: Comparison, setting: str, arm: str, seeds: Mapping[str, Sequence[int]]
 ) -> list[tuple[str, str]]:
-    """(run id, machine) of every run in a pair."""
+    """Return (run id, machine) of every run in a pair."""
     used: dict[tuple[str, str], None] = {}
     for against, mine in seeds.items():
         for name in (arm, against):
@@ -263,7 +263,7 @@ def _power(
     estimates: Mapping[str, Estimate],
     levels: Mapping[str, float],
 ) -> str:
-    """What the least decided comparison needs; nothing where the rule's own number of pairs is not there yet."""
+    """Describe what the least decided comparison needs; empty until the rule's own number of pairs is reached."""
     undecided = [name for name, one in estimates.items() if not one.p <= 1 - levels[name]]
     if outcome != "open" or not undecided or min(one.n for one in estimates.values()) < pairs:
         return ""
@@ -272,7 +272,7 @@ def _power(
 
 
 def _unjudged(claim: Claim, runnable: bool) -> Verdict:
-    """No run of it: it waits, or its rule cannot be judged at all."""
+    """Return the verdict on a claim without runs: it is waiting, or its rule cannot be judged at all."""
     commands = (f"python scripts/reproduce.py experiments/{claim.experiment}",) if runnable else ()
     if claim.waits_for is not None:
         return Verdict(claim, "not run", commands=commands, reason=f"waits for {claim.waits_for}")

@@ -17,7 +17,7 @@ from gbn.analysis.tables.section import Section
 COLUMNS = ("claim", "verdict", "published", "here", "n", "rule first")
 COMMAND = "python scripts/claims.py --source archive --write"
 
-#: What stands around the overview in the ledger.
+#: The text around the overview in the ledger.
 OVERVIEW = ("<!-- begin overview -->", "<!-- end overview -->")
 
 _INTRODUCTION = """\
@@ -36,7 +36,7 @@ data (`experiments/*/claims.yaml`), and with the verdict that code computes from
 
 
 def section(verdicts: Sequence[Verdict], linked: bool = False) -> Section:
-    """The summary of some verdicts, a row each."""
+    """Return a summary of some verdicts, one row each."""
     rows = [
         (
             f"[{one.claim.id}](#{one.claim.id})" if linked else one.claim.id,
@@ -52,7 +52,7 @@ def section(verdicts: Sequence[Verdict], linked: bool = False) -> Section:
 
 
 def here(verdict: Verdict) -> str:
-    """The measured value, of each comparison where there are several."""
+    """Return the measured value, one per comparison if there are several."""
     rule, many = verdict.claim.verdict, len(verdict.estimates) > 1
     parts = [
         wording.result(rule, estimate, verdict.compared) + (f" against {name}" if many else "")
@@ -62,11 +62,11 @@ def here(verdict: Verdict) -> str:
 
 
 def counts(verdicts: Sequence[Verdict]) -> str:
-    """How many verdicts of each word: "3 reproduced, 12 not run"."""
+    """Count the verdicts by word: "3 reproduced, 12 not run"."""
     return ", ".join(f"{count} {word}" for word, count in Counter(one.word for one in verdicts).most_common())
 
 
-#: The order of an overview's columns.
+#: The order of the columns of an overview.
 _WORDS = (
     *("reproduced", "supported", "inconclusive", "not supported", "not reproduced"),
     *("underspecified", "not run"),
@@ -74,7 +74,7 @@ _WORDS = (
 
 
 def overview(verdicts: Sequence[Verdict], papers: Mapping[str, Paper]) -> Section:
-    """How many claims of each paper, and questions of ours to it, came to what."""
+    """Count the outcomes of each paper's claims, and of our own questions about it."""
     found = {one.word for one in verdicts}
     words = sorted(found, key=lambda word: (_WORDS.index(word.split(" (")[0]), word))
     rows = []
@@ -88,13 +88,13 @@ def overview(verdicts: Sequence[Verdict], papers: Mapping[str, Paper]) -> Sectio
 
 
 def by_paper(verdicts: Sequence[Verdict], papers: Mapping[str, Paper]) -> dict[str, list[Verdict]]:
-    """paper's key -> its verdicts, in the order of papers.yaml; papers without any are left out."""
+    """Return the verdicts by paper key in the order of papers.yaml, without papers that have none."""
     grouped = {key: [one for one in verdicts if one.claim.paper == key] for key in papers}
     return {key: mine for key, mine in grouped.items() if mine}
 
 
 def markdown(verdicts: Sequence[Verdict], papers: Mapping[str, Paper]) -> str:
-    """The whole ledger: for each paper a table, then every claim with its rule, result and reason."""
+    """Return the whole ledger: a table for each paper, then every claim with its rule, result and reason."""
     lines = [f"<!-- made by `{COMMAND}` -->", "# Claims and verdicts", "", _INTRODUCTION]
     grouped = by_paper(verdicts, papers)
     lines += [f"{len({one.claim.id for one in verdicts})} claims: {counts(verdicts)}.", ""]
@@ -128,7 +128,7 @@ def _claim(verdict: Verdict) -> list[str]:
 
 
 def _code(key: str) -> str:
-    """A configuration key as code; what is not one as it is."""
+    """Return a configuration key formatted as code, anything else unchanged."""
     return f"`{key}`" if re.fullmatch(r"[a-z_]+(\.[a-z_]+)*", key) else key
 
 
@@ -168,9 +168,9 @@ _STYLES = {"holds": "green", "fails": "red", "open": "yellow", "not run": "dim",
 
 
 def terminal(verdicts: Sequence[Verdict], papers: Mapping[str, Paper], width: int | None = None) -> str:
-    """The ledger for a terminal of some width, with colours; None: plain Markdown tables for a pipe.
+    """Return the ledger for a terminal of some width, with colors; without `width`, plain Markdown tables for a pipe.
 
-    What did not run has no row: the remarks name it with what is missing.
+    Claims that were not run have no row: the remarks name them with what is missing.
     """
     parts: list[str] = []
     for key, mine in by_paper(verdicts, papers).items():
@@ -186,10 +186,10 @@ def terminal(verdicts: Sequence[Verdict], papers: Mapping[str, Paper], width: in
 
 
 def of_experiment(path: str | Path, results_dir: str | Path, source: Source, width: int | None = None) -> str:
-    """The verdicts of one experiment for the terminal; empty where it has no claims.
+    """Return the verdicts of one experiment for the terminal; empty if it has no claims.
 
     Raises:
-        ConfigError: a claims.yaml or papers.yaml that is refused.
+        ConfigError: a claims.yaml or papers.yaml is invalid.
     """
     folder = Path(path).parent if Path(path).suffix else Path(path)
     if not (folder / CLAIMS).is_file():
@@ -229,8 +229,8 @@ def _rich(verdicts: Sequence[Verdict], width: int) -> str:
     for name in made.columns:
         table.add_column(name, justify="right" if name == "n" else "left", no_wrap=name == "claim")
     for one, row in zip(verdicts, made.rows, strict=True):
-        name = "\n".join(wrap(row[0], 22 if width < 110 else 40))  # at its hyphens
-        # Text: a bracket is an interval, no markup
+        name = "\n".join(wrap(row[0], 22 if width < 110 else 40))  # breaks at hyphens
+        # Text, so that a bracket is an interval rather than markup
         table.add_row(name, Text(row[1], _STYLES[one.outcome]), *map(Text, row[2:]))
     console = Console(file=StringIO(), width=width, force_terminal=True)
     console.print(table)

@@ -1,11 +1,11 @@
-"""What a rule measures: an arm against another over pairs, with its interval at any level."""
+"""The measurement behind a rule: one arm against another over pairs, with an interval at any level."""
 
 import math
 from dataclasses import dataclass, replace
 
 from gbn.analysis.claims.schema import COLUMNS, TIMES, Rule
 from gbn.analysis.comparison.comparison import Comparison
-from gbn.analysis.estimates import pairs as statistics
+from gbn.analysis.estimates import pairs
 from gbn.analysis.estimates.estimate import LEVEL, Estimate
 from gbn.analysis.estimates.power import advice, advice_for_signs
 from gbn.analysis.estimates.targets import Time
@@ -13,13 +13,13 @@ from gbn.analysis.estimates.targets import Time
 
 @dataclass(frozen=True)
 class Measurement:
-    """Pairs of one comparison.
+    """The pairs of one comparison.
 
     Attributes:
-        quantity: of :data:`gbn.analysis.claims.schema.Quantity`.
-        arm, against: times, or values of the measure (accuracies are fractions), one a pair.
+        quantity: one of :data:`gbn.analysis.claims.schema.Quantity`.
+        arm, against: times, or values of the measure (accuracies are fractions), one per pair.
         seeds: of the pairs, in the same order.
-        refused: why there are no values, where that is so.
+        refused: why there are no values, if there are none.
     """
 
     quantity: str
@@ -29,12 +29,12 @@ class Measurement:
     refused: str = ""
 
     def estimate(self, level: float = LEVEL) -> Estimate:
-        """The quantity with its interval of this level: a ratio, a share saved or a difference of values."""
+        """Return the quantity with its interval at this level: a ratio, a share saved or a difference of values."""
         plain = self._plain(level)
         return plain if self.quantity != "saving_to_maximum" or not plain.n else _saved(plain)
 
     def advice(self, level: float) -> str:
-        """How many seeds would decide whether the effect differs from none, where that is open."""
+        """Return how many seeds would decide whether there is an effect, if that is open."""
         plain = self._plain(level)
         if plain.method == "median":
             above = sum(low > 1 for low, _ in plain.ratios)
@@ -42,22 +42,22 @@ class Measurement:
             return advice_for_signs(above, below, plain.n, level)
         if self.quantity in TIMES or not plain.n:
             return advice(plain, level)
-        # What a log ratio is there, a difference is here.
-        effect = min(max(plain.value_low, -700.0), 700.0)  # beyond, exp would overflow
+        # Here a difference takes the place of a log ratio.
+        effect = min(max(plain.value_low, -700.0), 700.0)  # exp would overflow beyond this
         text = advice(replace(plain, value_low=math.exp(effect)), level)
         return text.replace("a ratio so near 1", "a difference so small")
 
     def _plain(self, level: float) -> Estimate:
         if self.quantity in TIMES:
-            return statistics.speedup(self.arm, self.against, level)  # type: ignore[arg-type]
-        return statistics.paired_difference(self.arm, self.against, level)  # type: ignore[arg-type]
+            return pairs.speedup(self.arm, self.against, level)  # type: ignore[arg-type]
+        return pairs.paired_difference(self.arm, self.against, level)  # type: ignore[arg-type]
 
 
 def measure(comparison: Comparison, rule: Rule, arm: str, against: str, target: float | None) -> Measurement:
-    """The pairs of an arm and another in a rule's quantity.
+    """Return the pairs of two arms, measured in a rule's quantity.
 
-    The maximum (the best value) is that of `against` at the same seed (Mixture Normalization's metric, there BN's).
-    Pairs without a value (no test accuracy, no curve of the measure) are left out.
+    The maximum (the best value) is that of `against` at the same seed (Mixture Normalization's metric, where it is
+    BN's). Pairs without a value (no test accuracy, no curve of the measure) are left out.
     """
     quantity = str(rule.quantity)
     setting, seeds = rule.setting, comparison.pairs(rule.setting, arm, against)
@@ -84,7 +84,7 @@ def measure(comparison: Comparison, rule: Rule, arm: str, against: str, target: 
 
 
 def _saved(ratio: Estimate) -> Estimate:
-    """1 - 1/ratio: the share of updates (or seconds) saved; minus infinity for a ratio of 0."""
+    """Return 1 - 1/ratio, the share of updates (or seconds) saved; minus infinity for a ratio of 0."""
     return replace(
         ratio,
         value_low=_share(ratio.value_low),

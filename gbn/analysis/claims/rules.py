@@ -1,6 +1,6 @@
-"""What measurements mean under a rule: the claim holds, fails, or stays open.
+"""The outcome of a rule, given measurements: the claim holds, fails, or stays open.
 
-An interval that only touches the null, or the smallest relevant effect, is not beyond it.
+An interval that merely touches the null, or the smallest relevant effect, does not lie beyond it.
 """
 
 import math
@@ -25,7 +25,7 @@ _SMALL: Mapping[Outcome, str] = {"holds": "supported", "fails": "not supported",
 
 
 def word(outcome: Outcome, scale: str) -> str:
-    """The verdict's word; a miniature can say no more than "supported (its name)"."""
+    """Return the word for an outcome; a miniature can say no more than "supported (its name)"."""
     if scale == "full" or outcome not in _SMALL:
         return _WORDS[outcome]
     return f"{_SMALL[outcome]} ({scale})"
@@ -38,14 +38,14 @@ def decide(
     scale: str = FULL,
     higher_is_better: bool = True,
 ) -> tuple[Outcome, str]:
-    """The outcome with its reason.
+    """Return the outcome and its reason.
 
     Args:
         rule: "direction" or "number".
-        published: the number of a rule "number".
-        estimates: for each arm of `rule.against` the estimate with the interval of its level after Holm.
-        scale: where it is judged, for the smallest effect that counts there.
-        higher_is_better: of the measure: a difference of one of which lower is better holds below 0.
+        published: the number, for a rule "number".
+        estimates: for each arm of `rule.against`, the estimate with its interval at the level after Holm.
+        scale: where it is judged; selects the smallest effect that counts there.
+        higher_is_better: the direction of the measure; if lower is better, a difference below 0 supports the claim.
     """
     n = min(estimate.n for estimate in estimates.values())
     assert rule.pairs is not None
@@ -68,7 +68,7 @@ def decide(
 def _direction(
     rule: Rule, estimates: Mapping[str, Estimate], relevant: float, upward: bool
 ) -> tuple[Outcome, str]:
-    """Improvements are compared: differences as they are, or (`upward` False) their negatives."""
+    """Decide by improvements: differences as they are, or their negatives if `upward` is False."""
     if not upward:
         estimates = {name: replace(one, low=-one.high, high=-one.low) for name, one in estimates.items()}
     better, worse = ("above", "below") if upward else ("below", "above")

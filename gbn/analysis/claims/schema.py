@@ -1,8 +1,8 @@
 """The schema of ``experiments/papers.yaml`` and ``experiments/<name>/claims.yaml``.
 
-A claim says what was published (in our words, with where it was read), under which conditions, what is not known and
-which configuration key covers it, and by which rule its verdict is computed. A rule is written, and committed,
-before the runs that it judges.
+A claim states what was published (in our words, with the source), under which conditions, what is unknown and which
+configuration key covers it, and the rule by which its verdict is computed. A rule is written, and committed, before
+the runs that it judges.
 """
 
 from datetime import UTC, date, datetime, time
@@ -23,7 +23,7 @@ Quantity = Literal[
 ]
 RATIOS = ("speedup_to_target", "speedup_to_maximum")
 TIMES = (*RATIOS, "saving_to_maximum")
-#: What differences are of: a column of :mod:`gbn.analysis.comparison.qualities`, or the area under the curve.
+#: What a difference compares: a column of :mod:`gbn.analysis.comparison.qualities`, or the area under the curve.
 COLUMNS = {
     "last_difference": "last",
     "best_val_difference": "best_val",
@@ -36,13 +36,13 @@ Url = Annotated[str, Field(pattern=r"^https?://\S+$")]
 
 
 class Section(BaseModel):
-    """Unknown keys are errors; text is never taken for a number."""
+    """A model in which unknown keys are errors and text is never read as a number."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
 class Paper(Section):
-    """An entry of papers.yaml; `method` is what it proposes, in a few words, where the title is longer."""
+    """An entry of papers.yaml; `method` names what the paper proposes in a few words, if the title is longer."""
 
     title: Text
     method: Text | None = None
@@ -52,7 +52,7 @@ class Paper(Section):
 
 
 class Source(Section):
-    """Where a claim was read: the address, and what of it (abstract, official README, ...)."""
+    """The source of a claim: the address, and which part (abstract, official README, ...)."""
 
     url: Url
     read: Text
@@ -62,7 +62,7 @@ class Published(Section):
     """A published number: a value, a range, or both, in the unit of the rule's quantity.
 
     Speed-ups are ratios; shares saved and differences of accuracy are fractions (0.31 is 31 %, 0.028 is 2.8 points).
-    A difference is arm - against in the curve's unit, so where lower is better an improvement is negative (an FID of
+    A difference is arm - against in the curve's unit, so if lower is better, an improvement is negative (an FID of
     33.35 against 37.56 is -4.21).
     """
 
@@ -84,7 +84,7 @@ class Published(Section):
 
     @property
     def range(self) -> tuple[float, float]:
-        """(low, high); a value alone is a range of no width."""
+        """(low, high); for a single value, a range of zero width."""
         if self.low is not None and self.high is not None:
             return self.low, self.high
         assert self.value is not None
@@ -92,22 +92,22 @@ class Published(Section):
 
 
 class Rule(Section):
-    """How the verdict is computed.
+    """The rule by which a verdict is computed.
 
     Attributes:
         rule: "direction" (the interval lies wholly beyond the null), "number" (it overlaps the published range) or
             "none", with the `reason`.
-        quantity: what is measured of `arm` against each of `against`. Of ratios and shares saved greater is better;
-            of differences (arm - against) what is better of the grid's measure.
-        setting: of the grid; empty where it has one.
-        target: of "speedup_to_target", a value of the measure; a mapping scale -> value where scales differ.
+        quantity: what is measured for `arm` against each of `against`. For ratios and shares saved, greater is
+            better; for differences (arm - against), the direction of the grid's measure applies.
+        setting: a setting of the grid; empty if it has only one.
+        target: for "speedup_to_target", a value of the measure; a mapping scale -> value if scales differ.
         unit: of times: "updates" or "seconds".
-        controls: shown beside the result, no part of the verdict.
+        controls: shown beside the result, not part of the verdict.
         pairs: with fewer pairs the verdict stays open.
         relevant: the smallest effect that deserves the claim's name: a ratio, a share saved, points as a fraction, or
-            how much better in the measure's unit, always above the null; a mapping scale -> effect where scales
-            measure differently.
-        scale: where "reproduced" may be said: the grid as it stands. Its presets are miniatures.
+            the improvement in the measure's unit, always above the null; a mapping scale -> effect if scales measure
+            differently.
+        scale: where "reproduced" may be said: the full grid. Its presets are miniatures.
     """
 
     rule: Literal["direction", "number", "none"]
@@ -137,14 +137,16 @@ class Rule(Section):
         if missing:
             raise ValueError(f"rule: {self.rule} needs {', '.join(missing)}")
         if (self.target is not None) != (self.quantity == "speedup_to_target"):
-            raise ValueError("target belongs to quantity speedup_to_target, and that needs one")
+            raise ValueError("target is needed for quantity speedup_to_target, and only for it")
         if self.unit == "seconds" and self.quantity not in TIMES:
-            raise ValueError(f"unit: seconds belongs to times ({', '.join(TIMES)}), not to {self.quantity}")
+            raise ValueError(
+                f"unit: seconds applies only to times ({', '.join(TIMES)}), not to {self.quantity}"
+            )
         effects = self.relevant.values() if isinstance(self.relevant, dict) else [self.relevant]
         for effect in effects:
             if effect is not None and effect <= self.null:
                 raise ValueError(
-                    f"relevant must lie above {self.null:g}, where nothing differs; got {effect:g}"
+                    f"relevant must lie above {self.null:g}, the value of no effect; got {effect:g}"
                 )
         repeated = {name for name in (*self.against, *self.controls, self.arm) if self.names.count(name) > 1}
         if repeated:
@@ -164,31 +166,31 @@ class Rule(Section):
         return 1.0 if self.quantity in RATIOS else 0.0
 
     def target_at(self, scale: str) -> float | None:
-        """The target at a scale; None where the rule has none for it."""
+        """Return the target at a scale; None if the rule has none for it."""
         return self.target.get(scale) if isinstance(self.target, dict) else self.target
 
     def relevant_at(self, scale: str) -> float | None:
-        """The smallest effect that counts at a scale; None where the rule has none for it."""
+        """Return the smallest effect that counts at a scale; None if the rule has none for it."""
         return self.relevant.get(scale) if isinstance(self.relevant, dict) else self.relevant
 
     def compared(self, measured: Measure, final: Measure) -> Measure:
-        """What a difference is of: the area of the curve's measure, else what runs came to."""
+        """Return the measure of a difference: the curve's for an area, else that of final results."""
         return measured if self.quantity == "area_difference" else final
 
 
 class Claim(Section):
-    """A row of a claims.yaml.
+    """An entry of a claims.yaml.
 
     Attributes:
-        id: unique over the repository, kebab-case.
+        id: unique within the repository, kebab-case.
         origin: "published": the paper's claim; "ours": a question that the paper leaves open.
         paper: a key of papers.yaml.
         wording: the claim in our words.
         source: where it was read.
         published: the number, or "not available".
-        conditions: of the published result, and where our protocol differs.
-        underspecified: what is not known -> the configuration key that covers it.
-        fixed: when the rule was committed (UTC); a day alone counts as its end.
+        conditions: of the published result, and how our protocol differs.
+        underspecified: what is unknown -> the configuration key that covers it.
+        fixed: when the rule was committed (UTC); a date without a time means the end of that day.
         verdict: the rule.
         waits_for: what is missing before it can run.
         experiment: the folder's name (not in the file).
@@ -214,7 +216,7 @@ class Claim(Section):
             return None
         if not isinstance(value, dict):
             raise ValueError(
-                f'"not available" or a mapping with value, or low and high, and unit is needed; got {value!r}'
+                f'must be "not available", or a mapping with unit and value, or low and high; got {value!r}'
             )
         return value
 
@@ -224,7 +226,8 @@ class Claim(Section):
         if isinstance(value, date) and not isinstance(value, datetime):
             return datetime.combine(value, time.max, UTC)
         if isinstance(value, datetime) and value.tzinfo is None:
-            return value.replace(tzinfo=UTC)  # YAML gives a time with Z or an offset as UTC without saying so
+            # YAML converts a time with Z or an offset to UTC, but drops the time zone.
+            return value.replace(tzinfo=UTC)
         return value
 
     @model_validator(mode="after")

@@ -7,8 +7,7 @@ from gbn import measures
 from gbn.analysis.claims.judge import Verdict
 from gbn.analysis.claims.schema import RATIOS, TIMES, Claim, Published, Rule
 from gbn.analysis.estimates.estimate import Estimate
-from gbn.analysis.tables import headings
-from gbn.analysis.tables import numbers as printed
+from gbn.analysis.tables import headings, numbers
 from gbn.config.grid import FULL
 from gbn.measures import ACCURACY, Measure
 
@@ -24,16 +23,16 @@ _NAMES = {
 
 
 def result(rule: Rule, estimate: Estimate, measure: Measure = ACCURACY) -> str:
-    """An estimate with its interval: a ratio, a share in per cent, percentage points or the measure's unit."""
+    """Format an estimate with its interval: a ratio, a share in percent, percentage points or the measure's unit."""
     if not estimate.n:
-        return printed.NONE
+        return numbers.NONE
     if rule.quantity in RATIOS:
-        return printed.ratio(estimate)
+        return numbers.ratio(estimate)
     if rule.quantity == "saving_to_maximum":
         ends = [_share(end) for end in (estimate.low, estimate.high)]
         known = not (math.isnan(estimate.low) or math.isnan(estimate.high))
         return f"{_saved(estimate)} % saved" + (f" [{ends[0]}, {ends[1]}]" if known else "")
-    return " ".join(filter(None, (printed.difference(estimate, measure), measure.points)))
+    return " ".join(filter(None, (numbers.difference(estimate, measure), measure.points)))
 
 
 def _saved(estimate: Estimate) -> str:
@@ -50,7 +49,7 @@ def _share(value: float) -> str:
 
 
 def published(claim: Claim, short: bool = False, measure: Measure = ACCURACY) -> str:
-    """What was published: a number in its unit (a difference in that of `measure`), or that there is none."""
+    """Format the published number in its unit (a difference in that of `measure`), or say that there is none."""
     if claim.origin == "ours":
         return "(ours)" if short else "a question of ours"
     if claim.published is None:
@@ -76,7 +75,7 @@ def _scaled(number: Published) -> str:
 
 
 def quantity(rule: Rule, measure: Measure) -> str:
-    """The name of a rule's quantity, of values of `measure`."""
+    """Return the name of a rule's quantity for values of `measure`."""
     values, selected = measure.label, "validation value"
     if measure.family == "accuracy":
         values, selected = "test accuracies", "validation accuracy"
@@ -84,7 +83,7 @@ def quantity(rule: Rule, measure: Measure) -> str:
 
 
 def rule_in_words(verdict: Verdict) -> str:
-    """The rule of a verdict as a sentence."""
+    """Return the rule of a verdict as a sentence."""
     rule = verdict.claim.verdict
     if rule.rule == "none":
         return f"None: {rule.reason}"
@@ -101,7 +100,7 @@ def rule_in_words(verdict: Verdict) -> str:
 
 
 def target(rule: Rule, planned: Mapping[str, str]) -> str:
-    """ " to 95 % in updates": the target of each scale, as a value of its measure (`planned`: scale -> key)."""
+    """Return " to 95 % in updates": the target of each scale, as a value of its measure (`planned`: scale -> key)."""
     unit = f" in {rule.unit}" if rule.quantity in TIMES else ""
     if isinstance(rule.target, dict):
         each = ", ".join(f"{_measure(planned, s).target(value)} ({s})" for s, value in rule.target.items())
@@ -136,7 +135,7 @@ def _effect(rule: Rule, effect: float, measure: Measure) -> str:
 
 
 def age(verdict: Verdict) -> str:
-    """Whether the rule is older than the runs that it judges."""
+    """Say whether the rule is older than the runs that it judges."""
     if not verdict.runs:
         return "no run yet"
     if verdict.claim.fixed is None:
@@ -152,7 +151,7 @@ def age(verdict: Verdict) -> str:
 
 
 def measured_on(verdict: Verdict) -> str:
-    """The curve, or the test accuracy, that the numbers come from."""
+    """Name the curve, or the test accuracy, that the numbers come from."""
     compared, quantity = verdict.compared, verdict.claim.verdict.quantity
     if quantity in TIMES or quantity == "area_difference":
         return verdict.measure
@@ -160,5 +159,5 @@ def measured_on(verdict: Verdict) -> str:
 
 
 def at_scale(verdict: Verdict) -> str:
-    """The scale, with what it is."""
+    """Name the scale, with a description."""
     return FULL if verdict.scale == FULL else f"{verdict.scale} (a miniature)"

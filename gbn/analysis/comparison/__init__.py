@@ -1,1 +1,1 @@
-"""Every figure that a table, a plot or a claim is made of."""
+"""Every figure that a table, a plot or a claim uses."""

@@ -1,8 +1,8 @@
-"""All figures of a comparison: one :class:`Figure` a number that a table prints.
+"""All figures of a comparison: one :class:`Figure` for each number that a table prints.
 
-Per setting: what runs came to (test accuracies, or the values of another measure); updates (and seconds, where they
-may be compared) to the fixed targets; the same to the reference's own best, Mixture Normalization's metric, with its
-A/A row; each arm against its controls.
+Per setting: final results (test accuracies, or the values of another measure); updates (and seconds, if they are
+comparable) to the fixed targets; the same to the reference's own best, the metric of the Mixture Normalization paper,
+with its A/A row; each arm against its controls.
 """
 
 import math
@@ -15,10 +15,17 @@ import pandas as pd
 
 from gbn import measures
 from gbn.analysis.comparison.qualities import columns_of, qualities
-from gbn.analysis.estimates import pairs as statistics
 from gbn.analysis.estimates.estimate import AA, PUBLISHED_SAVING, Figure
 from gbn.analysis.estimates.evidence import Evidence, evidence
 from gbn.analysis.estimates.holm import corrected
+from gbn.analysis.estimates.pairs import (
+    aa_fixed_target,
+    aa_maximum,
+    mean_interval,
+    median_of_bounds,
+    paired_difference,
+    speedup,
+)
 from gbn.analysis.estimates.targets import INTERPOLATIONS, Curve, Interpolation, Time, Unit
 from gbn.analysis.runs.load import Runs
 from gbn.measures import Measure
@@ -26,14 +33,14 @@ from gbn.measures import Measure
 
 @dataclass(frozen=True)
 class Options:
-    """How targets are measured.
+    """The way times to targets are measured.
 
     Attributes:
-        measure: a curve key of :mod:`gbn.measures`; None takes the plan's own.
+        measure: a curve key of :mod:`gbn.measures`; None means the plan's own.
         interpolation: "interpolated" between points, or the "first" point at the target.
 
     Raises:
-        ValueError: an unknown measure or interpolation.
+        ValueError: the measure or the interpolation is unknown.
     """
 
     measure: str | None = None
@@ -48,18 +55,18 @@ class Options:
 
 @dataclass
 class Comparison:
-    """The figures of a set of runs, made on first use.
+    """The figures of a set of runs, computed on first use.
 
     Attributes:
-        runs, options: what they are made of, and how.
-        measured: the measure that targets are values of; `measure` is its key.
+        runs, options: what the figures are computed from, and how.
+        measured: the measure that targets refer to; `measure` is its key.
     """
 
     runs: Runs
     options: Options = field(default_factory=Options)
 
     def __post_init__(self) -> None:
-        # A misspelt measure of a plan is found here too.
+        # This also catches a misspelled measure in a plan.
         self.measured: Measure = measures.measure(self.options.measure or self.runs.plan.measure)
         self.measure: str = self.measured.key
         self._curves: dict[tuple[str, str, int], Curve] = {}
@@ -71,13 +78,13 @@ class Comparison:
 
     @cached_property
     def final(self) -> Measure:
-        """What runs came to is told by: the measure on the test set where there is one, else the measure itself."""
+        """The measure of final results: the measure on the test set if there is one, else the measure itself."""
         final = self.measured.final
-        # A test accuracy that lacks is missing; of other measures some tasks have none.
+        # A run without a test accuracy has a missing value; for other measures, some tasks have no test set at all.
         return final if final.family == "accuracy" or self.has(final.key) else self.measured
 
     def has(self, key: str) -> bool:
-        """Whether some usable run has a number under this key of its curve."""
+        """Return whether some usable run has a number under this key of its curve."""
         runs = self.runs
         return key in runs.points.keys and any(
             pd.notna(runs.columns(setting, arm, seed, [key])[0]).any()
@@ -88,22 +95,22 @@ class Comparison:
 
     @cached_property
     def figures(self) -> list[Figure]:
-        """Every figure, in the order of the tables, with Holm's correction over each table."""
+        """Every figure in the order of the tables, with Holm's correction applied within each table."""
         made = [figure for setting in self.runs.plan.settings for figure in self._setting(setting)]
         return corrected(made, self.runs.plan.reference)
 
     @cached_property
     def lookup(self) -> dict[tuple[str, str, str, str, str, float], Figure]:
-        """(setting, quantity, arm, against, unit, target or -1) -> figure."""
+        """The figures by (setting, quantity, arm, against, unit, target or -1)."""
         return {
             (f.setting, f.quantity, f.arm, f.against, f.unit, -1.0 if math.isnan(f.target) else f.target): f
             for f in self.figures
         }
 
     def evidence(self, figure: Figure) -> Evidence:
-        """How sure a speed-up is (made once: several formats print it)."""
+        """Return the evidence for a speed-up (computed once, since several formats print it)."""
         if figure not in self._evidence:
-            # At first with all others of the table, since their rows share resamples.
+            # Computed for all rows of the table at once, since they share resamples.
             others = () if self._evidence else self.figures
             made = [f for f in others if f.quantity.startswith("speedup") and f.estimate.n and f.arm != AA]
             made = [figure, *(f for f in made if f != figure)]
@@ -111,7 +118,7 @@ class Comparison:
         return self._evidence[figure]
 
     def seconds_reason(self, setting: str) -> str | None:
-        """Why seconds of this setting are not compared; None when they are."""
+        """Return why seconds of this setting are not compared; None if they are."""
         done = self.runs.runs
         done = done[(done.setting == setting) & done.status.isin(["finished", "diverged"])]
         if (done.clock != "exclusive").any():
@@ -130,21 +137,21 @@ class Comparison:
         return self.runs.points.complete("seconds")
 
     def units(self, setting: str) -> list[Unit]:
-        """The units in which this setting is compared."""
+        """Return the units in which this setting is compared."""
         return ["updates"] if self.seconds_reason(setting) else ["updates", "seconds"]
 
     def targets(self, setting: str) -> tuple[float, ...]:
-        """The fixed targets of a setting, the easiest first; none where they are values of another measure's."""
+        """Return the fixed targets of a setting, easiest first; empty if they are values of another measure."""
         plan = self.runs.plan
         same = self.measured.comparable(measures.measure(plan.measure))
         return self.measured.ordered(plan.targets.get(setting, ())) if same else ()
 
     def arms(self, setting: str) -> list[str]:
-        """The arms of a setting that have a usable run, in the plan's order."""
+        """Return the arms of a setting that have a usable run, in the plan's order."""
         return [arm for arm in self.runs.plan.arms(setting) if len(self.runs.usable(setting, arm))]
 
     def curve(self, setting: str, arm: str, seed: int) -> Curve:
-        """The curve of a usable run in the chosen measure."""
+        """Return the curve of a usable run in the selected measure."""
         key = (setting, arm, seed)
         if key not in self._curves:
             updates, seconds, values = self.runs.columns(*key, ("update", "seconds", self.measure))
@@ -155,9 +162,9 @@ class Comparison:
         return self._curves[key]
 
     def time(self, setting: str, arm: str, seed: int, target: float, unit: Unit) -> Time:
-        """Time to a target of one run."""
+        """Return one run's time to a target."""
         known = self._times[setting, arm, seed, unit]
-        if target not in known:  # together, since one search costs what many do
+        if target not in known:  # all targets together, since one search costs about as much as many
             peak = self.peaks(setting).get(seed, target)
             wanted = dict.fromkeys((target, peak, *self.targets(setting)))
             times = self.curve(setting, arm, seed).times_to([*wanted], unit, self.options.interpolation)
@@ -165,7 +172,7 @@ class Comparison:
         return known[target]
 
     def times(self, setting: str, arm: str, target: float, unit: Unit) -> dict[int, Time]:
-        """Times to a target of all usable runs of an arm, by seed."""
+        """Return the times to a target of all usable runs of an arm, by seed."""
         key = (setting, arm, target, unit)
         if key not in self._arm_times:
             seeds = self.runs.statuses(setting, arm)
@@ -173,7 +180,7 @@ class Comparison:
         return self._arm_times[key]
 
     def pairs(self, setting: str, arm: str, against: str) -> list[int]:
-        """The seeds that both arms have, on one machine each (see :mod:`gbn.analysis.runs.load`)."""
+        """Return the seeds that both arms have, each on a single machine (see :mod:`gbn.analysis.runs.load`)."""
         return sorted(self.runs.statuses(setting, arm).keys() & self.runs.statuses(setting, against).keys())
 
     def _setting(self, setting: str) -> Iterator[Figure]:
@@ -197,7 +204,7 @@ class Comparison:
                             yield self._speedup(setting, arm, control, target, unit)
 
     def values(self, setting: str, arm: str) -> pd.DataFrame:
-        """Return last, bests (see :mod:`.qualities`) and area of each usable run of an arm, by seed."""
+        """Return last, best (see :mod:`.qualities`) and area of each usable run of an arm, by seed."""
         key = (setting, arm)
         if key not in self._values:
             usable = qualities(self.runs, setting, arm, self.measured, self.final)
@@ -208,14 +215,14 @@ class Comparison:
     def _qualities(self, setting: str, arm: str) -> Iterator[Figure]:
         values = self.values(setting, arm)
         for quantity in (*columns_of(self.final), "area"):
-            estimate = statistics.mean_interval(values[quantity].dropna().tolist())
+            estimate = mean_interval(values[quantity].dropna().tolist())
             yield Figure(setting, quantity, arm, estimate)
 
     def _differences(self, setting: str, arm: str, against: str) -> Iterator[Figure]:
         seeds = self.pairs(setting, arm, against)
         ours, theirs = (self.values(setting, name).loc[seeds] for name in (arm, against))
         for quantity in ("last", "area"):
-            estimate = statistics.paired_difference(ours[quantity].tolist(), theirs[quantity].tolist())
+            estimate = paired_difference(ours[quantity].tolist(), theirs[quantity].tolist())
             yield Figure(setting, f"{quantity}_difference", arm, estimate, against)
 
     def _fixed(self, setting: str, arms: Sequence[str], target: float, unit: Unit) -> Iterator[Figure]:
@@ -223,10 +230,10 @@ class Comparison:
         for arm in arms:
             times = self._all_times(setting, arm, target, unit)
             missed = sum(not time.reached for time in times)
-            median = statistics.median_of_bounds(times, arm_misses=missed)
+            median = median_of_bounds(times, arm_misses=missed)
             yield Figure(setting, "time_to_target", arm, median, target=target, unit=unit)
             if arm == reference:
-                estimate = statistics.aa_fixed_target(times)
+                estimate = aa_fixed_target(times)
                 yield Figure(setting, "speedup_to_target", AA, estimate, reference, target, unit)
             elif reference in arms:
                 yield self._speedup(setting, arm, reference, target, unit)
@@ -238,19 +245,19 @@ class Comparison:
         seeds = self.pairs(setting, arm, against)
         own, other = (self.times(setting, name, target, unit) for name in (arm, against))
         ours, theirs = ([times[seed] for seed in seeds] for times in (own, other))
-        return Figure(
-            setting, "speedup_to_target", arm, statistics.speedup(ours, theirs), against, target, unit
-        )
+        return Figure(setting, "speedup_to_target", arm, speedup(ours, theirs), against, target, unit)
 
     def _maximum(self, setting: str, arms: Sequence[str], unit: Unit) -> Iterator[Figure]:
-        """Mixture Normalization's metric, pair by pair: to the best that the reference reached at that seed."""
+        """Yield speed-ups in Mixture Normalization's metric: to the best that the reference reached at the pair's
+        seed.
+        """
         reference = self.runs.plan.reference
         peaks = self.peaks(setting)
         own = {seed: self.time(setting, reference, seed, peak, unit) for seed, peak in peaks.items()}
         for arm in arms:
             if arm == reference:
                 table = [self._to_peaks(setting, seed, peaks, unit) for seed in peaks]
-                estimate, name = statistics.aa_maximum(table), AA
+                estimate, name = aa_maximum(table), AA
                 times = [
                     (time, own[theirs])
                     for ours, row in zip(peaks, table, strict=True)
@@ -260,13 +267,13 @@ class Comparison:
             else:
                 seeds = [seed for seed in self.pairs(setting, arm, reference) if seed in peaks]
                 times = [(self.time(setting, arm, s, peaks[s], unit), own[s]) for s in seeds]
-                estimate = statistics.speedup([a for a, _ in times], [r for _, r in times])
+                estimate = speedup([a for a, _ in times], [r for _, r in times])
                 name = arm
             saved = sum(a.reached and a.high <= (1 - PUBLISHED_SAVING) * r.low for a, r in times)
             yield Figure(setting, "speedup_to_maximum", name, estimate, reference, unit=unit, saved=saved)
 
     def peaks(self, setting: str) -> dict[int, float]:
-        """The best value of each run of the reference, by seed."""
+        """Return the best value of each run of the reference, by seed."""
         if setting not in self._maxima:
             reference = self.runs.plan.reference
             seeds = self.runs.statuses(setting, reference)
@@ -275,6 +282,6 @@ class Comparison:
         return self._maxima[setting]
 
     def _to_peaks(self, setting: str, seed: int, peaks: Mapping[int, float], unit: Unit) -> list[Time]:
-        """Times of the reference's run of this seed to the bests of all its runs."""
+        """Return the times that the reference's run at this seed took to the best values of all reference runs."""
         curve = self.curve(setting, self.runs.plan.reference, seed)
         return curve.times_to([*peaks.values()], unit, self.options.interpolation)

@@ -1,9 +1,9 @@
-"""What an update costs: interleaved timings of a grid's arms, as scripts/cost.py writes them.
+"""The cost of an update: interleaved timings of a grid's arms, as written by scripts/cost.py.
 
-Seconds of training runs are compared only where each run had its machine to itself. An update's cost needs no
-such runs: all arms are timed in one process, in turns, so that whatever slows the machine slows all of them.
-Rounds within a block follow each other within milliseconds and are not independent, so a block counts once, by
-its median; the interval of a ratio is the paired t over blocks of log(reference / arm).
+Seconds of training runs are comparable only if each run had its machine to itself. The cost of an update needs no
+such runs: all arms are timed in one process, in turns, so that whatever slows the machine slows all of them. Rounds
+within a block follow each other within milliseconds and are not independent, so a block counts once, by its median.
+The interval of a ratio is the paired t interval of log(reference / arm) over blocks.
 """
 
 import math
@@ -13,37 +13,37 @@ from pathlib import Path
 
 import pandas as pd
 
-from gbn.analysis.estimates import pairs as statistics
+from gbn.analysis.estimates import pairs
 from gbn.analysis.estimates.estimate import LEVEL, NOTHING, Estimate
 from gbn.analysis.estimates.targets import Time
 from gbn.analysis.runs.load import Runs
 from gbn.analysis.runs.plan import Plan
 from gbn.store.records import Record
 
-#: What a file must hold to be read; the rest is for people.
+#: Columns that a file must have; the others are for human readers.
 COLUMNS = (
     *("experiment", "setting", "arm", "run_id", "block", "status", "seconds_per_update", "kernels"),
     *("device_kind", "threads", "torch", "commit", "date"),
 )
-#: What identifies the machine; a library that it does not have may lack or be empty.
+#: Columns that identify the machine; those of libraries that it does not have may be missing or empty.
 MACHINE = ("device_kind", "torch", "kernels", "numpy", "numba", "triton", "cuda", "cudnn")
-#: The status of a row that counts; the others name what was wrong ("busy": others used the machine).
+#: The status of a row that counts; any other names the problem ("busy": other processes used the machine).
 OK = "ok"
 
 
 @dataclass(frozen=True)
 class Costs:
-    """The timings of one file.
+    """The timings in one file.
 
     Attributes:
         path: the file.
-        experiment: the plan it was made for, with its scale ("gbn_cifar10-small").
-        machine: device kind, kernels and versions of libraries, written as a run's record has them.
-        threads: of the timed process.
-        date, commit: when, at which commit.
-        seconds: (setting, arm) -> block -> median seconds an update; undisturbed blocks only.
-        run_ids: (setting, arm) -> the id of a run of the configuration that was timed.
-        dropped: rows that do not count -> how many, by status.
+        experiment: the plan that was timed, with its scale ("gbn_cifar10-small").
+        machine: device kind, kernels and library versions, in the format of a run's record.
+        threads: number of threads of the timed process.
+        date, commit: when, and at which commit, the timings were made.
+        seconds: (setting, arm) -> block -> median seconds per update; undisturbed blocks only.
+        run_ids: (setting, arm) -> the id of a run of the timed configuration.
+        dropped: number of rows that do not count, by status.
     """
 
     path: Path
@@ -58,23 +58,23 @@ class Costs:
 
 
 def read(path: str | Path) -> Costs:
-    """Read a file of scripts/cost.py.
+    """Read a file written by scripts/cost.py.
 
     Raises:
-        ValueError: no such file, columns that lack, no rows, rows of several machines or plans, or a time that
-            is no positive number.
+        ValueError: the file does not exist, lacks columns or rows, mixes machines or plans, or has a time that is not
+            a positive number.
     """
     path = Path(path)
     if not path.is_file():
         raise ValueError(f"no file {path}: give a CSV that scripts/cost.py wrote")
     try:
         frame = pd.read_csv(path, dtype=str, keep_default_na=False)
-    except ValueError as error:  # no text, or no table
-        raise ValueError(f"{path} is no file of scripts/cost.py: {error}") from None
+    except ValueError as error:  # not text, or not a table
+        raise ValueError(f"{path} was not written by scripts/cost.py: {error}") from None
     lacking = [name for name in COLUMNS if name not in frame]
     if lacking or frame.empty:
         what = f"lacks {', '.join(lacking)}" if lacking else "has no rows"
-        raise ValueError(f"{path} {what}: it is no file of scripts/cost.py")
+        raise ValueError(f"{path} {what}: it was not written by scripts/cost.py")
     for names in (("experiment",), MACHINE, ("threads",)):
         kinds = frame[[name for name in names if name in frame]].drop_duplicates()
         if len(kinds) > 1:
@@ -101,7 +101,7 @@ def read(path: str | Path) -> Costs:
 
 
 def _machine(row: "pd.Series[str]") -> str:
-    """The machine as a record of a run made there would name it."""
+    """Return the machine as the record of a run made there would name it."""
     versions = {name: row.get(name) for name in ("torch", "numpy", "numba", "triton")}
     segment = {name: row.get(name) for name in ("device_kind", "kernels", "cuda", "cudnn")}
     return Record("", "finished", {}, provenance=[segment | {"versions": versions}]).machine
@@ -114,25 +114,26 @@ def _positive(text: str, path: Path) -> float:
         value = math.nan
     if not 0 < value < math.inf:
         raise ValueError(
-            f"{path}: seconds_per_update={text!r} of a row that is ok; a positive number is needed"
+            f"{path}: seconds_per_update={text!r} in a row that is ok; must be a positive number"
         )
     return value
 
 
 def find(results_dir: str | Path, plan: Plan) -> list[Costs]:
-    """The cost files of a plan under ``<results_dir>/benchmarks/``, newest first."""
+    """Return the cost files of a plan under ``<results_dir>/benchmarks/``, newest first."""
     paths = Path(results_dir).glob(f"benchmarks/cost-{plan.name}-*.csv")
-    # The name of one plan may begin that of another ("gbn_cifar10", "gbn_cifar10-small"): the file itself tells.
+    # One plan's name may be a prefix of another's ("gbn_cifar10", "gbn_cifar10-small"), so the file's content
+    # decides.
     costs = [one for one in map(read, sorted(paths)) if one.experiment == plan.name]
     return sorted(costs, key=lambda one: (one.date, one.path.name), reverse=True)
 
 
 def refusal(costs: Costs, runs: Runs) -> str | None:
-    """Why these costs do not belong to these runs; None where they do.
+    """Return why these costs do not apply to these runs; None if they do.
 
-    They do where some of the runs ran on the same device kind with the same kernels and libraries, and the arms are
-    the same configurations. The number of threads is not held against them, since parallel runs have fewer: the
-    cost answers for the machine as it was timed.
+    They apply if some of the runs used the same device kind, kernels and libraries, and the arms are the same
+    configurations. The number of threads may differ, since parallel runs use fewer: the cost describes the machine as
+    it was timed.
     """
     if costs.experiment != runs.plan.name:
         return f"{costs.path.name} is of {costs.experiment}, these runs are of {runs.plan.name}"
@@ -159,7 +160,7 @@ def refusal(costs: Costs, runs: Runs) -> str | None:
 
 
 def choose(runs: Runs) -> tuple[Costs | None, list[str]]:
-    """The newest file that belongs to these runs, and why newer ones were refused."""
+    """Return the newest file that applies to these runs, and why newer ones were refused."""
     if runs.results_dir is None:
         return None, []
     reasons: list[str] = []
@@ -172,18 +173,18 @@ def choose(runs: Runs) -> tuple[Costs | None, list[str]]:
 
 
 def ratio(costs: Costs, setting: str, arm: str, against: str, level: float = LEVEL) -> Estimate:
-    """Seconds an update of `against` / those of `arm`: greater than 1, the arm's update is cheaper.
+    """Return seconds per update of `against` divided by those of `arm`: above 1, the arm's update is cheaper.
 
     Returns:
-        The geometric mean over the blocks that have both, with its paired t interval; n counts these blocks.
+        The geometric mean over the blocks that both have, with its paired t interval; n counts these blocks.
     """
     ours, theirs = (costs.seconds.get((setting, name), {}) for name in (arm, against))
     blocks = sorted(ours.keys() & theirs.keys())
-    return statistics.speedup(_times(ours, blocks), _times(theirs, blocks), level) if blocks else NOTHING
+    return pairs.speedup(_times(ours, blocks), _times(theirs, blocks), level) if blocks else NOTHING
 
 
 def seconds_per_update(costs: Costs, setting: str, arm: str) -> float:
-    """The median over blocks; NaN where the arm was not timed."""
+    """Return the median over blocks; NaN if the arm was not timed."""
     values = costs.seconds.get((setting, arm), {})
     return float(pd.Series(list(values.values()), dtype=float).median())
 

@@ -1,9 +1,9 @@
-"""What became of each run: the measure at its end, at its best, and where the validation set would have stopped it.
+"""The result of each run: the measure at its end, at its best, and where early stopping would have ended it.
 
-Where a data set was split, all are values on the test set: after the last epoch, at the best value on the
-validation set (what an honest early stop would deliver) and at the best on the test set (an upper bound, no result).
-Without a split (generated images) there are two: the last value, and the best of the run, which selects on the
-measure itself.
+If the data set was split, all are values on the test set: after the last epoch, at the best value on the validation
+set (what honest early stopping would deliver) and at the best on the test set (an upper bound, not a result). Without
+a split (generated images) there are two: the last value, and the best of the run, which selects on the measure
+itself.
 """
 
 import math
@@ -13,25 +13,25 @@ import pandas as pd
 from gbn.analysis.runs.load import Runs
 from gbn.measures import Measure
 
-#: The columns of a test set that the runs' summaries hold.
+#: The test-set columns, which are also in the runs' summaries.
 TESTED = ("last", "best_val", "best_test")
-#: Those of a measure without a test set.
+#: The columns of a measure without a test set.
 UNSPLIT = ("last", "best")
 
 
 def columns_of(final: Measure) -> tuple[str, ...]:
-    """The columns that exist for a measure: :data:`TESTED` on a test set, else :data:`UNSPLIT`."""
+    """Return the columns that exist for a measure: :data:`TESTED` on a test set, else :data:`UNSPLIT`."""
     return TESTED if final.split == "test" else UNSPLIT
 
 
 def qualities(runs: Runs, setting: str, arm: str, measured: Measure, final: Measure) -> pd.DataFrame:
-    """The columns of :func:`columns_of` for each usable run of an arm, by seed; NaN where there is no value.
+    """Return the columns of :func:`columns_of` for each usable run of an arm, by seed; missing values are NaN.
 
     Args:
         runs: the runs.
-        setting, arm: of which.
-        measured: what targets are measured on: the best by validation is the best of it.
-        final: what the columns are values of.
+        setting, arm: which of the runs.
+        measured: the measure that targets refer to; "best by validation" is the best value of it.
+        final: the measure of the columns' values.
     """
     if final.family == "accuracy" and final.split == "test":
         return runs.usable(setting, arm).set_index("seed")[[*TESTED]]

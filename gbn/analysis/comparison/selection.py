@@ -1,8 +1,8 @@
-"""Selections between two stages of an experiment: the pairs a screen passes on, the learning rate of each arm.
+"""Selections between two stages of an experiment: which pairs pass a screen, and the learning rate of each arm.
 
-The rules are written in the first stage's README before its runs; the second stage trains fresh seeds, so what
-was selected is judged on data that did not select it. A grid that rests on a selection says so by its key
-``selected``, and :func:`check` makes the selection again from the archive.
+The rules are written in the first stage's README before its runs. The second stage trains fresh seeds, so that the
+selection is judged on data that did not make it. A grid that depends on a selection declares it in its key
+``selected``, and :func:`check` repeats the selection from the archive.
 """
 
 import math
@@ -16,19 +16,19 @@ from gbn import measures
 from gbn.analysis.comparison.comparison import Comparison
 from gbn.measures import Measure
 
-#: What a run that diverged counts for in the choice of a rate: the accuracy of guessing among ten classes. Of another
-#: measure it counts for the worst value (:attr:`gbn.measures.Measure.worst`).
+#: The value assigned to a diverged run when a rate is chosen: the accuracy of guessing among ten classes. For another
+#: measure it is the worst value (:attr:`gbn.measures.Measure.worst`).
 CHANCE = 0.1
 
 
 @dataclass(frozen=True)
 class Ranked:
-    """An arm with the number it is ranked by.
+    """An arm with the number that it is ranked by.
 
     Attributes:
-        value: the mean over runs; NaN for an arm that is out.
-        n: runs behind it.
-        out: why the arm cannot be selected; empty where it can.
+        value: the mean over runs; NaN for an excluded arm.
+        n: number of runs.
+        out: why the arm cannot be selected; empty if it can.
     """
 
     arm: str
@@ -38,15 +38,15 @@ class Ranked:
 
 
 def rank_by_area(comparison: Comparison, setting: str = "", without: tuple[str, ...] = ()) -> list[Ranked]:
-    """The arms by their mean area under the curve, the best first (the smallest where lower is better); ties by name.
+    """Rank the arms by their mean area under the curve, best first (smallest if lower is better); ties by name.
 
     Args:
-        comparison: of the screen's runs.
+        comparison: the screen's runs.
         setting: one of its settings.
         without: arms that are not candidates (the reference never is).
 
     Returns:
-        All candidates; those with a missing, failed or diverged run stand last, with the reason.
+        All candidates; those with a missing, failed or diverged run come last, with the reason.
     """
     plan, ranked = comparison.runs.plan, []
     for arm in plan.arms(setting):
@@ -69,9 +69,9 @@ class BestSetting:
     """The setting (learning rate) that suits an arm best.
 
     Attributes:
-        group: the second stage's setting that the rates are for; empty where there is one.
-        values: setting -> mean of what :func:`selecting` says, in the grid's order.
-        at_an_end: the best is the first or last setting, so the true optimum may lie outside the grid.
+        group: the second stage's setting that the rates are for; empty if there is only one.
+        values: setting -> mean of the measure given by :func:`selecting`, in the grid's order.
+        at_an_end: whether the best is the first or last setting, so that the true optimum may lie outside the grid.
     """
 
     group: str
@@ -82,7 +82,7 @@ class BestSetting:
 
 
 def rate_of(setting: str) -> tuple[str, str]:
-    """The second stage's setting and the rate in a first stage's setting: ``[<setting>_]lr_<rate>``.
+    """Split a first stage's setting ``[<setting>_]lr_<rate>`` into the second stage's setting and the rate.
 
     >>> rate_of("mnist_batch_1_lr_0.25")
     ('mnist_batch_1', '0.25')
@@ -94,15 +94,15 @@ def rate_of(setting: str) -> tuple[str, str]:
 
 
 def best_settings(comparison: Comparison) -> list[BestSetting]:
-    """For each arm the setting with the best mean of :func:`selecting` at the last update.
+    """Return for each arm the setting with the best mean of :func:`selecting` at the last update.
 
-    Where settings are named ``<setting>_lr_<rate>``, for each arm in each second-stage setting. A run that diverged
-    counts as :data:`CHANCE`, or for the worst value of another measure. The grid's order of settings is taken as the
-    order of rates. An arm without a single finished run in a group is left out if others have theirs (BN at batch 1
-    is not applicable).
+    If settings are named ``<setting>_lr_<rate>``, there is one best setting for each arm in each second-stage
+    setting. A diverged run counts as :data:`CHANCE`, or as the worst value of another measure. The grid's order of
+    settings is taken as the order of rates. An arm without any finished run in a group is left out if others have
+    theirs (BN at batch 1 is not applicable).
 
     Raises:
-        ValueError: an arm lacks runs in a setting, so that budgets would not be equal.
+        ValueError: an arm lacks runs in a setting, so budgets would be unequal.
     """
     plan, found = comparison.runs.plan, []
     groups: dict[str, list[str]] = {}
@@ -129,7 +129,7 @@ def best_settings(comparison: Comparison) -> list[BestSetting]:
 
 
 def selecting(comparison: Comparison) -> Measure:
-    """What settings are chosen by: accuracy on the whole validation set; another measure there, or as it stands."""
+    """Return the measure that settings are chosen by: val_full_accuracy, or another on the whole set."""
     measured = comparison.measured
     if measured.family == "accuracy":
         return measures.measure("val_full_accuracy")
@@ -151,16 +151,16 @@ def _last_validation(comparison: Comparison, setting: str, arm: str) -> list[flo
 def check(
     selected: Mapping[str, Any], arms: Mapping[tuple[str, str], list[str]], comparison: Comparison
 ) -> str | None:
-    """Whether a second stage's arms are what its first stage selects; None where they are.
+    """Return how a second stage's arms differ from its first stage's selection; None if they agree.
 
     Args:
         selected: the second grid's key of that name: ``{experiment, scale, rule: area, top: 4, without: [...]}`` or
             ``{experiment, scale, rule: rate}``.
-        arms: the second grid's (setting, arm) with their overrides, of which the last one of a key holds.
+        arms: the second grid's (setting, arm) with their overrides; the last override of a key wins.
         comparison: the first stage's.
 
     Raises:
-        ValueError: an unknown rule.
+        ValueError: the rule is unknown.
     """
     if selected["rule"] == "area":
         ranked = rank_by_area(comparison, without=tuple(selected.get("without", ())))
@@ -178,4 +178,4 @@ def check(
                     where = f"{arm} in {setting}" if setting else arm
                     return f"{where} should train at {rate}, its overrides are {', '.join(overrides)}"
         return None
-    raise ValueError(f"selected.rule={selected['rule']!r}: allowed are area, rate")
+    raise ValueError(f"selected.rule={selected['rule']!r}: use area or rate")

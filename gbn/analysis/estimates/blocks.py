@@ -1,7 +1,8 @@
 """Pairs from several machines: each machine's speed-up beside the pooled one, for updates only.
 
-A machine's rounding may change a curve but not, one hopes, the effect; pairs are homogeneous, so what a machine does
-to both runs cancels in the ratio. Whether the effect itself differs between machines is tested, not assumed.
+A machine's rounding may change a curve but presumably not the effect. Pairs are homogeneous, so whatever a machine
+does to both runs cancels in the ratio. Whether the effect itself differs between machines is tested rather than
+assumed.
 """
 
 import math
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gbn.analysis.estimates import pairs as statistics
+from gbn.analysis.estimates import pairs
 from gbn.analysis.estimates.estimate import Estimate
 from gbn.analysis.estimates.targets import Time
 
@@ -19,30 +20,30 @@ if TYPE_CHECKING:
 
 
 def machines(comparison: "Comparison", setting: str) -> list[str]:
-    """The machines (device kind, versions, kernels) that a setting's usable runs ran on, sorted."""
+    """Return the sorted machines (device kind, versions, kernels) that a setting's usable runs used."""
     return sorted(
         {m for arm in comparison.arms(setting) for m in _machine_of(comparison, setting, arm).values()}
     )
 
 
 def by_machine(comparison: "Comparison", figure: "Figure") -> dict[str, Estimate]:
-    """The speed-up of a figure ("speedup_to_target", in updates) on each machine that has pairs of it."""
-    return {machine: statistics.speedup(*times) for machine, times in _blocks(comparison, figure).items()}
+    """Return the speed-up of a figure ("speedup_to_target", in updates) on each machine that has pairs for it."""
+    return {machine: pairs.speedup(*times) for machine, times in _blocks(comparison, figure).items()}
 
 
 def heterogeneity(comparison: "Comparison", figure: "Figure") -> float:
-    """p of the F test (one-way analysis of variance) that the mean log ratio is the same on all machines.
+    """Return the p value of the F test (one-way analysis of variance) that all machines share one mean log ratio.
 
-    NaN where a run missed the target, on one machine only, or where no machine has two pairs.
+    NaN if a run missed the target, there is only one machine, or no machine has two pairs.
     """
     if figure.estimate.method != "paired t":
         return math.nan
     blocks = _blocks(comparison, figure).values()
-    return f_test([np.array(statistics.log_ratios(*times)) for times in blocks])
+    return f_test([np.array(pairs.log_ratios(*times)) for times in blocks])
 
 
 def f_test(groups: list[np.ndarray]) -> float:
-    """p of the one-way analysis of variance of these groups; NaN without two groups or a degree of freedom."""
+    """Return the p value of a one-way analysis of variance; NaN without two groups or a degree of freedom."""
     k, n = len(groups), sum(map(len, groups))
     if k < 2 or n <= k:
         return math.nan
@@ -57,7 +58,7 @@ def f_test(groups: list[np.ndarray]) -> float:
 
 
 def _blocks(comparison: "Comparison", figure: "Figure") -> dict[str, tuple[list[Time], list[Time]]]:
-    """machine -> (times of the arm, times of the other) of the pairs that ran there."""
+    """Return machine -> (times of the arm, times of the other arm) for the pairs that ran there."""
     machine_of = _machine_of(comparison, figure.setting, figure.arm)
     found: dict[str, tuple[list[Time], list[Time]]] = {}
     for seed in comparison.pairs(figure.setting, figure.arm, figure.against):

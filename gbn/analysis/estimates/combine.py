@@ -1,10 +1,10 @@
-"""Sums of independent estimates: the logarithm of a product of ratios that were measured in separate experiments.
+"""Sums of independent estimates, such as the logarithm of a product of ratios measured in separate experiments.
 
-Each part is the mean of its own values, with its own variance and number of values. The variances of the means
-add up. As nothing makes them equal, Student's t is used with the degrees of freedom that Satterthwaite
-(Biometrics Bulletin 2, 1946, 110-114) and Welch (Biometrika 34, 1947, 28-35) give the sum: with v_i = (w_i sd_i)^2 /
-n_i they are (sum v_i)^2 / sum(v_i^2 / (n_i - 1)), never fewer than the smallest n_i - 1, so that a part of few values
-which dominates the noise also dominates the quantile.
+Each part is the mean of its own values, with its own variance and number of values. The variances of the means add
+up. Since they need not be equal, Student's t is used with the degrees of freedom of the sum by Satterthwaite
+(Biometrics Bulletin 2, 1946, 110-114) and Welch (Biometrika 34, 1947, 28-35): with v_i = (w_i sd_i)^2 / n_i they are
+(sum v_i)^2 / sum(v_i^2 / (n_i - 1)), never fewer than the smallest n_i - 1, so that a part with few values that
+dominates the noise also dominates the quantile.
 """
 
 import math
@@ -26,7 +26,7 @@ class Part:
 
 
 class Sum(NamedTuple):
-    """A weighted sum of means: its value, its interval (NaN where a part has fewer than two values)."""
+    """A weighted sum of means: its value and its interval (NaN if a part has fewer than two values)."""
 
     value: float
     low: float
@@ -36,14 +36,14 @@ class Sum(NamedTuple):
 
 
 def sum_of_independent(parts: Sequence[Part], level: float = LEVEL) -> Sum:
-    """The sum of ``weight * mean`` over independent parts, with its interval; see the module's docstring.
+    """Return the sum of ``weight * mean`` over independent parts with its interval; see the module's docstring.
 
     Args:
         parts: at least one, independent of each other.
-        level: of the interval.
+        level: confidence level of the interval.
 
     Raises:
-        ValueError: no part.
+        ValueError: there is no part.
     """
     if not parts:
         raise ValueError("a sum of no estimates has no interval: give at least one part")
@@ -54,7 +54,7 @@ def sum_of_independent(parts: Sequence[Part], level: float = LEVEL) -> Sum:
     variance = math.fsum(variances)
     if variance == 0:
         return Sum(value, value, value, 0.0, math.inf)
-    # Shares of the whole, since squares of tiny variances would underflow.
+    # As shares of the whole, since squares of tiny variances would underflow.
     shares = [one / variance for one in variances]
     degrees = 1 / math.fsum(share**2 / (part.n - 1) for share, part in zip(shares, parts, strict=True))
     from scipy.special import stdtrit  # imported here: most tables need no sum

@@ -1,8 +1,8 @@
-"""When an interval may be called a result: p values, Holm's correction over a table, and what n pairs can decide.
+"""Criteria for calling an interval a result: p values, Holm's correction over a table, and what n pairs can decide.
 
-A table with m rows shows m tests. One at a time, each errs with probability 5 % when nothing is there; Holm's
-step-down method (Scandinavian Journal of Statistics 6, 1979, 65-70) keeps the probability that *any* of them errs
-at 5 %, whatever the tests' dependence. Functions here take numbers, so that they can be checked by hand.
+A table with m rows shows m tests. Without any effect, each errs with probability 5 %; Holm's step-down method
+(Scandinavian Journal of Statistics 6, 1979, 65-70) keeps the probability that *any* of them errs at 5 %, however the
+tests depend on each other. The functions here take plain numbers, so that they can be checked by hand.
 """
 
 import math
@@ -11,19 +11,19 @@ from typing import Literal
 
 from gbn.analysis.estimates.estimate import ALPHA, Estimate
 
-#: A log ratio below this is rounding: two arms that are one computation in exact arithmetic.
+#: A log ratio below this is rounding error: the two arms are the same computation in exact arithmetic.
 ROUNDING = 1e-9
 
-#: An interval inside [1/EQUAL, EQUAL] says that two arms are equally fast for any purpose.
+#: If an interval lies inside [1/EQUAL, EQUAL], the two arms are equally fast for any practical purpose.
 EQUAL = 1.05
 
 Verdict = Literal["faster", "slower", "equal within 5 %", "inconclusive"]
 
 
 def p_of_t(mean: float, sd: float, n: int) -> float:
-    """Two-sided p of the one-sample t test of mean 0, for n values with this mean and standard deviation.
+    """Return the two-sided p value of the t test of mean 0, given the mean and standard deviation of n values.
 
-    NaN with fewer than two values. The interval of level 1 - a excludes 0 exactly where p < a.
+    NaN with fewer than two values. The interval of level 1 - a excludes 0 exactly if p < a.
     """
     if n < 2 or math.isnan(mean) or math.isnan(sd):
         return math.nan
@@ -37,14 +37,15 @@ def p_of_t(mean: float, sd: float, n: int) -> float:
 
 
 def p_of_signs(above: int, below: int, n: int) -> float:
-    """Two-sided p of the sign test of median 1: of n ratios so many are known to lie above and below it.
+    """Return the two-sided p value of the sign test of median 1, given how many of n ratios are known to lie on each
+    side.
 
-    What is on neither side (a tie, or a miss that leaves the side open) counts against either verdict, so p is
-    the largest over all that the open ones may be. NaN without a pair. The sign test's interval of level 1 - a
-    (:func:`gbn.analysis.estimates.pairs.median_of_bounds`) excludes 1 exactly where p <= a.
+    A ratio on neither side (a tie, or a miss that leaves the side open) counts against either verdict, so p is the
+    largest over all possible sides of the open ones. NaN without a pair. The sign test's interval of level 1 - a
+    (:func:`gbn.analysis.estimates.pairs.median_of_bounds`) excludes 1 exactly if p <= a.
 
     Raises:
-        ValueError: more signs than pairs.
+        ValueError: there are more signs than pairs.
     """
     if above < 0 or below < 0 or above + below > n:
         raise ValueError(
@@ -57,14 +58,14 @@ def p_of_signs(above: int, below: int, n: int) -> float:
 
 
 def smallest_p(n: int) -> float:
-    """The smallest two-sided p that the sign test and the sign-flip permutation of n pairs can give: 2/2^n."""
+    """Return the smallest two-sided p that the sign test and the sign-flip permutation of n pairs can give: 2/2^n."""
     return 2.0 ** (1 - n) if n > 0 else math.nan
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's adjusted p values, in the order given: a test is decided at family level a where its own is <= a.
+    """Return Holm's adjusted p values in the order given: a test is decided at family level a if its own is <= a.
 
-    NaN (a comparison without a test) stays NaN, but counts in the family: what was planned was m comparisons.
+    NaN (a comparison without a test) stays NaN but counts in the family, since m comparisons were planned.
     """
     p, m = [float(value) for value in p_values], len(p_values)
     adjusted, highest = [math.nan] * m, 0.0
@@ -75,23 +76,23 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def holm_levels(p_values: Sequence[float], alpha: float = ALPHA) -> list[float]:
-    """The confidence level of each test's interval with which it says what Holm's procedure says.
+    """Return the confidence level at which each test's interval agrees with Holm's procedure.
 
     With j tests rejected, the next is made at alpha / (m - j), fails, and ends the procedure. Its level, 1 - alpha /
-    (m - j), is also that of all tests behind it (which Holm does not reject either); a rejected test has the level
-    it was made at. So an interval of its test's level excludes the null exactly where :func:`holm`'s p is at most
-    alpha. These intervals agree with the decisions; jointly they cover with less than 1 - alpha (all at 1 - alpha/m
-    would, Bonferroni).
+    (m - j), is also that of all tests after it (which Holm does not reject either); a rejected test has the level it
+    was made at. An interval of its test's level therefore excludes the null exactly if :func:`holm`'s p is at most
+    alpha. These intervals agree with the decisions, but their joint coverage is less than 1 - alpha (intervals all at
+    1 - alpha/m would reach it, Bonferroni).
 
     Args:
         p_values: two-sided; NaN counts in the family and is never rejected.
         alpha: probability of any false decision in the family.
 
     Raises:
-        ValueError: alpha not between 0 and 1.
+        ValueError: alpha is not between 0 and 1.
     """
     if not 0 < alpha < 1:
-        raise ValueError(f"alpha={alpha}: a probability between 0 and 1 is needed, 0.05 for instance")
+        raise ValueError(f"alpha={alpha}: give a probability between 0 and 1, 0.05 for instance")
     p, m = [float(value) for value in p_values], len(p_values)
     levels, at = [math.nan] * m, alpha / m if m else alpha
     going = True
@@ -110,12 +111,12 @@ def _ascending(p: Sequence[float]) -> list[int]:
 
 
 def pairs_for_signs(tests: int = 1, alpha: float = ALPHA) -> int:
-    """The fewest pairs with which a sign test or a sign-flip permutation can decide one of `tests` after Holm.
+    """Return the fewest pairs with which a sign test or sign-flip permutation can decide one of `tests` after Holm.
 
     All pairs must then point the same way: 2/2^n <= alpha / tests.
 
     Raises:
-        ValueError: no test.
+        ValueError: `tests` is below 1.
     """
     if tests < 1:
         raise ValueError(f"tests={tests}: a family has at least one test")
@@ -126,10 +127,10 @@ def pairs_for_signs(tests: int = 1, alpha: float = ALPHA) -> int:
 
 
 def reach(n: int, tests: int, alpha: float = ALPHA) -> str:
-    """Which verdicts n pairs can reach at all after Holm over `tests` comparisons, in a sentence.
+    """Return a sentence that says which verdicts n pairs can reach at all after Holm over `tests` comparisons.
 
-    The paired t has no smallest p (its reach depends on the noise, see
-    :func:`gbn.analysis.estimates.power.smallest_effect`); the sign test, which decides where a run missed, and the
+    The paired t test has no smallest p (its reach depends on the noise, see
+    :func:`gbn.analysis.estimates.power.smallest_effect`); the sign test, which decides if a run missed, and the
     sign-flip permutation do.
     """
     alone, all_of_them = pairs_for_signs(1, alpha), pairs_for_signs(tests, alpha)
@@ -149,10 +150,10 @@ def reach(n: int, tests: int, alpha: float = ALPHA) -> str:
 
 
 def verdict(estimate: Estimate, alpha: float = ALPHA, margin: float = EQUAL) -> Verdict:
-    """What an estimated speed-up says: "faster", "slower", "equal within 5 %" or "inconclusive".
+    """Return the verdict on an estimated speed-up: "faster", "slower", "equal within 5 %" or "inconclusive".
 
-    After Holm where the estimate carries its family's correction, else on its own. Equal needs an interval (the
-    same one) inside [1/margin, margin]; absence of evidence is "inconclusive".
+    It uses Holm's correction if the estimate carries one, else the estimate on its own. "Equal" requires the same
+    interval to lie inside [1/margin, margin]; absence of evidence is "inconclusive".
     """
     corrected = not math.isnan(estimate.p_holm)
     p = estimate.p_holm if corrected else estimate.p

@@ -1,9 +1,9 @@
-"""An estimate with its uncertainty, and a figure: an estimate with what it is of."""
+"""An estimate with its uncertainty, and a figure: an estimate together with what it describes."""
 
 import math
 from dataclasses import dataclass, field
 
-#: Probability of a false decision, where nothing else is asked for.
+#: The default probability of a false decision.
 ALPHA = 0.05
 LEVEL = 1 - ALPHA
 INFINITY = float("inf")
@@ -11,7 +11,7 @@ INFINITY = float("inf")
 #: The name of the row that compares the reference with itself.
 AA = "A/A"
 
-#: Savings that count in the column "saved 31 %": the low end of Mixture Normalization's published 31 to 47 %.
+#: Savings that count in the column "saved 31 %": the low end of the 31 to 47 % published for Mixture Normalization.
 PUBLISHED_SAVING = 0.31
 
 
@@ -20,17 +20,17 @@ class Estimate:
     """An estimate known to lie in [value_low, value_high], with a confidence interval [low, high].
 
     Attributes:
-        value_low, value_high: equal where the estimate is a number; a miss can leave only bounds.
-        low, high: the interval; NaN where n is too small for one.
-        n: pairs (or runs) behind it.
-        method: "paired t", "median", "mean", or what else made it.
-        sd: standard deviation of the log ratios, differences or values; NaN where it does not exist.
+        value_low, value_high: equal if the estimate is a number; a miss can leave only bounds.
+        low, high: the interval; NaN if n is too small for one.
+        n: number of pairs (or runs).
+        method: "paired t", "median", "mean", or another method.
+        sd: standard deviation of the log ratios, differences or values; NaN if undefined.
         arm_misses, reference_misses: how many of the n did not reach the target.
-        p: two-sided, of no difference (ratio 1, difference 0); NaN where nothing is tested.
+        p: two-sided p value of no difference (ratio 1, difference 0); NaN if nothing is tested.
         p_holm: the same after Holm's correction over the table (:mod:`gbn.analysis.estimates.holm`).
-        holm_low, holm_high: the interval of the level at which Holm tests this row.
+        holm_low, holm_high: the interval at the level at which Holm tests this row.
         holm_level: that level.
-        ratios: bounds of each pair's ratio, for whatever else is asked of a speed-up.
+        ratios: bounds of each pair's ratio, for further statistics of a speed-up.
     """
 
     value_low: float
@@ -51,7 +51,7 @@ class Estimate:
 
     @property
     def decided(self) -> bool:
-        """Whether the table's correction leaves this row's difference standing."""
+        """True if this row's difference is significant after the table's correction."""
         return self.p_holm <= ALPHA
 
 
@@ -65,11 +65,11 @@ class Figure:
     Attributes:
         quantity: "last", "best_val", "best_test" or "best", "area" (an arm's mean), "last_difference",
             "area_difference" (arm - against), "time_to_target" (an arm's median), "speedup_to_target",
-            "speedup_to_maximum" (against / arm; the maximum is the best value, also where lower is better).
-        target: the value of the measure, where it is a fixed one.
+            "speedup_to_maximum" (against / arm; the maximum is the best value, even if lower is better).
+        target: the value of the measure, if it is a fixed one.
         unit: "updates" or "seconds"; empty for values of the measure.
-        arm, against: what is compared with what; A/A as the arm: the reference with itself.
-        saved: pairs that saved at least :data:`PUBLISHED_SAVING` (metric of the maximum only).
+        arm, against: what is compared with what; arm A/A is the reference compared with itself.
+        saved: number of pairs that saved at least :data:`PUBLISHED_SAVING` (metric of the maximum only).
     """
 
     setting: str

@@ -1,8 +1,8 @@
-"""How sure a speed-up is: its p, alone and after the table's correction, beside estimates that assume less.
+"""The evidence for a speed-up: its p value, alone and corrected, beside estimates that assume less.
 
-What stands here decides nothing by itself: the verdict is the primary analysis's (paired t on log ratios, the sign
-test where a run missed) after Holm. The rest shows whether the verdict hangs on that choice, and what would decide
-where nothing is decided.
+Nothing here decides by itself: the verdict is that of the primary analysis (paired t on log ratios, or the sign test
+if a run missed) after Holm. The rest shows whether the verdict depends on that choice, and what would settle an
+undecided comparison.
 """
 
 import math
@@ -18,14 +18,14 @@ from gbn.analysis.estimates.resampling import Bootstrap
 
 @dataclass(frozen=True)
 class Evidence:
-    """What is known beside an estimated speed-up.
+    """Supplementary statistics of an estimated speed-up.
 
     Attributes:
-        bootstrap: intervals over resampled pairs; NaN where a run missed the target.
-        sign_flip: p of the permutation; NaN where a run missed.
+        bootstrap: intervals over resampled pairs; NaN if a run missed the target.
+        sign_flip: p value of the permutation test; NaN if a run missed.
         verdict: see :func:`gbn.analysis.estimates.decisions.verdict`.
-        seeds: pairs that would decide the speed-up as estimated, at the level at which Holm tests it, with
-            probability 80 %; NaN where it is decided or cannot be told.
+        seeds: number of pairs that would decide the speed-up as estimated, at the level at which Holm tests it, with
+            probability 80 %; NaN if it is decided or cannot be computed.
     """
 
     bootstrap: Bootstrap
@@ -35,7 +35,7 @@ class Evidence:
 
 
 def evidence(estimates: Sequence[Estimate]) -> list[Evidence]:
-    """The evidence of speed-ups that :func:`gbn.analysis.estimates.holm.corrected` has been through."""
+    """Return the evidence for speed-ups that have passed through :func:`gbn.analysis.estimates.holm.corrected`."""
     logs = [
         [math.log(low) for low, _ in estimate.ratios] if estimate.method == "paired t" else []
         for estimate in estimates
@@ -58,7 +58,7 @@ def _seeds(estimate: Estimate) -> float:
 
 
 def text(estimate: Estimate) -> str:
-    """The verdict in words: "faster", or "inconclusive at n = 5, about 23 to 56 seeds would decide"."""
+    """Return the verdict in words: "faster", or "inconclusive at n = 5, about 23 to 56 seeds would decide"."""
     decision = verdict(estimate)
     if decision != "inconclusive":
         return decision

@@ -1,7 +1,8 @@
 """Holm's correction, table by table.
 
-A family is what a reader sees at once and could pick from: all rows and targets of one table (a setting, a quantity
-and a unit), the arms against the reference apart from the arms against their controls. A/A rows test nothing.
+A family is everything that a reader sees at once and could pick from: all rows and targets of one table (a setting, a
+quantity and a unit). Comparisons with the reference and comparisons with controls are separate families. A/A rows
+test nothing.
 """
 
 import math
@@ -17,14 +18,14 @@ Key = tuple[str, str, str, bool]
 
 
 def family_of(figure: Figure, reference: str) -> Key | None:
-    """(setting, quantity, unit, against the reference) of a figure that is a test; None of any other."""
+    """Return (setting, quantity, unit, against the reference) for a figure that is a test; None for any other."""
     if not figure.against or figure.estimate.method == "A/A":
         return None
     return figure.setting, figure.quantity, figure.unit, figure.against == reference
 
 
 def corrected(figures: Sequence[Figure], reference: str, alpha: float = ALPHA) -> list[Figure]:
-    """The figures in the same order, each test with its p after Holm and the interval at the level Holm tests it."""
+    """Return the figures in the same order, each test with Holm's p and the interval at the level Holm tests it."""
     families: dict[Key, list[int]] = defaultdict(list)
     for index, figure in enumerate(figures):
         key = family_of(figure, reference)
@@ -44,10 +45,10 @@ def corrected(figures: Sequence[Figure], reference: str, alpha: float = ALPHA) -
 
 
 def interval(estimate: Estimate, level: float, ratio: bool = True) -> tuple[float, float]:
-    """The interval of an estimate at another level; NaN where it has none.
+    """Return the interval of an estimate at another level; NaN if it has none.
 
     Args:
-        estimate: of a speed-up or (`ratio` False) of a difference.
+        estimate: of a speed-up or (if `ratio` is False) of a difference.
         level: confidence level.
         ratio: whether the estimate is a ratio, whose interval is symmetric in the logarithm.
     """

@@ -1,9 +1,9 @@
-"""Estimates from pairs, with their uncertainty and with misses treated as what they are.
+"""Estimates from pairs with their uncertainty, where misses are treated as censored.
 
-A speed-up is reference / candidate: greater than 1, the candidate is faster. Its estimate is the geometric
-mean over pairs (same seed) with a paired t interval on log ratios. As soon as one run of a pair misses the
-target, a mean does not exist any more: the median over pairs is taken, a miss standing for a time beyond the
-run's end, and what is only known to lie on one side of a number is printed so (">= 1.3").
+A speed-up is reference / candidate: above 1, the candidate is faster. Its estimate is the geometric mean over pairs
+(same seed) with a paired t interval on log ratios. As soon as one run of a pair misses the target, the mean is
+undefined: the median over pairs is used instead, a miss is a time beyond the run's end, and a value known only to lie
+on one side of a number is printed that way (">= 1.3").
 """
 
 import math
@@ -21,44 +21,44 @@ from gbn.analysis.estimates.targets import Time
 
 @cache
 def t_quantile(probability: float, degrees: int) -> float:
-    """Quantile of Student's t."""
+    """Return the quantile of Student's t distribution."""
     from scipy.special import stdtrit  # imported here: a table of accuracies alone needs no scipy
 
     return float(stdtrit(degrees, probability))
 
 
 def mean_interval(values: Sequence[float], method: str = "mean", level: float = LEVEL) -> Estimate:
-    """Mean with its t interval; one value has none."""
+    """Return the mean with its t interval; a single value has none."""
     x = np.asarray(values, dtype=float)
     n = len(x)
     if n == 0:
         return NOTHING
-    centre = float(x.mean())
+    center = float(x.mean())
     if n == 1:
-        return Estimate(centre, centre, float("nan"), float("nan"), 1, method)
+        return Estimate(center, center, float("nan"), float("nan"), 1, method)
     sd = float(x.std(ddof=1))
     half = t_quantile(0.5 + level / 2, n - 1) * sd / math.sqrt(n)
-    return Estimate(centre, centre, centre - half, centre + half, n, method, sd)
+    return Estimate(center, center, center - half, center + half, n, method, sd)
 
 
 def paired_difference(arm: Sequence[float], reference: Sequence[float], level: float = LEVEL) -> Estimate:
-    """Mean of arm - reference over pairs, paired t interval and p; pairs with a NaN are left out."""
+    """Return the mean of arm - reference over pairs, with paired t interval and p; pairs with a NaN are left out."""
     differences = [a - r for a, r in zip(arm, reference, strict=True) if not math.isnan(a - r)]
     mean = mean_interval(differences, "paired t", level)
     return replace(mean, p=p_of_t(mean.value_low, mean.sd, mean.n))
 
 
 def speedup(arm: Sequence[Time], reference: Sequence[Time], level: float = LEVEL) -> Estimate:
-    """reference / arm over pairs of times; see the module's docstring.
+    """Return reference / arm over pairs of times; see the module's docstring.
 
     Args:
-        arm: times of the candidate, one a pair.
+        arm: times of the candidate, one per pair.
         reference: times of the reference, in the same order.
-        level: of the interval.
+        level: confidence level of the interval.
 
     Returns:
-        Where every run reached the target: geometric mean, paired t interval and p on log ratios. Else the median
-        over all pairs with bounds, and the sign test's interval (at 95 % from six pairs on) and p.
+        If every run reached the target: geometric mean, paired t interval and p on log ratios. Otherwise the median
+            over all pairs with bounds, and the sign test's interval (at 95 % from six pairs on) and p.
     """
     pairs = list(zip(arm, reference, strict=True))
     misses = sum(not a.reached for a, _ in pairs), sum(not r.reached for _, r in pairs)
@@ -66,22 +66,22 @@ def speedup(arm: Sequence[Time], reference: Sequence[Time], level: float = LEVEL
         return NOTHING
     if misses == (0, 0):
         logs = mean_interval(log_ratios(arm, reference), level=level)
-        centre, low, high = (_exp(x) for x in (logs.value_low, logs.low, logs.high))
+        center, low, high = (_exp(x) for x in (logs.value_low, logs.low, logs.high))
         p = p_of_t(logs.value_low, logs.sd, logs.n)
         ratios = tuple((r.low / a.low,) * 2 for a, r in pairs)
-        return Estimate(centre, centre, low, high, logs.n, "paired t", logs.sd, p=p, ratios=ratios)
+        return Estimate(center, center, low, high, logs.n, "paired t", logs.sd, p=p, ratios=ratios)
     bounds = tuple(_ratio(a, r) for a, r in pairs)
     p = p_of_signs(*signs(bounds), len(bounds))
     return replace(median_of_bounds(bounds, *misses, level=level), p=p, ratios=bounds)
 
 
 def signs(ratios: Sequence[tuple[float, float]]) -> tuple[int, int]:
-    """How many ratios are known to lie above 1, and how many below."""
+    """Return how many ratios are known to lie above 1, and how many below."""
     return sum(low > 1 for low, _ in ratios), sum(high < 1 for _, high in ratios)
 
 
 def log_ratios(arm: Sequence[Time], reference: Sequence[Time]) -> list[float]:
-    """log(reference / arm), pair by pair, of runs that all reached the target.
+    """Return log(reference / arm), pair by pair, for runs that all reached the target.
 
     Raises:
         ValueError: a run missed it.
@@ -93,12 +93,12 @@ def log_ratios(arm: Sequence[Time], reference: Sequence[Time]) -> list[float]:
 
 
 def _exp(x: float) -> float:
-    """exp, infinite where it overflows (two wild pairs at a strict level have such intervals)."""
+    """Return exp(x), infinite if it overflows (two very noisy pairs have such intervals at a strict level)."""
     return INFINITY if x > 700 else math.exp(x)
 
 
 def _ratio(arm: Time, reference: Time) -> tuple[float, float]:
-    """Bounds of reference / arm. Both missed: nothing is known."""
+    """Return bounds of reference / arm. If both missed, nothing is known."""
     if not arm.reached and not reference.reached:
         return 0.0, INFINITY
     low = 0.0 if math.isinf(arm.high) else reference.low / arm.high
@@ -112,7 +112,7 @@ def median_of_bounds(
     reference_misses: int = 0,
     level: float = LEVEL,
 ) -> Estimate:
-    """The median of numbers of which only bounds are known, with the sign test's interval."""
+    """Return the median of numbers known only by bounds, with the interval of the sign test."""
     lows, highs = sorted(low for low, _ in bounds), sorted(high for _, high in bounds)
     n = len(bounds)
     rank = sign_test_rank(n, level)
@@ -129,7 +129,7 @@ def median_of_bounds(
 
 
 def _median(ordered: Sequence[float], unknown: float) -> float:
-    """The median of ratios; between two middle ones their geometric mean, so that it inverts with the ratio."""
+    """Return the median; between two middle ratios, their geometric mean, so that it inverts with the ratio."""
     n = len(ordered)
     low, high = ordered[(n - 1) // 2], ordered[n // 2]
     if low == high:
@@ -139,7 +139,7 @@ def _median(ordered: Sequence[float], unknown: float) -> float:
 
 @cache
 def sign_test_rank(n: int, level: float = LEVEL) -> int:
-    """The largest k for which [x_(k), x_(n-k+1)] covers the median with probability `level`; 0: none does."""
+    """Return the largest k for which [x_(k), x_(n-k+1)] covers the median with probability `level`; 0 if none."""
     tail, rank = 0.0, 0
     for k in range(n // 2):
         tail += math.comb(n, k) / 2**n
@@ -150,10 +150,10 @@ def sign_test_rank(n: int, level: float = LEVEL) -> int:
 
 
 def smallest_ratio(sd: float, n: int) -> float:
-    """The smallest speed-up that n pairs with this standard deviation of log ratios tell from 1.
+    """Return the smallest speed-up that n pairs with this standard deviation of log ratios can distinguish from 1.
 
-    That is the half-width of the interval as a factor: an arm's speed-up has to exceed it (or fall below its
-    inverse) to be distinguishable at all. NaN where it cannot be known.
+    It is the half-width of the interval as a factor: an arm's speed-up has to exceed it (or fall below its inverse)
+    to be significant. NaN if it is unknown.
     """
     if n < 2 or math.isnan(sd):
         return float("nan")
@@ -161,11 +161,11 @@ def smallest_ratio(sd: float, n: int) -> float:
 
 
 def aa_fixed_target(times: Sequence[Time]) -> Estimate:
-    """A/A for a fixed target: runs of the reference against other runs of the reference.
+    """Return A/A for a fixed target: runs of the reference against other runs of the reference.
 
-    All ordered pairs of different seeds enter. By symmetry their geometric mean is exactly 1, so what tells
-    is the interval: that of a comparison of n runs with n other runs of the same arm, unpaired. With a miss:
-    the median over the ordered pairs, without an interval (the pairs share runs).
+    All ordered pairs of different seeds enter. By symmetry their geometric mean is exactly 1, so only the interval is
+    informative: it is that of an unpaired comparison of n runs with n other runs of the same arm. With a miss: the
+    median over the ordered pairs, without an interval (the pairs share runs).
     """
     n = len(times)
     if n < 2:
@@ -182,16 +182,16 @@ def aa_fixed_target(times: Sequence[Time]) -> Estimate:
 
 
 def aa_maximum(times: Sequence[Sequence[Time]]) -> Estimate:
-    """A/A for the reference's own maximum: what an arm identical to the reference shows in that metric.
+    """Return A/A for the reference's own maximum: what an arm identical to the reference shows in that metric.
 
     Args:
-        times: of n runs of the reference, ``times[i][j]`` is the time of run i to the maximum of run j; each
-            run reaches its own.
+        times: of n runs of the reference; ``times[i][j]`` is the time of run i to the maximum of run j. Each run
+            reaches its own.
 
     Returns:
-        The median over all ordered pairs. The interval is no confidence interval: it spans the medians of
-        the n - 1 ways to pair each run with the run k places on, so it shows where a row of n pairs of an
-        identical arm would have landed here. `arm_misses` counts among the n (n - 1) ordered pairs.
+        The median over all ordered pairs. The interval is not a confidence interval: it spans the medians of the n -
+            1 ways to pair each run with the run k places on, and so shows where a row of n pairs of an identical arm
+            would have fallen. `arm_misses` counts among the n (n - 1) ordered pairs.
     """
     n = len(times)
     if n < 2:

@@ -1,7 +1,7 @@
-"""How many pairs a speed-up needs: power of the paired t test on log ratios, and of the sign test where runs miss.
+"""The number of pairs that a speed-up needs: power of the paired t test and, if runs miss, of the sign test.
 
-"No significant difference" at five seeds says little. What five seeds could have found, and how many would
-decide the effect that they show, says what to do next.
+"No significant difference" at five seeds says little. What five seeds could have found, and how many would decide the
+effect they show, tells what to do next.
 """
 
 import math
@@ -17,17 +17,18 @@ _MOST = 1_000_000
 
 
 def power(n: int, sd_of_log_ratio: float, ratio: float, level: float = LEVEL, tests: int = 1) -> float:
-    """The probability that n pairs decide a true speed-up of `ratio`, by the noncentral t distribution.
+    """Return the probability that n pairs decide a true speed-up of `ratio`, by the noncentral t distribution.
 
     Args:
-        n: pairs, at least 2.
+        n: number of pairs, at least 2.
         sd_of_log_ratio: standard deviation of log(reference / arm) over pairs.
         ratio: the true speed-up; r and 1/r have the same power.
-        level: of the interval that must exclude 1.
+        level: level of the interval that must exclude 1.
         tests: comparisons in the family, each made at (1 - level) / tests: Holm's first and hardest step.
 
     Raises:
-        ValueError: no standard deviation, a ratio that is not positive, fewer than two pairs or no test.
+        ValueError: there is no standard deviation, the ratio is not positive, or there are fewer than two pairs or no
+            test.
     """
     _check(sd_of_log_ratio, ratio, level, tests)
     if n < 2:
@@ -53,7 +54,7 @@ def seeds_needed(
     power: float = POWER,
     tests: int = 1,
 ) -> int:
-    """The fewest pairs that decide a true speed-up of `ratio` with probability `power`.
+    """Return the fewest pairs that decide a true speed-up of `ratio` with probability `power`.
 
     Args:
         sd_of_log_ratio: standard deviation of log(reference / arm) over pairs.
@@ -61,21 +62,21 @@ def seeds_needed(
         power: probability of a decision.
 
     Returns:
-        At least 2; 1,000,000 stands for that many or more (a ratio near 1 needs any number).
+        At least 2; 1,000,000 means that many or more (a ratio near 1 can need any number).
 
     Raises:
-        ValueError: see :func:`power`; a power outside (0, 1).
+        ValueError: see :func:`power`; also if the power is outside (0, 1).
     """
     _check(sd_of_log_ratio, ratio, level, tests)
     if not 0 < power < 1:
-        raise ValueError(f"power={power}: a probability between 0 and 1 is needed, 0.8 for instance")
+        raise ValueError(f"power={power}: give a probability between 0 and 1, 0.8 for instance")
     return _fewest(lambda n: _power(n, sd_of_log_ratio, ratio, level, tests) >= power)
 
 
 def smallest_effect(
     n: int, sd_of_log_ratio: float, level: float = LEVEL, power: float = POWER, tests: int = 1
 ) -> float:
-    """The smallest true speed-up (> 1) that n pairs decide with probability `power`; its inverse works as well.
+    """Return the smallest true speed-up (> 1) that n pairs decide with probability `power`; 1/r works as well as r.
 
     Raises:
         ValueError: see :func:`power`.
@@ -110,7 +111,7 @@ def _check(sd: float, ratio: float, level: float, tests: int) -> None:
 
 
 def _fewest(enough: Callable[[int], bool]) -> int:
-    """The smallest n >= 2 with enough(n), which is monotone; _MOST if none below it."""
+    """Return the smallest n >= 2 with enough(n), a monotone condition; _MOST if there is none below it."""
     high = 2
     while not enough(high):
         if high >= _MOST:
@@ -124,10 +125,10 @@ def _fewest(enough: Callable[[int], bool]) -> int:
 
 
 def sd_upper(sd: float, n: int, confidence: float = 0.8) -> float:
-    """The upper confidence limit of a standard deviation estimated from n values (chi-squared; normal data).
+    """Return the upper confidence limit of a standard deviation estimated from n values (chi-squared; normal data).
 
-    Five pairs know their noise badly: at 80 % the true standard deviation may be 1.56 times the estimate, and the
-    number of seeds 2.4 times as large.
+    Five pairs determine their noise poorly: at 80 % confidence the true standard deviation may be 1.56 times the
+    estimate, and the number of seeds 2.4 times as large.
     """
     from scipy.special import chdtri
 
@@ -136,20 +137,20 @@ def sd_upper(sd: float, n: int, confidence: float = 0.8) -> float:
 
 @cache
 def seeds_for_signs(share: float, level: float = LEVEL, power: float = POWER, tests: int = 1) -> int:
-    """The fewest pairs with which the sign test decides, where this share of pairs favours one side.
+    """Return the fewest pairs with which the sign test decides if this share of pairs favors one side.
 
     Args:
-        share: probability that a pair favours it, in [0, 1]; s and 1 - s are the same.
+        share: probability that a pair favors that side, in [0, 1]; s and 1 - s are equivalent.
         level, power, tests: as in :func:`seeds_needed`.
 
     Returns:
-        At most 1,000,000, which stands for more too.
+        At most 1,000,000, which also means more than that.
 
     Raises:
-        ValueError: a share outside [0, 1].
+        ValueError: the share is outside [0, 1].
     """
     if not 0 <= share <= 1:
-        raise ValueError(f"share={share}: a probability between 0 and 1 is needed")
+        raise ValueError(f"share={share}: give a probability between 0 and 1")
     from scipy.special import bdtr
 
     share, alpha, against = max(share, 1 - share), (1 - level) / tests, -1
@@ -163,19 +164,19 @@ def seeds_for_signs(share: float, level: float = LEVEL, power: float = POWER, te
 
 
 def share_of_signs(above: int, below: int) -> float:
-    """The share of pairs that favour the side that most favour, by Laplace's rule of succession.
+    """Return the share of pairs on the majority side, by Laplace's rule of succession.
 
-    The plain share of five pairs that agree is 1, from which six seeds would always do; (k + 1) / (n + 2) leaves room
-    for the pair that will not.
+    The plain share of five pairs that agree is 1, which would make six seeds always sufficient; (k + 1) / (n + 2)
+    leaves room for a pair that disagrees.
     """
     return (max(above, below) + 1) / (above + below + 2)
 
 
 def advice(estimate: Estimate, level: float = LEVEL, power: float = POWER, tests: int = 1) -> str:
-    """What an undecided speed-up needs: "inconclusive at n = 5, about 23 to 56 seeds would decide".
+    """Describe what an undecided speed-up needs: "inconclusive at n = 5, about 23 to 56 seeds would decide".
 
-    Both numbers take the speed-up as estimated; the first takes the noise so too, the second takes the upper 80 %
-    confidence limit of its standard deviation, since few pairs underestimate it as often as not.
+    Both numbers assume the speed-up as estimated. The first also assumes the noise as estimated; the second uses the
+    upper 80 % confidence limit of its standard deviation, since few pairs underestimate it as often as not.
 
     Args:
         estimate: of a speed-up by paired t (:func:`advice_for_signs` is for medians).
@@ -193,7 +194,7 @@ def advice(estimate: Estimate, level: float = LEVEL, power: float = POWER, tests
 
 
 def advice_for_signs(above: int, below: int, n: int, level: float = LEVEL) -> str:
-    """The same where a run missed: so many of n pairs are known to favour either side (sign test)."""
+    """Like :func:`advice` if a run missed: so many of n pairs are known to favor either side (sign test)."""
     start = f"inconclusive at n = {n}"
     if above + below == 0:
         return f"{start}: misses leave every pair open"

@@ -1,8 +1,8 @@
-"""The same question asked without the normal distribution: bootstrap intervals and the sign-flip permutation.
+"""The same question without assuming a normal distribution: bootstrap intervals and the sign-flip permutation.
 
-They stand beside the primary interval (paired t on log ratios) to show what it rests on, and do not replace it: with
-five pairs a nominal 95 % bootstrap interval covers about 84 % (``scripts/validate_statistics.py`` measures that), and
-the sign-flip permutation cannot give a p below 2/2^5 = 0.06.
+They are shown beside the primary interval (paired t on log ratios) to reveal what it depends on, and do not replace
+it: with five pairs a nominal 95 % bootstrap interval covers about 84 % (``scripts/validate_statistics.py`` measures
+this), and the sign-flip permutation cannot give a p below 2/2^5 = 0.06.
 """
 
 import math
@@ -17,10 +17,10 @@ from gbn.analysis.estimates.decisions import ROUNDING
 from gbn.analysis.estimates.estimate import LEVEL
 
 RESAMPLES = 1999
-#: Up to this many pairs all 2^n sign patterns are counted (16,384 at 14).
+#: Up to this many pairs, all 2^n sign patterns are enumerated (16,384 at 14).
 EXACT_UP_TO = 14
 DRAWS = 9999
-_TOGETHER = 32  # rows permuted at once: enough to read the patterns seldom, few enough to take little memory
+_TOGETHER = 32  # rows permuted at once: enough to read the patterns rarely, few enough to use little memory
 
 Interval = tuple[float, float]
 _NONE: Interval = (math.nan, math.nan)
@@ -42,33 +42,33 @@ class Bootstrap:
 def bootstrap(
     log_ratios: Sequence[float], level: float = LEVEL, resamples: int = RESAMPLES, seed: int = 0
 ) -> Bootstrap:
-    """Intervals of exp(mean(log ratios)) over resampled pairs.
+    """Return intervals of exp(mean(log ratios)) over resampled pairs.
 
-    The same as :func:`scipy.stats.bootstrap` but for the resamples drawn (a test compares); every row of a table with
-    n pairs takes the same ones, which makes it a thousand rows a second.
+    Equal to :func:`scipy.stats.bootstrap` except for the resamples drawn (a test compares them). Every row of a table
+    with n pairs uses the same resamples, which allows a thousand rows per second.
 
     Args:
-        log_ratios: log(reference / arm), one a pair; fewer than two have no interval.
+        log_ratios: log(reference / arm), one per pair; fewer than two have no interval.
         level: confidence level.
-        resamples: how many.
-        seed: of the resampling, so that a table can be made again digit by digit.
+        resamples: number of resamples.
+        seed: of the resampling, so that a table can be reproduced digit by digit.
     """
     x = np.asarray(log_ratios, dtype=float)
     n = len(x)
     if n < 2:
         return Bootstrap()
-    if np.ptp(x) < ROUNDING:  # every resample is the same
+    if np.ptp(x) < ROUNDING:  # all resamples are the same
         ratio = math.exp(float(x.mean()))
         return Bootstrap((ratio, ratio), (ratio, ratio))
     from scipy.special import ndtr, ndtri
 
     means = _weights(n, resamples, seed) @ x
     ends = np.array([(1 - level) / 2, (1 + level) / 2])
-    # Bias: where the estimate lies among the resampled ones; acceleration: the skewness of the jackknife.
-    centred = x - x.mean()
+    # Bias: the rank of the estimate among the resampled ones; acceleration: the skewness of the jackknife.
+    centered = x - x.mean()
     below = np.mean(means < x.mean() - ROUNDING) + np.mean(np.abs(means - x.mean()) <= ROUNDING) / 2
     bias = ndtri(np.clip(below, 1 / (resamples + 1), resamples / (resamples + 1)))
-    acceleration = np.sum(centred**3) / (6 * np.sum(centred**2) ** 1.5)
+    acceleration = np.sum(centered**3) / (6 * np.sum(centered**2) ** 1.5)
     shifted = bias + ndtri(ends)
     adjusted = ndtr(bias + shifted / (1 - acceleration * shifted))
     found = np.exp(np.quantile(means, [*ends, *adjusted])).tolist()
@@ -77,7 +77,7 @@ def bootstrap(
 
 @lru_cache(maxsize=8)
 def _weights(n: int, resamples: int, seed: int) -> np.ndarray:
-    """(resamples, n): each row the share of each pair in one resample."""
+    """Return an array (resamples, n): each row holds the share of each pair in one resample."""
     drawn = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=resamples)
     return drawn / n
 
@@ -85,14 +85,15 @@ def _weights(n: int, resamples: int, seed: int) -> np.ndarray:
 def sign_flip(
     log_ratios: Sequence[float], exact_up_to: int = EXACT_UP_TO, draws: int = DRAWS, seed: int = 0
 ) -> float:
-    """Two-sided p of the sign-flip permutation test of mean log ratio 0 (Fisher's, for paired data).
+    """Return the two-sided p of the sign-flip permutation test of mean log ratio 0 (Fisher's, for paired data).
 
-    Where an arm is as fast as the reference, a pair's log ratio is as likely x as -x. The p is the share of sign
-    patterns whose sum is at least as far from 0 as the observed one: of all 2^n up to `exact_up_to` pairs, else of
-    `draws` random ones and the observed. It cannot be below :func:`gbn.analysis.estimates.decisions.smallest_p` of n.
+    If an arm is as fast as the reference, a pair's log ratio is as likely to be x as -x. The p value is the share of
+    sign patterns whose sum is at least as far from 0 as the observed one: among all 2^n for up to `exact_up_to`
+    pairs, else among `draws` random ones and the observed one. It cannot be below
+    :func:`gbn.analysis.estimates.decisions.smallest_p` of n.
 
     Returns:
-        NaN with no pair.
+        NaN without a pair.
     """
     return sign_flips([log_ratios], exact_up_to, draws, seed)[0]
 
@@ -100,7 +101,7 @@ def sign_flip(
 def sign_flips(
     rows: Sequence[Sequence[float]], exact_up_to: int = EXACT_UP_TO, draws: int = DRAWS, seed: int = 0
 ) -> list[float]:
-    """:func:`sign_flip` of many rows: those with as many pairs share their sign patterns, read once for all."""
+    """Return :func:`sign_flip` of many rows; rows with equally many pairs share their sign patterns."""
     found = [math.nan] * len(rows)
     alike: dict[int, list[int]] = defaultdict(list)
     for index, row in enumerate(rows):
@@ -119,18 +120,18 @@ def sign_flips(
 
 
 def _as_far(sums: np.ndarray, observed: np.ndarray) -> np.ndarray:
-    """Which sums are as far from 0; equal ones differ by rounding."""
+    """Mark the sums that are as far from 0 as the observed one; equal sums differ by rounding."""
     return np.abs(sums) >= observed * (1 - ROUNDING) - ROUNDING
 
 
 @lru_cache(maxsize=EXACT_UP_TO)
 def _patterns(n: int) -> np.ndarray:
-    """All sign patterns of n pairs: (2^n, n) of +-1."""
+    """Return all sign patterns of n pairs: (2^n, n) of +-1."""
     bits = (np.arange(2**n)[:, None] >> np.arange(n)) & 1
     return 2.0 * bits - 1
 
 
 @lru_cache(maxsize=4)
 def _random_patterns(n: int, draws: int, seed: int) -> np.ndarray:
-    """(draws, n) of +-1."""
+    """Return random sign patterns: (draws, n) of +-1."""
     return 2.0 * np.random.default_rng(seed).integers(0, 2, (draws, n)) - 1

@@ -1,39 +1,39 @@
-"""Speed-up against the target, since one threshold can be picked to please."""
+"""Speed-up as a function of the target, since a single threshold could be cherry-picked."""
 
 import math
 from typing import TYPE_CHECKING
 
-from gbn.analysis.estimates import pairs as statistics
+from gbn.analysis.estimates import pairs
 from gbn.analysis.estimates.estimate import Estimate
 from gbn.analysis.estimates.targets import Unit
 
 if TYPE_CHECKING:
     from gbn.analysis.comparison.comparison import Comparison
 
-#: One target to the next, of a share (accuracy, Dice) ...
+#: The step between targets of a share (accuracy, Dice) ...
 STEP = 0.01
-#: ... and of other measures, whose values span powers of ten: so many targets a factor of ten, 4.7 % apart.
+#: ... and, for other measures, whose values span powers of ten, the number of targets per decade (4.7 % apart).
 PER_DECADE = 50
 
 
 def speedup_curve(
     comparison: "Comparison", setting: str, arm: str, against: str, unit: Unit = "updates"
 ) -> list[tuple[float, Estimate]]:
-    """The speed-up to every value of a fixed grid (:func:`thresholds`): (target, estimate), the easiest first.
+    """Return (target, estimate) for every value of a fixed grid (:func:`thresholds`), easiest first.
 
-    Each interval is that of the tables, not corrected for the many targets: the curve shows whether a speed-up
-    depends on the target, it does not look for one.
+    The intervals are those of the tables, not corrected for the many targets: the curve shows whether a speed-up
+    depends on the target and is not meant for finding one.
 
     Args:
         comparison: the runs, and how crossings are measured.
         setting, arm, against: what is compared; speed-up = against / arm.
-        unit: "updates", or "seconds" where the comparison allows them.
+        unit: "updates", or "seconds" if the comparison allows them.
 
     Returns:
-        Empty where the arms share no seed.
+        An empty list if the arms share no seed.
 
     Raises:
-        ValueError: seconds of runs whose seconds are not compared.
+        ValueError: seconds were asked for, but the seconds of these runs are not compared.
     """
     reason = comparison.seconds_reason(setting) if unit == "seconds" else None
     if reason:
@@ -44,15 +44,16 @@ def speedup_curve(
         ours, theirs = (
             [comparison.time(setting, name, seed, target, unit) for seed in seeds] for name in (arm, against)
         )
-        curve.append((target, statistics.speedup(ours, theirs)))
+        curve.append((target, pairs.speedup(ours, theirs)))
     return curve
 
 
 def thresholds(comparison: "Comparison", setting: str, arm: str, against: str) -> list[float]:
-    """Targets from beyond every run's first measurement to what half of the runs of `against` reach, easiest first.
+    """Return targets, easiest first, from just past every run's first value to what half of the runs of `against`
+    reach.
 
-    Shares stand one point apart, others 4.7 %. What the first measurement has, or better, was reached before the
-    evaluation began, nobody knows when; beyond the median of the other arm's bests most of its times are not known.
+    Shares are one point apart, other values 4.7 %. A target that the first measurement already meets was reached at
+    an unknown time before it; beyond the median of the other arm's best values, most of its times are unknown.
     """
     measured = comparison.measured
     seeds = comparison.pairs(setting, arm, against)

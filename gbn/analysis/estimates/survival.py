@@ -1,8 +1,8 @@
 """Times to a target as survival data: runs that miss it are right-censored.
 
-A run that ends without the target is censored at its end. A run that diverged never reaches it: it stays among
-those at risk to the end (it is no lost observation, so dropping it would flatter the arm). "Survival" S(t) is
-the share of runs that have not reached the target by t; an arm is faster where its curve is lower.
+A run that ends without reaching the target is censored at its end. A run that diverged never reaches it: it stays at
+risk to the end (it is not a lost observation, and dropping it would flatter the arm). "Survival" S(t) is the share of
+runs that have not reached the target by t; an arm is faster where its curve is lower.
 """
 
 import math
@@ -15,20 +15,20 @@ from gbn.analysis.estimates.estimate import LEVEL, NOTHING, Estimate
 from gbn.analysis.estimates.pairs import paired_difference
 from gbn.analysis.estimates.targets import Time
 
-_HALF = 0.5 + 1e-9  # a product of fractions that is one half comes out beside it
+_HALF = 0.5 + 1e-9  # a product of fractions that equals one half may be off by rounding
 
 
 @dataclass(frozen=True)
 class Survival:
-    """A Kaplan-Meier curve: right-continuous steps, from 1 before the first time.
+    """A Kaplan-Meier curve: right-continuous steps, equal to 1 before the first time.
 
     Attributes:
         time: (k,) distinct times at which some run reached the target or was last seen, increasing.
         survival: (k,) share of runs that have not reached the target by then.
         low, high: (k,) pointwise interval: Greenwood's variance on the scale of log(-log S); NaN where S is 0 or 1.
-        at_risk, events: (k,) runs not yet done just before, and runs that reach the target at each time.
-        n, misses: runs, and those that did not reach the target.
-        never: the misses that diverged.
+        at_risk, events: (k,) runs not yet done just before each time, and runs that reach the target at it.
+        n, misses: number of runs, and of those that did not reach the target.
+        never: number of misses that diverged.
         level: confidence level.
     """
 
@@ -45,30 +45,30 @@ class Survival:
 
     @property
     def median(self) -> float | None:
-        """The first time at which half of the runs or more have reached the target; None where they never do."""
+        """The first time at which half of the runs or more have reached the target; None if they never do."""
         return _first(self.time, self.survival <= _HALF)
 
     @property
     def median_interval(self) -> tuple[float | None, float | None]:
         """The times at which the interval's ends cross one half (Brookmeyer and Crowley, Biometrics 38, 1982).
 
-        None where an end never crosses it: above, the data leave any later time possible.
+        None if an end never crosses it; for the upper end, the data then leave any later time possible.
         """
-        # Where S is 0 the variance is unknown, but all runs are there: both ends are.
+        # Where S is 0 the variance is unknown, but all runs have arrived, so both ends have.
         low = np.where(self.survival == 0, 0.0, self.low)
         high = np.where(self.survival == 0, 0.0, self.high)
         return _first(self.time, low <= _HALF), _first(self.time, high <= _HALF)
 
     def at(self, time: float) -> float:
-        """S(time)."""
+        """Return S(time)."""
         index = int(np.searchsorted(self.time, time, side="right"))
         return 1.0 if index == 0 else float(self.survival[index - 1])
 
     @property
     def follow_up(self) -> float:
-        """How far the curve is known: to the last event or end of a run.
+        """The time up to which the curve is known: the last event or the last end of a run.
 
-        Everywhere, where it comes to 0 or a run stays at risk for ever.
+        It is known everywhere if it reaches 0 or a run stays at risk forever.
         """
         return math.inf if self.never or self.survival[-1] == 0 else float(self.time[-1])
 
@@ -78,7 +78,7 @@ class RestrictedMean:
     """The mean of min(time, horizon): the area under the survival curve up to `horizon`.
 
     Attributes:
-        standard_error: Greenwood's; 0 where all runs are alike.
+        standard_error: Greenwood's; 0 if all runs are alike.
     """
 
     value: float
@@ -87,14 +87,14 @@ class RestrictedMean:
 
 
 def kaplan_meier(times: Sequence[Time], level: float = LEVEL) -> Survival:
-    """The Kaplan-Meier curve of times to a target.
+    """Return the Kaplan-Meier curve of times to a target.
 
     Args:
         times: see :class:`gbn.analysis.estimates.targets.Time`; (inf, inf), a diverged run, counts as never.
         level: of the pointwise interval.
 
     Raises:
-        ValueError: no time.
+        ValueError: there is no time.
     """
     if not times:
         raise ValueError("a Kaplan-Meier curve needs at least one run's time")
@@ -118,7 +118,7 @@ def kaplan_meier(times: Sequence[Time], level: float = LEVEL) -> Survival:
 def _log_log(
     survival: np.ndarray, events: np.ndarray, at_risk: np.ndarray, level: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """S ** exp(+-z se), se that of log(-log S)."""
+    """Return S ** exp(+-z se), where se is the standard error of log(-log S)."""
     from scipy.special import ndtri
 
     low, high = np.full(len(survival), np.nan), np.full(len(survival), np.nan)
@@ -131,15 +131,15 @@ def _log_log(
 
 
 def restricted_mean(times: Sequence[Time], horizon: float) -> RestrictedMean:
-    """Mean time to the target where each run is watched to `horizon` only, with its standard error.
+    """Return the mean time to the target with each run observed up to `horizon`, and its standard error.
 
     Args:
         times: of one arm.
-        horizon: updates or seconds; not beyond what the runs show, see :func:`common_horizon`.
+        horizon: updates or seconds, within what the runs show; see :func:`common_horizon`.
 
     Raises:
-        ValueError: no time, a horizon that is not positive, or one beyond the follow-up (where some runs have not
-            reached the target, nothing is known of the curve behind the last of their ends).
+        ValueError: there is no time, or the horizon is not positive or beyond the follow-up (if some runs have not
+            reached the target, the curve is unknown after the last of their ends).
     """
     curve = kaplan_meier(times)
     known = curve.follow_up
@@ -152,17 +152,17 @@ def restricted_mean(times: Sequence[Time], horizon: float) -> RestrictedMean:
     grid = np.concatenate([[0.0], curve.time[inside], [horizon]])
     steps = np.concatenate([[1.0], curve.survival[inside]])
     areas = np.diff(grid) * steps
-    beyond = areas[::-1].cumsum()[::-1][1:]  # the area from each time on to the horizon
+    beyond = areas[::-1].cumsum()[::-1][1:]  # the area from each time to the horizon
     left = curve.at_risk[inside] * (curve.at_risk[inside] - curve.events[inside])
-    # Where the last run at risk gets there the area behind is 0, and so is its term.
+    # If the last run at risk reaches the target, the area after it is 0, and so is its term.
     terms = np.where(left > 0, beyond**2 * curve.events[inside] / np.maximum(left, 1), 0.0)
     return RestrictedMean(float(areas.sum()), math.sqrt(float(terms.sum())), horizon)
 
 
 def common_horizon(*arms: Sequence[Time]) -> float:
-    """The earliest end of a run that missed: up to there every run of these arms is fully known.
+    """Return the earliest end of a run that missed; up to there every run of these arms is fully known.
 
-    Without a miss, the latest time at which a run got there.
+    Without a miss, return the latest time at which a run reached the target.
     """
     times = [time for arm in arms for time in arm]
     ends = [time.low for time in times if not time.reached and math.isfinite(time.low)]
@@ -171,13 +171,13 @@ def common_horizon(*arms: Sequence[Time]) -> float:
 
 
 def pseudo_values(times: Sequence[Time], horizon: float) -> np.ndarray:
-    """n theta - (n - 1) theta without run i, theta the restricted mean: what run i contributes to it.
+    """Return each run's contribution to the restricted mean theta: n theta - (n - 1) (theta without that run).
 
-    Andersen, Hansen and Klein, Lifetime Data Analysis 10, 2004. Where no run ends before the horizon this is
-    min(time, horizon) of the run itself.
+    Andersen, Hansen and Klein, Lifetime Data Analysis 10, 2004. If no run ends before the horizon, this is min(time,
+    horizon) of the run itself.
 
     Raises:
-        ValueError: see :func:`restricted_mean`; fewer than two runs.
+        ValueError: see :func:`restricted_mean`; also with fewer than two runs.
     """
     n = len(times)
     if n < 2:
@@ -192,20 +192,20 @@ def pseudo_values(times: Sequence[Time], horizon: float) -> np.ndarray:
 def restricted_mean_difference(
     arm: Sequence[Time], reference: Sequence[Time], horizon: float, level: float = LEVEL
 ) -> Estimate:
-    """Restricted mean of the arm minus that of the reference over pairs: below 0, the arm is faster.
+    """Return the restricted mean of the arm minus that of the reference over pairs: below 0, the arm is faster.
 
-    A paired t interval on the differences of pseudo-values, seed by seed: each run's contribution stands beside that
-    of its partner, so what the seeds share cancels, and runs that end before the horizon are handled. A bootstrap
-    over pairs would do so too, but covers too little with few seeds.
+    The interval is a paired t interval on the differences of pseudo-values, seed by seed: each run's contribution is
+    compared with its partner's, so that whatever the seeds share cancels, and runs that end before the horizon are
+    handled. A bootstrap over pairs would handle them too, but its coverage is too low with few seeds.
 
     Returns:
-        The estimate in the times' unit (method "restricted mean"); nothing with fewer than two pairs.
+        The estimate in the times' unit (method "restricted mean"); empty with fewer than two pairs.
 
     Raises:
-        ValueError: see :func:`restricted_mean`; arms of different lengths.
+        ValueError: see :func:`restricted_mean`; also if the arms have different lengths.
     """
     if len(arm) != len(reference):
-        raise ValueError(f"{len(arm)} and {len(reference)} times: give one of each arm for every pair")
+        raise ValueError(f"{len(arm)} and {len(reference)} times: give one time of each arm per pair")
     if len(arm) < 2:
         return NOTHING
     ours, theirs = pseudo_values(arm, horizon), pseudo_values(reference, horizon)

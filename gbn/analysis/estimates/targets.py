@@ -1,10 +1,10 @@
-"""When a run reaches a target, and what is known of that time when it never does.
+"""The time at which a run reaches a target, and what is known of it if the run never does.
 
-A target is a value of the measure: an accuracy to be at or above, or, where lower is better, a loss or a distance to
-be at or below.
+A target is a value of the measure: an accuracy to reach or exceed or, if lower is better, a loss or a distance to
+reach or fall below.
 
-A run that ends without reaching the target is right-censored: its time lies beyond its last update, how far
-is not known. A run that diverged never reaches it. Nothing is ever replaced by "budget + 1".
+A run that ends without reaching the target is right-censored: its time lies at an unknown point beyond its last
+update. A run that diverged never reaches it. Nothing is ever replaced by "budget + 1".
 """
 
 import math
@@ -22,10 +22,9 @@ Unit = Literal["updates", "seconds"]
 
 
 class Time(NamedTuple):
-    """What is known of a time to target: it lies in [low, high].
+    """Bounds of a time to target, which lies in [low, high].
 
-    Reached: low == high. Censored: low is the end of the run, high is infinite. Never (diverged): both are
-    infinite.
+    Reached: low == high. Censored: low is the end of the run, high is infinite. Never (diverged): both are infinite.
     """
 
     low: float
@@ -33,7 +32,7 @@ class Time(NamedTuple):
 
     @property
     def reached(self) -> bool:
-        """Whether the target was reached, so that the time is known."""
+        """True if the target was reached, so that the time is known."""
         return math.isfinite(self.high)
 
 
@@ -44,18 +43,19 @@ def first_update(
     interpolation: Interpolation = "interpolated",
     higher_is_better: bool = True,
 ) -> float | None:
-    """The first update at which a curve is at `target` or better; None when it never is.
+    """Return the first update at which a curve is at `target` or better; None if it never is.
 
-    Between the last point short of it and the first point there the curve is taken as linear in log(update)
-    ("interpolated": points stand on a geometric grid, so the first point alone would be late by up to a grid
-    step); "first" takes that point itself. Where the first of all points is there already, it is the answer.
+    Between the last point short of the target and the first point at it, the curve is taken as linear in log(update)
+    ("interpolated": evaluations lie on a geometric grid, so the first point alone would be late by up to a grid
+    step); "first" returns that point itself. If the very first point is already at the target, its update is
+    returned.
 
     Args:
         updates: increasing, at least 0.
         values: of the measure at these updates, finite.
-        target: the value asked for.
+        target: the value to reach.
         interpolation: see above.
-        higher_is_better: whether better is at or above the target, or at or below it.
+        higher_is_better: whether better means at or above the target, or at or below it.
     """
     sign = 1.0 if higher_is_better else -1.0
     upward = sign * np.asarray(values, dtype=float)
@@ -72,7 +72,7 @@ def _first_updates(
     targets: Sequence[float],
     interpolation: Interpolation,
 ) -> list[float | None]:
-    """:func:`first_update` for many targets, where higher is better; `highest` is the values' running maximum."""
+    """Like :func:`first_update` for many targets, if higher is better; `highest` is the running maximum of values."""
     found: list[float | None] = []
     for target, index in zip(targets, highest.searchsorted(targets).tolist(), strict=True):
         if index == len(highest):
@@ -90,13 +90,13 @@ def _first_updates(
 
 @dataclass(frozen=True)
 class Curve:
-    """One run's curve of one measure, ready for many questions.
+    """One run's curve of one measure, prepared for many queries.
 
     Attributes:
-        updates, seconds: of all points, increasing (seconds are NaN where no clock was kept).
+        updates, seconds: of all points, increasing (seconds are NaN without a clock).
         measured_at, values: the points at which the measure was taken and finite.
-        diverged: the run diverged, so what it has not reached it never will.
-        higher_is_better: which way the measure is better.
+        diverged: whether the run diverged, so that it will never reach what it has not reached.
+        higher_is_better: which direction is better.
     """
 
     updates: np.ndarray
@@ -114,7 +114,7 @@ class Curve:
         diverged: bool = False,
         higher_is_better: bool = True,
     ) -> "Curve":
-        """The curve of a frame of points (columns update, seconds and the measure, any of which may lack)."""
+        """Build the curve from a frame of points (columns update, seconds and the measure, each optional)."""
         ordered = points.sort_values("update") if "update" in points else points.iloc[:0]
         updates, seconds, values = (
             ordered[name].to_numpy(float) if name in ordered else np.full(len(ordered), np.nan)
@@ -131,7 +131,7 @@ class Curve:
         diverged: bool = False,
         higher_is_better: bool = True,
     ) -> "Curve":
-        """The curve of columns of equal length, `updates` increasing; NaN where something was not measured."""
+        """Build the curve from columns of equal length, `updates` increasing; NaN where nothing was measured."""
         known = np.isfinite(values)
         if known.all():
             return cls(updates, seconds, updates, values, diverged, higher_is_better)
@@ -140,18 +140,18 @@ class Curve:
     def time_to(
         self, target: float, unit: Unit = "updates", interpolation: Interpolation = "interpolated"
     ) -> Time:
-        """The time to `target` (a value of the measure), in updates or in seconds on the training clock.
+        """Return the time to `target` (a value of the measure), in updates or in seconds on the training clock.
 
-        Between two points seconds are linear in updates.
+        Between two points, seconds are linear in updates.
         """
         return self.times_to([target], unit, interpolation)[0]
 
     def times_to(
         self, targets: Sequence[float], unit: Unit = "updates", interpolation: Interpolation = "interpolated"
     ) -> list[Time]:
-        """The times to several targets, see :meth:`time_to`."""
+        """Return the times to several targets; see :meth:`time_to`."""
         asked = (*targets, interpolation)
-        if asked not in self._found:  # kept, for the other unit
+        if asked not in self._found:  # kept for the other unit
             self._found[asked] = _first_updates(
                 self.measured_at, self._highest, self._upward, [*map(self._sign, targets)], interpolation
             )
@@ -171,7 +171,7 @@ class Curve:
         return {}
 
     def _sign(self, value: float) -> float:
-        """The value where higher is better, else its negative: then higher is better of it."""
+        """Return the value if higher is better, else its negative, so that higher is always better."""
         return value if self.higher_is_better else -value
 
     @cached_property
@@ -184,18 +184,18 @@ class Curve:
 
     @property
     def best(self) -> float | None:
-        """The best value (the highest, or the lowest); None where the measure was never taken."""
+        """The best value (the highest, or the lowest); None if the measure was never taken."""
         return self._sign(float(self._upward.max())) if len(self.values) else None
 
     @property
     def area(self) -> float:
-        """The mean of the measure over log(update) between the first and the last point (trapezoids).
+        """The mean of the measure over log(update) between the first and the last point (trapezoidal rule).
 
-        On the logarithmic axis early and late training weigh the same; NaN with fewer than two points.
+        On the logarithmic axis early and late training have equal weight; NaN with fewer than two points.
         """
         positive = self.measured_at > 0
         x, y = np.log(self.measured_at[positive]), self.values[positive]
-        # np.trapezoid's own formula, without its cost for short arrays
+        # the formula of np.trapezoid, without its overhead for short arrays
         return (
             float(((x[1:] - x[:-1]) * (y[1:] + y[:-1]) / 2).sum() / (x[-1] - x[0]))
             if len(x) > 1

@@ -1,4 +1,4 @@
-"""Which runs a figure made from pictures or weights shows: the arms of one setting and seed of an experiment."""
+"""The runs behind a figure of pictures or weights: the arms of one setting and seed of an experiment."""
 
 import argparse
 from pathlib import Path
@@ -10,7 +10,7 @@ from gbn.arguments import name as name_of
 
 
 def parser(description: str | None) -> cli.Parser:
-    """The options that choose runs."""
+    """Return a parser with the options that choose runs."""
     result = cli.Parser(description)
     add = result.add_argument
     add("what", nargs="+", metavar="EXPERIMENT | RUN", help="a folder with a sweep.yaml, or ids of runs")
@@ -29,12 +29,13 @@ def parser(description: str | None) -> cli.Parser:
 
 
 def chosen(args: argparse.Namespace) -> tuple[str, dict[str, str]]:
-    """(stem of the figures' names, label -> run id); of runs that are named by their ids, these are the labels.
+    """Return (stem of the figures' names, label -> run id); for runs given by id, the ids are the labels.
 
     Raises:
-        ConfigError: an unknown experiment, setting, seed or arm.
-        StoreError: no run of this id.
-        ValueError: an option of an experiment beside ids, two experiments, or a folder that cannot be written.
+        ConfigError: an experiment, setting, seed or arm is unknown.
+        StoreError: there is no run with this id.
+        ValueError: an option for experiments is combined with ids, two experiments are given, or a folder cannot be
+            written.
     """
     from gbn.config.grid import load_grid
     from gbn.store.records import RunStore
@@ -44,10 +45,10 @@ def chosen(args: argparse.Namespace) -> tuple[str, dict[str, str]]:
     if not (first / "sweep.yaml").is_file():
         for option in ("--scale", "--setting", "--seed", "--arms"):
             if option in args.given:
-                raise ValueError(f"{option} belongs to an experiment, not to ids of runs")
+                raise ValueError(f"{option} applies to an experiment, not to run ids: leave it out")
         return "runs", {run_id: run_id for run_id in RunStore(args.results).match(args.what)}
     if len(args.what) > 1:
-        raise ValueError(f"one experiment at a time: {', '.join(args.what)} are given")
+        raise ValueError(f"give one experiment at a time, not {len(args.what)}: {', '.join(args.what)}")
     grid = load_grid(first, args.scale)
     setting = grid.settings[0] if args.setting is None else options.setting_of(grid, args.setting)
     seeds = [str(seed) for seed in grid.seeds]
@@ -59,5 +60,5 @@ def chosen(args: argparse.Namespace) -> tuple[str, dict[str, str]]:
 
 
 def folder(args: argparse.Namespace) -> Path:
-    """Where the figures go."""
+    """Return the folder that the figures are written to."""
     return args.out if args.out is not None else Path(args.results) / "figures"

@@ -1,17 +1,17 @@
-"""Names at the ends of lines, pushed apart where they would overlap."""
+"""Names at the ends of lines, pushed apart to avoid overlaps."""
 
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-_POINTS = 8.0  # from one name to the next
+_POINTS = 8.0  # distance between neighboring names
 
 
 def label_ends(axes: Any, size: float = 6.8) -> None:
-    """Write each labelled line's name beside its end, to the right of the axes, in the line's colour.
+    """Write each labeled line's name beside its end, to the right of the axes, in the line's color.
 
-    Call it when limits and margins are final: the places are computed from them.
+    Call this once limits and margins are final, since the positions are computed from them.
     """
     lines = [
         line for line in axes.get_lines() if not line.get_label().startswith("_") and len(line.get_xdata())
@@ -46,9 +46,9 @@ def label_ends(axes: Any, size: float = 6.8) -> None:
 
 
 def spread(wanted: Sequence[float], gap: float) -> list[float]:
-    """Places at least `gap` apart, in the given (ascending) order, as near the wanted ones as groups allow.
+    """Return positions at least `gap` apart, in the given (ascending) order, as close to the wanted ones as possible.
 
-    Labels that touch form a group, centred on the mean of what its members want.
+    Labels that touch form a group, centered on the mean of its members' wanted positions.
     """
     groups: list[list[float]] = []
     for place in wanted:

@@ -1,4 +1,4 @@
-"""The line of an arm over seeds, with its pointwise interval; and its paired difference from another arm's."""
+"""The line of an arm over seeds with its pointwise interval, and its paired difference from another arm's line."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,11 +13,12 @@ from gbn.analysis.estimates.targets import Curve, Unit
 
 @dataclass(frozen=True)
 class Line:
-    """x ascending; mean, and the interval's ends (None with one seed), at each x.
+    """A mean and the ends of its interval (None with one seed) at each x, in ascending order of x.
 
     Attributes:
-        n: seeds (or pairs of seeds) behind the line.
-        cut_by_divergence: some seed diverged; beyond it a mean would be the survivors' alone, so it ends.
+        n: number of seeds (or pairs of seeds) behind the line.
+        cut_by_divergence: whether some seed diverged; the line ends there, since a later mean would cover only
+            survivors.
     """
 
     x: np.ndarray
@@ -29,10 +30,10 @@ class Line:
 
 
 def mean_line(comparison: Comparison, setting: str, arm: str, key: str, unit: Unit) -> Line | None:
-    """The mean of an arm's curve key over its seeds; None where a seed never measured it.
+    """Return the mean of an arm's curve key over its seeds; None if a seed never measured it.
 
-    Each curve is taken as linear in log(x) and read at the places of the first one (so seeds that were measured
-    at the same updates are averaged exactly there). The line spans what all seeds span.
+    Each curve is taken as linear in log(x) and read at the positions of the first one, so seeds measured at the same
+    updates are averaged exactly there. The line spans the range that all seeds share.
     """
     curves = _curves(comparison, setting, arm, key)
     return _line(list(curves.values()), [], unit)
@@ -41,7 +42,7 @@ def mean_line(comparison: Comparison, setting: str, arm: str, key: str, unit: Un
 def difference_line(
     comparison: Comparison, setting: str, arm: str, against: str, key: str, unit: Unit
 ) -> Line | None:
-    """The mean over pairs (same seed) of the arm's curve minus the other's at the same x; see :func:`mean_line`."""
+    """Return the mean over pairs (same seed) of the arm's curve minus the other's; see :func:`mean_line`."""
     ours, theirs = (_curves(comparison, setting, name, key) for name in (arm, against))
     seeds = sorted(ours.keys() & theirs.keys())
     return _line([ours[seed] for seed in seeds], [theirs[seed] for seed in seeds], unit)
@@ -81,7 +82,7 @@ def _line(curves: Sequence[Curve], minus: Sequence[Curve], unit: Unit) -> Line |
 
 
 def _places(curve: Curve, unit: Unit) -> np.ndarray:
-    """The positive x at which the curve was measured (a logarithmic axis has no zero)."""
+    """Return the positive x at which the curve was measured (a logarithmic axis has no zero)."""
     x = curve.measured_at
     if unit == "seconds":
         x = np.interp(x, curve.updates, curve.seconds)

@@ -1,4 +1,4 @@
-"""The figure of a tuning stage: quality against the learning rate, a line an arm, its selected rate marked."""
+"""The figure of a tuning stage: quality against the learning rate, one line per arm, its selected rate marked."""
 
 import math
 from collections.abc import Sequence
@@ -24,14 +24,14 @@ _WIDTH, _HEIGHT, _TOP, _BOTTOM, _ACROSS = 3.4, 2.1, 0.45, 0.55, 3
 def draw(
     found: Sequence[BestSetting], title: str, reference: str, seeds: int, measure: Measure = VALIDATION
 ) -> Figure:
-    """A panel for each second-stage setting.
+    """Draw one panel per second-stage setting.
 
     Args:
-        found: of :func:`gbn.analysis.comparison.selection.best_settings`.
-        title: the experiment's.
-        reference: drawn in black.
-        seeds: tuning seeds, for the caption.
-        measure: of :func:`gbn.analysis.comparison.selection.selecting`.
+        found: from :func:`gbn.analysis.comparison.selection.best_settings`.
+        title: the experiment's title.
+        reference: the arm drawn in black.
+        seeds: number of tuning seeds, for the caption.
+        measure: from :func:`gbn.analysis.comparison.selection.selecting`.
     """
     panels = [(group, list(arms)) for group, arms in groupby(found, key=lambda best: best.group)]
     across = min(_ACROSS, len(panels))
@@ -97,13 +97,13 @@ def _panel(
     axes: Axes, arms: Sequence[BestSetting], looks: dict[str, tuple[str, object]], measure: Measure
 ) -> None:
     for best in arms:
-        colour, style = looks[best.arm]
+        color, style = looks[best.arm]
         rates = [float(rate_of(setting)[1]) for setting in best.values]
         values = [measure.shown(value) for value in best.values.values()]
-        axes.plot(rates, values, color=colour, linestyle=style, linewidth=1.1, label=best.arm)
-        axes.plot(rates, values, "o", color=colour, markersize=2.8, markerfacecolor="white", label="_")
+        axes.plot(rates, values, color=color, linestyle=style, linewidth=1.1, label=best.arm)
+        axes.plot(rates, values, "o", color=color, markersize=2.8, markerfacecolor="white", label="_")
         place = list(best.values).index(best.setting)
-        axes.plot(rates[place], values[place], "o", color=colour, markersize=5, label="_")
+        axes.plot(rates[place], values[place], "o", color=color, markersize=5, label="_")
     axes.set_xscale("log")
     axes.set_xticks(rates, [f"{rate:g}" for rate in rates], fontsize=6.5)
     axes.xaxis.set_minor_locator(NullLocator())

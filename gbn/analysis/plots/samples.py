@@ -1,6 +1,6 @@
-"""A figure of what generators made along training: a column an arm, a row an update, the same latents everywhere.
+"""A figure of generated samples over training: one column per arm, one row per update, the same latents everywhere.
 
-From the pictures in the folders of the runs; the archive holds none.
+It uses the pictures in the folders of the runs; the archive holds none.
 """
 
 import re
@@ -22,7 +22,7 @@ GRID = 8
 
 
 def updates(folder: Path) -> dict[int, Path]:
-    """The pictures of samples in a run's folder: update -> file, in order.
+    """Return the sample pictures in a run's folder in order: update -> file.
 
     Raises:
         ValueError: there is none.
@@ -38,28 +38,28 @@ def updates(folder: Path) -> dict[int, Path]:
 
 
 def part(file: Path, images: int) -> np.ndarray:
-    """The upper left `images` x `images` of a picture, uint8 (H, W, 3).
+    """Return the upper left `images` x `images` of a picture, uint8 (H, W, 3).
 
     Raises:
-        ValueError: more images than the picture has rows.
+        ValueError: there are fewer images per row than asked for.
     """
     if not 1 <= images <= GRID:
-        raise ValueError(f"{images} images a row were asked for: pictures have 1 to {GRID}")
+        raise ValueError(f"{images} images per row were asked for: pictures have 1 to {GRID}")
     picture = np.asarray(Image.open(file).convert("RGB"))
     side = picture.shape[0] // GRID * images
     return picture[:side, :side]
 
 
 def draw(folders: Mapping[str, Path], at: Sequence[int] | None = None, images: int = 4) -> Figure:
-    """The figure.
+    """Draw the figure.
 
     Args:
         folders: label of an arm -> its run's folder.
-        at: the updates to show; None: all that every run has a picture of.
+        at: the updates to show; None means all for which every run has a picture.
         images: rows and columns of each part.
 
     Raises:
-        ValueError: a run without pictures, or an update that a run has none of.
+        ValueError: a run has no pictures, or none of a requested update.
     """
     found = {label: updates(folder) for label, folder in folders.items()}
     shared = sorted(set.intersection(*(set(files) for files in found.values())))
@@ -70,7 +70,7 @@ def draw(folders: Mapping[str, Path], at: Sequence[int] | None = None, images: i
                 f"not every run has a picture of update {update}: all have {', '.join(map(str, shared))}"
             )
     if not rows:
-        raise ValueError("the runs have no update in common of which there are pictures")
+        raise ValueError("there is no update of which all runs have a picture: show fewer runs")
     side = min(1.4, 7.0 / len(found))
     with mpl.rc_context(_RC):
         figure = Figure(

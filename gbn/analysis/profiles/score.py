@@ -5,13 +5,13 @@ Dahl et al. 2023 (arXiv 2306.07179), after Dolan and Moré 2002. With t_{s,w} th
     r_{s,w} = t_{s,w} / min_s' t_{s',w},    rho_s(tau) = share of workloads with r_{s,w} <= tau,
     score B_s = 1 / (r_max - 1) * integral of rho_s from 1 to r_max,    r_max = 4.
 
-Here a submission is an arm and a workload a task (:mod:`gbn.analysis.profiles.tasks`). An arm's time on a task is
-the median over seeds, a run that misses counting as infinite; of two middle runs the geometric mean, infinite if
-one is. So r is infinite where an arm reaches a target in no more than half of its runs: it adds nothing to rho at
-any tau. A task that no arm reaches counts in the number of tasks and adds to no arm.
+Here a submission is an arm and a workload is a task (:mod:`gbn.analysis.profiles.tasks`). An arm's time on a task is
+the median over seeds, where a miss counts as infinite; between two middle runs it is their geometric mean, infinite
+if one of them is. So r is infinite if an arm reaches a target in no more than half of its runs, and then adds nothing
+to rho at any tau. A task that no arm reaches counts in the number of tasks but adds to no arm.
 
 The best arm of a task is the best of those profiled: profiles of different sets of arms are not comparable, and an
-arm's score changes with its company.
+arm's score depends on the other arms.
 """
 
 import math
@@ -20,12 +20,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gbn.analysis.estimates import pairs as statistics
+from gbn.analysis.estimates import pairs
 from gbn.analysis.estimates.combine import Part, sum_of_independent
 from gbn.analysis.estimates.estimate import LEVEL, NOTHING, Estimate
 from gbn.analysis.profiles.tasks import Setting, Tasks
 
-#: Beyond this multiple of the best time, a submission's time does not count any more (AlgoPerf's choice).
+#: A time beyond this multiple of the best time no longer counts (AlgoPerf's choice).
 R_MAX = 4.0
 RESAMPLES = 2000
 
@@ -35,9 +35,9 @@ class Profile:
     """An arm over all tasks.
 
     Attributes:
-        ratios: r of each task, infinite where the arm's median run missed.
-        score: the normalised integral, between 0 and 1, with a bootstrap interval over seeds (NaN with one seed).
-        speedup: geometric mean over tasks of the speed-up against the reference: bounds where a task has a miss.
+        ratios: r of each task, infinite if the arm's median run missed.
+        score: the normalized integral, between 0 and 1, with a bootstrap interval over seeds (NaN with one seed).
+        speedup: geometric mean over tasks of the speed-up over the reference; only bounds if a task has a miss.
         reached_speedup: the same over the tasks that no run of either arm missed; `tasks_reached` counts them.
     """
 
@@ -49,24 +49,24 @@ class Profile:
     tasks_reached: int
 
     def rho(self, tau: float) -> float:
-        """The share of tasks within `tau` times the best time."""
+        """Return the share of tasks within `tau` times the best time."""
         return sum(ratio <= tau for ratio in self.ratios) / len(self.ratios)
 
 
 def profiles(
     tasks: Tasks, r_max: float = R_MAX, resamples: int = RESAMPLES, level: float = LEVEL
 ) -> list[Profile]:
-    """The profile of every arm, in the tasks' order.
+    """Return the profile of every arm, in the tasks' order.
 
-    The score's interval is a percentile bootstrap over seeds: in every setting seeds are drawn with replacement,
-    the same for all its arms and targets (they are paired), independently of other settings. Tasks are not drawn:
-    it says nothing of tasks that were not run. With few seeds such intervals are too narrow.
+    The score's interval is a percentile bootstrap over seeds: in every setting seeds are drawn with replacement, the
+    same for all its arms and targets (they are paired), independently of other settings. Tasks are not resampled, so
+    the interval does not generalize to other tasks. With few seeds such intervals are too narrow.
 
     Args:
-        r_max: where the integral ends, greater than 1.
+        r_max: the end of the integral, greater than 1.
 
     Raises:
-        ValueError: an `r_max` that leaves nothing to integrate.
+        ValueError: `r_max` leaves nothing to integrate.
     """
     if not r_max > 1:
         raise ValueError(f"r_max={r_max}: the profile is integrated from 1 to r_max, which must be greater")
@@ -89,12 +89,12 @@ def profiles(
 
 
 def _array(setting: Setting, arms: Sequence[str]) -> np.ndarray:
-    """Times (arms, targets, seeds), a miss as infinity."""
+    """Return times (arms, targets, seeds), a miss as infinity."""
     return np.array([[[time.high for time in row] for row in setting.times[arm]] for arm in arms])
 
 
 def _medians(times: np.ndarray) -> np.ndarray:
-    """Median over the last axis; of two middle times the geometric mean, infinite if one of them is."""
+    """Return the median over the last axis: of two middle times the geometric mean, infinite if one of them is."""
     ordered = np.sort(times, axis=-1)
     n = times.shape[-1]
     low, high = ordered[..., (n - 1) // 2], ordered[..., n // 2]
@@ -102,18 +102,18 @@ def _medians(times: np.ndarray) -> np.ndarray:
 
 
 def _ratios(times: np.ndarray) -> np.ndarray:
-    """r of times (..., arms, tasks): by the best arm's time; infinite throughout where no arm reached."""
+    """Return r of times (..., arms, tasks), relative to the best arm's time; all infinite if no arm reached."""
     best = times.min(axis=-2, keepdims=True)
     return np.divide(times, best, out=np.full_like(times, np.inf), where=np.isfinite(times))
 
 
 def _scores(ratios: np.ndarray, r_max: float) -> np.ndarray:
-    """The integral of the step function rho is the mean over tasks of what lies between r and r_max."""
+    """Return the scores; the integral of the step function rho is the mean over tasks of max(r_max - r, 0)."""
     return (np.clip(r_max - ratios, 0, None) / (r_max - 1)).mean(axis=-1)
 
 
 def _bootstrap(highs: Sequence[np.ndarray], r_max: float, resamples: int) -> np.ndarray:
-    """Scores (resamples, arms); none where a setting has a single seed."""
+    """Return scores (resamples, arms); none if a setting has a single seed."""
     if min(one.shape[-1] for one in highs) < 2:
         return np.empty((0, highs[0].shape[0]))
     random = np.random.default_rng(0)
@@ -125,12 +125,12 @@ def _bootstrap(highs: Sequence[np.ndarray], r_max: float, resamples: int) -> np.
 
 
 def _speedups(tasks: Tasks, arm: str, level: float) -> tuple[Estimate, Estimate, int]:
-    """Geometric mean over tasks of reference / arm: over all tasks, over those without a miss, and their number."""
+    """Return the geometric mean of reference / arm over all tasks and those without a miss, and their number."""
     if arm == tasks.reference:
         return NOTHING, NOTHING, 0
     found = [
         [
-            statistics.speedup(ours, theirs)
+            pairs.speedup(ours, theirs)
             for ours, theirs in zip(one.times[arm], one.times[tasks.reference], strict=True)
         ]
         for one in tasks.settings
@@ -141,7 +141,7 @@ def _speedups(tasks: Tasks, arm: str, level: float) -> tuple[Estimate, Estimate,
     if len(whole) == len(every):
         return reached, reached, len(whole)
     lows, highs = [e.value_low for e in every], [e.value_high for e in every]
-    # A task that is open below leaves the mean open below, whatever the others are; the same above.
+    # A task without a lower bound leaves the mean without one, whatever the others are; likewise for the upper bound.
     bottom = 0.0 if min(lows) == 0 else _geometric_mean(lows)
     top = math.inf if math.isinf(max(highs)) else _geometric_mean(highs)
     misses = sum(e.arm_misses for e in every), sum(e.reference_misses for e in every)
@@ -151,7 +151,7 @@ def _speedups(tasks: Tasks, arm: str, level: float) -> tuple[Estimate, Estimate,
 
 
 def _geometric_mean(values: Sequence[float]) -> float:
-    """0 if one value is, infinite if one is infinite and none 0."""
+    """Return the geometric mean: 0 if one value is 0, infinite if one is infinite and none is 0."""
     if min(values) == 0:
         return 0.0
     return math.exp(math.fsum(math.log(value) for value in values) / len(values))
@@ -160,7 +160,7 @@ def _geometric_mean(values: Sequence[float]) -> float:
 def _mean_where_reached(
     tasks: Tasks, arm: str, found: Sequence[Sequence[Estimate]], level: float
 ) -> Estimate:
-    """Each task weighs the same. Targets of a setting share its seeds, so they are averaged seed by seed first."""
+    """Average with equal weight per task, first by seed over a setting's targets, since these share the seeds."""
     parts, count = [], sum(not e.arm_misses + e.reference_misses for row in found for e in row)
     for one, row in zip(tasks.settings, found, strict=True):
         logs = [
@@ -169,7 +169,7 @@ def _mean_where_reached(
             if not e.arm_misses + e.reference_misses
         ]
         if logs:
-            seeds = statistics.mean_interval(np.mean(logs, axis=0).tolist())
+            seeds = pairs.mean_interval(np.mean(logs, axis=0).tolist())
             parts.append(Part(seeds.value_low, seeds.sd, seeds.n, len(logs) / count))
     total = sum_of_independent(parts, level)
     value, low, high = (math.inf if x > 700 else math.exp(x) for x in (total.value, total.low, total.high))

@@ -1,4 +1,4 @@
-"""Performance profiles as a Markdown table and a CSV, each with a header from which it can be made again."""
+"""Performance profiles as a Markdown table and a CSV, each with a header from which it can be regenerated."""
 
 import io
 import json
@@ -12,7 +12,7 @@ import pandas as pd
 from gbn.analysis.estimates.estimate import Estimate
 from gbn.analysis.profiles.score import Profile
 from gbn.analysis.profiles.tasks import Tasks
-from gbn.analysis.tables import numbers as printed
+from gbn.analysis.tables import numbers
 from gbn.analysis.tables.formats import grid_lines
 from gbn.analysis.tables.section import Section
 
@@ -22,7 +22,7 @@ MARK = "gbn-profile"
 def render(
     tasks: Tasks, profiles: Sequence[Profile], selection: Mapping[str, Any], r_max: float
 ) -> dict[str, str]:
-    """suffix -> text; `selection` is what makes it again (:func:`read_selection`)."""
+    """Return suffix -> text; `selection` is what regenerates it (:func:`read_selection`)."""
     line = f"{MARK} {json.dumps(dict(selection), sort_keys=True)}"
     return {
         ".md": f"<!-- {line} -->\n{markdown(tasks, profiles, r_max)}",
@@ -31,22 +31,22 @@ def render(
 
 
 def read_selection(path: Path) -> dict[str, Any]:
-    """What a file of :func:`render` was made from.
+    """Return the selection that a file of :func:`render` was made from.
 
     Raises:
-        ValueError: its first line does not tell.
+        ValueError: the first line does not contain it.
     """
     with open(path, encoding="utf-8") as file:
         _, found, content = file.readline().partition(f"{MARK} ")
     if not found:
         raise ValueError(
-            f"{path} is no performance profile of ours: its first line does not say what made it"
+            f"{path} is not one of our performance profiles: its first line does not say what made it"
         )
     return dict(json.loads(content.strip().removesuffix("-->")))
 
 
 def markdown(tasks: Tasks, profiles: Sequence[Profile], r_max: float) -> str:
-    """The table for people."""
+    """Return the table for people."""
     lines = ["# Performance profiles", ""]
     for section in (overview(tasks, profiles, r_max), by_task(tasks, profiles)):
         lines += [f"**{section.heading}**", "", *grid_lines(section), "", *section.notes, ""]
@@ -56,7 +56,7 @@ def markdown(tasks: Tasks, profiles: Sequence[Profile], r_max: float) -> str:
 
 
 def overview(tasks: Tasks, profiles: Sequence[Profile], r_max: float) -> Section:
-    """Score and mean speed-up of each arm."""
+    """Return score and mean speed-up of each arm."""
     count = len(tasks.names)
     rows = []
     for one in profiles:
@@ -66,8 +66,8 @@ def overview(tasks: Tasks, profiles: Sequence[Profile], r_max: float) -> Section
                 one.arm,
                 _score(one.score),
                 *(f"{sum(r <= tau for r in one.ratios)}/{count}" for tau in (1.0, 1.1, 1.5, r_max)),
-                "1 (reference)" if reference else printed.ratio(one.speedup),
-                "" if reference else f"{printed.ratio(one.reached_speedup)} ({one.tasks_reached}/{count})",
+                "1 (reference)" if reference else numbers.ratio(one.speedup),
+                "" if reference else f"{numbers.ratio(one.reached_speedup)} ({one.tasks_reached}/{count})",
             )
         )
     seeds = sorted({len(one.seeds) for one in tasks.settings})
@@ -101,7 +101,7 @@ def overview(tasks: Tasks, profiles: Sequence[Profile], r_max: float) -> Section
 
 
 def by_task(tasks: Tasks, profiles: Sequence[Profile]) -> Section:
-    """Each arm's time as a multiple of the best, task by task."""
+    """Return each arm's time as a multiple of the best, task by task."""
     rows = [
         (name, *(_multiple(one.ratios[index]) for one in profiles)) for index, name in enumerate(tasks.names)
     ]
@@ -118,11 +118,11 @@ def _score(estimate: Estimate) -> str:
 
 
 def _multiple(ratio: float) -> str:
-    return "missed" if math.isinf(ratio) else printed.number(ratio)
+    return "missed" if math.isinf(ratio) else numbers.number(ratio)
 
 
 def csv(tasks: Tasks, profiles: Sequence[Profile]) -> str:
-    """Unformatted: a row an arm with its score and mean speed-ups, then a row an arm and task with its multiple."""
+    """Return unformatted numbers: a row per arm with its score and mean speed-ups, then a row per arm and task."""
     rows: list[dict[str, Any]] = []
     for one in profiles:
         rows.append(

@@ -1,6 +1,6 @@
-"""What arms are compared on when several experiments are: a task is a setting with one of its fixed targets.
+"""The tasks on which arms of several experiments are compared: a task is a setting with one of its fixed targets.
 
-Targets of one setting are different tasks, but of the same runs, so they are not independent: what is drawn or
+Targets of one setting are different tasks but use the same runs, so they are not independent: anything drawn or
 averaged over seeds takes all targets of a setting together.
 """
 
@@ -18,10 +18,10 @@ class Setting:
 
     Attributes:
         name: experiment and setting.
-        targets: values of the measure, a task each.
-        seeds: those that all arms have.
-        times: arm -> a row a target of one time a seed.
-        measure: what targets are values of; settings of several measures are tasks alike.
+        targets: values of the measure, one per task.
+        seeds: the seeds that all arms have.
+        times: arm -> one row per target, with one time per seed.
+        measure: the measure of the targets; settings with different measures can be combined.
     """
 
     name: str
@@ -36,8 +36,8 @@ class Tasks:
     """The tasks of some experiments.
 
     Attributes:
-        arms: those that every setting has; the reference first.
-        reference: the arm that speed-ups are against.
+        arms: the arms that every setting has, the reference first.
+        reference: the arm that speed-ups are relative to.
         unit: of the times.
         settings: each with its targets.
         left_out: arms that some setting lacks, or settings without a seed shared by all arms: name -> why.
@@ -51,7 +51,7 @@ class Tasks:
 
     @property
     def names(self) -> list[str]:
-        """One name a task."""
+        """One name per task."""
         return [
             f"{one.name} to {one.measure.target(target)}" for one in self.settings for target in one.targets
         ]
@@ -63,17 +63,17 @@ def tasks_of(
     arms: Sequence[str] | None = None,
     controls: bool = False,
 ) -> Tasks:
-    """The tasks of one or several experiments, for the arms that all their settings have.
+    """Return the tasks of one or several experiments, for the arms that all their settings have.
 
     Args:
         comparisons: with the same reference; each setting with fixed targets gives tasks.
-        unit: "seconds" only where every setting compares them.
-        arms: beside the reference; by default all that every setting has.
-        controls: whether these include arms that only control for others.
+        unit: "seconds" only if every setting compares them.
+        arms: the arms beside the reference; by default all that every setting has.
+        controls: whether these include arms that only serve as controls of others.
 
     Raises:
-        ValueError: different references, seconds that are not compared, an arm that a setting lacks, no target, or
-            no arm beside the reference.
+        ValueError: references differ, seconds are not compared, a setting lacks an arm, or there is no target or no
+            arm beside the reference.
     """
     references = sorted({one.runs.plan.reference for one in comparisons})
     if len(references) != 1:
@@ -107,7 +107,7 @@ def tasks_of(
 def _arms(
     places: Sequence[tuple[Comparison, str]], reference: str, wanted: Sequence[str] | None, controls: bool
 ) -> tuple[tuple[str, ...], dict[str, str]]:
-    """The arms to profile, the reference first, and why others are not."""
+    """Return the arms to profile, the reference first, and why others are left out."""
     had = {_name(one, setting): one.arms(setting) for one, setting in places}
     every = list(dict.fromkeys(arm for present in had.values() for arm in present))
     lacking = {arm: [name for name, present in had.items() if arm not in present] for arm in every}
@@ -115,7 +115,7 @@ def _arms(
         without = lacking.get(arm, list(had))
         if without:
             raise ValueError(
-                f"arm {arm!r} has no run in {', '.join(without)}: a profile needs every setting's"
+                f"arm {arm!r} has no run in {', '.join(without)}: a profile needs runs in every setting"
             )
     if wanted is None:
         of_others = {c for one, _ in places for kept in one.runs.plan.controls.values() for c in kept}

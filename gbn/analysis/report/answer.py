@@ -1,4 +1,4 @@
-"""The first paragraph: what the runs say, computed from the figures."""
+"""The first paragraph: what the runs show, computed from the figures."""
 
 import math
 from collections import Counter
@@ -8,12 +8,12 @@ from gbn.analysis.comparison.comparison import Comparison
 from gbn.analysis.estimates import evidence
 from gbn.analysis.estimates.decisions import Verdict, verdict
 from gbn.analysis.estimates.estimate import Figure
-from gbn.analysis.tables import numbers as printed
+from gbn.analysis.tables import numbers
 
-#: Of more arms than this in one group some are named, the rest counted.
+#: In a group with more arms than this, some are named and the rest counted.
 NAMED = 6
 
-#: The groups in order: a verdict after Holm's correction and the tone of its badge.
+#: The groups in order: a verdict after Holm's correction, and the tone of its badge.
 GROUPS: tuple[tuple[Verdict, str], ...] = (
     ("faster", "good"),
     ("slower", "bad"),
@@ -24,7 +24,7 @@ GROUPS: tuple[tuple[Verdict, str], ...] = (
 
 @dataclass(frozen=True)
 class Count:
-    """Runs of one status."""
+    """The number of runs with one status."""
 
     status: str
     count: int
@@ -32,7 +32,7 @@ class Count:
 
 @dataclass(frozen=True)
 class Group:
-    """Arms with the same verdict: the badge, and a line an arm (of many: their number, and those farthest from 1)."""
+    """Arms with the same verdict: the badge, and one line per arm (of many, only those farthest from 1)."""
 
     word: str
     tone: str
@@ -41,7 +41,7 @@ class Group:
 
 @dataclass(frozen=True)
 class Answer:
-    """What the runs of one setting say: a sentence, and the arms by verdict."""
+    """The answer from the runs of one setting: a sentence, and the arms by verdict."""
 
     setting: str
     text: str
@@ -49,7 +49,7 @@ class Answer:
 
 
 def counts(comparison: Comparison) -> list[Count]:
-    """Planned runs and how many are in which status, what matters first."""
+    """Count the planned runs and those of each status, most important first."""
     order = (
         "finished",
         "diverged",
@@ -66,7 +66,7 @@ def counts(comparison: Comparison) -> list[Count]:
 
 
 def answers(comparison: Comparison) -> list[Answer]:
-    """One a setting that has runs."""
+    """Return one answer per setting that has runs."""
     return [_answer(comparison, s) for s in comparison.runs.plan.settings if comparison.arms(s)]
 
 
@@ -95,7 +95,7 @@ def _answer(comparison: Comparison, setting: str) -> Answer:
 
 
 def _telling(comparison: Comparison, setting: str, arms: list[str]) -> tuple[float, list[Figure]]:
-    """The hardest target at which some arm has an interval, else the easiest, with the figures there."""
+    """Return the hardest target at which some arm has an interval, else the easiest, with the figures there."""
     reference, targets = comparison.runs.plan.reference, comparison.targets(setting)
     for target in reversed(targets):
         keys = ((setting, "speedup_to_target", arm, reference, "updates", target) for arm in arms)
@@ -119,4 +119,4 @@ def _one(figure: Figure) -> str:
         if words.startswith("inconclusive")
         else f"n = {figure.estimate.n}"
     )
-    return f"{figure.arm} {printed.ratio(figure.estimate)} ({more})"
+    return f"{figure.arm} {numbers.ratio(figure.estimate)} ({more})"

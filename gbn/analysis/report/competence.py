@@ -1,6 +1,6 @@
-"""Is the baseline believable? What the reference came to, beside experiments/competence and what the field knows.
+"""Check that the baseline is credible: compare the reference with experiments/competence and published results.
 
-Competence runs are classifiers: beside another measure than test accuracy there is none to put.
+Competence runs are classifiers, so a measure other than test accuracy has nothing to be compared with.
 """
 
 from collections.abc import Mapping
@@ -12,12 +12,12 @@ from gbn.analysis.comparison.comparison import Comparison
 from gbn.analysis.report import origin
 from gbn.analysis.report.protocol import readme
 from gbn.analysis.runs.load import NothingFound, Runs, load_grid_runs
-from gbn.analysis.tables import numbers as printed
+from gbn.analysis.tables import numbers
 from gbn.measures import Measure
 from gbn.store.identity import part_label
 from gbn.store.records import Record
 
-#: Below the competence run on the same data by more than this, a reference is called weak.
+#: A reference is called weak if it is below the competence run on the same data by more than this.
 WEAK = 0.02
 
 
@@ -26,11 +26,11 @@ class Baseline:
     """The reference of one setting beside the competence runs on the same data set.
 
     Attributes:
-        value: what it came to at the last epoch, as printed, with its unit.
-        measured: what that is: "test accuracy", "KID x 1000 (own network 1a2b3c4d)".
-        data, network, length: what it is; n runs of it.
+        value: its result at the last epoch, as printed, with its unit.
+        measured: the measure of that: "test accuracy", "KID x 1000 (own network 1a2b3c4d)".
+        data, network, length: its configuration; n is the number of its runs.
         known: (network, length, accuracy) of each competence run on the same data.
-        warning: why it is weak; "" where nothing says so.
+        warning: why it is weak; empty if nothing suggests so.
     """
 
     setting: str
@@ -47,7 +47,7 @@ class Baseline:
 def baselines(
     comparison: Comparison, records: Mapping[str, Record], competence: list[tuple[dict[str, Any], float]]
 ) -> list[Baseline]:
-    """One a setting that has a run of the reference.
+    """Return one baseline per setting that has a run of the reference.
 
     Args:
         competence: (configuration, test accuracy) of the archived competence runs, from :func:`archived`.
@@ -62,7 +62,7 @@ def baselines(
         final = comparison.final
         same = [(c, a) for c, a in competence if _name(c, "dataset") == _name(config, "dataset")]
         same = same if final.family == "accuracy" else []
-        value = " ".join(filter(None, (printed.value(figure.estimate, final), final.unit)))
+        value = " ".join(filter(None, (numbers.value(figure.estimate, final), final.unit)))
         found.append(
             Baseline(
                 setting, value, final.title, _data(config), _network(config), _length(config),
@@ -74,7 +74,7 @@ def baselines(
 
 
 def archived(experiments: Path, results_dir: str | Path) -> list[tuple[dict[str, Any], float]]:
-    """Configuration and last test accuracy of the archived runs of ``experiments/competence``; [] without any."""
+    """Return configuration and last test accuracy of the archived runs of ``experiments/competence``."""
     from gbn.config.grid import load_grid
 
     folder = experiments / "competence"
@@ -88,14 +88,14 @@ def archived(experiments: Path, results_dir: str | Path) -> list[tuple[dict[str,
 
 
 def known(runs: Runs, records: Mapping[str, Record]) -> list[tuple[dict[str, Any], float]]:
-    """(configuration, last test accuracy) of each finished run of the reference."""
+    """Return (configuration, last test accuracy) of each finished run of the reference."""
     rows = runs.runs[(runs.runs.arm == runs.plan.reference) & runs.runs["last"].notna()]
     pairs = zip(rows.run_id, rows["last"], strict=True)
     return [(records[run_id].config, float(last)) for run_id, last in pairs if run_id in records]
 
 
 def field(experiments: Path) -> str:
-    """What the field knows: the text of the competence experiment."""
+    """Return the published results: the text of the competence experiment."""
     return readme(experiments / "competence")
 
 

@@ -1,4 +1,4 @@
-"""What each arm was trained with: how it differs from the reference, and its whole resolved configuration."""
+"""The training configuration of each arm: how it differs from the reference, and the whole resolved configuration."""
 
 import json
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ _NOT_SHOWN = ("seed", "experiment", "results_dir", "launcher", "tracker", "norm.
 
 @dataclass(frozen=True)
 class Difference:
-    """A key whose value is not the reference's."""
+    """A key whose value differs from the reference's."""
 
     key: str
     ours: str
@@ -38,7 +38,7 @@ class Configuration:
 def configurations(
     comparison: Comparison, records: Mapping[str, Record], setting: str
 ) -> list[Configuration]:
-    """Every arm of a setting that is in the plan, with or without finished runs."""
+    """Return every arm of a setting in the plan, with or without finished runs."""
     runs = comparison.runs
     reference = _config(comparison, records, setting, runs.plan.reference)
     return [_one(comparison, records, setting, arm, reference) for arm in runs.plan.arms(setting)]
@@ -64,7 +64,7 @@ def _one(
 
 
 def _config(comparison: Comparison, records: Mapping[str, Record], setting: str, arm: str) -> dict[str, Any]:
-    """The configuration of the arm's first recorded seed (seeds differ in nothing else)."""
+    """Return the configuration of the arm's first recorded seed (seeds differ in nothing else)."""
     rows = comparison.runs.runs
     rows = rows[(rows.setting == setting) & (rows.arm == arm)].sort_values("seed")
     for run_id in rows.run_id:
@@ -74,7 +74,7 @@ def _config(comparison: Comparison, records: Mapping[str, Record], setting: str,
 
 
 def differences(config: Mapping[str, Any], reference: Mapping[str, Any]) -> list[Difference]:
-    """The keys whose values differ, sorted."""
+    """Return the keys whose values differ, sorted."""
     ours, theirs = flatten(config), flatten(reference)
     return [
         Difference(key, _text(ours.get(key)), _text(theirs.get(key)))

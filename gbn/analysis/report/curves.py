@@ -1,7 +1,7 @@
-"""The numbers behind the convergence chart: for each arm its mean line and its paired difference, once.
+"""The numbers behind the convergence chart: for each arm its mean line and its paired difference, stored once.
 
-Horizontal axes other than updates are not further copies: epochs and images follow from updates by a table an
-arm, and only seconds, which differ from seed to seed, have lines of their own where they may be compared.
+Horizontal axes other than updates need no further copies: epochs and images follow from updates by one table per arm.
+Only seconds, which differ from seed to seed, have their own lines, if they may be compared.
 """
 
 from typing import Any
@@ -14,7 +14,7 @@ from gbn.analysis.plots.lines import Line, difference_line, mean_line
 from gbn.analysis.report.rounding import shorts
 from gbn.measures import Measure, find
 
-#: The most points of a line that are embedded; a screen shows no more.
+#: The maximum number of embedded points per line; a screen shows no more.
 MOST_POINTS = 150
 
 
@@ -26,14 +26,14 @@ FIRST = (
 
 
 def measures(comparison: Comparison) -> list[Measure]:
-    """The measures that some curve has, that of the targets first."""
+    """Return the measures that some curve has, that of the targets first."""
     keys = dict.fromkeys((comparison.measure, *FIRST, *comparison.runs.points.keys))
     known = (find(key) for key in keys)
     return [measure for measure in known if measure is not None and comparison.has(measure.key)]
 
 
 def name(measure: Measure) -> str:
-    """What the reader chooses from: "Validation accuracy, exact statistics"."""
+    """Return the label that readers choose from: "Validation accuracy, exact statistics"."""
     text = measure.title[0].upper() + measure.title[1:]
     if measure.whole:
         return f"{text}, whole set"
@@ -43,11 +43,11 @@ def name(measure: Measure) -> str:
 
 
 def curves(comparison: Comparison, setting: str) -> dict[str, Any]:
-    """The convergence data of a setting.
+    """Return the convergence data of a setting.
 
     Returns:
         ``axes``: arm -> {updates, epochs, images}; ``lines`` and ``differences``: unit -> measure -> arm -> line,
-        a line being {x, mean, low, high, n, cut}.
+            where a line is {x, mean, low, high, n, cut}.
     """
     arms, reference = comparison.arms(setting), comparison.runs.plan.reference
     result: dict[str, Any] = {"axes": {arm: _axes(comparison, setting, arm) for arm in arms}}
@@ -73,7 +73,7 @@ def _put(into: dict[str, Any], unit: Unit, key: str, lines: dict[str, Line | Non
 
 
 def line_of(line: Line) -> dict[str, Any]:
-    """A line as it is embedded."""
+    """Return a line in its embedded form."""
     kept = _kept(len(line.x))
     drawn: dict[str, Any] = {"x": shorts(line.x[kept], 7), "mean": shorts(line.mean[kept]), "n": line.n}
     if line.low is not None and line.high is not None:
@@ -84,15 +84,15 @@ def line_of(line: Line) -> dict[str, Any]:
 
 
 def _kept(count: int) -> np.ndarray:
-    """Which points stay: all of them, or as many as a screen shows, the first and the last among them.
+    """Return the indices to keep: all of them, or as many as a screen shows, including the first and the last.
 
-    Curves stand on a geometric grid, so an even choice by rank is even on the logarithmic axis.
+    Points lie on a geometric grid, so evenly spaced indices are evenly spaced on the logarithmic axis.
     """
     return np.unique(np.linspace(0, count - 1, min(count, MOST_POINTS)).round().astype(int))
 
 
 def _axes(comparison: Comparison, setting: str, arm: str) -> dict[str, Any]:
-    """Epochs and images by updates, the same for every seed of an arm: the ends, and where the ratios change."""
+    """Return epochs and images by updates, equal for every seed of an arm: the ends, and where the ratios change."""
     seed = next(iter(comparison.runs.statuses(setting, arm)))
     update, *others = comparison.runs.columns(setting, arm, seed, ("update", "epoch", "images"))
     axes: dict[str, np.ndarray] = {"updates": update}

@@ -1,4 +1,4 @@
-"""The page: every part's data through the template, style, script and plotly.js beside it in one file."""
+"""The page: every part's data rendered by the template, with style, script and plotly.js in one file."""
 
 import shlex
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ from gbn.analysis.report import answer, competence, configurations, forest, judg
 from gbn.analysis.report.looks import looks_of
 from gbn.analysis.report.payload import payload
 from gbn.analysis.report.rounding import embedded
-from gbn.analysis.tables import formats as tables
+from gbn.analysis.tables import formats
 from gbn.analysis.tables.section import Section
 from gbn.analysis.tables.sections import sections
 from gbn.store.files import write_atomically
@@ -26,7 +26,7 @@ SCRIPTS = ("page.js", "arms.js", "charts.js", "convergence.js", "more.js")
 
 @dataclass
 class Sources:
-    """What a report is made of.
+    """The sources of a report.
 
     Attributes:
         comparison: the figures.
@@ -43,7 +43,7 @@ class Sources:
 
     @property
     def results_dir(self) -> Path:
-        """Holds ``runs/`` and ``archive/``."""
+        """The folder with ``runs/`` and ``archive/``."""
         return self.comparison.runs.results_dir or Path("results")
 
     @property
@@ -53,7 +53,7 @@ class Sources:
 
 
 def default_path(comparison: Comparison) -> Path:
-    """Where a report goes unless told otherwise: ``reports/`` beside the tables of the same source."""
+    """Return the default path of a report: in ``reports/`` beside the tables of the same source."""
     from gbn.analysis.results import output_folder
 
     runs = comparison.runs
@@ -61,7 +61,7 @@ def default_path(comparison: Comparison) -> Path:
 
 
 def write(sources: Sources, path: str | Path) -> Path:
-    """Write the report; returns its path."""
+    """Write the report and return its path."""
     path = Path(path)
     text = render(sources)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -70,7 +70,7 @@ def write(sources: Sources, path: str | Path) -> Path:
 
 
 def render(sources: Sources) -> str:
-    """The whole file. The same runs give the same text."""
+    """Return the whole file. The same runs give the same text."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup
     from plotly.offline import get_plotlyjs
@@ -93,7 +93,7 @@ def render(sources: Sources) -> str:
 
 
 def command(comparison: Comparison) -> str:
-    """The command that makes the report again in a repository that has the same runs."""
+    """Return the command that regenerates the report in a repository with the same runs."""
     options, selection = comparison.options, comparison.runs.plan.selection
     words = ["python", "scripts/report.py"]
     words += ["--runs", *selection["runs"]] if "runs" in selection else [str(selection.get("experiment"))]
@@ -135,8 +135,8 @@ def _context(sources: Sources) -> dict[str, Any]:
         "field": competence.field(sources.experiments),
         "verdicts": verdicts,
         "refused": refused,
-        "explanation": tables.explanation(comparison),
-        "footnotes": tables.footnotes(comparison),
+        "explanation": formats.explanation(comparison),
+        "footnotes": formats.footnotes(comparison),
         "facts": origin.facts(runs, sources.records),
         "failures": origin.failures(runs, sources.records),
         "absent": origin.absent(runs),
@@ -151,7 +151,7 @@ def _context(sources: Sources) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Part:
-    """What the page shows of one setting."""
+    """The part of the page for one setting."""
 
     name: str
     tables: tuple[Section, ...]
@@ -172,7 +172,7 @@ def _setting(comparison: Comparison, records: Mapping[str, Record], name: str) -
 
 
 def versions() -> dict[str, str]:
-    """What the page was made with."""
+    """Return the versions of the software that made the page."""
     from importlib.metadata import version
 
     return {name: version(name) for name in ("gbn", "plotly", "numpy", "pandas", "scipy")}

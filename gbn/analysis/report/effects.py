@@ -11,16 +11,17 @@ from gbn.analysis.estimates.survival import kaplan_meier
 from gbn.analysis.estimates.targets import Unit
 from gbn.analysis.report.rounding import short, shorts
 from gbn.analysis.runs.activations import QUANTITIES, SHOWN
-from gbn.analysis.tables import numbers as printed
+from gbn.analysis.tables import numbers
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
 def speedups(comparison: Comparison, setting: str, unit: Unit) -> dict[str, Any]:
-    """arm -> {target, value, low, high, text, n}: the speed-up over the reference at each target.
+    """Return arm -> {target, value, low, high, text, n}: the speed-up over the reference at each target.
 
-    Where an estimate is only a bound, or the arm never gets there, there is no value; the text says what is known.
+    If an estimate is only a bound, or the arm never reaches the target, there is no value; the text says what is
+    known.
     """
     reference = comparison.runs.plan.reference
     arms = comparison.arms(setting)
@@ -38,7 +39,7 @@ def speedups(comparison: Comparison, setting: str, unit: Unit) -> dict[str, Any]
                 "value": shorts(_value(e) for e in estimates),
                 "low": shorts(e.low for e in estimates),
                 "high": shorts(e.high for e in estimates),
-                "text": [printed.ratio(e) for e in estimates],
+                "text": [numbers.ratio(e) for e in estimates],
                 "n": [e.n for e in estimates],
             }
     return found
@@ -50,9 +51,9 @@ def _value(estimate: Estimate) -> float | None:
 
 
 def survivals(comparison: Comparison, setting: str, target: float, unit: Unit) -> dict[str, Any]:
-    """arm -> {time, reached, low, high, end, n, hits, median}: the share of runs that reached a target by a time.
+    """Return arm -> {time, reached, low, high, end, n, hits, median}: the share of runs at a target by each time.
 
-    One minus Kaplan and Meier's estimate, so a run that ends early counts for as long as it was watched.
+    It is one minus the Kaplan-Meier estimate, so a run that ends early counts for as long as it was observed.
     """
     found = {}
     for arm in comparison.arms(setting):
@@ -76,7 +77,7 @@ def survivals(comparison: Comparison, setting: str, target: float, unit: Unit) -
 
 
 def quantities(frame: "pd.DataFrame") -> dict[str, Any]:
-    """quantity -> {label, log, neutral} of those recorded, what explains most first."""
+    """Return quantity -> {label, log, neutral} for the recorded quantities, the most informative first."""
     recorded = set(frame.quantity)
     ordered = [name for name in dict.fromkeys((*SHOWN, *QUANTITIES)) if name in recorded]
     return {
@@ -90,7 +91,7 @@ def quantities(frame: "pd.DataFrame") -> dict[str, Any]:
 
 
 def layers(frame: "pd.DataFrame", setting: str) -> dict[str, Any]:
-    """quantity -> layer (in the network's order) -> arm -> {x, median, low, high, n}: means over seeds.
+    """Return quantity -> layer (in the network's order) -> arm -> {x, median, low, high, n}: means over seeds.
 
     A quantity drawn on a logarithmic axis is averaged there (the geometric mean).
     """

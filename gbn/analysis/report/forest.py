@@ -1,7 +1,7 @@
-"""Speed-ups with their intervals side by side: a row an arm, a panel a target, drawn as inline SVG.
+"""Speed-ups with their intervals side by side: one row per arm, one panel per target, drawn as inline SVG.
 
-Static, so that it prints; in the page's own colours. Behind the rows stands the A/A interval: what an arm
-identical to the reference would show.
+It is static, so that it prints, and uses the page's own colors. The band behind the rows is the A/A interval: what an
+arm identical to the reference would show.
 """
 
 import math
@@ -11,23 +11,23 @@ from dataclasses import dataclass
 from gbn.analysis.comparison.comparison import Comparison
 from gbn.analysis.estimates.estimate import AA, NOTHING, Estimate
 from gbn.analysis.estimates.targets import Unit
-from gbn.analysis.tables import numbers as printed
+from gbn.analysis.tables import numbers
 
-#: Beyond these factors an interval is cut off with an arrow.
+#: Beyond these factors, an interval is cut off with an arrow.
 WIDEST = 16.0
 
 
 @dataclass(frozen=True)
 class Interval:
-    """An estimate on the panel's axis; places are per cent of its width.
+    """An estimate on the panel's axis; positions are percentages of its width.
 
     Attributes:
-        value: None where only a bound, or nothing, is known.
-        low, high: ends of the interval; None where there is none.
-        low_cut, high_cut: the end lies beyond the panel.
-        bound: "at least", "at most" or "" for an estimate of which one side is known.
-        verdict: "faster", "slower" or "": on which side of 1 the interval lies wholly, one row at a time.
-        stands: the difference stands after Holm's correction over the table.
+        value: None if only a bound, or nothing, is known.
+        low, high: ends of the interval; None if there is none.
+        low_cut, high_cut: whether that end lies beyond the panel.
+        bound: "at least", "at most" or "" for an estimate with one known side.
+        verdict: "faster", "slower" or "": on which side of 1 the whole interval lies, for this row alone.
+        stands: whether the difference remains significant after Holm's correction over the table.
     """
 
     text: str
@@ -43,7 +43,7 @@ class Interval:
 
 @dataclass(frozen=True)
 class Panel:
-    """One target: its axis and an interval for each row."""
+    """One target: its axis and one interval per row."""
 
     title: str
     ticks: tuple[tuple[float, str], ...]
@@ -53,12 +53,12 @@ class Panel:
 
 
 def arms_of(comparison: Comparison, setting: str) -> list[str]:
-    """The rows: every arm but the reference."""
+    """Return the rows: every arm except the reference."""
     return [arm for arm in comparison.arms(setting) if arm != comparison.runs.plan.reference]
 
 
 def panels(comparison: Comparison, setting: str, unit: Unit = "updates") -> list[Panel]:
-    """A panel for each fixed target; all share one axis, so that they compare by eye."""
+    """Return one panel per fixed target; all share one axis, so that they can be compared by eye."""
     reference, arms = comparison.runs.plan.reference, arms_of(comparison, setting)
     if reference not in comparison.arms(setting) or not arms:
         return []
@@ -80,7 +80,7 @@ def _estimate(
 
 
 def _reach(estimates: Sequence[Estimate]) -> float:
-    """The factor at the ends of the axis: everything known fits in, up to :data:`WIDEST`."""
+    """Return the factor at the ends of the axis: everything known fits in, up to :data:`WIDEST`."""
     known = [v for e in estimates for v in (e.value_low, e.value_high, e.low, e.high)]
     logs = [abs(math.log(v)) for v in known if math.isfinite(v) and v > 0]
     return min(WIDEST, max(1.25, math.exp(max(logs, default=0.0)) * 1.05))
@@ -95,7 +95,7 @@ def _panel(target: str, estimates: Sequence[Estimate], reach: float) -> Panel:
 
 
 def interval(e: Estimate, reach: float) -> Interval:
-    """Where an estimate stands on an axis from 1/reach to reach."""
+    """Return the position of an estimate on an axis from 1/reach to reach."""
     ends = not math.isnan(e.low) and not math.isnan(e.high)
     known = e.n > 0 and e.value_low == e.value_high and 0 < e.value_low < math.inf
     bound, value = "", e.value_low if known else None
@@ -105,7 +105,7 @@ def interval(e: Estimate, reach: float) -> Interval:
         elif e.value_low == 0 and math.isfinite(e.value_high):
             bound, value = "at most", e.value_high or 1 / reach
     return Interval(
-        text=printed.ratio(e),
+        text=numbers.ratio(e),
         value=None if value is None else _place(value, reach),
         low=_place(e.low, reach) if ends else None,
         high=_place(e.high, reach) if ends else None,
@@ -118,7 +118,7 @@ def interval(e: Estimate, reach: float) -> Interval:
 
 
 def _place(ratio: float, reach: float) -> float:
-    """Per cent from the left on a logarithmic axis, kept inside it."""
+    """Return the percentage from the left on a logarithmic axis, clipped to it."""
     inside = min(max(ratio, 1 / reach), reach)
     return round(50 + 50 * math.log(inside) / math.log(reach), 2)
 

@@ -8,11 +8,11 @@ from gbn.analysis.claims import Verdict, verdicts, wording
 from gbn.analysis.claims.schema import RATIOS, Claim
 from gbn.analysis.estimates.estimate import Estimate
 from gbn.analysis.runs.load import Source
-from gbn.analysis.tables import numbers as printed
+from gbn.analysis.tables import numbers
 from gbn.config.errors import ConfigError
 from gbn.measures import ACCURACY, Measure
 
-#: A verdict's outcome -> the badge's tone in the style sheet.
+#: The badge's tone in the style sheet for each outcome.
 TONES = {"holds": "good", "fails": "bad", "open": "open", "not run": "none", "underspecified": "none"}
 
 
@@ -24,7 +24,7 @@ class Row:
         word, tone: of the badge.
         where: the setting that the rule names.
         findings: (name, text) of what was measured, and why it gives this verdict.
-        background: the same of the rule, the source and the conditions.
+        background: (name, text) of the rule, the source and the conditions.
     """
 
     word: str
@@ -36,7 +36,7 @@ class Row:
 
 
 def rows(results_dir: str | Path, source: Source, experiment: str | Path | None) -> tuple[list[Row], str]:
-    """The claims of one experiment, none for runs of no experiment; and why they cannot be judged, if so."""
+    """Return the claims of one experiment (none for other runs), and why they cannot be judged, if so."""
     if experiment is None:
         return [], ""
     folder = Path(experiment)
@@ -45,7 +45,7 @@ def rows(results_dir: str | Path, source: Source, experiment: str | Path | None)
         return [], ""
     try:
         judged = verdicts(results_dir, source, [folder.name], folder.parent)
-    except ConfigError as error:  # the rest of the report does not hang on a claim's spelling
+    except ConfigError as error:  # a misspelling in a claim must not break the rest of the report
         return [], str(error)
     return [
         Row(
@@ -93,14 +93,14 @@ def _background(verdict: Verdict) -> Iterator[tuple[str, str]]:
 
 
 def measured(claim: Claim, estimate: Estimate, measure: Measure = ACCURACY) -> str:
-    """An estimate in the unit of the claim's quantity."""
+    """Return an estimate in the unit of the claim's quantity."""
     if claim.verdict.quantity in RATIOS:
-        return printed.ratio(estimate)
+        return numbers.ratio(estimate)
     if claim.verdict.quantity == "saving_to_maximum":
-        text = printed.difference(estimate)
+        text = numbers.difference(estimate)
         return f"{text} % saved" if estimate.n else text
     unit = measure.points if estimate.n else ""
-    return " ".join(filter(None, (printed.difference(estimate, measure), unit)))
+    return " ".join(filter(None, (numbers.difference(estimate, measure), unit)))
 
 
 def _published(claim: Claim) -> str:

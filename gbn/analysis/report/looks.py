@@ -1,14 +1,14 @@
-"""How an arm looks in every chart: its family's colour, a marker where colours repeat, a dash for its role.
+"""The look of an arm in every chart: its family's color, a marker once colors repeat, a dash for its role.
 
-An arm and its controls are a family and share a hue (Okabe and Ito's, told apart with any colour vision; a
-lighter set for dark pages). Solid is the arm itself, each control has a dash of its own. After as many families
-as there are hues they start again with another marker, so that fifty arms and more stay distinct.
+An arm and its controls are a family and share a hue (Okabe and Ito's, distinct with any color vision; a lighter set
+for dark pages). The arm itself is solid, and each control has its own dash. Once all hues are used they start again
+with another marker, so that fifty and more arms stay distinct.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-#: (on a light page, on a dark page): Okabe and Ito's hues, the pale ones darkened where they stand on white.
+#: (on a light page, on a dark page): Okabe and Ito's hues, the pale ones darkened for white backgrounds.
 HUES = (
     ("#0072B2", "#3FA0E8"),
     ("#D55E00", "#FF8A4C"),
@@ -18,21 +18,22 @@ HUES = (
     ("#3BA7E0", "#A8DDFB"),
     ("#86850B", "#E9DF52"),
 )
-#: The reference is drawn in the colour of text, on top and dashed, so that it shows on whatever it coincides with.
+#: The reference is drawn in the text color, on top and dashed, so that it stays visible on any line it coincides
+#: with.
 REFERENCE = ("#16181d", "#f1f3f7")
 REFERENCE_DASH = "7px,3px"
 #: The role in a family: the arm itself, then its controls.
 DASHES = ("solid", "2px,2px", "9px,3px,2px,3px", "5px,5px", "12px,3px", "9px,3px,2px,3px,2px,3px", "1px,4px")
-#: Plotly's names; none at first.
+#: Plotly's names; the first has no marker.
 MARKERS = ("", "circle", "square", "diamond", "triangle-up", "x", "star", "triangle-down", "cross", "hexagon")
 
 
 @dataclass(frozen=True)
 class Look:
-    """Colour on a light and on a dark page, dash (SVG's or "solid"), Plotly marker ("" is none).
+    """Color on a light and on a dark page, dash (SVG's or "solid"), Plotly marker ("" for none).
 
     Attributes:
-        of: the arm that this one controls for; "" for an arm of its own.
+        of: the arm that this one controls for; "" if it is not a control.
     """
 
     light: str
@@ -43,11 +44,11 @@ class Look:
 
 
 def looks_of(arms: Sequence[str], reference: str, controls: Mapping[str, Sequence[str]]) -> dict[str, Look]:
-    """A look for every arm, no two alike up to 70 families of up to seven.
+    """Return a look for every arm; all are distinct up to 70 families of up to seven.
 
     Args:
-        arms: in the plan's order, which alone decides who gets which colour.
-        reference: the arm in the colour of text.
+        arms: in the plan's order, which alone determines the colors.
+        reference: the arm in the text color.
         controls: arm -> its controls; a control of several arms belongs to the first.
     """
     families: dict[str, list[str]] = {}

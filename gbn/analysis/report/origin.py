@@ -1,4 +1,4 @@
-"""Where the numbers come from: devices, versions, commits, dates; and the runs that failed or are missing."""
+"""The provenance of the numbers: devices, versions, commits, dates; and the runs that failed or are missing."""
 
 from collections import defaultdict
 from collections.abc import Mapping
@@ -11,13 +11,13 @@ from gbn.store.archive import Archive
 from gbn.store.records import Record, RunStore
 from gbn.store.trained_on import digests, short
 
-#: The longest error text that is embedded; its end says what happened.
+#: The longest error text that is embedded; it is cut at the front, since its end says what happened.
 LONGEST_ERROR = 20_000
 
 
 @dataclass(frozen=True)
 class Fact:
-    """A property of runs, with each of its values and how many runs have it."""
+    """A property of runs: each of its values, and how many runs have it."""
 
     name: str
     values: tuple[tuple[str, int], ...]
@@ -35,16 +35,16 @@ class Failure:
 
     @property
     def last_line(self) -> str:
-        """What the traceback ends with."""
+        """The last line of the traceback."""
         lines = [line for line in self.error.splitlines() if line.strip()]
         return lines[-1].strip() if lines else "no error text"
 
 
 def records_of(runs: Runs, results_dir: str | Path) -> dict[str, Record]:
-    """The record of every run of the plan that left anything where the runs were sought, by id.
+    """Return, by id, the record of every run of the plan that left anything in the source that was searched.
 
-    The archive holds finished runs alone; where it has a run twice, the record of the machine that the tables
-    use is taken.
+    The archive holds only finished runs; if it has a run twice, the record of the machine that the tables use is
+    taken.
     """
     machines = {
         run_id: machine
@@ -68,7 +68,7 @@ def records_of(runs: Runs, results_dir: str | Path) -> dict[str, Record]:
 
 
 def facts(runs: Runs, records: Mapping[str, Record]) -> list[Fact]:
-    """Properties of the runs that the tables use, most frequent value first."""
+    """Return properties of the runs that the tables use, most frequent value first."""
     used = runs.runs[runs.runs.status.isin(["finished", "diverged"])]
     counted: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
     for run_id, clock, source in zip(used.run_id, used.clock, used.source, strict=True):
@@ -118,7 +118,7 @@ def _commit(environment: Mapping[str, Any]) -> str | None:
 
 
 def newest(records: Mapping[str, Record]) -> str:
-    """The date of the newest run, ISO; "unknown" where no run says."""
+    """Return the ISO date of the newest run; "unknown" if no run has one."""
     dates = [
         str(record.environment.get("date")) for record in records.values() if record.environment.get("date")
     ]
@@ -126,7 +126,7 @@ def newest(records: Mapping[str, Record]) -> str:
 
 
 def failures(runs: Runs, records: Mapping[str, Record]) -> list[Failure]:
-    """Every failed run of the plan, with its error (its end, where it is very long)."""
+    """Return every failed run of the plan with its error (only its end if it is very long)."""
     rows = runs.runs[runs.runs.status == "failed"]
     return [
         Failure(
@@ -138,7 +138,7 @@ def failures(runs: Runs, records: Mapping[str, Record]) -> list[Failure]:
 
 
 def absent(runs: Runs) -> list[tuple[str, str, str, str]]:
-    """(setting, arm, status, seeds) of the planned runs that are neither finished nor failed."""
+    """Return (setting, arm, status, seeds) of the planned runs that are neither finished nor failed."""
     rows = runs.runs[~runs.runs.status.isin(["finished", "failed"])]
     return [
         (str(setting), str(arm), str(status).replace("_", " "), ", ".join(str(s) for s in sorted(group.seed)))

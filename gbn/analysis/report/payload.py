@@ -8,19 +8,18 @@ from gbn.analysis.report import curves, effects
 from gbn.analysis.report.looks import Look
 from gbn.analysis.runs.activations import layer_frame
 
-#: With more arms than this the charts begin with the first so many; the reader chooses.
+#: If there are more arms than this, the charts initially show this many; readers choose.
 SHOWN_AT_FIRST = 12
 
 
 def payload(comparison: Comparison, looks: Mapping[str, Look]) -> dict[str, Any]:
-    """The page's data.
+    """Return the page's data.
 
     Returns:
-        ``reference``, ``measure`` (of the targets), ``arms`` (name, colours, dash, marker, of, shown), ``measures``
-        (how each is written, and whether lower is better), ``quantities`` (of layers) and
-        ``settings``, each with ``name``, ``arms``, ``targets``, ``secondsReason``, :func:`curves.curves`,
-        ``speedups`` (unit -> arm), ``survivals`` (unit -> target as printed -> arm) and ``layers``. Arms are named,
-        never numbered.
+        ``reference``, ``measure`` (of the targets), ``arms`` (name, colors, dash, marker, of, shown), ``measures``
+        (how each is written, and whether lower is better), ``quantities`` (of layers) and ``settings``, each with
+        ``name``, ``arms``, ``targets``, ``secondsReason``, :func:`curves.curves`, ``speedups`` (unit -> arm),
+        ``survivals`` (unit -> target as printed -> arm) and ``layers``. Arms are named, never numbered.
     """
     plan = comparison.runs.plan
     frame = layer_frame(comparison.runs)

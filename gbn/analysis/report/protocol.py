@@ -5,7 +5,7 @@ from pathlib import Path
 
 
 def readme(experiment: str | Path | None) -> str:
-    """The text of ``experiments/<name>/README.md``; "" where there is none."""
+    """Return the text of ``experiments/<name>/README.md``; empty if there is none."""
     if experiment is None:
         return ""
     path = Path(experiment)
@@ -14,9 +14,9 @@ def readme(experiment: str | Path | None) -> str:
 
 
 def html(markdown: str) -> str:
-    """CommonMark with tables as HTML. Raw HTML is shown as text, and links into the repository lose their target.
+    """Render CommonMark with tables as HTML, with raw HTML shown as text and repository links without their target.
 
-    The page leaves the repository, so a relative link would lead nowhere.
+    The page leaves the repository, where a relative link would lead nowhere.
     """
     from markdown_it import MarkdownIt
 
@@ -26,7 +26,7 @@ def html(markdown: str) -> str:
         for child in token.children or ():
             if child.type == "link_open" and not str(child.attrs.get("href", "")).startswith("https://"):
                 child.attrs = {}
-            if child.type == "image":  # would be fetched
+            if child.type == "image":  # a browser would fetch it
                 child.type, child.tag, child.content = "text", "", child.content or "image"
         if token.type == "heading_open" or token.type == "heading_close":
             token.tag = f"h{min(6, int(token.tag[1:]) + 2)}"
@@ -34,7 +34,7 @@ def html(markdown: str) -> str:
 
 
 def question(markdown: str) -> str:
-    """The paragraph that opens with **Question.** or **Claim under test.**, as plain text; "" where there is none."""
+    """Return the paragraph that opens with **Question.** or **Claim under test.**, as plain text, or ""."""
     match = re.search(
         r"^\*\*(?:Question|Claim under test)\.\*\*\s*(.+?)(?:\n\s*\n|\Z)", markdown, re.S | re.M
     )

@@ -1,1 +1,1 @@
-"""What is there: which runs a plan asks for, their records and curves."""
+"""The runs that a plan asks for, with their records and curves."""

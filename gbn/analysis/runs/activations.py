@@ -1,7 +1,7 @@
-"""Recordings of the layers as a tidy frame: what an arm's normalizers saw and did along training.
+"""Recordings of the layers as a tidy frame: what the normalizers of an arm saw and did over training.
 
-:mod:`gbn.engine.recording.recorder` says how each quantity is measured. Runs have recordings where they were trained
-with ``trainer.record.layers=true``; they are read here alone, so that tables don't wait for them.
+:mod:`gbn.engine.recording.recorder` defines how each quantity is measured. A run has recordings if it was trained
+with ``trainer.record.layers=true``. Only this module reads them, so tables never wait for them.
 """
 
 import math
@@ -34,14 +34,16 @@ COLUMNS = [
 
 @dataclass(frozen=True)
 class Quantity:
-    """How a recorded quantity is shown.
+    """Display settings of a recorded quantity.
 
     Attributes:
-        label: for an axis; a line break where it is long.
-        log: whether it is positive and spans orders of magnitude: averaged and drawn as its logarithm.
-        neutral: its value where nothing is out of the ordinary (under batch normalization, or on a Gaussian).
-        bounds: what it cannot exceed.
-        room: the smallest range that an axis spans (of the logarithm, for one of those): less is no difference.
+        label: axis label, with a line break if it is long.
+        log: whether the quantity is positive and spans orders of magnitude; it is then averaged and drawn as a
+            logarithm.
+        neutral: the value when nothing unusual happens (under batch normalization, or on a Gaussian).
+        bounds: limits that the quantity cannot exceed.
+        room: the smallest range that an axis spans (in log units if `log`), so that negligible differences look
+            negligible.
     """
 
     label: str
@@ -76,7 +78,7 @@ QUANTITIES = {
     "effective_rate": Quantity("rate / |weight|²", log=True),
 }
 
-#: What a figure shows unless told otherwise, in this order.
+#: The quantities that a figure shows by default, in this order.
 SHOWN = (
     *("statistic", "deviation", "active", "dead", "skewness", "tail_index", "gap_statistic"),
     *("gradient_weight", "relative_update", "effective_rate"),
@@ -84,15 +86,16 @@ SHOWN = (
 
 
 def layer_frame(runs: Runs) -> pd.DataFrame:
-    """The recordings of the usable runs, one row a run, update, layer and quantity.
+    """Return the recordings of the usable runs, one row per run, update, layer and quantity.
 
-    Columns :data:`COLUMNS`: `depth` counts the network's normalizers from 0, `layer` is the module path; `low`,
-    `median` and `high` are the 10 %, 50 % and 90 % quantiles over channels. A quantity that is one number for a layer
-    (``dead``, norms, rates) stands in `median`, its `low` and `high` are NaN. Without recordings: no rows.
+    The columns are :data:`COLUMNS`: `depth` counts the network's normalizers from 0, `layer` is the module path, and
+    `low`, `median` and `high` are the 10 %, 50 % and 90 % quantiles over channels. For a quantity with a single value
+    per layer (``dead``, norms, rates), `median` holds it and `low` and `high` are NaN. Without recordings the frame
+    is empty.
 
     Raises:
-        ValueError: the runs were made in memory, so that it is not known where their recordings are.
-        StoreError: a damaged file.
+        ValueError: the runs were built in memory, so the location of their recordings is unknown.
+        StoreError: a file is damaged.
     """
     if runs.results_dir is None:
         raise ValueError(
@@ -114,7 +117,7 @@ def layer_frame(runs: Runs) -> pd.DataFrame:
 
 
 def _records(runs: Runs, usable: pd.DataFrame) -> dict[tuple[str, str, str], Record]:
-    """The records of these runs by id, source and machine."""
+    """Return the records of these runs by id, source and machine."""
     assert runs.results_dir is not None
     store = RunStore(runs.results_dir)
     wanted = {source: set(group.run_id) for source, group in usable.groupby("source")}
@@ -125,7 +128,7 @@ def _records(runs: Runs, usable: pd.DataFrame) -> dict[tuple[str, str, str], Rec
 
 
 def require(frame: pd.DataFrame, runs: Runs) -> None:
-    """Raise NothingFound, saying what to do, where no run has recordings."""
+    """Raise NothingFound, saying what to do, if no run has recordings."""
     if frame.empty:
         count = int(runs.runs.status.isin(USABLE).sum())
         raise NothingFound(
@@ -135,18 +138,19 @@ def require(frame: pd.DataFrame, runs: Runs) -> None:
 
 
 def layers_to_show(frame: pd.DataFrame, setting: str, wanted: Sequence[str] = ()) -> list[str]:
-    """The module paths of a figure's columns: those wanted, or the first, the middle and the last one.
+    """Return the module paths to show as columns of a figure: those in `wanted`, or the first, middle and last one.
 
-    By default among the normalizers with a ReLU inside, if there are any, since most quantities tell of it.
+    The default considers only normalizers with a fused ReLU, if there are any, since most quantities describe the
+    ReLU.
 
     Raises:
-        ValueError: a wanted layer that is not there.
+        ValueError: a wanted layer was not recorded.
     """
     here = frame[frame.setting == setting].sort_values("depth", kind="stable")
     every = list(dict.fromkeys(here.layer))
     for layer in wanted:
         if layer not in every:
-            raise ValueError(f"no normalizer {layer!r} was recorded; there are {', '.join(every)}")
+            raise ValueError(f"no normalizer {layer!r} was recorded; choose from {', '.join(every)}")
     if wanted:
         return list(wanted)
     active = list(dict.fromkeys(here.layer[here.quantity == "active"])) or every
@@ -154,9 +158,9 @@ def layers_to_show(frame: pd.DataFrame, setting: str, wanted: Sequence[str] = ()
 
 
 def seed_table(frame: pd.DataFrame, setting: str, arm: str, layer: str, quantity: str) -> pd.DataFrame:
-    """The medians of an arm's quantity in one layer: a row an update, a column a seed.
+    """Return the medians of an arm's quantity in one layer, with one row per update and one column per seed.
 
-    Quantities that are drawn as logarithms are given as logarithms; NaN where a value is not defined.
+    Quantities drawn on a log scale are returned as logarithms; undefined values are NaN.
     """
     here = frame[
         (frame.setting == setting)

@@ -1,14 +1,15 @@
-"""A columnar copy of the runs on disk, in ``<results_dir>/cache/``: a hint, never a source.
+"""A columnar cache of the runs on disk, in ``<results_dir>/cache/``. It saves time and is never a source of truth.
 
-It is a set of Parquet files, *parts*, each with the rows (:mod:`gbn.analysis.runs.ingest`) of up to some
-hundred runs. A row counts only where its stamp is that of the run's files now, so a run that changed or is gone is
-never taken from it; a part counts only where its checksum is the one in its name. Rows come from files that passed
-every check (:mod:`gbn.store.finished`, :mod:`gbn.store.shards`). What rots on the disk under an unchanged stamp
-leaves them right: a table shows the numbers that were checked, and the damage is found when the file is next read.
+It consists of Parquet files, called *parts*, each with the rows (:mod:`gbn.analysis.runs.ingest`) of up to a few
+hundred runs. A row counts only if its stamp matches the current files of the run, so a run that changed or
+disappeared is never served from the cache. A part counts only if its checksum matches its name. Rows come from files
+that passed every check (:mod:`gbn.store.finished`, :mod:`gbn.store.shards`). If a file rots on disk without its stamp
+changing, its row stays right: tables show the numbers that were checked, and the damage is found when the file is
+next read.
 
-The cache can be deleted at any time, several processes may read and write it at once without a lock (the worst is
-that two write the same rows), and a folder that cannot be written just has none. Another version of the format has
-other names.
+The cache can be deleted at any time. Several processes may read and write it at once without a lock (at worst, two of
+them write the same rows), and a folder that cannot be written simply gets no cache. Each version of the format uses
+its own file names.
 """
 
 import contextlib
@@ -30,19 +31,19 @@ from gbn.store.files import remove_leftovers
 from gbn.store.records import RunStore
 from gbn.store.shards import SUMS
 
-VERSION = 3  # raised with the columns, with what their values mean, and with what is checked
-PART_RUNS = 500  # a part's runs: small enough that two being made at once take little memory
-_SMALL_PARTS = 16  # more of them than this are merged
-_THREADS = 2  # one parses while the other reads files; more gain nothing on the machines this is for
+VERSION = 3  # raise this when the columns, the meaning of their values, or the checks change
+PART_RUNS = 500  # runs per part: few enough that building two at once takes little memory
+_SMALL_PARTS = 16  # merge small parts once there are more than this
+_THREADS = 2  # one parses while the other reads files; more threads did not help on the machines this targets
 _REPEATED = ["status", "machine", "clock", "norm", "rest", "data"]
 
 
 class Cache:
-    """One look at the finished runs of a results directory: what it has read once it does not look at again.
+    """A snapshot of the finished runs of a results directory. What has been read once is not looked at again.
 
     Args:
-        results_dir: holds ``runs/``, ``archive/`` and, made when needed, ``cache/``.
-        enabled: False reads every file anew and writes nothing.
+        results_dir: holds ``runs/``, ``archive/`` and ``cache/`` (created when needed).
+        enabled: if False, read every file anew and write nothing.
     """
 
     def __init__(self, results_dir: str | Path, enabled: bool = True) -> None:
@@ -54,10 +55,10 @@ class Cache:
         self._archived: list[Row] | None = None
 
     def stored(self, run_ids: Iterable[str]) -> dict[str, Row]:
-        """run id -> row, for those of these runs of the store that are done.
+        """Return the rows of those of these runs that are finished in the store, by run id.
 
         Raises:
-            StoreError: a file of one of them is damaged.
+            StoreError: a file of one of these runs is damaged.
         """
         run_ids = list(run_ids)
         found = self._stored
@@ -67,7 +68,7 @@ class Cache:
         return {run_id: found[run_id] for run_id in run_ids if run_id in found}
 
     def _look(self, wanted: Mapping[str, str]) -> None:
-        """Find the rows of these runs, given with their stamps, in the cache or in their files."""
+        """Find the rows of these runs (run id -> stamp) in the cache, or read them from their files."""
         found = self._stored
         parts = self._parts(f"runs-{VERSION}")
         for part in parts.values():
@@ -86,7 +87,7 @@ class Cache:
             self._tidy()
 
     def archived(self) -> list[Row]:
-        """The rows of the archive's records, in its order (one run may have several, of several machines).
+        """Return the rows of the archive's records in archive order. A run may have several, from several machines.
 
         Raises:
             StoreError: see :class:`gbn.store.archive.Archive`.
@@ -112,7 +113,7 @@ class Cache:
         return block
 
     def _read(self, stamped: Mapping[str, str]) -> Iterator[Block]:
-        """Read runs from their files, and keep them."""
+        """Read runs from their files and cache them."""
         ids = list(stamped)
         chunks = [{i: stamped[i] for i in ids[k : k + PART_RUNS]} for k in range(0, len(ids), PART_RUNS)]
 
@@ -126,25 +127,25 @@ class Cache:
                 yield from pool.map(read, chunks)
 
     def _parts(self, prefix: str) -> dict[Path, Block]:
-        """The readable parts of this name. What is damaged or not ours is removed."""
+        """Return the readable parts with this prefix; remove those that are damaged or foreign."""
         parts: dict[Path, Block] = {}
         if self.enabled:
             for path in sorted(self.folder.glob(f"{prefix}-*.parquet")):
                 try:
                     parts[path] = _open(path)
-                except OSError:  # merged by another process just now, or not for us to read
+                except OSError:  # another process just merged it, or we may not read it
                     continue
                 except (ValueError, KeyError):
                     _remove(path)
         return parts
 
     def _add(self, table: pa.Table, prefix: str) -> Block:
-        """A table as a new part; in memory where no part can be written."""
+        """Add a table as a new part, kept in memory if it cannot be written."""
         path = self._write(table, prefix) if self.enabled else None
         return Block(table) if path is None else _open(path)
 
     def _write(self, table: pa.Table, prefix: str) -> Path | None:
-        """Write a part: readers see all of it or nothing. None in a read-only folder or on a full disk."""
+        """Write a part atomically; return None if the folder is read-only or the disk is full."""
         sink = pa.BufferOutputStream()
         pq.write_table(table, sink, compression="zstd", compression_level=1, use_dictionary=_REPEATED)
         content = sink.getvalue()
@@ -165,12 +166,12 @@ class Cache:
         return path
 
     def _untidy(self, sizes: Sequence[int]) -> bool:
-        """Whether parts of these sizes are too many, or hold too many rows that fit no run any more."""
+        """Return whether parts of these sizes are too many, or hold too many rows of changed or removed runs."""
         small = sum(size < PART_RUNS // 2 for size in sizes)
         return small > _SMALL_PARTS or sum(sizes) > 2 * len(list_runs(self.store)) + PART_RUNS
 
     def _tidy(self) -> None:
-        """Merge small parts and drop rows that fit no run any more."""
+        """Merge small parts and drop rows of runs that changed or disappeared."""
         name = f"runs-{VERSION}"
         parts = self._parts(name)
         now = stamps(self.store, {run_id for part in parts.values() for run_id, _ in part.stamps})
@@ -195,11 +196,11 @@ class Cache:
 
 
 def _open(path: Path) -> Block:
-    """A part whose content is what its name says.
+    """Open a part after comparing its content with the checksum in its name.
 
     Raises:
-        ValueError: it is not.
-        OSError: it cannot be read.
+        ValueError: the checksum does not match.
+        OSError: the file cannot be read.
     """
     checksum = 0
     with open(path, "rb") as file:

@@ -1,4 +1,4 @@
-"""Runs in memory as columns: blocks of many runs, a row of each, and the curves of those that a plan uses."""
+"""Runs in memory as columns: blocks of many runs, the row of each run, and the curves that a plan uses."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,20 +14,21 @@ from gbn.analysis.runs.ingest import CURVE, FIELDS
 
 Key = tuple[str, str, int]
 
-#: Methods without statistics over batches: evaluation has nothing to take exactly, and writes no key ending in this.
+#: Methods without batch statistics: evaluation has nothing to compute exactly and writes no key with this suffix.
 UNTRACKED = ("none", "group", "layer", "instance")
 EXACT = "_exact"
 _ROW = [name for name in FIELDS if name not in ("stamp", "points")]
 
 
 class Row(NamedTuple):
-    """A finished run: what its summary says, and where its curve is.
+    """A finished run: the contents of its summary, and where its curve is.
 
     Attributes:
-        norm, rest, seed: its identity: the norm section, the rest but the seed (both as JSON), the seed.
-        data: digests of what it was trained on, "one then another" where that changed; None where none is recorded.
-        data_allowed: whether it was allowed to change.
-        block, start, end: the points of its curve among those of the block.
+        norm, rest, seed: its identity: the norm section and everything else except the seed (both as JSON), and the
+            seed.
+        data: digests of its training data, "one then another" if the data changed; None if not recorded.
+        data_allowed: whether the data was allowed to change.
+        block, start, end: its curve is the points from `start` to `end` of the block.
     """
 
     run_id: str
@@ -53,10 +54,9 @@ class Row(NamedTuple):
 
 
 class Block:
-    """Many runs as columns (:mod:`gbn.analysis.runs.ingest`): a Parquet file, read where asked, or a table in
-    memory.
+    """Many runs as columns (:mod:`gbn.analysis.runs.ingest`): a table in memory, or a Parquet file read on demand.
 
-    An open file can be deleted or replaced by others meanwhile: this one is still read.
+    An open file may be deleted or replaced by other processes; this object still reads the original content.
     """
 
     def __init__(self, source: pa.Table | pq.ParquetFile) -> None:
@@ -78,13 +78,13 @@ class Block:
         return [name.removeprefix(CURVE) for name in self.schema.names if name.startswith(CURVE)]
 
     def table(self, columns: Sequence[str] | None = None) -> pa.Table:
-        """Some columns, or all."""
+        """Return some columns, or all of them."""
         if isinstance(self._source, pa.Table):
             return self._source if columns is None else self._source.select(columns)
         return self._source.read(columns=columns)
 
     def rows(self, indices: Sequence[int], source: Literal["store", "archive"]) -> Iterator[Row]:
-        """The rows at these places."""
+        """Yield the rows at these indices."""
         table = self._fields
         if len(indices) < len(self):
             table = table.take(pa.array(indices, pa.int64()))
@@ -96,22 +96,22 @@ class Block:
             yield Row._make((*values, self, start, end, source))
 
     def values(self, key: str) -> np.ndarray:
-        """One key of all curves, one after the other; NaN where a point lacks it, a boolean as 1 or 0."""
+        """Return one key of all curves, concatenated; missing values are NaN, booleans are 1 or 0."""
         if key not in self._values:
             self.fetch([key])
         return self._values[key]
 
     @cached_property
     def ascending(self) -> bool:
-        """Whether the points of every run are in order of update."""
+        """True if the points of every run are in order of update."""
         updates = self.values("update")
         rises = updates[1:] >= updates[:-1]
         inside = self._ends[:-1][(self._ends[:-1] > 0) & (self._ends[:-1] < len(updates))]
-        rises[inside - 1] = True  # from one run to the next
+        rises[inside - 1] = True  # an update may decrease from one run to the next
         return bool(rises.all())
 
     def fetch(self, keys: Sequence[str]) -> None:
-        """Read keys that :meth:`values` will be asked for, at once."""
+        """Read several keys at once, ahead of calls to :meth:`values`."""
         present = set(self.schema.names)
         table = self.table(
             [CURVE + key for key in dict.fromkeys(keys) if CURVE + key in present and key not in self._values]
@@ -129,12 +129,12 @@ class Block:
 
 @cache
 def _method(norm: str) -> str:
-    """The method of a norm section that is given as JSON."""
+    """Return the method named in a norm section (as JSON)."""
     return str(json.loads(norm).get("method"))
 
 
 class Curves:
-    """The curves of chosen runs, read key by key when they are asked for."""
+    """The curves of selected runs, each key read on first use."""
 
     def __init__(self, rows: Mapping[Key, Row]) -> None:
         self._rows = rows
@@ -149,9 +149,9 @@ class Curves:
         return key in self._rows
 
     def columns(self, key: Key, names: Sequence[str]) -> tuple[np.ndarray, ...]:
-        """Keys of one run's curve in order of update, each float64 of shape (points,); NaN where not measured.
+        """Return some keys of one run's curve in order of update, float64 of shape (points,); NaN if not measured.
 
-        A run that is not there has no points.
+        A run that does not exist has no points.
         """
         row = self._rows.get(key)
         if row is None:
@@ -166,14 +166,14 @@ class Curves:
         return tuple(found)
 
     def complete(self, name: str) -> bool:
-        """Whether every point of every run has this key."""
+        """Return whether every point of every run has this key."""
         self._fetch(("update", name))
         return name in self.keys and not any(
             np.isnan(self._slice(row, name)).any() for row in self._rows.values()
         )
 
     def frame(self, keys: Sequence[Key] | None = None) -> pd.DataFrame:
-        """A row a point: setting, arm, seed and the curves' keys, the points of a run in order of update."""
+        """Return one row per point with setting, arm, seed and the curve's keys, sorted by update within each run."""
         chosen = [(key, self._rows[key]) for key in (self._rows if keys is None else keys)]
         counts = [row.end - row.start for _, row in chosen]
         columns: dict[str, Any] = {
@@ -194,7 +194,9 @@ class Curves:
             self._fetched.update(names)
 
     def stands_in(self, key: Key, name: str) -> bool:
-        """Whether plain values stand in for those with exact statistics: the run has none to take exactly."""
+        """Return whether plain values replace those with exact statistics, since the run has no statistics to make
+        exact.
+        """
         row = self._rows.get(key)
         return row is not None and name.endswith(EXACT) and self._untracked(row)
 
@@ -219,7 +221,7 @@ class Curves:
         return row.block.values(name)[row.start : row.end]
 
     def _order(self, row: Row) -> np.ndarray | None:
-        """What puts the points of a run in order of update; None where they are."""
+        """Return the permutation that sorts the points of a run by update; None if they are sorted."""
         if row.block.ascending:
             return None
         updates = self._slice(row, "update")

@@ -1,7 +1,7 @@
-"""A plan for any set of runs: arms and settings read off their identities.
+"""Derive a plan for any set of runs: arms and settings are read off the runs' identities.
 
-What differs in the norm section or in the preconditioner makes another arm; what differs elsewhere (the seed
-apart) makes another setting, and only arms of one setting are compared.
+Runs that differ in the norm section or in the preconditioner belong to different arms. Runs that differ anywhere else
+(except the seed) belong to different settings, and arms are compared only within a setting.
 """
 
 import json
@@ -17,7 +17,7 @@ from gbn.store.identity import OF_THE_ARM, canonical, norm_label
 _CONTROL_METHODS = ("bn_matched", "bn_reparam")
 _WITH_CONTROLS = ("gbn", "iebn", "mixture")
 _NOT_OF_THE_PAIR = ("name", "method", "matched_to", "revision")
-# What a mixture does after its first batch, of which its controls know nothing.
+# Options that take effect after a mixture's first batch, which its controls do not have.
 _NOT_MATCHED = ("warm_start", "posterior_gradient")
 
 
@@ -30,19 +30,20 @@ def derive_plan(
     selection: Mapping[str, Any] | None = None,
     measure: str = measures.DEFAULT,
 ) -> Plan:
-    """The plan in which the given runs are all there is.
+    """Return the plan that consists of exactly the given runs.
 
     Args:
         rows: finished runs; those without an identity are left out.
-        name: names the files that come of it.
-        reference: an arm's label; by default the arm ``bn``, or the only arm.
-        targets: values of the measure (accuracies are fractions); empty: chosen later from the curves, which a note
-            says.
-        selection: how the runs were chosen.
-        measure: the curve's key that they are compared by.
+        name: base name of the output files.
+        reference: the label of an arm; by default the arm ``bn``, or the only arm.
+        targets: values of the measure (accuracies are fractions). If empty, they are chosen later from the curves,
+            and a note says so.
+        selection: how the runs were selected.
+        measure: the curve key that the runs are compared by.
 
     Raises:
-        ValueError: no finished run, no such reference among the arms, or a target outside the measure's range.
+        ValueError: there is no finished run, the reference is not among the arms, or a target is outside the
+            measure's range.
     """
     identified = {row.run_id: row for row in rows if row.norm is not None}
     if not identified:
@@ -79,7 +80,7 @@ def derive_plan(
 
 
 def _revisions(norms: Iterable[Mapping[str, Any]], rests: Iterable[Mapping[str, Any]]) -> list[str]:
-    """What was refused: runs whose parts differ in nothing but a revision are never paired."""
+    """Return notes on mixed revisions: runs that differ in nothing but a revision are never paired."""
     notes = []
     for parts, prefix, kept_apart in ((norms, "norm.", "arms"), (rests, "", "settings")):
         found: dict[str, dict[str, set[Any]]] = defaultdict(lambda: defaultdict(set))
@@ -103,7 +104,7 @@ def _revisions(norms: Iterable[Mapping[str, Any]], rests: Iterable[Mapping[str, 
 
 
 def _parsed(texts: Mapping[str, str | None]) -> dict[str, dict[str, Any]]:
-    """JSON objects by run; runs with the same text share one."""
+    """Parse JSON objects by run; runs with the same text share one object."""
     objects = {text: json.loads(text or "{}") for text in set(texts.values())}
     return {run_id: objects[text] for run_id, text in texts.items()}
 
@@ -111,7 +112,7 @@ def _parsed(texts: Mapping[str, str | None]) -> dict[str, dict[str, Any]]:
 def _with_preconditioners(
     norms: dict[str, dict[str, Any]], rests: dict[str, dict[str, Any]]
 ) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, Any]]]:
-    """Both with the preconditioner's keys moved from the optimizer's section to the norm's."""
+    """Return both mappings with the preconditioner's keys moved from the optimizer section to the norm section."""
     own = {
         run_id: {key: rest["optimizer"][key] for key in OF_THE_ARM if key in rest.get("optimizer", {})}
         for run_id, rest in rests.items()
@@ -127,7 +128,7 @@ def _with_preconditioners(
 def _labels(
     parts: Mapping[str, Mapping[str, Any]], label: Callable[[Mapping[str, Any]], str]
 ) -> dict[str, str]:
-    """A label for each run: the same for equal parts, different for different ones."""
+    """Return a label for each run: equal parts get the same label, different parts different ones."""
     keys = {number: canonical(part) for number, part in {id(part): part for part in parts.values()}.items()}
     distinct = {keys[id(part)]: part for part in parts.values()}
     flat = {key: flatten(part) for key, part in distinct.items()}
@@ -154,7 +155,7 @@ def _differences(flat: Mapping[str, Any], group: Sequence[Mapping[str, Any]]) ->
 
 
 def flatten(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as one mapping with dotted keys."""
+    """Flatten nested mappings into one mapping with dotted keys."""
     flat: dict[str, Any] = {}
     for key, value in nested.items():
         if isinstance(value, Mapping):
@@ -165,7 +166,7 @@ def flatten(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _controls(norms: Mapping[str, Mapping[str, Any]]) -> dict[str, tuple[str, ...]]:
-    """arm -> controls: those matched to a pair, or a mixture, with the same parameters."""
+    """Return the controls of each arm: those with the parameters of its pair or mixture."""
     found = {}
     for arm, norm in norms.items():
         if norm["method"] in _CONTROL_METHODS:
@@ -183,10 +184,8 @@ def _controls(norms: Mapping[str, Mapping[str, Any]]) -> dict[str, tuple[str, ..
 def _pair(norm: Mapping[str, Any]) -> str:
     matched = norm.get("matched_to")
     inner = matched if isinstance(matched, Mapping) else {}
-    mixed = "mixture" in (
-        norm.get("method"),
-        matched,
-    )  # a pair is known by its quadrangle, a mixture has none
+    # A pair is identified by its quadrangle; a mixture has none.
+    mixed = "mixture" in (norm.get("method"), matched)
     left_out = (*_NOT_OF_THE_PAIR, *(_NOT_MATCHED if mixed else ()))
     kept = {key: part for key, part in norm.items() if key not in left_out}
     return canonical(kept | dict(inner) | ({"fitted": "mixture"} if mixed else {}))
@@ -204,4 +203,4 @@ def _reference(asked: str | None, arms: Mapping[str, str], norms: Mapping[str, M
     if len(labels) == 1:
         return labels[0]
     why = f"{len(plain)} arms use bn" if plain else "no arm uses bn"
-    raise ValueError(f"{why}: choose the arm to compare with by --reference; arms: {', '.join(labels)}")
+    raise ValueError(f"{why}: choose the arm to compare with using --reference; arms: {', '.join(labels)}")

@@ -1,7 +1,7 @@
-"""Many runs at once -> one columnar table: a row a run, its curve in list columns ``curve/<key>``.
+"""Read many runs into one columnar table: one row per run, with its curve in list columns ``curve/<key>``.
 
-Of a run the tables need its summary (with the identity in it), its provenance and its curve; the configuration's
-YAML is never read.
+Tables need a run's summary (which contains its identity), its provenance and its curve. The YAML configuration is
+never read.
 """
 
 import contextlib
@@ -34,8 +34,8 @@ from gbn.store.records import Record, RunStore
 
 CURVE = "curve/"
 
-#: The columns beside the curve. ``norm`` and ``rest`` are the identity without its seed, as JSON; ``data`` are the
-#: digests of what the run was trained on, ``data_allowed`` is whether it might change (``dataset.allow_changed``).
+#: The columns beside the curve. ``norm`` and ``rest`` are the identity without the seed, as JSON; ``data`` holds the
+#: digests of the training data; ``data_allowed`` is whether it was allowed to change (``dataset.allow_changed``).
 FIELDS: dict[str, Any] = {
     **dict.fromkeys(("run_id", "stamp", "status", "machine", "clock"), pa.string()),
     **dict.fromkeys(("threads", "updates", "parameters"), pa.int64()),
@@ -49,10 +49,10 @@ _ABSENT = "-"
 
 
 def stamp(path: str | Path) -> str:
-    """What tells a file from any other state of it; ``-`` where there is none.
+    """Return a string that identifies the current state of a file; ``-`` if there is no file.
 
-    Times of modification and of status change, size and inode: an edit in place, a replaced file and a file copied
-    over with its old date all change it.
+    It combines the modification and status-change times, size and inode, so that editing in place, replacing the file
+    and copying over it with the old date all change it.
     """
     try:
         found = os.stat(path)
@@ -62,7 +62,7 @@ def stamp(path: str | Path) -> str:
 
 
 def stamps(store: RunStore, run_ids: Iterable[str]) -> dict[str, str]:
-    """run id -> the stamps of the files that a table needs; only runs that are done (have a summary)."""
+    """Return the stamps of the files that a table needs, by run id, for finished runs only (those with a summary)."""
     found = {}
     for run_id in run_ids:
         folder = f"{store.runs_dir}{os.sep}{run_id}{os.sep}"
@@ -73,7 +73,7 @@ def stamps(store: RunStore, run_ids: Iterable[str]) -> dict[str, str]:
 
 
 def list_runs(store: RunStore) -> list[str]:
-    """The ids of all runs on disk, sorted: :meth:`RunStore.run_ids` by one scan of the folder."""
+    """Return the sorted ids of all runs, like :meth:`RunStore.run_ids` but with a single scan of the folder."""
     try:
         with os.scandir(store.runs_dir) as entries:
             return sorted(entry.name for entry in entries if entry.name[0] != "." and entry.is_dir())
@@ -82,13 +82,13 @@ def list_runs(store: RunStore) -> list[str]:
 
 
 def read_runs(store: RunStore, stamped: Mapping[str, str]) -> pa.Table:
-    """The table of done runs, given with their stamps.
+    """Read finished runs, given with their stamps, into a table.
 
-    Stamps are taken before: a run that changes while it is read does not fit its stamp the next time, and is read
-    again. A run that vanishes is left out.
+    Stamps are taken before reading: a run that changes while it is read no longer matches its stamp next time and is
+    read again. A run that disappears is left out.
 
     Raises:
-        StoreError: a file is damaged, or not the one that the run ended with (the message names it).
+        StoreError: a file is damaged, or is not the one that the run ended with; the message names it.
     """
     rows = []
     ended: dict[Path, tuple[dict[str, Any], Digests | None]] = {}
@@ -117,7 +117,7 @@ def read_runs(store: RunStore, stamped: Mapping[str, str]) -> pa.Table:
 
 
 def _last(content: bytes) -> dict[str, Any] | None:
-    """The last point of a metrics file; None where it has none, or a damaged one."""
+    """Return the last point of a metrics file; None if there is none or it is damaged."""
     for line in reversed(content.rstrip(b"\n").rsplit(b"\n", 2)[-2:]):
         with contextlib.suppress(ValueError):
             return point_of(line)[0]
@@ -125,13 +125,13 @@ def _last(content: bytes) -> dict[str, Any] | None:
 
 
 def table_of(records: Sequence[Record], mark: str) -> pa.Table:
-    """The table of records that are in memory already (the archive's); `mark` is the stamp of them all."""
+    """Return the table of records already in memory (the archive's); `mark` is their common stamp."""
     rows = [_fields(record, mark) for record in records]
     return _table(rows, columns_of(record.curve for record in records), [len(r.curve) for r in records])
 
 
 def join(tables: Sequence[pa.Table]) -> pa.Table:
-    """Such tables one below the other."""
+    """Concatenate such tables."""
     fields = pa.concat_tables([table.select(list(FIELDS)) for table in tables])
     curves = [
         (
@@ -158,7 +158,7 @@ def _without_curve(folder: Path) -> tuple[Record, Digests | None]:
 
 
 def _fields(record: Record, mark: str) -> dict[str, Any]:
-    """One value for each of :data:`FIELDS` but ``points``."""
+    """Return a value for each of :data:`FIELDS` except ``points``."""
     summary = record.summary or {}
     row = {
         "run_id": record.run_id,

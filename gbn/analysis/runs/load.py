@@ -1,7 +1,7 @@
-"""From files to tidy frames: which run of the plan is there, on which machine, with which curve.
+"""Load the runs of a plan: which of them exist, on which machine, and their curves.
 
-Two records of one run on two machines are no two seeds: of each setting and seed one machine is taken, the
-one that holds most of its arms, so that every pair is homogeneous; what is left out is said in the notes.
+Two records of one run on two machines are not two seeds. Each setting and seed uses one machine, the one with most of
+its arms, so that every pair is homogeneous. A note says what was left out.
 """
 
 from collections import Counter, defaultdict
@@ -35,12 +35,12 @@ RUN_COLUMNS = [
     *("updates", "seconds", "parameters", "last", "best_val", "best_test"),
 ]
 
-#: The statuses of runs that a comparison uses: a diverged run is a result.
+#: The statuses of runs that enter a comparison; a diverged run is a result.
 USABLE = ("finished", "diverged")
 
 
 class NothingFound(LookupError):
-    """Not one finished run of the plan where it was sought; the message says where others are."""
+    """No run of the plan is finished in the given source; the message says where others are."""
 
 
 @dataclass
@@ -48,13 +48,13 @@ class Runs:
     """The runs of a plan.
 
     Attributes:
-        plan: what should be there.
-        runs: one row an entry of the plan, columns :data:`RUN_COLUMNS`. `last`, `best_val` (best by
-            validation) and `best_test` are test accuracies; NaN where there is none.
-        points: the curves of the runs that are done, read key by key when they are asked for.
-        source: where the records were sought.
-        notes: what is missing, mixed or left out, a sentence each.
-        results_dir: where the records were sought; None: they were made in memory.
+        plan: the runs that should exist.
+        runs: one row per entry of the plan, with columns :data:`RUN_COLUMNS`. `last`, `best_val` (best by validation)
+            and `best_test` are test accuracies; NaN if there is none.
+        points: the curves of the finished runs, each key read on first use.
+        source: where records were looked up.
+        notes: one sentence for each thing that is missing, mixed or left out.
+        results_dir: the directory that was searched; None for runs built in memory.
     """
 
     plan: Plan
@@ -65,29 +65,31 @@ class Runs:
     results_dir: Path | None = None
 
     def usable(self, setting: str, arm: str) -> pd.DataFrame:
-        """The finished and diverged runs of an arm, sorted by seed."""
+        """Return the finished and diverged runs of an arm, sorted by seed."""
         found = self._usable.get((setting, arm))
         return self.runs.iloc[:0] if found is None else found
 
     def statuses(self, setting: str, arm: str) -> Mapping[int, str]:
-        """seed -> "finished" or "diverged": the usable runs of an arm, ascending."""
+        """Return the status ("finished" or "diverged") of the usable runs of an arm by seed, in ascending order."""
         return self._statuses.get((setting, arm), {})
 
     def curve(self, setting: str, arm: str, seed: int) -> pd.DataFrame:
-        """The points of one run in order of update: setting, arm, seed and the curves' keys."""
+        """Return the points of one run in order of update: setting, arm, seed and the curve's keys."""
         key = (setting, arm, seed)
         return self.points.frame([key] if key in self.points else [])
 
     def columns(self, setting: str, arm: str, seed: int, names: Sequence[str]) -> tuple[np.ndarray, ...]:
-        """Keys of one run's curve in order of update, each float64 of shape (points,); NaN where not measured.
+        """Return some keys of one run's curve in order of update, float64 of shape (points,); NaN if not measured.
 
-        A run that is not there has no points. Far cheaper than :meth:`curve`.
+        A run that does not exist has no points. Far cheaper than :meth:`curve`.
         """
         return self.points.columns((setting, arm, seed), names)
 
     @cached_property
     def curves(self) -> pd.DataFrame:
-        """One row a point of a done run: setting, arm, seed and the point's keys. All of them: this takes memory."""
+        """One row per point of the finished runs: setting, arm, seed and the point's keys. Loads every curve into
+        memory.
+        """
         return self.points.frame()
 
     @cached_property
@@ -113,22 +115,22 @@ def load_grid_runs(
     cache: bool = True,
     measure: str | None = None,
 ) -> Runs:
-    """The runs of an experiment.
+    """Load the runs of an experiment.
 
     Args:
         grid: from :func:`gbn.config.grid.load_grid`.
         results_dir: holds ``runs/`` and ``archive/``.
-        source: "store", "archive" or "both" (where both have a run, the store's record counts).
-        targets: values of the measure (accuracies are fractions) in the place of the grid's own, which a note then
-            says.
-        cache: keep a columnar copy in ``<results_dir>/cache/`` (:mod:`gbn.analysis.runs.cache`) and read what
-            has not changed from it.
-        measure: what `targets` are values of; None: the grid's own measure.
+        source: "store", "archive" or "both" (if both have a run, the store's record is used).
+        targets: values of the measure (accuracies are fractions) to use instead of the grid's own; a note then says
+            so.
+        cache: keep a columnar copy in ``<results_dir>/cache/`` (:mod:`gbn.analysis.runs.cache`) and read unchanged
+            runs from it.
+        measure: the measure that `targets` are values of; None means the grid's own.
 
     Raises:
         NothingFound: no run of the grid is finished there.
-        StoreError: a damaged file; or runs that were trained on different data, which nobody allowed.
-        ValueError: an unknown measure, or targets outside its range.
+        StoreError: a file is damaged, or runs were trained on different data without permission.
+        ValueError: the measure is unknown, or a target is outside its range.
     """
     plan = plan_of_grid(grid)
     if targets:
@@ -147,17 +149,17 @@ def load_any(
     cache: bool = True,
     measure: str | None = None,
 ) -> Runs:
-    """Any set of runs, by id, by shell pattern on ids, or by the path of a run's folder.
+    """Load any set of runs, given by id, by shell pattern on ids, or by the path of a run's folder.
 
-    Without `measure` it is the first of :func:`gbn.measures.ranked` that the runs have. Without `targets`
-    the three hardest of a fixed list that every run of the reference reached are taken, which a note says: such
-    targets were not fixed before the runs.
+    `measure` defaults to the first of :func:`gbn.measures.ranked` that the runs have. `targets` default to the three
+    hardest of a fixed list that every run of the reference reached; a note then says that these targets were not
+    fixed before the runs.
 
     Raises:
-        NothingFound: a pattern that fits no run, or no finished run at all.
-        StoreError: a damaged file; or runs that were trained on different data, which nobody allowed.
-        ValueError: no arm to compare with (see :func:`gbn.analysis.runs.derive.derive_plan`), an unknown measure, or
-            targets outside its range.
+        NothingFound: a pattern matches no run, or no run is finished.
+        StoreError: a file is damaged, or runs were trained on different data without permission.
+        ValueError: there is no arm to compare with (see :func:`gbn.analysis.runs.derive.derive_plan`), the measure is
+            unknown, or a target is outside its range.
     """
     wanted = [Path(pattern).name for pattern in patterns]
     look = Cache(results_dir, cache)
@@ -180,7 +182,7 @@ def load_any(
 
 
 def _fitting(wanted: Sequence[str], cache: Cache, source: Source) -> list[Row]:
-    """The done runs whose ids fit any of these patterns."""
+    """Return the finished runs whose ids match any of these patterns."""
     ids = list_runs(cache.store) if source != "archive" else []
     chosen: dict[str, None] = {}
     archived = cache.archived() if source != "store" else []
@@ -198,7 +200,7 @@ def _fitting(wanted: Sequence[str], cache: Cache, source: Source) -> list[Row]:
 def load_plan(
     plan: Plan, results_dir: str | Path = "results", source: Source = "store", cache: bool = True
 ) -> Runs:
-    """The runs of a plan; see :func:`load_grid_runs`."""
+    """Load the runs of a plan; see :func:`load_grid_runs`."""
     if source not in SOURCES:
         raise ValueError(f"source={source!r}: allowed are {', '.join(SOURCES)}")
     return _load(plan, Cache(results_dir, cache), source)
@@ -219,7 +221,7 @@ def _load(plan: Plan, cache: Cache, source: Source) -> Runs:
 
 
 def _find(plan: Plan, cache: Cache, source: Source) -> tuple[dict[str, str], dict[str, list[Row]]]:
-    """Status and done records of every run id of the plan, the store's record first."""
+    """Return the status and the finished records of every run id of the plan, the store's record first."""
     wanted = dict.fromkeys(entry.run_id for entry in plan.entries)
     statuses: dict[str, str] = {}
     candidates: dict[str, list[Row]] = defaultdict(list)
@@ -239,7 +241,7 @@ def _find(plan: Plan, cache: Cache, source: Source) -> tuple[dict[str, str], dic
 
 
 def _choose(plan: Plan, candidates: Mapping[str, list[Row]], notes: list[str]) -> dict[Entry, Row]:
-    """One record an entry: each setting and seed from the one machine that holds most of its arms."""
+    """Choose one record per entry: each setting and seed uses the one machine that holds most of its arms."""
     overall = Counter(r.machine for entry in plan.entries for r in candidates.get(entry.run_id, ()))
     groups: dict[tuple[str, int], list[Entry]] = defaultdict(list)
     for entry in plan.entries:

@@ -1,4 +1,4 @@
-"""What a reader of a table must know about the runs behind it, in plain sentences."""
+"""Notes on the runs behind a table, in plain sentences, that its reader has to know."""
 
 import pandas as pd
 
@@ -7,19 +7,19 @@ from gbn.analysis.runs.plan import Plan
 
 
 def absences(runs: pd.DataFrame) -> list[str]:
-    """Which planned runs are not there or did not finish, arm by arm."""
+    """Describe the planned runs that are missing or did not finish, arm by arm."""
     notes = []
     for (setting, arm), rows in runs.groupby(["setting", "arm"], sort=False):
         where = f"{setting}: {arm}" if setting else str(arm)
         for status, group in rows[rows.status != "finished"].groupby("status", sort=True):
-            if status != "left out":  # said by the note on mixed devices
+            if status != "left out":  # the note on mixed devices reports these
                 seeds = ", ".join(str(seed) for seed in sorted(group.seed))
                 notes.append(f"{where}: {str(status).replace('_', ' ')}: seeds {seeds}.")
     return notes
 
 
 def stand_ins(plan: Plan, points: Curves) -> list[str]:
-    """Arms without statistics over batches, where the measure asks for exact ones."""
+    """Name the arms without batch statistics if the measure asks for exact statistics."""
     notes = []
     for setting in plan.settings:
         entries = [entry for entry in plan.entries if entry.setting == setting]
@@ -33,7 +33,7 @@ def stand_ins(plan: Plan, points: Curves) -> list[str]:
 
 
 def mixtures(plan: Plan, runs: pd.DataFrame) -> list[str]:
-    """Arms with unequal seeds, settings on several machines."""
+    """Describe arms with unequal seeds and settings that span several machines."""
     notes = []
     done = runs[runs.status.isin(["finished", "diverged"])]
     for setting in plan.settings:

@@ -1,7 +1,7 @@
-"""What is compared with what: the arms, seeds, reference, targets and controls of a table or a figure.
+"""The plan of a comparison: the arms, seeds, reference, targets and controls of a table or a figure.
 
-A plan comes from an experiment's grid (:func:`plan_of_grid`), where all of it was fixed before the runs, or
-is derived from the configurations of any set of runs (:mod:`gbn.analysis.runs.derive`).
+A plan comes from an experiment's grid (:func:`plan_of_grid`), which fixed all of this before the runs, or is derived
+from the configurations of any set of runs (:mod:`gbn.analysis.runs.derive`).
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,7 +17,7 @@ class CellLike(Protocol):
 
     @property
     def setting(self) -> str:
-        """Arms are compared within a setting."""
+        """The setting; arms are compared within a setting."""
 
     @property
     def label(self) -> str:
@@ -25,15 +25,15 @@ class CellLike(Protocol):
 
     @property
     def config(self) -> Mapping[str, Any]:
-        """The resolved configuration at one of its seeds."""
+        """The resolved configuration at one of the seeds."""
 
     @property
     def run_ids(self) -> Mapping[int, str]:
-        """seed -> run id."""
+        """The run id for each seed."""
 
 
 class GridLike(Protocol):
-    """What the analysis needs of an experiment's grid (:class:`gbn.config.grid.Grid`)."""
+    """The part of an experiment's grid (:class:`gbn.config.grid.Grid`) that the analysis needs."""
 
     @property
     def name(self) -> str:
@@ -41,11 +41,11 @@ class GridLike(Protocol):
 
     @property
     def title(self) -> str:
-        """One line for people."""
+        """A one-line title."""
 
     @property
     def scale(self) -> str | None:
-        """The preset it was loaded at."""
+        """The scale preset it was loaded with."""
 
     @property
     def cells(self) -> Sequence[CellLike]:
@@ -57,20 +57,20 @@ class GridLike(Protocol):
 
     @property
     def targets(self) -> Mapping[str, Sequence[float]]:
-        """setting -> fixed values of the measure."""
+        """The fixed values of the measure for each setting."""
 
     @property
     def controls(self) -> Mapping[str, Sequence[str]]:
-        """arm -> its control arms."""
+        """The control arms of each arm."""
 
     @property
     def measure(self) -> str:
-        """The key of the curve that targets are measured on."""
+        """The curve key that targets refer to."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One run that belongs to the comparison, whether it exists yet or not."""
+    """One run of the comparison, whether or not it exists yet."""
 
     setting: str
     arm: str
@@ -83,16 +83,16 @@ class Plan:
     """A comparison.
 
     Attributes:
-        name: names the files that come of it.
-        title: one line for people.
-        entries: every run that should be there.
+        name: base name of the output files.
+        title: a one-line title.
+        entries: every run that should exist.
         reference: the arm that the others are compared with.
-        targets: for each setting the fixed values of the measure (accuracies are fractions), the easiest first.
-        controls: arm -> the arms that control for it.
-        selection: how to make this plan again: goes into each table's header.
+        targets: the fixed values of the measure for each setting (accuracies are fractions), easiest first.
+        controls: the control arms of each arm.
+        selection: how to build this plan again; written into the header of each table.
         notes: what a reader must know about how the plan was made.
-        measure: the key of the curve that targets are measured on, unless another is asked for.
-        methods: arm -> its ``norm.method``, where it is known.
+        measure: the curve key that targets refer to, unless another is asked for.
+        methods: the ``norm.method`` of each arm, if known.
         changed_data_allowed: whether its runs may have been trained on different data (``dataset.allow_changed``).
     """
 
@@ -110,7 +110,7 @@ class Plan:
 
     @cached_property
     def _present(self) -> dict[str, dict[str, None]]:
-        """setting -> its arms, both in order of appearance."""
+        """The arms of each setting, both in order of appearance."""
         found: dict[str, dict[str, None]] = {}
         for entry in self.entries:
             found.setdefault(entry.setting, {})[entry.arm] = None
@@ -122,7 +122,7 @@ class Plan:
         return list(self._present)
 
     def arms(self, setting: str) -> list[str]:
-        """The arms of a setting: the reference, then each arm followed by its controls, then the rest."""
+        """Return the arms of a setting: the reference, then each arm followed by its controls, then the rest."""
         present = self._present.get(setting, {})
         of_others = {
             control for arm, controls in self.controls.items() if arm in present for control in controls
@@ -135,14 +135,14 @@ class Plan:
         return [arm for arm in dict.fromkeys(ordered) if arm in present]
 
     def seeds(self, setting: str, arm: str) -> list[int]:
-        """The seeds planned for an arm, sorted."""
+        """Return the sorted seeds planned for an arm."""
         return sorted({e.seed for e in self.entries if e.setting == setting and e.arm == arm})
 
     def with_targets(self, targets: Sequence[float], note: str = "", measure: str | None = None) -> "Plan":
-        """This plan with other targets, the same in every setting: values of its own measure, or of `measure`.
+        """Return this plan with other targets, the same in every setting: values of its own measure or of `measure`.
 
         Raises:
-            ValueError: an unknown measure, or a target outside its range.
+            ValueError: the measure is unknown, or a target is outside its range.
         """
         measure = measure or self.measure
         ordered = measures.measure(measure).checked(targets)
@@ -156,10 +156,10 @@ class Plan:
 
 
 def plan_of_grid(grid: GridLike) -> Plan:
-    """The plan of an experiment's grid.
+    """Return the plan of an experiment's grid.
 
     Raises:
-        ValueError: the reference is none of the grid's arms, the measure is unknown.
+        ValueError: the reference is not among the grid's arms, or the measure is unknown.
     """
     entries = tuple(
         Entry(cell.setting, cell.label, seed, run_id)
@@ -169,7 +169,7 @@ def plan_of_grid(grid: GridLike) -> Plan:
     arms = list(dict.fromkeys(entry.arm for entry in entries))
     if grid.reference not in arms:
         raise ValueError(
-            f"experiment {grid.name}: reference {grid.reference!r} is none of its arms ({', '.join(arms)})"
+            f"experiment {grid.name}: reference {grid.reference!r} is not among its arms ({', '.join(arms)})"
         )
     return Plan(
         name=grid.name + (f"-{grid.scale}" if grid.scale else ""),

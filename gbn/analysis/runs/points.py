@@ -1,10 +1,10 @@
-"""The curves of many runs as columns: their metrics files parsed together, a row a point.
+"""The curves of many runs as columns: metrics files are parsed together, one row per point.
 
-Arrow takes the lines of many files at once, some twenty times as fast as line by line. What it does not take as it
-stands (a damaged line, a key that is a number here and text there, a value that its measure cannot have) goes through
+Arrow parses the lines of many files at once, some twenty times as fast as line by line. Whatever it rejects (a
+damaged line, a key that holds numbers and text, a value outside the range of its measure) goes through
 :func:`gbn.store.files.points_of`, which names the damaged file.
 
-Of a point numbers and booleans are kept; null stands for anything else, and where a point lacks the key.
+Numbers and booleans of a point are kept. Anything else, and a missing key, becomes null.
 """
 
 import math
@@ -20,7 +20,7 @@ from gbn.store.files import REMEDY, StoreError, content_of, points_of, torn
 from gbn.store.finished import point_problem, range_of
 from gbn.store.seals import DIGEST
 
-_BATCH_BYTES = 8 << 20  # parsed together: more is no faster and takes memory
+_BATCH_BYTES = 8 << 20  # parsed together; larger batches are no faster and take memory
 _BLOCK_BYTES = 4 << 20
 
 
@@ -30,18 +30,18 @@ Check = Callable[[Path, bytes | None], bytes | None]
 def read_curves(
     paths: Iterable[Path], check: Check = lambda _, content: content
 ) -> tuple[dict[str, pa.Array], list[int]]:
-    """The points of all files, one file after the other. A torn last line is dropped, an absent file is empty.
+    """Return the points of all files, concatenated. A torn last line is dropped; a missing file counts as empty.
 
     Args:
         paths: the metrics files.
-        check: raises StoreError for the content of a file (None: it is absent) that is not to be read, and returns
-            that of any other.
+        check: given a path and its content (None if the file is missing), returns the content to parse, or raises
+            StoreError if the file must not be read.
 
     Returns:
-        key -> the values of all points, and how many points each file has.
+        The values of all points for each key, and the number of points in each file.
 
     Raises:
-        StoreError: a damaged line that is not the last, or a value that its measure cannot have.
+        StoreError: a line other than the last is damaged, or a value is outside the range of its measure.
     """
     parts, counts = [], []
     for batch in _batches(paths, check):
@@ -52,17 +52,17 @@ def read_curves(
 
 
 def columns_of(curves: Iterable[Iterable[Mapping[str, Any]]]) -> dict[str, pa.Array]:
-    """Curves that are in memory already as columns, one curve after the other."""
+    """Return curves already in memory as columns, concatenated."""
     points = [point for curve in curves for point in curve]
     names = dict.fromkeys(name for point in points for name in point)
     return {name: _column([_number(point.get(name)) for point in points]) for name in names}
 
 
 def concatenate(parts: Sequence[tuple[Mapping[str, pa.Array], int]]) -> dict[str, pa.Array]:
-    """Columns of several parts, given with their numbers of points, one after the other.
+    """Concatenate the columns of several parts, each given with its number of points.
 
-    Null stands for the points of a part that lacks the key; a key that is a whole number here and a fraction there
-    is a fraction.
+    If a part lacks a key, its points are null. A key that is an integer in one part and a float in another becomes a
+    float.
     """
     names = dict.fromkeys(name for columns, _ in parts for name in columns)
     joined = {}
@@ -102,7 +102,7 @@ def _batches(paths: Iterable[Path], check: Check) -> Iterator[list[tuple[Path, b
 
 
 def _whole_lines(content: bytes) -> bytes:
-    """Without a torn last line; one that lacks only its newline is whole."""
+    """Return the content without a torn last line. A line that lacks only its newline is whole."""
     if not content or content.endswith(b"\n"):
         return content
     start = content.rfind(b"\n") + 1
@@ -111,7 +111,7 @@ def _whole_lines(content: bytes) -> bytes:
 
 def _parse(batch: Sequence[tuple[Path, bytes]]) -> tuple[dict[str, pa.Array], list[int]]:
     counts = [content.count(b"\n") for _, content in batch]
-    # A line must be a point, or the next run's points would be taken for this one's.
+    # Each line must be exactly one point, or points of the next run would be counted for this one.
     plain = not any(b"\n\n" in content or b"}{" in content or content[:1] == b"\n" for _, content in batch)
     if plain and any(counts):
         text = pa.py_buffer(b"".join(content for _, content in batch))
@@ -128,7 +128,7 @@ def _parse(batch: Sequence[tuple[Path, bytes]]) -> tuple[dict[str, pa.Array], li
 
 
 def _possible(key: str, column: pa.ChunkedArray) -> bool:
-    """Whether a key of the curves surely has only values that it can have."""
+    """Return whether all values of a curve key are certainly within the range of its measure."""
     bounds = range_of(key)
     if bounds is None or pa.types.is_null(column.type):
         return True
@@ -150,7 +150,7 @@ def _points(path: Path, content: bytes) -> list[dict[str, Any]]:
 
 
 def _flat(column: pa.ChunkedArray) -> pa.Array:
-    """One array of numbers; of anything else only that it is missing."""
+    """Return one array of numbers; values of any other type become null."""
     array = pa.concat_arrays(column.chunks) if column.num_chunks else pa.nulls(0)
     return array if _is_number(array.type) else pa.nulls(len(array))
 

@@ -1,4 +1,4 @@
-"""Whether the runs behind a table were trained on the same data (:mod:`gbn.store.trained_on`)."""
+"""Check that the runs behind a table were trained on the same data (:mod:`gbn.store.trained_on`)."""
 
 import json
 from collections import defaultdict
@@ -11,13 +11,13 @@ from gbn.store.trained_on import KEY, ChangedDataError, same_section, short, way
 
 
 def data_notes(plan: Plan, chosen: Mapping[Entry, Row]) -> list[str]:
-    """What a reader must know about the data behind a table: where it changed, which somebody allowed.
+    """Return notes on the data behind a table: where it changed with permission.
 
-    Runs whose identities name the same data are looked at together, whatever their arm and setting. Those that were
-    trained without the key have to agree, unless the grid has it.
+    Runs whose identities name the same data are checked together, whatever their arm and setting. Those trained
+    without the key that permits changes must agree, unless the grid has the key.
 
     Raises:
-        ChangedDataError: they do not; it names runs and digests.
+        ChangedDataError: they do not agree; the message names runs and digests.
     """
     notes = []
     for group in _groups(chosen).values():
@@ -49,7 +49,7 @@ def data_notes(plan: Plan, chosen: Mapping[Entry, Row]) -> list[str]:
 
 
 def _groups(chosen: Mapping[Entry, Row]) -> dict[tuple[str, str], dict[Entry, list[str]]]:
-    """Digests of the runs whose digests can be compared: the same data by identity, the same way to compute them."""
+    """Group runs whose digests are comparable: the same data by identity, and the same way to compute the digest."""
     groups: dict[tuple[str, str], dict[Entry, list[str]]] = defaultdict(dict)
     for entry, row in chosen.items():
         for digest in row.data.split(" then ") if row.data else ():
@@ -63,7 +63,7 @@ def _section(rest: str) -> str:
 
 
 def _by_digest(group: Mapping[Entry, list[str]]) -> dict[str, list[str]]:
-    """digest -> the runs that were trained on it."""
+    """Return the runs that were trained on each digest."""
     found: dict[str, list[str]] = defaultdict(list)
     for entry, own in group.items():
         for digest in own:

@@ -2,21 +2,19 @@
 
 from collections.abc import Iterator, Sequence
 
-from gbn.analysis.comparison import cost
-from gbn.analysis.comparison import decomposition as decompose
+from gbn.analysis.comparison import cost, decomposition
 from gbn.analysis.comparison.comparison import Comparison
 from gbn.analysis.comparison.cost import Costs
 from gbn.analysis.comparison.decomposition import LINKS, Chain
 from gbn.analysis.estimates.estimate import Estimate
-from gbn.analysis.tables import headings
-from gbn.analysis.tables import numbers as printed
+from gbn.analysis.tables import headings, numbers
 from gbn.analysis.tables.section import Section
 from gbn.measures import Measure
 
 
 def effects(comparison: Comparison, setting: str) -> Iterator[Section]:
-    """The sub-tables of a setting: chains of arms with both controls; time, where a cost file belongs to the runs."""
-    chains = list(decompose.chains(comparison, setting))
+    """Yield a setting's sub-tables: chains of arms with both controls, and time if a cost file applies."""
+    chains = list(decomposition.chains(comparison, setting))
     if chains:
         yield _chains(comparison, setting, chains)
     costs, _ = cost.choose(comparison.runs)
@@ -25,14 +23,14 @@ def effects(comparison: Comparison, setting: str) -> Iterator[Section]:
 
 
 def times(comparison: Comparison, setting: str, costs: Costs, elsewhere: bool = False) -> Iterator[Section]:
-    """Time = updates x cost for the arms that were timed; nothing where none was.
+    """Yield time = updates x cost for the arms that were timed; nothing if none was.
 
     Args:
-        elsewhere: these costs may be of another machine or configuration than the runs': what the same updates would
-            take there.
+        elsewhere: accept costs of another machine or configuration than the runs', for a forecast of the time that
+            the same updates would take there.
 
     Raises:
-        ValueError: costs that do not belong to the runs, and `elsewhere` is not said.
+        ValueError: the costs do not apply to the runs, and `elsewhere` is False.
     """
     found = (_time_row(comparison, costs, setting, arm, elsewhere) for arm in comparison.arms(setting))
     rows = [row for row in found if row is not None]
@@ -41,7 +39,7 @@ def times(comparison: Comparison, setting: str, costs: Costs, elsewhere: bool = 
 
 
 def refused_costs(comparison: Comparison) -> list[str]:
-    """Where this plan has cost files but none that belongs to its runs: a sentence for each, with the reason."""
+    """Return one sentence per cost file of the plan with the reason for its refusal, if none applies to the runs."""
     used, reasons = cost.choose(comparison.runs)
     return [] if used else [f"Cost of an update not used: {reason}." for reason in reasons]
 
@@ -96,7 +94,7 @@ def _chains(comparison: Comparison, setting: str, chains: list[Chain]) -> Sectio
 
 
 def _own(comparison: Comparison, chains: Sequence[Chain]) -> str:
-    """What stands behind the last link."""
+    """Describe what the last link consists of."""
     methods = {comparison.runs.plan.methods.get(chain.arm) == "mixture" for chain in chains}
     return " or ".join(
         name for mixture, name in ((False, "deviation"), (True, "mixture")) if mixture in methods
@@ -111,12 +109,12 @@ def _what(chain: Chain, measured: Measure) -> str:
 
 def _link(chain: Chain, estimate: Estimate, comparison: Comparison) -> str:
     if chain.quantity == "speedup":
-        return printed.ratio(estimate)
-    return printed.difference(estimate, comparison.final if chain.quantity == "last" else comparison.measured)
+        return numbers.ratio(estimate)
+    return numbers.difference(estimate, comparison.final if chain.quantity == "last" else comparison.measured)
 
 
 def _fewer(comparison: Comparison, setting: str, chains: list[Chain]) -> str:
-    """The arms whose chain has fewer pairs than their comparison with the reference."""
+    """Name the arms whose chain has fewer pairs than their comparison with the reference."""
     counts = {}
     for chain in chains:
         pairs = len(comparison.pairs(setting, chain.arm, chain.names[0]))
@@ -127,7 +125,7 @@ def _fewer(comparison: Comparison, setting: str, chains: list[Chain]) -> str:
 
 def _times(comparison: Comparison, setting: str, costs: Costs, rows: Sequence[tuple[str, ...]]) -> Section:
     columns, reference = ["arm", "ms an update", "cost"], comparison.runs.plan.reference
-    for target in decompose.goals(comparison, setting):
+    for target in decomposition.goals(comparison, setting):
         goal = f"the {headings.best(comparison.measured)} of {reference}"
         columns += [f"updates to {goal if target is None else comparison.measured.target(target)}", "time"]
     return Section(
@@ -141,17 +139,17 @@ def _times(comparison: Comparison, setting: str, costs: Costs, rows: Sequence[tu
 def _time_row(
     comparison: Comparison, costs: Costs, setting: str, arm: str, elsewhere: bool
 ) -> tuple[str, ...] | None:
-    """None for an arm that was not timed."""
+    """Return the row of an arm; None if it was not timed."""
     reference = comparison.runs.plan.reference
     if not costs.seconds.get((setting, arm)):
         return None
     row = [arm, f"{1e3 * cost.seconds_per_update(costs, setting, arm):.3g}"]
     if arm == reference:
-        return (*row, *["1 (reference)"] * (1 + 2 * len(decompose.goals(comparison, setting))))
-    row.append(printed.ratio(cost.ratio(costs, setting, arm, reference)))
-    for target in decompose.goals(comparison, setting):
-        found = decompose.time_ratio(comparison, costs, setting, arm, target, elsewhere=elsewhere)
-        row += [printed.ratio(found.updates), printed.ratio(found.time)]
+        return (*row, *["1 (reference)"] * (1 + 2 * len(decomposition.goals(comparison, setting))))
+    row.append(numbers.ratio(cost.ratio(costs, setting, arm, reference)))
+    for target in decomposition.goals(comparison, setting):
+        found = decomposition.time_ratio(comparison, costs, setting, arm, target, elsewhere=elsewhere)
+        row += [numbers.ratio(found.updates), numbers.ratio(found.time)]
     return tuple(row)
 
 

@@ -1,19 +1,19 @@
-"""Sub-tables behind the speed-ups: how sure they are, what misses leave known, and what each machine says."""
+"""Sub-tables behind the speed-ups: how certain they are, what is known despite misses, and results by machine."""
 
 from collections.abc import Iterator
 
 from gbn.analysis.comparison.comparison import Comparison
 from gbn.analysis.estimates import blocks, survival
-from gbn.analysis.estimates import evidence as sure
 from gbn.analysis.estimates.decisions import reach
 from gbn.analysis.estimates.estimate import AA, Figure
+from gbn.analysis.estimates.evidence import text
 from gbn.analysis.estimates.targets import Time, Unit
-from gbn.analysis.tables import numbers as printed
+from gbn.analysis.tables import numbers
 from gbn.analysis.tables.section import Section
 
 
 def evidence(comparison: Comparison, setting: str, unit: Unit) -> Iterator[Section]:
-    """The sub-tables that stand below "updates (or seconds) to a fixed target"."""
+    """Yield the sub-tables that follow "updates (or seconds) to a fixed target"."""
     tests = _tests(comparison, setting, unit)
     if any(figure.estimate.n > 1 for figure in tests):
         yield _how_sure(comparison, tests)
@@ -25,7 +25,7 @@ def evidence(comparison: Comparison, setting: str, unit: Unit) -> Iterator[Secti
 
 
 def _tests(comparison: Comparison, setting: str, unit: Unit) -> list[Figure]:
-    """The speed-ups against the reference, arm by arm."""
+    """Return the speed-ups against the reference, arm by arm."""
     reference = comparison.runs.plan.reference
     figures = [
         f
@@ -47,12 +47,12 @@ def _how_sure(comparison: Comparison, tests: list[Figure]) -> Section:
                 figure.arm,
                 comparison.measured.target(figure.target),
                 str(estimate.n),
-                printed.p_value(estimate.p) + " (signs)" * (estimate.method == "median"),
-                printed.p_value(estimate.p_holm),
-                printed.interval(*more.bootstrap.percentile),
-                printed.interval(*more.bootstrap.bca),
-                printed.p_value(more.sign_flip),
-                sure.text(estimate),
+                numbers.p_value(estimate.p) + " (signs)" * (estimate.method == "median"),
+                numbers.p_value(estimate.p_holm),
+                numbers.interval(*more.bootstrap.percentile),
+                numbers.interval(*more.bootstrap.bca),
+                numbers.p_value(more.sign_flip),
+                text(estimate),
             )
         )
     n = max(figure.estimate.n for figure in tests)
@@ -117,7 +117,7 @@ def _censored_cells(
         f"{curve.n - curve.misses}/{curve.n}",
         f"{median}{bracket}",
         _amount(mean.value, unit) + (f" ± {_amount(mean.standard_error, unit)}" if curve.n > 1 else ""),
-        printed.change(difference, lambda value: _amount(value, unit, signed=True)),
+        numbers.change(difference, lambda value: _amount(value, unit, signed=True)),
     )
 
 
@@ -132,14 +132,14 @@ def _by_machine(comparison: Comparison, setting: str, tests: list[Figure], machi
     for figure in tests:
         parts = blocks.by_machine(comparison, figure)
         cells = [
-            f"{printed.ratio(parts[machine])} ({parts[machine].n})" if machine in parts else printed.NONE
+            f"{numbers.ratio(parts[machine])} ({parts[machine].n})" if machine in parts else numbers.NONE
             for machine in machines
         ]
         p = blocks.heterogeneity(comparison, figure)
         rows.append(
             (
                 *(figure.arm, comparison.measured.target(figure.target), *cells),
-                *(printed.ratio(figure.estimate), printed.p_value(p)),
+                *(numbers.ratio(figure.estimate), numbers.p_value(p)),
             )
         )
     legend = "; ".join(f"{name}: {machine}" for name, machine in zip(names, machines, strict=True))

@@ -1,4 +1,4 @@
-"""The figures of a comparison as a long frame: what the .csv of a table holds."""
+"""The figures of a comparison as a long frame: the contents of a table's .csv."""
 
 import math
 from typing import Any
@@ -12,11 +12,12 @@ from gbn.analysis.tables.causes_frame import effect_figures
 
 
 def frame(comparison: Comparison) -> pd.DataFrame:
-    """One row a figure, numbers unrounded.
+    """Return one row per figure, with unrounded numbers.
 
-    Beside the primary interval (interval_low, interval_high: 95 %, a row at a time) stand p and p_holm, the interval
-    at the level at which Holm's correction of the table tests the row (holm_*), and, for speed-ups, the sensitivity
-    intervals, the permutation's p, the verdict and how many seeds would decide it (1,000,000: that many or more).
+    The primary interval (interval_low, interval_high) is at 95 % for each row separately. Beside it are p and p_holm,
+    the interval at the level at which Holm's correction of the table tests the row (holm_*), and, for speed-ups, the
+    sensitivity intervals, the permutation's p, the verdict and how many seeds would decide it (1,000,000 means that
+    many or more).
     """
     return pd.DataFrame(
         [

@@ -1,18 +1,18 @@
-"""How tables and figures speak of a measure: in which unit, and which way is better.
+"""Wording for measures in tables and figures: the unit, and which direction is better.
 
-Of an accuracy everybody knows that higher is better, so nothing is said; of any other measure it is said each time.
+Everybody knows that a higher accuracy is better, so that is left out; for any other measure it is always stated.
 """
 
 from gbn.measures import Measure
 
 
 def counted(measure: Measure) -> str:
-    """What differences are counted in, behind a column's name: " (points)", " (mm)", or nothing."""
+    """Return the unit of differences, to follow a column's name: " (points)", " (mm)", or nothing."""
     return f" ({measure.points})" if measure.points else ""
 
 
 def direction(measure: Measure) -> str:
-    """Label and direction, in brackets: " (KID x 1000, Inception, lower is better)"; of an accuracy nothing."""
+    """Return label and direction: " (KID x 1000, Inception, lower is better)"; empty for an accuracy."""
     if measure.family == "accuracy":
         return ""
     label = (
@@ -24,19 +24,19 @@ def direction(measure: Measure) -> str:
 
 
 def differences(measure: Measure, against: str) -> str:
-    """What a difference is: "differences in points, arm - reference", and which sign is the better one."""
+    """Describe a difference: "differences in points, arm - reference", and which sign is better."""
     unit = f" in {measure.points}" if measure.points else ""
     return f"differences{unit}, arm - {against}{sense(measure)}"
 
 
 def sense(measure: Measure) -> str:
-    """Which sign of a difference is the better one: "; below 0 the arm is better"; of an accuracy nothing."""
+    """Say which sign of a difference is better: "; below 0 the arm is better"; empty for an accuracy."""
     side = "above" if measure.higher_is_better else "below"
     return "" if measure.family == "accuracy" else f"; {side} 0 the arm is better"
 
 
 def quality(final: Measure) -> str:
-    """What runs came to: the heading of its table."""
+    """Return the heading of the table of final results."""
     spread = "mean ± standard deviation over seeds"
     if final.unit == "%":
         return f"{_capital(final.title)} in per cent: {spread}"
@@ -44,19 +44,19 @@ def quality(final: Measure) -> str:
 
 
 def column(final: Measure) -> str:
-    """The same as a column's name: "test acc. (%)", "KID x 1000"."""
+    """Return the same as a column's name: "test acc. (%)", "KID x 1000"."""
     if final.family == "accuracy":
         return "test acc. (%)"
     return final.label.removesuffix(f" ({final.network})")
 
 
 def best(measure: Measure) -> str:
-    """The best value of a run: the "maximum" where higher is better, else the "minimum"."""
+    """Return the word for a run's best value: "maximum" if higher is better, else "minimum"."""
     return "maximum" if measure.higher_is_better else "minimum"
 
 
 def crossing(measure: Measure) -> str:
-    """How a target is reached: "first crossing by val_accuracy", "first at or below the target by fid_inception"."""
+    """Describe how a target is reached: "first crossing by val_accuracy", "first at or below the target by ..."."""
     how = "first crossing" if measure.higher_is_better else "first at or below the target"
     return f"{how} by {measure.key}{direction(measure)}"
 

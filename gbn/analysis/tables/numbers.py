@@ -1,7 +1,7 @@
-"""How an estimate is printed: never without its uncertainty, a bound never as a number.
+"""Formatting of estimates: never without their uncertainty, and a bound never as a number.
 
-``>=`` and ``<=`` mark what misses leave known; ``?`` an estimate that misses leave open on both sides; ``*`` a
-difference that stands after the correction of its table for many comparisons
+``>=`` and ``<=`` mark what is known despite misses; ``?`` an estimate that misses leave open on both sides; ``*`` a
+difference that remains significant after its table's correction for many comparisons
 (:mod:`gbn.analysis.estimates.holm`).
 """
 
@@ -15,26 +15,26 @@ NONE = "-"
 
 
 def ratio(estimate: Estimate) -> str:
-    """A speed-up with its interval: ``1.23 [1.10, 1.37]*``, ``>= 1.5``, ``<= 0.70 [0, 0.90]``."""
+    """Format a speed-up with its interval: ``1.23 [1.10, 1.37]*``, ``>= 1.5``, ``<= 0.70 [0, 0.90]``."""
     if estimate.n == 0:
         return NONE
     return _with_interval(bounded(estimate, number), estimate, number)
 
 
 def difference(estimate: Estimate, measure: Measure = ACCURACY) -> str:
-    """A difference of a measure's values, of accuracies in points, with its interval: ``+0.31 [-0.10, +0.72]``."""
+    """Format a difference of a measure's values with its interval, accuracies in points: ``+0.31 [-0.10, +0.72]``."""
     return change(estimate, lambda value: measure.number(value, "+"))
 
 
 def change(estimate: Estimate, formatted: Callable[[float], str]) -> str:
-    """A difference in any unit with its interval, each number as `formatted` writes it."""
+    """Format a difference in any unit with its interval, each number by `formatted`."""
     if estimate.n == 0:
         return NONE
     return _with_interval(formatted(estimate.value_low), estimate, formatted)
 
 
 def value(estimate: Estimate, measure: Measure = ACCURACY) -> str:
-    """Mean and standard deviation over runs, of accuracies in per cent: ``98.12 ± 0.21``; one run has no spread."""
+    """Format mean and standard deviation over runs, accuracies in percent: ``98.12 ± 0.21``; one run has none."""
     if estimate.n == 0:
         return NONE
     mean = measure.number(estimate.value_low)
@@ -42,7 +42,7 @@ def value(estimate: Estimate, measure: Measure = ACCURACY) -> str:
 
 
 def duration(estimate: Estimate, unit: str) -> str:
-    """A median time: ``412`` updates, ``3.1 s``, ``> 2,000`` where the median run never reached the target."""
+    """Format a median time: ``412`` updates, ``3.1 s``, ``> 2,000`` if the median run never reached the target."""
     if estimate.n == 0:
         return NONE
     suffix = " s" if unit == "seconds" else ""
@@ -53,7 +53,7 @@ def duration(estimate: Estimate, unit: str) -> str:
 
 
 def saving(estimate: Estimate) -> str:
-    """The share of updates saved, 1 - 1/ratio, in per cent: ``+31 %``, ``<= -12 %``."""
+    """Format the share of updates saved, 1 - 1/ratio, in percent: ``+31 %``, ``<= -12 %``."""
     if estimate.n == 0:
         return NONE
     if estimate.value_high == 0:
@@ -62,7 +62,7 @@ def saving(estimate: Estimate) -> str:
 
 
 def bounded(estimate: Estimate, text: Callable[[float], str]) -> str:
-    """A number, or the side of a number that is known."""
+    """Format a number, or the side of a number that is known."""
     low, high = estimate.value_low, estimate.value_high
     if low == high:
         return "0 (never reached)" if low == 0 else "inf" if math.isinf(low) else text(low)
@@ -76,19 +76,19 @@ def bounded(estimate: Estimate, text: Callable[[float], str]) -> str:
 
 
 def number(value: float) -> str:
-    """A ratio with two decimals, or three digits where it is large; 0 and inf are exactly that."""
+    """Format a ratio with two decimals, or three digits if it is large; 0 and inf are printed as such."""
     if value == 0 or math.isinf(value):
         return f"{value:g}"
     return f"{value:.2f}" if value < 10 else f"{value:.3g}"
 
 
 def interval(low: float, high: float, formatted: Callable[[float], str] = number) -> str:
-    """``[1.10, 1.37]``; ``-`` where there is none."""
+    """Format an interval: ``[1.10, 1.37]``; ``-`` if there is none."""
     return NONE if math.isnan(low) or math.isnan(high) else f"[{formatted(low)}, {formatted(high)}]"
 
 
 def p_value(p: float) -> str:
-    """``0.034``, ``< 0.001``, ``-`` where nothing is tested."""
+    """Format a p value: ``0.034``, ``< 0.001``, ``-`` if nothing is tested."""
     if math.isnan(p):
         return NONE
     return "< 0.001" if p < 0.001 else f"{p:.3f}" if p < 0.1 else f"{p:.2f}"

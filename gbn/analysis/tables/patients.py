@@ -1,6 +1,6 @@
-"""Segmentation patient by patient: which patients an arm segments better, not only how well on average.
+"""Segmentation results per patient: which patients an arm segments better, not only how well on average.
 
-From the scores that finished runs leave in their summaries (``patients``): rows of a structure and test patient.
+The scores come from the summaries of finished runs (``patients``), one row per structure and test patient.
 """
 
 from collections.abc import Iterable, Mapping
@@ -11,7 +11,7 @@ from gbn.analysis.runs.plan import GridLike
 from gbn.analysis.tables.section import Section
 from gbn.store.records import Record
 
-#: The patient that stands for the mean over patients.
+#: The name of the row with the mean over patients.
 ALL = "all"
 COLUMNS = (
     "setting",
@@ -29,14 +29,14 @@ COLUMNS = (
 
 
 def patient_frame(grid: GridLike, records: Iterable[Record]) -> pd.DataFrame:
-    """A row a run, test patient and structure, the mean over patients included.
+    """Return one row per run, test patient and structure, the mean over patients included.
 
     Args:
-        grid: whose runs.
-        records: where they are sought; of a run with several records the first counts.
+        grid: selects the runs.
+        records: where to look for them; the first record of a run counts.
 
     Raises:
-        LookupError: no finished run of the grid has scores of patients.
+        LookupError: no finished run of the grid has scores per patient.
     """
     known: dict[str, Record] = {}
     for record in records:
@@ -50,15 +50,16 @@ def patient_frame(grid: GridLike, records: Iterable[Record]) -> pd.DataFrame:
     ]
     if not rows:
         raise LookupError(
-            f"no finished run of {grid.name} has scores of patients there: they come with task=segmentation"
+            f"no finished run of {grid.name} has scores per patient: train runs with task=segmentation"
         )
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
 def patient_sections(frame: pd.DataFrame, reference: str) -> Mapping[str, Section]:
-    """setting -> Dice of each test patient: a column an arm, means over structures and seeds, the worst first.
+    """Return, by setting, the Dice of each test patient: one column per arm, worst patient first.
 
-    Behind each mean but the reference's stands in how many seeds the arm is above the reference there.
+    Values are means over structures and seeds. Each mean except the reference's is followed by the number of seeds in
+    which the arm is above the reference.
     """
     return {str(setting): _section(part, reference) for setting, part in frame.groupby("setting", sort=False)}
 

@@ -1,4 +1,4 @@
-"""What every format prints: a sub-table as plain rows of text."""
+"""A sub-table as plain rows of text, which every format prints."""
 
 from dataclasses import dataclass
 
@@ -8,10 +8,10 @@ class Section:
     """A sub-table.
 
     Attributes:
-        heading: what it shows, with the direction of its numbers.
+        heading: what it shows, and which direction is better.
         columns: headings; the first column names the row.
         rows: text.
-        notes: sentences below it.
+        notes: sentences below the table.
     """
 
     heading: str

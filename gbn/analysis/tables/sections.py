@@ -5,19 +5,17 @@ from collections.abc import Iterator
 
 from gbn.analysis.comparison.comparison import Comparison
 from gbn.analysis.comparison.qualities import columns_of
-from gbn.analysis.estimates import pairs as statistics
+from gbn.analysis.estimates import pairs
 from gbn.analysis.estimates.estimate import AA, NOTHING, Estimate, Figure
 from gbn.analysis.estimates.targets import Unit
-from gbn.analysis.tables import evidence as sections_evidence
-from gbn.analysis.tables import headings
-from gbn.analysis.tables import numbers as printed
+from gbn.analysis.tables import evidence, headings, numbers
 from gbn.analysis.tables.causes import effects
 from gbn.analysis.tables.section import Section
 from gbn.analysis.tables.segmentation import beside
 
 
 def sections(comparison: Comparison, setting: str) -> Iterator[Section]:
-    """The sub-tables of one setting."""
+    """Yield the sub-tables of one setting."""
     yield _quality(comparison, setting)
     further = beside(comparison, setting)
     if further is not None:
@@ -25,7 +23,7 @@ def sections(comparison: Comparison, setting: str) -> Iterator[Section]:
     for unit in comparison.units(setting):
         if comparison.targets(setting):
             yield _targets(comparison, setting, unit)
-            yield from sections_evidence.evidence(comparison, setting, unit)
+            yield from evidence.evidence(comparison, setting, unit)
         if comparison.runs.plan.reference in comparison.arms(setting):
             yield _maximum(comparison, setting, unit)
     controls = _controls(comparison, setting)
@@ -35,24 +33,24 @@ def sections(comparison: Comparison, setting: str) -> Iterator[Section]:
 
 
 def summary(comparison: Comparison, setting: str) -> Section:
-    """The short table for a terminal: the last value, its difference, and the speed-ups in updates."""
+    """Return the short table for a terminal: the last value, its difference, and the speed-ups in updates."""
     reference, targets = comparison.runs.plan.reference, comparison.targets(setting)
     final = comparison.final
     rows = []
     for arm in comparison.arms(setting):
         last = _estimate(_get(comparison, setting, "last", arm))
         against = _estimate(_get(comparison, setting, "last_difference", arm, reference))
-        row = [arm, str(len(comparison.runs.usable(setting, arm))), printed.value(last, final)]
-        row.append(printed.difference(against, final))
+        row = [arm, str(len(comparison.runs.usable(setting, arm))), numbers.value(last, final)]
+        row.append(numbers.difference(against, final))
         for target in targets:
             speed = _get(comparison, setting, "speedup_to_target", arm, reference, "updates", target)
-            row.append("1 (reference)" if arm == reference else printed.ratio(_estimate(speed)))
+            row.append("1 (reference)" if arm == reference else numbers.ratio(_estimate(speed)))
         rows.append(tuple(row))
         if arm == reference:
             aa = [AA, "", "", ""]
             for target in targets:
                 speed = _get(comparison, setting, "speedup_to_target", AA, reference, "updates", target)
-                aa.append(printed.ratio(_estimate(speed)))
+                aa.append(numbers.ratio(_estimate(speed)))
             rows.append(tuple(aa))
     return Section(
         "",
@@ -112,10 +110,10 @@ def _quality(comparison: Comparison, setting: str) -> Section:
             (
                 arm,
                 f"{len(usable)}" + (f" ({diverged} diverged)" if diverged else ""),
-                *(printed.value(mean[name], final) for name in quantities),
-                printed.difference(against["last"], final),
-                printed.value(mean["area"], measured),
-                printed.difference(against["area"], measured),
+                *(numbers.value(mean[name], final) for name in quantities),
+                numbers.difference(against["last"], final),
+                numbers.value(mean["area"], measured),
+                numbers.difference(against["area"], measured),
             )
         )
     optimistic = " ".join(text for name, text in _OPTIMISTIC.items() if name in quantities)
@@ -143,16 +141,16 @@ def _targets(comparison: Comparison, setting: str, unit: Unit) -> Section:
             time = _estimate(_get(comparison, setting, "time_to_target", arm, "", unit, target))
             speed = _estimate(_get(comparison, setting, "speedup_to_target", arm, reference, unit, target))
             row += [
-                printed.duration(time, unit),
+                numbers.duration(time, unit),
                 f"{time.n - time.arm_misses}/{time.n}",
-                "1 (reference)" if arm == reference else printed.ratio(speed),
+                "1 (reference)" if arm == reference else numbers.ratio(speed),
             ]
         rows.append(tuple(row))
         if arm == reference:
             aa = [f"{AA} ({reference} against {reference})"]
             for target in targets:
                 speed = _estimate(_get(comparison, setting, "speedup_to_target", AA, reference, unit, target))
-                aa += ["", "", printed.ratio(speed) if speed.n else "needs 2 seeds"]
+                aa += ["", "", numbers.ratio(speed) if speed.n else "needs 2 seeds"]
             rows.append(tuple(aa))
     return Section(
         f"{unit.capitalize()} to a fixed {measured.name}{headings.direction(measured)}: medians, and speed-up = "
@@ -180,10 +178,10 @@ def _maximum(comparison: Comparison, setting: str, unit: Unit) -> Section:
                 label,
                 str(estimate.n),
                 f"{estimate.arm_misses}/{estimate.n}",
-                printed.ratio(estimate),
-                printed.saving(estimate),
+                numbers.ratio(estimate),
+                numbers.saving(estimate),
                 f"{figure.saved}/{estimate.n}",
-                printed.difference(last, final),
+                numbers.difference(last, final),
             )
         )
     best, accuracy = headings.best(measured), measured.family == "accuracy"
@@ -217,11 +215,11 @@ def _controls(comparison: Comparison, setting: str) -> Section:
             if last is None:
                 continue
             area = _estimate(_get(comparison, setting, "area_difference", arm, control))
-            row = [arm, control, printed.difference(last.estimate, final)]
-            row.append(printed.difference(area, comparison.measured))
+            row = [arm, control, numbers.difference(last.estimate, final)]
+            row.append(numbers.difference(area, comparison.measured))
             for target in targets:
                 speed = _get(comparison, setting, "speedup_to_target", arm, control, "updates", target)
-                row.append(printed.ratio(_estimate(speed)))
+                row.append(numbers.ratio(_estimate(speed)))
             rows.append(tuple(row))
     return Section(
         f"Each arm against its own controls: differences{unit} (arm - control{headings.sense(final)}), speed-up = "
@@ -235,7 +233,7 @@ def _controls(comparison: Comparison, setting: str) -> Section:
     )
 
 
-#: What the controls are of a pair, and of a mixture.
+#: Descriptions of the controls of a pair, and of a mixture.
 _OF_PAIRS = (
     "bn_matched is BN started at the arm's gain and bias; bn_reparam is BN with the arm's Gaussian scale "
     "and shift inside the layer. Only what an arm shows beyond bn_reparam comes from its deviation measure."
@@ -247,14 +245,14 @@ _OF_MIXTURES = (
 
 
 def _of_controls(comparison: Comparison) -> tuple[str, ...]:
-    """What the controls of the plan's arms are."""
+    """Return the descriptions of the controls of the plan's arms."""
     plan = comparison.runs.plan
     mixtures = {plan.methods.get(arm) == "mixture" for arm in plan.controls}
     return tuple(text for mixture, text in ((False, _OF_PAIRS), (True, _OF_MIXTURES)) if mixture in mixtures)
 
 
 def _resolution(comparison: Comparison, setting: str, unit: Unit) -> str:
-    """What this number of pairs can decide and what not."""
+    """Say what this number of pairs can and cannot decide."""
     reference = comparison.runs.plan.reference
     speedups = [
         f.estimate
@@ -267,9 +265,7 @@ def _resolution(comparison: Comparison, setting: str, unit: Unit) -> str:
     n = max(estimate.n for estimate in speedups)
     if n < 2:
         return "One pair has no interval: it decides nothing, whatever its ratio."
-    smallest = sorted(
-        ratio for e in speedups if not math.isnan(ratio := statistics.smallest_ratio(e.sd, e.n))
-    )
+    smallest = sorted(ratio for e in speedups if not math.isnan(ratio := pairs.smallest_ratio(e.sd, e.n)))
     text = f"Of {len(speedups)} intervals about {len(speedups) / 20:.1f} exclude 1 by chance: go by the *. "
     if smallest:
         middle, least, most = (f"{smallest[i]:.2f}" for i in (len(smallest) // 2, 0, -1))

@@ -1,17 +1,17 @@
-"""What else a test set says beside its one number: structures, distances and good contours of a segmentation."""
+"""Results on a test set beside the single final number: structures, distances and good contours of a segmentation."""
 
 import math
 
 from gbn.analysis.comparison.comparison import Comparison
-from gbn.analysis.estimates import pairs as statistics
+from gbn.analysis.estimates import pairs
 from gbn.analysis.estimates.estimate import NOTHING
-from gbn.analysis.tables import numbers as printed
+from gbn.analysis.tables import numbers
 from gbn.analysis.tables.section import Section
 from gbn.measures import Measure, companions
 
 
 def beside(comparison: Comparison, setting: str) -> Section | None:
-    """Last values of the measures that go with the final one; None where none does, or no run has any."""
+    """Return last values of the companions of the final measure; None if it has none, or no run has any."""
     measures = [one for one in companions(comparison.final) if _found(comparison, setting, one)]
     if not measures:
         return None
@@ -20,7 +20,7 @@ def beside(comparison: Comparison, setting: str) -> Section | None:
         row = [arm]
         for one in measures:
             values = [value for value in _last(comparison, setting, arm, one) if not math.isnan(value)]
-            text = printed.value(statistics.mean_interval(values) if values else NOTHING, one)
+            text = numbers.value(pairs.mean_interval(values) if values else NOTHING, one)
             missing = len(comparison.runs.statuses(setting, arm)) - len(values)
             row.append(text + (f" ({len(values)} runs)" if values and missing else ""))
         rows.append(tuple(row))
@@ -44,7 +44,7 @@ def _found(comparison: Comparison, setting: str, one: Measure) -> bool:
 
 
 def _last(comparison: Comparison, setting: str, arm: str, one: Measure) -> list[float]:
-    """The last value of each usable run, NaN of those that diverged."""
+    """Return the last value of each usable run, NaN for those that diverged."""
     found = []
     for seed, status in comparison.runs.statuses(setting, arm).items():
         (values,) = comparison.runs.columns(setting, arm, seed, (one.key,))

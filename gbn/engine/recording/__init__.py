@@ -1,1 +1,1 @@
-"""Recordings: what each normalizer sees and does along training, to explain a curve."""
+"""Recordings of each normalizer's input and behavior during training, to explain a curve."""

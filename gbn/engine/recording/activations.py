@@ -1,7 +1,7 @@
-"""What a normalizer's input and output look like, channel by channel: the activation half of a recording.
+"""Per-channel statistics of a normalizer's input and output: the activation half of a recording.
 
-Moments, S and D are those of all values of a channel over the recording batch; the shape of the distribution
-(skewness, kurtosis, tail) is read off at most :data:`SAMPLE` of them.
+Moments, S and D are computed from all values of a channel over the recording batch; the shape of the distribution
+(skewness, kurtosis, tail) is estimated from at most :data:`SAMPLE` of them.
 """
 
 import math
@@ -25,7 +25,7 @@ from gbn.nn.custom import NormThenActivation
 _GENERALIZED = (GeneralizedBatchNorm1d, GeneralizedBatchNorm2d, GeneralizedBatchNorm3d)
 _REPARAMETRIZED = (ReparametrizedBatchNorm1d, ReparametrizedBatchNorm2d, ReparametrizedBatchNorm3d)
 
-#: Values of a channel that its shape is read off.
+#: The most values of a channel from which its shape is estimated.
 SAMPLE = 1 << 14
 
 #: Share of a channel's values that counts as its upper tail, and how many values a tail needs.
@@ -33,24 +33,24 @@ TAIL, FEWEST_IN_TAIL = 0.05, 10
 
 
 def norm_of(layer: nn.Module) -> nn.Module:
-    """The normalizer itself, without the activation that stands behind a foreign one."""
+    """Return the normalizer itself, without the activation that follows a third-party one."""
     return layer.norm if isinstance(layer, NormThenActivation) else layer
 
 
 def describe_input(layer: nn.Module, x: Tensor) -> dict[str, Tensor]:
-    """Quantities of a normalizer's input in training mode, each of shape (C,); NaN where one is not defined.
+    """Return statistics of a normalizer's input in training mode, each of shape (C,); NaN where undefined.
 
-    With mean and std (divided by n) of a channel over batch and space:
+    With the mean and std (dividing by n) of a channel over batch and space:
 
-    * ``skewness``, ``kurtosis`` (excess: 0 on a Gaussian), ``tail_index`` (:func:`hill`);
+    * ``skewness``, ``kurtosis`` (excess: 0 for a Gaussian), ``tail_index`` (:func:`hill`);
     * ``statistic`` = (S - mean) / std and ``deviation`` = D / std, S and D being what the layer subtracts and
       divides by: (0, 1) for BatchNorm and ``bn_matched``, the Gaussian's (k, c) for ``bn_reparam``;
     * ``gap_statistic`` = \\|running S - S\\| / std and ``gap_deviation`` = running D / D, of the averages that
       the layer keeps (``bn_reparam`` keeps mean and variance);
     * ``slope`` = gain std / D and ``level`` = bias + gain (mean - S) / D: the layer before its activation as a
-      function of (x - mean) / std, the same measure for every arm (gain and bias are not: an arm's D differs).
+      function of (x - mean) / std, comparable across arms (gain and bias are not, since D differs between arms).
 
-    Layers that take no statistic over the batch (layer, group, instance, none) have the first three only.
+    Layers that compute no statistic over the batch (layer, group, instance, none) only have the first three.
 
     Args:
         layer: a normalizer, in training mode.
@@ -78,9 +78,9 @@ def describe_input(layer: nn.Module, x: Tensor) -> dict[str, Tensor]:
 
 
 def describe_output(act: str | None, y: Tensor) -> dict[str, Tensor]:
-    """``active``: share of a channel's values that a ReLU (or ReLU6) inside the layer lets through, (C,).
+    """Return ``active``: the share of a channel's values that a ReLU (or ReLU6) inside the layer passes, (C,).
 
-    Nothing where the activation is another one or stands elsewhere, as behind the sum of a residual block.
+    Empty if the activation is another one or is elsewhere, for example after the sum of a residual block.
     """
     if not keeps_upper_tail_only(act):
         return {}
@@ -88,13 +88,13 @@ def describe_output(act: str | None, y: Tensor) -> dict[str, Tensor]:
 
 
 def hill(rows: Tensor) -> Tensor:
-    """Tail index of the upper tail by Hill's estimator (Annals of Statistics 3, 1975), (C, n) -> (C,).
+    """Return Hill's estimate of the upper tail index (Annals of Statistics 3, 1975), (C, n) -> (C,).
 
-    1 / mean log(z_i / z_0) over the k = 5 % largest z, with z the distance above the row's mean and z_0 the
-    (k+1)-th largest: alpha of a tail P(z > t) ~ t^-alpha. Smaller is heavier; a Gaussian, whose tail is no power,
-    has 4.7 here. It compares arms; of a skewed sample the mean is no natural zero, and alpha is biased.
+    It is 1 / mean log(z_i / z_0) over the k = 5 % largest z, with z the distance above the row's mean and z_0 the
+    (k+1)-th largest: alpha of a tail P(z > t) ~ t^-alpha. Smaller is heavier; a Gaussian, whose tail is not a power
+    law, has 4.7 here. Use it to compare arms: for a skewed sample the mean is not a natural zero, so alpha is biased.
 
-    NaN where the tail is not above the mean or has fewer than :data:`FEWEST_IN_TAIL` values.
+    NaN if the tail is not above the mean or has fewer than :data:`FEWEST_IN_TAIL` values.
     """
     k = round(TAIL * rows.shape[1])
     if k < FEWEST_IN_TAIL:
@@ -106,10 +106,10 @@ def hill(rows: Tensor) -> Tensor:
 
 
 def sample_rows(x: Tensor, most: int = SAMPLE) -> Tensor:
-    """At most ``most`` values of each channel as rows: (N, C, *spatial) -> (C, n).
+    """Return at most ``most`` values of each channel as rows: (N, C, *spatial) -> (C, n).
 
-    Every image gives the same evenly spaced positions. The step shares no divisor with the side of the image, so
-    that positions don't fall into few columns, at the border perhaps.
+    Every image contributes the same evenly spaced positions. The step shares no divisor with the image width, so
+    that positions don't cluster in a few columns, perhaps at the border.
     """
     flat = x.flatten(2) if x.ndim > 2 else x[:, :, None]
     step = max(1, math.ceil(x.shape[0] * flat.shape[2] / most))
@@ -131,7 +131,7 @@ def _shape(x: Tensor) -> dict[str, Tensor]:
 
 
 def _pair(layer: nn.Module, x: Tensor, mean: Tensor, std: Tensor) -> tuple[Tensor, Tensor] | None:
-    """S and D of the batch as the layer keeps them in its running averages; None: it takes none over the batch."""
+    """Return the batch's S and D as kept in the running averages; None if the layer computes none over the batch."""
     if isinstance(layer, _GENERALIZED):
         if layer.pair.is_mean_and_std:
             return mean, std
@@ -143,7 +143,7 @@ def _pair(layer: nn.Module, x: Tensor, mean: Tensor, std: Tensor) -> tuple[Tenso
 
 
 def _used(layer: nn.Module, s: Tensor, d: Tensor) -> tuple[Tensor, Tensor]:
-    """What the layer subtracts and divides by, given what it keeps."""
+    """Return what the layer subtracts and divides by, given the S and D that it keeps."""
     if isinstance(layer, _GENERALIZED):
         return s, d / layer._scale
     if isinstance(layer, _REPARAMETRIZED):
@@ -152,7 +152,7 @@ def _used(layer: nn.Module, s: Tensor, d: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _running(layer: nn.Module) -> tuple[Tensor | None, Tensor | None]:
-    """The layer's running S and D, or Nones."""
+    """Return the layer's running S and D, each None if it has none."""
     if isinstance(layer, BatchStatisticsNorm):
         s, d = layer.running()
     else:

@@ -1,21 +1,21 @@
-"""Recordings: what each normalizer sees and does along training, to explain a curve.
+"""Recordings of each normalizer's input and behavior during training, to explain a curve.
 
-At some points of the curve a :class:`LayerRecorder` looks at every normalizer of the network:
+At some points of the curve a :class:`LayerRecorder` records for every normalizer of the network:
 
 * activations, over one fixed batch of training images without augmentation, in training mode at the weights
-  after the update: :mod:`gbn.engine.recording.activations` says which; beside them ``dead``, the share of
-  channels that a ReLU lets nothing of through on the whole batch;
+  after the update: :mod:`gbn.engine.recording.activations` lists them; also ``dead``, the share of channels that a
+  ReLU zeroes on the whole batch;
 * ``gain`` and ``bias`` after the update;
-* the update that led there, from the gradients that the optimizer got (clipped, where they are), w being the
-  weight of the convolution or linear layer whose output the normalizer gets, before the update:
+* the update that led there, from the gradients given to the optimizer (after any clipping), where w is the weight,
+  before the update, of the convolution or linear layer whose output the normalizer receives:
   ``gradient_weight``, ``gradient_gain``, ``gradient_bias`` (2-norms of dL/dw, ...), ``weight_norm`` = \\|w\\|,
-  ``relative_update`` = \\|w_new - w\\| / \\|w\\|, and ``effective_rate`` = lr / \\|w\\|^2, the rate of the
-  direction w / \\|w\\| under gradient descent, where a normalizer makes the scale of w immaterial (van Laarhoven,
-  L2 Regularization versus Batch and Weight Normalization, arXiv 1706.05350).
+  ``relative_update`` = \\|w_new - w\\| / \\|w\\|, and ``effective_rate`` = lr / \\|w\\|^2, the learning
+  rate of the direction w / \\|w\\| under gradient descent if a normalizer makes the scale of w irrelevant (van
+  Laarhoven, L2 Regularization versus Batch and Weight Normalization, arXiv 1706.05350).
 
-Recording changes no number of the run: the batch goes through copies of the buffers with dropout off, modes are
-put back, no random stream moves, gradients and parameters are only read. (Of a foreign layer that keeps state
-outside its buffers this can't be promised.) Nor does the training clock see it.
+Recording changes no number of the run: the forward pass uses copies of the buffers with dropout off, modes are
+restored, no random stream advances, and gradients and parameters are only read. (This can't be guaranteed for a
+third-party layer that keeps state outside its buffers.) The training clock is stopped meanwhile.
 """
 
 from collections.abc import Callable, Sequence
@@ -29,20 +29,20 @@ from torch import Tensor, nn
 from gbn.data import DeviceSet, subset
 from gbn.engine.recording.activations import describe_input, describe_output, norm_of
 
-#: Raised when the definition of a quantity changes: recordings of different revisions are not compared.
+#: Incremented when the definition of a quantity changes: recordings of different revisions are not compared.
 REVISION = 1
 
-#: The quantiles over channels that stand for a quantity of each channel: low, median, high.
+#: The quantiles over channels that summarize a per-channel quantity: low, median, high.
 QUANTILES = (0.1, 0.5, 0.9)
 
-#: Significant digits that are kept: these are summaries of a sample, and files stay small.
+#: Significant digits kept: these are summaries of a sample, and files stay small.
 DIGITS = 4
 
 _LINEAR = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
 def recording_grid(grid: Sequence[int], points: int) -> list[int]:
-    """`points` of the ascending updates `grid`, evenly spread over it, first and last included.
+    """Return `points` of the ascending updates `grid`, evenly spread over it, including the first and last.
 
     >>> recording_grid([5, 11, 22, 47, 100], 3)
     [5, 22, 100]
@@ -54,7 +54,7 @@ def recording_grid(grid: Sequence[int], points: int) -> list[int]:
 
 
 def normalizers(model: nn.Module) -> dict[str, nn.Module]:
-    """The layers that the norm factory made, by module path, in order of registration."""
+    """Return the layers made by the norm factory, by module path, in order of registration."""
     return {path: layer for path, layer in model.named_modules() if hasattr(layer, "norm_site")}
 
 
@@ -62,15 +62,15 @@ class LayerRecorder:
     """Records the normalizers of one model.
 
     Args:
-        model: in training; its normalizers are those that :func:`gbn.nn.norm_layer` made.
+        model: the model in training; its normalizers are the layers made by :func:`gbn.nn.norm_layer`.
         data: the training set.
         calibration: indices of training images, int64 (c,).
-        images: size of the recording batch, taken from ``calibration`` in the classes' proportions; all of them
-            if that is fewer.
-        autocast: makes the precision context of a forward pass.
+        images: size of the recording batch, drawn from ``calibration`` in proportion to the classes; all of them
+            if there are fewer.
+        autocast: creates the precision context of a forward pass.
 
     Raises:
-        ValueError: fewer than two images to record with.
+        ValueError: there are fewer than two images to record with.
     """
 
     def __init__(
@@ -84,24 +84,22 @@ class LayerRecorder:
         count = min(images, len(calibration))
         if count < 2:
             raise ValueError(
-                f"trainer.record.layers needs at least 2 images, {count} can be had: raise trainer.record.images "
+                f"trainer.record.layers needs at least 2 images, got {count}: raise trainer.record.images "
                 "and trainer.evaluation.calibration_images, or train without recording"
             )
         self.model, self.data, self.autocast = model, data, autocast
         self.indices = subset(data.labels.cpu(), count, calibration)
         self.layers = normalizers(model)
-        self._weights: dict[str, Tensor] | None = (
-            None  # by the normalizer that they feed, found at the first use
-        )
+        self._weights: dict[str, Tensor] | None = None  # by the normalizer that they feed, found on first use
         self._before: dict[str, Tensor] = {}
         self._update: dict[str, dict[str, Tensor]] = {}
 
     @torch.no_grad()
     def before_step(self, loss_scale: float = 1.0) -> None:
-        """Read gradients and keep weights: between the backward pass and the optimizer's step.
+        """Read gradients and save weights; call it between the backward pass and the optimizer's step.
 
         Args:
-            loss_scale: what the gradients are multiplied with at this moment (mixed precision).
+            loss_scale: the factor by which the gradients are currently scaled (mixed precision).
         """
         if self._weights is None:
             self._weights = self._feeding()
@@ -122,7 +120,7 @@ class LayerRecorder:
 
     @torch.no_grad()
     def record(self, update: int, rate: float) -> dict[str, Any]:
-        """The recording after the update that :meth:`before_step` saw.
+        """Return the recording after the update for which :meth:`before_step` was called.
 
         Args:
             update: number of updates made.
@@ -130,7 +128,7 @@ class LayerRecorder:
 
         Returns:
             Plain data, a line of ``layers.jsonl``: ``layers`` maps a module path to its quantities, each [low,
-            median, high] of :data:`QUANTILES` over channels, or one number where it is one. NaN: not defined here.
+            median, high] of :data:`QUANTILES` over channels, or a single number. NaN means undefined.
         """
         measured = self._activations()
         for path, layer in self.layers.items():
@@ -160,7 +158,7 @@ class LayerRecorder:
         }
 
     def _activations(self) -> dict[str, dict[str, Tensor]]:
-        """Per normalizer its quantities of each channel."""
+        """Return the per-channel quantities of each normalizer."""
         found: dict[str, dict[str, Tensor]] = {path: {} for path in self.layers}
 
         def watch(path: str, layer: nn.Module, hooks: ExitStack) -> None:
@@ -182,9 +180,9 @@ class LayerRecorder:
         return found
 
     def _feeding(self) -> dict[str, Tensor]:
-        """The weight of the convolution or linear layer whose output a normalizer gets, by the normalizer's path.
+        """Return the weight of the convolution or linear layer that feeds a normalizer, by the normalizer's path.
 
-        A normalizer that gets something else, the sum of a residual block say, has none.
+        A normalizer fed by anything else, the sum of a residual block say, has none.
         """
         made: dict[
             int, tuple[Tensor, nn.Module]
@@ -212,7 +210,7 @@ class LayerRecorder:
         return found
 
     def _forward(self, indices: Tensor, training: bool) -> None:
-        """A forward pass that leaves buffers, modes and random streams as they were."""
+        """Run a forward pass that leaves buffers, modes and random streams unchanged."""
         images, _ = self.data.batch(indices)
         buffers = {name: buffer.clone() for name, buffer in self.model.named_buffers()}
         modes = {module: module.training for module in self.model.modules()}
@@ -229,10 +227,10 @@ class LayerRecorder:
 
 
 def _summaries(channels: dict[str, Tensor]) -> dict[str, Any]:
-    """[low, median, high] over channels, those without a value left out; and the share of dead channels."""
+    """Return [low, median, high] over channels, ignoring undefined values, and the share of dead channels."""
     if not channels:
         return {}
-    # One tensor, and so one wait for a GPU; a foreign layer's gain or bias may have another length.
+    # A single tensor, so a GPU is waited for once; a third-party layer's gain or bias may have another length.
     longest = max(len(values) for values in channels.values())
     padded = [F.pad(values, (0, longest - len(values)), value=torch.nan) for values in channels.values()]
     table = torch.stack(padded).cpu()

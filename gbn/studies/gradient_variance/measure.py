@@ -13,16 +13,17 @@ __all__ = ["Study", "rows_of_seed"]
 
 @dataclass(frozen=True)
 class Study:
-    """What is measured.
+    """The settings of a study.
 
     Attributes:
         configs: the arms.
         trajectory: the arm that is trained; every arm is measured at its weights.
         against: arms that each arm is compared with.
-        at: updates after which to measure, 0 for the initial state; None: at the start, after a third, at the end.
+        at: number of updates before each measurement, 0 for the initial state; None means the start, a third and the
+            end.
         batches: number of independent batches of the configuration's size.
-        sizes: batch sizes for the statistic's own noise, at the first state; none: not measured.
-        layer: block for the statistic's own noise; None: the last that a generalized normalizer follows.
+        sizes: batch sizes for the statistic's own noise at the first state; empty to skip that.
+        layer: block for the statistic's own noise; None means the last one followed by a generalized normalizer.
     """
 
     configs: Mapping[str, Config]
@@ -35,7 +36,7 @@ class Study:
 
 
 def rows_of_seed(study: Study, seed: int, jobs: int = 1) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """(rows, provenance) of one seed.
+    """Return (rows, provenance) of one seed.
 
     A row has ``seed``, ``update``, ``batch_size``, ``batches`` and the keys of
     :class:`gbn.studies.gradient_variance.moments.Reading`.
@@ -43,11 +44,10 @@ def rows_of_seed(study: Study, seed: int, jobs: int = 1) -> tuple[list[dict[str,
     Args:
         study: what to measure.
         seed: of initial values, training batches and measured batches.
-        jobs: how many processes share this machine.
+        jobs: number of processes that share this machine.
 
     Raises:
-        ValueError: what :mod:`gbn.studies.gradient_variance.states` and :mod:`gbn.studies.gradient_variance.moments`
-            refuse.
+        ValueError: see :mod:`gbn.studies.gradient_variance.states` and :mod:`gbn.studies.gradient_variance.moments`.
     """
     from gbn import kernels
     from gbn.engine.build import load_data
@@ -63,14 +63,14 @@ def rows_of_seed(study: Study, seed: int, jobs: int = 1) -> tuple[list[dict[str,
     set_threads(config.trainer.threads, jobs)
     if not isinstance(config.dataset, LabeledConfig):
         raise ValueError(
-            f"gradient noise is measured on images with labels, dataset={config.dataset.name} has masks: use another"
+            f"gradient noise needs images with labels; dataset={config.dataset.name} has masks: use another data set"
         )
     images = load_data(config)
     rows: list[dict[str, Any]] = []
     for state in trajectory(config, images, study.at, device):
         arms = at_weights(state.model, configs, images)
         place: dict[str, Any] = {"seed": seed, "update": state.update, "batches": study.batches}
-        # First: what is wrong with it is then said before the long part.
+        # This comes first, so that its errors are raised before the long part.
         by_size = [] if rows else _by_size(study, arms, state, place)
         size = config.trainer.batch_size
         batches = independent_batches(state.loader, seed, size, study.batches)
@@ -82,7 +82,7 @@ def rows_of_seed(study: Study, seed: int, jobs: int = 1) -> tuple[list[dict[str,
 def _by_size(
     study: Study, arms: Mapping[str, Any], state: Any, place: Mapping[str, Any]
 ) -> list[dict[str, Any]]:
-    """The statistic's own noise at each batch size."""
+    """Return the statistic's own noise at each batch size."""
     from gbn.studies.gradient_variance.states import independent_batches
     from gbn.studies.gradient_variance.statistic_noise import (
         measure_statistic,

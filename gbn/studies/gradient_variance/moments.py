@@ -1,9 +1,9 @@
-"""Moments of gradients from sums over batches: variance, mean, angles, each with its Monte-Carlo error.
+"""Moments of gradients from sums over batches: variance, mean, angles, each with its Monte Carlo error.
 
-Several arms' gradients are taken over the same batches, so they are paired, and what they share drops out of every
-ratio and every angle between them. Nothing is stored a batch: sums of gradients and of their inner products are
-enough for estimates that the noise does not bias, :class:`GradientSums` keeps them in several groups of batches, and
-leaving out one group at a time (the jackknife) gives each estimate its error.
+The gradients of several arms are computed on the same batches, so they are paired, and whatever they share cancels in
+every ratio and every angle between them. Nothing is stored per batch: sums of gradients and of their inner products
+are enough for estimates that the noise does not bias. :class:`GradientSums` keeps them in several groups of batches,
+and leaving out one group at a time (the jackknife) gives each estimate its error.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ from torch import Tensor
 
 __all__ = ["GROUPS", "NETWORK", "GradientSums", "Reading", "readings"]
 
-GROUPS = 16  # of the jackknife: enough for a stable error, few enough to keep in memory
+GROUPS = 16  # groups of the jackknife: enough for a stable error, few enough to keep in memory
 NETWORK = "network"  # the row of all weights together
 
 
 @dataclass(frozen=True)
 class Reading:
-    """One number that was measured.
+    """One measured number.
 
     Attributes:
         arm: whose gradient.
         layer: whose weight, or :data:`NETWORK`.
         quantity: see :func:`readings`.
-        against: the arm that it is compared with; empty where there is none.
+        against: the arm that it is compared with; empty if there is none.
         value: the estimate.
-        error: its Monte-Carlo standard error, from the limited number of batches; NaN with fewer than two groups.
+        error: its Monte Carlo standard error, from the limited number of batches; NaN with fewer than two groups.
     """
 
     arm: str
@@ -49,12 +49,12 @@ class GradientSums:
     Args:
         arms: names, in the order of the rows given to :meth:`add`.
         sizes: layer -> number of weights, in the order of the columns.
-        groups: of batches, dealt out in turn.
-        batch_size: images a batch (for the noise scale).
-        unnormalized: layers that no normalizer follows, left out of the network's angle with its weights.
+        groups: number of groups; batches are assigned to them in turn.
+        batch_size: images per batch (for the noise scale).
+        unnormalized: layers not followed by a normalizer, which are left out of the network's angle with its weights.
 
     Raises:
-        ValueError: a group count below 1.
+        ValueError: the number of groups is below 1.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class GradientSums:
         unnormalized: Iterable[str] = (),
     ) -> None:
         if groups < 1:
-            raise ValueError(f"groups={groups}: at least one group of batches is needed")
+            raise ValueError(f"groups={groups}: give at least one group of batches")
         self.arms, self.sizes, self.batch_size = list(arms), dict(sizes), batch_size
         self.normalized = [layer not in set(unnormalized) for layer in sizes]
         shape = (groups, len(self.sizes), len(self.arms))
@@ -79,11 +79,11 @@ class GradientSums:
         self._next = 0
 
     def add(self, gradients: Tensor, weights: Tensor | None = None) -> None:
-        """Count one batch.
+        """Add one batch.
 
         Args:
             gradients: (arms, weights of all layers), any real dtype and device.
-            weights: (weights of all layers), at which they were taken; None: no angles.
+            weights: (weights of all layers), at which the gradients were taken; None for no angles.
         """
         group = self._next % len(self.counts)
         self._next += 1
@@ -106,14 +106,14 @@ class GradientSums:
 
     @property
     def batches(self) -> int:
-        """How many were counted."""
+        """The number of batches added."""
         return int(self.counts.sum())
 
     def replicas(self) -> Moments:
-        """All batches, then all but one group for each group that has any.
+        """Return the moments of all batches, then of all but one group for each nonempty group.
 
         Raises:
-            ValueError: fewer than two batches are left in one of them.
+            ValueError: one of them has fewer than two batches left.
         """
         used = [int(group) for group in self.counts.nonzero().flatten()]
         everything = torch.ones(len(self.counts), dtype=torch.bool)
@@ -136,7 +136,7 @@ class GradientSums:
             summed = self.products[keep].sum(0)
             made.append(
                 (
-                    # Over pairs of different batches, so that noise, which arms share, does not count as signal.
+                    # Over pairs of different batches, so that noise shared by arms does not count as signal.
                     (crossed - summed) / (count * (count - 1)),
                     (summed - crossed / count) / (count - 1),
                     self.angles[keep].sum(0) / count,
@@ -166,21 +166,21 @@ def _with_network(by_layer: Tensor) -> Tensor:
 
 
 def readings(sums: GradientSums, against: Sequence[str] = ()) -> list[Reading]:
-    """What the sums say, for every arm and layer.
+    """Return the readings of the sums, for every arm and layer.
 
     ==================  ==========================================================================================
     ``variance``        trace of the covariance of a batch's gradient
-    ``mean_square``     squared length of the mean gradient; negative where noise leaves nothing of it
+    ``mean_square``     squared length of the mean gradient; negative if noise leaves nothing of it
     ``noise_scale``     batch size * variance / mean_square, in images: B_simple of McCandlish et al. 2018
-                        (arXiv 1812.06162) with a batch's covariance times its size for an example's
-                        covariance, since behind a batch's statistics no example has a gradient of its own
+                        (arXiv 1812.06162), with a batch's covariance times its size for an example's
+                        covariance, since examples that share batch statistics have no gradient of their own
     ``variance_ratio``  variance / the other arm's
-    ``cosine``          of the angle between the two arms' mean gradients; unbiased products above and below, so noise
-                        does not pull it to 0 (it may come out beyond 1)
+    ``cosine``          of the angle between the two arms' mean gradients; numerator and denominator are unbiased, so
+                        noise does not pull it to 0 (it may exceed 1)
     ``relative_bias``   squared distance of the two mean gradients / squared length of the other arm's
-    ``along``           mean over batches of cos(weight, gradient); 0 where the loss does not change with the weight's
-                        scale, as below a normalizer whose gradient keeps sum x_k S_k = S
-    ``along_rms``       root mean square of the same over batches: no cancelling
+    ``along``           mean over batches of cos(weight, gradient); 0 if the loss does not change with the weight's
+                        scale, as before a normalizer whose gradient keeps sum x_k S_k = S
+    ``along_rms``       root mean square of the same over batches: nothing cancels
     ==================  ==========================================================================================
 
     Args:
@@ -188,11 +188,11 @@ def readings(sums: GradientSums, against: Sequence[str] = ()) -> list[Reading]:
         against: arms to compare each arm with.
 
     Raises:
-        ValueError: an unknown arm in ``against``, or too few batches.
+        ValueError: ``against`` names an unknown arm, or there are too few batches.
     """
     for name in against:
         if name not in sums.arms:
-            raise ValueError(f"no arm {name!r} to compare with: there are {', '.join(sums.arms)}")
+            raise ValueError(f"no arm {name!r} to compare with; choose from {', '.join(sums.arms)}")
     moments = sums.replicas()
     variance = moments.covariances.diagonal(dim1=2, dim2=3)
     square = moments.means.diagonal(dim1=2, dim2=3)
@@ -222,7 +222,7 @@ def readings(sums: GradientSums, against: Sequence[str] = ()) -> list[Reading]:
 
 
 def _jackknife(values: Tensor) -> Tensor:
-    """Standard error from replicas (all, all but one group, ...) along dimension 0."""
+    """Return the standard error from replicas (all, all but one group, ...) along dimension 0."""
     left_out = values[1:]
     if len(left_out) < 2:
         return torch.full_like(values[0], math.nan)

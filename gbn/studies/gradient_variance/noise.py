@@ -1,7 +1,7 @@
-"""How much the gradient to the weights varies from batch to batch, under several normalizers at equal weights.
+"""The variation of the weight gradient from batch to batch, under several normalizers at equal weights.
 
-The arms (the ways in which a gradient passes through a quantile, say) see the same weights, the same batches and the
-same dropout; :mod:`gbn.studies.gradient_variance.moments` makes numbers of their gradients.
+The arms (such as the ways in which a gradient passes through a quantile) see the same weights, the same batches and
+the same dropout; :mod:`gbn.studies.gradient_variance.moments` summarizes their gradients.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ __all__ = ["measure", "weights_of"]
 
 
 def weights_of(model: nn.Module) -> dict[str, nn.Parameter]:
-    """Layer -> weight, of convolutions and linear layers: every parameter of two or more dimensions.
+    """Return layer -> weight of convolutions and linear layers: every parameter with two or more dimensions.
 
-    Gains and biases are left out: a normalizer's are no weights that it could be invariant to.
+    Gains and biases are left out: those of a normalizer are not weights that it could be invariant to.
     """
     return {name.removesuffix(".weight"): p for name, p in model.named_parameters() if p.ndim >= 2}
 
@@ -34,12 +34,12 @@ def measure(
     seed: int = 0,
     unnormalized: Iterable[str] = ("head",),
 ) -> GradientSums:
-    """Gradients of several models, equal in every parameter, over the same batches, in training mode.
+    """Compute gradients of several models, equal in every parameter, on the same batches, in training mode.
 
-    In the parameters' own precision: no autocast, whatever the run was trained with.
+    The parameters' own precision is used: no autocast, whatever the run was trained with.
 
-    Parameters, buffers (running averages), modes and the global random stream are left as they were; dropout draws
-    the same for every model.
+    Parameters, buffers (running averages), modes and the global random stream are left unchanged; dropout draws the
+    same for every model.
 
     Args:
         models: by arm.
@@ -47,10 +47,10 @@ def measure(
         loss: of (the model's output, labels), a scalar.
         groups: see :class:`GradientSums`.
         seed: of the stream that dropout draws from.
-        unnormalized: layers that no normalizer follows (those that are there), see :class:`GradientSums`.
+        unnormalized: layers not followed by a normalizer (absent ones are ignored), see :class:`GradientSums`.
 
     Raises:
-        ValueError: models that differ in a parameter, no model, or batches of different sizes.
+        ValueError: models differ in a parameter, there is no model, or batches have different sizes.
     """
     _require_equal(models)
     weights = {arm: list(weights_of(model).values()) for arm, model in models.items()}
@@ -72,7 +72,7 @@ def measure(
                 )
             elif len(labels) != sums.batch_size:
                 raise ValueError(
-                    f"a batch of {len(labels)} after batches of {sums.batch_size}: one size only"
+                    f"a batch of {len(labels)} after batches of {sums.batch_size}: give batches of one size"
                 )
             rows = [
                 _gradient(model, weights[arm], images, labels, loss, derive(seed, "dropout", index))

@@ -1,4 +1,4 @@
-"""The figure of a study of gradient variance: a point an arm and state, and variance against batch size."""
+"""The figure of a study of gradient variance: one point per arm and state, and variance against batch size."""
 
 import io
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ _MARKERS = ("o", "s", "^", "D", "v", "P")
 
 
 def draw(measured: Measured) -> Figure:
-    """Above: variance, noise scale and bias of each arm; below: the part along the weight, and the batch size."""
+    """Draw variance, noise scale and bias per arm (top), the part along the weight and the batch size (bottom)."""
     header = measured.header
     baseline, exact = header["baseline"], header["exact"]
     compared = exact or baseline
@@ -51,7 +51,7 @@ def draw(measured: Measured) -> Figure:
             _against_size(grid[1][1], measured, "through_variance", "variance: through S")
             _against_size(grid[1][2], measured, "statistic_variance", "variance: dS/dw")
             _make_room(grid[1][1:], max(map(len, measured.arms)))
-            label_ends(grid[1][2], size=6.5)  # they serve both panels
+            label_ends(grid[1][2], size=6.5)  # the names serve both panels
         handles, labels = grid[0][0].get_legend_handles_labels()
         figure.legend(
             *(handles, labels),
@@ -74,7 +74,7 @@ def draw(measured: Measured) -> Figure:
 
 
 def _make_room(panels: Sequence[Axes], letters: int) -> None:
-    """Narrow two panels, so that names stand to the right of the second."""
+    """Narrow two panels to make room for names to the right of the second."""
     start, end, gap = 0.465, 0.985 - (0.15 + 0.048 * letters) / WIDTH, 0.075
     width = (end - start - gap) / 2
     for index, axes in enumerate(panels):
@@ -132,11 +132,13 @@ def _against_size(axes: Axes, measured: Measured, quantity: str, title: str) -> 
     arms = [arm for arm in measured.arms if measured.at_size(arm, quantity, sizes[0]).n]
     for index, arm in enumerate(arms):
         found = [measured.at_size(arm, quantity, size) for size in sizes]
-        colour, style = COLOURS[index % len(COLOURS)], STYLES[(index + index // len(COLOURS)) % len(STYLES)]
+        color, style = COLOURS[index % len(COLOURS)], STYLES[(index + index // len(COLOURS)) % len(STYLES)]
         middle = [one.value_low for one in found]
-        axes.plot(sizes, middle, color=colour, linestyle=style, linewidth=1.1, label=arm)
-        apart = np.array(sizes) * 1.025 ** (index - (len(arms) - 1) / 2)  # so that bars can be told apart
-        axes.errorbar(apart, middle, yerr=_bars(found), fmt=".", markersize=2, color=colour, elinewidth=0.6)
+        axes.plot(sizes, middle, color=color, linestyle=style, linewidth=1.1, label=arm)
+        apart = np.array(sizes) * 1.025 ** (
+            index - (len(arms) - 1) / 2
+        )  # offset, so that bars do not overlap
+        axes.errorbar(apart, middle, yerr=_bars(found), fmt=".", markersize=2, color=color, elinewidth=0.6)
     axes.set_xscale("log")
     axes.set_yscale("log")
     low, high = axes.get_ylim()
@@ -171,7 +173,7 @@ def _dress(axes: Axes) -> None:
 
 
 def save(measured: Measured, path: Path) -> None:
-    """Write the PNG; without dates and versions in it, an unchanged figure is an unchanged file."""
+    """Write the PNG. It contains no dates or versions, so that an unchanged figure is an unchanged file."""
     with mpl.rc_context(dict(RC)):
         content = io.BytesIO()
         draw(measured).savefig(content, format="png", metadata={"Software": None})

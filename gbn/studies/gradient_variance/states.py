@@ -1,7 +1,7 @@
-"""Where gradients are measured: the states of one training run, other arms at its weights, batches of their own.
+"""The places where gradients are measured: states of one training run, other arms at its weights, separate batches.
 
-A state is reached by the trainer itself, so it is the run's, bit for bit on the CPU, and nothing about it depends
-on what is measured there.
+A state is reached by the trainer itself, so it is the run's, bit for bit on the CPU, and does not depend on what is
+measured there.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class State:
     """A run after some updates.
 
     Attributes:
-        update: how many.
+        update: the number of updates.
         model: the run's own; the next state changes it.
         loader: the run's batches.
         task: the run's loss.
@@ -49,14 +49,14 @@ class State:
 def trajectory(
     config: Config, images: ImageSet, updates: Sequence[int] | None, device: torch.device
 ) -> Iterator[State]:
-    """The states of a run after the given numbers of updates, in ascending order; 0 is the initial state.
+    """Yield the states of a run after the given numbers of updates, in ascending order; 0 is the initial state.
 
-    None stands for the initial state, a third of the run and its end.
+    None means the initial state, a third of the run and its end.
 
     Raises:
-        ValueError: a number of updates beyond the run's end, or a run that diverges before.
+        ValueError: a number of updates is beyond the run's end, or the run diverges earlier.
     """
-    # Evaluations change no weight; the fewest possible.
+    # Evaluations change no weight, so do as few as possible.
     few = {"images": 1, "points": 1, "exact": False, "test_every": 0.0}
     evaluation = config.trainer.evaluation.model_copy(update=few)
     options = config.trainer.model_copy(update={"evaluation": evaluation})
@@ -70,7 +70,9 @@ def trajectory(
         trainer = Trainer(config, model, loader, evaluator, task, writer, tracker, device)
         wanted = sorted({0, trainer.total // 3, trainer.total} if updates is None else set(updates))
         if wanted and not 0 <= wanted[0] <= wanted[-1] <= trainer.total:
-            raise ValueError(f"states after {wanted} updates: the run has 0 to {trainer.total}")
+            raise ValueError(
+                f"states after {wanted} updates: choose from 0 to {trainer.total}, the length of the run"
+            )
         for update in wanted:
             trainer.stop = lambda update=update: trainer.step >= update  # type: ignore[misc]
             if trainer.train() == "diverged":
@@ -80,10 +82,10 @@ def trajectory(
 
 @torch.no_grad()
 def at_weights(model: nn.Module, configs: Mapping[str, Config], images: ImageSet) -> dict[str, nn.Module]:
-    """Each arm's network with the parameters of `model`, on its device.
+    """Return each arm's network with the parameters of `model`, on its device.
 
     Raises:
-        ValueError: an arm whose parameters have other names or shapes.
+        ValueError: an arm's parameters have other names or shapes.
     """
     source = dict(model.named_parameters())
     device = next(iter(source.values())).device
@@ -97,8 +99,8 @@ def at_weights(model: nn.Module, configs: Mapping[str, Config], images: ImageSet
         if {name: value.shape for name, value in target.items()} != shapes:
             odd = sorted(target.keys() ^ shapes.keys()) or [n for n in shapes if target[n].shape != shapes[n]]
             raise ValueError(
-                f"arm {arm!r} has not the trained network's parameters ({', '.join(odd)} differ): only arms with the "
-                "same ones can be compared at equal weights; choose them with --arms"
+                f"arm {arm!r} lacks the trained network's parameters ({', '.join(odd)} differ): only arms with the "
+                "same parameters can be compared at equal weights; choose them with --arms"
             )
         for name, value in source.items():
             target[name].copy_(value)
@@ -109,17 +111,19 @@ def at_weights(model: nn.Module, configs: Mapping[str, Config], images: ImageSet
 def independent_batches(
     loader: TrainLoader, seed: int, size: int, count: int, purpose: str = "gradient noise"
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Batches drawn independently of each other and of training: each without replacement, augmented as in training.
+    """Yield batches drawn independently of each other and of training, without replacement within a batch.
+
+    They are augmented as in training.
 
     Args:
-        loader: whose images.
+        loader: provides the images.
         seed: the run's.
-        size: images a batch, at most as many as are trained on.
-        count: of batches.
+        size: images per batch, at most the size of the training set.
+        count: number of batches.
         purpose: names the random stream.
 
     Raises:
-        ValueError: a batch larger than the training set.
+        ValueError: a batch is larger than the training set.
     """
     if not 1 <= size <= len(loader.indices):
         raise ValueError(

@@ -1,13 +1,13 @@
-"""How noisy the gradient of a statistic is, by itself, and how that changes with the batch.
+"""The noise of a statistic's gradient on its own, and its dependence on the batch size.
 
-The part of a normalizer's weight gradient that goes through its statistic S is, channel by channel (the backward
-pass of :mod:`gbn.kernels`, written for the weight w that makes the channel),
+The part of a normalizer's weight gradient that goes through its statistic S is, channel by channel (the backward pass
+of :mod:`gbn.kernels`, written for the weight w that makes the channel),
 
     through_S = - gain / D * (sum_i g_i) * dS/dw,      dS/dw = sum_k S_k dx_k/dw
 
-with g_i the gradient of the loss to the normalizer's output before its activation, so that sum_i g_i is the gradient
-to its bias. dS/dw estimates the derivative of the population's statistic. An average over n samples has a variance
-of order 1/n; the exact derivative of an order statistic is one sample, whatever n is.
+where g_i is the gradient of the loss with respect to the normalizer's output before its activation, so that sum_i g_i
+is the gradient of its bias. dS/dw estimates the derivative of the population's statistic. An average over n samples
+has a variance of order 1/n; the exact derivative of an order statistic is one sample, whatever n is.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _PAIRED = (GeneralizedBatchNorm1d, GeneralizedBatchNorm2d, GeneralizedBatchNorm3
 
 
 def normalized_layers(model: nn.Module) -> list[str]:
-    """Paths of the blocks of a convolution or linear layer and the generalized normalizer that follows it."""
+    """Return the paths of the blocks made of a convolution or linear layer followed by a generalized normalizer."""
     return [
         path
         for path, module in model.named_modules()
@@ -38,7 +38,7 @@ def normalized_layers(model: nn.Module) -> list[str]:
 
 
 def statistics_at(models: Mapping[str, nn.Module], layer: str) -> dict[str, Statistic]:
-    """The statistic of each arm that has one there and lets a gradient through it.
+    """Return the statistic of each arm that has one at this layer and lets a gradient through it.
 
     Raises:
         ValueError: no arm has a generalized normalizer there.
@@ -70,10 +70,10 @@ def measure_statistic(
     *,
     groups: int = GROUPS,
 ) -> list[Reading]:
-    """Variance over batches of dS/dw (``statistic_variance``) and of through_S (``through_variance``) at one layer.
+    """Return the variance over batches of dS/dw (``statistic_variance``) and through_S (``through_variance``).
 
-    Every statistic sees the same pre-activations and the same gradient from above, that of `model`. Parameters and
-    buffers are left as they were.
+    Both are measured at one layer. Every statistic sees the same pre-activations and the same gradient from above,
+    those of `model`. Parameters and buffers are left unchanged.
 
     Args:
         model: in any mode; it is run in training mode.
@@ -84,7 +84,7 @@ def measure_statistic(
         groups: see :class:`gbn.studies.gradient_variance.moments.GradientSums`.
 
     Raises:
-        ValueError: a layer that is none of those, or no batch.
+        ValueError: the layer is not one of those, or there is no batch.
     """
     _require(model, layer)
     block = model.get_submodule(layer)
@@ -119,7 +119,7 @@ def _at_batch(
     labels: Tensor,
     loss: Callable[[Tensor, Tensor], Tensor],
 ) -> tuple[Tensor, Tensor]:
-    """dS/dw of each arm (arms, channels, weights a channel), and the factor of each channel, -gain / D * sum g."""
+    """Return dS/dw of each arm (arms, channels, weights per channel), and each channel's factor -gain / D * sum g."""
     norm = block.norm
     assert isinstance(norm, _PAIRED)
     assert norm.bias is not None
@@ -135,7 +135,7 @@ def _at_batch(
     dims = [0, *range(2, x.ndim)]
     rows = []
     for statistic in statistics.values():
-        # A channel's weights move that channel alone, so the sum's gradient holds every channel's.
+        # A channel's weights affect only that channel, so the sum's gradient holds every channel's.
         (row,) = torch.autograd.grad(statistic(x, dims).sum(), weight, retain_graph=True)
         rows.append(row.flatten(1))
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""Variance of the weight gradient, arm by arm: the measured numbers in a file, over seeds, as a table.
+"""Variance of the weight gradient by arm: the measured numbers in a file, averaged over seeds, as a table.
 
 The file is a CSV in long format whose first line says in JSON where it was made and which arms are compared
 (:func:`write`, :func:`read`); table and figure are made from it alone. Ratios and variances are averaged over seeds
@@ -30,7 +30,7 @@ _ADDITIVE = ("cosine", "relative_bias", "along")
 
 @dataclass(frozen=True)
 class Measured:
-    """A file's content.
+    """The contents of a file.
 
     Attributes:
         header: where it was made: ``title``, ``baseline``, ``trajectory``, ``exact``, ``command``, environment.
@@ -42,29 +42,29 @@ class Measured:
 
     @property
     def arms(self) -> list[str]:
-        """In the order of the file."""
+        """The arms in the order of the file."""
         return list(dict.fromkeys(self.rows.arm))
 
     @property
     def states(self) -> list[int]:
-        """Updates after which gradients were measured."""
+        """The numbers of updates after which gradients were measured."""
         return sorted(self.rows["update"].unique())
 
     @property
     def layers(self) -> list[str]:
-        """In the order of the file, without the network."""
+        """The layers in the order of the file, without the network."""
         inside = self.rows[self.rows.quantity == "variance"].layer
         return [layer for layer in dict.fromkeys(inside) if layer != NETWORK]
 
     @property
     def sizes(self) -> list[int]:
-        """Batch sizes of the statistic's own noise; none if that was not measured."""
+        """Batch sizes of the statistic's own noise; empty if that was not measured."""
         return sorted(self.rows[self.rows.quantity.isin(BY_SIZE)].batch_size.unique())
 
     def over_seeds(
         self, arm: str, quantity: str, against: str = "", *, update: int, layer: str = NETWORK
     ) -> Estimate:
-        """Mean over seeds with its interval, geometric for what cannot be negative; n = 0 where nothing is."""
+        """Return the mean over seeds with its interval, geometric for positive quantities; n = 0 without values."""
         rows = self.rows
         chosen = rows[
             (rows.arm == arm)
@@ -76,13 +76,13 @@ class Measured:
         return average(chosen.value.to_list(), geometric=quantity not in _ADDITIVE)
 
     def at_size(self, arm: str, quantity: str, size: int) -> Estimate:
-        """The statistic's own noise at a batch size, geometric mean over seeds."""
+        """Return the statistic's own noise at a batch size, as a geometric mean over seeds."""
         rows = self.rows
         chosen = rows[(rows.arm == arm) & (rows.quantity == quantity) & (rows.batch_size == size)]
         return average(chosen.value.to_list(), geometric=True)
 
     def slope(self, arm: str, quantity: str) -> Estimate:
-        """Power of the batch size that a variance goes with: least squares on logarithms, mean over seeds."""
+        """Return the power of the batch size that a variance scales with: log-log least squares, mean over seeds."""
         chosen = self.rows[(self.rows.arm == arm) & (self.rows.quantity == quantity)]
         slopes = [
             float(np.polyfit(np.log(of_seed.batch_size), np.log(of_seed.value), 1)[0])
@@ -93,18 +93,18 @@ class Measured:
 
 
 def average(values: Sequence[float], *, geometric: bool) -> Estimate:
-    """Mean with its t interval; a geometric one is NaN where a value is not positive (n stays)."""
+    """Return the mean with its t interval; a geometric one is NaN if a value is not positive (n stays)."""
     if not geometric:
         return mean_interval(values)
     if any(not value > 0 for value in values):
         return Estimate(math.nan, math.nan, math.nan, math.nan, len(values), "not positive")
     logs = mean_interval(np.log(values).tolist())
-    centre, low, high = (math.exp(x) for x in (logs.value_low, logs.low, logs.high))
-    return Estimate(centre, centre, low, high, logs.n, "geometric mean", logs.sd)
+    center, low, high = (math.exp(x) for x in (logs.value_low, logs.low, logs.high))
+    return Estimate(center, center, low, high, logs.n, "geometric mean", logs.sd)
 
 
 def write(path: Path, header: Mapping[str, Any], rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write the file; numbers with six digits, which is more than their Monte-Carlo error is good for."""
+    """Write the file; numbers have six digits, more than their Monte Carlo error justifies."""
     path.parent.mkdir(parents=True, exist_ok=True)
     table = pd.DataFrame(rows, columns=list(COLUMNS)).to_csv(
         index=False, float_format="%.6g", lineterminator="\n"
@@ -113,10 +113,10 @@ def write(path: Path, header: Mapping[str, Any], rows: Iterable[Mapping[str, Any
 
 
 def read(path: Path) -> Measured:
-    """Read it back.
+    """Read the file.
 
     Raises:
-        ValueError: no such file, or not one of these.
+        ValueError: the file does not exist, or is not one of these.
     """
     if not path.is_file():
         raise ValueError(f"no file {path}: give a CSV that scripts/gradient_variance.py wrote")
@@ -132,11 +132,11 @@ def read(path: Path) -> Measured:
             raise ValueError(f"it lacks {', '.join(lacking)}")
         return Measured(json.loads(content), rows)
     except ValueError as error:
-        raise ValueError(f"{path} is no file of scripts/gradient_variance.py: {error}") from None
+        raise ValueError(f"{path} is not a file of scripts/gradient_variance.py: {error}") from None
 
 
 def markdown(measured: Measured, stem: str) -> str:
-    """The readable table; `stem`: the name of the CSV and the figure without their suffixes."""
+    """Return the readable table; `stem` is the name of the CSV and the figure without their suffixes."""
     header = measured.header
     lines = [
         f"# Variance of the weight gradient: {stem}",
@@ -261,21 +261,21 @@ def _cell(estimate: Estimate, quantity: str, itself: bool) -> str:
 
 
 def _ratio(value: float) -> str:
-    """Three decimals about 1, where paired ratios are sharp; fewer as it grows."""
+    """Format with three decimals around 1, where paired ratios are precise; fewer as it grows."""
     return f"{value:.3f}" if value < 2 else f"{value:.2f}" if value < 10 else f"{value:,.1f}"
 
 
 def _with_interval(estimate: Estimate, text: Callable[[float], str]) -> str:
     if estimate.n == 0:
         return "-"
-    centre = text(estimate.value_low)
+    center = text(estimate.value_low)
     if math.isnan(estimate.low):
-        return centre
-    return f"{centre} [{text(estimate.low)}, {text(estimate.high)}]"
+        return center
+    return f"{center} [{text(estimate.low)}, {text(estimate.high)}]"
 
 
 def table(heads: Sequence[str], cells: Sequence[Sequence[str]]) -> list[str]:
-    """A Markdown table, aligned."""
+    """Return an aligned Markdown table."""
     widths = [max(map(len, column)) for column in zip(heads, *cells, strict=True)]
     lines = [heads, ["-" * width for width in widths], *cells]
     return [

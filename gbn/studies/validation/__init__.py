@@ -1,1 +1,1 @@
-"""Do the intervals and tests keep what they promise? Simulated runs whose truth is known."""
+"""Validation of the intervals and tests on simulated runs whose truth is known."""

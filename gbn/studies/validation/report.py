@@ -1,4 +1,4 @@
-"""What the simulations of :mod:`validation` found, as the report and the table of scripts/validate_statistics.py."""
+"""Results of the simulations in :mod:`validation`, as the report and table of scripts/validate_statistics.py."""
 
 import csv
 import io
@@ -21,7 +21,10 @@ MORE = "Wider than it must be, so that it decides too seldom"
 
 
 def whole_path(experiments: int) -> Iterator[Finding]:
-    """Curves on disk, loaded, crossed, paired, corrected: one simulated experiment a setting of a grid."""
+    """Test the whole path: curves on disk, loaded, crossed, paired, corrected.
+
+    Each setting of the grid is one simulated experiment.
+    """
     arms = {"bn": Arm(own_spread=0.1), "same": Arm(own_spread=0.1), "fast": Arm(speed=EFFECT, own_spread=0.1)}
     for n in (5, 10):
         settings = [f"experiment{i}" for i in range(experiments)]
@@ -46,7 +49,7 @@ def whole_path(experiments: int) -> Iterator[Finding]:
 
 
 def table(findings: Sequence[Finding]) -> list[str]:
-    """Rows: noise and true speed-up; columns: quantities by number of pairs."""
+    """Return rows of noise and true speed-up, with columns of quantities by number of pairs."""
     quantities = list(dict.fromkeys(one.quantity for one in findings))
     cells = {(one.noise, one.effect, one.n, one.quantity): one for one in findings}
     rows = []
@@ -66,7 +69,7 @@ def _cell(finding: Finding | None) -> str:
 
 
 def failure(finding: Finding) -> str | None:
-    """What a finding breaks, beyond twice its own Monte Carlo error; None where it keeps its promise."""
+    """Return what a finding violates, beyond twice its own Monte Carlo error; None if it keeps its promise."""
     if finding.quantity.startswith("coverage") and "bootstrap" not in finding.quantity:
         low, high = (end + sign * 2 * finding.error for end, sign in zip(ACCEPTED, (-1, 1), strict=True))
         if finding.value < low:
@@ -88,7 +91,7 @@ HEADINGS = {
 
 
 def markdown(findings: Sequence[Finding], head: str) -> str:
-    """The report: what fails first, then every number."""
+    """Return the report: failures first, then every number."""
     lines = ["# What the intervals and tests are worth, measured", "", head, ""]
     lines += [
         f"log(reference / arm) = log(speed-up) + noise of standard deviation {NOISE}; the seeds' own speeds "
@@ -108,7 +111,7 @@ def markdown(findings: Sequence[Finding], head: str) -> str:
 
 
 def verdicts(findings: Sequence[Finding]) -> list[str]:
-    """What errs more often than it says, and what is only wider than it must be."""
+    """Return what errs more often than it promises, and what is merely wider than necessary."""
     broken: dict[str, dict[tuple[str, str], list[Finding]]] = {LESS: {}, MORE: {}}
     for one in findings:
         why = failure(one)
@@ -127,7 +130,7 @@ def verdicts(findings: Sequence[Finding]) -> list[str]:
 
 
 def csv_of(findings: Iterable[Finding], head: str) -> str:
-    """One row a finding, below the header."""
+    """Return one row per finding, below the header."""
     text = io.StringIO(newline="")
     text.write(f"# {head}\n")
     writer = csv.writer(text, lineterminator="\n")

@@ -1,12 +1,12 @@
-"""Runs with known speed-ups, to see what tables and figures make of them.
+"""Simulated runs with known speed-ups, to see what tables and figures make of them.
 
-A simulated arm is a learning curve whose speed, final accuracy and noise are given, so the truth behind a table
-is known: an arm of speed 2 needs half the updates. The tests rest on it, and so does the warning under the
-metric of the maximum (an arm of equal speed and half a point more final accuracy seems to save a third).
+A simulated arm is a learning curve with given speed, final accuracy and noise, so the truth behind a table is known:
+an arm of speed 2 needs half the updates. The tests rely on it, and so does the warning under the metric of the
+maximum (an arm of equal speed and half a point more final accuracy seems to save a third).
 
-A grid whose measure is another than an accuracy gets runs of that measure alone, as another task's would be: where
-lower is better the curve falls from ``start`` to the arm's final value; a measure on the validation set stands on the
-test set as well, and one of generated images nowhere else.
+A grid whose measure is not an accuracy gets runs of that measure alone, as another task's would be. If lower is
+better, the curve falls from ``start`` to the arm's final value. A measure on the validation set also exists on the
+test set; one of generated images exists nowhere else.
 """
 
 import random
@@ -41,7 +41,7 @@ class Arm:
         final: the value that the curve tends to (an accuracy is a fraction).
         noise: standard deviation of each measured value.
         spread: standard deviation of the logarithm of a seed's speed, shared by all arms of the seed.
-        own_spread: the same, an arm's own: what pairing cannot remove.
+        own_spread: the same for the arm alone, which pairing cannot remove.
         diverges_at: the update at which the loss becomes NaN.
         norm: further keys of the norm section of the identity.
     """
@@ -57,7 +57,7 @@ class Arm:
 
 @dataclass(frozen=True)
 class Machine:
-    """Where simulated runs ran."""
+    """The machine of simulated runs."""
 
     device_kind: str = "Simulated CPU"
     torch: str = "2.13.0"
@@ -81,7 +81,7 @@ class SimulatedGrid:
     """A grid of simulated runs, with the fields of :class:`gbn.config.grid.Grid`.
 
     Attributes:
-        start: where the curves begin of a measure of which lower is better.
+        start: where curves begin if lower is better.
     """
 
     arms: Mapping[str, Arm]
@@ -115,7 +115,7 @@ class SimulatedGrid:
         ]
 
     def identity(self, setting: str, arm: str, seed: int) -> dict[str, Any]:
-        """The identity of a run."""
+        """Return the identity of a run."""
         return {
             "dataset": {"name": "simulated", "revision": 1},
             "model": {"name": setting or "net", "revision": 1},
@@ -129,11 +129,11 @@ class SimulatedGrid:
         }
 
     def record(self, setting: str, arm: str, seed: int, machine: Machine | None = None) -> Record:
-        """One run as it would be on disk."""
+        """Return one run as it would be on disk."""
         return _record(self, setting, arm, seed, machine or Machine())
 
     def records(self, machine: Machine | None = None) -> list[Record]:
-        """All runs, seed-major."""
+        """Return all runs, seed-major."""
         return [self.record(s, a, n, machine) for n in self.seeds for s in self.settings for a in self.arms]
 
 
@@ -168,7 +168,7 @@ def _record(grid: SimulatedGrid, setting: str, arm: str, seed: int, machine: Mac
 
 
 def _best_points(grid: SimulatedGrid, curve: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """What the summary of a classifier says of its best points."""
+    """Return what a classifier's summary says of its best points."""
     if measures.measure(grid.measure).family != "accuracy":
         return {}
     measured = [point for point in curve if point.get("test_accuracy") is not None]
@@ -208,7 +208,7 @@ def _curve(grid: SimulatedGrid, setting: str, arm: str, seed: int, machine: Mach
 
 
 def _quality(key: Measure, value: float, tested: bool, noise: Callable[[], float]) -> dict[str, float]:
-    """What a point says of a run whose true value of the measure is this."""
+    """Return what a point says of a run with this true value of the measure."""
     if key.family == "accuracy":
         known = {"val_accuracy": value + noise(), "val_loss": 2.3 * (1 - value) + noise()}
     else:
@@ -224,7 +224,7 @@ def _geometric(first: int, last: int, count: int) -> list[int]:
 
 
 def write_runs(records: Sequence[Record], results_dir: str | Path) -> None:
-    """Put records into a run store as a trainer would; a summary's final point is the last one of its curve."""
+    """Write records to a run store as a trainer would; a summary's final point is the last one of its curve."""
     store = RunStore(results_dir)
     for record in records:
         with store.writer(record.run_id) as writer:
@@ -239,7 +239,7 @@ def write_runs(records: Sequence[Record], results_dir: str | Path) -> None:
 
 
 def write_files(records: Iterable[Record], results_dir: str | Path) -> None:
-    """Put done records into a run store by writing their files straight away.
+    """Write finished records to a run store directly as files.
 
     The files are those of :func:`write_runs`, without its locks, syncs and checks: for stores of ten thousand runs.
     """

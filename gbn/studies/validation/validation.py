@@ -1,8 +1,9 @@
-"""Do the intervals and tests keep what they promise? Simulated pairs with a known speed-up, thousands of times.
+"""Check that the intervals and tests keep what they promise, on thousands of simulated pairs with a known speed-up.
 
-Pairs are drawn as times: a pair shares its seed's speed (wide: it must cancel), and each run has noise of its own, so
-log(reference / arm) = log(speed-up) + noise. What is measured are the functions that the tables call, on the numbers
-they get, not a re-implementation. ``scripts/validate_statistics.py`` runs it and writes ``results/validation/``.
+Pairs are drawn as times: a pair shares its seed's speed (with a wide spread, which must cancel), and each run has its
+own noise, so log(reference / arm) = log(speed-up) + noise. The functions measured are those that the tables call, on
+the same kind of numbers, not a reimplementation. ``scripts/validate_statistics.py`` runs it and writes
+``results/validation/``.
 """
 
 import math
@@ -12,10 +13,10 @@ from statistics import NormalDist
 
 import numpy as np
 
-from gbn.analysis.estimates import pairs as statistics
 from gbn.analysis.estimates import power, resampling, survival
 from gbn.analysis.estimates.decisions import holm, p_of_t
 from gbn.analysis.estimates.estimate import ALPHA, LEVEL, Estimate
+from gbn.analysis.estimates.pairs import log_ratios, median_of_bounds, speedup
 from gbn.analysis.estimates.targets import Time
 
 #: Standard deviation of a seed's log speed, which both runs of a pair share.
@@ -35,7 +36,7 @@ def _gamma(shape: float) -> Draw:
     return lambda rng, size: (rng.gamma(shape, size=size) - shape) / math.sqrt(shape)
 
 
-#: Noise of a pair's log ratio, mean 0 and standard deviation 1: by its name, skewness and excess kurtosis.
+#: Noise of a pair's log ratio, with mean 0 and standard deviation 1, by name, skewness and excess kurtosis.
 DISTRIBUTIONS: dict[str, Draw] = {
     "normal (lognormal times)": lambda rng, size: rng.standard_normal(size),
     "uniform": lambda rng, size: rng.uniform(-math.sqrt(3), math.sqrt(3), size),
@@ -52,13 +53,13 @@ class Finding:
 
     Attributes:
         study: "uncensored", "censored", "restricted mean", "survival curve", "family", "power" or "whole path".
-        noise: of :data:`DISTRIBUTIONS`, with what else the case is.
+        noise: one of :data:`DISTRIBUTIONS`, with further details of the case.
         effect: the true speed-up.
-        n: pairs.
+        n: number of pairs.
         quantity: what was measured.
         value: a share (coverage, error rate, power) or a ratio (bias).
-        repetitions: behind the value.
-        promised: what theory or the protocol says it is; NaN where it says nothing.
+        repetitions: number of repetitions behind the value.
+        promised: the value according to theory or the protocol; NaN if there is none.
     """
 
     study: str
@@ -72,7 +73,7 @@ class Finding:
 
     @property
     def error(self) -> float:
-        """Monte Carlo standard error of a share; a count of 0 or all has one too (Laplace's rule)."""
+        """Monte Carlo standard error of a share; nonzero even for a count of 0 or all (Laplace's rule)."""
         share = (min(max(self.value, 0.0), 1.0) * self.repetitions + 1) / (self.repetitions + 2)
         return math.sqrt(share * (1 - share) / self.repetitions)
 
@@ -80,7 +81,7 @@ class Finding:
 def pairs(
     rng: np.random.Generator, draw: Draw, effect: float, n: int, end: float = math.inf
 ) -> tuple[list[Time], list[Time]]:
-    """n pairs of times (arm, reference) in updates; what lies beyond `end` is a miss."""
+    """Return n pairs of times (arm, reference) in updates; a time beyond `end` is a miss."""
     seed = rng.normal(6, SHARED, n)
     noise = NOISE * draw(rng, (n,))
     reference, arm = np.exp(seed), np.exp(seed - math.log(effect) - noise)
@@ -94,7 +95,7 @@ def _time(value: float, end: float) -> Time:
 def uncensored(
     repetitions: int, seed: int = 0, noises: Collection[str] = tuple(DISTRIBUTIONS)
 ) -> Iterator[Finding]:
-    """Coverage of the primary and the sensitivity intervals, error rates and bias, where every run gets there."""
+    """Yield coverage of primary and sensitivity intervals, error rates and bias, if every run reaches the target."""
     for place, (name, draw) in enumerate(DISTRIBUTIONS.items()):
         if name not in noises:
             continue
@@ -112,9 +113,9 @@ def _uncensored(
     logs, with_interval = [], 0
     for _ in range(repetitions):
         arm, reference = pairs(rng, draw, effect, n)
-        estimate, ratios = statistics.speedup(arm, reference), statistics.log_ratios(arm, reference)
+        estimate, ratios = speedup(arm, reference), log_ratios(arm, reference)
         boot = resampling.bootstrap(ratios)
-        signs = statistics.median_of_bounds(estimate.ratios)
+        signs = median_of_bounds(estimate.ratios)
         with_interval += not math.isnan(signs.low)
         for key, (low, high) in (
             ("paired t", (estimate.low, estimate.high)),
@@ -142,9 +143,9 @@ def _uncensored(
 
 
 def censored(repetitions: int, seed: int = 0) -> Iterator[Finding]:
-    """The same with runs that end where a fifth, or a twentieth, of the reference's have not got there yet.
+    """Yield the same with runs that end while a fifth, or a twentieth, of the reference's still miss the target.
 
-    Both runs of a pair share the seed, so a slow pair often misses whole. Where a run misses, the primary interval is
+    Both runs of a pair share the seed, so in a slow pair often both miss. If a run misses, the primary interval is
     the sign test's, for the median over pairs, which needs six pairs.
     """
     cases = [(name, share) for name in ("normal (lognormal times)", BOTH_SKEWED) for share in (0.2, 0.05)]
@@ -154,8 +155,7 @@ def censored(repetitions: int, seed: int = 0) -> Iterator[Finding]:
             for n in PAIRS:
                 rng = np.random.default_rng([seed, 100 + place, n, round(10 * effect)])
                 sample = [
-                    statistics.speedup(*pairs(rng, DISTRIBUTIONS[name], effect, n, end))
-                    for _ in range(repetitions)
+                    speedup(*pairs(rng, DISTRIBUTIONS[name], effect, n, end)) for _ in range(repetitions)
                 ]
                 yield from _censored(
                     sample, (f"{name}; {100 * share:.0f} % of the reference's miss", effect, n)
@@ -181,9 +181,10 @@ def _censored(sample: list[Estimate], case: tuple[str, float, int]) -> Iterator[
 
 
 def survival_curves(repetitions: int, seed: int = 0) -> Iterator[Finding]:
-    """Kaplan-Meier's pointwise interval at the true median, and the paired difference of restricted means.
+    """Yield the Kaplan-Meier pointwise interval at the true median, and the paired difference of restricted means.
 
-    One run in five is censored, the censoring times differing from run to run (budgets do when sweeps were stopped).
+    One run in five is censored, with censoring times that differ from run to run (as budgets do when sweeps are
+    stopped).
     """
     horizon = math.exp(6.2)
     for n in PAIRS:
@@ -221,7 +222,7 @@ def survival_curves(repetitions: int, seed: int = 0) -> Iterator[Finding]:
 
 
 def _restricted(effect: float, horizon: float) -> float:
-    """E min(T, horizon) of a lognormal T whose logarithm has mean 6 - log(effect)."""
+    """Return E min(T, horizon) of a lognormal T whose logarithm has mean 6 - log(effect)."""
     from scipy.special import ndtr
 
     mean, sd = 6 - math.log(effect), SHARED if effect == 1 else math.hypot(SHARED, NOISE)
@@ -230,7 +231,7 @@ def _restricted(effect: float, horizon: float) -> float:
 
 
 def families(repetitions: int, seed: int = 0) -> Iterator[Finding]:
-    """Any false decision among 8 arms that share their reference, before and after Holm."""
+    """Yield the rate of any false decision among 8 arms that share their reference, before and after Holm."""
     for place, name in enumerate(("normal (lognormal times)", "exponential (skewness 2)")):
         draw = DISTRIBUTIONS[name]
         for true in (0, FAMILY // 2):
@@ -266,14 +267,13 @@ def families(repetitions: int, seed: int = 0) -> Iterator[Finding]:
 
 
 def predicted_power(repetitions: int, seed: int = 0) -> Iterator[Finding]:
-    """The power that :mod:`gbn.analysis.estimates.power` promises against the share of samples that decide."""
+    """Yield the power promised by :mod:`gbn.analysis.estimates.power` beside the share of samples that decide."""
     name = "normal (lognormal times)"
     for effect in (1.1, 1.2, EFFECT):
         n = power.seeds_needed(NOISE, effect)
         rng = np.random.default_rng([seed, 400, n])
         decided = sum(
-            statistics.speedup(*pairs(rng, DISTRIBUTIONS[name], effect, n)).p <= ALPHA
-            for _ in range(repetitions)
+            speedup(*pairs(rng, DISTRIBUTIONS[name], effect, n)).p <= ALPHA for _ in range(repetitions)
         )
         promised = power.power(n, NOISE, effect)
         yield Finding(

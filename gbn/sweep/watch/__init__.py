@@ -1,1 +1,1 @@
-"""A sweep while it runs: the state of each run, the time left, and what a terminal shows of it."""
+"""Live view of a sweep: the state of each run, the time left, and the display on a terminal."""

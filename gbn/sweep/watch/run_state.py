@@ -1,7 +1,7 @@
-"""A run as it stands on disk while it may be growing, read again at little cost.
+"""The state on disk of a run that may still be growing, cheap to read again.
 
-A look at a run that has not changed is one or two calls of ``stat``; of a curve that has grown only the new lines
-are read. Files may appear and vanish between two looks, and a last line may be torn.
+Reading an unchanged run takes one or two calls of ``stat``; only the new lines of a curve are read. Files may appear
+and vanish between reads, and a last line may be incomplete.
 """
 
 import math
@@ -23,12 +23,12 @@ class GrowingCurve:
     Attributes:
         path: the run's metrics file.
         measure: the key to keep.
-        values: update -> value, where the measure was taken.
+        values: update -> value, where the measure was recorded.
         update: the last update with a point; None before the first.
-        epoch: the same point in epochs.
-        seconds: the same point in seconds of training. (The files' dates would follow every setting of the clock.)
-        diverged: whether the loss is no number any more.
-        damaged: lines that are no point; they are left out.
+        epoch: that point in epochs.
+        seconds: that point in seconds of training. (File dates would depend on the system clock.)
+        diverged: whether the loss is no longer finite.
+        damaged: number of lines that are not points; they are left out.
     """
 
     path: Path
@@ -39,11 +39,11 @@ class GrowingCurve:
     seconds: float | None = None
     diverged: bool = False
     damaged: int = 0
-    _read: int = 0  # bytes, up to the end of the last whole line
+    _read: int = 0  # bytes, up to the end of the last complete line
     _last: bytes = b""  # that line
 
     def refresh(self) -> None:
-        """Read what was added since the last time; everything where the file was cut or replaced."""
+        """Read what was added since the last time, or everything if the file was truncated or replaced."""
         try:
             size = self.path.stat().st_size
             if size == self._read:
@@ -51,12 +51,12 @@ class GrowingCurve:
             with open(self.path, "rb") as file:
                 file.seek(self._read - len(self._last))
                 added = file.read()
-                # A run that was resumed drops its points after the checkpoint and writes the file anew.
+                # A resumed run drops its points after the checkpoint and rewrites the file.
                 if size < self._read or not added.startswith(self._last):
                     self._forget()
                     file.seek(0)
                     added = file.read()
-        except OSError:  # not there yet, or not any more
+        except OSError:  # not there yet, or no longer
             self._forget()
             return
         lines = added[len(self._last) : added.rfind(b"\n") + 1].splitlines(keepends=True)
@@ -89,14 +89,14 @@ class RunState:
     """One run at one moment.
 
     Attributes:
-        status: as :meth:`gbn.store.records.RunStore.status` has it.
+        status: see :meth:`gbn.store.records.RunStore.status`.
         values: update -> value of the measure.
         update: the last update with a point; None before the first.
-        total: updates of the whole run; None where not yet known.
-        diverged: whether its loss stopped being a number.
+        total: updates of the whole run; None if not yet known.
+        diverged: whether its loss became non-finite.
         error: what went wrong, one line.
-        took: wall seconds of a finished run (of training, where no others were recorded).
-        pace: seconds of training an update of a running one.
+        took: wall seconds of a finished run (seconds of training if no others were recorded).
+        pace: seconds of training per update of a running run.
     """
 
     status: Status
@@ -110,17 +110,17 @@ class RunState:
 
     @property
     def share(self) -> float:
-        """How much of the run is done, from 0 to 1, by its last point."""
+        """The share of the run that is done, from 0 to 1, by its last point."""
         if self.status in DONE:
             return 1.0
         return min(1.0, self.update / self.total) if self.update and self.total else 0.0
 
 
 class WatchedRun:
-    """Looks at one run again and again.
+    """Reads one run repeatedly.
 
     Args:
-        folder: the run's, whether it exists yet or not.
+        folder: the run's folder, which need not exist yet.
         measure: the key of the curve to keep.
     """
 
@@ -131,7 +131,7 @@ class WatchedRun:
         self._epochs: float | None = None
 
     def look(self) -> RunState:
-        """The run now. Never raises: what cannot be read is said in the state's `error`."""
+        """Return the run's current state. Never raises: a read error is reported in the state's `error`."""
         try:
             stat = (self.folder / SUMMARY).stat()
         except OSError:
@@ -186,7 +186,7 @@ class WatchedRun:
         try:
             if is_locked(self.folder):
                 return "running"
-        except OSError:  # the folder went away in between, or belongs to somebody else
+        except OSError:  # the folder was removed meanwhile, or belongs to another user
             pass
         if (self.folder / ERROR).exists():
             return "failed"
@@ -207,7 +207,7 @@ class WatchedRun:
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """A run's resolved configuration.
+    """Return a run's resolved configuration.
 
     Raises:
         OSError: it is not there (yet).
@@ -217,7 +217,7 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def _error_line(path: Path) -> str:
-    """The exception of a traceback: the first line after its last frame."""
+    """Return the exception line of a traceback: the first line after its last frame."""
     try:
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
@@ -228,6 +228,6 @@ def _error_line(path: Path) -> str:
 
 
 def bad_value(measure: str) -> float:
-    """What a diverged run counts as in a median: worse than any number."""
+    """Return the value of a diverged run in a median: worse than any number."""
     found = measures.find(measure)
     return math.inf if found is None or not found.higher_is_better else -math.inf

@@ -1,6 +1,7 @@
-"""A sweep while it runs: what is done, what is being trained, where each arm stands, how long it will go on.
+"""Snapshots of a running sweep: runs done and in progress, each arm's quality, the time left.
 
-:class:`Watch` looks at the store again and again and makes a :class:`Snapshot` each time; :mod:`watch_view` shows it.
+:class:`Watch` reads the store repeatedly and makes a :class:`Snapshot` each time; :mod:`gbn.sweep.watch.view` shows
+it.
 """
 
 import re
@@ -31,9 +32,9 @@ class Median:
     """A median over the runs of an arm.
 
     Attributes:
-        value: infinite where most of the runs diverged: a diverged run is worse than any number.
-        runs: how many runs it is of.
-        update: the update at which all of them were measured; None for the ends of done runs.
+        value: infinite if most of the runs diverged, since a diverged run is worse than any number.
+        runs: number of runs.
+        update: the update at which all of them were measured; None for the last points of done runs.
     """
 
     value: float
@@ -46,10 +47,10 @@ class ArmState:
     """One arm in one setting.
 
     Attributes:
-        planned: how many runs it should have.
+        planned: number of runs it should have.
         counts: status -> runs.
-        running: seed -> state of the runs being trained.
-        now: the median at the latest update that all begun runs with a point share; None before there is one.
+        running: seed -> state, for runs being trained.
+        now: the median at the latest update that all begun runs with a point share; None if there is none yet.
         final: the median of the last point of the done runs.
         errors: seed -> one line, for failed runs and damaged files.
     """
@@ -65,7 +66,7 @@ class ArmState:
 
     @property
     def done(self) -> int:
-        """Runs that are done, whatever their result."""
+        """Number of runs that are done, whatever their result."""
         return sum(self.counts.get(status, 0) for status in DONE)
 
 
@@ -75,11 +76,11 @@ class Snapshot:
 
     Attributes:
         title: one line for people.
-        measure: the key of the curve that the medians are of.
+        measure: the key of the curve whose medians are shown.
         counts: status -> runs, each run once.
         arms: in order of setting and arm.
         left: the estimate of the time left.
-        command: what trains the runs that are left; "" where it is not known.
+        command: the command that trains the remaining runs; "" if unknown.
     """
 
     title: str
@@ -91,32 +92,32 @@ class Snapshot:
 
     @property
     def total(self) -> int:
-        """All runs."""
+        """Number of all runs."""
         return sum(self.counts.values())
 
     @property
     def done(self) -> int:
-        """Runs that are done, whatever their result."""
+        """Number of runs that are done, whatever their result."""
         return sum(self.counts.get(status, 0) for status in DONE)
 
     @property
     def over(self) -> bool:
-        """Whether nothing is left to come: each run is done or has failed."""
+        """True if each run is done or has failed."""
         return self.total > 0 and self.total == self.done + self.counts.get("failed", 0)
 
 
 class Watch:
-    """Looks at the runs of a plan, or at those whose ids fit patterns, as often as asked.
+    """Reads the runs of a plan, or those whose ids match patterns, as often as asked.
 
     Args:
-        results_dir: where ``runs/`` is.
+        results_dir: the folder that holds ``runs/``.
         plan: an experiment's runs.
-        patterns: ids or shell patterns on ids, matched anew at each look; used where there is no plan.
+        patterns: ids or shell patterns on ids, matched again at each look; used if there is no plan.
         measure: the key of the curve to show; the plan's own by default.
-        command: what trains the runs that are left.
+        command: the command that trains the remaining runs.
 
     Raises:
-        ValueError: an unknown measure.
+        ValueError: the measure is unknown.
     """
 
     def __init__(
@@ -136,7 +137,7 @@ class Watch:
         self._groups: dict[str, str] = {}
 
     def look(self) -> Snapshot:
-        """The sweep now."""
+        """Return the current state of the sweep."""
         entries = self.plan.entries if self.plan else self._found()
         states = {entry: self._state(entry.run_id) for entry in entries}
         each = {entry.run_id: state.status for entry, state in states.items()}
@@ -162,10 +163,10 @@ class Watch:
         return run.look()
 
     def _found(self) -> tuple[Entry, ...]:
-        """The runs that fit the patterns: setting, arm and seed from the id, arms that share a name told apart."""
+        """Return the runs that match the patterns, with setting, arm and seed from the id; equal names get marks."""
         try:
             ids = self.store.run_ids()
-        except OSError:  # a folder went away while it was listed
+        except OSError:  # a folder was removed while it was listed
             ids = []
         fitting = [one for one in ids if any(fnmatchcase(one, pattern) for pattern in self.patterns)]
         groups = {run_id: self._group(run_id) for run_id in fitting}
@@ -180,7 +181,7 @@ class Watch:
         return tuple(sorted(entries, key=lambda entry: (entry.setting, entry.arm, entry.seed)))
 
     def _group(self, run_id: str) -> str:
-        """What a run shares with the other seeds of its arm; by its name alone while it has no configuration."""
+        """Return a run's group, shared by the seeds of its arm; from its id alone while it has no configuration."""
         if run_id not in self._groups:
             found = _group_on_disk(self.store.path(run_id))
             if found is None:
@@ -228,7 +229,7 @@ def _arms(states: Mapping[Entry, RunState], plan: Plan | None, measure: str) -> 
 
 
 def _now(runs: Sequence[RunState], measure: str) -> Median | None:
-    """The median at the latest update at which every run has a value, or has diverged before."""
+    """Return the median at the latest update at which every run has a value or has diverged."""
     begun = [run for run in runs if run.values or run.diverged]
     sound = [set(run.values) for run in begun if not run.diverged]
     if begun and not sound:

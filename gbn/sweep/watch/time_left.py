@@ -1,4 +1,4 @@
-"""How long a sweep will go on, from what its finished runs took and how many processes are at work."""
+"""Estimate of a sweep's remaining time, from the duration of its finished runs and the number of processes."""
 
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Mapping
@@ -16,10 +16,10 @@ class TimeLeft:
     """An estimate.
 
     Attributes:
-        work: seconds that one process would still need for the runs it covers.
-        seconds: seconds left with the processes now at work; None where none is.
-        processes: runs that are being trained now.
-        uncovered: runs to come of which nothing tells how long they take.
+        work: seconds that a single process would need for the covered runs.
+        seconds: seconds left with the current number of processes; None if there are none.
+        processes: number of runs being trained now.
+        uncovered: number of remaining runs whose duration cannot be estimated.
     """
 
     work: float
@@ -29,10 +29,10 @@ class TimeLeft:
 
 
 def time_left(states: Mapping[Entry, RunState]) -> TimeLeft:
-    """Estimate the time left of a sweep.
+    """Estimate a sweep's remaining time.
 
-    A run to come takes what the finished runs of its arm took (the median), else of its setting, else what its own
-    pace or that of its setting's running runs says. Failed runs are not counted: the sweep does not try them again.
+    A remaining run is assumed to take the median time of the finished runs of its arm, else of its setting, else the
+    time by its own pace or that of its setting's running runs. Failed runs are not counted: they are not retried.
     """
     to_come = {entry: state for entry, state in states.items() if state.status in _TO_COME}
     took = {entry: state.took for entry, state in states.items() if state.status == "finished"}
@@ -48,7 +48,7 @@ def time_left(states: Mapping[Entry, RunState]) -> TimeLeft:
         whole = (
             by_arm.get((entry.setting, entry.arm))
             or by_setting.get(entry.setting)
-            or running.get(entry)  # its first updates bear the start-up: the last resort but one
+            or running.get(entry)  # includes the start-up, hence only the second to last resort
             or by_pace.get(entry.setting)
         )
         if whole is None:
@@ -59,7 +59,7 @@ def time_left(states: Mapping[Entry, RunState]) -> TimeLeft:
             at_work.append(left[-1])
     processes = sum(state.status == "running" for state in to_come.values())
     work = sum(left)
-    # Work spreads over the processes, but a run that is begun stays with its own.
+    # Work is spread over the processes, but a run in progress stays with its own.
     seconds = max(work / processes, *at_work) if processes and left else None
     return TimeLeft(work, seconds, processes, uncovered)
 

@@ -1,4 +1,4 @@
-"""A snapshot of a sweep on the terminal, and the loop that keeps it fresh."""
+"""Display of a sweep's snapshots on the terminal, and the loop that refreshes it."""
 
 import math
 import time
@@ -20,13 +20,13 @@ _MOST_ERRORS = 5
 
 
 def follow(look: Callable[[], Snapshot], console: Console, every: float, *, stay: bool = False) -> Snapshot:
-    """Show fresh snapshots until the sweep is over (with `stay`: until interrupted); the last one stays in view.
+    """Show new snapshots until the sweep is over (with `stay`: until interrupted); the last one remains visible.
 
     Args:
         look: makes a snapshot.
         console: a terminal.
-        every: seconds from one look to the next.
-        stay: go on when nothing is left to come.
+        every: seconds between snapshots.
+        stay: continue after the sweep is over.
     """
     with Live(console=console, auto_refresh=False, vertical_overflow="crop") as live:
         while True:
@@ -38,18 +38,18 @@ def follow(look: Callable[[], Snapshot], console: Console, every: float, *, stay
 
 
 def render(snapshot: Snapshot, height: int | None = None) -> RenderableType:
-    """A snapshot as text.
+    """Render a snapshot as text.
 
     Args:
         snapshot: what to show.
-        height: lines of the terminal: arms at which nothing happens give way where there are too many; None: all.
+        height: lines of the terminal; if there are too many arms, inactive ones are hidden. None shows all.
     """
     head = [Text(snapshot.title, style="bold"), _bar(snapshot), _time(snapshot)]
     errors = _errors(snapshot)
     shown = snapshot.arms
     if height is not None:
         settings = len({arm.setting for arm in snapshot.arms})
-        # A blank line, the setting and the column names stand above each table; the legend takes three lines.
+        # Above each table are a blank line, the setting and the column names; the legend takes three lines.
         shown = _fitting(snapshot.arms, height - len(head) - len(errors) - 3 * settings - 4)
     tables = [
         part
@@ -59,7 +59,7 @@ def render(snapshot: Snapshot, height: int | None = None) -> RenderableType:
     hidden = len(snapshot.arms) - len(shown)
     if hidden:
         tables.append(
-            Text(f"for lack of lines not shown: {hidden} of {len(snapshot.arms)} arms", style="dim")
+            Text(f"not shown for lack of space: {hidden} of {len(snapshot.arms)} arms", style="dim")
         )
     if shown:
         tables.append(Text(_legend(snapshot), style="dim"))
@@ -120,7 +120,7 @@ def _time(snapshot: Snapshot) -> Text:
 
 
 def _table(snapshot: Snapshot, arms: Sequence[ArmState]) -> list[RenderableType]:
-    """The arms of one setting, under its name if it has one."""
+    """Render the arms of one setting, under its name if it has one."""
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
     table.add_column("arm", overflow="fold")
     for name, justify in (
@@ -135,7 +135,7 @@ def _table(snapshot: Snapshot, arms: Sequence[ArmState]) -> list[RenderableType]
         for status, mark in _MARKS.items():
             if number := arm.counts.get(status, 0):
                 count.append(f"\n{number} {mark}", style=_COLOURS[status])
-        # Text, not str: rich would take the brackets of bn_matched[gbn_cvar_75] for its markup.
+        # Text, not str: rich would interpret the brackets of bn_matched[gbn_cvar_75] as markup.
         table.add_row(
             Text(arm.arm),
             count,
@@ -188,7 +188,7 @@ def _errors(snapshot: Snapshot) -> list[Text]:
 
 
 def _fitting(arms: Sequence[ArmState], lines: int) -> tuple[ArmState, ...]:
-    """The arms that fit into so many lines, in their order: those at work first, then failures, then the begun."""
+    """Return the arms that fit into this many lines: running ones first, then failed, then begun; order is kept."""
 
     def rank(arm: ArmState) -> int:
         if arm.running:
@@ -211,7 +211,7 @@ def _processes(count: int) -> str:
 
 
 def span(seconds: float) -> str:
-    """A time for people: `45 s`, `12 min`, `3 h 20 min`, `2 d 4 h`."""
+    """Format a duration: `45 s`, `12 min`, `3 h 20 min`, `2 d 4 h`."""
     if seconds < 90:
         return f"{max(1, round(seconds))} s"
     minutes = round(seconds / 60)

@@ -123,7 +123,7 @@ class TestAgainstHistory:
 def test_without_a_repository_nothing_can_be_told(world, claim, monkeypatch):
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(world.experiments.parent))
     world.claims(claim())
-    with pytest.raises(NoHistory, match="git rev-parse says nothing"):
+    with pytest.raises(NoHistory, match="git rev-parse failed"):
         check_dates(load_claims(world.experiments), world.experiments)
 
 

@@ -37,7 +37,7 @@ REFUSED = {
     "an id that is no kebab": ({"id": "Faster_1"}, {}, "id: String should match"),
     "an unknown origin": ({"origin": "theirs"}, {}, "'published' or 'ours'; got 'theirs'"),
     "an unknown paper": ({"paper": "gnb"}, {}, "did you mean 'gbn'?"),
-    "a number without a number": ({"published": 31}, {}, '"not available" or a mapping'),
+    "a number without a number": ({"published": 31}, {}, '"not available", or a mapping'),
     "low above high": ({"published": {"low": 0.5, "high": 0.3, "unit": "x"}}, {}, "low 0.5 is above high 0.3"),
     "low without high": ({"published": {"low": 0.5, "unit": "x"}}, {}, "needs a value, or low and high"),
     "a value outside": ({"published": {"value": 1, "low": 2, "high": 3, "unit": "x"}}, {}, "outside [2, 3]"),
@@ -47,13 +47,13 @@ REFUSED = {
     "against an unknown arm": ({}, {"against": ["contrl"]}, "did you mean 'control'?"),
     "a control that is no arm": ({}, {"controls": ["bn_matched[gbn]"]}, "allowed: bn, control, gbn, gbn_2"),
     "an unknown setting": ({}, {"setting": "cnn"}, "unknown setting of claim faster"),
-    "a target that the grid lacks": ({}, {"target": 0.7}, "target 0.7 is none of the grid's at scale full"),
+    "a target that the grid lacks": ({}, {"target": 0.7}, "target 0.7 is not a target of the grid at scale full"),
     "a target for an unknown scale": ({}, {"target": {"full": 0.6, "smal": 0.6}}, "did you mean 'small'?"),
     "no target for the full scale": ({}, {"target": {"small": 0.6}}, "target has no entry for the scale full"),
-    "a target of no time": ({}, {"quantity": "area_difference"}, "target belongs to quantity speedup_to_target"),
-    "a time without a target": ({}, {"target": None}, "target belongs to quantity speedup_to_target"),
+    "a target of no time": ({}, {"quantity": "area_difference"}, "target is needed for quantity speedup_to_target"),
+    "a time without a target": ({}, {"target": None}, "target is needed for quantity speedup_to_target"),
     "seconds of no time": (
-        {}, {"quantity": "last_difference", "target": None, "unit": "seconds"}, "belongs to times"
+        {}, {"quantity": "last_difference", "target": None, "unit": "seconds"}, "applies only to times"
     ),
     "an effect of nothing": ({}, {"relevant": 1.0}, "relevant must lie above 1"),
     "no smallest effect": ({}, {"relevant": None}, "rule: direction needs relevant"),
@@ -89,7 +89,7 @@ def test_a_rule_of_none_needs_a_reason_and_nothing_else(world, claim):
 def test_ids_are_unique_over_all_experiments(world, claim):
     world.claims(claim())
     world.claims(claim(waits_for="x"), experiment="later")
-    with pytest.raises(ConfigError, match="'faster' stands twice, in later and in sim"):
+    with pytest.raises(ConfigError, match="'faster' is defined twice, in later and sim"):
         load_claims(world.experiments, ["later"])
 
 
@@ -107,11 +107,11 @@ def test_a_scale_that_lacks_the_arm_is_left_out(world, claim):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("claims: [1]", "claim 1: a mapping is needed"),
-        ("claim: []", "one key is needed, `claims`"),
+        ("claims: [1]", "claim 1: must be a mapping"),
+        ("claim: []", "must hold exactly one key, `claims`"),
         ("- 1", "holds a list; a mapping is needed"),
-        ("claims: [", "is no YAML"),
-        ("claims: [{experiment: x}]", "experiment is the folder's name"),
+        ("claims: [", "is not YAML"),
+        ("claims: [{experiment: x}]", "experiment is not a key"),
     ],
 )
 def test_a_file_of_another_shape(world, claim, text, message):

@@ -5,8 +5,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from gbn.analysis.claims import judge as judge_module
-from gbn.analysis.claims import load_papers, markdown, of_experiment, terminal
+from gbn.analysis.claims import judge, load_papers, markdown, of_experiment, terminal
 from gbn.analysis.claims.ledger import OVERVIEW, overview
 from gbn.studies.validation.simulate import Arm
 
@@ -112,7 +111,7 @@ def test_the_terminal_says_that_a_rule_came_late(ledger):
 
 
 def test_one_experiment_for_the_end_of_a_reproduction(world, ledger, monkeypatch):
-    monkeypatch.setattr(judge_module, "_cells", lambda folder, *asked: world.load(*asked))
+    monkeypatch.setattr(judge, "_cells", lambda folder, *asked: world.load(*asked))
     text = of_experiment(world.experiments / "sim", world.results, "store")
     assert "supported (small)" in text
     (world.experiments / "bare").mkdir()

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from gbn.analysis.comparison import decomposition as decompose
+from gbn.analysis.comparison import decomposition
 from gbn.analysis.comparison.comparison import Comparison, Options
 from gbn.analysis.comparison.cost import Costs
 from gbn.analysis.comparison.decomposition import chains, controls_of, time_ratio
@@ -206,9 +206,9 @@ def test_an_arm_that_was_not_timed_has_no_time(compared):
 
 
 def test_the_product_of_two_estimates_is_wider_than_each():
-    one = decompose.statistics.mean_interval([0.1, 0.2, 0.3])
-    estimate = decompose.Estimate(math.exp(0.2), math.exp(0.2), 1, 2, 3, "paired t", one.sd)
-    whole = decompose.product(estimate, estimate)
+    one = decomposition.pairs.mean_interval([0.1, 0.2, 0.3])
+    estimate = decomposition.Estimate(math.exp(0.2), math.exp(0.2), 1, 2, 3, "paired t", one.sd)
+    whole = decomposition.product(estimate, estimate)
     assert whole.value_low == pytest.approx(math.exp(0.4))
     assert whole.low < math.exp(0.4) < whole.high
 

@@ -105,7 +105,7 @@ def test_a_selection_by_area_names_what_is_lacking(tmp_path):
     assert check(selected, {("", "a"): []}, comparison) is None
     assert "not among the arms: a" in check(selected, {("", "b"): []}, comparison)
     assert check(selected | {"without": ["a"]}, {("", "b"): []}, comparison) is None
-    with pytest.raises(ValueError, match="allowed are area, rate"):
+    with pytest.raises(ValueError, match="use area or rate"):
         check({"rule": "taste"}, {}, comparison)
 
 

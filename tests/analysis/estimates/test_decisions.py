@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from gbn.analysis.estimates import decisions as d
+from gbn.analysis.estimates import decisions
 from gbn.analysis.estimates.estimate import Estimate
 from gbn.analysis.estimates.pairs import median_of_bounds
 
@@ -19,29 +19,29 @@ NAN = math.nan
 def test_p_of_t_is_scipys(sample):
     expected = stats.ttest_1samp(sample, 0).pvalue
     mean, sd = sum(sample) / len(sample), float(stats.tstd(sample))
-    assert d.p_of_t(mean, sd, len(sample)) == pytest.approx(expected, rel=1e-9)
+    assert decisions.p_of_t(mean, sd, len(sample)) == pytest.approx(expected, rel=1e-9)
 
 
 def test_p_of_t_where_there_is_nothing_to_test_or_no_noise():
-    assert math.isnan(d.p_of_t(0.1, NAN, 1))
-    assert math.isnan(d.p_of_t(NAN, 0.1, 5))
-    assert d.p_of_t(0.2, 0.0, 3) == 0
+    assert math.isnan(decisions.p_of_t(0.1, NAN, 1))
+    assert math.isnan(decisions.p_of_t(NAN, 0.1, 5))
+    assert decisions.p_of_t(0.2, 0.0, 3) == 0
     # one computation under two names differs by rounding, always the same way: that is no effect
-    assert d.p_of_t(1e-15, 1e-17, 8) == 1
+    assert decisions.p_of_t(1e-15, 1e-17, 8) == 1
 
 
 @pytest.mark.parametrize(("above", "n"), [(0, 5), (8, 8), (7, 8), (5, 10), (3, 4), (15, 20)])
 def test_p_of_signs_is_scipys(above, n):
-    assert d.p_of_signs(above, n - above, n) == pytest.approx(stats.binomtest(above, n).pvalue)
+    assert decisions.p_of_signs(above, n - above, n) == pytest.approx(stats.binomtest(above, n).pvalue)
 
 
 def test_what_is_open_counts_against_either_verdict():
     # of 8 pairs 6 are above and 2 are open: as if these were below
-    assert d.p_of_signs(6, 0, 8) == d.p_of_signs(6, 2, 8)
-    assert d.p_of_signs(0, 0, 8) == 1
-    assert math.isnan(d.p_of_signs(0, 0, 0))
+    assert decisions.p_of_signs(6, 0, 8) == decisions.p_of_signs(6, 2, 8)
+    assert decisions.p_of_signs(0, 0, 8) == 1
+    assert math.isnan(decisions.p_of_signs(0, 0, 0))
     with pytest.raises(ValueError, match="above=3, below=3: counts of n=5"):
-        d.p_of_signs(3, 3, 5)
+        decisions.p_of_signs(3, 3, 5)
 
 
 @settings(max_examples=100, deadline=None)
@@ -49,28 +49,28 @@ def test_what_is_open_counts_against_either_verdict():
 def test_the_sign_tests_interval_excludes_one_exactly_where_its_p_is_small(ratios, level):
     estimate = median_of_bounds([(x, x) for x in ratios], level=level)
     excludes = estimate.low > 1 or estimate.high < 1
-    p = d.p_of_signs(sum(x > 1 for x in ratios), sum(x < 1 for x in ratios), len(ratios))
+    p = decisions.p_of_signs(sum(x > 1 for x in ratios), sum(x < 1 for x in ratios), len(ratios))
     assert excludes == (p <= 1 - level + 1e-9)
 
 
 def test_the_smallest_p_is_two_over_two_to_the_n():
-    assert d.smallest_p(5) == 0.0625
-    assert d.smallest_p(8) == d.p_of_signs(8, 0, 8)
-    assert math.isnan(d.smallest_p(0))
+    assert decisions.smallest_p(5) == 0.0625
+    assert decisions.smallest_p(8) == decisions.p_of_signs(8, 0, 8)
+    assert math.isnan(decisions.smallest_p(0))
 
 
 def test_holm_on_textbook_numbers():
     # Holm's method worked by hand: 4 x 0.005, 3 x 0.01, 2 x 0.03, then monotone
-    assert d.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
-    assert d.holm([]) == []
-    assert d.holm([0.7, 0.9]) == [1, 1]
+    assert decisions.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert decisions.holm([]) == []
+    assert decisions.holm([0.7, 0.9]) == [1, 1]
 
 
 def test_a_comparison_without_a_test_counts_in_the_family():
-    adjusted = d.holm([0.02, NAN])
+    adjusted = decisions.holm([0.02, NAN])
     assert adjusted[0] == pytest.approx(0.04)
     assert math.isnan(adjusted[1])
-    assert d.holm_levels([0.02, NAN])[0] == pytest.approx(0.975)
+    assert decisions.holm_levels([0.02, NAN])[0] == pytest.approx(0.975)
 
 
 def by_definition(p, alpha):
@@ -90,29 +90,29 @@ def test_adjusted_p_and_levels_decide_what_stepping_down_decides(p):
     near = any(abs(x - 0.05 / k) < 1e-9 for x in p for k in range(1, len(p) + 1))
     if near:  # either side of a boundary is right within rounding
         return
-    assert {i for i, value in enumerate(d.holm(p)) if value <= 0.05} == rejected
-    assert {i for i, level in enumerate(d.holm_levels(p)) if p[i] <= 1 - level} == rejected
+    assert {i for i, value in enumerate(decisions.holm(p)) if value <= 0.05} == rejected
+    assert {i for i, level in enumerate(decisions.holm_levels(p)) if p[i] <= 1 - level} == rejected
 
 
 def test_holm_never_decides_more_than_each_test_alone_nor_less_than_bonferroni():
     rng = random.Random(0)
     for _ in range(200):
         p = [rng.random() ** 3 for _ in range(6)]
-        for raw, adjusted in zip(p, d.holm(p), strict=True):
+        for raw, adjusted in zip(p, decisions.holm(p), strict=True):
             assert raw <= adjusted <= min(1, 6 * raw) + 1e-12
 
 
 def test_an_alpha_that_is_none():
     with pytest.raises(ValueError, match=r"alpha=95"):
-        d.holm_levels([0.1], 95)
+        decisions.holm_levels([0.1], 95)
 
 
 @pytest.mark.parametrize(("tests", "pairs"), [(1, 6), (2, 7), (8, 9), (10, 9), (20, 10)])
 def test_how_many_pairs_a_sign_test_needs(tests, pairs):
-    assert d.pairs_for_signs(tests) == pairs
-    assert d.smallest_p(pairs) <= 0.05 / tests < d.smallest_p(pairs - 1)
+    assert decisions.pairs_for_signs(tests) == pairs
+    assert decisions.smallest_p(pairs) <= 0.05 / tests < decisions.smallest_p(pairs - 1)
     with pytest.raises(ValueError, match="tests=0"):
-        d.pairs_for_signs(0)
+        decisions.pairs_for_signs(0)
 
 
 @pytest.mark.parametrize(
@@ -129,8 +129,8 @@ def test_how_many_pairs_a_sign_test_needs(tests, pairs):
     ],
 )
 def test_reach(n, tests, says):
-    assert says in d.reach(n, tests)
-    assert d.reach(n, tests).startswith(f"{n} pairs: the smallest p")
+    assert says in decisions.reach(n, tests)
+    assert decisions.reach(n, tests).startswith(f"{n} pairs: the smallest p")
 
 
 def estimate(value, low, high, p, p_holm=NAN, holm=(NAN, NAN)):
@@ -150,4 +150,4 @@ def estimate(value, low, high, p, p_holm=NAN, holm=(NAN, NAN)):
     ],
 )
 def test_verdicts(given, says):
-    assert d.verdict(given) == says
+    assert decisions.verdict(given) == says

@@ -8,13 +8,12 @@ import numpy as np
 import pytest
 
 from gbn.analysis.comparison.comparison import Comparison
-from gbn.analysis.estimates import blocks, evidence, power, resampling
-from gbn.analysis.estimates import holm as families
+from gbn.analysis.estimates import blocks, evidence, holm, power, resampling
 from gbn.analysis.estimates.estimate import Figure
 from gbn.analysis.estimates.pairs import speedup
 from gbn.analysis.estimates.targets import Time
 from gbn.analysis.runs.load import load_grid_runs
-from gbn.analysis.tables import evidence as sections_evidence
+from gbn.analysis.tables.evidence import _amount
 from gbn.analysis.tables.sections import sections
 from gbn.store.archive import Archive
 from gbn.studies.validation.simulate import Arm, Machine
@@ -28,7 +27,7 @@ def hit(value):
 
 def corrected(arm, reference):
     figure = Figure("", "speedup_to_target", "gbn", speedup(arm, reference), "bn", 0.8, "updates")
-    return families.corrected([figure], "bn")[0].estimate
+    return holm.corrected([figure], "bn")[0].estimate
 
 
 def of_logs(logs):
@@ -181,5 +180,5 @@ def test_heterogeneity_is_found_where_machines_differ(compared):
 
 
 def test_amounts_have_their_units():
-    assert sections_evidence._amount(1234.4, "updates") == "1,234"
-    assert sections_evidence._amount(-12.345, "seconds", signed=True) == "-12.3 s"
+    assert _amount(1234.4, "updates") == "1,234"
+    assert _amount(-12.345, "seconds", signed=True) == "-12.3 s"

@@ -5,9 +5,9 @@ import math
 import pytest
 
 from gbn.analysis.comparison.comparison import Comparison
-from gbn.analysis.estimates import holm as families
 from gbn.analysis.estimates.decisions import holm
 from gbn.analysis.estimates.estimate import AA, Figure
+from gbn.analysis.estimates.holm import corrected, interval
 from gbn.analysis.estimates.pairs import mean_interval, speedup
 from gbn.analysis.estimates.targets import Time
 from gbn.analysis.runs.load import load_grid_runs
@@ -30,7 +30,7 @@ STRONG, WEAK, NONE = [0.5, 0.52, 0.48, 0.51, 0.5], [0.3, 0.1, 0.25, 0.4, 0.05], 
 
 def test_a_family_is_every_row_and_target_of_one_table():
     figures = [figure(STRONG), figure(WEAK, "b"), figure(WEAK, "b", target=0.6), figure(NONE, "c")]
-    found = families.corrected(figures, "bn")
+    found = corrected(figures, "bn")
     expected = holm([one.estimate.p for one in figures])
     assert [one.estimate.p_holm for one in found] == expected
     assert [one.estimate.decided for one in found] == [True, False, False, False]
@@ -40,13 +40,13 @@ def test_a_family_is_every_row_and_target_of_one_table():
 @pytest.mark.parametrize("other", [{"unit": "seconds"}, {"setting": "cnn"}, {"against": "bn_matched"}])
 def test_another_unit_setting_or_control_is_another_family(other):
     figures = [figure(WEAK), figure(NONE, **other)]
-    assert families.corrected(figures, "bn")[0].estimate.p_holm == pytest.approx(figures[0].estimate.p)
+    assert corrected(figures, "bn")[0].estimate.p_holm == pytest.approx(figures[0].estimate.p)
 
 
 def test_what_tests_nothing_is_left_alone():
     mean = Figure("", "last", "gbn", mean_interval([0.9, 0.91]))
     aa = Figure("", "speedup_to_target", AA, mean_interval([1.0, 1.0], "A/A"), "bn", 0.8, "updates")
-    found = families.corrected([mean, aa, figure(WEAK)], "bn")
+    found = corrected([mean, aa, figure(WEAK)], "bn")
     assert found[0] is mean
     assert found[1] is aa
     assert found[2].estimate.holm_level == pytest.approx(0.95)
@@ -54,7 +54,7 @@ def test_what_tests_nothing_is_left_alone():
 
 def test_intervals_at_holms_level_exclude_one_exactly_where_holm_decides():
     figures = [figure(STRONG), figure(WEAK, "b"), figure(WEAK, "c"), figure(NONE, "d")]
-    for one in families.corrected(figures, "bn"):
+    for one in corrected(figures, "bn"):
         e = one.estimate
         assert (e.holm_low > 1 or e.holm_high < 1) == e.decided
         assert e.holm_low <= e.low
@@ -68,15 +68,15 @@ def test_the_interval_at_another_level_is_the_estimators_own(level):
     for last in (reference[-1], Time(170.0, math.inf)):
         given = [*reference[:-1], last]
         expected = speedup(arm, given, level)
-        found = families.interval(speedup(arm, given), level)
+        found = interval(speedup(arm, given), level)
         assert found == pytest.approx((expected.low, expected.high), nan_ok=True)
 
 
 def test_differences_have_symmetric_intervals():
     estimate = mean_interval([0.01, 0.02, 0.03], "paired t")
-    low, high = families.interval(estimate, 0.99, ratio=False)
+    low, high = interval(estimate, 0.99, ratio=False)
     assert low + high == pytest.approx(2 * estimate.value_low)
-    assert math.isnan(families.interval(mean_interval([0.01], "paired t"), 0.99)[0])
+    assert math.isnan(interval(mean_interval([0.01], "paired t"), 0.99)[0])
 
 
 def test_tables_of_simulated_runs_carry_the_correction(make_grid, tmp_path):

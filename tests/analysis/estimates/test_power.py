@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from gbn.analysis.estimates import power as pw
+from gbn.analysis.estimates import power
 from gbn.analysis.estimates.decisions import p_of_signs
 from gbn.analysis.estimates.estimate import Estimate
 from gbn.analysis.estimates.pairs import mean_interval
@@ -14,7 +14,7 @@ from gbn.analysis.estimates.pairs import mean_interval
 @pytest.mark.parametrize(("effect", "n"), [(0.2, 199), (0.5, 34), (0.8, 15), (1.0, 10)])
 def test_sample_sizes_are_the_published_ones(effect, n):
     # Cohen's effect sizes, paired t test, two-sided 5 %, power 80 %: G*Power's manual
-    assert pw.seeds_needed(1.0, math.exp(effect)) == n
+    assert power.seeds_needed(1.0, math.exp(effect)) == n
 
 
 def test_power_is_what_simulated_pairs_show():
@@ -22,40 +22,40 @@ def test_power_is_what_simulated_pairs_show():
     samples = rng.normal(math.log(1.3), 0.2, (4000, n))
     t = samples.mean(axis=1) / samples.std(axis=1, ddof=1) * math.sqrt(n)
     found = float(np.mean(np.abs(t) > 2.4469))
-    assert pw.power(n, 0.2, 1.3) == pytest.approx(found, abs=3 * math.sqrt(0.25 / 4000))
+    assert power.power(n, 0.2, 1.3) == pytest.approx(found, abs=3 * math.sqrt(0.25 / 4000))
 
 
 def test_power_is_symmetric_in_the_logarithm_and_is_the_error_rate_at_one():
-    assert pw.power(8, 0.2, 1.3) == pytest.approx(pw.power(8, 0.2, 1 / 1.3))
-    assert pw.power(8, 0.2, 1.0) == pytest.approx(0.05)
-    assert pw.power(8, 0.2, 1.0, tests=10) == pytest.approx(0.005)
-    assert pw.power(8, 0.0, 1.01) == 1
-    assert pw.power(50, 0.001, 10.0) == 1  # far beyond where the distribution function underflows
+    assert power.power(8, 0.2, 1.3) == pytest.approx(power.power(8, 0.2, 1 / 1.3))
+    assert power.power(8, 0.2, 1.0) == pytest.approx(0.05)
+    assert power.power(8, 0.2, 1.0, tests=10) == pytest.approx(0.005)
+    assert power.power(8, 0.0, 1.01) == 1
+    assert power.power(50, 0.001, 10.0) == 1  # far beyond where the distribution function underflows
 
 
 @pytest.mark.parametrize("n", [3, 8, 40])
 @pytest.mark.parametrize("tests", [1, 10])
 def test_the_smallest_effect_needs_just_these_seeds(n, tests):
-    ratio = pw.smallest_effect(n, 0.2, tests=tests)
-    assert pw.power(n, 0.2, ratio, tests=tests) == pytest.approx(0.8, abs=1e-6)
-    assert pw.seeds_needed(0.2, ratio * 1.0001, tests=tests) == n
-    assert pw.smallest_effect(n, 0.0) == 1
+    ratio = power.smallest_effect(n, 0.2, tests=tests)
+    assert power.power(n, 0.2, ratio, tests=tests) == pytest.approx(0.8, abs=1e-6)
+    assert power.seeds_needed(0.2, ratio * 1.0001, tests=tests) == n
+    assert power.smallest_effect(n, 0.0) == 1
 
 
 def test_more_tests_a_smaller_effect_and_more_power_need_more_seeds():
-    base = pw.seeds_needed(0.2, 1.2)
-    assert base < pw.seeds_needed(0.2, 1.2, tests=10)
-    assert base < pw.seeds_needed(0.2, 1.1)
-    assert base < pw.seeds_needed(0.2, 1.2, power=0.95)
-    assert base < pw.seeds_needed(0.3, 1.2)
-    assert pw.seeds_needed(0.2, 1.0) == 1_000_000
-    assert pw.seeds_needed(0.0, 1.2) == 2
+    base = power.seeds_needed(0.2, 1.2)
+    assert base < power.seeds_needed(0.2, 1.2, tests=10)
+    assert base < power.seeds_needed(0.2, 1.1)
+    assert base < power.seeds_needed(0.2, 1.2, power=0.95)
+    assert base < power.seeds_needed(0.3, 1.2)
+    assert power.seeds_needed(0.2, 1.0) == 1_000_000
+    assert power.seeds_needed(0.0, 1.2) == 2
 
 
 def test_the_upper_limit_of_a_standard_deviation_covers_as_often_as_it_says():
     rng = np.random.default_rng(1)
     sds = rng.standard_normal((4000, 5)).std(axis=1, ddof=1)
-    factor = pw.sd_upper(1.0, 5)
+    factor = power.sd_upper(1.0, 5)
     assert factor == pytest.approx(1.557, abs=1e-3)  # sqrt(4 / 1.6488), chi-squared's 20 % quantile
     assert float(np.mean(sds * factor >= 1)) == pytest.approx(0.8, abs=0.02)
 
@@ -69,17 +69,17 @@ def test_seeds_for_signs_have_that_power_and_one_fewer_has_not(share):
             if p_of_signs(k, n - k, n) <= 0.05
         )
 
-    n = pw.seeds_for_signs(share)
+    n = power.seeds_for_signs(share)
     assert power_of(n) >= 0.8
     assert all(power_of(fewer) < 0.8 for fewer in range(1, n))
-    assert pw.seeds_for_signs(1 - share) == n
+    assert power.seeds_for_signs(1 - share) == n
 
 
 def test_where_all_pairs_agree_the_sign_test_needs_its_smallest_p():
-    assert pw.seeds_for_signs(1.0) == 6
-    assert pw.seeds_for_signs(1.0, tests=10) == 9
-    assert pw.seeds_for_signs(0.5) == 1_000_000
-    assert pw.share_of_signs(5, 0) == pytest.approx(6 / 7)
+    assert power.seeds_for_signs(1.0) == 6
+    assert power.seeds_for_signs(1.0, tests=10) == 9
+    assert power.seeds_for_signs(0.5) == 1_000_000
+    assert power.share_of_signs(5, 0) == pytest.approx(6 / 7)
 
 
 def speedup(logs):
@@ -90,21 +90,21 @@ def speedup(logs):
 
 def test_advice_names_the_seeds_and_what_more_noise_would_need():
     given = speedup([0.3, -0.1, 0.2, 0.15, 0.05])
-    needed = pw.seeds_needed(given.sd, given.value_low)
-    worst = pw.seeds_needed(pw.sd_upper(given.sd, 5), given.value_low)
+    needed = power.seeds_needed(given.sd, given.value_low)
+    worst = power.seeds_needed(power.sd_upper(given.sd, 5), given.value_low)
     assert 5 < needed < worst
-    assert pw.advice(given) == f"inconclusive at n = 5, about {needed} to {worst} seeds would decide"
+    assert power.advice(given) == f"inconclusive at n = 5, about {needed} to {worst} seeds would decide"
 
 
 def test_advice_is_honest_about_an_effect_near_nothing():
-    assert pw.advice(speedup([0.2, -0.2, 0.1, -0.1, 0.001])) == (
+    assert power.advice(speedup([0.2, -0.2, 0.1, -0.1, 0.001])) == (
         "inconclusive at n = 5, more than 1,000 seeds would decide a ratio so near 1"
     )
-    assert pw.advice_for_signs(0, 0, 4) == "inconclusive at n = 4: misses leave every pair open"
-    assert pw.advice_for_signs(4, 1, 5) == (
-        f"inconclusive at n = 5, about {pw.seeds_for_signs(5 / 7)} seeds would decide by the sign test"
+    assert power.advice_for_signs(0, 0, 4) == "inconclusive at n = 4: misses leave every pair open"
+    assert power.advice_for_signs(4, 1, 5) == (
+        f"inconclusive at n = 5, about {power.seeds_for_signs(5 / 7)} seeds would decide by the sign test"
     )
-    assert pw.advice_for_signs(3, 3, 6) == "inconclusive at n = 6, more than 1,000 seeds would decide"
+    assert power.advice_for_signs(3, 3, 6) == "inconclusive at n = 6, more than 1,000 seeds would decide"
 
 
 @pytest.mark.parametrize(
@@ -118,8 +118,8 @@ def test_advice_is_honest_about_an_effect_near_nothing():
 )
 def test_what_cannot_be_is_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
-        pw.seeds_needed(**arguments)
+        power.seeds_needed(**arguments)
     with pytest.raises(ValueError, match="n=1"):
-        pw.power(1, 0.1, 1.2)
+        power.power(1, 0.1, 1.2)
     with pytest.raises(ValueError, match="share=2"):
-        pw.seeds_for_signs(2)
+        power.seeds_for_signs(2)

@@ -7,7 +7,7 @@ import pytest
 
 from gbn.analysis.comparison.comparison import Comparison
 from gbn.analysis.estimates.sensitivity import PER_DECADE, speedup_curve, thresholds
-from gbn.analysis.plots import sensitivity as sensitivity_plot
+from gbn.analysis.plots import sensitivity
 from gbn.analysis.runs.load import load_grid_runs
 from gbn.measures import ACCURACY
 from gbn.store.archive import Archive
@@ -72,13 +72,13 @@ def test_without_a_pair_there_is_no_curve(compared):
 
 def test_the_figure_names_its_arms_and_says_what_it_shows(compared, tmp_path):
     arms = {"bn": Arm(), "gbn_fast": Arm(speed=1.5), "gbn_low": Arm(final=0.7)}
-    paths, notes = sensitivity_plot.save(compared(arms), tmp_path / "figures")
+    paths, notes = sensitivity.save(compared(arms), tmp_path / "figures")
     assert [path.name for path in paths] == [
         f"simulated-sensitivity-{unit}.{kind}" for unit in ("updates", "seconds") for kind in ("png", "pdf")
     ]
     assert all(path.stat().st_size > 5000 for path in paths)
     assert notes == []
-    figure = sensitivity_plot.draw(compared(arms, name="again"), "", "updates")
+    figure = sensitivity.draw(compared(arms, name="again"), "", "updates")
     (axes,) = figure.axes
     lines = {line.get_label(): line for line in axes.get_lines()}
     assert {"gbn_fast", "gbn_low", "bn"} <= set(lines)
@@ -88,13 +88,13 @@ def test_the_figure_names_its_arms_and_says_what_it_shows(compared, tmp_path):
 
 
 def test_one_arm_has_no_figure(compared, tmp_path):
-    paths, notes = sensitivity_plot.save(compared({"bn": Arm()}), tmp_path / "figures")
+    paths, notes = sensitivity.save(compared({"bn": Arm()}), tmp_path / "figures")
     assert paths == []
     assert notes[0].startswith("No figure of speed-up against target")
 
 
 def test_a_line_is_broken_where_numbers_are_missing():
-    x, y = sensitivity_plot._with_gaps([(50.0, 1.1), (51.0, 1.2), (55.0, 1.3)], ACCURACY)
+    x, y = sensitivity._with_gaps([(50.0, 1.1), (51.0, 1.2), (55.0, 1.3)], ACCURACY)
     assert x == [50, 51, 55, 55]
     assert math.isnan(y[2])
     assert [y[0], y[1], y[3]] == [1.1, 1.2, 1.3]
@@ -115,7 +115,7 @@ def test_where_lower_is_better_targets_fall_by_a_fixed_factor(tmp_path):
     for target, estimate in speedup_curve(comparison, "", "gbn", "bn"):
         if target > 0.05:
             assert estimate.value_low == pytest.approx(1.5, rel=0.1)
-    figure = sensitivity_plot.draw(comparison, "", "updates")
+    figure = sensitivity.draw(comparison, "", "updates")
     left, right = figure.axes[0].get_xlim()
     assert left > right  # harder to the right
     assert figure.axes[-1].get_xlabel() == "target: KID x 1000 (own network 1a2b3c4d)"

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from gbn.analysis.estimates import survival as s
+from gbn.analysis.estimates import survival
 from gbn.analysis.estimates.targets import Time
 
 INF = math.inf
@@ -42,7 +42,7 @@ def fitted(lifelines, times, level=0.95):
 @pytest.mark.parametrize("level", [0.95, 0.8])
 def test_curve_and_interval_are_lifelines(lifelines, seed, level):
     times = drawn(12, seed)
-    curve, other = s.kaplan_meier(times, level), fitted(lifelines, times, level)
+    curve, other = survival.kaplan_meier(times, level), fitted(lifelines, times, level)
     np.testing.assert_allclose(curve.survival, other.survival_function_at_times(curve.time), rtol=1e-12)
     interval = other.confidence_interval_.loc[curve.time].to_numpy()
     inside = (curve.survival > 0) & (curve.survival < 1)
@@ -58,7 +58,7 @@ def test_curve_is_scipys(seed):
         uncensored=[t.low for t in times if t.reached], right=[t.low for t in times if not t.reached]
     )
     sf = stats.ecdf(data).sf
-    curve = s.kaplan_meier(times)
+    curve = survival.kaplan_meier(times)
     np.testing.assert_allclose(curve.time, sf.quantiles)
     np.testing.assert_allclose(curve.survival, sf.probabilities)
     assert [curve.at(t) for t in curve.time] == curve.survival.tolist()
@@ -70,14 +70,14 @@ def test_the_median_and_its_interval_are_lifelines(lifelines, seed):
     from lifelines.utils import median_survival_times
 
     times = drawn(30, seed, end=4)
-    curve, other = s.kaplan_meier(times), fitted(lifelines, times)
+    curve, other = survival.kaplan_meier(times), fitted(lifelines, times)
     assert curve.median == other.median_survival_time_
     low, high = median_survival_times(other.confidence_interval_).to_numpy()[0]
     assert curve.median_interval == (low, high if math.isfinite(high) else None)
 
 
 def test_a_median_that_is_not_reached_is_none():
-    curve = s.kaplan_meier([hit(1), missed(3), missed(3), missed(3)])
+    curve = survival.kaplan_meier([hit(1), missed(3), missed(3), missed(3)])
     assert curve.median is None
     assert curve.median_interval[1] is None
     assert (curve.n, curve.misses, curve.never) == (4, 3, 0)
@@ -85,19 +85,19 @@ def test_a_median_that_is_not_reached_is_none():
 
 def test_a_diverged_run_stays_at_risk_to_the_end():
     # dropped, it would leave 1 of 2 at time 1 and the curve would come down to 0
-    curve = s.kaplan_meier([hit(1), hit(2), NEVER])
+    curve = survival.kaplan_meier([hit(1), hit(2), NEVER])
     assert curve.survival.tolist() == pytest.approx([2 / 3, 1 / 3])
     assert curve.follow_up == INF
-    all_of_them = s.kaplan_meier([NEVER, NEVER])
+    all_of_them = survival.kaplan_meier([NEVER, NEVER])
     assert (all_of_them.median, all_of_them.at(1e9), all_of_them.follow_up) == (None, 1, INF)
-    assert s.restricted_mean([NEVER, NEVER], 50.0) == s.RestrictedMean(50.0, 0.0, 50.0)
+    assert survival.restricted_mean([NEVER, NEVER], 50.0) == survival.RestrictedMean(50.0, 0.0, 50.0)
 
 
 def test_one_run():
-    assert s.kaplan_meier([hit(5)]).median == 5
-    assert s.kaplan_meier([missed(5)]).median is None
+    assert survival.kaplan_meier([hit(5)]).median == 5
+    assert survival.kaplan_meier([missed(5)]).median is None
     with pytest.raises(ValueError, match="at least one run"):
-        s.kaplan_meier([])
+        survival.kaplan_meier([])
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -105,17 +105,17 @@ def test_the_restricted_mean_is_lifelines(lifelines, seed):
     from lifelines.utils import restricted_mean_survival_time
 
     times = drawn(20, seed)
-    found = s.restricted_mean(times, 0.8)
+    found = survival.restricted_mean(times, 0.8)
     assert found.value == pytest.approx(restricted_mean_survival_time(fitted(lifelines, times), t=0.8))
 
 
 def test_complete_data_give_the_mean_of_what_was_watched():
     times, horizon = [hit(2), hit(3), hit(7), missed(10), NEVER], 8.0
     watched = np.array([2, 3, 7, 8, 8])
-    found = s.restricted_mean(times, horizon)
+    found = survival.restricted_mean(times, horizon)
     assert found.value == pytest.approx(watched.mean())
     assert found.standard_error == pytest.approx(watched.std() / math.sqrt(5))
-    np.testing.assert_allclose(s.pseudo_values(times, horizon), watched)
+    np.testing.assert_allclose(survival.pseudo_values(times, horizon), watched)
 
 
 def test_the_standard_error_is_what_repetition_shows():
@@ -123,7 +123,9 @@ def test_the_standard_error_is_what_repetition_shows():
     for _ in range(800):
         times, ends = rng.exponential(1, 40), rng.uniform(0.8, 3, 40)
         sample = [hit(t) if t <= e else missed(e) for t, e in zip(times, ends, strict=True)]
-        one = s.restricted_mean(sample, 0.9) if s.kaplan_meier(sample).follow_up >= 0.9 else None
+        one = (
+            survival.restricted_mean(sample, 0.9) if survival.kaplan_meier(sample).follow_up >= 0.9 else None
+        )
         if one:
             values.append(one.value)
             errors.append(one.standard_error)
@@ -134,28 +136,28 @@ def test_the_standard_error_is_what_repetition_shows():
 def test_a_horizon_beyond_what_is_known_is_refused():
     times = [hit(1), missed(3)]
     with pytest.raises(ValueError, match="horizon=5: must be positive and at most 3"):
-        s.restricted_mean(times, 5)
+        survival.restricted_mean(times, 5)
     with pytest.raises(ValueError, match="horizon=0"):
-        s.restricted_mean(times, 0)
-    assert s.restricted_mean([hit(1), hit(3)], 5).value == 2  # all are there: nothing is unknown
+        survival.restricted_mean(times, 0)
+    assert survival.restricted_mean([hit(1), hit(3)], 5).value == 2  # all are there: nothing is unknown
 
 
 def test_the_common_horizon_is_the_first_end_of_a_run():
-    assert s.common_horizon([hit(1), missed(9)], [missed(7), NEVER]) == 7
-    assert s.common_horizon([hit(1), hit(4)], [hit(3), NEVER]) == 4
-    assert math.isnan(s.common_horizon([NEVER]))
+    assert survival.common_horizon([hit(1), missed(9)], [missed(7), NEVER]) == 7
+    assert survival.common_horizon([hit(1), hit(4)], [hit(3), NEVER]) == 4
+    assert math.isnan(survival.common_horizon([NEVER]))
 
 
 def test_the_difference_of_restricted_means_is_paired():
     reference = [hit(10), hit(40), hit(90), missed(100)]
     arm = [hit(8), hit(38), hit(88), hit(98)]
-    found = s.restricted_mean_difference(arm, reference, 100.0)
+    found = survival.restricted_mean_difference(arm, reference, 100.0)
     assert found.value_low == pytest.approx(-2)
     assert found.high == pytest.approx(-2)  # each pair differs by 2, however the seeds spread
     assert (found.n, found.arm_misses, found.reference_misses, found.method) == (4, 0, 1, "restricted mean")
-    assert s.restricted_mean_difference(arm[:1], reference[:1], 100.0).n == 0
+    assert survival.restricted_mean_difference(arm[:1], reference[:1], 100.0).n == 0
     with pytest.raises(ValueError, match="4 and 3 times"):
-        s.restricted_mean_difference(arm, reference[:3], 100.0)
+        survival.restricted_mean_difference(arm, reference[:3], 100.0)
 
 
 def test_the_difference_covers_the_truth():
@@ -165,6 +167,6 @@ def test_the_difference_covers_the_truth():
         reference = rng.exponential(1, 10)
         arm = rng.exponential(1 / 1.3, 10)
         both = [[hit(t) if t <= 1 else missed(1) for t in own] for own in (arm, reference)]
-        found = s.restricted_mean_difference(*both, 1.0)
+        found = survival.restricted_mean_difference(*both, 1.0)
         covered += found.low <= true <= found.high
     assert 0.92 <= covered / 300 <= 0.98

@@ -11,10 +11,10 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.text import Text
 from PIL import Image
 
-from gbn import plot_style as style
+from gbn import plot_style
 from gbn.analysis.comparison.comparison import Comparison, Options
 from gbn.analysis.estimates.pairs import t_quantile
-from gbn.analysis.plots import convergence as plots
+from gbn.analysis.plots import convergence
 from gbn.analysis.plots.labels import spread
 from gbn.analysis.plots.lines import difference_line, mean_line
 from gbn.analysis.runs.load import load_grid_runs
@@ -32,7 +32,7 @@ def of(grid, folder, machine=None, options=None):
 
 
 def test_files_are_there_and_readable(comparison, tmp_path):
-    paths, notes = plots.save(comparison, tmp_path / "figures")
+    paths, notes = convergence.save(comparison, tmp_path / "figures")
     assert [path.name for path in paths] == [
         f"simulated-{unit}.{suffix}" for unit in ("updates", "seconds") for suffix in ("png", "pdf")
     ]
@@ -40,9 +40,9 @@ def test_files_are_there_and_readable(comparison, tmp_path):
     for path in paths:
         if path.suffix == ".png":
             image = Image.open(path).convert("RGB")
-            assert image.width == round(style.WIDTH * style.DPI)  # a printed page's width at 200 dots an inch
+            assert image.width == round(plot_style.WIDTH * plot_style.DPI)  # a page at 200 dpi
             pixels = np.asarray(image).reshape(-1, 3)
-            for colour in style.COLOURS[:3]:  # each line left its colour
+            for colour in plot_style.COLOURS[:3]:  # each line left its colour
                 wanted = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
                 assert (np.abs(pixels.astype(int) - wanted).max(axis=1) < 8).sum() > 100, colour
         else:
@@ -52,12 +52,12 @@ def test_files_are_there_and_readable(comparison, tmp_path):
 
 
 def test_an_unchanged_figure_is_an_unchanged_file(comparison, tmp_path):
-    first, second = (plots.save(comparison, tmp_path / name)[0] for name in "ab")
+    first, second = (convergence.save(comparison, tmp_path / name)[0] for name in "ab")
     assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
 
 
 def test_panels_labels_and_axes(comparison):
-    figure = plots.draw(comparison, "", "updates")
+    figure = convergence.draw(comparison, "", "updates")
     accuracy, loss, difference = figure.axes
     assert [line.get_label() for line in accuracy.get_lines()][:4] == [
         "bn",
@@ -78,13 +78,13 @@ def test_panels_labels_and_axes(comparison):
 
 
 def test_the_horizontal_axis_can_be_linear(comparison):
-    figure = plots.draw(comparison, "", "updates", linear=True)
+    figure = convergence.draw(comparison, "", "updates", linear=True)
     assert {axes.get_xscale() for axes in figure.axes} == {"linear"}
     assert "Horizontal axes" not in " ".join(text.get_text() for text in figure.texts)
 
 
 def test_accuracies_stay_between_0_and_100_whatever_the_bands(make_grid, tmp_path):
-    figure = plots.draw(
+    figure = convergence.draw(
         of(
             make_grid(seeds=range(2), arms={"bn": Arm(spread=2), "gbn": Arm(spread=2)}, controls={}), tmp_path
         ),
@@ -97,13 +97,13 @@ def test_accuracies_stay_between_0_and_100_whatever_the_bands(make_grid, tmp_pat
 
 
 def test_a_short_axis_has_numbers_between_the_powers_of_ten(make_grid, tmp_path):
-    figure = plots.draw(of(make_grid(updates=60), tmp_path), "", "updates")
+    figure = convergence.draw(of(make_grid(updates=60), tmp_path), "", "updates")
     shown = [text.get_text() for text in figure.axes[0].get_xticklabels()]
     assert {"5", "10", "20", "50"} <= set(shown)
 
 
 def test_nothing_is_drawn_outside_the_page(comparison):
-    figure = plots.draw(comparison, "", "updates")
+    figure = convergence.draw(comparison, "", "updates")
     renderer = FigureCanvasAgg(figure).get_renderer()
     figure.draw(renderer)
     width, height = figure.get_size_inches() * figure.dpi
@@ -118,7 +118,7 @@ def test_nothing_is_drawn_outside_the_page(comparison):
 
 
 def test_names_at_line_ends_do_not_overlap(comparison):
-    figure = plots.draw(comparison, "", "updates")
+    figure = convergence.draw(comparison, "", "updates")
     renderer = FigureCanvasAgg(figure).get_renderer()
     figure.draw(renderer)
     boxes = sorted(
@@ -133,7 +133,7 @@ def test_names_at_line_ends_do_not_overlap(comparison):
 def test_arms_of_a_row_differ_in_colour_and_style(make_grid, tmp_path):
     arms = {"bn": Arm(), **{f"gbn_{k}": Arm(speed=1 + k / 10) for k in range(8)}}
     grid = make_grid(arms=arms, controls={}, seeds=range(2))
-    figure = plots.draw(of(grid, tmp_path), "", "updates")
+    figure = convergence.draw(of(grid, tmp_path), "", "updates")
     assert len(figure.axes) == 6  # eight arms and the reference: two rows of at most six arms
     for axes in (figure.axes[0], figure.axes[3]):
         lines = [line for line in axes.get_lines() if not line.get_label().startswith("_")]
@@ -181,7 +181,7 @@ def test_seconds_are_averaged_at_equal_seconds(make_grid, tmp_path):
 def test_one_seed_has_no_band_and_the_caption_says_so(make_grid, tmp_path):
     comparison = of(make_grid(seeds=[0]), tmp_path)
     assert mean_line(comparison, "", "bn", "val_accuracy", "updates").low is None
-    figure = plots.draw(comparison, "", "updates")
+    figure = convergence.draw(comparison, "", "updates")
     assert not figure.axes[0].collections
     assert "one seed has no band" in " ".join(text.get_text() for text in figure.texts)
 
@@ -192,13 +192,13 @@ def test_a_line_ends_where_a_seed_diverged(make_grid, tmp_path):
     line = mean_line(comparison, "", "gbn_wild", "val_accuracy", "updates")
     assert line.cut_by_divergence
     assert line.x[-1] < 300
-    figure = plots.draw(comparison, "", "updates")
+    figure = convergence.draw(comparison, "", "updates")
     assert any(drawn.get_marker() == "x" for drawn in figure.axes[0].get_lines())
     assert "a seed diverged" in " ".join(text.get_text().replace("\n", " ") for text in figure.texts)
 
 
 def test_a_shared_clock_has_no_figure_against_seconds(make_grid, tmp_path):
-    paths, notes = plots.save(of(make_grid(), tmp_path, Machine(clock="shared")), tmp_path / "f")
+    paths, notes = convergence.save(of(make_grid(), tmp_path, Machine(clock="shared")), tmp_path / "f")
     assert [path.name for path in paths] == ["simulated-updates.png", "simulated-updates.pdf"]
     assert notes == [
         "No figure against seconds: shared clock (32 of 32 runs shared their machine with other work)."
@@ -209,7 +209,7 @@ def test_settings_have_figures_of_their_own(make_grid, tmp_path):
     grid = make_grid(settings=("cnn", "model=a b"), seeds=range(2))
     write_runs([r for r in grid.records() if r.config["model"]["name"] == "cnn"], tmp_path)
     comparison = Comparison(load_grid_runs(grid, tmp_path))
-    paths, notes = plots.save(comparison, tmp_path / "f")
+    paths, notes = convergence.save(comparison, tmp_path / "f")
     assert {path.name for path in paths} == {
         f"simulated-cnn-{unit}.{kind}" for unit in ("updates", "seconds") for kind in ("png", "pdf")
     }
@@ -218,7 +218,7 @@ def test_settings_have_figures_of_their_own(make_grid, tmp_path):
 
 def test_a_measure_that_was_never_taken_draws_nothing(comparison):
     assert mean_line(comparison, "", "bn", "val_accuracy_exact", "updates") is None
-    plots.draw(Comparison(comparison.runs, Options("val_accuracy_exact")), "", "updates")
+    convergence.draw(Comparison(comparison.runs, Options("val_accuracy_exact")), "", "updates")
 
 
 @settings(max_examples=50, deadline=None)

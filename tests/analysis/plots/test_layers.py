@@ -5,7 +5,7 @@ import pytest
 
 from gbn.analysis.comparison.comparison import Comparison
 from gbn.analysis.estimates.pairs import t_quantile
-from gbn.analysis.plots import layers as layer_plots
+from gbn.analysis.plots import layers
 from gbn.analysis.plots.convergence import Row
 from gbn.analysis.plots.layers import Choice
 from gbn.analysis.runs.activations import layer_frame
@@ -24,7 +24,7 @@ def drawn(grid, recorded):
 def test_rows_are_quantities_and_columns_layers(drawn):
     frame, comparison = drawn
     chosen = Choice(("active", "weight_norm", "deviation"), ("stem.norm", "last.norm"))
-    figure = layer_plots.draw(frame, comparison, "", ROW, chosen)
+    figure = layers.draw(frame, comparison, "", ROW, chosen)
     assert len(figure.axes) == 4  # deviation has no value anywhere, so no row
     active, _, norm_stem, norm_last = figure.axes
     assert [axes.get_title(loc="left") for axes in figure.axes[:2]] == ["stem.norm", "last.norm"]
@@ -48,38 +48,38 @@ def test_a_quantity_that_a_layer_lacks_says_so(drawn):
     frame, comparison = drawn
     without = frame[(frame.layer != "last.norm") | (frame.quantity != "active")]
     chosen = Choice(("active",), ("stem.norm", "last.norm"))
-    _, last = layer_plots.draw(without, comparison, "", ROW, chosen).axes
+    _, last = layers.draw(without, comparison, "", ROW, chosen).axes
     assert [text.get_text() for text in last.texts] == ["not defined here"]
 
 
 def test_arms_without_recordings_are_left_out_and_files_are_unchanging(drawn, tmp_path):
     frame, comparison = drawn
     chosen = Choice(("active", "dead"), ("stem.norm",))
-    first, notes = layer_plots.save(frame, comparison, tmp_path / "a", chosen)
+    first, notes = layers.save(frame, comparison, tmp_path / "a", chosen)
     assert [path.name for path in first] == ["simulated-layers.png", "simulated-layers.pdf"]
     assert notes == []
-    second, _ = layer_plots.save(frame, comparison, tmp_path / "b", chosen)
+    second, _ = layers.save(frame, comparison, tmp_path / "b", chosen)
     assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
-    figure = layer_plots.draw(frame, comparison, "", ROW, chosen)
+    figure = layers.draw(frame, comparison, "", ROW, chosen)
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["bn", "gbn_fast"]
-    nothing, notes = layer_plots.save(frame[:0], comparison, tmp_path / "c", chosen)
+    nothing, notes = layers.save(frame[:0], comparison, tmp_path / "c", chosen)
     assert nothing == []
     assert notes == ["No figure of these runs: no run has recordings of its layers."]
 
 
 def test_a_wide_band_does_not_flatten_the_lines():
-    shown = layer_plots.QUANTITIES["skewness"]
+    shown = layers.QUANTITIES["skewness"]
     lines = np.array([0.0, 1.0])
-    assert layer_plots._limits(lines, np.array([-50.0, 50.0]), shown) == pytest.approx((-1.15, 2.15))
-    assert layer_plots._limits(lines, np.array([np.nan]), shown) == pytest.approx((-0.05, 1.05))
-    flat = layer_plots._limits(np.array([2.0, 2.0]), np.array([2.0]), shown)
+    assert layers._limits(lines, np.array([-50.0, 50.0]), shown) == pytest.approx((-1.15, 2.15))
+    assert layers._limits(lines, np.array([np.nan]), shown) == pytest.approx((-0.05, 1.05))
+    flat = layers._limits(np.array([2.0, 2.0]), np.array([2.0]), shown)
     assert flat == pytest.approx((1.78, 2.22))  # no difference is drawn as none
-    share = layer_plots._limits(np.array([0.0, 0.01]), np.array([-0.4, 0.4]), layer_plots.QUANTITIES["dead"])
+    share = layers._limits(np.array([0.0, 0.01]), np.array([-0.4, 0.4]), layers.QUANTITIES["dead"])
     assert -0.02 < share[0] < 0
 
 
 def test_ticks_are_short():
-    assert [layer_plots._short(value, 0) for value in (0.0, 0.25, 0.01, 8.5e-4, 1e-3, 300.0)] == [
+    assert [layers._short(value, 0) for value in (0.0, 0.25, 0.01, 8.5e-4, 1e-3, 300.0)] == [
         "0",
         "0.25",
         "0.01",
@@ -90,11 +90,11 @@ def test_ticks_are_short():
 
 
 def test_an_unknown_quantity_is_refused():
-    with pytest.raises(ValueError, match="no quantity 'activity' is recorded; there are statistic"):
+    with pytest.raises(ValueError, match="no quantity 'activity' is recorded; choose from statistic"):
         Choice(("activity",))
 
 
 def test_a_figure_without_a_panel_is_refused(drawn):
     frame, comparison = drawn
     with pytest.raises(ValueError, match=r"none of deviation, slope is defined in stem\.norm"):
-        layer_plots.draw(frame, comparison, "", ROW, Choice(("deviation", "slope"), ("stem.norm",)))
+        layers.draw(frame, comparison, "", ROW, Choice(("deviation", "slope"), ("stem.norm",)))

@@ -3,7 +3,7 @@
 import pytest
 
 from gbn.analysis.comparison.comparison import Comparison
-from gbn.analysis.plots import matrix as matrix_plot
+from gbn.analysis.plots import matrix
 from gbn.analysis.runs.load import load_grid_runs
 from gbn.studies.validation.simulate import Arm, write_runs
 
@@ -22,7 +22,7 @@ def factorial(make_grid, tmp_path):
 
 
 def test_each_cell_holds_its_arms_difference(factorial):
-    figure = matrix_plot.draw(factorial, "")
+    figure = matrix.draw(factorial, "")
     for axes, quantity in zip(figure.axes, ("area_difference", "last_difference"), strict=True):
         columns = [label.get_text() for label in axes.get_xticklabels()]
         rows = [label.get_text() for label in axes.get_yticklabels()]
@@ -41,12 +41,12 @@ def test_each_cell_holds_its_arms_difference(factorial):
 
 
 def test_files_and_what_was_not_drawn(factorial, make_grid, tmp_path):
-    paths, notes = matrix_plot.save(factorial, tmp_path / "figures")
+    paths, notes = matrix.save(factorial, tmp_path / "figures")
     assert [path.name for path in paths] == ["simulated-matrix.png", "simulated-matrix.pdf"]
     assert all(path.stat().st_size > 1000 for path in paths)
     assert notes == []
     plain = compared(make_grid(), tmp_path / "plain")
-    assert matrix_plot.save(plain, tmp_path / "figures") == ([], ["No matrix: no arms named row+column."])
+    assert matrix.save(plain, tmp_path / "figures") == ([], ["No matrix: no arms named row+column."])
 
 
 def test_controls_are_no_cells(make_grid, tmp_path):
@@ -60,5 +60,5 @@ def test_controls_are_no_cells(make_grid, tmp_path):
     }
     controls = {"a+b": ["bn_matched[a+b]", "bn_reparam[a+b]"]}
     comparison = compared(make_grid(arms=arms, controls=controls), tmp_path)
-    assert set(matrix_plot.cells(comparison, "").values()) == {"a+b", "a+c", "d+b"}
-    assert matrix_plot.draw(comparison, "") is not None  # a cell may be empty
+    assert set(matrix.cells(comparison, "").values()) == {"a+b", "a+c", "d+b"}
+    assert matrix.draw(comparison, "") is not None  # a cell may be empty

@@ -3,7 +3,7 @@
 import pytest
 
 from gbn.analysis.comparison.selection import BestSetting
-from gbn.analysis.plots import rates as rates_plot
+from gbn.analysis.plots import rates
 
 RATES = ("0.01", "0.1", "1.0")
 
@@ -19,7 +19,7 @@ def best(group, arm, values):
 def test_points_selection_and_panels(groups):
     values = {"bn": (0.2, 0.5, 0.4), "bnp": (0.3, 0.35, 0.6)}
     found = [best(group, arm, accuracies) for group in groups for arm, accuracies in values.items()]
-    figure = rates_plot.draw(found, "tuning", "bn", 2)
+    figure = rates.draw(found, "tuning", "bn", 2)
     assert [axes.get_title(loc="left") for axes in figure.axes] == list(groups)
     for axes in figure.axes:
         named = {line.get_label(): line for line in axes.get_lines() if not line.get_label().startswith("_")}
@@ -38,6 +38,6 @@ def test_points_selection_and_panels(groups):
 
 def test_files_are_the_same_each_time(tmp_path):
     found = [best("", "bn", (0.2, 0.5, 0.4))]
-    first, second = (rates_plot.save(found, "t", "bn", 2, tmp_path / name / "x-rates") for name in "ab")
+    first, second = (rates.save(found, "t", "bn", 2, tmp_path / name / "x-rates") for name in "ab")
     assert [path.name for path in first] == ["x-rates.png", "x-rates.pdf"]
     assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]

@@ -8,9 +8,9 @@ import pytest
 
 from gbn.analysis.comparison.comparison import Comparison, Options
 from gbn.analysis.estimates.targets import Time
-from gbn.analysis.profiles import plot as profiles_plot
-from gbn.analysis.profiles import table as profiles_table
+from gbn.analysis.profiles import plot
 from gbn.analysis.profiles.score import profiles
+from gbn.analysis.profiles.table import read_selection, render
 from gbn.analysis.profiles.tasks import Setting, Tasks, tasks_of
 from gbn.analysis.runs.load import load_grid_runs
 from gbn.studies.validation.simulate import Arm, Machine, SimulatedGrid, write_runs
@@ -203,17 +203,17 @@ def test_what_cannot_be_profiled_is_refused(compared):
 def test_the_table_and_the_figure(tmp_path):
     made = tasks(HAND)
     found = profiles(made)
-    texts = profiles_table.render(made, found, {"experiments": ["experiments/x"]}, 4.0)
+    texts = render(made, found, {"experiments": ["experiments/x"]}, 4.0)
     assert "| a   | 0.875 | 2/4  |" in texts[".md"]
     assert "missed" in texts[".md"]
     for suffix, text in texts.items():
         path = tmp_path / f"profile{suffix}"
         path.write_text(text)
-        assert profiles_table.read_selection(path) == {"experiments": ["experiments/x"]}
+        assert read_selection(path) == {"experiments": ["experiments/x"]}
     (tmp_path / "other.md").write_text(json.dumps({}))
-    with pytest.raises(ValueError, match="no performance profile"):
-        profiles_table.read_selection(tmp_path / "other.md")
-    (axes,) = profiles_plot.draw(made, found, 4.0).axes
+    with pytest.raises(ValueError, match="not one of our performance profiles"):
+        read_selection(tmp_path / "other.md")
+    (axes,) = plot.draw(made, found, 4.0).axes
     lines = {line.get_label().split()[0]: line for line in axes.get_lines()}
     assert set(lines) == {"a", "b", "c"}
     for one in found:

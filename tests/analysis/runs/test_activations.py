@@ -57,7 +57,7 @@ def test_first_middle_and_last_layer_with_a_relu(grid, recorded):
     assert layers_to_show(frame[frame.quantity != "active"], "") == ["stem.norm", "body.norm", "last.norm"]
     assert layers_to_show(frame, "", ["last.norm"]) == ["last.norm"]
     with pytest.raises(
-        ValueError, match=r"no normalizer 'stem' was recorded; there are stem\.norm, body\.norm"
+        ValueError, match=r"no normalizer 'stem' was recorded; choose from stem\.norm, body\.norm"
     ):
         layers_to_show(frame, "", ["stem"])
 

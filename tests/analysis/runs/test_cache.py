@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from gbn.analysis.runs import cache as cache_module
+from gbn.analysis.runs import cache
 from gbn.analysis.runs.load import load_any, load_grid_runs
 from gbn.store import RunStore, StoreError
 from gbn.store.archive import Archive
@@ -196,7 +196,7 @@ def test_a_damaged_part_is_made_again(grid, results, damage):
 
 def test_another_version_s_parts_are_left_alone(grid, results, monkeypatch):
     first = load_grid_runs(grid, results)
-    monkeypatch.setattr(cache_module, "VERSION", "next")
+    monkeypatch.setattr(cache, "VERSION", "next")
     same(load_grid_runs(grid, results), first)
     assert len(parts(results)) == 2
 
@@ -231,8 +231,8 @@ def test_git_does_not_see_the_cache(grid, results):
 
 
 def test_several_writers_at_once_agree(grid, results, monkeypatch):
-    monkeypatch.setattr(cache_module, "PART_RUNS", 5)
-    monkeypatch.setattr(cache_module, "_SMALL_PARTS", 3)
+    monkeypatch.setattr(cache, "PART_RUNS", 5)
+    monkeypatch.setattr(cache, "_SMALL_PARTS", 3)
     plain = load_grid_runs(grid, results, cache=False)
     with ThreadPoolExecutor(6) as pool:
         for runs in pool.map(lambda _: load_grid_runs(grid, results), range(12)):
@@ -241,7 +241,7 @@ def test_several_writers_at_once_agree(grid, results, monkeypatch):
 
 
 def test_parts_of_single_runs_are_merged(make_grid, tmp_path, monkeypatch):
-    monkeypatch.setattr(cache_module, "_SMALL_PARTS", 4)
+    monkeypatch.setattr(cache, "_SMALL_PARTS", 4)
     grid = make_grid(seeds=range(3), points=8)
     for record in grid.records():
         write_files([record], tmp_path)
@@ -251,7 +251,7 @@ def test_parts_of_single_runs_are_merged(make_grid, tmp_path, monkeypatch):
 
 
 def test_rows_that_fit_no_run_any_more_are_dropped(grid, results, monkeypatch):
-    monkeypatch.setattr(cache_module, "PART_RUNS", 8)
+    monkeypatch.setattr(cache, "PART_RUNS", 8)
     for parameters in range(6):
         for cell in grid.cells:
             for run_id in cell.run_ids.values():

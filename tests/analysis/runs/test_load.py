@@ -134,7 +134,7 @@ def test_archive_and_store_give_the_same_frames(grid, results):
 
 
 def test_a_reference_that_is_no_arm_is_an_error(make_grid, tmp_path):
-    with pytest.raises(ValueError, match="reference 'gone' is none of its arms"):
+    with pytest.raises(ValueError, match="reference 'gone' is not among its arms"):
         load_grid_runs(make_grid(reference="gone"), tmp_path)
 
 

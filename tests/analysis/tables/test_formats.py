@@ -9,7 +9,7 @@ import pytest
 from gbn.analysis.comparison.comparison import Comparison, Options
 from gbn.analysis.results import summary_text
 from gbn.analysis.runs.load import load_grid_runs
-from gbn.analysis.tables import formats as tables
+from gbn.analysis.tables import formats
 from gbn.studies.validation.simulate import Arm, Machine, write_runs
 
 
@@ -32,7 +32,7 @@ def rows(markdown, heading):
 
 
 def test_the_direction_is_printed_before_any_number(comparison):
-    text = tables.markdown(comparison)
+    text = formats.markdown(comparison)
     assert "Speed-up = reference / arm, reference `bn`: greater than 1 means that the arm is faster." in text
     assert text.index("Speed-up = reference / arm") < text.index("|")
     assert "Made from 32 of 32 planned runs, read from the run store" in text
@@ -40,7 +40,7 @@ def test_the_direction_is_printed_before_any_number(comparison):
 
 
 def test_every_arm_stands_beside_the_aa_row_and_its_controls(comparison):
-    table = rows(tables.markdown(comparison), "Updates to a fixed accuracy")
+    table = rows(formats.markdown(comparison), "Updates to a fixed accuracy")
     assert table[0] == [
         "arm",
         "updates to 60 %",
@@ -63,16 +63,16 @@ def test_every_arm_stands_beside_the_aa_row_and_its_controls(comparison):
 
 
 def test_the_metric_of_the_maximum_has_its_aa_row_and_the_accuracy_difference(comparison):
-    table = rows(tables.markdown(comparison), "Updates to the maximum of bn")
+    table = rows(formats.markdown(comparison), "Updates to the maximum of bn")
     assert table[0][-1] == "last - bn (points)"
     assert table[1][0] == "A/A (bn against bn)"
     assert table[1][1] == "56"
     assert re.fullmatch(r"[+-]\d+\.\d\d \[[+-]\d+\.\d\d, [+-]\d+\.\d\d\]\*", table[2][-1])
-    assert "Read a row only beside the A/A row" in tables.markdown(comparison)
+    assert "Read a row only beside the A/A row" in formats.markdown(comparison)
 
 
 def test_accuracies_have_three_selections_spread_and_n(comparison):
-    table = rows(tables.markdown(comparison), "Test accuracy")
+    table = rows(formats.markdown(comparison), "Test accuracy")
     assert table[0][1:5] == ["n", "last epoch", "best by validation", "best on test"]
     assert table[1][1] == "8"
     assert all(re.fullmatch(r"\d\d\.\d\d ± \d+\.\d\d", cell) for cell in table[1][2:5])
@@ -81,7 +81,7 @@ def test_accuracies_have_three_selections_spread_and_n(comparison):
 
 
 def test_controls_are_compared_in_their_own_table(comparison):
-    table = rows(tables.markdown(comparison), "Each arm against its own controls")
+    table = rows(formats.markdown(comparison), "Each arm against its own controls")
     assert [row[:2] for row in table[1:]] == [
         ["gbn_fast", "bn_matched[gbn_fast]"],
         ["gbn_fast", "bn_reparam[gbn_fast]"],
@@ -105,7 +105,7 @@ def test_it_says_what_this_many_pairs_can_decide(comparison):
 def test_misses_are_shown_as_misses(make_grid, tmp_path):
     grid = make_grid(arms={"bn": Arm(), "gbn": Arm(final=0.7)}, controls={})
     write_runs(grid.records(), tmp_path)
-    text = tables.markdown(Comparison(load_grid_runs(grid, tmp_path)))
+    text = formats.markdown(Comparison(load_grid_runs(grid, tmp_path)))
     table = rows(text, "Updates to a fixed accuracy")
     assert table[3][4:6] == ["> 2,000", "0/8"]
     assert table[3][6].startswith("<= 0.")
@@ -115,7 +115,7 @@ def test_misses_are_shown_as_misses(make_grid, tmp_path):
 def test_one_seed_is_called_what_it_is(make_grid, tmp_path):
     grid = make_grid(seeds=[0])
     write_runs(grid.records(), tmp_path)
-    text = tables.markdown(Comparison(load_grid_runs(grid, tmp_path)))
+    text = formats.markdown(Comparison(load_grid_runs(grid, tmp_path)))
     assert "One pair has no interval: it decides nothing, whatever its ratio." in text
     assert "needs 2 seeds" in text
 
@@ -123,7 +123,7 @@ def test_one_seed_is_called_what_it_is(make_grid, tmp_path):
 def test_what_is_missing_or_not_compared_is_listed(make_grid, tmp_path):
     grid = make_grid()
     write_runs([r for r in grid.records(Machine(clock="shared")) if r.config["seed"] != 7][:-1], tmp_path)
-    text = tables.markdown(Comparison(load_grid_runs(grid, tmp_path)))
+    text = formats.markdown(Comparison(load_grid_runs(grid, tmp_path)))
     assert "- bn: missing: seeds 7." in text
     assert "- bn_reparam[gbn_fast]: missing: seeds 6, 7." in text
     assert (
@@ -136,18 +136,18 @@ def test_what_is_missing_or_not_compared_is_listed(make_grid, tmp_path):
 def test_an_absent_reference_is_said(make_grid, tmp_path):
     grid = make_grid()
     write_runs([r for r in grid.records() if r.config["norm"]["name"] != "bn"], tmp_path)
-    text = tables.markdown(Comparison(load_grid_runs(grid, tmp_path)))
+    text = formats.markdown(Comparison(load_grid_runs(grid, tmp_path)))
     assert "no run of the reference bn: no speed-up can be given" in text
 
 
 def test_the_csv_holds_the_numbers_that_are_printed(comparison):
-    text = tables.csv(comparison)
+    text = formats.csv(comparison)
     frame = pd.read_csv(io.StringIO(text), comment="#", keep_default_na=True)
     chosen = frame[
         (frame.quantity == "speedup_to_target") & (frame.arm == "gbn_fast") & (frame.against == "bn")
     ]
     row = chosen[(chosen.unit == "updates") & (chosen.target == 0.8)].iloc[0]
-    printed = rows(tables.markdown(comparison), "Updates to a fixed accuracy")[3][6]
+    printed = rows(formats.markdown(comparison), "Updates to a fixed accuracy")[3][6]
     assert printed == f"{row.value_low:.2f} [{row.interval_low:.2f}, {row.interval_high:.2f}]*"
     assert row.p_holm < 0.05
     assert row.verdict == "faster"
@@ -157,7 +157,7 @@ def test_the_csv_holds_the_numbers_that_are_printed(comparison):
 
 
 def test_the_latex_is_balanced_and_escaped(comparison):
-    text = tables.latex(comparison)
+    text = formats.latex(comparison)
     assert text.count(r"\begin{tabular}") == text.count(r"\end{tabular}") == text.count(r"\toprule") == 9
     assert r"bn\_matched[gbn\_fast]" in text
     for line in text.splitlines():
@@ -178,14 +178,14 @@ def test_the_latex_is_balanced_and_escaped(comparison):
 
 
 def test_latex_specials_are_escaped():
-    assert tables._escape(r"a_b & 5 % >= <= < ± \x ~ ^ {c} #1 $") == (
+    assert formats._escape(r"a_b & 5 % >= <= < ± \x ~ ^ {c} #1 $") == (
         r"a\_b \& 5 \% $\geq$ $\leq$ $<$ $\pm$ \textbackslash{}x \textasciitilde{} \textasciicircum{} "
         r"\{c\} \#1 \$"
     )
 
 
 def test_every_run_is_listed_with_where_it_came_from(comparison, grid):
-    lines = tables.run_list(comparison).splitlines()
+    lines = formats.run_list(comparison).splitlines()
     listed = [line.split() for line in lines if not line.startswith("#")]
     assert {line[-1] for line in listed} == {
         run_id for cell in grid.cells for run_id in cell.run_ids.values()
@@ -196,8 +196,8 @@ def test_every_run_is_listed_with_where_it_came_from(comparison, grid):
 
 def test_headers_tell_how_to_make_the_table_again(comparison, tmp_path):
     options = Options(measure="val_accuracy", interpolation="first")
-    for path in tables.write(Comparison(comparison.runs, options), tmp_path / "t"):
-        assert tables.read_header(path) == {
+    for path in formats.write(Comparison(comparison.runs, options), tmp_path / "t"):
+        assert formats.read_header(path) == {
             "experiment": "experiments/simulated",
             "scale": None,
             "source": "store",
@@ -206,18 +206,18 @@ def test_headers_tell_how_to_make_the_table_again(comparison, tmp_path):
         }
     other = tmp_path / "other.md"
     other.write_text("# Just text\n")
-    assert tables.read_header(other) is None
+    assert formats.read_header(other) is None
     other.write_text("<!-- gbn-table {broken -->\n")
-    assert tables.read_header(other) is None
+    assert formats.read_header(other) is None
 
 
 def test_tables_are_the_same_however_often_they_are_made(comparison, grid, results):
     again = Comparison(load_grid_runs(grid, results))
-    assert tables.render(again) == tables.render(comparison)
+    assert formats.render(again) == formats.render(comparison)
 
 
 def test_a_padded_table_is_rectangular(comparison):
-    for block in re.findall(r"(?:^\|.*\n)+", tables.markdown(comparison), re.MULTILINE):
+    for block in re.findall(r"(?:^\|.*\n)+", formats.markdown(comparison), re.MULTILINE):
         assert len({len(line) for line in block.splitlines()}) == 1
 
 
@@ -225,7 +225,7 @@ def test_rounding_noise_is_written_as_zero(make_grid, tmp_path):
     # The same curve under two names: every difference is zero, whatever order a processor sums in.
     grid = make_grid(arms={"bn": Arm(noise=0), "gbn_std": Arm(noise=0)}, controls={})
     write_runs(grid.records(), tmp_path)
-    frame = pd.read_csv(io.StringIO(tables.csv(Comparison(load_grid_runs(grid, tmp_path)))), comment="#")
+    frame = pd.read_csv(io.StringIO(formats.csv(Comparison(load_grid_runs(grid, tmp_path)))), comment="#")
     row = frame[(frame.quantity == "last_difference") & (frame.arm == "gbn_std")].iloc[0]
     assert (row.value_low, row.interval_low, row.interval_high, row.sd) == (0, 0, 0, 0)
     numbers = frame.select_dtypes("float").abs()

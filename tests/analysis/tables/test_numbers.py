@@ -6,7 +6,7 @@ import math
 import pytest
 
 from gbn.analysis.estimates.estimate import NOTHING, Estimate
-from gbn.analysis.tables import numbers as printed
+from gbn.analysis.tables import numbers
 
 NAN, INF = math.nan, math.inf
 
@@ -33,7 +33,7 @@ def estimate(low, high=None, ci=(NAN, NAN), n=8, sd=NAN):
     ],
 )
 def test_ratios(given, text):
-    assert printed.ratio(given) == text
+    assert numbers.ratio(given) == text
 
 
 @pytest.mark.parametrize(
@@ -45,13 +45,13 @@ def test_ratios(given, text):
     ],
 )
 def test_differences_are_signed_points(given, text):
-    assert printed.difference(given) == text
+    assert numbers.difference(given) == text
 
 
 def test_accuracies_are_per_cent_with_their_spread():
-    assert printed.value(estimate(0.98123, sd=0.00214)) == "98.12 ± 0.21"
-    assert printed.value(estimate(0.98123, n=1)) == "98.12"
-    assert printed.value(NOTHING) == "-"
+    assert numbers.value(estimate(0.98123, sd=0.00214)) == "98.12 ± 0.21"
+    assert numbers.value(estimate(0.98123, n=1)) == "98.12"
+    assert numbers.value(NOTHING) == "-"
 
 
 @pytest.mark.parametrize(
@@ -65,7 +65,7 @@ def test_accuracies_are_per_cent_with_their_spread():
     ],
 )
 def test_durations(given, unit, text):
-    assert printed.duration(given, unit) == text
+    assert numbers.duration(given, unit) == text
 
 
 @pytest.mark.parametrize(
@@ -80,15 +80,15 @@ def test_durations(given, unit, text):
     ],
 )
 def test_savings_follow_the_speedup(given, text):
-    assert printed.saving(given) == text
+    assert numbers.saving(given) == text
 
 
 def test_a_star_marks_what_stands_after_the_correction():
     given = dataclasses.replace(estimate(1.234, ci=(1.1, 1.366)), p=0.001, p_holm=0.02)
-    assert printed.ratio(given) == "1.23 [1.10, 1.37]*"
-    assert printed.ratio(dataclasses.replace(given, p_holm=0.06)) == "1.23 [1.10, 1.37]"
+    assert numbers.ratio(given) == "1.23 [1.10, 1.37]*"
+    assert numbers.ratio(dataclasses.replace(given, p_holm=0.06)) == "1.23 [1.10, 1.37]"
     points = dataclasses.replace(estimate(0.0031, ci=(0.001, 0.0052)), p=0.001, p_holm=0.05)
-    assert printed.difference(points) == "+0.31 [+0.10, +0.52]*"
+    assert numbers.difference(points) == "+0.31 [+0.10, +0.52]*"
 
 
 @pytest.mark.parametrize(
@@ -96,12 +96,12 @@ def test_a_star_marks_what_stands_after_the_correction():
     [(0.5, "0.50"), (0.0346, "0.035"), (0.0009, "< 0.001"), (1.0, "1.00"), (0.0, "< 0.001"), (NAN, "-")],
 )
 def test_p_values(p, text):
-    assert printed.p_value(p) == text
+    assert numbers.p_value(p) == text
 
 
 def test_intervals_and_changes():
-    assert printed.interval(1.1, 1.366) == "[1.10, 1.37]"
-    assert printed.interval(NAN, NAN) == "-"
+    assert numbers.interval(1.1, 1.366) == "[1.10, 1.37]"
+    assert numbers.interval(NAN, NAN) == "-"
     change = estimate(-12.4, ci=(-20.1, -4.6))
-    assert printed.change(change, lambda value: f"{value:+.0f}") == "-12 [-20, -5]"
-    assert printed.change(NOTHING, str) == "-"
+    assert numbers.change(change, lambda value: f"{value:+.0f}") == "-12 [-20, -5]"
+    assert numbers.change(NOTHING, str) == "-"

@@ -62,5 +62,5 @@ def test_an_arm_without_its_reference_is_compared_with_none(grid):
 
 
 def test_runs_without_scores_of_patients(grid):
-    with pytest.raises(LookupError, match="they come with task=segmentation"):
+    with pytest.raises(LookupError, match="train runs with task=segmentation"):
         patient_frame(grid, grid.records())

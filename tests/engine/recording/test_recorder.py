@@ -205,7 +205,7 @@ def test_grid():
 
 
 def test_one_image_is_too_few():
-    with pytest.raises(ValueError, match=r"at least 2 images, 1 can be had: raise trainer\.record\.images"):
+    with pytest.raises(ValueError, match=r"at least 2 images, got 1: raise trainer\.record\.images"):
         recorder("bn", images=1)
 
 

@@ -147,7 +147,7 @@ def test_more_arms_than_lines_show_those_at_work(tmp_path, make_grid):
     assert len(shown.splitlines()) <= 24
     assert "arm_40" in shown
     assert "arm_45" not in shown
-    assert "for lack of lines not shown: " in shown
+    assert "not shown for lack of space: " in shown
     assert "arm_45" in text(snapshot, 100)
 
 
