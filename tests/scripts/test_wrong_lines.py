@@ -224,6 +224,6 @@ def wrong_lines(draw, name):
 def test_a_wrong_line_is_one_line(world, name, data):
     line, option = data.draw(wrong_lines(name))
     assume(not (option == "--out" and "--out=new" in line))
-    # what begins with a dash and is no number of argparse's, such as -inf, may be taken for an option and named itself
+    # -inf is no number to argparse: it is taken for an option and named itself
     own = [word for word in line if re.fullmatch(r"-[a-z]\w*", word)]
     refused(world, name, line, "" if line[-1] == "--" else (option, *own))
