@@ -99,7 +99,7 @@ def _written(picture: Picture, kind: str, metadata: Mapping[str, str | None]) ->
     return content.getvalue()
 
 
-def read_text(path: Path) -> tuple[dict[str, Any] | None, str | None]:
+def source_and_digest(path: Path) -> tuple[dict[str, Any] | None, str | None]:
     """(what a PNG was made from, the digest of what it shows); None for what it does not say.
 
     Raises:

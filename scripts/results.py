@@ -81,9 +81,9 @@ def tables_and_figures(root: Path) -> Made:
 
 def drawn_from(path: Path) -> dict[str, Any] | None:
     """What a committed figure was made from."""
-    from gbn.plot_style import read_text
+    from gbn.plot_style import source_and_digest
 
-    return read_text(path)[0]
+    return source_and_digest(path)[0]
 
 
 def load(root: Path, experiment: str, scale: str | None) -> Any:
@@ -228,13 +228,13 @@ def part_of(file: Path) -> Part | None:
 
 def stale(path: Path, content: "str | Picture") -> bool:
     """Whether a committed file is not what is made now."""
-    from gbn.plot_style import digest, read_text
+    from gbn.plot_style import digest, source_and_digest
 
     if not path.is_file():
         return True
     if isinstance(content, str):
         return path.read_bytes() != content.encode()
-    return read_text(path)[1] != digest(content.figure)
+    return source_and_digest(path)[1] != digest(content.figure)
 
 
 def parser() -> cli.Parser:

@@ -69,9 +69,9 @@ def test_rounding_of_another_processor_is_no_change():
 def test_a_picture_says_what_it_was_made_from_and_what_it_shows(tmp_path):
     source = {"experiment": "experiments/é", "linear": False}
     (path,) = style.save([style.Picture("one", drawn(), source=source)], tmp_path)
-    assert style.read_text(path) == (source, style.digest(drawn()))
+    assert style.source_and_digest(path) == (source, style.digest(drawn()))
     (path,) = style.save([style.Picture("two", drawn())], tmp_path)
-    assert style.read_text(path) == (None, style.digest(drawn()))
+    assert style.source_and_digest(path) == (None, style.digest(drawn()))
     path.write_bytes(b"no picture")
     with pytest.raises(ValueError, match="is no picture: draw it again"):
-        style.read_text(path)
+        style.source_and_digest(path)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from matplotlib.figure import Figure
 
-from gbn.plot_style import Picture, digest, read_text, save
+from gbn.plot_style import Picture, digest, save, source_and_digest
 from tests.scripts.calling import ROOT, call, loaded
 
 
@@ -87,7 +87,7 @@ def test_it_writes_what_is_stale_and_nothing_else(results, tmp_path, monkeypatch
     assert re.findall(r"(\S+): written", said) == ["stale.md", "absent.md", "stale.png"]
     assert re.findall(r"(\S+): unchanged", said) == ["fresh.md", "fresh.png"]
     assert (tmp_path / "absent.md").read_text() == "three\n"
-    assert read_text(tmp_path / "stale.png")[1] == digest(picture(2.0).figure)
+    assert source_and_digest(tmp_path / "stale.png")[1] == digest(picture(2.0).figure)
     assert (tmp_path / "fresh.png").read_bytes() == before["fresh.png"]
     assert results.write(tmp_path, check=True) == 0
 
@@ -120,7 +120,7 @@ def test_the_table_and_the_hero_of_the_readme_are_fresh_and_damage_is_mended(
     monkeypatch.setattr(results, "PARTS", (results.COMPARED,))
     assert results.write(quick, check=True) == 0, capsys.readouterr().out
     table, hero = quick / "results/tables/quick.md", quick / "results/figures/quick-updates.png"
-    text, drawn = table.read_text(), read_text(hero)
+    text, drawn = table.read_text(), source_and_digest(hero)
     table.write_text(text.replace("98.99", "99.98", 1))
     save([Picture("quick-updates", picture().figure, source=drawn[0])], hero.parent)
     save([Picture("quick-typed", picture().figure)], hero.parent)
@@ -133,7 +133,7 @@ def test_the_table_and_the_hero_of_the_readme_are_fresh_and_damage_is_mended(
     ]
     assert "results/figures/quick-typed.png: no script makes it any more" in said
     assert table.read_text() == text
-    assert read_text(hero) == drawn
+    assert source_and_digest(hero) == drawn
 
 
 @pytest.mark.long
@@ -150,4 +150,4 @@ def test_the_list_says_what_each_file_needs(results, capsys):
 def test_every_figure_that_is_made_again_carries_the_digest_of_its_data(results, tracked):
     figures = [file for file in tracked if file.suffix == ".png" and results.part_of(file).make is not None]
     assert len(figures) > 70
-    assert [file for file in figures if read_text(ROOT / file)[1] is None] == []
+    assert [file for file in figures if source_and_digest(ROOT / file)[1] is None] == []

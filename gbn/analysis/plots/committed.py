@@ -32,7 +32,7 @@ def pictures(comparison: Comparison, source: Mapping[str, Any]) -> list[Picture]
 
     Args:
         comparison: of :func:`gbn.analysis.tables.committed.comparison_of` the source.
-        source: from :func:`gbn.plot_style.read_text`.
+        source: from :func:`gbn.plot_style.source_and_digest`.
 
     Raises:
         ValueError: a kind of figure that is not known.

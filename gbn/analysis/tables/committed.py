@@ -29,7 +29,7 @@ def comparison_of(header: Mapping[str, Any], results_dir: str | Path, load_grid:
     """The comparison that a table's header, or a figure's source, describes; from the archive.
 
     Args:
-        header: from :func:`gbn.analysis.tables.formats.read_header` or :func:`gbn.plot_style.read_text`.
+        header: from :func:`gbn.analysis.tables.formats.read_header` or :func:`gbn.plot_style.source_and_digest`.
         results_dir: holds ``archive/``.
         load_grid: (experiment, scale) -> grid; :func:`gbn.config.grid.load_grid`.
 
