@@ -128,7 +128,7 @@ def made(path: Path) -> "tuple[str, Picture]":
 def run(args: argparse.Namespace) -> int:
     """Measure seed by seed, write, render."""
     if bool(args.experiment) == bool(args.render):
-        raise ValueError("give an experiment (experiments/<name>) or --render CSV, one of them")
+        raise ValueError("give either an experiment (experiments/<name>) or --render CSV")
     cli.alone(args, "--render")
     if args.render:
         render(args.render)

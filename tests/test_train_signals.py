@@ -254,7 +254,7 @@ def test_ctrl_c_during_the_import_of_torch_shows_no_traceback(start, tmp_path):
 @pytest.mark.slow
 def test_ctrl_c_while_workers_start_shows_no_traceback(start, tmp_path):
     command = start("train.py", *PARALLEL, "trainer.epochs=100000", "seed=range(0,4)")
-    while not command.store.runs_dir.exists():  # made for the first worker's standard error
+    while not command.store.run_ids():  # the first folder is made for its worker's standard error
         assert command.process.poll() is None
         time.sleep(0.01)
     os.killpg(command.process.pid, signal.SIGINT)

@@ -48,7 +48,7 @@ def write_results(
     """
     if not isinstance(runs, Runs):
         if grid is None:
-            raise ValueError("a results directory needs a grid that says which of its runs are meant")
+            raise ValueError("a results directory alone does not say which runs are meant: give a grid too")
         out_dir = out_dir or output_folder(runs, source)
         runs = load_grid_runs(grid, runs, source)
     if out_dir is None:

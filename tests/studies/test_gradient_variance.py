@@ -161,7 +161,7 @@ def test_other_files_are_refused(tmp_path):
     with pytest.raises(ValueError, match="no file"):
         gradient_variance.read(tmp_path / "absent.csv")
     (tmp_path / "other.csv").write_text("a,b\n1,2\n")
-    with pytest.raises(ValueError, match="no file of scripts/gradient_variance"):
+    with pytest.raises(ValueError, match="is not a file of scripts/gradient_variance"):
         gradient_variance.read(tmp_path / "other.csv")
 
 

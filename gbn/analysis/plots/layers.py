@@ -40,7 +40,7 @@ class Choice:
     def __post_init__(self) -> None:
         for name in self.quantities:
             if name not in QUANTITIES:
-                raise ValueError(f"no quantity {name!r} is recorded; there are {', '.join(QUANTITIES)}")
+                raise ValueError(f"no quantity {name!r} is recorded; choose from {', '.join(QUANTITIES)}")
 
 
 def draw(frame: pd.DataFrame, comparison: Comparison, setting: str, row: Row, choice: Choice) -> Figure:

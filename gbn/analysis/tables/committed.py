@@ -13,6 +13,7 @@ from gbn.analysis.comparison.comparison import Comparison, Options
 from gbn.analysis.runs.load import NothingFound, load_any, load_grid_runs
 from gbn.analysis.runs.plan import GridLike
 from gbn.analysis.tables import formats as tables
+from gbn.store.files import StoreError
 
 GridLoader = Callable[[str, str | None], GridLike]
 
@@ -39,8 +40,8 @@ def comparison_of(header: Mapping[str, Any], results_dir: str | Path, load_grid:
     """
     if header.get("source") != "archive":
         raise ValueError(
-            f"it was made from {header.get('source')!r}: commit tables of --source archive only, "
-            "they alone can be made again"
+            f"it was made from {header.get('source')!r}: commit only tables of --source archive, "
+            "since only they can be made again"
         )
     options = Options(header["measure"], header["interpolation"])
     if header.get("experiment"):
@@ -79,7 +80,7 @@ def differences(results_dir: str | Path, load_grid: GridLoader) -> list[str]:
         try:
             if key not in made:
                 made[key] = regenerate(header, results_dir, load_grid)
-        except (ValueError, NothingFound, LookupError, OSError) as error:
+        except (ValueError, NothingFound, LookupError, OSError, StoreError) as error:
             found.append(f"{path.name}: cannot be made again: {error}")
             continue
         found += difference(path, made[key][suffix])
