@@ -20,7 +20,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-#: Okabe and Ito's colours; black is the reference's.
+#: Okabe and Ito's colors; black is for the reference.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 #: Inches across a page; dots an inch.
 WIDTH, DPI = 7.2, 200
@@ -29,7 +29,7 @@ RC: Mapping[str, Any] = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.linewidth": 0.6,
-    "pdf.fonttype": 42,  # text stays text
+    "pdf.fonttype": 42,  # embed text as text
 }
 #: Keys of a PNG's text: what the figure was made from (JSON), and the digest of what it shows.
 SOURCE, DIGEST = "gbn-figure", "gbn-data"
@@ -55,7 +55,7 @@ class Picture:
 def save(pictures: Iterable[Picture], folder: Path, paper: bool = False) -> list[Path]:
     """Write ``<name>.png`` of each picture, folders as needed.
 
-    Without dates and versions in them, an unchanged figure is an unchanged file.
+    The files contain no dates or versions, so that an unchanged figure is an unchanged file.
 
     Args:
         pictures: what is written.
@@ -65,9 +65,8 @@ def save(pictures: Iterable[Picture], folder: Path, paper: bool = False) -> list
     Returns:
         The files.
     """
-    from gbn.store.files import (
-        write_bytes_atomically,
-    )  # the benchmarks take the colours alone, without a store
+    # Imported here: the benchmarks use only the colors, without a store.
+    from gbn.store.files import write_bytes_atomically
 
     folder.mkdir(parents=True, exist_ok=True)
     paths = []

@@ -3,12 +3,12 @@
     python scripts/bench_norm.py                                 # default shapes: std, mad, cvar, iebn, mixture
     python scripts/bench_norm.py --pairs all --networks resnet20
     python scripts/bench_norm.py --pairs cvar 'cvar[exact]' --shapes 128x64x32x32 --kernels auto reference
-    python scripts/bench_norm.py --cold-start                    # what compiling costs a fresh process, alone
+    python scripts/bench_norm.py --cold-start                    # only the cost of compiling in a fresh process
     python scripts/bench_norm.py --render results/benchmarks/norm-<device>-<date>.csv
 
-A case whose result or gradients are not those of the float64 reference is not timed, and the exit status is 1.
-Writes norm-<device>-<date>.csv with a row a case and provider, a summary (.md) and a chart (.png) made from it,
-and coldstart-<device>-<date>.csv. What is said in norm-<device>-<date>.notes.md goes into the summary.
+A case whose result or gradients differ from the float64 reference is not timed, and the exit status is 1.
+Writes norm-<device>-<date>.csv with one row per case and provider, a summary (.md) and a chart (.png) made from it,
+and coldstart-<device>-<date>.csv. The text of norm-<device>-<date>.notes.md is included in the summary.
 """
 
 import argparse
@@ -25,29 +25,29 @@ if TYPE_CHECKING:
 
 
 def parser() -> cli.Parser:
-    """The command line."""
+    """Return the command-line parser."""
     result = command.parser(__doc__)
     add = result.add_argument
-    add("--networks", nargs="+", choices=names.NETWORKS, help="whose norm layers")
-    add("--batch", type=Whole(), default=128, metavar="N", help="images a batch (default 128)")
-    add("--shapes", nargs="+", type=shape, default=[], metavar="NxCxHxW", help="beside or instead")
+    add("--networks", nargs="+", choices=names.NETWORKS, help="networks whose norm layers are timed")
+    add("--batch", type=Whole(), default=128, metavar="N", help="batch size (default 128)")
+    add("--shapes", nargs="+", type=shape, default=[], metavar="NxCxHxW", help="further shapes")
     add("--dtypes", nargs="+", choices=names.DTYPES)
     add("--layouts", nargs="+", choices=names.LAYOUTS)
     what = "names, name[exact], iebn[name], mixture, mixture[5], mixture[per_channel], or all"
     add("--pairs", nargs="+", default=list(names.DEFAULT_PAIRS), metavar="PAIR", help=what)
     add("--kernels", nargs="+", choices=("auto", "reference"), default=["auto"])
     add("--compiled", action=argparse.BooleanOptionalAction, help="time compiled BatchNorm too")
-    add("--cold-start", action="store_true", help="measure the cold start alone")
-    what = "fresh processes of each kind; 0: none (default 3)"
+    add("--cold-start", action="store_true", help="measure only the cold start")
+    what = "fresh processes of each kind; 0 for none (default 3)"
     add("--cold-repeats", type=Whole(0, 1000), default=3, metavar="N", help=what)
     return result
 
 
 def shape(text: str) -> tuple[int, int, int, int]:
-    """``NxCxHxW`` as four integers, for example 128x64x32x32."""
+    """Parse ``NxCxHxW``, for example 128x64x32x32, as four integers."""
     parts = text.lower().split("x")
     if len(parts) != 4 or not all(re.fullmatch("0*[1-9][0-9]{0,8}", part) for part in parts):
-        raise argparse.ArgumentTypeError(f"{text!r} is no shape: give NxCxHxW, for example 128x64x32x32")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a shape: give NxCxHxW, for example 128x64x32x32")
     n, c, h, w = map(int, parts)
     return n, c, h, w
 
@@ -122,7 +122,7 @@ def run(arguments: argparse.Namespace) -> int:
         rows += found
         written = command.write_timed(
             path, rows, measure.COLUMNS, "median_ms"
-        )  # after each case: what is measured outlives a kill
+        )  # after each case, so that a kill loses no finished case
         shown = [f"{row['provider']} {row.get('ratio', float('nan')):.2f}" for row in found[1:]]
         print(f"{case}: {found[0].get('median_ms', float('nan')):.3f} ms, x {', '.join(shown)}", flush=True)
     if arguments.cold_repeats and budget.allows("cold start"):

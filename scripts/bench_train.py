@@ -6,8 +6,8 @@
     python scripts/bench_train.py --render results/benchmarks/train-<device>-<date>.csv
 
 Arms take turns, step by step, in one process. An arm whose first losses are not finite, or a gbn_std whose losses
-are not BatchNorm's, is not timed, and the exit status is 1. Writes train-<device>-<date>.csv with a row an arm, and
-a summary (.md) made from it; what is said in train-<device>-<date>.notes.md goes into the summary.
+differ from BatchNorm's, is not timed, and the exit status is 1. Writes train-<device>-<date>.csv with one row per
+arm, and a summary (.md) made from it, which includes the text of train-<device>-<date>.notes.md.
 """
 
 import argparse
@@ -20,18 +20,18 @@ from gbn.bench import command, names
 
 
 def parser() -> cli.Parser:
-    """The command line."""
+    """Return the command-line parser."""
     result = command.parser(__doc__)
     add = result.add_argument
     add("--nets", nargs="+", choices=list(names.SMALL))
     add("--width", type=Number(most=100), default=1.0, metavar="FACTOR", help="multiplies the channels")
-    add("--batch", type=Whole(), nargs="+", default=[128], metavar="N", help="images a batch (default 128)")
+    add("--batch", type=Whole(), nargs="+", default=[128], metavar="N", help="batch size (default 128)")
     what = "bn first; gbn_<pair>, iebn, mixture, each also with @reference"
     add("--arms", nargs="+", default=list(names.DEFAULT_ARMS), metavar="ARM", help=what)
     add("--precision", nargs="+", choices=names.PRECISIONS, help="float32, or autocast")
     add("--layout", choices=names.LAYOUTS)
     add("--compile", action=argparse.BooleanOptionalAction, help="time compiled networks too")
-    what = "updates between two readings of the clock (default 1; 5 on a GPU)"
+    what = "updates between clock readings (default 1; 5 on a GPU)"
     add("--steps", type=Whole(), metavar="N", help=what)
     return result
 
@@ -93,7 +93,7 @@ def run(arguments: argparse.Namespace) -> int:
         )
         written = command.write_timed(
             path, rows, training.COLUMNS, "images_s"
-        )  # after each setting: what is measured outlives a kill
+        )  # after each setting, so that a kill loses no finished setting
         for row in rows[-len(arms) :]:
             speed = f"{row.get('images_s', float('nan')):.0f} images/s, ratio {row.get('ratio', float('nan')):.3f}"
             print(

@@ -1,11 +1,11 @@
-"""How noisy is the weight gradient under each arm of an experiment, at equal weights and on the same batches?
+"""The noise of the weight gradient under each arm of an experiment, at equal weights and on the same batches.
 
     python scripts/gradient_variance.py experiments/quantile_gradient --scale small
     python scripts/gradient_variance.py experiments/quantile_gradient --scale small --batches 64 --at 0 93 279
     python scripts/gradient_variance.py --render results/gradient_variance/quantile_gradient-small.csv
 
 One arm is trained (--trajectory); at each of its states every arm's gradient is measured over independent batches.
-Writes <experiment>-<scale>.csv (after each seed: what is measured outlives a kill), .md and .png, made from it.
+Writes <experiment>-<scale>.csv (after each seed, so that a kill loses no finished seed), and .md and .png from it.
 """
 
 import argparse
@@ -28,37 +28,40 @@ if TYPE_CHECKING:
 
 
 def parser() -> cli.Parser:
-    """The command line."""
+    """Return the command-line parser."""
     result = cli.Parser(__doc__)
     options.add_experiment(result, "?")
     add = result.add_argument
-    add("--setting", help="one of the experiment's settings, where it has several")
+    add("--setting", help="one of the experiment's settings, if it has several")
     add("--arms", nargs="+", metavar="ARM", help="only these arms (default: all)")
     add("--trajectory", default="window_centred", metavar="ARM", help="the arm that is trained (%(default)s)")
     add(
-        "--exact", default="exact", metavar="ARM", help="the arm whose mean gradient is the aim (%(default)s)"
+        "--exact",
+        default="exact",
+        metavar="ARM",
+        help="the arm whose mean gradient is the target (%(default)s)",
     )
-    what = "states to measure at (start, a third, end)"
+    what = "updates to measure at (default: start, a third, end)"
     add("--at", nargs="+", type=Whole(0), metavar="UPDATE", help=what)
-    what = "the first so many of the grid's seeds (%(default)s)"
+    what = "how many of the grid's first seeds (%(default)s)"
     add("--seeds", type=Whole(), default=3, metavar="N", help=what)
     what = "independent batches at each state (%(default)s)"
     add("--batches", type=Whole(2), default=128, metavar="N", help=what)
     what = "batch sizes for the statistic's own noise"
     add("--sizes", nargs="*", type=Whole(), default=[32, 128, 512], metavar="N", help=what)
-    add("--layer", help="block for the statistic's own noise (default: the last that is normalized)")
-    what = "seeds measured side by side (%(default)s)"
+    add("--layer", help="block for the statistic's own noise (default: the last normalized one)")
+    what = "seeds measured in parallel (%(default)s)"
     add("--jobs", type=Whole(most=1000), default=1, metavar="N", help=what)
     add("--out", type=output_folder, default="results/gradient_variance", metavar="DIR", help="(%(default)s)")
-    add("--render", type=existing_file, metavar="CSV", help="make table and figure again, measure nothing")
+    add("--render", type=existing_file, metavar="CSV", help="regenerate table and figure, measure nothing")
     return result
 
 
 def study_of(grid: "Grid", args: argparse.Namespace) -> "Study":
-    """What is to be measured.
+    """Return what to measure.
 
     Raises:
-        ValueError: an unknown arm or setting, several settings and none chosen, or more seeds than there are.
+        ValueError: an arm or setting is unknown, no setting of several is chosen, or there are not enough seeds.
     """
     from gbn.config.schema import Config
     from gbn.studies.gradient_variance.measure import Study
@@ -78,7 +81,7 @@ def study_of(grid: "Grid", args: argparse.Namespace) -> "Study":
 def measured(
     study: "Study", seeds: list[int], jobs: int
 ) -> Iterator[tuple[list[dict[str, Any]], dict[str, Any]]]:
-    """Each seed's rows and provenance, in order."""
+    """Yield each seed's rows and provenance, in order."""
     from gbn.studies.gradient_variance.measure import rows_of_seed
 
     if jobs == 1:
@@ -90,7 +93,7 @@ def measured(
 
 
 def header_of(grid: "Grid", args: argparse.Namespace, made: dict[str, Any]) -> dict[str, Any]:
-    """The first line of the file."""
+    """Return the first line of the file."""
     versions = made["versions"]
     names = ("python", "torch", "numba", "triton")
     return {

@@ -1,12 +1,12 @@
-"""The condition number of a layer's Hessian with and without batch normalization preconditioning, along training.
+"""The condition number of a layer's Hessian with and without batch normalization preconditioning, during training.
 
     python scripts/hessian_condition.py
     python scripts/hessian_condition.py --render results/preconditioning/hessian.csv
 
-A fully connected ReLU network is trained on MNIST images that are averaged down to 7x7, without normalization and
-with plain SGD, once as it is and once preconditioned. At some states the Hessian of the loss over 2,000 training
-images is computed in float64 for the weights and the bias of each unit: H, and P H, P being what preconditioning
-multiplies gradients with. Its condition number is that of the eigenvalues above 1e-12 of the largest. Writes
+A fully connected ReLU network is trained on MNIST images averaged down to 7x7, without normalization and with plain
+SGD, once as it is and once preconditioned. At some states the Hessian of the loss over 2,000 training images is
+computed in float64 for the weights and bias of each unit: H, and P H, where P is the matrix by which preconditioning
+multiplies gradients. The condition number only counts eigenvalues above 1e-12 times the largest. Writes
 hessian.csv and .md into results/preconditioning and the figure results/figures/bnp-hessian.png, made from the CSV.
 """
 
@@ -28,7 +28,7 @@ MADE = ("device_kind", "torch", "commit", "date")
 
 
 def medians(rows: Sequence[dict[str, Any]]) -> dict[tuple[str, int, int], tuple[float, float, float]]:
-    """(trained, layer, update) -> medians over units and seeds: of both condition numbers, and of their ratio."""
+    """Return (trained, layer, update) -> medians over units and seeds: both condition numbers and their ratio."""
     found: dict[tuple[str, int, int], list[tuple[float, float]]] = {}
     for row in rows:
         key = (row["trained"], int(row["layer"]), int(row["update"]))
@@ -44,7 +44,7 @@ def medians(rows: Sequence[dict[str, Any]]) -> dict[tuple[str, int, int], tuple[
 
 
 def summary(rows: Sequence[dict[str, Any]], origin: Sequence[str]) -> str:
-    """The table, from the CSV's rows."""
+    """Return the table, from the CSV's rows."""
     lines = [
         "# Condition numbers of Hessians, with and without preconditioning",
         "",
@@ -96,7 +96,7 @@ def picture(rows: Sequence[dict[str, Any]]) -> "Picture":
             for trained, style in (("none", "-"), ("bnp", "--")):
                 for which in (0, 1):
                     course.plot(
-                        [max(update, 3) for update in updates],  # 0 has no place on a logarithmic axis
+                        [max(update, 3) for update in updates],  # 0 does not fit on a logarithmic axis
                         [table[trained, layer, update][which] for update in updates],
                         linestyle=style,
                         marker="o" if which == 0 else "x",
@@ -122,16 +122,22 @@ def made(path: Path) -> "tuple[str, Picture]":
 
 
 def parser() -> cli.Parser:
-    """The command line."""
+    """Return the command-line parser."""
     result = cli.Parser(__doc__)
     add = result.add_argument
-    add("--seeds", type=Whole(most=1000), default=2, metavar="N", help="networks (default 2)")
-    add("--images", type=Whole(2), default=2000, metavar="N", help="images of the loss (default 2000)")
-    what = "updates to look at"
+    add("--seeds", type=Whole(most=1000), default=2, metavar="N", help="number of networks (default 2)")
+    add(
+        "--images",
+        type=Whole(2),
+        default=2000,
+        metavar="N",
+        help="number of images in the loss (default 2000)",
+    )
+    what = "updates to measure at"
     add("--states", type=Whole(0), nargs="+", default=list(STATES), metavar="UPDATE", help=what)
-    what = "gets preconditioning/ and figures/ (default: results)"
+    what = "folder for preconditioning/ and figures/ (default: results)"
     add("--out", type=output_folder, default="results", metavar="DIR", help=what)
-    add("--render", type=existing_file, metavar="CSV", help="make table and figure again, no more")
+    add("--render", type=existing_file, metavar="CSV", help="only regenerate table and figure")
     return result
 
 

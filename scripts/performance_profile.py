@@ -1,6 +1,6 @@
 """Experiments -> one performance profile over all their tasks (AlgoPerf's): figure, Markdown, CSV.
 
-A task is a setting with one of its fixed targets. Arms that some setting lacks are left out, and named.
+A task is a setting with one of its fixed targets. Arms missing from some setting are left out and listed.
 """
 
 import argparse
@@ -19,7 +19,7 @@ EXAMPLES = (
 
 
 def parser() -> cli.Parser:
-    """The command line."""
+    """Return the command-line parser."""
     result = cli.Parser(__doc__, EXAMPLES)
     add = result.add_argument
     what = "experiments/<name>, or experiments/<name>@<scale>"
@@ -29,12 +29,12 @@ def parser() -> cli.Parser:
     add("--arms", nargs="+", help="beside the reference (default: all that every setting has)")
     add("--controls", action="store_true", help="with the arms that only control for others")
     add("--unit", choices=("updates", "seconds"), default="updates", help="default: updates")
-    what = "where the profile ends (default: 4, AlgoPerf's)"
+    what = "end of the profile (default: 4, as in AlgoPerf)"
     add("--r-max", type=Number(1.0, 1e6), default=4.0, metavar="RATIO", help=what)
     add("--measure", help="curve key for targets (default: each experiment's own)")
     add("--first-hit", action="store_true", help="take the first point at a target, without interpolation")
     add("--name", type=name, default="profile", help="name of the files (default: profile)")
-    add("--out", type=output_folder, metavar="DIR", help="gets profiles/ (default: as for the tables)")
+    add("--out", type=output_folder, metavar="DIR", help="folder for profiles/ (default: as for the tables)")
     return result
 
 
@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
 
     chosen = ("experiments", "source", "arms", "controls", "unit", "r_max", "measure", "first_hit")
     selection = {key: getattr(args, key) for key in chosen}
-    # A path may end in a slash or be absolute; the header must not depend on where the files lie.
+    # A path may end in a slash or be absolute; the header must not depend on where the files are.
     selection["experiments"] = [f"experiments/{Path(one).name}" for one in args.experiments]
     texts, figure = made(selection, args.results, args.experiments)
     folder.mkdir(parents=True, exist_ok=True)
@@ -62,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
 def made(
     selection: Mapping[str, Any], results: str | Path, paths: list[str] | None = None
 ) -> tuple[dict, Any]:
-    """The files' texts by suffix, and the figure, of what a header or the command line chose."""
+    """Return the files' texts by suffix, and the figure, for the choices of a header or the command line."""
     from gbn.analysis.comparison.comparison import Comparison, Options
     from gbn.analysis.profiles import plot, score, table
     from gbn.analysis.profiles.tasks import tasks_of

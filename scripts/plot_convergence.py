@@ -1,6 +1,6 @@
 """Runs on disk -> convergence figures: accuracy and loss against updates and against seconds.
 
-With --sensitivity: speed-up against the target, since one threshold can be picked to please.
+With --sensitivity: speed-up against the target, since a single threshold can be cherry-picked.
 """
 
 import argparse
@@ -17,7 +17,7 @@ EXAMPLES = (
 
 
 def parser() -> cli.Parser:
-    """The command line."""
+    """Return the command-line parser."""
     result = cli.Parser(__doc__, EXAMPLES)
     options.add_runs(result)
     options.add_results(result)

@@ -1,6 +1,6 @@
 """Recorded layers -> figures of what each arm's normalizers saw and did along training.
 
-Runs have recordings where they were trained with trainer.record.layers=true.
+Runs have recordings if they were trained with trainer.record.layers=true.
 """
 
 import argparse
@@ -16,7 +16,7 @@ EXAMPLES = (
 
 
 def parser() -> cli.Parser:
-    """The command line."""
+    """Return the command-line parser."""
     result = cli.Parser(__doc__, EXAMPLES)
     options.add_runs(result)
     options.add_results(result)

@@ -4,8 +4,8 @@
     python scripts/plot_samples.py experiments/mixture_dcgan --scale small --seed 1 --arms bn mixture_all
     python scripts/plot_samples.py cifar10-dcgan-bn-s0-1a2b3c4d5e cifar10-dcgan-mixture-s0-1a2b3c4d5e
 
-Made from the pictures in the folders of the runs (trainer.record.pictures). The archive holds no pictures: to make
-this figure anew, train the runs anew, which gives the same pictures on the same machine.
+Made from the pictures in the folders of the runs (trainer.record.pictures). The archive holds no pictures: to
+regenerate this figure, train the runs again, which gives the same pictures on the same machine.
 """
 
 import argparse
@@ -16,10 +16,10 @@ from gbn.arguments import Whole
 
 
 def parser() -> cli.Parser:
-    """The command line."""
+    """Return the command-line parser."""
     result = pictured.parser(__doc__)
     add = result.add_argument
-    what = "rows (default: every picture that all runs have)"
+    what = "updates, one per row (default: every picture that all runs have)"
     add("--at", nargs="+", type=Whole(), metavar="UPDATE", help=what)
     what = "rows and columns of each part, at most 8 (%(default)s)"
     add("--images", type=Whole(most=8), default=4, metavar="N", help=what)

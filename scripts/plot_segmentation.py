@@ -4,8 +4,8 @@
     python scripts/plot_segmentation.py cardiac-unet-bn-s0-1a2b3c4d5e cardiac-unet-none-s0-1a2b3c4d5e
 
 Overlays: the best, median and worst patient of the first arm, on the same slices for every arm. Bland-Altman: area
-of the first structure, a panel an arm. The networks are taken up from the folders of the runs, with running
-statistics as in the test scores of the tables. The archive holds no weights: to make the figures anew, train anew.
+of the first structure, one panel per arm. The networks are loaded from the folders of the runs, with running
+statistics as in the tables' test scores. The archive holds no weights: to regenerate the figures, train again.
 """
 
 import argparse
@@ -15,7 +15,7 @@ from gbn.analysis.plots import experiment_runs as pictured
 
 
 def parser() -> cli.Parser:
-    """The command line."""
+    """Return the command-line parser."""
     result = pictured.parser(__doc__)
     what = "arms of the overlays (default: the first four)"
     result.add_argument("--overlay", nargs="+", metavar="ARM", help=what)

@@ -1,4 +1,4 @@
-"""The best learning rate (setting) of each arm by the tuning seeds' validation values; warns at a grid's end."""
+"""Select each arm's best learning rate (setting) by the tuning seeds' validation values; warn at a grid's end."""
 
 import argparse
 import itertools
@@ -18,12 +18,12 @@ EXAMPLES = ("python scripts/select_rates.py experiments/learning_rate --scale sm
 
 
 def parser() -> cli.Parser:
-    """The command line."""
+    """Return the command-line parser."""
     result = cli.Parser(__doc__, EXAMPLES, {1: "the best rate of some arm is at an end of the grid"})
     options.add_experiment(result)
     options.add_results(result)
     add = result.add_argument
-    what = "print `selected` and `cells` instead, as a scale at the end of the second stage's sweep.yaml has them"
+    what = "print `selected` and `cells` instead, for a scale at the end of the second stage's sweep.yaml"
     add("--cells", action="store_true", help=what)
     add("--plot", action="store_true", help="draw quality against the rate: figures/<name>-rates")
     options.add_paper(result)
@@ -31,7 +31,7 @@ def parser() -> cli.Parser:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print each arm's values over the settings; exit status 1 where an optimum lies at an end."""
+    """Print each arm's values over the settings; return exit status 1 if an optimum is at an end."""
     from gbn.analysis.results import output_folder
     from gbn.config.grid import load_grid
 
@@ -70,14 +70,14 @@ def run(args: argparse.Namespace) -> int:
     ends = [" in ".join(part for part in (best.arm, best.group) if part) for best in found if best.at_an_end]
     if ends:
         print(
-            f"at an end of the grid, extend it for every arm alike: {', '.join(ends)}",
+            f"at an end of the grid (extend it for every arm alike): {', '.join(ends)}",
             file=sys.stderr if args.cells else sys.stdout,
         )
     return 1 if ends else 0
 
 
 def cells_of(found: Sequence["BestSetting"], experiment: str, scale: str | None) -> list[str]:
-    """The lines of a second stage's sweep.yaml that say which rates were selected, and by what."""
+    """Return the lines of a second stage's sweep.yaml that state the selected rates and their source."""
     from gbn.analysis.comparison.selection import rate_of
 
     lines = [

@@ -1,4 +1,4 @@
-"""What an experiment leaves: tables, figures, a summary in the terminal, and its place beside the archive."""
+"""The results of an experiment: tables, figures, a summary for the terminal, and a comparison with the archive."""
 
 import itertools
 from pathlib import Path
@@ -8,8 +8,7 @@ import pandas as pd
 from gbn.analysis.comparison.comparison import Comparison, Options
 from gbn.analysis.runs.load import NothingFound, Runs, Source, load_grid_runs
 from gbn.analysis.runs.plan import GridLike, plan_of_grid
-from gbn.analysis.tables import formats as tables
-from gbn.analysis.tables import numbers as printed
+from gbn.analysis.tables import formats, numbers
 from gbn.analysis.tables.sections import Section, summary
 from gbn.store.archive import Archive, contradiction
 from gbn.store.records import RunStore
@@ -44,7 +43,7 @@ def write_results(
 
     Raises:
         NothingFound: no run of the grid is finished there.
-        ValueError: the runs are not the grid's, or it is not known where to write.
+        ValueError: the runs do not belong to the grid, or there is no output folder.
     """
     if not isinstance(runs, Runs):
         if grid is None:
@@ -52,13 +51,13 @@ def write_results(
         out_dir = out_dir or output_folder(runs, source)
         runs = load_grid_runs(grid, runs, source)
     if out_dir is None:
-        raise ValueError("loaded runs do not know their folder: give out_dir")
+        raise ValueError("runs that are already loaded do not say where to write: give out_dir")
     if grid is not None and plan_of_grid(grid).entries != runs.plan.entries:
         raise ValueError(
-            f"these runs are of {runs.plan.name}, not of {grid.name} at this scale: load them from it"
+            f"these runs are of {runs.plan.name}, not of {grid.name} at this scale: load them with this grid"
         )
     comparison = Comparison(runs, options or Options())
-    paths = tables.write(comparison, Path(out_dir) / "tables", paper)
+    paths = formats.write(comparison, Path(out_dir) / "tables", paper)
     notes: list[str] = []
     if figures:
         from gbn.analysis.plots import convergence as plots
@@ -72,28 +71,28 @@ def write_results(
 
 
 def output_folder(results_dir: str | Path, source: Source) -> Path:
-    """Where tables/ and figures/ go: only what the archive gives belongs among the committed results."""
+    """Return where tables/ and figures/ go: only output from the archive belongs among the committed results."""
     return Path(results_dir) if source == "archive" else Path(results_dir) / "scratch"
 
 
 def summary_text(comparison: Comparison) -> str:
-    """The short table for the terminal, with the notes."""
-    lines = [comparison.runs.plan.title, *tables.explanation(comparison), ""]
+    """Return the short table for the terminal, with the notes."""
+    lines = [comparison.runs.plan.title, *formats.explanation(comparison), ""]
     for setting in comparison.runs.plan.settings:
         section = summary(comparison, setting)
         lines += [f"[{setting}]"] if setting else []
-        lines += [*tables.grid_lines(section), *section.notes, ""]
-    lines += [f"- {note}" for note in tables.footnotes(comparison)]
+        lines += [*formats.grid_lines(section), *section.notes, ""]
+    lines += [f"- {note}" for note in formats.footnotes(comparison)]
     return "\n".join(lines) + "\n"
 
 
 def compare_with_archive(
     grid: GridLike, results_dir: str | Path = "results", options: Options | None = None
 ) -> str:
-    """This machine's figures (run store) beside the archived ones, arm by arm.
+    """Compare this machine's figures (run store) with the archived ones, arm by arm.
 
     Returns:
-        Text for the terminal. An empty archive, or a store without a finished run, is said in it.
+        Text for the terminal; it says so if the archive is empty or the store has no finished run.
     """
     try:
         here = Comparison(load_grid_runs(grid, results_dir, "store"), options or Options())
@@ -105,7 +104,7 @@ def compare_with_archive(
     lines = [f"This machine beside the archive (same arms, same seeds; {shown}).", ""]
     for setting in here.runs.plan.settings:
         lines += [f"[{setting}]"] if setting else []
-        lines += [*tables.grid_lines(_beside(here, there, setting)), ""]
+        lines += [*formats.grid_lines(_beside(here, there, setting)), ""]
     return "\n".join([*lines, _agreement(grid, results_dir), _devices(here, there)]) + "\n"
 
 
@@ -122,7 +121,7 @@ def _beside(here: Comparison, there: Comparison, setting: str) -> Section:
         change = (
             here.final.number(float((both.iloc[:, 0] - both.iloc[:, 1]).mean()), "+")
             if len(both)
-            else printed.NONE
+            else numbers.NONE
         )
         row = [arm, str(len(ours)), str(len(theirs))]
         row += [_last(here, setting, arm), _last(there, setting, arm), change]
@@ -134,7 +133,7 @@ def _beside(here: Comparison, there: Comparison, setting: str) -> Section:
 
 def _last(comparison: Comparison, setting: str, arm: str) -> str:
     figure = comparison.lookup.get((setting, "last", arm, "", "", -1.0))
-    return printed.value(figure.estimate, comparison.final) if figure else printed.NONE
+    return numbers.value(figure.estimate, comparison.final) if figure else numbers.NONE
 
 
 def _speedup(comparison: Comparison, setting: str, arm: str, target: float) -> str:
@@ -142,11 +141,11 @@ def _speedup(comparison: Comparison, setting: str, arm: str, target: float) -> s
     if arm == reference:
         return "1 (reference)"
     figure = comparison.lookup.get((setting, "speedup_to_target", arm, reference, "updates", target))
-    return printed.ratio(figure.estimate) if figure else printed.NONE
+    return numbers.ratio(figure.estimate) if figure else numbers.NONE
 
 
 def _agreement(grid: GridLike, results_dir: str | Path) -> str:
-    """How many runs of both are equal number by number."""
+    """Say how many of the runs that both have are equal number by number."""
     store, shared, equal, changed = RunStore(results_dir), 0, 0, 0
     archived: dict[str, list] = {}
     for record in Archive(results_dir):

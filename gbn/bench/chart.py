@@ -1,4 +1,4 @@
-"""The chart of a norm benchmark: how near each layer comes to memory bandwidth, and to BatchNorm."""
+"""The chart of a norm benchmark: each layer compared with memory bandwidth and with BatchNorm."""
 
 import statistics
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from gbn.plot_style import COLOURS, DPI, RC, WIDTH, Picture
 from .goals import MILLION, NAMED, Row
 from .names import COMPILED, REFERENCE
 
-MARKERS = ("o", "^", "D", "v", "P", "X")  # tell arms apart in grey
+MARKERS = ("o", "^", "D", "v", "P", "X")  # distinguish arms in grayscale
 BASELINES = {REFERENCE: ("#000000", "s"), COMPILED: ("#7F7F7F", "s")}
 ROW_HEIGHT = 2.6  # inches
 
@@ -25,7 +25,7 @@ def picture(rows: Sequence[Row], name: str) -> Picture:
 
 
 def draw(rows: Sequence[Row]) -> Figure:
-    """Left: the limit's time over the time taken; right: time over BatchNorm's."""
+    """Draw, left, the limit's time over the measured time; right, the time over BatchNorm's."""
     shown = _shown(rows)
     timed = [row for row in rows if row["median_ms"] and row["provider"] in shown]
     kinds = list(dict.fromkeys((row["dtype"], row["layout"]) for row in timed)) or [("", "")]
@@ -65,7 +65,7 @@ def draw(rows: Sequence[Row]) -> Figure:
 
 
 def _shown(rows: Sequence[Row]) -> list[str]:
-    """The baselines and as many pairs as there are colours, those with goals of their own first."""
+    """Return the baselines and as many pairs as there are colors, those with their own goals first."""
     pairs = {row["provider"]: row["pair"] for row in rows}
     ours = sorted((name for name in pairs if pairs[name]), key=lambda name: pairs[name] not in NAMED)
     return [name for name in pairs if not pairs[name]] + ours[: len(COLOURS)]
@@ -79,7 +79,7 @@ def _looks(rows: Sequence[Row]) -> dict[str, tuple[str, str]]:
 
 
 def _share_panel(axes: Axes, rows: Sequence[Row], looks: dict[str, tuple[str, str]]) -> None:
-    """Share of the roofline that is reached."""
+    """Draw the share of the roofline that is reached."""
     for row_name, look in looks.items():
         own = [row for row in rows if row["provider"] == row_name]
         points = [
@@ -100,7 +100,7 @@ def _share_panel(axes: Axes, rows: Sequence[Row], looks: dict[str, tuple[str, st
 
 
 def _ratio_panel(axes: Axes, rows: Sequence[Row], looks: dict[str, tuple[str, str]]) -> None:
-    """Time against BatchNorm + ReLU, with the goal."""
+    """Draw the time against BatchNorm + ReLU, with the goal."""
     for row_name, look in looks.items():
         own = [row for row in rows if row["provider"] == row_name and row["provider"] != REFERENCE]
         points = [tuple(float(row[column]) for column in ("ratio", "ratio_p20", "ratio_p80")) for row in own]
@@ -122,7 +122,7 @@ def _ratio_panel(axes: Axes, rows: Sequence[Row], looks: dict[str, tuple[str, st
 
 
 def _remark(axes: Axes, text: str, y: float, below: bool = False) -> None:
-    """A word at the left end of a horizontal line."""
+    """Write text at the left end of a horizontal line."""
     axes.annotate(
         text,
         (0.01, y),
@@ -144,11 +144,11 @@ def _points(
     look: tuple[str, str],
     index: int,
 ) -> None:
-    """A marker a case with its 20/80 bar, and a line through the geometric means of equal sizes."""
+    """Draw a marker per case with its 20/80 bar, and a line through the geometric means of equal sizes."""
     if not points:
         return
     colour, marker = look
-    aside = 1.0 + 0.025 * index  # layers of one size stand beside each other
+    aside = 1.0 + 0.025 * index  # layers of one size are side by side
     x = [count * aside for count in elements]
     middles, lows, highs = zip(*points, strict=True)
     bars = [

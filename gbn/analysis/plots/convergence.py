@@ -1,4 +1,4 @@
-"""Convergence figures: the measure and the loss against updates and against seconds, a line an arm with a band.
+"""Convergence figures: the measure and the loss against updates and against seconds, one line per arm with a band.
 
 Each arm that has controls gets a row of its own with the reference and these controls, so a panel holds few
 lines; other arms share rows of at most six. Beside them stands the paired difference of the measure, where
@@ -32,7 +32,7 @@ MOST_ARMS = 6  # in a row, beside the reference
 
 @dataclass(frozen=True)
 class Row:
-    """One row of panels: a caption and (arm, its short name)."""
+    """One row of panels: a caption, and its arms as (arm, short name)."""
 
     caption: str
     arms: tuple[tuple[str, str], ...]
@@ -40,7 +40,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Panels:
-    """The axes of one row: the measure, its loss and its difference from the reference, where there are such."""
+    """The axes of one row: the measure, and, if present, its loss and its difference from the reference."""
 
     value: Axes
     loss: Axes | None
@@ -48,7 +48,7 @@ class Panels:
 
 
 def rows_of(comparison: Comparison, setting: str) -> list[Row]:
-    """How the arms of a setting are spread over rows."""
+    """Distribute the arms of a setting over rows."""
     plan, arms = comparison.runs.plan, comparison.arms(setting)
     reference = [(plan.reference, plan.reference)] if plan.reference in arms else []
     rows, placed = [], {plan.reference}
@@ -66,7 +66,7 @@ def rows_of(comparison: Comparison, setting: str) -> list[Row]:
 
 
 def draw(comparison: Comparison, setting: str, unit: Unit, linear: bool = False) -> Figure:
-    """The figure of one setting against `unit`, on a logarithmic axis unless `linear`."""
+    """Draw one setting against `unit`, on a logarithmic axis unless `linear`."""
     with mpl.rc_context(dict(RC)):
         rows = rows_of(comparison, setting)
         compared = comparison.runs.plan.reference in comparison.arms(setting) and any(
@@ -89,7 +89,7 @@ def draw(comparison: Comparison, setting: str, unit: Unit, linear: bool = False)
             _heights(panels, comparison.measured)
         names = [name for row in rows for _, name in row.arms]
         figure.subplots_adjust(
-            left=0.062 if comparison.measured.share else 0.08,  # ticks of a KID are long
+            left=0.062 if comparison.measured.share else 0.08,  # tick labels of a KID are long
             right=1 - (0.28 + 0.055 * max(map(len, names))) / WIDTH,
             wspace=0.33,
             hspace=0.3,
@@ -98,7 +98,9 @@ def draw(comparison: Comparison, setting: str, unit: Unit, linear: bool = False)
         )
         for panels, row_of_axes in zip(panels_of, grid, strict=True):
             if comparison.measured.share:
-                low, high = panels.value.get_ylim()  # bands of few seeds reach beyond what an accuracy can be
+                low, high = (
+                    panels.value.get_ylim()
+                )  # bands of few seeds extend beyond the range of an accuracy
                 panels.value.set_ylim(max(low, 0), min(high, 1.02))
             label_ends(row_of_axes[-1])
         for axes in grid[-1]:
@@ -135,7 +137,7 @@ def pictures(comparison: Comparison, linear: bool = False) -> tuple[list[Picture
 
 
 def loss_key(comparison: Comparison) -> str | None:
-    """The loss that stands beside the measure: of the same images and statistics; None where there is none."""
+    """Return the key of the loss for the same images and statistics as the measure; None if there is none."""
     measured = comparison.measured
     if measured.family == "loss" or not measured.split:
         return None
@@ -163,7 +165,7 @@ def _row(
             _plot(panels.difference, line, name, look)
     for target in comparison.targets(setting):
         panels.value.axhline(target, color="0.75", linewidth=0.5, zorder=0)
-    # A feature network's name is long; it stands in the caption.
+    # The name of a feature network is long, so it goes into the caption.
     panels.value.set_ylabel(measured.label.removesuffix(f" ({measured.network})"), labelpad=2)
     if panels.loss is not None:
         panels.loss.set_ylabel(f"{measured.split} loss", labelpad=2)
@@ -178,12 +180,12 @@ def _row(
 def _plot(axes: Axes, line: Line | None, label: str, look: Look) -> None:
     if line is None:
         return
-    colour = look.light
+    color = look.light
     axes.plot(line.x, line.mean, **look.curve, linewidth=1.2, label=label)
     if line.low is not None and line.high is not None:
-        axes.fill_between(line.x, line.low, line.high, color=colour, alpha=0.16, linewidth=0)
+        axes.fill_between(line.x, line.low, line.high, color=color, alpha=0.16, linewidth=0)
     if line.cut_by_divergence:
-        axes.plot(line.x[-1:], line.mean[-1:], marker="x", color=colour, markersize=5, linestyle="none")
+        axes.plot(line.x[-1:], line.mean[-1:], marker="x", color=color, markersize=5, linestyle="none")
 
 
 def _scales(grid: Any, linear: bool) -> None:
@@ -200,7 +202,7 @@ def _scales(grid: Any, linear: bool) -> None:
 
 
 def _heights(panels: Panels, measured: Measure) -> None:
-    """Vertical scales: the measure's own unit; logarithmic for the loss, and where lower is better."""
+    """Set the vertical scales: the measure's own unit; logarithmic for the loss, and if lower is better."""
     shown = measured.shown
     if panels.loss is not None:
         _logarithmic(panels.loss, lambda y: y)
@@ -244,7 +246,7 @@ def _caption(comparison: Comparison, setting: str, compared: bool, linear: bool,
 
 
 def _logarithms(measures: Sequence[str], linear: bool) -> str:
-    """Which axes are logarithmic, in a sentence; "the loss", "KID" or both beside the horizontal ones."""
+    """Say which axes are logarithmic: "the loss", "KID" or both beside the horizontal ones."""
     named, verb = " and ".join(measures), "are" if len(measures) > 1 else "is"
     if linear:
         return f"{named[0].upper()}{named[1:]} {verb} logarithmic." if named else ""

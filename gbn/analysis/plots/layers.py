@@ -1,4 +1,4 @@
-"""Figures of recorded layers: a row a quantity, a column a layer, a line an arm with its band over seeds.
+"""Figures of recorded layers: one row per quantity, one column per layer, one line per arm with its band over seeds.
 
 They stand beside the convergence figures (:mod:`gbn.analysis.plots.convergence`) and look like them.
 """
@@ -25,14 +25,14 @@ from gbn.analysis.runs.activations import QUANTITIES, SHOWN, Quantity, layers_to
 from gbn.plot_style import DPI, RC, WIDTH, Picture
 
 ROW_HEIGHT, TOP, BOTTOM = 1.0, 0.78, 0.98  # inches; the last two for title and caption
-LEGEND_LINE, LEGEND_CHARACTERS = 0.15, 88  # inches a line, and what fits into one
-FEWEST_FOR_A_BAND = 3  # of two seeds the interval is thirteen standard errors wide: it hides everything
+LEGEND_LINE, LEGEND_CHARACTERS = 0.15, 88  # inches per line, and characters that fit into one
+FEWEST_FOR_A_BAND = 3  # with two seeds the interval is thirteen standard errors wide and hides everything
 _RC = {**RC, "font.size": 7}
 
 
 @dataclass(frozen=True)
 class Choice:
-    """What a figure shows: quantities as rows; layers as columns (none: first, middle and last)."""
+    """The contents of a figure: quantities as rows; layers as columns (if empty: first, middle and last)."""
 
     quantities: tuple[str, ...] = SHOWN
     layers: tuple[str, ...] = ()
@@ -44,17 +44,17 @@ class Choice:
 
 
 def draw(frame: pd.DataFrame, comparison: Comparison, setting: str, row: Row, choice: Choice) -> Figure:
-    """The figure of some arms of a setting.
+    """Draw some arms of a setting.
 
     Args:
         frame: from :func:`gbn.analysis.runs.activations.layer_frame`.
         comparison: of the same runs.
         setting: the setting.
-        row: the arms (of :func:`gbn.analysis.plots.convergence.rows_of`).
+        row: the arms (from :func:`gbn.analysis.plots.convergence.rows_of`).
         choice: quantities and layers; quantities that no arm has are left out.
 
     Raises:
-        ValueError: a layer that was not recorded, or no quantity that is defined in these layers.
+        ValueError: a layer was not recorded, or no quantity is defined in these layers.
     """
     layers = layers_to_show(frame, setting, choice.layers)
     here = frame[
@@ -103,7 +103,7 @@ def pictures(
         The pictures, and a sentence for each setting that was not drawn.
 
     Raises:
-        ValueError: a layer that was not recorded, or no quantity that is defined in the chosen layers.
+        ValueError: a layer was not recorded, or no quantity is defined in the selected layers.
     """
     choice = choice or Choice()
     chosen = {"quantities": list(choice.quantities), "layers": list(choice.layers)}
@@ -170,7 +170,10 @@ def _panel(
 
 
 def _limits(lines: np.ndarray, edges: np.ndarray, shown: Quantity) -> tuple[float, float]:
-    """A panel's vertical range: all lines, and of the bands what is near: those of few seeds would flatten lines."""
+    """Return a panel's vertical range: all lines and the nearby part of the bands.
+
+    The bands of few seeds are so wide that they would flatten the lines.
+    """
     low, high = float(np.nanmin(lines)), float(np.nanmax(lines))
     room = max(high - low, shown.room)
     inside = edges[np.isfinite(edges)]
@@ -183,12 +186,12 @@ def _limits(lines: np.ndarray, edges: np.ndarray, shown: Quantity) -> tuple[floa
     if shown.bounds is None:
         return low, high
     bottom, top = shown.bounds
-    # A line along a bound is seen best a little inside the frame.
+    # A line along a bound is easier to see slightly inside the frame.
     return max(low, bottom - margin), min(high, top + margin)
 
 
 def _mean(table: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
-    """Mean over seeds at each update, and half the interval of that mean (NaN where seeds are few)."""
+    """Return the mean over seeds at each update, and half the width of its interval (NaN with few seeds)."""
     count = table.notna().sum(axis=1).to_numpy()
     quantiles = np.array(
         [t_quantile(0.5 + LEVEL / 2, n - 1) if n >= FEWEST_FOR_A_BAND else np.nan for n in count]
@@ -215,7 +218,7 @@ def _ticks(axes: Axes, log: bool) -> None:
 
 
 def _short(value: float, _: int) -> str:
-    """Few characters for a tick: 0.25, 1e-3, 8.5e-4."""
+    """Format a tick in few characters: 0.25, 1e-3, 8.5e-4."""
     if value and abs(value) < 0.0099:
         mantissa, exponent = f"{value:.3e}".split("e")
         return f"{float(mantissa):g}e{int(exponent)}"
@@ -223,8 +226,8 @@ def _short(value: float, _: int) -> str:
 
 
 def _legend_lines(row: Row) -> int:
-    """How many lines the names need; columns are as wide as their longest name."""
-    widest = max(len(name) for _, name in row.arms) + 10  # the line's sample and the gap
+    """Return how many lines the names need; columns are as wide as their longest name."""
+    widest = max(len(name) for _, name in row.arms) + 10  # room for the line sample and the gap
     return math.ceil(len(row.arms) * widest / LEGEND_CHARACTERS)
 
 

@@ -1,7 +1,7 @@
 """The figure of a factorial grid: arms named ``row+column`` as a matrix of differences from the reference.
 
-Each cell holds the mean paired difference and the half-width of its paired t interval; colour says the difference,
-bold that the interval excludes 0 (one cell at a time: a screen of many cells finds some by chance).
+Each cell holds the mean paired difference and the half-width of its paired t interval. Color encodes the difference;
+bold means that the interval excludes 0 (each cell on its own: among many cells, some do by chance).
 """
 
 import matplotlib as mpl
@@ -19,13 +19,13 @@ _RC = {"font.size": 8, "axes.linewidth": 0.6, "pdf.fonttype": 42}  # a matrix ke
 
 
 def cells(comparison: Comparison, setting: str) -> dict[tuple[str, str], str]:
-    """(row, column) -> arm, for the arms of a setting whose name is ``row+column``, in the plan's order."""
+    """Return (row, column) -> arm for a setting's arms named ``row+column``, in the plan's order."""
     named = (arm.split("+") for arm in comparison.arms(setting) if arm.count("+") == 1 and "[" not in arm)
     return {(row, column): f"{row}+{column}" for row, column in named}
 
 
 def draw(comparison: Comparison, setting: str) -> Figure | None:
-    """The figure of one setting; None where its arms make no matrix (two rows and two columns at least)."""
+    """Draw one setting; None if its arms do not form a matrix (at least two rows and two columns)."""
     found = cells(comparison, setting)
     rows, columns = (list(dict.fromkeys(key[place] for key in found)) for place in (0, 1))
     if min(len(rows), len(columns)) < 2:
@@ -72,7 +72,7 @@ def pictures(comparison: Comparison) -> tuple[list[Picture], list[str]]:
 
 
 def _quantities(comparison: Comparison) -> tuple[tuple[str, str, Measure], ...]:
-    """Of each panel the quantity, its name and the measure that it is a difference of."""
+    """Return for each panel the quantity, its name and the measure that it is a difference of."""
     measured, final = comparison.measured, comparison.final
     return (
         ("area_difference", f"area under the curve{headings.counted(measured)}", measured),
@@ -81,7 +81,7 @@ def _quantities(comparison: Comparison) -> tuple[tuple[str, str, Measure], ...]:
 
 
 def _better(measured: Measure) -> str:
-    """Which colour is the better one, where a reader may not expect it."""
+    """Say which color is better, if a reader may not expect it."""
     return "" if measured.family == "accuracy" else f" Blue is better: {measured.direction}."
 
 

@@ -1,4 +1,4 @@
-"""The figure of a tuning stage: quality against the learning rate, a line an arm, its selected rate marked."""
+"""The figure of a tuning stage: quality against the learning rate, one line per arm, its selected rate marked."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -22,7 +22,7 @@ _WIDTH, _HEIGHT, _TOP, _BOTTOM, _ACROSS = 3.4, 2.1, 0.45, 0.55, 3
 def draw(
     found: Sequence[BestSetting], title: str, looks: Mapping[str, Look], seeds: int, measure: Measure
 ) -> Figure:
-    """A panel for each second-stage setting.
+    """Draw one panel per second-stage setting.
 
     Args:
         found: of :func:`gbn.analysis.comparison.selection.best_settings`.
@@ -85,13 +85,13 @@ def _diverged(measure: Measure) -> str:
 def _panel(axes: Axes, arms: Sequence[BestSetting], looks: Mapping[str, Look], measure: Measure) -> None:
     for best in arms:
         look = looks[best.arm]
-        colour = look.light
+        color = look.light
         rates = [float(rate_of(setting)[1]) for setting in best.values]
         values = [measure.shown(value) for value in best.values.values()]
         axes.plot(rates, values, **look.line, linewidth=1.1, label=best.arm)
-        axes.plot(rates, values, "o", color=colour, markersize=2.8, markerfacecolor="white", label="_")
+        axes.plot(rates, values, "o", color=color, markersize=2.8, markerfacecolor="white", label="_")
         place = list(best.values).index(best.setting)
-        axes.plot(rates[place], values[place], "o", color=colour, markersize=5, label="_")
+        axes.plot(rates[place], values[place], "o", color=color, markersize=5, label="_")
     axes.set_xscale("log")
     axes.set_xticks(rates, [f"{rate:g}" for rate in rates], fontsize=6.5)
     axes.xaxis.set_minor_locator(NullLocator())

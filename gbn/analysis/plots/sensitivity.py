@@ -1,7 +1,7 @@
-"""The figure of speed-up against target: whether a speed-up depends on where the threshold was set.
+"""The figure of speed-up against target: does a speed-up depend on where the threshold was set?
 
-Rows and looks are those of the convergence figures (:mod:`gbn.analysis.plots.convergence`). A line stands where the
-estimate is a number; where misses leave only a bound, a triangle points to where the ratio may lie.
+Rows and styles are those of the convergence figures (:mod:`gbn.analysis.plots.convergence`). A line is drawn where
+the estimate is a number; where misses leave only a bound, a triangle points to where the ratio may lie.
 """
 
 import math
@@ -24,12 +24,12 @@ from gbn.measures import Measure
 from gbn.plot_style import DPI, RC, WIDTH, Picture
 
 ROW_HEIGHT, TOP, BOTTOM = 1.9, 0.5, 0.95  # inches
-#: The vertical axis ends here, as a factor either way; intervals may reach beyond.
+#: The limit of the vertical axis, as a factor in either direction; intervals may extend beyond it.
 MOST = 4.0
 
 
 def draw(comparison: Comparison, setting: str, unit: Unit) -> Figure | None:
-    """The figure of one setting; None where no target lies between where runs begin and what half of them reach."""
+    """Draw one setting; None if no target lies between where runs begin and what half of them reach."""
     reference = comparison.runs.plan.reference
     if reference not in comparison.arms(setting):
         return None
@@ -115,7 +115,7 @@ def _row(
 def _curve(
     axes: Axes, curve: Sequence[tuple[float, Estimate]], name: str, look: Look, measured: Measure
 ) -> None:
-    colour = look.light
+    color = look.light
     x = [measured.shown(target) for target, _ in curve]
     known = [
         (at, e.value_low)
@@ -126,16 +126,16 @@ def _curve(
         axes.plot(*_with_gaps(known, measured), **look.curve, linewidth=1.2, label=name)
     low = [max(e.low, 1 / MOST / 2) for _, e in curve]
     high = [min(e.high, MOST * 2) for _, e in curve]
-    axes.fill_between(x, low, high, color=colour, alpha=0.14, linewidth=0)
+    axes.fill_between(x, low, high, color=color, alpha=0.14, linewidth=0)
     for place, (_, estimate) in zip(x, curve, strict=True):
         if estimate.value_low < estimate.value_high:
             for value, marker in ((estimate.value_low, "^"), (estimate.value_high, "v")):
                 if 0 < value < math.inf:
-                    axes.plot([place], [value], marker=marker, color=colour, markersize=2.5, linestyle="none")
+                    axes.plot([place], [value], marker=marker, color=color, markersize=2.5, linestyle="none")
 
 
 def _with_gaps(points: Sequence[tuple[float, float]], measured: Measure) -> tuple[list[float], list[float]]:
-    """x and y of a line that is broken where targets are missing, and ends where the last number stands."""
+    """Return x and y of a line that is broken where targets are missing and ends at the last number."""
     x, y = [points[0][0]], [points[0][1]]
     for at, value in points[1:]:
         apart = measured.shown(1.5 * STEP) if measured.share else x[-1] * (1 - 10 ** (-1.5 / PER_DECADE))
@@ -148,7 +148,7 @@ def _with_gaps(points: Sequence[tuple[float, float]], measured: Measure) -> tupl
 
 
 def _scales(axes: Sequence[Axes], curves: dict[str, list[tuple[float, Estimate]]]) -> None:
-    """One logarithmic scale for all rows: wide enough for the numbers, not for every interval."""
+    """Use one logarithmic scale for all rows, wide enough for the numbers but not for every interval."""
     numbers = [
         value
         for curve in curves.values()
@@ -169,7 +169,7 @@ def _scales(axes: Sequence[Axes], curves: dict[str, list[tuple[float, Estimate]]
 
 
 def _downward(axes: Sequence[Axes]) -> None:
-    """Lower is better: harder targets stand to the right all the same, on a logarithmic axis."""
+    """Handle measures where lower is better: harder targets are still on the right, on a logarithmic axis."""
     for one in axes:
         one.set_xscale("log")
         start, end = one.dataLim.intervalx

@@ -1,4 +1,4 @@
-"""The figure of performance profiles: a step line an arm, the share of tasks within tau times the best time."""
+"""The figure of performance profiles: one step line per arm, the share of tasks within tau times the best time."""
 
 import textwrap
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ HEIGHT = 3.6  # inches
 
 
 def draw(tasks: Tasks, profiles: Sequence[Profile], r_max: float) -> Figure:
-    """rho against tau from 1 to `r_max`, the score behind each arm's name."""
+    """Draw rho against tau from 1 to `r_max`, with the score after each arm's name."""
     with mpl.rc_context(dict(RC)):
         figure = Figure(figsize=(WIDTH, HEIGHT), dpi=DPI)
         axes = figure.subplots()
@@ -40,7 +40,7 @@ def draw(tasks: Tasks, profiles: Sequence[Profile], r_max: float) -> Figure:
         longest = max(len(one.arm) for one in profiles) + 6
         figure.subplots_adjust(left=0.07, right=1 - (0.55 + 0.054 * longest) / WIDTH, top=0.9, bottom=0.3)
         lines, names = axes.get_legend_handles_labels()
-        # Lines end together wherever all arms missed the same tasks, so names at their ends would not tell.
+        # Lines end together if all arms missed the same tasks, so names at their ends would be ambiguous.
         axes.legend(
             lines[::-1], names[::-1], title="arm, score", alignment="left", loc="upper left",
             bbox_to_anchor=(1.01, 1.03), frameon=False, fontsize=7, title_fontsize=7, handlelength=2.6,

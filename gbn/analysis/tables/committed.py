@@ -1,7 +1,7 @@
-"""Committed tables are what the archive gives, or an error: regenerate them all and compare.
+"""Check that committed tables equal what the archive gives: regenerate them all and compare.
 
 Each table's first line says what it was made from (:func:`gbn.analysis.tables.formats.read_header`), so everything
-under ``results/tables/`` can be found and made again without a list kept by hand.
+under ``results/tables/`` can be found and regenerated without a list kept by hand.
 """
 
 import difflib
@@ -12,18 +12,18 @@ from typing import Any
 from gbn.analysis.comparison.comparison import Comparison, Options
 from gbn.analysis.runs.load import NothingFound, load_any, load_grid_runs
 from gbn.analysis.runs.plan import GridLike
-from gbn.analysis.tables import formats as tables
+from gbn.analysis.tables import formats
 from gbn.store.files import StoreError
 
 GridLoader = Callable[[str, str | None], GridLike]
 
 
 def regenerate(header: Mapping[str, Any], results_dir: str | Path, load_grid: GridLoader) -> dict[str, str]:
-    """All files of the table that a header describes, made from the archive: suffix -> text.
+    """Return all files of the table that a header describes, made from the archive: suffix -> text.
 
     See :func:`comparison_of` for the arguments and what is raised.
     """
-    return tables.render(comparison_of(header, results_dir, load_grid))
+    return formats.render(comparison_of(header, results_dir, load_grid))
 
 
 def comparison_of(header: Mapping[str, Any], results_dir: str | Path, load_grid: GridLoader) -> Comparison:
@@ -35,8 +35,8 @@ def comparison_of(header: Mapping[str, Any], results_dir: str | Path, load_grid:
         load_grid: (experiment, scale) -> grid; :func:`gbn.config.grid.load_grid`.
 
     Raises:
-        ValueError: the header names neither an experiment nor runs, or another source than the archive.
-        NothingFound: the archive has no run of it.
+        ValueError: the header names neither an experiment nor runs, or a source other than the archive.
+        NothingFound: the archive has none of its runs.
     """
     if header.get("source") != "archive":
         raise ValueError(
@@ -60,18 +60,18 @@ def comparison_of(header: Mapping[str, Any], results_dir: str | Path, load_grid:
 
 
 def differences(results_dir: str | Path, load_grid: GridLoader) -> list[str]:
-    """How the tables under ``<results_dir>/tables/`` differ from what the archive gives; empty when none does.
+    """Return how the tables under ``<results_dir>/tables/`` differ from what the archive gives; empty if none does.
 
-    Each entry begins with the file's name. A file that is no table of ours, a table that cannot be made again
-    and a table of which a format is missing are differences too.
+    Each entry begins with the file's name. A file that is not one of our tables, a table that cannot be regenerated
+    and a table that lacks one of its formats count as differences too.
     """
     folder = Path(results_dir) / "tables"
     found: list[str] = []
     made: dict[str, dict[str, str]] = {}
     files = sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
     for path in files:
-        suffix = next((known for known in tables.SUFFIXES if path.name.endswith(known)), None)
-        header = tables.read_header(path) if suffix else None
+        suffix = next((known for known in formats.SUFFIXES if path.name.endswith(known)), None)
+        header = formats.read_header(path) if suffix else None
         if suffix is None or header is None:
             found.append(f"{path.name}: no table of ours (unknown suffix, or its first line was edited)")
             continue
@@ -84,13 +84,13 @@ def differences(results_dir: str | Path, load_grid: GridLoader) -> list[str]:
             found.append(f"{path.name}: cannot be made again: {error}")
             continue
         found += difference(path, made[key][suffix])
-        absent = [other for other in tables.SUFFIXES if not Path(stem + other).exists()]
+        absent = [other for other in formats.SUFFIXES if not Path(stem + other).exists()]
         found += [f"{path.name}: its companion {Path(stem).name}{other} is missing" for other in absent]
     return found
 
 
 def difference(path: Path, expected: str) -> list[str]:
-    """[] when the file holds `expected`, else one entry with the first differing lines."""
+    """Return an empty list if the file holds `expected`, else one entry with the first differing lines."""
     text = path.read_text(encoding="utf-8")
     if text == expected:
         return []

@@ -1,7 +1,7 @@
-"""Speed-up tables as Markdown, LaTeX and CSV, each with a header from which it can be made again.
+"""Speed-up tables as Markdown, LaTeX and CSV, each with a header from which it can be regenerated.
 
 The first line of each file is machine-readable (:func:`read_header`): experiment or runs, scale, source and how
-targets were measured. Beside it a ``.runs.txt`` names every run that the table was made from.
+targets were measured. A ``.runs.txt`` beside the table names every run that it was made from.
 """
 
 import io
@@ -42,7 +42,7 @@ def header(comparison: Comparison, suffix: str) -> str:
 
 
 def read_header(path: Path) -> dict[str, Any] | None:
-    """What the first line of a table says; None for a file that is no table of ours."""
+    """Return the contents of a table's first line; None for a file that is not one of our tables."""
     with open(path, encoding="utf-8") as file:
         first = file.readline()
     _, found, content = first.partition(f"{MARK} ")
@@ -56,7 +56,7 @@ def read_header(path: Path) -> dict[str, Any] | None:
 
 
 def explanation(comparison: Comparison) -> list[str]:
-    """What a reader needs before the first number."""
+    """Return what a reader needs before the first number."""
     runs, options = comparison.runs, comparison.options
     reference = runs.plan.reference
     usable = runs.runs[runs.runs.status.isin(["finished", "diverged"])]
@@ -76,7 +76,7 @@ def explanation(comparison: Comparison) -> list[str]:
 
 
 def _apart(comparison: Comparison) -> list[str]:
-    """That values of a network's features stand for themselves."""
+    """Say that values of a feature network are comparable only among themselves."""
     measured = comparison.measured
     if not measured.network:
         return []
@@ -87,7 +87,7 @@ def _apart(comparison: Comparison) -> list[str]:
 
 
 def footnotes(comparison: Comparison) -> list[str]:
-    """What is missing, mixed or not compared."""
+    """Return notes on what is missing, mixed or not compared."""
     notes = [*comparison.runs.notes, *_without_targets(comparison)]
     for setting in comparison.runs.plan.settings:
         reason = comparison.seconds_reason(setting)
@@ -111,16 +111,16 @@ def _without_targets(comparison: Comparison) -> list[str]:
 
 
 def all_sections(comparison: Comparison) -> dict[str, list[Section]]:
-    """The sections of every setting."""
+    """Return the sections of every setting."""
     return {setting: list(sections(comparison, setting)) for setting in comparison.runs.plan.settings}
 
 
 def markdown(comparison: Comparison, made: Mapping[str, Sequence[Section]] | None = None) -> str:
-    """The table for people; columns are padded, so that it reads in a terminal too.
+    """Return the table for people; columns are padded, so that it reads well in a terminal too.
 
     Args:
         comparison: what is compared.
-        made: its :func:`all_sections`, where they are at hand.
+        made: its :func:`all_sections`, if they are at hand.
     """
     made = made or all_sections(comparison)
     lines = [header(comparison, ".md"), f"# {comparison.runs.plan.title}\n", *explanation(comparison), ""]
@@ -138,7 +138,7 @@ def markdown(comparison: Comparison, made: Mapping[str, Sequence[Section]] | Non
 
 
 def grid_lines(section: Section) -> list[str]:
-    """A section as the lines of a padded Markdown table."""
+    """Return a section as the lines of a padded Markdown table."""
     rows = [section.columns, *section.rows]
     widths = [max(len(_cell(row[i])) for row in rows) for i in range(len(section.columns))]
     lines = [_line([_cell(cell) for cell in row], widths) for row in rows]
@@ -154,7 +154,7 @@ def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
 
 
 def latex(comparison: Comparison, made: Mapping[str, Sequence[Section]] | None = None) -> str:
-    r"""One ``table`` a section, for ``\usepackage{booktabs}``; see :func:`markdown`."""
+    r"""Return one ``table`` per section, for ``\usepackage{booktabs}``; see :func:`markdown`."""
     made = made or all_sections(comparison)
     plan = comparison.runs.plan
     parts = [header(comparison, ".tex"), r"% needs \usepackage{booktabs}" + "\n"]
@@ -197,11 +197,11 @@ def _escape(text: str) -> str:
 
 
 def csv(comparison: Comparison) -> str:
-    """The figures unformatted: one row a figure, six digits; read it with ``comment="#"``."""
+    """Return the unformatted figures: one row per figure, six digits; read it with ``comment="#"``."""
     buffer = io.StringIO()
     numbers = frame(comparison)
     for name in numbers.select_dtypes("float"):
-        # what is zero but for rounding is zero on every processor
+        # values that are zero up to rounding become zero on every processor
         numbers[name] = numbers[name].mask(numbers[name].abs() < 1e-12, 0.0)
     numbers.to_csv(buffer, index=False, float_format="%.6g", lineterminator="\n")
     lines = [f"# {line}\n" for line in (*explanation(comparison), *footnotes(comparison))]
@@ -209,7 +209,7 @@ def csv(comparison: Comparison) -> str:
 
 
 def run_list(comparison: Comparison) -> str:
-    """Every run of the plan with its status, and where its record came from."""
+    """Return every run of the plan with its status and the source of its record."""
     lines = [header(comparison, ".runs.txt").rstrip("\n"), "# setting arm seed status source run_id"]
     for row in comparison.runs.runs.fillna({"source": "-"}).itertuples():
         lines.append(

@@ -1,4 +1,4 @@
-"""The figure of a study of gradient variance: a point an arm and state, and variance against batch size."""
+"""The figure of a study of gradient variance: one point per arm and state, and variance against batch size."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -19,7 +19,7 @@ _MARKERS = ("o", "s", "^", "D", "v", "P")
 
 
 def draw(measured: Measured) -> Figure:
-    """Above: variance, noise scale and bias of each arm; below: the part along the weight, and the batch size."""
+    """Draw variance, noise scale and bias per arm (top), the part along the weight and the batch size (bottom)."""
     header = measured.header
     baseline, exact = header["baseline"], header["exact"]
     compared = exact or baseline
@@ -49,7 +49,7 @@ def draw(measured: Measured) -> Figure:
             _against_size(grid[1][1], measured, "through_variance", "variance: through S")
             _against_size(grid[1][2], measured, "statistic_variance", "variance: dS/dw")
             _make_room(grid[1][1:], max(map(len, measured.arms)))
-            label_ends(grid[1][2], size=6.5)  # they serve both panels
+            label_ends(grid[1][2], size=6.5)  # the names serve both panels
         handles, labels = grid[0][0].get_legend_handles_labels()
         figure.legend(
             *(handles, labels),
@@ -72,7 +72,7 @@ def draw(measured: Measured) -> Figure:
 
 
 def _make_room(panels: Sequence[Axes], letters: int) -> None:
-    """Narrow two panels, so that names stand to the right of the second."""
+    """Narrow two panels to make room for names to the right of the second."""
     start, end, gap = 0.465, 0.985 - (0.15 + 0.048 * letters) / WIDTH, 0.075
     width = (end - start - gap) / 2
     for index, axes in enumerate(panels):

@@ -92,7 +92,7 @@ def test_ticks_are_short():
 
 
 def test_an_unknown_quantity_is_refused():
-    with pytest.raises(ValueError, match="no quantity 'activity' is recorded; there are statistic"):
+    with pytest.raises(ValueError, match="no quantity 'activity' is recorded; choose from statistic"):
         Choice(("activity",))
 
 
