@@ -9,7 +9,6 @@ and ``gbn::normalize_backward`` go into the graph, without a break; a pair is st
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from importlib.util import find_spec
 from typing import Any
@@ -26,6 +25,7 @@ from gbn.kernels.checks import (
     check_cotangent,
     check_device,
     check_not_empty,
+    in_memory,
     kept,
     readable,
 )
@@ -142,12 +142,6 @@ def _paired(gate_weight: Tensor | None, gate_bias: Tensor | None) -> Gate | None
     return None if gate_weight is None or gate_bias is None else (gate_weight, gate_bias)
 
 
-def _rounded(gradients: Sequence[Tensor | None], dtypes: Iterable[torch.dtype | None]) -> list[Tensor | None]:
-    """Return parameter gradients in the dtypes of the parameters; None where none is needed."""
-    pairs = zip(gradients, dtypes, strict=True)
-    return [None if found is None or kind is None else found.to(kind) for found, kind in pairs]
-
-
 class _Normalize(torch.autograd.Function):
     """(x, weight, bias, gate_weight, gate_bias) -> (y, S, D); S and D are not differentiable outputs."""
 
@@ -177,15 +171,18 @@ class _Normalize(torch.autograd.Function):
         g = cotangents[0]
         if g is None:
             return (None,) * 8
-        x, *parameters, s, d, record, means = ctx.saved_tensors
-        weight, bias, *gate = parameters
-        of = Arguments(x, weight, bias, _paired(*gate), ctx.plan, ctx.eps, ctx.relu)
-        dx, *found = _run_backward(g, of, Kept(s, d, record, means), ctx.needs_input_grad[0])
-        kinds = (
-            parameter.dtype if wanted else None
-            for parameter, wanted in zip(parameters, ctx.needs_input_grad[1:5], strict=True)
+        x, weight, bias, gate_weight, gate_bias, s, d, record, means = ctx.saved_tensors
+        of = Arguments(x, weight, bias, _paired(gate_weight, gate_bias), ctx.plan, ctx.eps, ctx.relu)
+        needed = ctx.needs_input_grad
+        found = _run_backward(g, of, Kept(s, d, record, means), needed[0])
+        return (
+            found.x,
+            found.weight.to(weight.dtype) if needed[1] else None,
+            found.bias.to(bias.dtype) if needed[2] else None,
+            found.gate_weight.to(gate_weight.dtype) if needed[3] and found.gate_weight is not None else None,
+            found.gate_bias.to(gate_bias.dtype) if needed[4] and found.gate_bias is not None else None,
+            *(None, None, None),
         )
-        return dx, *_rounded(found, kinds), None, None, None
 
 
 def _run_backward(g: Tensor, of: Arguments, left: Kept, wanted: bool) -> Gradients:
@@ -194,13 +191,13 @@ def _run_backward(g: Tensor, of: Arguments, left: Kept, wanted: bool) -> Gradien
     check_batch(x, weight=of.weight, bias=of.bias, gate_weight=gate[0], gate_bias=gate[1])
     check_cotangent(g, x)
     images, channels = x.shape[:2]
-    s, d = (kept(part, (channels,), x).contiguous() for part in (left.s, left.d))
+    s, d = kept(left.s, (channels,), x).contiguous(), kept(left.d, (channels,), x).contiguous()
     record = kept(left.record, (channels, of.plan.record), x).contiguous()
     means = None if left.means is None else kept(left.means, (images, channels), x)
-    g, x, weight, bias, *gates, s, d, record, means = readable(
-        g, x, of.weight, of.bias, *gate, s, d, record, means
-    )
-    of = Arguments(x, weight, bias, _paired(*gates), of.plan, of.eps, of.relu)
+    tensors = g, x, of.weight, of.bias, *gate, s, d, record, means
+    if not in_memory(*tensors):
+        g, x, weight, bias, *gates, s, d, record, means = readable(*tensors)
+        of = Arguments(x, weight, bias, _paired(*gates), of.plan, of.eps, of.relu)
     return serving(x).backward(g, of, Kept(s, d, record, means), wanted)
 
 
@@ -329,7 +326,9 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]
 
 def _backward(ctx: Any, g: Tensor, *others: Tensor) -> tuple[Tensor | None, ...]:
     dx, *found = _operator_backward(g, *ctx.saved_tensors, *ctx.rest)
-    return dx, *_rounded(found, ctx.dtypes), *[None] * len(ctx.rest)
+    pairs = zip(found, ctx.dtypes, strict=True)
+    gradients = (None if kind is None else value.to(kind) for value, kind in pairs)
+    return dx, *gradients, *[None] * len(ctx.rest)
 
 
 _operator.register_autograd(_backward, setup_context=_setup_context)
