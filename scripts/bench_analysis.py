@@ -27,7 +27,7 @@ from gbn.arguments import Whole, existing_folder, output_folder
 from gbn.bench.names import RESULTS, ROOT
 
 if TYPE_CHECKING:
-    from gbn.store.records import Record
+    from gbn.store.record import Record
     from gbn.studies.validation.simulate import SimulatedGrid
 
 CORES, EVALUATIONS, ARMS = 2, 200, 50

@@ -16,7 +16,7 @@ from gbn.analysis import options
 from gbn.arguments import Number, name, usable_folder
 
 if TYPE_CHECKING:
-    from gbn.store.records import Record
+    from gbn.store.record import Record
     from gbn.tracking.service import Service
     from gbn.tracking.upload import Destination, Ledger
 

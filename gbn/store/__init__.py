@@ -1,6 +1,7 @@
 """Runs on disk: their ids, files and locks, and the committed archive. Never imports torch.
 
 * :mod:`gbn.store.identity`: a configuration's run id;
+* :mod:`gbn.store.record`: one run as read from disk;
 * :mod:`gbn.store.records`: reading and writing ``results/runs/<run_id>/``;
 * :mod:`gbn.store.finished`: consistency checks of a finished run's files;
 * :mod:`gbn.store.seals`: digests that reveal damaged files;
@@ -12,6 +13,7 @@
 from gbn.store.files import StoreError
 from gbn.store.identity import identity, run_id
 from gbn.store.locks import LockedError, RunLock
-from gbn.store.records import Record, RunStore, RunWriter
+from gbn.store.record import Record
+from gbn.store.records import RunStore, RunWriter
 
 __all__ = ["LockedError", "Record", "RunLock", "RunStore", "RunWriter", "StoreError", "identity", "run_id"]

@@ -18,7 +18,8 @@ from gbn.store import shards
 from gbn.store.files import StoreError, content_of, remove_leftovers, write_atomically
 from gbn.store.finished import point_problem, problem_of
 from gbn.store.identity import canonical
-from gbn.store.records import DONE, Record
+from gbn.store.record import Record
+from gbn.store.records import DONE
 
 RETRACTIONS = "retractions.yaml"
 Key = tuple[str, ...]

@@ -27,7 +27,7 @@ import pyarrow.parquet as pq
 
 from gbn.store.files import StoreError, content_of, write_bytes_atomically
 from gbn.store.finished import problem_of
-from gbn.store.records import Record
+from gbn.store.record import Record
 from gbn.store.seals import digest
 
 FORMAT = "1"

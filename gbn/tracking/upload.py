@@ -16,7 +16,8 @@ from typing import Any, Literal
 
 from gbn.store.files import write_atomically
 from gbn.store.identity import identity
-from gbn.store.records import DONE, Record
+from gbn.store.record import Record
+from gbn.store.records import DONE
 from gbn.tracking.live import quiet_settings
 from gbn.tracking.mirror import DIGEST, curve_digest, define_axes, description, log, summarise
 from gbn.tracking.service import Service

@@ -9,7 +9,7 @@ import textwrap
 import pytest
 
 from gbn.store import LockedError, RunStore, StoreError
-from gbn.store.records import Record
+from gbn.store.record import Record
 
 RUN = "digits-mlp-bn-s0-0123456789"
 SUMMARY = {"run_id": RUN, "status": "finished", "updates": 3, "seconds": 1.5}

@@ -19,7 +19,8 @@ from gbn import measures
 from gbn.analysis.claims.files import CLAIMS, SWEEP
 from gbn.analysis.claims.schema import Claim
 from gbn.store.archive import Archive
-from gbn.store.records import Record, RunStore
+from gbn.store.record import Record
+from gbn.store.records import RunStore
 
 _FORMAT = "%H %aI"
 

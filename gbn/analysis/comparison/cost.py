@@ -18,7 +18,7 @@ from gbn.analysis.estimates.estimate import LEVEL, NOTHING, Estimate
 from gbn.analysis.estimates.targets import Time
 from gbn.analysis.runs.load import Runs
 from gbn.analysis.runs.plan import Plan
-from gbn.store.records import Record
+from gbn.store.record import Record
 
 #: Columns that a file must have; the others are for human readers.
 COLUMNS = (

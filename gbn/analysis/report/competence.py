@@ -15,7 +15,7 @@ from gbn.analysis.runs.load import NothingFound, Runs, load_grid_runs
 from gbn.analysis.tables import numbers
 from gbn.measures import Measure
 from gbn.store.identity import part_label
-from gbn.store.records import Record
+from gbn.store.record import Record
 
 #: A reference is called weak if it is below the competence run on the same data by more than this.
 WEAK = 0.02

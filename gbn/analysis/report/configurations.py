@@ -9,7 +9,7 @@ import yaml
 
 from gbn.analysis.comparison.comparison import Comparison
 from gbn.analysis.runs.derive import flatten
-from gbn.store.records import Record
+from gbn.store.record import Record
 
 #: Keys that differ without changing a number, or that the page shows elsewhere.
 _NOT_SHOWN = ("seed", "experiment", "results_dir", "launcher", "tracker", "norm.name", "norm.revision")

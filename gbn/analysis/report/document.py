@@ -17,7 +17,7 @@ from gbn.analysis.tables import formats
 from gbn.analysis.tables.section import Section
 from gbn.analysis.tables.sections import sections
 from gbn.store.files import write_atomically
-from gbn.store.records import Record
+from gbn.store.record import Record
 
 _ASSETS = files("gbn.analysis.report") / "assets"
 STYLES = ("base.css", "parts.css", "print.css")

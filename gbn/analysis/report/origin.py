@@ -8,7 +8,8 @@ from typing import Any
 
 from gbn.analysis.runs.load import Runs
 from gbn.store.archive import Archive
-from gbn.store.records import Record, RunStore
+from gbn.store.record import Record
+from gbn.store.records import RunStore
 from gbn.store.trained_on import digests, short
 
 #: The longest error text that is embedded; it is cut at the front, since its end says what happened.

@@ -14,7 +14,8 @@ import pandas as pd
 
 from gbn.analysis.runs.load import USABLE, NothingFound, Runs
 from gbn.store.archive import Archive
-from gbn.store.records import Record, RunStore
+from gbn.store.record import Record
+from gbn.store.records import RunStore
 
 #: The columns of :func:`layer_frame`.
 COLUMNS = [

@@ -30,7 +30,8 @@ from gbn.store.finished import (
     read,
     read_summary,
 )
-from gbn.store.records import Record, RunStore
+from gbn.store.record import Record
+from gbn.store.records import RunStore
 
 CURVE = "curve/"
 

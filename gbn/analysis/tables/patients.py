@@ -9,7 +9,7 @@ import pandas as pd
 
 from gbn.analysis.runs.plan import GridLike
 from gbn.analysis.tables.section import Section
-from gbn.store.records import Record
+from gbn.store.record import Record
 
 #: The name of the row with the mean over patients.
 ALL = "all"

@@ -19,13 +19,13 @@ from gbn import measures
 from gbn.measures import Measure
 from gbn.store.files import line_of, provenance_text
 from gbn.store.identity import run_id_of
+from gbn.store.record import Record
 from gbn.store.records import (
     CONFIG,
     LAYERS,
     METRICS,
     PROVENANCE,
     SUMMARY,
-    Record,
     RunStore,
     config_text,
     summary_text,

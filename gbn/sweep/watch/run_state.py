@@ -13,7 +13,8 @@ from gbn import measures
 from gbn.store.files import StoreError, parse_config, point_of
 from gbn.store.finished import read, read_summary
 from gbn.store.locks import is_locked
-from gbn.store.records import CHECKPOINT, CONFIG, DONE, ERROR, METRICS, PROVENANCE, SUMMARY, Status
+from gbn.store.record import Status
+from gbn.store.records import CHECKPOINT, CONFIG, DONE, ERROR, METRICS, PROVENANCE, SUMMARY
 
 
 @dataclass
