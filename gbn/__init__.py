@@ -1,4 +1,4 @@
-"""gbn: generalized batch normalization (GBN) and its neighbours.
+"""gbn: generalized batch normalization (GBN) and its neighbors.
 
 Two uses:
 

@@ -1,6 +1,6 @@
 """What all figures look like, and how they are written: with a digest of what they show.
 
-Colours are Okabe and Ito's, told apart with any colour vision; line styles tell lines apart in grey print too. Sizes
+Colors are Okabe and Ito's, told apart with any color vision; line styles tell lines apart in gray print too. Sizes
 are a printed page's. Which arm gets which look is :mod:`gbn.analysis.looks`'s to say.
 
 Pixels depend on the versions of matplotlib and its fonts. So a PNG carries the digest of the data that it shows, and
@@ -21,7 +21,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 #: Okabe and Ito's colors; black is for the reference.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 #: Inches across a page; dots an inch.
 WIDTH, DPI = 7.2, 200
 RC: Mapping[str, Any] = {

@@ -65,7 +65,7 @@ def picture(rows: Sequence[dict[str, Any]]) -> "Picture":
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
-    from gbn.plot_style import COLOURS, DPI, RC, WIDTH, Picture
+    from gbn.plot_style import COLORS, DPI, RC, WIDTH, Picture
 
     at_start = [row for row in rows if int(row["update"]) == 0 and row["trained"] == "none"]
     table = medians(rows)
@@ -82,7 +82,7 @@ def picture(rows: Sequence[dict[str, Any]]) -> "Picture":
                 marker,
                 ms=3,
                 alpha=0.6,
-                color=COLOURS[layer],
+                color=COLORS[layer],
                 label=f"layer {layer}",
                 linestyle="none",
             )
@@ -102,7 +102,7 @@ def picture(rows: Sequence[dict[str, Any]]) -> "Picture":
                         marker="o" if which == 0 else "x",
                         ms=3,
                         linewidth=1,
-                        color=COLOURS[layer],
+                        color=COLORS[layer],
                     )
         course.set(xscale="log", yscale="log", xlabel="update (0 is drawn at 3)", ylabel="median over units")
         course.set_title("along training: solid without, dashed with preconditioning", fontsize=7)

@@ -88,7 +88,7 @@ def reproduce(arguments: argparse.Namespace) -> int:
         return 0
     budget = arguments.budget or float("inf")
     outcomes = train_all(missing, jobs=jobs, budget=budget, report=Reporter()) if missing else []
-    code = summarise(outcomes)
+    code = summarize(outcomes)
     try:
         results(grid, arguments)
     except (OSError, StoreError) as error:
@@ -118,7 +118,7 @@ class Reporter:
         print(f"{standing(self.began, done, total)} {outcome.run_id}: {outcome.message}", flush=True)
 
 
-def summarise(outcomes: "list[Outcome]") -> int:
+def summarize(outcomes: "list[Outcome]") -> int:
     """Print what failed and where its error is; return the exit status."""
     failed = [outcome for outcome in outcomes if outcome.status in ("failed", "locked")]
     stopped = [outcome for outcome in outcomes if outcome.status in ("interrupted", "waiting")]

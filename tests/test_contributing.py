@@ -57,9 +57,9 @@ def follow(text: str, root: Path) -> None:
 def readme_recipe() -> str:
     """The README's layer and its file, as blocks of their own."""
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    (layer,) = (one for one in re.findall(r"```python\n(.*?)```", readme, re.DOTALL) if "CentredNorm" in one)
+    (layer,) = (one for one in re.findall(r"```python\n(.*?)```", readme, re.DOTALL) if "CenteredNorm" in one)
     (file,) = re.findall(r"```yaml\n(.*?)```", readme, re.DOTALL)
-    return f"```python gbn/nn/centred.py\n{layer}```\n\n```yaml conf/norm/centred.yaml\n{file}```\n"
+    return f"```python gbn/nn/centered.py\n{layer}```\n\n```yaml conf/norm/centered.yaml\n{file}```\n"
 
 
 def complete(recipe: str) -> str:
@@ -114,7 +114,7 @@ def test_all_recipes_fit_together(copy: Path) -> None:
     own = [*short, "dataset=stripes", "model=pooled", "results_dir=own"]
     code = (
         "from gbn.config.compose import compose; from gbn.engine.run import run\n"
-        f"done = [run(compose([*{own}, f'norm={{norm}}'])) for norm in ('centred', 'gbn_quartic')]\n"
+        f"done = [run(compose([*{own}, f'norm={{norm}}'])) for norm in ('centered', 'gbn_quartic')]\n"
         "assert all(one.status == 'finished' for one in done), done"
     )
     done = run_in(copy, [sys.executable, "-c", code])

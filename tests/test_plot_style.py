@@ -6,10 +6,10 @@ from matplotlib.figure import Figure
 from gbn import plot_style as style
 
 
-def test_colours_are_okabe_and_itos():
+def test_colors_are_okabe_and_itos():
     published = {"#000000", "#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7"}
-    assert {*style.COLOURS} <= published
-    assert len(set(style.COLOURS)) == len(style.COLOURS)
+    assert {*style.COLORS} <= published
+    assert len(set(style.COLORS)) == len(style.COLORS)
 
 
 def drawn(**changed):

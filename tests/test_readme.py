@@ -59,7 +59,7 @@ def test_python_examples_run():
             exec(compile(block, "README.md", "exec"), namespace)
         from gbn.nn import norm_layer
 
-        layer = norm_layer("centred")(4, act="relu", dim=2)
+        layer = norm_layer("centered")(4, act="relu", dim=2)
         x = namespace["torch"].randn(3, 4, 5, 5)
         assert layer(x).shape == x.shape
         assert layer(x).min() == 0
@@ -81,11 +81,11 @@ def test_the_yaml_example_is_a_norm_that_composes(tmp_path, monkeypatch):
 
     (block,) = re.findall(r"```yaml\n(.*?)```", README, re.DOTALL)
     shutil.copytree(ROOT / "conf", tmp_path / "conf")
-    (tmp_path / "conf" / "norm" / "centred.yaml").write_text(block)
+    (tmp_path / "conf" / "norm" / "centered.yaml").write_text(block)
     monkeypatch.setenv("GBN_CONF", str(tmp_path / "conf"))
     module.groups.cache_clear()
     try:
-        assert compose(["norm=centred"]).norm.method == "centred"
+        assert compose(["norm=centered"]).norm.method == "centered"
     finally:
         module.groups.cache_clear()
 

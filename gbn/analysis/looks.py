@@ -3,7 +3,7 @@
 An arm and its controls are a family and share a hue (Okabe and Ito's, told apart with any color vision; a
 lighter set for dark pages). Solid and pure is the arm itself; each control has a dash of its own, and a shade, since
 dashes alone cannot be told apart where a row is small. Of arms without controls the neighbors differ in their dash
-too, for grey print. After as many families as there are hues they start again
+too, for gray print. After as many families as there are hues they start again
 with another marker, so that fifty arms and more stay distinct.
 
 The report and every figure ask :func:`looks_of_plan`, so an arm looks the same in all of an experiment's charts.
@@ -25,7 +25,7 @@ HUES = (
     ("#3BA7E0", "#A8DDFB"),
     ("#86850B", "#E9DF52"),
 )
-#: The reference is drawn in the colour of text, on top and dashed, so that it shows on whatever it coincides with.
+#: The reference is drawn in the color of text, on top and dashed, so that it shows on whatever it coincides with.
 REFERENCE = ("#16181d", "#f1f3f7")
 REFERENCE_DASH = "7px,3px"
 #: The role in a family: the arm itself, then its controls.
@@ -40,7 +40,7 @@ _MARKS = dict(zip(MARKERS, ("", "o", "s", "D", "^", "x", "*", "v", "P", "h"), st
 
 @dataclass(frozen=True)
 class Look:
-    """Colour on a light and on a dark page, dash (SVG's or "solid"), Plotly marker ("" is none).
+    """Color on a light and on a dark page, dash (SVG's or "solid"), Plotly marker ("" is none).
 
     Attributes:
         of: the arm that this one controls for; "" for an arm of its own.
@@ -81,8 +81,8 @@ def looks_of(arms: Sequence[str], reference: str, controls: Mapping[str, Sequenc
     """A look for every arm, no two alike up to 70 families of up to seven.
 
     Args:
-        arms: in the plan's order, which alone decides who gets which colour.
-        reference: the arm in the colour of text.
+        arms: in the plan's order, which alone decides who gets which color.
+        reference: the arm in the color of text.
         controls: arm -> its controls; a control of several arms belongs to the first.
     """
     families: dict[str, list[str]] = {}

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from gbn.plot_style import COLOURS, DPI, RC, WIDTH, Picture
+from gbn.plot_style import COLORS, DPI, RC, WIDTH, Picture
 
 from .goals import MILLION, NAMED, Row
 from .names import COMPILED, REFERENCE
@@ -68,13 +68,13 @@ def _shown(rows: Sequence[Row]) -> list[str]:
     """Return the baselines and as many pairs as there are colors, those with their own goals first."""
     pairs = {row["provider"]: row["pair"] for row in rows}
     ours = sorted((name for name in pairs if pairs[name]), key=lambda name: pairs[name] not in NAMED)
-    return [name for name in pairs if not pairs[name]] + ours[: len(COLOURS)]
+    return [name for name in pairs if not pairs[name]] + ours[: len(COLORS)]
 
 
 def _looks(rows: Sequence[Row]) -> dict[str, tuple[str, str]]:
     names = dict.fromkeys(row["provider"] for row in rows)
     ours = [name for name in names if name not in BASELINES]
-    looks = {name: (COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)]) for i, name in enumerate(ours)}
+    looks = {name: (COLORS[i % len(COLORS)], MARKERS[i % len(MARKERS)]) for i, name in enumerate(ours)}
     return {name: BASELINES.get(name) or looks[name] for name in names}
 
 
@@ -147,7 +147,7 @@ def _points(
     """Draw a marker per case with its 20/80 bar, and a line through the geometric means of equal sizes."""
     if not points:
         return
-    colour, marker = look
+    color, marker = look
     aside = 1.0 + 0.025 * index  # layers of one size are side by side
     x = [count * aside for count in elements]
     middles, lows, highs = zip(*points, strict=True)
@@ -156,14 +156,14 @@ def _points(
         [max(0.0, high - m) for m, high in zip(middles, highs, strict=True)],
     ]
     axes.errorbar(
-        x, middles, yerr=bars, fmt=marker, color=colour, markersize=3.6, elinewidth=0.8, label=label, zorder=3
+        x, middles, yerr=bars, fmt=marker, color=color, markersize=3.6, elinewidth=0.8, label=label, zorder=3
     )
     sizes = sorted(set(x))
     means = [
         statistics.geometric_mean([m for at, m in zip(x, middles, strict=True) if at == size])
         for size in sizes
     ]
-    axes.plot(sizes, means, color=colour, linewidth=0.8, alpha=0.6, zorder=2)
+    axes.plot(sizes, means, color=color, linewidth=0.8, alpha=0.6, zorder=2)
 
 
 def _finish(axes: Axes) -> None:

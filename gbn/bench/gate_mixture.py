@@ -34,8 +34,8 @@ def check_mixture(case: Case, name: str, choice: str, device: torch.device, seed
     layer = MixtureNorm2d(case.shape[1], **mixture_options(name), device=device)
     zero = torch.zeros((), dtype=torch.int64, device=device)
     with kernels.using("reference"):
-        mixture, centre = layer.fit(x.float(), EPS, zero, zero)
-    given = x, mixture, weight, bias, centre
+        mixture, center = layer.fit(x.float(), EPS, zero, zero)
+    given = x, mixture, weight, bias, center
     with kernels.using(choice):
         let_through = _results(given, g, DTYPES[case.dtype], "relu")[0] > 0
     with kernels.using("reference"):
@@ -54,13 +54,13 @@ def check_mixture(case: Case, name: str, choice: str, device: torch.device, seed
 def _results(
     given: tuple[Tensor, Mixture, Tensor, Tensor, Tensor], g: Tensor, dtype: torch.dtype, act: str | None
 ) -> tuple[Tensor, ...]:
-    x, mixture, weight, bias, centre = given
+    x, mixture, weight, bias, center = given
     wide = torch.promote_types(dtype, torch.float32)
     leaves = [x.to(dtype), weight.to(wide), bias.to(wide)]
     leaves = [leaf.detach().clone().requires_grad_() for leaf in leaves]
     constants = Mixture(*(part.to(wide) for part in mixture))
     y, moments = normalize_by_batch(
-        leaves[0], constants, leaves[1], leaves[2], EPS, centre=centre.to(wide), act=act
+        leaves[0], constants, leaves[1], leaves[2], EPS, center=center.to(wide), act=act
     )
     gradients = torch.autograd.grad(y, leaves, g.to(y.dtype))
     return tuple(result.detach().double() for result in (y, *moments, *gradients))

@@ -50,7 +50,7 @@ class Arm:
             image_size=side,
             width=setting.width,
         )
-        self.model = models.initialise(model, 0).to(device)
+        self.model = models.initialize(model, 0).to(device)
         # A rate so low that the network hardly changes: the timing does not depend on how well an arm trains.
         self.optimizer = torch.optim.SGD(self.model.parameters(), lr=1e-5, momentum=0.9)
         options = ARMS[name]

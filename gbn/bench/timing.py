@@ -18,7 +18,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from gbn.engine.clock import LIMIT, Neighbours
+from gbn.engine.clock import LIMIT, Neighbors
 
 #: Attempts at a block before the least disturbed one is taken, with its share recorded.
 TRIES = 4
@@ -157,11 +157,11 @@ def interleave(
     for _ in range(blocks):
         best: Samples | None = None
         for _attempt in range(TRIES if exclusive else 1):
-            neighbours, block = Neighbours(), _empty(names)
+            neighbors, block = Neighbors(), _empty(names)
             for _ in range(rounds):
                 one_round(number, block)
                 number += 1
-            block.others = neighbours.share()
+            block.others = neighbors.share()
             if best is None or (block.others or 0.0) < (best.others or 0.0):
                 best = block
             if (best.others or 0.0) <= LIMIT:

@@ -122,7 +122,7 @@ class Arm:
         model = models.build(
             network, norm, in_channels=3, num_classes=10, image_size=32, width=setting.width, **options
         )
-        models.initialise(model, 0)
+        models.initialize(model, 0)
         model = model.to(device, memory_format=LAYOUTS[setting.layout])  # type: ignore[call-overload]
         self.model: Any = torch.compile(model, dynamic=False) if setting.compiled else model
         self.optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)

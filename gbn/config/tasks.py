@@ -81,7 +81,7 @@ NETWORKS = {"generation": ("dcgan",), "segmentation": ("unet",)}
 #: The data sets with masks; all others have labels.
 WITH_MASKS = ("cardiac", "sunnybrook")
 
-_COLOUR_32 = ("cifar10", "cifar100", "svhn")
+_COLOR_32 = ("cifar10", "cifar100", "svhn")
 
 #: The overrides that a task implies unless the command line sets their keys, in the order of the command line.
 IMPLIED = {
@@ -140,10 +140,10 @@ def _wrong_set(name: str, task: str) -> str:
 
 def _problems_of_generation(config: Any) -> list[str]:
     found = []
-    if config.dataset.name not in _COLOUR_32:
+    if config.dataset.name not in _COLOR_32:
         found.append(
             f"model=dcgan makes color images of 32x32, dataset={config.dataset.name} has none: use dataset="
-            f"{', '.join(_COLOUR_32)}"
+            f"{', '.join(_COLOR_32)}"
         )
     if "crop" in config.dataset.augment:
         found.append(

@@ -47,9 +47,9 @@ class DeviceSet:
         self.augmentation: Augmentation = augmentation
         # (pixel / 255 - mean) / std = pixel * scale + shift; a constant channel is only centered.
         spread = torch.tensor([value or 1.0 for value in std], dtype=torch.float64)
-        centre = torch.tensor(list(mean), dtype=torch.float64)
+        center = torch.tensor(list(mean), dtype=torch.float64)
         self._scale = (1 / (255 * spread)).float().view(1, -1, 1, 1).to(device)
-        self._shift = (-centre / spread).float().view(1, -1, 1, 1).to(device)
+        self._shift = (-center / spread).float().view(1, -1, 1, 1).to(device)
 
     def __len__(self) -> int:
         return len(self.labels)

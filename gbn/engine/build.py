@@ -27,7 +27,7 @@ from gbn.data import (
 from gbn.data.segmentation.framing import Framing
 from gbn.data.segmentation.segmentation_set import SegmentationSet, SliceSet
 from gbn.data.segmentation.warp import Warp
-from gbn.models import build, initialise
+from gbn.models import build, initialize
 from gbn.nn import add_constant_noise, norm_layer
 from gbn.nn.simple import GroupNormAct, largest_divisor
 from gbn.store.identity import part_label
@@ -65,7 +65,7 @@ def build_model(config: Config, images: ImageSet | SegmentationSet) -> nn.Module
     model = norm.place(model)
     if config.norm.groups is not None:
         _check_groups(model, config.norm.groups)
-    model = initialise(model, config.seed)
+    model = initialize(model, config.seed)
     if isinstance(config.model, CustomModelConfig) or isinstance(config.dataset, CustomDatasetConfig):
         _check_logits(config, model, images)
     if config.trainer.attack.constant is None:
@@ -161,12 +161,12 @@ def _for_generation(
 ) -> tuple[TrainLoader, GenerationEvaluator, Generation]:
     """Build the same for a generator: real images in [-1, 1] to train on, and others to compare with."""
     assert isinstance(config.dataset, LabeledConfig)
-    colours = images.in_channels
+    colors = images.in_channels
     train = DeviceSet(
         images.train_images,
         images.train_labels,
-        [MEAN] * colours,
-        [STD] * colours,
+        [MEAN] * colors,
+        [STD] * colors,
         augmentation=config.dataset.augment,
         device=device,
         channels_last=config.trainer.channels_last,

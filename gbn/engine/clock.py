@@ -13,7 +13,7 @@ _STAT = Path("/proc/stat")
 LIMIT = 0.05
 
 
-class Neighbours:
+class Neighbors:
     """Measures, from its creation on, how much of the machine other processes use."""
 
     def __init__(self) -> None:
@@ -48,7 +48,7 @@ def clock_of(wanted: str, jobs: int, resumed: bool, share: float | None) -> str:
         wanted: the configured ``trainer.clock``; auto decides by the arguments below.
         jobs: parallel runs of the same command.
         resumed: whether the run resumed from a checkpoint: its earlier part may have shared the machine.
-        share: from :class:`Neighbours`; None (not measurable) counts as 0.
+        share: from :class:`Neighbors`; None (not measurable) counts as 0.
     """
     if wanted != "auto":
         return wanted

@@ -186,7 +186,7 @@ def _tracked(
     imported = time.monotonic() - began
     from gbn import kernels
     from gbn.engine.build import build_data, build_model, data_digest, load_data
-    from gbn.engine.clock import Neighbours, clock_of
+    from gbn.engine.clock import Neighbors, clock_of
     from gbn.engine.progress import make_progress
     from gbn.engine.provenance import provenance
     from gbn.engine.trainer import Trainer
@@ -212,7 +212,7 @@ def _tracked(
     writer.add_provenance(segment)
     if not config.dataset.allow_changed:
         trained_on.check_first(writer.store, writer.run_id, kept, digest)
-    neighbours = Neighbours()
+    neighbors = Neighbors()
     ending = trainer.train(
         lambda begin, total: make_progress(
             _style(config.trainer.progress, jobs), writer.run_id, begin, total, config.trainer.batch_size
@@ -224,7 +224,7 @@ def _tracked(
     if ending == "interrupted":
         return ending, None
     curve = writer.curve()
-    share = neighbours.share()
+    share = neighbors.share()
     return ending, {
         "status": ending,
         "updates": trainer.step,

@@ -1,7 +1,7 @@
 """Networks whose only knowledge of normalization is the argument ``norm_layer``: one file per family.
 
 ``build("resnet", norm_layer, in_channels=3, num_classes=10, image_size=32, depth=20)`` builds one;
-:func:`initialise` gives it the initial values of a seed.
+:func:`initialize` gives it the initial values of a seed.
 """
 
 import inspect
@@ -14,7 +14,7 @@ from gbn.models.custom import build_custom
 from gbn.models.dcgan import DCGAN
 from gbn.models.densenet import DenseNet
 from gbn.models.inception_v3 import InceptionV3
-from gbn.models.initialise import initialise
+from gbn.models.initialize import initialize
 from gbn.models.interface import NormLayer, Role
 from gbn.models.lenet import LeNet
 from gbn.models.mlp import MLP
@@ -30,7 +30,7 @@ from gbn.models.unet import UNet
 from gbn.models.vgg import VGG
 from gbn.suggest import did_you_mean
 
-__all__ = ["MODELS", "OF_OTHER_TASKS", "NormLayer", "Role", "build", "initialise"]
+__all__ = ["MODELS", "OF_OTHER_TASKS", "NormLayer", "Role", "build", "initialize"]
 
 MODELS: dict[str, type[nn.Module]] = {
     "cnn": CNN,

@@ -152,7 +152,7 @@ class DCGAN(nn.Module):
         ValueError: images of another size, or a latent size below 1.
     """
 
-    #: Standard deviation of the initial weights, see :func:`gbn.models.initialise`.
+    #: Standard deviation of the initial weights, see :func:`gbn.models.initialize`.
     initial_std = 0.02
 
     def __init__(

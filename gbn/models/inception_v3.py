@@ -4,7 +4,7 @@ With 1,000 classes and 299x299 images it has torchvision's 23,834,568 parameters
 and computes the same function as torchvision's. The modules have torchvision's names (``Mixed_5b.branch5x5_2.conv``),
 except for the norms (``norm``, not ``bn``) and the classifier (``head``, not ``fc``), so a pattern such as
 ``Mixed_6*`` in ``norm.placement.pattern`` uses the names of the literature. torchvision's norms have an eps of 0.001;
-here ``norm.eps`` applies, as everywhere. Initial values are those of all our networks (:mod:`gbn.models.initialise`).
+here ``norm.eps`` applies, as everywhere. Initial values are those of all our networks (:mod:`gbn.models.initialize`).
 
 Images smaller than 75x75, the minimum of torchvision's stem, get a stem of their own: the same five convolutions,
 padded, without strides and pools. At 32x32 the three groups of blocks then work on maps of side 32, 15 and 7, where

@@ -194,17 +194,17 @@ class _MixtureNorm(BatchStatisticsNorm):
         bias: Tensor | None,
     ) -> tuple[Tensor, Moments, float | Tensor | None]:
         """Return the normalized batch, its moments, and their weight in the running averages."""
-        mixture, centre = self.fit(x.detach(), self.eps, self.stream, self._count(), start)
+        mixture, center = self.fit(x.detach(), self.eps, self.stream, self._count(), start)
         if start is None and self.fit.components > 1:
             share = None if share is None else 1.0  # new components, not the running ones updated
         if share is not None or in_backward():
-            (*parts, centre), first = self._first_passes(x, *mixture, centre, seen=not self.calibrating)
+            (*parts, center), first = self._first_passes(x, *mixture, center, seen=not self.calibrating)
             mixture = Mixture(*parts)
             if first is not None and share is not None:
                 share = share * first
                 self._count().sub_(1 - first)
         y, moments = normalize_by_batch(
-            x, mixture, gain, bias, self.eps, self.posterior_gradient, centre, self.act
+            x, mixture, gain, bias, self.eps, self.posterior_gradient, center, self.act
         )
         return y, moments, share
 

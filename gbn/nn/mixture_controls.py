@@ -130,8 +130,8 @@ class _MixtureControl(_BatchNormAct):
         with full_precision(x):
             # The mixture layer's batch count during its first batch, which includes that batch.
             count = torch.full_like(self.stream, int(self.track_running_stats))
-            mixture, centre = self.fit(x, self.eps, self.stream, count)
-            y, moments = normalize_by_batch(x.to(centre.dtype), mixture, None, None, self.eps, centre=centre)
+            mixture, center = self.fit(x, self.eps, self.stream, count)
+            y, moments = normalize_by_batch(x.to(center.dtype), mixture, None, None, self.eps, center=center)
             if overflowed(x, moments):
                 return self._variance(x.double())
             return channel_moments(y.transpose(0, 1).flatten(1).T)[1]

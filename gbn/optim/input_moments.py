@@ -65,12 +65,12 @@ def _column_sums(matrix: Tensor) -> Tensor:
         return torch.stack((matrix.sum(0), matrix.square().sum(0)))
     if matrix.dtype in (torch.float16, torch.bfloat16):
         matrix = matrix.float()
-    centre = matrix.mean(0)
-    centred = matrix - centre
-    rest, squares = centred.sum(0).double(), centred.mul_(centred).sum(0).double()
-    centre = centre.double()
-    shift = rows * centre
-    return torch.stack((shift + rest, squares + centre * (shift + 2 * rest)))
+    center = matrix.mean(0)
+    centered = matrix - center
+    rest, squares = centered.sum(0).double(), centered.mul_(centered).sum(0).double()
+    center = center.double()
+    shift = rows * center
+    return torch.stack((shift + rest, squares + center * (shift + 2 * rest)))
 
 
 def _sums_by_taps(layer: Conv, maps: Tensor) -> tuple[Tensor, int]:

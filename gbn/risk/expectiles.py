@@ -93,15 +93,15 @@ class ExpectileDeviation(Deviation):
         """The expectile at the same tau."""
         return Expectile(tau=self.tau)
 
-    def _pull(self, centred: Tensor) -> Tensor:
+    def _pull(self, centered: Tensor) -> Tensor:
         """Return w (x - e)."""
-        return centred.relu().mul_(2.0 * self.tau - 1.0).add_(centred, alpha=1.0 - self.tau)
+        return centered.relu().mul_(2.0 * self.tau - 1.0).add_(centered, alpha=1.0 - self.tau)
 
     def evaluate(self, rows: Tensor, orders: OrderStatistics) -> tuple[Tensor, Saved]:
         """See :meth:`Functional.evaluate`."""
         e = expectile_of(rows, orders, self.tau)
-        centred = rows - e
-        value = self._pull(centred).mul_(centred).mean(-1, keepdim=True).sqrt_()
+        centered = rows - e
+        value = self._pull(centered).mul_(centered).mean(-1, keepdim=True).sqrt_()
         return value, (e, value)
 
     def gradient(self, rows: Tensor, saved: Saved) -> Tensor:

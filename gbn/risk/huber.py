@@ -36,11 +36,11 @@ def _locate_eagerly(rows: Tensor, start: Tensor, threshold: Tensor) -> tuple[Ten
     eps = torch.finfo(rows.dtype).eps
     location = start.clone()
     for _ in range(_MOST_STEPS):
-        centred = rows - location
-        clipped = torch.minimum(centred, threshold).clamp_min_(-threshold)
+        centered = rows - location
+        clipped = torch.minimum(centered, threshold).clamp_min_(-threshold)
         force = clipped.sum(-1, keepdim=True)
         low, high = torch.where(force >= 0, location, low), torch.where(force <= 0, location, high)
-        n_inside = n - centred.sub_(clipped).sign_().abs_().sum(-1, keepdim=True)
+        n_inside = n - centered.sub_(clipped).sign_().abs_().sum(-1, keepdim=True)
         newton = location + force / n_inside
         inside = (newton > low) & (newton < high) & (n_inside > 0)
         proposal = torch.where(inside, newton, 0.5 * (low + high))
@@ -48,16 +48,16 @@ def _locate_eagerly(rows: Tensor, start: Tensor, threshold: Tensor) -> tuple[Ten
         if bool((small | (proposal == location) | force.isnan()).all()):
             break
         location = torch.where(small, location, proposal)
-    centred = rows - location
-    gap = centred.abs().amin(-1, keepdim=True)
+    centered = rows - location
+    gap = centered.abs().amin(-1, keepdim=True)
     rounding = 16 * eps * (location.abs() + threshold)  # the location may be at an end of the flat part
     flat = (gap >= threshold - rounding) & (threshold > rounding)
     # samples closer together than rounding resolves count as a constant row
     reach = torch.where((gap >= threshold) & ~flat, 0.0, threshold)
     if not bool(flat.any()):
         return location, reach
-    below = rows.masked_fill(centred > 0, -torch.inf).amax(-1, keepdim=True)
-    above = rows.masked_fill(centred < 0, torch.inf).amin(-1, keepdim=True)
+    below = rows.masked_fill(centered > 0, -torch.inf).amax(-1, keepdim=True)
+    above = rows.masked_fill(centered < 0, torch.inf).amin(-1, keepdim=True)
     middle, half = 0.5 * (below + above), 0.5 * (above - below)
     return torch.where(flat, middle, location), torch.where(flat, half * (1.0 + 16 * eps), reach)
 
@@ -112,10 +112,10 @@ class Huber(Statistic):
         On a constant row every sample has 1 / n.
         """
         location, reach, threshold = saved[:3]
-        centred = rows - location
-        inside = (reach - centred.abs()).sign_().add_(torch.where(reach == 0, 2.0, 0.0)).clamp_(0.0, 1.0)
+        centered = rows - location
+        inside = (reach - centered.abs()).sign_().add_(torch.where(reach == 0, 2.0, 0.0)).clamp_(0.0, 1.0)
         count = inside.sum(-1, keepdim=True)
-        signed = centred.sign().mul_(inside)
+        signed = centered.sign().mul_(inside)
         balance = signed.sum(-1, keepdim=True)
         # two samples (and ties with them) on either side of a flat minimum: each side has half
         flat = reach > threshold
@@ -125,7 +125,7 @@ class Huber(Statistic):
         if not self.scaled:
             return inside.mul_(level).add_(signed.mul_(slope))
         mean, std = saved[3:]
-        pull = centred.mul_(inside).sum(-1, keepdim=True) / count
+        pull = centered.mul_(inside).sum(-1, keepdim=True) / count
         pull = torch.where(flat | (std == 0), 0.0, pull / (rows.shape[-1] * std.square()))
         return inside.mul_(level).add_(signed.mul_(slope)).sub_((rows - mean).mul_(pull))
 
@@ -155,9 +155,9 @@ class HuberDeviation(Deviation):
     def evaluate(self, rows: Tensor, orders: OrderStatistics) -> tuple[Tensor, Saved]:
         """See :meth:`Functional.evaluate`."""
         location, _, threshold = _solve(rows, orders, self.b, self.scaled)
-        centred = rows - location
-        clipped = torch.minimum(centred, threshold).clamp_min_(-threshold)
-        value = over(clipped.mul(centred.sub_(clipped, alpha=0.5)).mean(-1, keepdim=True), threshold)
+        centered = rows - location
+        clipped = torch.minimum(centered, threshold).clamp_min_(-threshold)
+        value = over(clipped.mul(centered.sub_(clipped, alpha=0.5)).mean(-1, keepdim=True), threshold)
         if not self.scaled:
             return value, (location, threshold)
         spread = clipped.square_().mean(-1, keepdim=True)
@@ -167,8 +167,8 @@ class HuberDeviation(Deviation):
         """Return clip((x_k - S) / b, -1, 1) / n, plus the effect of the threshold if it follows the data."""
         n = rows.shape[-1]
         location, threshold = saved[:2]
-        centred = rows - location
-        clipped = torch.minimum(centred, threshold).clamp_min_(-threshold)
+        centered = rows - location
+        clipped = torch.minimum(centered, threshold).clamp_min_(-threshold)
         gradient = over(clipped, threshold * n)
         if not self.scaled:
             return gradient
@@ -184,8 +184,8 @@ class HuberDeviation(Deviation):
     def error(self, rows: Tensor) -> Tensor:
         """Return the mean Huber loss of x itself; a scaled threshold follows the deviation of x from its mean."""
         if self.scaled:
-            centred = rows - rows.mean(-1, keepdim=True)
-            norm = torch.linalg.vector_norm(centred, dim=-1, keepdim=True)
+            centered = rows - rows.mean(-1, keepdim=True)
+            norm = torch.linalg.vector_norm(centered, dim=-1, keepdim=True)
             # a constant row: the loss tends to abs(x)
             threshold = (self.b * norm / rows.shape[-1] ** 0.5).clamp_min(torch.finfo(rows.dtype).tiny)
         else:

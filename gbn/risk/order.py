@@ -65,11 +65,11 @@ def _partition(block: Any, offset: int, ranks: Sequence[int]) -> None:
 
 def _moments(segment: Any, anchor: Any) -> tuple[Any, Any]:
     """Return mean and centered second moment of a contiguous segment; exact on constants thanks to the anchor."""
-    centred = segment - anchor
-    shift = centred.mean(-1)[..., None]
-    centred -= shift
-    centred *= centred
-    return anchor + shift, centred.mean(-1)[..., None]
+    centered = segment - anchor
+    shift = centered.mean(-1)[..., None]
+    centered -= shift
+    centered *= centered
+    return anchor + shift, centered.mean(-1)[..., None]
 
 
 def _select_numpy(

@@ -26,9 +26,9 @@ def tail_deviation(rows: Tensor, level: Tensor, alpha: float) -> Tensor:
     Written about the level, as mean [x - q]_+ / (1 - alpha) - mean (x - q): exact, including the atom at q,
     without cancellation against a large common offset, and 0 on constants.
     """
-    centred = rows - level
-    below = centred.mean(-1, keepdim=True)
-    return (centred.relu_().mean(-1, keepdim=True) / (1.0 - alpha) - below).clamp_min_(0.0)
+    centered = rows - level
+    below = centered.mean(-1, keepdim=True)
+    return (centered.relu_().mean(-1, keepdim=True) / (1.0 - alpha) - below).clamp_min_(0.0)
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ class Updates(ABC):
 
     Args:
         config: the run's.
-        model: initialised, on the device.
+        model: initialized, on the device.
         loader: the training batches.
         task: losses and metrics.
         device: where all of it lies.

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
-from gbn.tracking.mirror import define_axes, description, log, log_picture, summarise
+from gbn.tracking.mirror import define_axes, description, log, log_picture, summarize
 from gbn.tracking.service import Service
 
 _CLOUD = ("api.forge.coreweave.com", "api.wandb.ai")  # one server: a login is stored under either name
@@ -106,7 +106,7 @@ class Tracker:
 
         def close(run: Any) -> None:
             if summary is not None:
-                summarise(run, summary, self._recorded())
+                summarize(run, summary, self._recorded())
             run.finish(exit_code=int(failed))
 
         self._ask(close)

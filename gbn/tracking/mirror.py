@@ -95,7 +95,7 @@ def log_picture(run: Any, update: int, name: str, path: Path) -> None:
         run.log({name: wandb.Image(str(path))}, step=update)
 
 
-def summarise(run: Any, summary: Mapping[str, Any], curve: Sequence[Mapping[str, Any]]) -> None:
+def summarize(run: Any, summary: Mapping[str, Any], curve: Sequence[Mapping[str, Any]]) -> None:
     """Copy the summary of a done run to that of its W&B run, and last the mark that it is complete."""
     for key in (*_SUMMARY, *_BEST):
         run.summary[key] = summary.get(key)

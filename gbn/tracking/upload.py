@@ -19,7 +19,7 @@ from gbn.store.identity import identity
 from gbn.store.record import Record
 from gbn.store.records import DONE
 from gbn.tracking.live import quiet_settings
-from gbn.tracking.mirror import DIGEST, curve_digest, define_axes, description, log, summarise
+from gbn.tracking.mirror import DIGEST, curve_digest, define_axes, description, log, summarize
 from gbn.tracking.service import Service
 
 Action = Literal["upload", "continue", "complete", "running", "differs", "gap"]
@@ -166,7 +166,7 @@ def upload(
 
     def finish() -> None:
         if record.status in DONE and record.summary is not None:
-            summarise(run, record.summary, record.curve)
+            summarize(run, record.summary, record.curve)
         run.finish(exit_code=int(record.status == "failed"))
 
     with _workplace(folder) as place, nullcontext(service) if service else closing(Service(timeout)) as talk:

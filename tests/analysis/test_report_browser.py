@@ -159,13 +159,13 @@ def test_tables_sort_and_return(page):
     assert table.evaluate(names) == before
 
 
-def test_dark_recolours_page_and_charts(page):
+def test_dark_recolors_page_and_charts(page):
     line = "CHARTS[0].plot.data.find(trace => trace.name === 'fast').line.color"
-    colours = f"() => [getComputedStyle(document.body).backgroundColor, {line}]"
-    light = page.evaluate(colours)
+    colors = f"() => [getComputedStyle(document.body).backgroundColor, {line}]"
+    light = page.evaluate(colors)
     page.locator("#theme").click()
     settle(page)
-    dark = page.evaluate(colours)
+    dark = page.evaluate(colors)
     assert light[0] != dark[0]
     assert light[1] != dark[1]
 

@@ -49,7 +49,7 @@ def test_the_documented_commands_compose():
         (["nrm=bn"], ["'nrm'", "did you mean 'norm'", "optimizer"]),
         (["norm=gbn_cvar", "norm.alhpa=0.5"], ["norm.alhpa", "did you mean 'alpha'", "quantile_gradient"]),
         (["norm=gbn_cvar", "norm.alpha=1.5"], ["alpha=1.5", "between 0 and 1"]),
-        (["norm=gbn_cvar", "norm.quantile_gradient=centred"], ["quantile_gradient", "window_centred"]),
+        (["norm=gbn_cvar", "norm.quantile_gradient=centered"], ["quantile_gradient", "window_centred"]),
         (["norm=bn", "norm.alpha=0.5"], ["norm.alpha", "allowed for bn: eps, momentum"]),
         (["norm=gbn_mixed_cvar", "norm.weights=[0.5, 0.6]"], ["weights", "sum to 1"]),
         (["norm=gbn", "norm.statistic.alpa=0.3"], ["norm.statistic.alpa", "did you mean 'alpha'"]),

@@ -6,15 +6,15 @@ import torch
 from gbn.data import DeviceSet, ForeignImages, TrainLoader, fitted
 
 
-def test_fitted_centres_crops_and_changes_channels():
-    grey = torch.full((2, 1, 4, 4), 7, dtype=torch.uint8)
-    framed = fitted(grey, 3, 7)
+def test_fitted_centers_crops_and_changes_channels():
+    gray = torch.full((2, 1, 4, 4), 7, dtype=torch.uint8)
+    framed = fitted(gray, 3, 7)
     assert framed.shape == (2, 3, 7, 7)
     assert framed[:, :, 1:5, 1:5].eq(7).all()
     assert framed.sum() == 7 * 16 * 3 * 2
     assert fitted(framed, 3, 3).eq(7).all()
-    coloured = torch.tensor([10, 20, 60], dtype=torch.uint8).view(1, 3, 1, 1).expand(1, 3, 4, 4)
-    assert fitted(coloured, 1, 4).eq(30).all()
+    colored = torch.tensor([10, 20, 60], dtype=torch.uint8).view(1, 3, 1, 1).expand(1, 3, 4, 4)
+    assert fitted(colored, 1, 4).eq(30).all()
     with pytest.raises(ValueError, match="2 channels cannot be mixed with images with 3"):
         fitted(torch.zeros(1, 2, 4, 4, dtype=torch.uint8), 3, 4)
 

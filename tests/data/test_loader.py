@@ -42,7 +42,7 @@ def test_a_whole_set_has_mean_zero_and_variance_one():
     assert x.double().std(correction=0).item() == pytest.approx(1, abs=1e-6)
 
 
-def test_a_constant_channel_is_only_centred(arrays):
+def test_a_constant_channel_is_only_centered(arrays):
     images = torch.full((4, 3, 8, 8), 51, dtype=torch.uint8)
     data = DeviceSet(images, torch.arange(4), (0.2, 0.2, 0.2), (0.0, 0.0, 0.1))
     torch.testing.assert_close(data.batch(torch.arange(4))[0], torch.zeros(4, 3, 8, 8), rtol=0, atol=1e-6)

@@ -1,4 +1,4 @@
-"""What the tests of a generator's runs share: a small set of colour images and a run of it that takes a moment."""
+"""What the tests of a generator's runs share: a small set of color images and a run of it that takes a moment."""
 
 import torch
 
@@ -24,7 +24,7 @@ TINY = (
 )
 
 
-def colours():
+def colors():
     """88 + 40 images 32x32 of two classes: a bright half on a dark one, with noise."""
     generator = torch.Generator().manual_seed(0)
 

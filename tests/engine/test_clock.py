@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from gbn.engine import clock
-from gbn.engine.clock import LIMIT, Neighbours, clock_of
+from gbn.engine.clock import LIMIT, Neighbors, clock_of
 
 
 @pytest.mark.parametrize(
@@ -45,20 +45,20 @@ def machine(tmp_path, monkeypatch):
 @pytest.mark.skipif(not hasattr(os, "sysconf"), reason="/proc counts in a unit that sysconf tells")
 def test_what_others_used_is_a_share_of_the_machine(machine):
     machine(100, 50, 10)
-    neighbours = Neighbours()
+    neighbors = Neighbors()
     machine(110, 68, 28)  # ten seconds later all that was done is this process's own
-    assert neighbours.share() == 0.0
+    assert neighbors.share() == 0.0
     machine(110, 73, 28)  # and here five seconds of twenty were others'
-    assert neighbours.share() == pytest.approx(0.25)
+    assert neighbors.share() == pytest.approx(0.25)
     machine(100, 50, 10)
-    assert neighbours.share() is None  # no time has passed
+    assert neighbors.share() is None  # no time has passed
 
 
 def test_a_system_that_does_not_count_says_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(clock, "_STAT", tmp_path / "none")
-    assert Neighbours().share() is None
+    assert Neighbors().share() is None
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc/stat")
 def test_linux_counts():
-    assert clock.Neighbours._read() is not None
+    assert clock.Neighbors._read() is not None

@@ -18,7 +18,7 @@ from gbn.nn import precise_statistics
 from gbn.seeding import derive
 from gbn.store.records import RunStore
 from gbn.tasks.generation import evaluation as generated
-from tests.engine.gan import colours, tiny
+from tests.engine.gan import colors, tiny
 from tests.engine.test_resume import assert_same_run
 
 CPU = torch.device("cpu")
@@ -28,7 +28,7 @@ FID = f"fid_own_{digest_of('own')}"
 
 @pytest.fixture(autouse=True)
 def small_images(monkeypatch):
-    monkeypatch.setattr("gbn.engine.build.load", lambda *_: colours())
+    monkeypatch.setattr("gbn.engine.build.load", lambda *_: colors())
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def config(tmp_path):
 
 
 def trainer_of(config):
-    images = colours()
+    images = colors()
     model = build_model(config, images)
     return Trainer(config, model, *build_data(config, images, CPU), writer=None, tracker=None, device=CPU)
 
@@ -129,7 +129,7 @@ def test_arms_of_a_seed_share_initial_values_batches_and_latents(config):
 
 def test_a_method_stands_where_the_pattern_says(config):
     pattern = 'norm.placement.pattern=["generator.layers.1.norm"]'
-    model = build_model(config("norm=gbn_cvar", pattern), colours())
+    model = build_model(config("norm=gbn_cvar", pattern), colors())
     kinds = {
         path: type(layer).__name__ for path, layer in model.named_modules() if hasattr(layer, "norm_site")
     }
@@ -188,7 +188,7 @@ def test_real_features_are_computed_once(config, monkeypatch):
         raise AssertionError("computed again")
 
     broken.suffix, broken.reference = evaluator.network.suffix, evaluator.network.reference
-    images = colours()
+    images = colors()
     again = generated.real_features(broken, images.test_images, images.test_labels, 30, images.digest)
     assert again is evaluator.real
     assert again.shape[0] == 30

@@ -114,7 +114,7 @@ def values_of(example: dict[str, Any]) -> dict[str, Tensor]:
         "gate_bias": normal(channels),
         "location": normal(channels),
         "spread": normal(channels).exp(),
-        "centre": normal(channels),
+        "center": normal(channels),
         "floor": normal(channels).exp() / 10,
         "mean": 2 * normal(COMPONENTS, channels),
         "var": normal(COMPONENTS, channels).exp(),
@@ -131,9 +131,9 @@ ENTRANCES = {
     "evaluate gated": ("location", "spread", "weight?", "bias?", "gate_weight", "gate_bias", "g"),
     "operator": ("weight?", "bias?", "g"),
     "operator gated": ("weight?", "bias?", "gate_weight", "gate_bias", "g"),
-    "joint": ("weight?", "bias?", "joint_weight", "mean", "var", "centre", "g"),
-    "per channel": ("weight?", "bias?", "channel_weight", "mean", "var", "centre", "g"),
-    "joint operator": ("weight?", "bias?", "joint_weight", "mean", "var", "centre", "g"),
+    "joint": ("weight?", "bias?", "joint_weight", "mean", "var", "center", "g"),
+    "per channel": ("weight?", "bias?", "channel_weight", "mean", "var", "center", "g"),
+    "joint operator": ("weight?", "bias?", "joint_weight", "mean", "var", "center", "g"),
     "evaluate joint": ("weight?", "bias?", "joint_weight", "mean", "var", "floor", "g"),
     "evaluate per channel": ("weight?", "bias?", "channel_weight", "mean", "var", "floor", "g"),
     "fit joint": ("joint_weight", "mean", "var", "floor"),
@@ -173,8 +173,8 @@ def computed(example: dict[str, Any], t: dict[str, Any], operators: bool) -> tup
     if entrance.startswith("evaluate"):
         return (normalize_by_mixture(x, mixture, *affine, EPS, t["floor"]),)
     if "operator" in entrance:
-        return torch.ops.gbn.mixture_normalize(x, *affine, *mixture, t["centre"], EPS, relu)[:2]
-    y, moments = normalize_by_batch(x, mixture, *affine, EPS, centre=t["centre"], act=act)
+        return torch.ops.gbn.mixture_normalize(x, *affine, *mixture, t["center"], EPS, relu)[:2]
+    y, moments = normalize_by_batch(x, mixture, *affine, EPS, center=t["center"], act=act)
     return y, moments.weight  # means and variances of a component without samples are anything
 
 

@@ -59,20 +59,20 @@ ENTRANCES: dict[str, tuple[Callable[..., Any], tuple[str, ...]]] = {
         ("weight", "bias", "gate_weight", "gate_bias"),
     ),
     "normalize_by_batch": (
-        lambda weight=ONES, bias=ONES, centre=ONES: normalize_by_batch(
-            X, MIXTURE, weight, bias, EPS, centre=centre
+        lambda weight=ONES, bias=ONES, center=ONES: normalize_by_batch(
+            X, MIXTURE, weight, bias, EPS, center=center
         ),
-        ("weight", "bias", "centre"),
+        ("weight", "bias", "center"),
     ),
     "normalize_by_mixture": (
         lambda weight=ONES, bias=ONES, floor=ONES: normalize_by_mixture(X, MIXTURE, weight, bias, EPS, floor),
         ("weight", "bias", "floor"),
     ),
     "gbn::mixture_normalize": (
-        lambda weight=ONES, bias=ONES, centre=ONES: torch.ops.gbn.mixture_normalize(
-            X, weight, bias, *MIXTURE, centre, EPS, False
+        lambda weight=ONES, bias=ONES, center=ONES: torch.ops.gbn.mixture_normalize(
+            X, weight, bias, *MIXTURE, center, EPS, False
         ),
-        ("weight", "bias", "centre"),
+        ("weight", "bias", "center"),
     ),
     "fitted": (lambda floor=ONES: fitted(X[:, :, 0, 0], MIXTURE, 1, floor), ("floor",)),
     "gbn::mixture_fit": (

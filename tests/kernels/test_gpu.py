@@ -205,7 +205,7 @@ def test_is_deterministic(shape: tuple[int, ...], layout: str) -> None:
 
 
 @contextlib.contextmanager
-def no_synchronisation() -> Iterator[None]:
+def no_synchronization() -> Iterator[None]:
     before = torch.cuda.get_sync_debug_mode()
     torch.cuda.set_sync_debug_mode("error")
     try:
@@ -220,7 +220,7 @@ def no_synchronisation() -> Iterator[None]:
 def test_nothing_waits_for_the_device(name: str, shape: tuple[int, ...]) -> None:
     pair, values = build(name), sample(*shape, dtype=torch.bfloat16)
     run(pair, *values, "relu")  # compiles, and brings a plan's numbers to the device
-    with no_synchronisation():
+    with no_synchronization():
         run(pair, *values, "relu")
 
 

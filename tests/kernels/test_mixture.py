@@ -153,12 +153,12 @@ def test_expectation_maximization_never_lowers_the_likelihood(form: str, seed: i
 @pytest.mark.parametrize("stream", range(20))
 def test_seeds_fall_into_different_clusters(form: str, stream: int) -> None:
     make = torch.Generator().manual_seed(stream)
-    centres = torch.tensor([[0.0, 0.0], [1e3, 1e3], [-1e3, 1e3]])
-    samples = (centres[:, None] + torch.randn(3, 20, 2, generator=make)).flatten(0, 1)
+    centers = torch.tensor([[0.0, 0.0], [1e3, 1e3], [-1e3, 1e3]])
+    samples = (centers[:, None] + torch.randn(3, 20, 2, generator=make)).flatten(0, 1)
     draws = uniform(torch.tensor(stream), ZERO, 1, K * (1 if form == "joint" else 2))
     found = seeded(samples, K, draws, form).mean
     columns = found if form == "joint" else found[:, :1]  # the second channel has two clusters only
-    nearest = torch.cdist(columns, centres if form == "joint" else centres[:, :1]).argmin(1)
+    nearest = torch.cdist(columns, centers if form == "joint" else centers[:, :1]).argmin(1)
     assert sorted(nearest.tolist()) == [0, 1, 2]
 
 

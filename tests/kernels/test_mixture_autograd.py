@@ -24,7 +24,7 @@ SHAPES = [(6, 4, 5, 3), (3, 20, 4, 4), (4, 17, 3, 2), (9, 6, 1, 1), (5, 1, 7, 3)
 
 
 def inputs(shape: tuple[int, ...] = SHAPES[0], dtype: torch.dtype = torch.float32) -> list[Tensor]:
-    """x, gain, bias, a mixture's weights, means and variances, centre."""
+    """x, gain, bias, a mixture's weights, means and variances, center."""
     make = torch.Generator().manual_seed(sum(shape))
     x = torch.randn(shape, generator=make)
     samples = sample(x, 1024, ZERO, ZERO)
@@ -64,11 +64,11 @@ def test_a_default_dtype_of_float64_changes_nothing() -> None:
 
 @pytest.mark.slow
 def test_the_fit_keeps_its_word() -> None:
-    x, _, _, *mixture, centre = inputs()
+    x, _, _, *mixture, center = inputs()
     samples = sample(x, 1024, ZERO, ZERO)
     draws = uniform(ZERO, ZERO, 2, mixture[0].numel())
     for drawn in (draws, None):
-        arguments = (samples, *mixture, 2, torch.full_like(centre, 0.1), drawn, centre, samples.var(0))
+        arguments = (samples, *mixture, 2, torch.full_like(center, 0.1), drawn, center, samples.var(0))
         torch.library.opcheck(torch.ops.gbn.mixture_fit.default, arguments)
 
 
@@ -82,7 +82,7 @@ def test_operator_equals_the_eager_path(
     leaves = [t.requires_grad_() for t in (x.contiguous(memory_format=layout), weight, bias)]
     g = torch.randn(shape, generator=torch.Generator().manual_seed(1))
     y, moments = normalize_by_batch(
-        *leaves[:1], Mixture(*given[:3]), *leaves[1:], 1e-5, centre=given[3], act="relu" if relu else None
+        *leaves[:1], Mixture(*given[:3]), *leaves[1:], 1e-5, center=given[3], act="relu" if relu else None
     )
     y2, *others = torch.ops.gbn.mixture_normalize(*leaves, *given, 1e-5, relu)
     eager, operator = (torch.autograd.grad(out, leaves, g) for out in (y, y2))

@@ -58,7 +58,7 @@ def results(
     leaves = [x.detach().requires_grad_(), *(part.to(wide).requires_grad_() for part in affine)]
     mixture = Mixture(*(part.to(wide) for part in given[0]))
     weight, bias = leaves[1:] or (None, None)
-    y, moments = normalize_by_batch(leaves[0], mixture, weight, bias, EPS, centre=given[1].to(wide), act=act)
+    y, moments = normalize_by_batch(leaves[0], mixture, weight, bias, EPS, center=given[1].to(wide), act=act)
     return [y, *moments, *torch.autograd.grad(y, leaves, g.to(y.dtype))]
 
 
@@ -128,7 +128,7 @@ def test_one_component_is_batch_normalization(last: bool) -> None:
     given, g = mixture_of(x.detach(), 1), torch.randn(x.shape)
     weight, bias = torch.rand(5).requires_grad_(), torch.rand(5).requires_grad_()
     leaves = [x, weight, bias]
-    y, moments = normalize_by_batch(x, given[0], weight, bias, 1e-5, centre=given[1], act="relu")
+    y, moments = normalize_by_batch(x, given[0], weight, bias, 1e-5, center=given[1], act="relu")
     expected = torch.relu(torch.nn.functional.batch_norm(x, None, None, weight, bias, True, 0.1, 1e-5))
     torch.testing.assert_close(y, expected, rtol=1e-5, atol=2e-6)
     found, wanted = (torch.autograd.grad(one, leaves, g) for one in (y, expected))
@@ -195,10 +195,10 @@ def test_frozen_parts_get_no_gradient() -> None:
     x = batch((6, 4, 4, 4))
     given = mixture_of(x, 3)
     weight = torch.ones(4, requires_grad=True)
-    y, _ = normalize_by_batch(x, given[0], weight, torch.zeros(4), EPS, centre=given[1], act="gelu")
+    y, _ = normalize_by_batch(x, given[0], weight, torch.zeros(4), EPS, center=given[1], act="gelu")
     (gradient,) = torch.autograd.grad(y.sum(), weight)
     with kernels.using("reference"):
-        y, _ = normalize_by_batch(x, given[0], weight, torch.zeros(4), EPS, centre=given[1], act="gelu")
+        y, _ = normalize_by_batch(x, given[0], weight, torch.zeros(4), EPS, center=given[1], act="gelu")
     torch.testing.assert_close(gradient, *torch.autograd.grad(y.sum(), weight), rtol=1e-4, atol=1e-4)
 
 
@@ -238,7 +238,7 @@ def test_everything_else_is_left_to_the_eager_kernels() -> None:
 
 
 @pytest.mark.parametrize("choice", ["reference", "auto"])
-def test_a_narrow_component_far_from_the_centre_keeps_its_variance(choice: str) -> None:
+def test_a_narrow_component_far_from_the_center_keeps_its_variance(choice: str) -> None:
     """Per channel: 32 of 4,096 samples about 6 with deviation 0.01, the others about 0 with deviation 1."""
     torch.manual_seed(0)
     x = torch.randn(16, 3, 16, 16)
@@ -254,7 +254,7 @@ def test_a_narrow_component_far_from_the_centre_keeps_its_variance(choice: str) 
         constants = Mixture(*(part.to(dtype) for part in mixture))
         with kernels.using(kernel):
             y, moments = normalize_by_batch(
-                x.to(dtype), constants, None, None, 1e-5, centre=torch.zeros(3, dtype=dtype)
+                x.to(dtype), constants, None, None, 1e-5, center=torch.zeros(3, dtype=dtype)
             )
         results.append((y.double(), moments.var.double()))
     (exact, var), (found, ours) = results

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from gbn.models import build, initialise
+from gbn.models import build, initialize
 from gbn.models.resnet import BottleneckBlock, PadShortcut, PreActBottleneck
 from gbn.nn import norm_layer
 from tests.models.networks import COMMON, RecordingNorms, abstract, count, stage_shapes
@@ -150,7 +150,7 @@ def test_first_stage_widens_without_halving():
 @pytest.mark.parametrize("name", ["resnet_bottleneck", "preact_resnet_bottleneck"])
 def test_164_layers_without_norms_start_with_finite_logits(name):
     """Each block adds as much variance as it gets: 2^54 after 54 blocks, which float32 holds."""
-    model = initialise(build(name, norm_layer("none"), **COMMON, width=0.25), 0)
+    model = initialize(build(name, norm_layer("none"), **COMMON, width=0.25), 0)
     with torch.no_grad():
         logits = model(torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(0)))
     assert logits.isfinite().all()

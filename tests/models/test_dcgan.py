@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from gbn.models import build, initialise
+from gbn.models import build, initialize
 from gbn.models.dcgan import Discriminator, Generator
 from gbn.nn import norm_layer
 from tests.models.networks import COMMON, RecordingNorms, abstract
@@ -22,7 +22,7 @@ def test_parameter_counts():
 
 
 def test_images_and_verdicts():
-    model = initialise(build("dcgan", RecordingNorms(), width=0.0625, **COMMON), 0)
+    model = initialize(build("dcgan", RecordingNorms(), width=0.0625, **COMMON), 0)
     latents = torch.randn(5, 100)
     images = model.generator(latents)
     assert images.shape == (5, 3, 32, 32)
@@ -50,7 +50,7 @@ def test_no_norm_at_the_image_and_the_activations_are_the_papers():
 
 
 def test_initial_values_are_the_papers_but_for_the_gains():
-    model = initialise(build("dcgan", norm_layer("bn"), **COMMON), 3)
+    model = initialize(build("dcgan", norm_layer("bn"), **COMMON), 3)
     for path, parameter in model.named_parameters():
         if parameter.ndim == 4:
             assert parameter.mean().item() == pytest.approx(0, abs=0.02 * 5 / parameter.numel() ** 0.5), path
@@ -59,7 +59,7 @@ def test_initial_values_are_the_papers_but_for_the_gains():
             expected = 1.0 if path.endswith("norm.weight") else 0.0
             assert (parameter == expected).all(), path
     control = norm_layer("bn_matched", matched_to={"quadrangle": "cvar", "alpha": 0.75})
-    start = initialise(build("dcgan", control, **COMMON), 3).generator.layers[0].norm.weight
+    start = initialize(build("dcgan", control, **COMMON), 3).generator.layers[0].norm.weight
     assert start.mean().item() == pytest.approx(0.7867, abs=1e-4)
 
 

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from gbn.data.torchvision_shim import import_torchvision
-from gbn.models import build, initialise
+from gbn.models import build, initialize
 from gbn.models.inception_v3 import BLOCKS, InceptionLogits
 from gbn.nn import norm_layer
 from tests.models.networks import COMMON, RecordingNorms, abstract, count, stage_shapes
@@ -49,7 +49,7 @@ def test_it_computes_what_torchvisions_does(size):
     """The outputs of both heads in training, and of the one in evaluation, with the same weights on one image."""
     aux = size == 299
     ours = build("inception_v3", plain, in_channels=3, num_classes=12, image_size=size, dropout=0.0, aux=aux)
-    initialise(ours, 0)
+    initialize(ours, 0)
     published = import_torchvision().models.Inception3(12, aux_logits=aux, init_weights=False, dropout=0.0)
     published.load_state_dict({in_their_words(path): value for path, value in ours.state_dict().items()})
     image = torch.randn(1, 3, size, size, generator=torch.Generator().manual_seed(1))
@@ -140,7 +140,7 @@ def test_the_auxiliary_head_is_for_training_alone():
 
 
 def test_dropout_acts_on_the_features_in_training():
-    model = initialise(build("inception_v3", norm_layer("bn"), **TINY, image_size=16), 0)
+    model = initialize(build("inception_v3", norm_layer("bn"), **TINY, image_size=16), 0)
     seen = []
     model.head.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0]))
     images = torch.randn(8, 3, 16, 16, generator=torch.Generator().manual_seed(0))

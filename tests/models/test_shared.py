@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from gbn.kernels.activation import ACTIVATIONS
-from gbn.models import initialise
+from gbn.models import initialize
 from gbn.nn import METHODS, norm_layer
 from gbn.nn.placement import ROLES
 from tests.models.networks import Network, RecordingNorms
@@ -40,7 +40,7 @@ def test_forward_and_backward_at_every_size(network: Network, size: int, channel
             network.build(RecordingNorms(), **sizes)
         assert size < 32
         return
-    logits = initialise(model, 0)(images(5, channels, size))
+    logits = initialize(model, 0)(images(5, channels, size))
     assert logits.shape == (5, 7)
     nn.functional.cross_entropy(logits, torch.arange(5)).backward()
     assert_all_take_part(model)
@@ -59,7 +59,7 @@ def test_every_norm_asked_for_stands_in_the_network_once(network: Network) -> No
 
 @pytest.mark.parametrize("method", [method for method in METHODS if method != "custom"])
 def test_trains_a_step_with_every_method(network: Network, method: str) -> None:
-    model = initialise(network.build(norm_layer(method, **OPTIONS.get(method, {})), num_classes=4), 0)
+    model = initialize(network.build(norm_layer(method, **OPTIONS.get(method, {})), num_classes=4), 0)
     x = images(6)
     if method == "instance":
         try:
@@ -87,18 +87,18 @@ def tensors_outside_norms(model: nn.Module) -> dict[str, Tensor]:
 @pytest.mark.parametrize("method", ["gbn", "bn_reparam", "none"])
 def test_every_arm_starts_from_the_same_shared_tensors(network: Network, method: str) -> None:
     norm = norm_layer(method, **OPTIONS.get(method, {}))
-    reference = tensors_outside_norms(initialise(network.build(norm_layer("bn")), 0))
-    arm = tensors_outside_norms(initialise(network.build(norm), 0))
+    reference = tensors_outside_norms(initialize(network.build(norm_layer("bn")), 0))
+    arm = tensors_outside_norms(initialize(network.build(norm), 0))
     # `none` may have biases besides; nothing that the reference has is missing or different.
     assert arm.keys() >= reference.keys()
     for path, value in reference.items():
         assert torch.equal(arm[path], value), path
-    other = tensors_outside_norms(initialise(network.build(norm), 1))
+    other = tensors_outside_norms(initialize(network.build(norm), 1))
     assert any(not torch.equal(other[path], value) for path, value in arm.items())
 
 
 def test_evaluation_of_an_image_does_not_depend_on_the_others(network: Network) -> None:
-    model = initialise(network.build(norm_layer("bn")), 0)
+    model = initialize(network.build(norm_layer("bn")), 0)
     x = images(4)
     model(x)
     model.eval()
@@ -109,7 +109,7 @@ def test_evaluation_of_an_image_does_not_depend_on_the_others(network: Network) 
 
 
 def test_a_state_dict_makes_the_same_network(network: Network) -> None:
-    model, other = (initialise(network.build(norm_layer("bn")), seed) for seed in (0, 1))
+    model, other = (initialize(network.build(norm_layer("bn")), seed) for seed in (0, 1))
     other.load_state_dict(model.state_dict())
     x = images(2)
     with torch.no_grad():

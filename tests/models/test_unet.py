@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from gbn.models import initialise
+from gbn.models import initialize
 from gbn.models.unet import UNet
 from gbn.nn import norm_layer
 from tests.models.networks import RecordingNorms
@@ -76,7 +76,7 @@ def test_norms_are_asked_for_by_place_and_activation():
 @pytest.mark.parametrize("activation", ["relu", "elu"])
 def test_without_norms_it_is_convolutions_and_activations(activation):
     """Level by level, from torch's functions: what is concatenated where, and which activation runs."""
-    model = initialise(small(norm_layer("none"), activation=activation, depth=1), 0)
+    model = initialize(small(norm_layer("none"), activation=activation, depth=1), 0)
     x = torch.randn(2, 1, 8, 8)
     act = {"relu": torch.relu, "elu": nn.functional.elu}[activation]
 
@@ -106,7 +106,7 @@ ARMS = [
 @pytest.mark.parametrize("activation", ["relu", "elu"])
 @pytest.mark.parametrize(("method", "options"), ARMS)
 def test_every_parameter_takes_part_with_every_arm(method, options, activation):
-    model = initialise(small(norm_layer(method, **options), activation=activation), 0)
+    model = initialize(small(norm_layer(method, **options), activation=activation), 0)
     model(torch.randn(3, 1, 16, 16)).square().mean().backward()
     for path, parameter in model.named_parameters():
         assert parameter.grad is not None, path
@@ -116,7 +116,7 @@ def test_every_parameter_takes_part_with_every_arm(method, options, activation):
 
 def test_arms_start_from_the_same_convolutions():
     def outside(method, options, **more):
-        model = initialise(small(norm_layer(method, **options), **more), 3)
+        model = initialize(small(norm_layer(method, **options), **more), 3)
         kinds = nn.Conv2d | nn.ConvTranspose2d
         return {path: module.weight for path, module in model.named_modules() if isinstance(module, kinds)}
 
@@ -130,7 +130,7 @@ def test_arms_start_from_the_same_convolutions():
 
 def test_transposed_convolutions_keep_the_variance():
     """No activation follows, so the gain is 1: each output sees every input channel once."""
-    model = initialise(UNet(norm_layer("bn"), 1, 1, 96, width=0.5, depth=2), 0)
+    model = initialize(UNet(norm_layer("bn"), 1, 1, 96, width=0.5, depth=2), 0)
     x = torch.randn(4, 128, 16, 16)
     up = model.up[0]
     assert up(x).var().item() == pytest.approx(1.0, rel=0.1)

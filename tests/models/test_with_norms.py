@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from gbn import risk
-from gbn.models import build, initialise
+from gbn.models import build, initialize
 from gbn.nn import METHODS, norm_layer
 from tests.models.networks import SMALL
 
@@ -34,8 +34,8 @@ def tensors_outside_norms(model):
 
 @pytest.mark.parametrize(("method", "options"), ARMS, ids=lambda value: str(value))
 def test_every_arm_starts_from_the_same_shared_tensors(method, options):
-    reference = tensors_outside_norms(initialise(network("resnet", "bn", {})[0], 0))
-    arm = tensors_outside_norms(initialise(network("resnet", method, options)[0], 0))
+    reference = tensors_outside_norms(initialize(network("resnet", "bn", {})[0], 0))
+    arm = tensors_outside_norms(initialize(network("resnet", method, options)[0], 0))
     # `none` has biases besides; nothing that the reference has is missing or different.
     assert arm.keys() >= reference.keys()
     for path, value in reference.items():
@@ -45,7 +45,7 @@ def test_every_arm_starts_from_the_same_shared_tensors(method, options):
 def test_the_start_of_a_matched_control_survives():
     model, _ = network("cnn", "bn_matched", {"matched_to": {"quadrangle": "cvar", "alpha": 0.75}})
     before = {name: value.clone() for name, value in model.state_dict().items() if "norm" in name}
-    initialise(model, 0)
+    initialize(model, 0)
     after = model.state_dict()
     for name, value in before.items():
         assert torch.equal(after[name], value), name
@@ -63,7 +63,7 @@ def test_biases_come_with_the_method_none_only():
 def test_checkpoints_of_bn_fit_the_pair_mean_and_standard_deviation():
     plain, size = network("preact_resnet", "bn", {})
     pair, _ = network("preact_resnet", "gbn", {"quadrangle": "std"})
-    initialise(plain, 0)
+    initialize(plain, 0)
     images = torch.randn(8, 3, size, size, generator=torch.Generator().manual_seed(0))
     plain(images)
     pair.load_state_dict(plain.state_dict())

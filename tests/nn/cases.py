@@ -23,7 +23,7 @@ class Case:
 
     @property
     def of_the_batch(self) -> bool:
-        """Whether it is ours and normalises with statistics of the batch."""
+        """Whether it is ours and normalizes with statistics of the batch."""
         return METHODS[self.factory.method].batch_statistics and not self.foreign
 
     @property

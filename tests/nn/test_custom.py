@@ -21,7 +21,7 @@ import torch
 from torch import nn
 
 
-class Centre(nn.Module):
+class Center(nn.Module):
     """Subtracts the batch mean; no scale."""
 
     def __init__(self, num_features, shift=0.0):
@@ -39,7 +39,7 @@ class Centre(nn.Module):
         return (x - mean.view(shape) + self.bias.view(shape)).to(x.dtype)
 
 
-class Knows(Centre):
+class Knows(Center):
     """Takes what the factory knows about the place, and applies the activation itself."""
 
     def __init__(self, num_features, act=None, dim=2, role="body"):
@@ -51,7 +51,7 @@ class Knows(Centre):
         return y.relu() if self.place[0] == "relu" else y
 
 
-class LooksAtNeighbours(Centre):
+class LooksAtNeighbors(Center):
     """A mistake that the shared suite must find: the mean of the batch in evaluation mode too."""
 
     def forward(self, x):
@@ -71,14 +71,14 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.usefixtures("package")
-@pytest.mark.parametrize("target", ["their_norms:Centre", "their_norms.Centre"])
+@pytest.mark.parametrize("target", ["their_norms:Center", "their_norms.Center"])
 def test_a_path_in_either_form(target: str) -> None:
     layer = norm_layer("custom", target=target, kwargs={"shift": 2})(4)
     assert isinstance(layer, NormThenActivation)
     assert (layer.norm.bias == 2).all()
     assert (layer(torch.randn(8, 4, 3, 3)) >= 0).all()
     plain = norm_layer("custom", target=target)(4, act=None)
-    assert type(plain).__name__ == "Centre"
+    assert type(plain).__name__ == "Center"
 
 
 @pytest.mark.usefixtures("package")
@@ -110,10 +110,10 @@ def test_foreign_layer_that_saves_its_output_is_not_overwritten_by_the_activatio
 
 @pytest.mark.usefixtures("package")
 def test_an_entry_point(monkeypatch: pytest.MonkeyPatch) -> None:
-    point = metadata.EntryPoint("centre", "their_norms:Centre", NORM.group)
+    point = metadata.EntryPoint("center", "their_norms:Center", NORM.group)
     monkeypatch.setattr("gbn.targets.entry_points", lambda group: metadata.EntryPoints([point]))
-    assert type(norm_layer("custom", target="centre")(4, act=None)).__name__ == "Centre"
-    with pytest.raises(ValueError, match=r"an entry point of group gbn\.norms \(centre\)"):
+    assert type(norm_layer("custom", target="center")(4, act=None)).__name__ == "Center"
+    with pytest.raises(ValueError, match=r"an entry point of group gbn\.norms \(center\)"):
         norm_layer("custom", target="center")(4)
 
 
@@ -121,7 +121,7 @@ def test_an_entry_point(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("target", "message"),
     [
-        ("their_norms:Center", "cannot be loaded.*no attribute 'Center'"),
+        ("their_norms:Middle", "cannot be loaded.*no attribute 'Middle'"),
         ("no_such_module:Layer", "No module named 'no_such_module'"),
         ("Layer", "cannot be loaded"),
         ("their_norms:constant", "is of type int, not a layer"),
@@ -142,7 +142,7 @@ def test_shared_suite_runs_on_foreign_layers(package: Path) -> None:
     """The sound layer passes every shared test, the other fails the one that its mistake concerns."""
     root = Path(__file__).parents[2]
     command = [sys.executable, "-m", "pytest", "-q", "--tb=no", "-rA", "-p", "no:cacheprovider"]
-    command += ["--gbn-norm", "their_norms:Centre", "--gbn-norm", "their_norms:LooksAtNeighbours"]
+    command += ["--gbn-norm", "their_norms:Center", "--gbn-norm", "their_norms:LooksAtNeighbors"]
     environment = {**os.environ, "PYTHONPATH": f"{package}{os.pathsep}{root}"}
     done = subprocess.run(command, capture_output=True, text=True, cwd=root, env=environment, check=False)
     assert not [
@@ -151,9 +151,9 @@ def test_shared_suite_runs_on_foreign_layers(package: Path) -> None:
     failed = [line for line in done.stdout.splitlines() if line.startswith("FAILED")]
     passed = [line for line in done.stdout.splitlines() if line.startswith("PASSED")]
     assert done.returncode == 1, done.stdout[-3000:] + done.stderr[-2000:]
-    assert not [line for line in failed if "Centre" in line]
-    assert len([line for line in passed if "Centre" in line]) >= 20
+    assert not [line for line in failed if "Center" in line]
+    assert len([line for line in passed if "Center" in line]) >= 20
     assert (
-        "test_evaluation_of_an_image_does_not_depend_on_the_others[custom[their_norms:LooksAtNeighbours]"
+        "test_evaluation_of_an_image_does_not_depend_on_the_others[custom[their_norms:LooksAtNeighbors]"
         in "".join(failed)
     )

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from gbn.models.initialise import initialise
+from gbn.models.initialize import initialize
 from gbn.nn import (
     MixtureMatchedBatchNorm1d,
     MixtureMatchedBatchNorm2d,
@@ -109,7 +109,7 @@ def test_nothing_but_the_stream_and_the_count_is_drawn_from() -> None:
 def test_streams_come_from_the_seed_and_the_path() -> None:
     def streams(method: str, seed: int, **options: Any) -> dict[str, int]:
         norm = norm_layer(method, **options)
-        model = initialise(nn.Sequential(nn.Conv2d(3, C, 1), norm(C), nn.Conv2d(C, C, 1), norm(C)), seed)
+        model = initialize(nn.Sequential(nn.Conv2d(3, C, 1), norm(C), nn.Conv2d(C, C, 1), norm(C)), seed)
         return {name: int(value) for name, value in model.named_buffers() if name.endswith("stream")}
 
     ours = streams("mixture", 1)

@@ -293,7 +293,7 @@ def test_no_grad_and_inference_mode(case: Any) -> None:
 
 
 def test_meta_device(case: Any) -> None:
-    """Deferred initialisation, as for large models."""
+    """Deferred initialization, as for large models."""
     if case.foreign:
         pytest.skip("a foreign layer need not take device")
     layer = case.layer(C, "relu", device="meta")

@@ -51,7 +51,7 @@ def test_instance_norm_is_torchs_with_gain_and_bias() -> None:
 
 
 def test_instance_norm_refuses_an_input_without_batch_dimension() -> None:
-    """torch would take (N, C) for (C, L) without its batch dimension, and normalise across channels."""
+    """torch would take (N, C) for (C, L) without its batch dimension, and normalize across channels."""
     with pytest.raises(ValueError, match=r"expects 3D input .* got 2D \(12, 12\)"):
         InstanceNormAct1d(12)(torch.randn(12, 12))
 

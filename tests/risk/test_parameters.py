@@ -51,7 +51,7 @@ def test_needs_no_torch() -> None:
         (
             "quadrangle",
             "cvar",
-            {"quantile_gradient": "centred"},
+            {"quantile_gradient": "centered"},
             "one of exact, window, window_centred, smoothed",
         ),
         ("quadrangle", "cvar", {"window": 0.6}, "at most 0.5"),

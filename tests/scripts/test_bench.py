@@ -78,7 +78,7 @@ class Scaled(torch.autograd.Function):
         return ctx.factor * g, None
 
 
-class Uncentred(torch.autograd.Function):
+class Uncentered(torch.autograd.Function):
     """The identity with a gradient that a constant is added to, as when a sum over the channel is lost."""
 
     @staticmethod
@@ -216,7 +216,7 @@ class TestGate:
         right = kernels.normalize
 
         def normalize(x, *rest):
-            return right(x if x.dtype == torch.float64 else Uncentred.apply(x), *rest)
+            return right(x if x.dtype == torch.float64 else Uncentered.apply(x), *rest)
 
         monkeypatch.setattr(kernels, "normalize", normalize)
         case = bench.cases.Case((8, 6, 7, 5), "float32", "contiguous", "")
@@ -461,7 +461,7 @@ class TestTiming:
     def test_a_disturbed_block_is_repeated_and_the_calmest_kept(self, bench, monkeypatch):
         shares = iter([0.5, 0.2, 0.3, 0.01])
         monkeypatch.setattr(bench.timing, "TRIES", 3)
-        monkeypatch.setattr(bench.timing, "Neighbours", lambda: SimpleNamespace(share=lambda: next(shares)))
+        monkeypatch.setattr(bench.timing, "Neighbors", lambda: SimpleNamespace(share=lambda: next(shares)))
         calls = []
         steps = {name: bench.timing.Step(lambda _, name=name: calls.append(name)) for name in "ab"}
         samples = bench.timing.interleave(steps, bench.timing.WallClock(), blocks=2, block_seconds=0, least=4)

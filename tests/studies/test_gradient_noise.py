@@ -16,7 +16,7 @@ from gbn.studies.gradient_variance.noise import measure, weights_of
 WAYS = {
     "exact": {"quantile_gradient": "exact"},
     "window": {"quantile_gradient": "window"},
-    "centred": {"quantile_gradient": "window_centred"},
+    "centered": {"quantile_gradient": "window_centred"},
     "smoothed": {"quantile_gradient": "smoothed"},
     "detached": {"quantile_gradient": "detached"},
 }
@@ -131,16 +131,16 @@ def test_arms_share_dropout_and_repeat():
 
 
 def test_one_sample_is_noisier_than_a_window():
-    rows = found(measure(tiny(), batches(48), F.cross_entropy), ["centred"])
-    exact = rows["exact", "variance_ratio", "centred"]
+    rows = found(measure(tiny(), batches(48), F.cross_entropy), ["centered"])
+    exact = rows["exact", "variance_ratio", "centered"]
     assert exact.value - 5 * exact.error > 1.5
     for way in ("window", "smoothed"):
-        assert rows[way, "variance_ratio", "centred"].value == pytest.approx(1, abs=0.1)
+        assert rows[way, "variance_ratio", "centered"].value == pytest.approx(1, abs=0.1)
 
 
 def test_ways_that_keep_the_scale_identity_have_no_part_along_the_weight():
     rows = found(measure(tiny(), batches(8), F.cross_entropy))
-    for way in ("exact", "centred", "smoothed"):
+    for way in ("exact", "centered", "smoothed"):
         assert rows[way, "along_rms", ""].value < 2e-5, way  # rounding and eps
     for way in ("window", "detached"):
         assert rows[way, "along_rms", ""].value > 2e-4, way

@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 HEADER = {
     "title": "the title of the study",
     "baseline": "plain",
-    "trajectory": "centred",
+    "trajectory": "centered",
     "exact": "exact",
     "command": "python scripts/gradient_variance.py experiments/some",
     "device": "Some CPU",
@@ -23,7 +23,7 @@ HEADER = {
     "dirty": None,
     "date": "2026-11-25",
 }
-ARMS = {"exact": 8.0, "centred": 1.25, "plain": 1.0}
+ARMS = {"exact": 8.0, "centered": 1.25, "plain": 1.0}
 LAYERS = ("first.conv", "head", "network")
 
 
@@ -55,7 +55,7 @@ def rows(seeds=3, sizes=(32, 128, 512), lost=()):
                                 {**pair, "quantity": "cosine", "value": 0.9 + off, "error": 0.02},
                             ]
         for size in sizes:
-            for arm, power in (("exact", 0.0), ("centred", -1.0)):
+            for arm, power in (("exact", 0.0), ("centered", -1.0)):
                 at = {**shared, "update": 0, "batch_size": size, "arm": arm, "layer": "first", "against": ""}
                 for quantity in gradient_variance.BY_SIZE:
                     value = 7.0 * (size / 32) ** (power + off)
@@ -98,8 +98,8 @@ def test_means_over_seeds_and_their_intervals(tmp_path):
 def test_the_power_of_the_batch_size(tmp_path):
     read = study(tmp_path)
     assert read.slope("exact", "statistic_variance").value_low == pytest.approx(0.0, abs=1e-5)
-    centred = read.slope("centred", "through_variance")
-    assert (centred.n, centred.value_low) == (3, pytest.approx(-1.0, rel=1e-5))
+    centered = read.slope("centered", "through_variance")
+    assert (centered.n, centered.value_low) == (3, pytest.approx(-1.0, rel=1e-5))
     assert read.at_size("exact", "statistic_variance", 512).value_low == pytest.approx(7.0, rel=1e-5)
 
 
@@ -121,7 +121,7 @@ def test_the_table_says_what_was_measured(tmp_path):
                  "experiments/some", "8.00 [6.24, 10.3]", "0.900 [0.652, 1.148]", "| first.conv"):  # fmt: skip
         assert part in text, part
     assert "dirty" not in text
-    by_size = [line for line in text.splitlines() if line.startswith("| centred") and "7 " in line]
+    by_size = [line for line in text.splitlines() if line.startswith("| centered") and "7 " in line]
     assert [cell.strip() for cell in by_size[0].split("|")[2:6]][:3] == ["7", "1.75", "0.438"]
 
 
@@ -152,7 +152,7 @@ def test_the_figure_shows_every_arm_and_state(tmp_path):
     assert len(cosines.containers) == len(along.containers) == 2
     for axes in (through, statistic):
         named = {line.get_label() for line in axes.get_lines() if not line.get_label().startswith("_")}
-        assert named == {"exact", "centred"}
+        assert named == {"exact", "centered"}
     save([gradient_variance_plot.picture(read, name) for name in ("one", "two")], tmp_path)
     assert (tmp_path / "one.png").read_bytes() == (tmp_path / "two.png").read_bytes()
 

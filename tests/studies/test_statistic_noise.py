@@ -21,13 +21,13 @@ def test_through_s_is_the_gradient_less_the_detached_one():
     models = {way: model.double().train() for way, model in tiny().items()}
     given = doubled(4)
     statistics = statistics_at(models, "layer2")
-    assert set(statistics) == {"exact", "window", "centred", "smoothed"}
+    assert set(statistics) == {"exact", "window", "centered", "smoothed"}
     statistics.pop("smoothed")  # another forward pass
-    rows = measure_statistic(models["centred"], "layer2", statistics, given, F.cross_entropy)
+    rows = measure_statistic(models["centered"], "layer2", statistics, given, F.cross_entropy)
     for way in statistics:
         mixed = []
         for one in (way, "detached"):
-            model = copy.deepcopy(models["centred"])
+            model = copy.deepcopy(models["centered"])
             model.layer2 = copy.deepcopy(models[one].layer2)
             mixed.append(model)
         sums = GradientSums(["part"], {"layer2": mixed[0].layer2.conv.weight.numel()})
@@ -44,11 +44,11 @@ def test_through_s_is_the_gradient_less_the_detached_one():
 
 def test_one_sample_stays_one_sample():
     models = tiny()
-    statistics = {way: statistics_at(models, "layer2")[way] for way in ("exact", "centred")}
+    statistics = {way: statistics_at(models, "layer2")[way] for way in ("exact", "centered")}
     variance = {}
     for size in (8, 64):
         given = batches(64, size, seed=size)
-        for row in measure_statistic(models["centred"], "layer2", statistics, given, F.cross_entropy):
+        for row in measure_statistic(models["centered"], "layer2", statistics, given, F.cross_entropy):
             variance[row.arm, row.quantity, size] = row.value
     power = {
         way: math.log(variance[way, "statistic_variance", 64] / variance[way, "statistic_variance", 8])
@@ -56,14 +56,14 @@ def test_one_sample_stays_one_sample():
         for way in statistics
     }
     assert abs(power["exact"]) < 0.15
-    assert power["centred"] == pytest.approx(-1, abs=0.2)
+    assert power["centered"] == pytest.approx(-1, abs=0.2)
     for size in (8, 64):
-        assert variance["exact", "through_variance", size] > variance["centred", "through_variance", size]
+        assert variance["exact", "through_variance", size] > variance["centered", "through_variance", size]
 
 
 def test_nothing_is_touched():
     models = tiny()
-    model = models["centred"].eval()
+    model = models["centered"].eval()
     before = copy.deepcopy(model.state_dict())
     measure_statistic(model, "layer1", statistics_at(models, "layer1"), batches(4), F.cross_entropy)
     assert not any(module.training for module in model.modules())

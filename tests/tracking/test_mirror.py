@@ -3,7 +3,7 @@
 import pytest
 
 from gbn.store.identity import identity, run_id_of
-from gbn.tracking.mirror import curve_digest, description, log, summarise
+from gbn.tracking.mirror import curve_digest, description, log, summarize
 
 
 @pytest.fixture
@@ -76,7 +76,7 @@ def test_the_mark_of_completeness_comes_last():
         "environment": {"device_kind": "CPU"},
         "best_on_test": None,
     }
-    summarise(run, summary, [])
+    summarize(run, summary, [])
     assert list(run.summary)[-1] == "curve_digest"
     assert run.summary["status"] == "diverged"
     assert run.summary["device_kind"] == "CPU"

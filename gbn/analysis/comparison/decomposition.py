@@ -37,7 +37,7 @@ from gbn.analysis.runs.plan import Plan
 #: The two kinds of controls, by ``norm.method``, in the order of the chain.
 MATCHED, REPARAM = CONTROL_METHODS = ("bn_matched", "bn_reparam")
 #: The links of a chain, each as (reference, candidate) by position in (bn, matched, reparam, arm).
-LINKS = {"total": (0, 3), "initialisation": (0, 1), "parametrisation": (1, 2), "own": (2, 3)}
+LINKS = {"total": (0, 3), "initialization": (0, 1), "parametrisation": (1, 2), "own": (2, 3)}
 
 Quantity = Literal["speedup", "area", "last"]
 
@@ -70,7 +70,7 @@ class Chain:
         quantity: the decomposed quantity; `target` and `unit` apply to a speed-up.
         seeds: the seeds that all four arms have.
         exact: whether the links give the whole; False if runs missed the target, since the links are then medians.
-        total, initialisation, parametrisation, own: the whole and its links.
+        total, initialization, parametrisation, own: the whole and its links.
     """
 
     names: tuple[str, str, str, str]
@@ -80,7 +80,7 @@ class Chain:
     seeds: tuple[int, ...]
     exact: bool
     total: Estimate
-    initialisation: Estimate
+    initialization: Estimate
     parametrisation: Estimate
     own: Estimate
 

@@ -4,7 +4,7 @@ Each arm that has controls gets a row of its own with the reference and these co
 lines; other arms share rows of at most six. Beside them stands the paired difference of the measure, where
 arms can be told apart. A measure of which lower is better has a logarithmic axis; a task without a validation loss
 (generated images) has no panel for it. An arm looks as it does in every figure (:mod:`gbn.analysis.looks`); names at
-the ends of the last panel's lines tell arms apart in grey print too. Sizes are a printed page's.
+the ends of the last panel's lines tell arms apart in gray print too. Sizes are a printed page's.
 """
 
 import textwrap

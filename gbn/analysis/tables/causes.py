@@ -59,7 +59,7 @@ def _chains(comparison: Comparison, setting: str, chains: list[Chain]) -> Sectio
     accuracy = final.family == "accuracy"
     values = "accuracies" if accuracy else "differences of values"
     notes = [
-        f"Speed-ups multiply: {reference} / arm = initialisation ({reference} / bn_matched) x parametrisation "
+        f"Speed-ups multiply: {reference} / arm = initialization ({reference} / bn_matched) x parametrisation "
         f"(bn_matched / bn_reparam) x own (bn_reparam / arm); {values} add up, each link being the later minus the "
         "earlier. Pairs: seeds that all four have. Intervals: paired t, 95 %, a link at a time; an interval around 1 "
         "(or 0) says that the link cannot be told from nothing."
@@ -84,7 +84,7 @@ def _chains(comparison: Comparison, setting: str, chains: list[Chain]) -> Sectio
             "of",
             "pairs",
             "total",
-            "initialisation",
+            "initialization",
             "parametrisation",
             f"own ({_own(comparison, chains)})",
         ),

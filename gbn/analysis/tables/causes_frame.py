@@ -12,7 +12,7 @@ from gbn.analysis.estimates.estimate import Figure
 def effect_figures(comparison: Comparison) -> Iterator[Figure]:
     """Yield, for every setting, the links of each chain, the cost per update and the resulting time.
 
-    Quantities: ``effect_<of>_<link>``, where <of> is speedup, area or last and <link> is total, initialisation,
+    Quantities: ``effect_<of>_<link>``, where <of> is speedup, area or last and <link> is total, initialization,
     parametrisation or own; ``cost_of_update``, ``time_to_target_by_cost`` and, if an arm is a mixture,
     ``time_to_maximum_by_cost``, all against / arm.
     """

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gbn.data.image_set import DataError
-from gbn.data.segmentation.framing import Framing, framed, normalised
+from gbn.data.segmentation.framing import Framing, framed, normalized
 from gbn.data.segmentation.segmentation_set import (
     STRUCTURES,
     Part,
@@ -226,7 +226,7 @@ def _pictures(
 ) -> list[Picture]:
     regions = {"cavity": label == CAVITY, "epicardium": label >= MYOCARDIUM}
     masks = np.stack([regions[structure] for structure in STRUCTURES[structures]], 1)
-    scaled = normalised(image, framing.normalise)
+    scaled = normalized(image, framing.normalise)
     pictures = []
     for index, (plane, drawn) in enumerate(zip(scaled, masks, strict=True)):
         square, cut, scale = framed(plane, drawn, framing)

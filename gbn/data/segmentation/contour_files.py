@@ -59,6 +59,6 @@ def filled(contour: NDArray[np.float64], height: int, width: int) -> NDArray[np.
         width: width of the mask.
     """
     rows, columns = np.mgrid[:height, :width]
-    centres = np.column_stack((columns.ravel(), rows.ravel()))
+    centers = np.column_stack((columns.ravel(), rows.ravel()))
     closed = np.vstack((contour, contour[:1]))
-    return Polygon(closed).contains_points(centres).reshape(height, width)
+    return Polygon(closed).contains_points(centers).reshape(height, width)

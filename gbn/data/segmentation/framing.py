@@ -53,14 +53,14 @@ class Framing:
         return self.side if self.window is None else self.window
 
 
-def normalised(volume: NDArray[np.float32], how: Normalise) -> NDArray[np.float32]:
+def normalized(volume: NDArray[np.float32], how: Normalise) -> NDArray[np.float32]:
     """Return the intensities (N, H, W) of one volume, normalized; constant ones are only centered."""
     if how == "none":
         return volume
     axes = (1, 2) if how == "slice" else (0, 1, 2)
     wide = volume.astype(np.float64)
-    centre, spread = wide.mean(axes, keepdims=True), wide.std(axes, keepdims=True)
-    return ((wide - centre) / np.where(spread > 0, spread, 1.0)).astype(np.float32)
+    center, spread = wide.mean(axes, keepdims=True), wide.std(axes, keepdims=True)
+    return ((wide - center) / np.where(spread > 0, spread, 1.0)).astype(np.float32)
 
 
 def framed(

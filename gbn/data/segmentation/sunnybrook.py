@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from gbn.data.image_set import DataError
 from gbn.data.segmentation.contour_files import filled, read_contour
 from gbn.data.segmentation.dicom import read_slice
-from gbn.data.segmentation.framing import Framing, framed, normalised
+from gbn.data.segmentation.framing import Framing, framed, normalized
 from gbn.data.segmentation.segmentation_set import (
     STRUCTURES,
     Part,
@@ -183,7 +183,7 @@ def _patient(
         places.append(f"{patient} {path.name}")
     pictures = []
     for plane, drawn, spacing, place in zip(
-        _normalised(planes, framing), masks, spacings, places, strict=True
+        _normalized(planes, framing), masks, spacings, places, strict=True
     ):
         square, cut, scale = framed(plane, drawn, framing)
         if framing.empty_slices == "keep" or cut.any():
@@ -191,11 +191,11 @@ def _patient(
     return pictures
 
 
-def _normalised(planes: Sequence[NDArray[np.float32]], framing: Framing) -> list[NDArray[np.float32]]:
+def _normalized(planes: Sequence[NDArray[np.float32]], framing: Framing) -> list[NDArray[np.float32]]:
     """Return a patient's slices, normalized individually or together; their sizes may differ."""
     if framing.normalise != "volume":
-        return [normalised(plane[None], framing.normalise)[0] for plane in planes]
-    flat = normalised(np.concatenate([plane.ravel() for plane in planes])[None, None], "volume").ravel()
+        return [normalized(plane[None], framing.normalise)[0] for plane in planes]
+    flat = normalized(np.concatenate([plane.ravel() for plane in planes])[None, None], "volume").ravel()
     ends = np.cumsum([plane.size for plane in planes])
     return [part.reshape(plane.shape) for part, plane in zip(np.split(flat, ends[:-1]), planes, strict=True)]
 

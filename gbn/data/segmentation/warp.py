@@ -112,9 +112,9 @@ def affine_positions(batch: int, height: int, width: int, how: Warp, generator: 
     matrix = rotate @ skew @ torch.diag_embed(zoom)
 
     rows, columns = torch.arange(height, dtype=torch.float64), torch.arange(width, dtype=torch.float64)
-    centre = torch.tensor([(height - 1) / 2, (width - 1) / 2], dtype=torch.float64)
-    pixels = torch.stack(torch.meshgrid(rows, columns, indexing="ij"), -1) - centre
-    return torch.einsum("bij,hwj->bhwi", matrix, pixels) + (centre + shift)[:, None, None]
+    center = torch.tensor([(height - 1) / 2, (width - 1) / 2], dtype=torch.float64)
+    pixels = torch.stack(torch.meshgrid(rows, columns, indexing="ij"), -1) - center
+    return torch.einsum("bij,hwj->bhwi", matrix, pixels) + (center + shift)[:, None, None]
 
 
 def elastic_field(

@@ -110,12 +110,12 @@ def normalize(
     weight: Tensor | None,
     bias: Tensor | None,
     mixture: Mixture,
-    centre: Tensor,
+    center: Tensor,
     eps: float,
     relu: bool,
 ) -> tuple[Tensor, Moments]:
     """See :func:`gbn.kernels.mixture.normalize_by_batch`; expects checked arguments that the kernels serve."""
-    tensors, by_operator = arranged(x, weight, bias, *mixture, centre)
+    tensors, by_operator = arranged(x, weight, bias, *mixture, center)
     if not by_operator:
         y, *moments = Normalize.apply(*tensors, eps, relu)
         return y, Moments(*moments)
@@ -135,7 +135,7 @@ class Normalize(torch.autograd.Function):
         mixture_weight: Tensor,
         mixture_mean: Tensor,
         mixture_var: Tensor,
-        centre: Tensor,
+        center: Tensor,
         eps: float,
         relu: bool,
     ) -> tuple[Tensor, ...]:
@@ -144,7 +144,7 @@ class Normalize(torch.autograd.Function):
         ctx.planes = x.is_contiguous() or not x.movedim(1, -1).is_contiguous()
         mixture = Mixture(mixture_weight, mixture_mean, mixture_var)
         laid = _laid_out(x.to(torch.float32), ctx.planes)
-        y, moments, kept = _kernels().run_forward(laid, weight, bias, mixture, centre, eps, relu)
+        y, moments, kept = _kernels().run_forward(laid, weight, bias, mixture, center, eps, relu)
         ctx.mark_non_differentiable(*moments)
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(x, weight, bias, *kept)
@@ -180,14 +180,14 @@ def _run_backward(
     wanted: bool,
 ) -> tuple[Tensor | None, Tensor, Tensor]:
     """Run the backward pass after checking its inputs."""
-    posteriors, mask, logits, numbers, centre = saved
+    posteriors, mask, logits, numbers, center = saved
     components = numbers.shape[1] if numbers.dim() == 3 else 0
-    check_batch(x, weight=weight, centre=centre)
+    check_batch(x, weight=weight, center=center)
     check_not_empty(x)
     _check_served(x, components)
     check_cotangent(g, x)
     numbers = kept(numbers, (4, components, x.shape[1]), x, torch.float64)
-    g, x, weight, *saved = readable(g, x, weight, posteriors, mask, logits, numbers, centre)
+    g, x, weight, *saved = readable(g, x, weight, posteriors, mask, logits, numbers, center)
     wide = _laid_out(x.to(torch.float32), planes)
     return _kernels().run_backward(g.to(torch.float32), wide, weight, saved, eps, relu, wanted)
 
@@ -237,21 +237,21 @@ def _forward_operator(
     mixture_weight: Tensor,
     mixture_mean: Tensor,
     mixture_var: Tensor,
-    centre: Tensor,
+    center: Tensor,
     eps: float,
     relu: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Return (y, l, m, q, sum of squared weights, whether channels are planes, what else is saved)."""
     mixture = Mixture(mixture_weight, mixture_mean, mixture_var)
-    check_batch(x, weight=weight, bias=bias, centre=centre)
+    check_batch(x, weight=weight, bias=bias, center=center)
     check_not_empty(x)
     check_mixture(x, mixture)
-    x, weight, bias, *parts, centre = readable(x, weight, bias, *mixture, centre)
+    x, weight, bias, *parts, center = readable(x, weight, bias, *mixture, center)
     mixture = Mixture(*parts)
     _check_served(x, mixture_mean.shape[0], mixture_weight)
     planes = x.is_contiguous()
     y, moments, (posteriors, mask, logits, numbers, _) = _kernels().run_forward(
-        _laid_out(x.to(torch.float32), planes), weight, bias, mixture, centre, eps, relu
+        _laid_out(x.to(torch.float32), planes), weight, bias, mixture, center, eps, relu
     )
     sizes = _kernels().kept_sizes(x.shape, mixture_mean.shape[0], relu)
     share, mean, var, concentration = (part.clone() for part in moments)  # no two results may share memory
@@ -278,11 +278,11 @@ def _backward_operator(
     mask: Tensor,
     logits: Tensor,
     numbers: Tensor,
-    centre: Tensor,
+    center: Tensor,
     eps: float,
     relu: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    kept = posteriors, mask if relu else None, logits, numbers, centre
+    kept = posteriors, mask if relu else None, logits, numbers, center
     dx, to_weight, to_bias = _run_backward(g, x, weight, kept, bool(planes), eps, relu, True)
     assert dx is not None
     return _as(dx, x), to_weight.clone(), to_bias.clone()
@@ -296,17 +296,17 @@ def _fit_of_tensors(
     steps: int,
     floor: Tensor,
     draws: Tensor | None,
-    centre: Tensor,
+    center: Tensor,
     spread: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:
     start = Mixture(weight, mean, var)
-    check_fit(samples, start, floor, draws, mean=centre, var=spread)
-    samples, *parts, floor, draws, centre, spread = readable(samples, *start, floor, draws, centre, spread)
+    check_fit(samples, start, floor, draws, mean=center, var=spread)
+    samples, *parts, floor, draws, center, spread = readable(samples, *start, floor, draws, center, spread)
     start = Mixture(*parts)
     _check_served(samples, mean.shape[0], weight)
     if samples.dtype != torch.float32:
         raise RuntimeError(f"compiled steps take float32 samples, got {samples.dtype}")
-    found = _run_fit(samples, start, steps, floor, draws, centre.contiguous(), spread.contiguous())
+    found = _run_fit(samples, start, steps, floor, draws, center.contiguous(), spread.contiguous())
     return found.weight, found.mean, found.var
 
 
@@ -327,11 +327,11 @@ def _(
     shares: Tensor,
     mean: Tensor,
     var: Any,
-    centre: Any,
+    center: Any,
     eps: Any,
     relu: bool,
 ) -> Any:
-    check_batch(x, weight=weight, bias=bias, centre=centre)
+    check_batch(x, weight=weight, bias=bias, center=center)
     check_mixture(x, Mixture(shares, mean, var))
     posteriors, mask, logits = _kernels().kept_sizes(x.shape, mean.shape[0], relu)
     new = partial(torch.empty, device=x.device, dtype=torch.float32)
@@ -362,16 +362,16 @@ def _(
     steps: int,
     floor: Any,
     draws: Any,
-    centre: Any,
+    center: Any,
     spread: Any,
 ) -> Any:
-    check_fit(samples, Mixture(weight, mean, var), floor, draws, mean=centre, var=spread)
+    check_fit(samples, Mixture(weight, mean, var), floor, draws, mean=center, var=spread)
     return tuple(samples.new_empty(part.shape) for part in (weight, mean, var))
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    x, weight, bias, *_, centre, ctx.eps, ctx.relu = inputs
-    ctx.save_for_backward(x, weight, *output[5:], centre)
+    x, weight, bias, *_, center, ctx.eps, ctx.relu = inputs
+    ctx.save_for_backward(x, weight, *output[5:], center)
     ctx.dtypes = tuple(None if part is None else part.dtype for part in (weight, bias))
 
 

@@ -48,8 +48,8 @@ def seeded(samples: Tensor, components: int, draws: Tensor, form: str) -> Mixtur
     # each sample belongs to its nearest seed; one step of maximization on these hard posteriors gives the clusters
     belongs = (torch.stack(distances).argmin(0, keepdim=True) == kinds).to(samples.dtype)
     every = Mixture(belongs.mean(1), torch.stack(seeds), var.expand(components, -1))
-    centred = samples - mean
-    return _maximized(centred, centred.square(), belongs, every, mean, torch.zeros_like(var))
+    centered = samples - mean
+    return _maximized(centered, centered.square(), belongs, every, mean, torch.zeros_like(var))
 
 
 def fitted(
@@ -76,14 +76,14 @@ def fitted(
     if start.weight.shape[1] == 1 and autograd.serves_fit(samples, start.mean.shape[0]):
         return autograd.fit(samples, start, steps, floor, draws, mean, var)
     mixture = Mixture(start.weight, start.mean, torch.maximum(start.var, floor))
-    centred = samples - mean
-    squares = centred.square()
+    centered = samples - mean
+    squares = centered.square()
     for step in range(steps):
-        posterior = _posterior(centred, squares, mixture, mean)
+        posterior = _posterior(centered, squares, mixture, mean)
         if step == 0 and draws is not None:
             mixture = _revived(samples, posterior, mixture, torch.maximum(var, floor), draws)
-            posterior = _posterior(centred, squares, mixture, mean)
-        mixture = _maximized(centred, squares, posterior, mixture, mean, floor)
+            posterior = _posterior(centered, squares, mixture, mean)
+        mixture = _maximized(centered, squares, posterior, mixture, mean, floor)
     return mixture
 
 
@@ -92,42 +92,42 @@ def log_likelihood(samples: Tensor, mixture: Mixture) -> Tensor:
     channel.
     """
     mean, _ = channel_moments(samples)
-    centred = samples - mean
-    return torch.logsumexp(_log_joint(centred, centred.square(), mixture, mean), 0).mean(0)
+    centered = samples - mean
+    return torch.logsumexp(_log_joint(centered, centered.square(), mixture, mean), 0).mean(0)
 
 
-def _log_joint(centred: Tensor, squares: Tensor, mixture: Mixture, centre: Tensor) -> Tensor:
+def _log_joint(centered: Tensor, squares: Tensor, mixture: Mixture, center: Tensor) -> Tensor:
     """Return log (weight * density): (K, S, 1) for a joint mixture, (K, S, C) for one per channel."""
-    a, b, c = quadratic(mixture, centre)
+    a, b, c = quadratic(mixture, center)
     # joint: matrix products sum over channels without an array of (K, S, C)
     if mixture.weight.shape[1] == 1:
-        powers = torch.addmm(squares @ (-0.5 * a).T, centred, b.T).T.unsqueeze(2)
+        powers = torch.addmm(squares @ (-0.5 * a).T, centered, b.T).T.unsqueeze(2)
         return powers + (c.sum(1, keepdim=True) + mixture.weight.log()).unsqueeze(1)
-    powers = centred * b.unsqueeze(1) - 0.5 * squares * a.unsqueeze(1)
+    powers = centered * b.unsqueeze(1) - 0.5 * squares * a.unsqueeze(1)
     return powers + (c + mixture.weight.log()).unsqueeze(1)
 
 
-def _posterior(centred: Tensor, squares: Tensor, mixture: Mixture, centre: Tensor) -> Tensor:
-    return torch.softmax(_log_joint(centred, squares, mixture, centre), 0)
+def _posterior(centered: Tensor, squares: Tensor, mixture: Mixture, center: Tensor) -> Tensor:
+    return torch.softmax(_log_joint(centered, squares, mixture, center), 0)
 
 
 def _maximized(
-    centred: Tensor, squares: Tensor, posterior: Tensor, last: Mixture, centre: Tensor, floor: Tensor
+    centered: Tensor, squares: Tensor, posterior: Tensor, last: Mixture, center: Tensor, floor: Tensor
 ) -> Mixture:
     total = posterior.sum(1)  # (K, 1) or (K, C)
     divisor = total.clamp(min=torch.finfo(total.dtype).tiny)
     if posterior.shape[2] == 1:
-        first, second = (posterior.squeeze(2) @ values for values in (centred, squares))
+        first, second = (posterior.squeeze(2) @ values for values in (centered, squares))
     else:
-        first, second = ((posterior * values).sum(1) for values in (centred, squares))
+        first, second = ((posterior * values).sum(1) for values in (centered, squares))
     # about the samples' mean, so that the difference below does not cancel a large common offset
     offset = first / divisor
     var = torch.maximum(second / divisor - offset.square(), floor)
     few = total < 1e-6  # samples: such a component has no mean of its own and keeps the last one
-    weight = total.clamp(min=1e-6) / centred.shape[0]
+    weight = total.clamp(min=1e-6) / centered.shape[0]
     return Mixture(
         weight / weight.sum(0),
-        torch.where(few, last.mean, centre + offset),
+        torch.where(few, last.mean, center + offset),
         torch.where(few, last.var, var),
     )
 

@@ -55,17 +55,17 @@ def has_small_squares(values: Tensor) -> bool:
     return bool((high < LARGE) & (low > -LARGE))
 
 
-def quadratic(mixture: Mixture, centre: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return coefficients of a component's log-density: ``-a/2 (x - centre)^2 + b (x - centre) + c`` per channel.
+def quadratic(mixture: Mixture, center: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return coefficients of a component's log-density: ``-a/2 (x - center)^2 + b (x - center) + c`` per channel.
 
     Args:
         mixture: its variances are positive.
-        centre: (C,): subtracted from the samples first, so that squares do not swamp their differences.
+        center: (C,): subtracted from the samples first, so that squares do not swamp their differences.
 
     Returns:
         (a, b, c), each (K, C); c without the component's weight and the Gaussian constant.
     """
     a = mixture.var.reciprocal()
-    mean = mixture.mean - centre
+    mean = mixture.mean - center
     b = a * mean
     return a, b, -0.5 * (b * mean + mixture.var.log())

@@ -79,9 +79,9 @@ class _Layout:
         return (t.sum(0) if self.last else t.sum((0, 2))).unsqueeze(1)
 
 
-def _posteriors(at: _Layout, centred: Tensor, squares: Tensor, mixture: Mixture, centre: Tensor) -> Tensor:
-    a, b, c = quadratic(mixture, centre)
-    logits = at.gather(b, centred) + at.gather(-0.5 * a, squares)
+def _posteriors(at: _Layout, centered: Tensor, squares: Tensor, mixture: Mixture, center: Tensor) -> Tensor:
+    a, b, c = quadratic(mixture, center)
+    logits = at.gather(b, centered) + at.gather(-0.5 * a, squares)
     logits += at.channels(c.sum(1) + mixture.weight.squeeze(1).log())
     return torch.softmax(logits, 1)
 
@@ -89,13 +89,13 @@ def _posteriors(at: _Layout, centred: Tensor, squares: Tensor, mixture: Mixture,
 def apply_components(x: Tensor, mixture: Mixture, gain: Tensor, bias: Tensor | None) -> Tensor:
     """Return ``sum_k t_ik gain_k (x_i - mean_k) + bias``, by plain operations."""
     at = _Layout(x)
-    centre = (mixture.weight * mixture.mean).sum(0)
-    centred = at.matrices(x) - at.channels(centre)
-    t = _posteriors(at, centred, centred.square(), mixture, centre)
-    shift = gain * (centre - mixture.mean)
+    center = (mixture.weight * mixture.mean).sum(0)
+    centered = at.matrices(x) - at.channels(center)
+    t = _posteriors(at, centered, centered.square(), mixture, center)
+    shift = gain * (center - mixture.mean)
     if bias is not None:
         shift = shift + bias  # posteriors sum to 1
-    y = centred * at.spread(gain, t) + at.spread(shift, t)
+    y = centered * at.spread(gain, t) + at.spread(shift, t)
     if not at.last:
         return y.reshape(x.shape)
     return y.view(x.shape[0], *x.shape[2:], x.shape[1]).movedim(-1, 1)
@@ -113,7 +113,7 @@ class Normalize(torch.autograd.Function):
         mixture_weight: Tensor,
         mixture_mean: Tensor,
         mixture_var: Tensor,
-        centre: Tensor,
+        center: Tensor,
         eps: float,
         posterior_gradient: bool,
     ) -> tuple[Tensor, ...]:
@@ -121,13 +121,13 @@ class Normalize(torch.autograd.Function):
         wide = torch.promote_types(x.dtype, torch.float32)
         at = _Layout(x)
         mixture = Mixture(*(part.to(wide) for part in (mixture_weight, mixture_mean, mixture_var)))
-        centre = centre.to(wide)
-        centred = at.matrices(x).to(wide) - at.channels(centre)
-        squares = centred.square()
-        t = _posteriors(at, centred, squares, mixture, centre)
+        center = center.to(wide)
+        centered = at.matrices(x).to(wide) - at.channels(center)
+        squares = centered.square()
+        t = _posteriors(at, centered, squares, mixture, center)
         total = at.total(t)
         divisor = total.clamp(min=torch.finfo(wide).tiny)
-        mean = at.reduce(t, centred) / divisor
+        mean = at.reduce(t, centered) / divisor
         var = (at.reduce(t, squares) / divisor - mean.square()).clamp_(min=0)
         share = divisor / at.count(t)
         factor = torch.rsqrt(share * (var + eps))
@@ -138,11 +138,11 @@ class Normalize(torch.autograd.Function):
         del squares  # of the input's size: freed before y is allocated
         y, matrices = at.empty(wide, x.device)
         # y = (gain t) u + shift t, in place: K never multiplies the input's size
-        at.add_spread(at.spread(gain, t, matrices).mul_(centred), shift, t)
+        at.add_spread(at.spread(gain, t, matrices).mul_(centered), shift, t)
         concentration = at.total(t.square()) / divisor / divisor  # divisor squared may be 0
-        outputs = (total / at.count(t), mean + centre, var, concentration)
+        outputs = (total / at.count(t), mean + center, var, concentration)
         ctx.mark_non_differentiable(*outputs)
-        ctx.save_for_backward(x, t, weight, bias, *mixture, centre, mean, var, divisor, factor)
+        ctx.save_for_backward(x, t, weight, bias, *mixture, center, mean, var, divisor, factor)
         ctx.eps, ctx.posterior_gradient = eps, posterior_gradient
         return (y.to(x.dtype), *outputs)
 
@@ -156,14 +156,14 @@ class Normalize(torch.autograd.Function):
     @staticmethod
     def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, t, weight, bias, *saved = ctx.saved_tensors
-        mixture, (centre, mean, var, divisor, factor) = Mixture(*saved[:3]), saved[3:]
+        mixture, (center, mean, var, divisor, factor) = Mixture(*saved[:3]), saved[3:]
         at, wide = _Layout(x), t.dtype
         # autograd may deliver the gradient in another layout than x
         if at.last != _Layout(grad).last or not (grad.is_contiguous() or at.last):
             grad = torch.empty_like(x, dtype=grad.dtype).copy_(grad)
         g = at.matrices(grad).to(wide)
-        centred = at.matrices(x).to(wide) - at.channels(centre)
-        product = g * centred
+        centered = at.matrices(x).to(wide) - at.channels(center)
+        product = g * centered
         sums = at.reduce(t, g)
         # sum_i g t (x - m): the derivative with respect to the gain
         along = at.reduce(t, product) - mean * sums
@@ -177,7 +177,7 @@ class Normalize(torch.autograd.Function):
         to_var = -0.5 * to_factor * factor / (var + ctx.eps)
         to_logits = None
         if ctx.posterior_gradient:
-            to_t = _to_posteriors(at, g, product, centred, gain, mean, to_mean, to_var, divisor)
+            to_t = _to_posteriors(at, g, product, centered, gain, mean, to_mean, to_var, divisor)
             to_share = (-0.5 * to_factor * factor).sum(1, keepdim=True) / divisor
             inner = ((to_var * var + to_mean * mean).sum(1, keepdim=True)) / divisor
             to_t += at.channels((to_share - inner).squeeze(1))
@@ -188,11 +188,11 @@ class Normalize(torch.autograd.Function):
         # A clamped sum of weights or variance passes no gradient: a component without samples has none.
         dx, matrices = at.empty(wide, x.device)
         at.spread(gain, t, matrices).mul_(g)
-        matrices += at.spread(slope, t).mul_(centred)
+        matrices += at.spread(slope, t).mul_(centered)
         at.add_spread(matrices, offset, t)
         if to_logits is not None:
-            a, b, _ = quadratic(mixture, centre)
-            matrices -= at.spread(a, to_logits).mul_(centred)
+            a, b, _ = quadratic(mixture, center)
+            matrices -= at.spread(a, to_logits).mul_(centered)
             at.add_spread(matrices, b, to_logits)
         return dx.to(x.dtype), grad_weight, grad_bias, *[None] * 6
 
@@ -201,7 +201,7 @@ def _to_posteriors(
     at: _Layout,
     g: Tensor,
     product: Tensor,
-    centred: Tensor,
+    centered: Tensor,
     gain: Tensor,
     mean: Tensor,
     to_mean: Tensor,
@@ -210,6 +210,6 @@ def _to_posteriors(
 ) -> Tensor:
     """Return the gradient of t_ik, except for what is the same for all samples of a component."""
     to_t = at.gather(gain, product) - at.gather(gain * mean, g)
-    to_t += at.gather(to_var / divisor, centred.square())
-    to_t += at.gather((to_mean - 2.0 * to_var * mean) / divisor, centred)
+    to_t += at.gather(to_var / divisor, centered.square())
+    to_t += at.gather((to_mean - 2.0 * to_var * mean) / divisor, centered)
     return to_t + at.channels(((to_var * mean.square()).sum(1, keepdim=True) / divisor).squeeze(1))

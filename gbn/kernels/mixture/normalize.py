@@ -22,7 +22,7 @@ def normalize_by_batch(
     bias: Tensor | None,
     eps: float,
     posterior_gradient: bool = False,
-    centre: Tensor | None = None,
+    center: Tensor | None = None,
     act: str | None = None,
 ) -> tuple[Tensor, Moments]:
     """Return ``act(weight * sum_k t_ik / sqrt(l_k) * (x_i - m_k) / sqrt(q_k + eps) + bias)``.
@@ -36,7 +36,7 @@ def normalize_by_batch(
         eps: added to the weighted variances q.
         posterior_gradient: whether the gradient accounts for the posteriors' dependence on x; otherwise they are
             constants.
-        centre: (C,), subtracted from the samples first, so that their squares are not much larger than what is
+        center: (C,), subtracted from the samples first, so that their squares are not much larger than what is
             measured; something near the batch's mean. The mixture's mean by default.
         act: activation applied to the result, None or a name in :data:`gbn.kernels.ACTIVATIONS`.
 
@@ -46,21 +46,21 @@ def normalize_by_batch(
 
     Raises:
         ValueError: x has no channel dimension, or no values.
-        RuntimeError: x is not strided and floating point; gain, bias, centre or the mixture have another shape or are
+        RuntimeError: x is not strided and floating point; gain, bias, center or the mixture have another shape or are
             on another device.
     """
-    check_batch(x, weight=weight, bias=bias, centre=centre)
+    check_batch(x, weight=weight, bias=bias, center=center)
     check_not_empty(x)
     check_mixture(x, mixture)
-    if centre is None:
-        centre = (mixture.weight * mixture.mean).sum(0)
+    if center is None:
+        center = (mixture.weight * mixture.mean).sum(0)
     is_joint = mixture.weight.shape[1] == 1
     if is_joint and autograd.serves(x, mixture.mean.shape[0], posterior_gradient):
         relu = act == "relu"
-        y, moments = autograd.normalize(x, weight, bias, mixture, centre, eps, relu)
+        y, moments = autograd.normalize(x, weight, bias, mixture, center, eps, relu)
         return (y if relu else activate(y, act)), moments
     form = joint if is_joint else per_channel
-    y, *moments = form.Normalize.apply(x, weight, bias, *mixture, centre, eps, posterior_gradient)
+    y, *moments = form.Normalize.apply(x, weight, bias, *mixture, center, eps, posterior_gradient)
     return activate(y, act), Moments(*moments)
 
 

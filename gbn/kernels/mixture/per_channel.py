@@ -20,11 +20,11 @@ __all__ = ["Normalize", "apply_components"]
 class _Components:
     """The log-densities of K components at the values of a centered batch."""
 
-    def __init__(self, centred: Tensor, mixture: Mixture, centre: Tensor) -> None:
-        self.centred = centred
-        self.shape = (1, -1, *[1] * (centred.dim() - 2))
-        self.dims = [i for i in range(centred.dim()) if i != 1]
-        self.a, self.mean = mixture.var.reciprocal(), mixture.mean - centre
+    def __init__(self, centered: Tensor, mixture: Mixture, center: Tensor) -> None:
+        self.centered = centered
+        self.shape = (1, -1, *[1] * (centered.dim() - 2))
+        self.dims = [i for i in range(centered.dim()) if i != 1]
+        self.a, self.mean = mixture.var.reciprocal(), mixture.mean - center
         self.constant = mixture.weight.log() - 0.5 * mixture.var.log()
         self.number = mixture.mean.shape[0]
 
@@ -45,7 +45,7 @@ class _Components:
 
         Their squares are never expanded: nothing would be left of a narrow component far from the center.
         """
-        return self.centred - self.over(self.mean[k])
+        return self.centered - self.over(self.mean[k])
 
     def log_sum(self) -> Tensor:
         """Return the logarithm of the mixture's density."""
@@ -61,15 +61,15 @@ class _Components:
 
 def apply_components(x: Tensor, mixture: Mixture, gain: Tensor, bias: Tensor | None) -> Tensor:
     """Return ``sum_k t_ik gain_k (x_i - mean_k) + bias`` channel by channel, by plain operations."""
-    centre = (mixture.weight * mixture.mean).sum(0)
+    center = (mixture.weight * mixture.mean).sum(0)
     shape = (1, -1, *[1] * (x.dim() - 2))
-    centred = x - centre.view(shape)
-    of = _Components(centred, mixture, centre)
+    centered = x - center.view(shape)
+    of = _Components(centered, mixture, center)
     log_sum = of.log_sum()
-    shift = gain * (centre - mixture.mean)
-    y = torch.zeros_like(centred) if bias is None else torch.zeros_like(centred) + of.over(bias)
+    shift = gain * (center - mixture.mean)
+    y = torch.zeros_like(centered) if bias is None else torch.zeros_like(centered) + of.over(bias)
     for k in range(of.number):
-        y = y + of.posterior(k, log_sum) * (of.over(gain[k]) * centred + of.over(shift[k]))
+        y = y + of.posterior(k, log_sum) * (of.over(gain[k]) * centered + of.over(shift[k]))
     return y
 
 
@@ -85,16 +85,16 @@ class Normalize(torch.autograd.Function):
         mixture_weight: Tensor,
         mixture_mean: Tensor,
         mixture_var: Tensor,
-        centre: Tensor,
+        center: Tensor,
         eps: float,
         posterior_gradient: bool,
     ) -> tuple[Tensor, ...]:
         """Return (y, l, m, q, sum of squared weights)."""
         wide = torch.promote_types(x.dtype, torch.float32)
         mixture = Mixture(*(part.to(wide) for part in (mixture_weight, mixture_mean, mixture_var)))
-        centre = centre.to(wide)
-        centred = x.to(wide) - centre.view(1, -1, *[1] * (x.dim() - 2))
-        of = _Components(centred, mixture, centre)
+        center = center.to(wide)
+        centered = x.to(wide) - center.view(1, -1, *[1] * (x.dim() - 2))
+        of = _Components(centered, mixture, center)
         count = x.numel() // x.shape[1]
         log_sum = of.log_sum()
         total, first, second, squared = (torch.empty_like(mixture.mean) for _ in range(4))
@@ -114,12 +114,12 @@ class Normalize(torch.autograd.Function):
         shift = -gain * mean
         if bias is not None:
             shift = shift + bias.to(wide)
-        y = torch.zeros_like(centred)
+        y = torch.zeros_like(centered)
         for k in range(of.number):
-            y.addcmul_(of.posterior(k, log_sum), of.over(gain[k]) * centred + of.over(shift[k]))
-        outputs = (total / count, mean + centre, var, squared / divisor / divisor)  # divisor squared may be 0
+            y.addcmul_(of.posterior(k, log_sum), of.over(gain[k]) * centered + of.over(shift[k]))
+        outputs = (total / count, mean + center, var, squared / divisor / divisor)  # divisor squared may be 0
         ctx.mark_non_differentiable(*outputs)
-        ctx.save_for_backward(x, log_sum, weight, bias, *mixture, centre, mean, var, divisor, factor)
+        ctx.save_for_backward(x, log_sum, weight, bias, *mixture, center, mean, var, divisor, factor)
         ctx.eps, ctx.posterior_gradient = eps, posterior_gradient
         return (y.to(x.dtype), *outputs)
 
@@ -133,12 +133,12 @@ class Normalize(torch.autograd.Function):
     @staticmethod
     def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, log_sum, weight, bias, *saved = ctx.saved_tensors
-        mixture, (centre, mean, var, divisor, factor) = Mixture(*saved[:3]), saved[3:]
+        mixture, (center, mean, var, divisor, factor) = Mixture(*saved[:3]), saved[3:]
         wide = log_sum.dtype
         g = torch.empty_like(log_sum).copy_(grad)
-        centred = x.to(wide) - centre.view(1, -1, *[1] * (x.dim() - 2))
-        of = _Components(centred, mixture, centre)
-        product = g * centred
+        centered = x.to(wide) - center.view(1, -1, *[1] * (x.dim() - 2))
+        of = _Components(centered, mixture, center)
+        product = g * centered
         sums, along = torch.empty_like(mean), torch.empty_like(mean)
         for k in range(of.number):
             t = of.posterior(k, log_sum)
@@ -156,7 +156,7 @@ class Normalize(torch.autograd.Function):
         offset = to_mean / divisor - slope * mean
         dx = torch.zeros_like(g)
         for k in range(of.number):
-            inner = of.over(gain[k]) * g + of.over(slope[k]) * centred + of.over(offset[k])
+            inner = of.over(gain[k]) * g + of.over(slope[k]) * centered + of.over(offset[k])
             dx.addcmul_(of.posterior(k, log_sum), inner)
         if ctx.posterior_gradient:
             to_share = -0.5 * to_factor * factor / divisor
@@ -164,7 +164,7 @@ class Normalize(torch.autograd.Function):
 
             def to_t(k: int) -> Tensor:
                 linear = of.over((to_mean[k] - 2.0 * to_var[k] * mean[k]) / divisor[k])
-                inner = (of.over(to_var[k] / divisor[k]) * centred + linear) * centred
+                inner = (of.over(to_var[k] / divisor[k]) * centered + linear) * centered
                 return inner + of.over(gain[k]) * (product - of.over(mean[k]) * g) + of.over(constant[k])
 
             # the softmax's derivative: t_k (to_t_k - sum_j t_j to_t_j)

@@ -51,7 +51,7 @@ def expectile(view, tau, mean):
 
 
 @compiled
-def _neighbours(view, place):
+def _neighbors(view, place):
     """Return the largest sample not above a place, and the smallest not below it."""
     x, start, planes, stride, length = view
     limit, infinite, minus = splat(place), splat(_INF), splat(-_INF)
@@ -95,7 +95,7 @@ def _solve(view, b, scaled, mean, variance, solved):
         if abs(force) <= 4.0 * _EPS * n * threshold or proposal == location or force != force:
             break
         location = proposal
-    under, over = _neighbours(view, location)
+    under, over = _neighbors(view, location)
     gap = min(np.float64(location) - under, np.float64(over) - location)
     rounding = 16.0 * _EPS * (abs(location) + threshold)  # the location may be at an end of the flat part
     reach = np.float64(threshold)

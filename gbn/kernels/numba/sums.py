@@ -12,7 +12,7 @@ The first arguments of every function are a view (:mod:`.search`):
     x                       pointer to float32
     start, planes, stride,
     length                  int64; n = planes * length samples
-    centre, level, low,
+    center, level, low,
     high, place, threshold  float32
 
 Sums are float64, counts int64.
@@ -65,10 +65,10 @@ def _moment_step(v, k, c, s, q):
 
 
 @compiled
-def _moments(x, start, planes, stride, length, centre, unit):
-    # u = x unit - centre unit in one fma; a missing lane holds the center, so its u is 0
-    k, c = splat(unit), splat(-centre * unit)
-    zero, nothing = splat(_ZERO), splat(centre)
+def _moments(x, start, planes, stride, length, center, unit):
+    # u = x unit - center unit in one fma; a missing lane holds the center, so its u is 0
+    k, c = splat(unit), splat(-center * unit)
+    zero, nothing = splat(_ZERO), splat(center)
     sums, squares = zeros64(), zeros64()
     for plane in range(planes):
         end = start + plane * stride + length
@@ -90,12 +90,12 @@ def _moments(x, start, planes, stride, length, centre, unit):
 
 
 @compiled
-def moments(x, start, planes, stride, length, centre):
-    """Return the sums of u = x - centre and of its square."""
-    s, q = _moments(x, start, planes, stride, length, centre, _ONE)
+def moments(x, start, planes, stride, length, center):
+    """Return the sums of u = x - center and of its square."""
+    s, q = _moments(x, start, planes, stride, length, center, _ONE)
     if not q < _INF:
         # squares overflowed float32: again in a unit in which they cannot
-        s, q = _moments(x, start, planes, stride, length, centre, _LARGE)
+        s, q = _moments(x, start, planes, stride, length, center, _LARGE)
     return s, q
 
 
@@ -103,23 +103,23 @@ def moments(x, start, planes, stride, length, centre):
 def about(x, start, planes, stride, length):
     """Return the mean in float64 and the mean square about it; NaN where a sample is not finite."""
     n = planes * length
-    # a rough centre: the mean of up to 16 samples from different planes and columns
+    # a rough center: the mean of up to 16 samples from different planes and columns
     near = np.float64(0.0)
     for plane in range(min(planes, LANES)):
         near += x[start + plane * stride + plane % length]
-    centre = np.float32(near / min(planes, LANES))
-    s, q = moments(x, start, planes, stride, length, centre)
+    center = np.float32(near / min(planes, LANES))
+    s, q = moments(x, start, planes, stride, length, center)
     if not q < _INF:
         return math.nan, math.nan
     shift = s / n
     if shift * shift > 8.0 * (q / n - shift * shift):
         # the center was far off: float32's rounding of the squares would dominate what is left of them
-        centre = np.float32(centre + shift)
-        s, q = moments(x, start, planes, stride, length, centre)
+        center = np.float32(center + shift)
+        s, q = moments(x, start, planes, stride, length, center)
         shift = s / n
     # Steiner: q / n is about the center, not yet about the mean
     variance = q / n - shift * shift
-    return np.float64(centre) + shift, max(variance, 0.0)
+    return np.float64(center) + shift, max(variance, 0.0)
 
 
 @inlined

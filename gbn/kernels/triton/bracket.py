@@ -28,9 +28,9 @@ def sample_size(n: int) -> int:
 
 def sample_ranks(rank: int, n: int, m: int) -> tuple[int, int]:
     """Return the ranks, among m of n values sampled, that bracket a rank; below 1 and above m there is no bound."""
-    centre = m * (rank - 0.5) / n
-    reach = _REACH * math.sqrt(max(centre * (1.0 - centre / m), 0.0)) + 2.0
-    return max(0, math.floor(centre - reach)), min(m + 1, math.ceil(centre + reach) + 1)
+    center = m * (rank - 0.5) / n
+    reach = _REACH * math.sqrt(max(center * (1.0 - center / m), 0.0)) + 2.0
+    return max(0, math.floor(center - reach)), min(m + 1, math.ceil(center + reach) + 1)
 
 
 @triton.jit(do_not_specialize=["strips"])

@@ -123,14 +123,14 @@ def measures(
             above = each / (1.0 - alpha)
             rise = weight * above
             excess = pick(over, r, POINTS[i][1])
-            centred = (pivot - level) + moment
+            centered = (pivot - level) + moment
             if POINTS[i][4] == 1:
-                part = excess * above - centred
+                part = excess * above - centered
                 share = weight * (1.0 - (n - n_below - n_at) * above) / n_at
                 base_d -= weight * each
             else:
                 # for -x: the excess below is the one above minus the sum of all
-                part = (excess - n * centred) * above + centred
+                part = (excess - n * centered) * above + centered
                 share = weight * (above - (1.0 - n_below * above) / n_at)
                 base_d += weight * (each - above)
             d += weight * tl.where(part < 0.0, 0.0, part)
@@ -191,9 +191,9 @@ def window_points(
                 value = pick(q, r, EDGES[i][5])
             else:
                 value = tl.load(found + EDGES[i][5]).to(tl.float64)
-            centre, spread = pick(mean, w, EDGES[i][3]), pick(variance, w, EDGES[i][3])
-            tilt = tl.where(spread == 0.0, 0.0, (value - centre) / spread)
-            factor_low, factor_high = 1.0 + tilt * (low - centre), 1.0 + tilt * (high - centre)
+            center, spread = pick(mean, w, EDGES[i][3]), pick(variance, w, EDGES[i][3])
+            tilt = tl.where(spread == 0.0, 0.0, (value - center) / spread)
+            factor_low, factor_high = 1.0 + tilt * (low - center), 1.0 + tilt * (high - center)
         # what the first point adds beyond the window, as summed in float32, is what the second one takes away
         rise = (weight / count * factor_low).to(tl.float32)
         bend = (weight / count * tilt).to(tl.float32)

@@ -122,9 +122,9 @@ def _stage(plan: Plan, measures: bool, windows: bool) -> Stage:
             kind = (2 if term.mirrored else 1) if part.kind == p.TAILS else 0
             points.append((point, place[term.rank], i, is_d, kind))
         if edge:
-            centred = window if part.mode == p.WINDOW_CENTRED else -1
+            centered = window if part.mode == p.WINDOW_CENTRED else -1
             middle = (place if measures else {r: j for j, r in enumerate(measured)}).get(term.rank, 0)
-            edges.append((point, place[term.low], place[term.high], centred, i, middle))
+            edges.append((point, place[term.low], place[term.high], centered, i, middle))
     return Stage(
         ranks=ordered,
         windows=tuple(summed),

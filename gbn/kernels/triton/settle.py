@@ -236,7 +236,7 @@ def settle(
     # Sums over the source: above each order statistic, inside each window, and, if DIRECT, of everything. Each is
     # about the number that scan has used for the samples that it did not collect.
     ended = tl.where(tl.abs(scanned_high) < far, scanned_high, middle(scanned_low, scanned_high, x))
-    centre = tl.where(whole, q, ended).to(tl.float64)
+    center = tl.where(whole, q, ended).to(tl.float64)
     top = tl.max(greatest, axis=0).to(tl.float64)
     pivot = tl.min(least, axis=0).to(tl.float64)
     w = tl.arange(0, WP)
@@ -253,7 +253,7 @@ def settle(
     heart = heart.to(tl.float64)
     span = tl.maximum(tl.abs(from_q - heart), tl.abs(to_q - heart))
     unit_all = _units(tl.abs(top - pivot))
-    unit_over = _units(tl.maximum(tl.abs(top - centre), tl.abs(q64 - centre)))
+    unit_over = _units(tl.maximum(tl.abs(top - center), tl.abs(q64 - center)))
     unit_within = _units(span)
     all_1 = tl.zeros([1], tl.float64)
     all_2 = tl.zeros([1], tl.float64)
@@ -268,7 +268,7 @@ def settle(
             if DIRECT and TOTAL > 0:
                 all_1, all_2 = _counted(v, pivot, unit_all, all_1, all_2, TOTAL)
             if TAILS:
-                z = tl.where(v > q[:, None], (v64 - centre[:, None]) / unit_over[:, None], 0.0)
+                z = tl.where(v > q[:, None], (v64 - center[:, None]) / unit_over[:, None], 0.0)
                 over += tl.sum(tl.floor(z + 0.5), axis=1)
             if W > 0:
                 between = (v64 > from_q[:, None]) & (v64 < to_q[:, None])
@@ -323,7 +323,7 @@ def settle(
             q64,
             below64,
             at64,
-            over - (q64 - centre) * (n - below64 - at64),
+            over - (q64 - center) * (n - below64 - at64),
             w,
             mean,
             pivot,

@@ -12,7 +12,7 @@ from matplotlib.ticker import FuncFormatter, NullFormatter
 from gbn.analysis.estimates.estimate import Estimate
 from gbn.analysis.looks import looks_of
 from gbn.analysis.plots.labels import label_ends
-from gbn.plot_style import COLOURS, DPI, RC, WIDTH, Picture
+from gbn.plot_style import COLORS, DPI, RC, WIDTH, Picture
 from gbn.studies.gradient_variance.table import Measured
 
 _MARKERS = ("o", "s", "^", "D", "v", "P")
@@ -66,7 +66,7 @@ def draw(measured: Measured) -> Figure:
             f"one run ({header['trajectory']}) and on the same batches.\nCosines are corrected for noise. "
         )
         if measured.sizes:
-            caption += "Below right: initial state, one layer. Grey: a variance that falls as 1 / batch size."
+            caption += "Below right: initial state, one layer. Gray: a variance that falls as 1 / batch size."
         figure.text(0.02, 0.06 / height, caption, fontsize=6.8, color="0.3", va="bottom")
         return figure
 
@@ -97,7 +97,7 @@ def _arms(
             y[kept],
             xerr=_bars([found[i] for i in kept]),
             fmt=_MARKERS[index % len(_MARKERS)],
-            color=COLOURS[index % len(COLOURS)],
+            color=COLORS[index % len(COLORS)],
             markersize=3,
             linewidth=0,
             elinewidth=0.8,

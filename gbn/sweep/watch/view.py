@@ -14,7 +14,7 @@ from rich.text import Text
 from gbn import measures
 from gbn.sweep.watch.snapshot import ArmState, Median, Snapshot
 
-_COLOURS = {"done": "green", "running": "cyan", "failed": "red", "interrupted": "yellow", "missing": "dim"}
+_COLORS = {"done": "green", "running": "cyan", "failed": "red", "interrupted": "yellow", "missing": "dim"}
 _MARKS = {"failed": "failed", "interrupted": "stopped"}
 _MOST_ERRORS = 5
 
@@ -73,8 +73,8 @@ def _bar(snapshot: Snapshot) -> RenderableType:
             total=max(1, snapshot.total),
             completed=snapshot.done,
             width=16,
-            complete_style=_COLOURS["done"],
-            finished_style=_COLOURS["done"],
+            complete_style=_COLORS["done"],
+            finished_style=_COLORS["done"],
         ),
         _totals(snapshot),
     )
@@ -82,10 +82,10 @@ def _bar(snapshot: Snapshot) -> RenderableType:
 
 
 def _totals(snapshot: Snapshot) -> Text:
-    text = Text().append(f"{snapshot.done}/{snapshot.total} done", style=_COLOURS["done"])
+    text = Text().append(f"{snapshot.done}/{snapshot.total} done", style=_COLORS["done"])
     for status in ("running", "failed", "interrupted", "missing"):
         if count := snapshot.counts.get(status, 0):
-            text.append(f" · {count} {status}", style=_COLOURS[status])
+            text.append(f" · {count} {status}", style=_COLORS[status])
     for status in ("diverged", "not_applicable"):
         if count := snapshot.counts.get(status, 0):
             text.append(f" · {count} of the done {status.replace('_', ' ')}", style="dim")
@@ -131,15 +131,15 @@ def _table(snapshot: Snapshot, arms: Sequence[ArmState]) -> list[RenderableType]
     ):
         table.add_column(name, justify=justify, no_wrap=True)  # type: ignore[arg-type]
     for arm in arms:
-        count = Text(f"{arm.done}/{arm.planned}", style=_COLOURS["done"] if arm.done == arm.planned else "")
+        count = Text(f"{arm.done}/{arm.planned}", style=_COLORS["done"] if arm.done == arm.planned else "")
         for status, mark in _MARKS.items():
             if number := arm.counts.get(status, 0):
-                count.append(f"\n{number} {mark}", style=_COLOURS[status])
+                count.append(f"\n{number} {mark}", style=_COLORS[status])
         # Text, not str: rich would interpret the brackets of bn_matched[gbn_cvar_75] as markup.
         table.add_row(
             Text(arm.arm),
             count,
-            Text("\n".join(_running(arm)), style=_COLOURS["running"]),
+            Text("\n".join(_running(arm)), style=_COLORS["running"]),
             Text(
                 f"{_value(arm.now, snapshot.measure)} @ {arm.now.update} ({arm.now.runs})" if arm.now else "-"
             ),

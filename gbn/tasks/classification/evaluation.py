@@ -23,7 +23,7 @@ _FEWEST = 8  # images that a last batch has exact statistics of its own from
 def evaluation_grid(first: int, total: int, points: int) -> list[int]:
     """Updates after which a point is recorded: `points` geometric steps from `first` to `total`, both included.
 
-    Rounding makes neighbours fall together where the grid is finer than one update, so there can be fewer.
+    Rounding makes neighbors fall together where the grid is finer than one update, so there can be fewer.
 
     >>> evaluation_grid(5, 100, 5)
     [5, 11, 22, 47, 100]

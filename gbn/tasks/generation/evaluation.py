@@ -117,7 +117,7 @@ class GenerationEvaluator:
     def pictures(self, model: nn.Module, *, last: bool) -> dict[str, bytes]:
         """PNG files: ``samples``, images of fixed latents; at the end also ``interpolation``, each row between two.
 
-        Generated with exact statistics where they are evaluated too: with running ones the first pictures are grey.
+        Generated with exact statistics where they are evaluated too: with running ones the first pictures are gray.
         """
         generator = model.get_submodule("generator")
         latents = self._latents(generator, "pictures", GRID * GRID)

@@ -1,7 +1,7 @@
 """What one looks at in segmentation: predicted against drawn contours, and the areas that they enclose.
 
-Pure functions from arrays to figures. Colours are Okabe and Ito's; drawn contours are solid, predicted ones dashed,
-so that both are told apart in grey print too.
+Pure functions from arrays to figures. Colors are Okabe and Ito's; drawn contours are solid, predicted ones dashed,
+so that both are told apart in gray print too.
 """
 
 import math
@@ -16,9 +16,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
-from gbn.plot_style import COLOURS, DPI, RC, WIDTH
+from gbn.plot_style import COLORS, DPI, RC, WIDTH
 
-DRAWN, PREDICTED = COLOURS[5], COLOURS[4]  # sky blue and orange: both stand out on grey tissue
+DRAWN, PREDICTED = COLORS[5], COLORS[4]  # sky blue and orange: both stand out on gray tissue
 _RC = {**RC, "axes.titlesize": 8}
 
 
@@ -102,7 +102,7 @@ def overlay_figure(cases: Sequence[Overlay], structures: Sequence[str], caption:
         panels = figure.subplots(2, len(cases), squeeze=False)
         for column, case in enumerate(cases):
             for row in range(2):
-                _grey(panels[row, column], case.image)
+                _gray(panels[row, column], case.image)
             panels[0, column].set_title(case.title)
             _contours(panels[1, column], case)
         height = figure.get_figheight()
@@ -141,12 +141,12 @@ def comparison_figure(cases: Mapping[str, Mapping[str, Overlay]], structures: Se
         panels = figure.subplots(len(cases), len(arms) + 1, squeeze=False)
         for axes, (name, row) in zip(panels, cases.items(), strict=True):
             overlays = list(row.values())
-            _grey(axes[0], overlays[0].image)
+            _gray(axes[0], overlays[0].image)
             axes[0].annotate(
                 name, (-0.03, 0.5), xycoords="axes fraction", rotation=90, va="center", ha="right"
             )
             for panel, overlay in zip(axes[1:], overlays, strict=True):
-                _grey(panel, overlay.image)
+                _gray(panel, overlay.image)
                 _contours(panel, overlay)
                 panel.text(0.03, 0.03, overlay.title, color="white", fontsize=6.5, transform=panel.transAxes)
         for panel, arm in zip(panels[0][1:], arms, strict=True):
@@ -169,19 +169,19 @@ def _handles(structures: Sequence[str]) -> list[Line2D]:
     ]
 
 
-def _grey(axes: Axes, image: NDArray[np.floating[Any]]) -> None:
+def _gray(axes: Axes, image: NDArray[np.floating[Any]]) -> None:
     # The brightest per cent (vessels, fat) would leave the heart dark.
     low, high = np.quantile(image, (0.005, 0.99))
     axes.imshow(image, cmap="gray", vmin=low, vmax=max(high, low + 1e-6), interpolation="nearest")
     axes.set_axis_off()
 
 
-def _outline(axes: Axes, mask: NDArray[np.bool_], colour: str, style: Any) -> None:
+def _outline(axes: Axes, mask: NDArray[np.bool_], color: str, style: Any) -> None:
     if mask.any():
         # A rim of background, so that a contour at the image's edge closes.
         padded = np.pad(mask.astype(float), 1)
         steps = [np.arange(-1, size + 1) for size in mask.shape]
-        axes.contour(steps[1], steps[0], padded, [0.5], colors=[colour], linestyles=[style], linewidths=1.1)
+        axes.contour(steps[1], steps[0], padded, [0.5], colors=[color], linestyles=[style], linewidths=1.1)
         axes.set_xlim(-0.5, mask.shape[1] - 0.5)
         axes.set_ylim(mask.shape[0] - 0.5, -0.5)
 
@@ -290,7 +290,7 @@ def _bland_altman(
         raise ValueError(f"{arm}: {len(predicted)} predicted areas and {len(drawn)} drawn ones")
     found = agreement(predicted - drawn, patients)  # type: ignore[arg-type]
     axes.axhline(0, color="0.8", linewidth=0.6, zorder=0)
-    axes.scatter((predicted + drawn) / 2, predicted - drawn, s=5, color=COLOURS[0], alpha=0.5, linewidths=0)
+    axes.scatter((predicted + drawn) / 2, predicted - drawn, s=5, color=COLORS[0], alpha=0.5, linewidths=0)
     for value, style in ((found.bias, "-"), (found.low, (0, (4, 2))), (found.high, (0, (4, 2)))):
         axes.axhline(value, color="black", linewidth=0.8, linestyle=style)
     axes.set_title(f"{arm}\nbias {found.bias:+.0f}, limits {found.low:+.0f} to {found.high:+.0f}")

@@ -14,7 +14,7 @@ from gbn.analysis.tables.frame import frame
 from gbn.studies.validation.simulate import Arm, Machine, write_runs
 
 MATCHED, REPARAM, ARM = "bn_matched[gbn]", "bn_reparam[gbn]", "gbn"
-INITIALISATION, PARAMETRISATION, OWN = 1.4, 0.8, 1.25
+INITIALIZATION, PARAMETRISATION, OWN = 1.4, 0.8, 1.25
 
 
 def arms(matched=1.0, reparam=1.0, arm=1.0, own_spread=0.05, **common):
@@ -46,7 +46,7 @@ def compared(make_grid, tmp_path):
 
 
 def links(chain):
-    return chain.initialisation, chain.parametrisation, chain.own
+    return chain.initialization, chain.parametrisation, chain.own
 
 
 def make_costs(comparison, ratio=1.25, noise=0.01, machine=None, **changes):
@@ -72,7 +72,7 @@ def make_costs(comparison, ratio=1.25, noise=0.01, machine=None, **changes):
 
 
 def test_the_links_multiply_to_the_whole(compared):
-    found = list(chains(compared(arms(INITIALISATION, PARAMETRISATION, OWN)), ""))
+    found = list(chains(compared(arms(INITIALIZATION, PARAMETRISATION, OWN)), ""))
     speedups = [chain for chain in found if chain.quantity == "speedup"]
     assert {(chain.target, chain.unit) for chain in speedups} == {
         (t, u) for t in (0.6, 0.8) for u in ("updates", "seconds")
@@ -89,11 +89,11 @@ def test_the_links_multiply_to_the_whole(compared):
 
 
 def test_each_link_finds_its_own_truth(compared):
-    comparison = compared(arms(INITIALISATION, PARAMETRISATION, OWN), seeds=tuple(range(12)))
+    comparison = compared(arms(INITIALIZATION, PARAMETRISATION, OWN), seeds=tuple(range(12)))
     for chain in chains(comparison, ""):
         if chain.quantity != "speedup":
             continue
-        truth = (INITIALISATION, PARAMETRISATION, OWN)
+        truth = (INITIALIZATION, PARAMETRISATION, OWN)
         for link, true in zip(links(chain), truth, strict=True):
             assert link.value_low == pytest.approx(true, rel=0.06)
             assert link.low < true < link.high
@@ -127,7 +127,7 @@ def test_misses_give_medians_that_do_not_claim_to_multiply(compared):
     assert reached.total.method == "paired t"
     assert not missed.exact
     assert {one.method for one in (missed.total, *links(missed))} == {"median"}
-    assert missed.initialisation.value_low == pytest.approx(1.2, rel=0.1)  # neither of its arms missed
+    assert missed.initialization.value_low == pytest.approx(1.2, rel=0.1)  # neither of its arms missed
     assert missed.parametrisation.arm_misses == 8
     assert missed.parametrisation.value_low == 0 or missed.parametrisation.value_low < 1
     assert missed.own.reference_misses == 8
@@ -214,9 +214,9 @@ def test_the_product_of_two_estimates_is_wider_than_each():
 
 
 def test_the_csv_has_the_links(compared):
-    comparison = compared(arms(INITIALISATION, PARAMETRISATION, OWN), Machine(clock="shared"))
+    comparison = compared(arms(INITIALIZATION, PARAMETRISATION, OWN), Machine(clock="shared"))
     numbers = frame(comparison).set_index(["quantity", "target"]).sort_index()
-    names = [f"effect_speedup_{link}" for link in ("total", "initialisation", "parametrisation", "own")]
+    names = [f"effect_speedup_{link}" for link in ("total", "initialization", "parametrisation", "own")]
     total, *parts = (numbers.loc[(name, 0.8), "value_low"].item() for name in names)
     assert total == pytest.approx(math.prod(parts))
     assert set(numbers.loc[names].arm) == {ARM}

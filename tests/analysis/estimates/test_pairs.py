@@ -188,7 +188,7 @@ def test_smallest_ratio_is_the_half_width_as_a_factor():
     assert math.isnan(smallest_ratio(math.nan, 8))
 
 
-def test_aa_for_a_fixed_target_is_centred_on_one_with_the_noise_of_two_groups():
+def test_aa_for_a_fixed_target_is_centered_on_one_with_the_noise_of_two_groups():
     logs = [0.1, -0.1, 0.3, -0.3]
     estimate = aa_fixed_target([hit(math.exp(x)) for x in logs])
     half = 3.18245 * float(np.std(logs, ddof=1)) * math.sqrt(2 / 4)

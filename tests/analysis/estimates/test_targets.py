@@ -47,7 +47,7 @@ def test_from_update_zero_it_is_linear():
 
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=8), st.floats(0.01, 0.99))
-def test_an_interpolated_hit_lies_between_the_neighbours_of_the_first_hit(values, target):
+def test_an_interpolated_hit_lies_between_the_neighbors_of_the_first_hit(values, target):
     updates = [5 * 2**k for k in range(len(values))]
     late, soon = (first_update(updates, values, target, how) for how in ("first", "interpolated"))
     assert (late is None) == (soon is None) == all(value < target for value in values)

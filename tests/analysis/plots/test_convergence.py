@@ -44,9 +44,9 @@ def test_files_are_there_and_readable(comparison, tmp_path):
             image = Image.open(path).convert("RGB")
             assert image.width == round(style.WIDTH * style.DPI)  # a printed page's width at 200 dots an inch
             pixels = np.asarray(image).reshape(-1, 3)
-            for colour in {look.light for look in looks_of_plan(comparison.runs.plan).values()}:
-                wanted = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
-                assert (np.abs(pixels.astype(int) - wanted).max(axis=1) < 8).sum() > 100, colour
+            for color in {look.light for look in looks_of_plan(comparison.runs.plan).values()}:
+                wanted = [int(color[i : i + 2], 16) for i in (1, 3, 5)]
+                assert (np.abs(pixels.astype(int) - wanted).max(axis=1) < 8).sum() > 100, color
         else:
             content = path.read_bytes()
             assert content.startswith(b"%PDF")
@@ -132,7 +132,7 @@ def test_names_at_line_ends_do_not_overlap(comparison):
         assert upper.y0 >= lower.y1 - 2.5  # an underscore may touch the next name's ascender
 
 
-def test_arms_of_a_row_differ_in_colour_and_style(make_grid, tmp_path):
+def test_arms_of_a_row_differ_in_color_and_style(make_grid, tmp_path):
     arms = {"bn": Arm(), **{f"gbn_{k}": Arm(speed=1 + k / 10) for k in range(8)}}
     grid = make_grid(arms=arms, controls={}, seeds=range(2))
     figure = plots.draw(of(grid, tmp_path), "", "updates")

@@ -96,7 +96,7 @@ def test_a_damaged_line_is_named_wherever_it_is(tmp_path, damage):
         read_curves(paths)
 
 
-def test_numbers_that_json_lacks_are_no_numbers_of_a_neighbour(tmp_path):
+def test_numbers_that_json_lacks_are_no_numbers_of_a_neighbor(tmp_path):
     path = tmp_path / "a.jsonl"
     path.write_text('{"update": 1, "extra": NaN}\n\n{"update": 2, "extra": 0.5}\n')
     columns, counts = read_curves([path])

@@ -26,7 +26,7 @@ HEIGHT, WIDTH = 48, 40
 
 
 def write_dicom(path, pixels, spacing=(1.5, 1.25), **attributes):
-    """A grey MR image, 16 bits, explicit little endian."""
+    """A gray MR image, 16 bits, explicit little endian."""
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID = MRImageStorage
     meta.MediaStorageSOPInstanceUID = generate_uid()

@@ -14,7 +14,7 @@ def test_points_are_read_as_x_and_y(tmp_path):
     assert read_contour(path, 6, 5).tolist() == [[1.5, 2.25], [3, 0], [0, 4]]
 
 
-def test_pixels_count_where_their_centre_lies_inside():
+def test_pixels_count_where_their_center_lies_inside():
     corners = np.array([[1.4, 0.6], [4.4, 0.6], [4.4, 2.6], [1.4, 2.6]])  # x 2 to 4, y 1 to 2
     expected = np.zeros((5, 7), bool)
     expected[1:3, 2:5] = True
@@ -24,7 +24,7 @@ def test_pixels_count_where_their_centre_lies_inside():
 
 @pytest.mark.parametrize("radius", [3.3, 10.2, 30.7])
 def test_the_area_is_the_polygons(radius):
-    """Inside by centre: neither half a pixel more all round nor less."""
+    """Inside by center: neither half a pixel more all round nor less."""
     mask = filled(circle(radius, 40.3, 35.8, points=400), 75, 80)
     rows, columns = np.mgrid[:75, :80]
     assert mask.sum() == pytest.approx(np.pi * radius**2, rel=0.6 / radius)

@@ -77,12 +77,12 @@ def test_each_range_is_reached_and_kept(name, value):
     how = Warp(**(STILL | {name: value}))
     positions = affine_positions(2000, 11, 21, how, torch.Generator().manual_seed(0))
     down, across = positions[:, 6, 10] - positions[:, 5, 10], positions[:, 5, 11] - positions[:, 5, 10]
-    centre = positions[:, 5, 10] - torch.tensor([5.0, 10.0])
+    center = positions[:, 5, 10] - torch.tensor([5.0, 10.0])
     measured = {
         "rotation": torch.atan2(across[:, 0], across[:, 1]) * 180 / math.pi,
         "shear": down[:, 1],
         "zoom": across[:, 1] - 1,
-        "shift": centre[:, 1] / 21,
+        "shift": center[:, 1] / 21,
     }[name]
     assert measured.abs().max() <= value + 1e-9
     assert measured.max() > 0.95 * value
@@ -90,9 +90,9 @@ def test_each_range_is_reached_and_kept(name, value):
     if name == "rotation":  # lengths stay
         torch.testing.assert_close(down.norm(dim=1), torch.ones(2000, dtype=torch.float64))
     if name == "shift":
-        assert centre[:, 0].abs().max() <= 0.1 * 11 + 1e-9
+        assert center[:, 0].abs().max() <= 0.1 * 11 + 1e-9
     else:
-        assert centre.abs().max() < 1e-9
+        assert center.abs().max() < 1e-9
 
 
 def test_a_shift_moves_by_whole_pixels_exactly():

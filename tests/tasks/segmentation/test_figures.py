@@ -49,10 +49,10 @@ def case(title, radius, shift=0, side=40):
     return Overlay(title, image, np.stack(discs[::2]), np.stack(discs[1::2]))
 
 
-def outlines(axes, colour):
-    """The contours of a colour in an axes: one array of points each."""
+def outlines(axes, color):
+    """The contours of a color in an axes: one array of points each."""
     sets = [one for one in axes.collections if isinstance(one, QuadContourSet)]
-    own = [one for one in sets if to_hex(one.get_edgecolor()[0]) == colour.lower()]
+    own = [one for one in sets if to_hex(one.get_edgecolor()[0]) == color.lower()]
     return [path.vertices for one in own for path in one.get_paths()]
 
 
@@ -65,8 +65,8 @@ def test_overlays_hold_image_and_both_contours():
         assert np.array_equal(axes.images[0].get_array(), one.image)
         assert not axes.collections
     for axes, shift in zip(below, (0, 2, 5), strict=True):
-        for colour, move in ((DRAWN, 0), (PREDICTED, shift)):
-            cavity, epicardium = outlines(axes, colour)
+        for color, move in ((DRAWN, 0), (PREDICTED, shift)):
+            cavity, epicardium = outlines(axes, color)
             np.testing.assert_allclose(cavity.mean(0), (20 + move, 20), atol=0.3)
             assert np.abs(np.hypot(*(cavity - (20 + move, 20)).T) - 8).max() < 1
             assert np.abs(np.hypot(*(epicardium - (20 + move, 20)).T) - 12).max() < 1

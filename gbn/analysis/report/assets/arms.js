@@ -6,13 +6,13 @@ function shownArms(names) {
   return names.filter((name) => ARMS.get(name).shown);
 }
 
-function colourOf(name) {
+function colorOf(name) {
   return ARMS.get(name)[isDark() ? "dark" : "light"];
 }
 
 /** `#rrggbb` with an opacity. */
-function faded(colour, opacity) {
-  const [r, g, b] = [1, 3, 5].map((at) => parseInt(colour.slice(at, at + 2), 16));
+function faded(color, opacity) {
+  const [r, g, b] = [1, 3, 5].map((at) => parseInt(color.slice(at, at + 2), 16));
   return `rgba(${r},${g},${b},${opacity})`;
 }
 
@@ -43,15 +43,15 @@ function swatch(name) {
   svg.setAttribute("aria-hidden", "true");
   const line = document.createElementNS(SVG, "path");
   line.setAttribute("d", "M0 5H26");
-  line.setAttribute("stroke", colourOf(name));
+  line.setAttribute("stroke", colorOf(name));
   line.setAttribute("stroke-width", name === DATA.reference ? 2.6 : 2.2);
   if (arm.dash !== "solid") line.setAttribute("stroke-dasharray", arm.dash.replaceAll("px", ""));
   svg.append(line);
   if (arm.marker) {
     const mark = document.createElementNS(SVG, "path");
     mark.setAttribute("d", MARKER_PATHS[arm.marker]);
-    mark.setAttribute("fill", colourOf(name));
-    mark.setAttribute("stroke", colourOf(name));
+    mark.setAttribute("fill", colorOf(name));
+    mark.setAttribute("stroke", colorOf(name));
     svg.append(mark);
   }
   return svg;

@@ -94,7 +94,7 @@ class Chart {
     return Plotly.react(this.plot, traces, this.dressed(layout), CONFIG);
   }
 
-  /** The layout in the page's colours and type. */
+  /** The layout in the page's colors and type. */
   dressed(layout) {
     const style = getComputedStyle(ROOT);
     const of = (name) => style.getPropertyValue(name).trim();
@@ -120,8 +120,8 @@ function lineTrace(name, x, y, extra = {}) {
   const isReference = name === DATA.reference;
   return {
     type: "scatter", name, x, y, mode: arm.marker ? "lines+markers" : "lines", connectgaps: false,
-    line: { color: colourOf(name), width: isReference ? 2.6 : 2, dash: arm.dash, ...extra.line },
-    marker: { symbol: arm.marker || "circle", size: 6, maxdisplayed: 14, color: colourOf(name) },
+    line: { color: colorOf(name), width: isReference ? 2.6 : 2, dash: arm.dash, ...extra.line },
+    marker: { symbol: arm.marker || "circle", size: 6, maxdisplayed: 14, color: colorOf(name) },
     ...Object.fromEntries(Object.entries(extra).filter(([key]) => key !== "line")),
   };
 }
@@ -152,7 +152,7 @@ function bandTrace(name, x, low, high, opacity = 0.15) {
   x.forEach((_, i) => (low[i] == null || high[i] == null ? close() : piece.push(i)));
   close();
   return {
-    type: "scatter", mode: "lines", x: xs, y: ys, fill: "toself", fillcolor: faded(colourOf(name), opacity),
+    type: "scatter", mode: "lines", x: xs, y: ys, fill: "toself", fillcolor: faded(colorOf(name), opacity),
     line: { width: 0, color: "rgba(0,0,0,0)" }, hoverinfo: "skip", name: `${name} band`,
   };
 }
@@ -193,9 +193,9 @@ function plainNumber(value) {
 }
 
 function dotted(axis, at) {
-  const colour = getComputedStyle(ROOT).getPropertyValue("--muted").trim();
+  const color = getComputedStyle(ROOT).getPropertyValue("--muted").trim();
   const place = axis === "x" ? { x0: at, x1: at, y0: 0, y1: 1, yref: "paper" } : { y0: at, y1: at, x0: 0, x1: 1, xref: "paper" };
-  return { type: "line", layer: "below", line: { color: colour, width: 1, dash: "dot" }, ...place };
+  return { type: "line", layer: "below", line: { color: color, width: 1, dash: "dot" }, ...place };
 }
 
 /** The limits of the finite positive numbers in some lists; [1, 10] without any. */

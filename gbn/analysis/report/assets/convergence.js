@@ -51,7 +51,7 @@ function buildConvergence(setting, state, arms, width) {
     traces.push(lineTrace(name, x, mean, { text, hovertemplate: drawn.length > 8 ? hover : "<b>%{fullData.name}</b> %{text}<extra></extra>" }));
     if (line.cut) {
       traces.push(lineTrace(name, x.slice(-1), mean.slice(-1), {
-        mode: "markers", marker: { symbol: "x", size: 9, color: colourOf(name) }, name: `${name} cut`,
+        mode: "markers", marker: { symbol: "x", size: 9, color: colorOf(name) }, name: `${name} cut`,
         hovertemplate: `<b>${name.replaceAll("<", "&lt;")}</b>: a seed diverged, the mean ends here<extra></extra>`,
       }));
     }
@@ -59,7 +59,7 @@ function buildConvergence(setting, state, arms, width) {
   const isLog = state.scale === "log";
   const [low, high] = limits(xs);
   const shapes = difference
-    ? [{ ...dotted("y", 0), line: { color: colourOf(DATA.reference), width: 1.5, dash: "5px,3px" } }]
+    ? [{ ...dotted("y", 0), line: { color: colorOf(DATA.reference), width: 1.5, dash: "5px,3px" } }]
     : state.measure === DATA.measures[0].key ? setting.targets.map((target) => dotted("y", factor * target)) : [];
   return {
     traces, drawn,

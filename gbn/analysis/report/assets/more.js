@@ -37,7 +37,7 @@ function buildThresholds(setting, state, arms) {
     layout: {
       shapes: [
         ...setting.targets.map((target) => dotted("x", measured.scale * target)),
-        { ...dotted("y", 1), line: { color: colourOf(DATA.reference), width: 1.5, dash: "5px,3px" } },
+        { ...dotted("y", 1), line: { color: colorOf(DATA.reference), width: 1.5, dash: "5px,3px" } },
       ],
       hovermode: drawn.length > 8 ? "closest" : "x unified",
       // harder targets stand to the right, also where lower is better

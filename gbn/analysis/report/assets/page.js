@@ -3,7 +3,7 @@
 
 const DATA = JSON.parse(document.getElementById("data").textContent);
 const ROOT = document.documentElement;
-const REDRAW = new EventTarget(); // "arms": other arms are shown; "theme": other colours
+const REDRAW = new EventTarget(); // "arms": other arms are shown; "theme": other colors
 
 /** An element with properties and children; text is always text. */
 function make(tag, properties = {}, ...children) {

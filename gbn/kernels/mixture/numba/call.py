@@ -44,13 +44,13 @@ class Call(IntEnum):
     G = 19  # like X: the cotangent
     POSTERIORS = 20  # float32 (blocks of 16 samples, K, 16)
     MASK = 21  # 16 bits per vector of y: where the ReLU lets through; (C, blocks), or (L, ceil(C / 16))
-    LOGITS = 22  # table of 2 K + 1 rows: centre, b, -a/2
+    LOGITS = 22  # table of 2 K + 1 rows: center, b, -a/2
     CONSTANTS = 23  # float32 (K,)
-    TABLE = 24  # table of 2 K + 1 rows: centre, gains, shifts; or of 3 K + 1: centre, gains, slopes, offsets
+    TABLE = 24  # table of 2 K + 1 rows: center, gains, shifts; or of 3 K + 1: center, gains, slopes, offsets
     PARTIAL = 25  # float64 (SPANS, C + 1, 2, K): sums of spans
     WEIGHT = 26  # float32 (C,), as are the next two
     BIAS = 27
-    CENTRE = 28
+    CENTER = 28
     MIXTURE_WEIGHT = 29  # float32 (K, 1)
     MIXTURE_MEAN = 30  # float32 (K, C)
     MIXTURE_VAR = 31  # float32 (K, C)
@@ -68,7 +68,7 @@ class Call(IntEnum):
 # numba treats plain integers at module level as constants.
 (
     NEXT, THREADS, LANES_, IMAGES, CHANNELS, LENGTH, COMPONENTS, TOGETHER, PIECE, SPANS, SIZE, PAST, RELU, WANTED,
-    STEPS, EPS, SCRATCH, X, Y, G, POSTERIORS, MASK, LOGITS, CONSTANTS, TABLE, PARTIAL, WEIGHT, BIAS, CENTRE,
+    STEPS, EPS, SCRATCH, X, Y, G, POSTERIORS, MASK, LOGITS, CONSTANTS, TABLE, PARTIAL, WEIGHT, BIAS, CENTER,
     MIXTURE_WEIGHT, MIXTURE_MEAN, MIXTURE_VAR, SHARES, MEAN, VAR, CONCENTRATION, KEPT, DWEIGHT, DBIAS, FLOOR, DRAWS,
 ) = (int(place) for place in Call)  # fmt: skip
 

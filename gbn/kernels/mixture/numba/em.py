@@ -18,7 +18,7 @@ from gbn.kernels.numba.compiling import compiled
 from gbn.kernels.numba.memory import ahead, doubles, floats
 
 from .call import (
-    CENTRE,
+    CENTER,
     CHANNELS,
     DRAWS,
     FLOOR,
@@ -161,5 +161,5 @@ def fit_joint(a, like):
         for c in range(channels):
             for k in range(number):
                 place = 2 * number * c + k
-                _maximized(a, c, k, floats(a[CENTRE])[c], totals[k], sums[place], sums[place + number])
+                _maximized(a, c, k, floats(a[CENTER])[c], totals[k], sums[place], sums[place + number])
         _weigh(weights, totals, number, samples)

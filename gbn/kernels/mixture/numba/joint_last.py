@@ -94,8 +94,8 @@ def _load(x, place, many):
 
 
 @inlined
-def _from_centre(x, place, many, m):
-    """Return differences from the center; 0 in lanes beyond, where the centre is 0."""
+def _from_center(x, place, many, m):
+    """Return differences from the center; 0 in lanes beyond, where the center is 0."""
     return _load(x, place, many) - m
 
 
@@ -113,13 +113,13 @@ def _squares(x, place, channels, table, square, lane, like):
             loads(table, at + LANES, like),
             loads(table, at + (1 + number) * LANES, like),
         )
-        u = _from_centre(x, place + c, many, m)
+        u = _from_center(x, place + c, many, m)
         p = fma_each(fma_each(h, u, b), u, p)
-        u = _from_centre(x, place + channels + c, many, m)
+        u = _from_center(x, place + channels + c, many, m)
         q = fma_each(fma_each(h, u, b), u, q)
-        u = _from_centre(x, place + 2 * channels + c, many, m)
+        u = _from_center(x, place + 2 * channels + c, many, m)
         r = fma_each(fma_each(h, u, b), u, r)
-        u = _from_centre(x, place + 3 * channels + c, many, m)
+        u = _from_center(x, place + 3 * channels + c, many, m)
         s = fma_each(fma_each(h, u, b), u, s)
         at += (2 * number + 1) * LANES
     step = LANES * LANES
@@ -140,7 +140,7 @@ def _square(x, place, channels, table, square, lane, like):
             loads(table, at + LANES, like),
             loads(table, at + (1 + number) * LANES, like),
         )
-        u = _from_centre(x, place + c, min(LANES, channels - c), m)
+        u = _from_center(x, place + c, min(LANES, channels - c), m)
         p = fma_each(fma_each(h, u, b), u, p)
         at += (2 * number + 1) * LANES
     stores(square, lane * LANES, LANES * LANES, p)
@@ -167,7 +167,7 @@ def find_posteriors(a, tile, square, like):
 
 @inlined
 def _values(x, g, mask, place, place_of_mask, many, m):
-    u = _from_centre(x, place, many, m)
+    u = _from_center(x, place, many, m)
     if g is None:
         return u, u * u
     passed = _load(g[0], place, many)
@@ -261,7 +261,7 @@ def _normalize_tile(a, tile, mask, like):
         shift = loads(table, at + (1 + number) * LANES, like)
         for i in range(begin, end):
             p = spread(t, i // LANES * LANES * number + i % LANES, like)
-            u = _from_centre(x, i * channels + c, many, m)
+            u = _from_center(x, i * channels + c, many, m)
             value = fma(u, dot(p, gain, zero), dot(p, shift, zero))
             if mask is not None:
                 store_mask(mask, i * vectors + vector, value > floor)
@@ -305,7 +305,7 @@ def _differentiate_tile(a, tile, like):
         for i in range(begin, end):
             p = spread(t, i // LANES * LANES * number + i % LANES, like)
             passed, _ = _values(x, g, mask, i * channels + c, i * vectors + vector, many, m)
-            u = _from_centre(x, i * channels + c, many, m)
+            u = _from_center(x, i * channels + c, many, m)
             value = fma(passed, dot(p, gain, zero), fma(u, dot(p, slope, zero), dot(p, offset, zero)))
             _put(dx, i * channels + c, many, value, past)
 

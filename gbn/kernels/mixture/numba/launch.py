@@ -155,7 +155,7 @@ class Kept(NamedTuple):
     mask: Tensor | None
     logits: Tensor
     numbers: Tensor  # float64 (4, K, C): divisor, mean from the center, variance, factor
-    centre: Tensor
+    center: Tensor
 
 
 def kept_sizes(shape: Sequence[int], components: int, relu: bool) -> tuple[int, int, int]:
@@ -178,7 +178,7 @@ def run_forward(
     weight: Tensor | None,
     bias: Tensor | None,
     mixture: Mixture,
-    centre: Tensor,
+    center: Tensor,
     eps: float,
     relu: bool,
 ) -> tuple[Tensor, tuple[Tensor, ...], Kept]:
@@ -186,7 +186,7 @@ def run_forward(
     x, shape = shape_of(x)
     weight, bias = plain(weight), plain(bias)
     number, channels = mixture.mean.shape
-    given = [plain(part) for part in (*mixture, centre)]
+    given = [plain(part) for part in (*mixture, center)]
     y = torch.empty_like(x)
     posteriors = x.new_empty((shape.blocks, number, LANES))
     mask = x.new_empty(shape.masks, dtype=torch.int16) if relu else None
@@ -198,7 +198,7 @@ def run_forward(
     call = table_of(
         shape, number, eps, relu=relu, past=past(x, shape), x=x, y=y, posteriors=posteriors, mask=mask,
         logits=logits, constants=constants, table=table, partial=partial, weight=weight, bias=bias,
-        centre=given[3], mixture_weight=given[0], mixture_mean=given[1], mixture_var=given[2],
+        center=given[3], mixture_weight=given[0], mixture_mean=given[1], mixture_var=given[2],
         shares=shares, mean=mean, var=var, concentration=concentration, kept=numbers,
     )  # fmt: skip
     after = "_last" if shape.last else ""
@@ -217,7 +217,7 @@ def run_backward(
     kept = Kept(*kept)
     x, shape = shape_of(x)
     g = like(g, x, LAST if shape.last else 1 - LAST)
-    weight, centre = plain(weight), plain(kept.centre)
+    weight, center = plain(weight), plain(kept.center)
     number, channels = kept.numbers.shape[1:]
     posteriors = kept_numbers(kept.posteriors, shape.blocks * number * LANES, x)
     mask = kept_numbers(kept.mask, shape.masks, x, torch.int16) if relu else None
@@ -228,7 +228,7 @@ def run_backward(
     table, partial = x.new_zeros(shape.width(3 * number + 1)), _partial(x, shape, number)
     call = table_of(
         shape, number, eps, relu=relu, past=past(x, shape), x=x, y=dx, g=g, posteriors=posteriors,
-        mask=mask, logits=logits, table=table, partial=partial, weight=weight, centre=centre,
+        mask=mask, logits=logits, table=table, partial=partial, weight=weight, center=center,
         kept=numbers, dweight=to_weight, dbias=to_bias,
     )  # fmt: skip
     after = "_last" if shape.last else ""

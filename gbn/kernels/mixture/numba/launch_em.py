@@ -50,7 +50,7 @@ def run_fit(
     partial = samples.new_empty(sums + count, dtype=torch.float64)
     call = table_of(
         shape, number, 0.0, steps=steps, x=x, posteriors=posteriors, logits=logits, constants=constants,
-        partial=partial, centre=given[2], var=given[3], floor=given[0], draws=given[1],
+        partial=partial, center=given[2], var=given[3], floor=given[0], draws=given[1],
         mixture_weight=mixture.weight, mixture_mean=mixture.mean, mixture_var=mixture.var,
     )  # fmt: skip
     run("fit_joint", call, number)

@@ -19,7 +19,7 @@ from gbn.kernels.numba.memory import doubles, floats
 
 from .call import (
     BIAS,
-    CENTRE,
+    CENTER,
     CHANNELS,
     COMPONENTS,
     CONCENTRATION,
@@ -60,18 +60,18 @@ def log2(value):
 
 @compiled
 def logits_of(a):
-    """Write the table of logits, ``-a/2 (x - centre)^2 + b (x - centre)``, and the constant of each component."""
+    """Write the table of logits, ``-a/2 (x - center)^2 + b (x - center)``, and the constant of each component."""
     channels, number = a[CHANNELS], a[COMPONENTS]
-    table, constants, centre = floats(a[LOGITS]), floats(a[CONSTANTS]), floats(a[CENTRE])
+    table, constants, center = floats(a[LOGITS]), floats(a[CONSTANTS]), floats(a[CENTER])
     weights, means, variances = floats(a[MIXTURE_WEIGHT]), floats(a[MIXTURE_MEAN]), floats(a[MIXTURE_VAR])
     width, kept = 2 * number + 1, doubles(a[PARTIAL])
     for k in range(number):
         product, constant = 1.0, 0.0
         for c in range(channels):
             var = np.float64(variances[k * channels + c])
-            mean = np.float64(means[k * channels + c]) - np.float64(centre[c])
+            mean = np.float64(means[k * channels + c]) - np.float64(center[c])
             inverse = LOG2E / var
-            table[place_of(a, 0, width, c)] = centre[c]
+            table[place_of(a, 0, width, c)] = center[c]
             table[place_of(a, 1 + k, width, c)] = inverse * mean
             table[place_of(a, 1 + number + k, width, c)] = -0.5 * inverse
             constant -= 0.5 * inverse * mean * mean
@@ -119,7 +119,7 @@ def measured(a, eps):
     """From the sums, write the moments, what the backward pass needs of them, and the table for y."""
     channels, number = a[CHANNELS], a[COMPONENTS]
     count = np.float64(a[IMAGES] * a[LENGTH])
-    table, centre, kept = floats(a[TABLE]), floats(a[CENTRE]), doubles(a[KEPT])
+    table, center, kept = floats(a[TABLE]), floats(a[CENTER]), doubles(a[KEPT])
     size, width = number * channels, 2 * number + 1
     for k in range(number):
         total = _summed(a, 2 * number * channels + k)
@@ -131,11 +131,11 @@ def measured(a, eps):
             var = variance(_summed(a, 2 * number * c + number + k) / divisor, mean)
             factor = 1.0 / math.sqrt(divisor / count * (var + eps))
             place = k * channels + c
-            floats(a[MEAN])[place], floats(a[VAR])[place] = mean + np.float64(centre[c]), var
+            floats(a[MEAN])[place], floats(a[VAR])[place] = mean + np.float64(center[c]), var
             kept[place], kept[size + place] = divisor, mean
             kept[2 * size + place], kept[3 * size + place] = var, factor
             gain = factor * _gain_of(a, c)
-            table[place_of(a, 0, width, c)] = centre[c]
+            table[place_of(a, 0, width, c)] = center[c]
             table[place_of(a, 1 + k, width, c)] = gain
             offset = np.float64(floats(a[BIAS])[c]) if a[BIAS] != 0 else 0.0
             table[place_of(a, 1 + number + k, width, c)] = offset - gain * mean
@@ -145,11 +145,11 @@ def measured(a, eps):
 def differentiated(a, eps):
     """From the sums of the cotangent, write the gradients of gain and bias, and the table for dx."""
     channels, number = a[CHANNELS], a[COMPONENTS]
-    table, centre, kept = floats(a[TABLE]), floats(a[CENTRE]), doubles(a[KEPT])
+    table, center, kept = floats(a[TABLE]), floats(a[CENTER]), doubles(a[KEPT])
     size, width = number * channels, 3 * number + 1
     for c in range(channels):
         to_weight, to_bias, weight = 0.0, 0.0, _gain_of(a, c)
-        table[place_of(a, 0, width, c)] = centre[c]
+        table[place_of(a, 0, width, c)] = center[c]
         for k in range(number):
             place = k * channels + c
             divisor, mean = kept[place], kept[size + place]

@@ -15,7 +15,7 @@ from gbn.seeding import derive
 
 
 @torch.no_grad()
-def initialise(model: nn.Module, seed: int) -> nn.Module:
+def initialize(model: nn.Module, seed: int) -> nn.Module:
     """Set the initial values of ``model`` in place and return it; the global random state is not touched.
 
     * Weights of convolutions and linear layers: He normal, fan in, gain for ReLU (He et al. 2015).

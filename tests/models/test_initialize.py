@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from gbn.models import MODELS, build, initialise
+from gbn.models import MODELS, build, initialize
 from tests.models.networks import COMMON, SMALL
 
 GOLDEN_STEM = [0.013452178798615932, -0.06254544854164124, -0.0568622387945652, -0.3073967695236206]
@@ -52,9 +52,9 @@ def shared_tensors(model):
 def test_arms_share_the_initial_values_of_all_that_they_share(name):
     options = COMMON | {"width": 0.25} | SMALL.get(name, {})
     torch.manual_seed(1)
-    one = shared_tensors(initialise(build(name, batch_norm, **options), 0))
+    one = shared_tensors(initialize(build(name, batch_norm, **options), 0))
     torch.manual_seed(2)
-    other = shared_tensors(initialise(build(name, random_norm, **options), 0))
+    other = shared_tensors(initialize(build(name, random_norm, **options), 0))
     assert one.keys() == other.keys()
     assert one
     for path in one:
@@ -62,7 +62,7 @@ def test_arms_share_the_initial_values_of_all_that_they_share(name):
 
 
 def test_seeds_and_names_have_their_own_streams():
-    zero, one = (shared_tensors(initialise(build("resnet", batch_norm, **COMMON), seed)) for seed in (0, 1))
+    zero, one = (shared_tensors(initialize(build("resnet", batch_norm, **COMMON), seed)) for seed in (0, 1))
     weights = [path for path in zero if not path.endswith("bias")]
     for path in weights:
         assert not torch.equal(zero[path], one[path]), path
@@ -75,7 +75,7 @@ def test_seeds_and_names_have_their_own_streams():
 
 def test_values_are_fixed_for_ever():
     # Golden: archived runs started from these; torch's generator is documented as fixed on the CPU.
-    model = initialise(build("resnet", batch_norm, **COMMON), 0)
+    model = initialize(build("resnet", batch_norm, **COMMON), 0)
     torch.testing.assert_close(
         model.stem.conv.weight.detach().flatten()[:4], torch.tensor(GOLDEN_STEM), rtol=1e-5, atol=0
     )
@@ -85,7 +85,7 @@ def test_values_are_fixed_for_ever():
 
 
 def test_distributions():
-    model = initialise(build("cnn", batch_norm, **COMMON), 3)
+    model = initialize(build("cnn", batch_norm, **COMMON), 3)
     weight = model.layer3.conv.weight.detach()
     fan_in = 128 * 25
     # The standard deviation of n normal draws is known to 1/sqrt(2n): five of those.
@@ -98,7 +98,7 @@ def test_distributions():
 
 
 def test_grouped_convolutions_use_their_own_fan_in():
-    model = initialise(nn.Sequential(nn.Conv2d(64, 512, 3, groups=32)), 0)
+    model = initialize(nn.Sequential(nn.Conv2d(64, 512, 3, groups=32)), 0)
     assert model[0].weight.std().item() == pytest.approx(math.sqrt(2 / 18), rel=0.05)
     assert not model[0].bias.any()
 
@@ -109,7 +109,7 @@ def test_norms_keep_what_their_constructor_gave():
     nn.init.constant_(norm.bias, -0.5306)
     norm.running_mean.fill_(3.0)
     norm.num_batches_tracked.fill_(4)
-    initialise(nn.Sequential(nn.Conv2d(3, 8, 3), norm), 0)
+    initialize(nn.Sequential(nn.Conv2d(3, 8, 3), norm), 0)
     assert (norm.weight == 0.7867).all()
     assert (norm.bias == -0.5306).all()
     assert (norm.running_mean == 3).all()
@@ -122,7 +122,7 @@ def test_foreign_modules_draw_from_their_own_stream_and_keep_the_rest():
         model = nn.ModuleDict({"norm": RandomNorm(4), "parts": nn.ModuleList(parts)})
         model["norm"].weight.data.fill_(0.5)
         model["norm"].running.fill_(9.0)
-        return initialise(model, seed)
+        return initialize(model, seed)
 
     a, b, c = made(0, extra=False), made(0, extra=True), made(1, extra=False)
     assert torch.equal(a["norm"].mix, b["norm"].mix)
@@ -138,7 +138,7 @@ def test_modules_without_reset_parameters_are_left():
             super().__init__()
             self.scale = nn.Parameter(torch.full((3,), 2.0))
 
-    model = initialise(nn.Sequential(Bare()), 0)
+    model = initialize(nn.Sequential(Bare()), 0)
     assert (model[0].scale == 2).all()
 
 
@@ -146,34 +146,34 @@ def test_global_random_state_is_left_alone():
     model = build("lenet", random_norm, in_channels=1, num_classes=10, image_size=28)
     torch.manual_seed(5)
     before = torch.get_rng_state()
-    initialise(model, 0)
+    initialize(model, 0)
     assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_precision_only_rounds():
-    plain = initialise(build("lenet", batch_norm, **COMMON), 0)
-    half = initialise(build("lenet", batch_norm, **COMMON).to(torch.bfloat16), 0)
+    plain = initialize(build("lenet", batch_norm, **COMMON), 0)
+    half = initialize(build("lenet", batch_norm, **COMMON).to(torch.bfloat16), 0)
     assert half.layer1.conv.weight.dtype == torch.bfloat16
     assert torch.equal(half.layer1.conv.weight, plain.layer1.conv.weight.to(torch.bfloat16))
 
 
 def test_tied_weights_are_drawn_once_under_the_first_name():
     first, second = nn.Linear(6, 6, bias=False), nn.Linear(6, 6, bias=False)
-    alone = initialise(nn.Sequential(nn.Linear(6, 6, bias=False)), 0)[0].weight
+    alone = initialize(nn.Sequential(nn.Linear(6, 6, bias=False)), 0)[0].weight
     second.weight = first.weight
-    assert torch.equal(initialise(nn.Sequential(first, second), 0)[1].weight, alone)
+    assert torch.equal(initialize(nn.Sequential(first, second), 0)[1].weight, alone)
 
 
 def test_a_whole_module_shared_by_two_places_is_drawn_once():
     shared = nn.Linear(6, 6)
-    model = initialise(nn.Sequential(shared, nn.ReLU(), shared), 0)
-    alone = initialise(nn.Sequential(nn.Linear(6, 6)), 0)
+    model = initialize(nn.Sequential(shared, nn.ReLU(), shared), 0)
+    alone = initialize(nn.Sequential(nn.Linear(6, 6)), 0)
     assert torch.equal(model[2].weight, alone[0].weight)
 
 
 @pytest.mark.gpu
 def test_devices_start_from_the_same_values():
-    cpu = initialise(build("lenet", random_norm, **COMMON), 0).state_dict()
-    gpu = initialise(build("lenet", random_norm, **COMMON).cuda(), 0).state_dict()
+    cpu = initialize(build("lenet", random_norm, **COMMON), 0).state_dict()
+    gpu = initialize(build("lenet", random_norm, **COMMON).cuda(), 0).state_dict()
     for name, value in cpu.items():
         assert torch.equal(value, gpu[name].cpu()), name
