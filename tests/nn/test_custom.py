@@ -114,7 +114,7 @@ def test_an_entry_point(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gbn.targets.entry_points", lambda group: metadata.EntryPoints([point]))
     assert type(norm_layer("custom", target="center")(4, act=None)).__name__ == "Center"
     with pytest.raises(ValueError, match=r"an entry point of group gbn\.norms \(center\)"):
-        norm_layer("custom", target="center")(4)
+        norm_layer("custom", target="middle")(4)
 
 
 @pytest.mark.usefixtures("package")
