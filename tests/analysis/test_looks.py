@@ -5,7 +5,7 @@ import pytest
 from gbn.analysis.comparison.comparison import Comparison
 from gbn.analysis.looks import looks_of, looks_of_plan
 from gbn.analysis.plots import convergence, rates, sensitivity
-from gbn.analysis.report.payload import payload
+from gbn.analysis.report.charts import payload
 from gbn.analysis.runs.load import load_grid_runs
 from gbn.config.grid import load_grid
 from gbn.studies.gradient_variance import table as gradient_variance

@@ -175,9 +175,7 @@ def _family(
     family: Sequence[Claim], comparison: Comparison, scale: str, starts: Starts
 ) -> dict[str, Verdict]:
     measured = {
-        (claim.id, against): measure(
-            comparison, claim.verdict, claim.verdict.arm, against, claim.verdict.target_at(scale)
-        )
+        (claim.id, against): _measured(comparison, claim, against, scale)
         for claim in family
         for against in claim.verdict.against
     }
@@ -195,6 +193,11 @@ def _family(
         )
         for claim in family
     }
+
+
+def _measured(comparison: Comparison, claim: Claim, against: str, scale: str) -> Measurement:
+    rule = claim.verdict
+    return measure(comparison.times, comparison.figures, rule, rule.arm, against, rule.target_at(scale))
 
 
 def _verdict(
@@ -222,15 +225,15 @@ def _verdict(
         claim=claim,
         outcome=outcome,
         scale=scale,
-        measure=comparison.measure,
-        final=comparison.final.key,
+        measure=comparison.measured.key,
+        final=comparison.figures.final.key,
         estimates=estimates,
         levels=levels,
         tests=tests,
         controls={
-            control: measure(comparison, rule, rule.arm, control, rule.target_at(scale)).estimate()
+            control: _measured(comparison, claim, control, scale).estimate()
             for control in rule.controls
-            if control in comparison.arms(rule.setting)
+            if control in comparison.runs.arms(rule.setting)
         },
         n=min(estimate.n for estimate in estimates.values()),
         devices=tuple(sorted({machine for _, machine in rows})),

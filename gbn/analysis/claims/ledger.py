@@ -11,8 +11,7 @@ from gbn.analysis.claims.files import CLAIMS, load_papers
 from gbn.analysis.claims.judge import Verdict
 from gbn.analysis.claims.schema import Paper
 from gbn.analysis.runs.load import Source
-from gbn.analysis.tables.formats import grid_lines
-from gbn.analysis.tables.section import Section
+from gbn.analysis.tables.section import Section, grid_lines
 
 COLUMNS = ("claim", "verdict", "published", "here", "n", "rule first")
 COMMAND = "python scripts/claims.py --source archive --write"

@@ -23,7 +23,7 @@ Quantity = Literal[
 ]
 RATIOS = ("speedup_to_target", "speedup_to_maximum")
 TIMES = (*RATIOS, "saving_to_maximum")
-#: What a difference compares: a column of :mod:`gbn.analysis.comparison.qualities`, or the area under the curve.
+#: What a difference compares: a column of :mod:`gbn.analysis.comparison.figures`, or the area under the curve.
 COLUMNS = {
     "last_difference": "last",
     "best_val_difference": "best_val",

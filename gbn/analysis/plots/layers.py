@@ -20,7 +20,7 @@ from gbn.analysis.comparison.comparison import Comparison
 from gbn.analysis.estimates.estimate import LEVEL
 from gbn.analysis.estimates.pairs import t_quantile
 from gbn.analysis.looks import Look, looks_of_plan
-from gbn.analysis.plots.convergence import Row, rows_of
+from gbn.analysis.plots.convergence import PanelRow, rows_of
 from gbn.analysis.runs.activations import QUANTITIES, SHOWN, Quantity, layers_to_show, seed_table
 from gbn.plot_style import DPI, RC, WIDTH, Picture
 
@@ -43,7 +43,7 @@ class Choice:
                 raise ValueError(f"no quantity {name!r} is recorded; choose from {', '.join(QUANTITIES)}")
 
 
-def draw(frame: pd.DataFrame, comparison: Comparison, setting: str, row: Row, choice: Choice) -> Figure:
+def draw(frame: pd.DataFrame, comparison: Comparison, setting: str, row: PanelRow, choice: Choice) -> Figure:
     """Draw some arms of a setting.
 
     Args:
@@ -111,7 +111,7 @@ def pictures(
     made, notes = [], []
     for setting in comparison.runs.plan.settings:
         recorded = set(frame.arm[frame.setting == setting])
-        rows = [_with(row, recorded) for row in rows_of(comparison, setting)]
+        rows = [_with(row, recorded) for row in rows_of(comparison.runs, setting)]
         rows = [
             row for row in rows if any(arm != comparison.runs.plan.reference for arm, _ in row.arms)
         ] or rows[:1]
@@ -126,8 +126,8 @@ def pictures(
     return made, notes
 
 
-def _with(row: Row, arms: set[str]) -> Row:
-    return Row(row.caption, tuple(pair for pair in row.arms if pair[0] in arms))
+def _with(row: PanelRow, arms: set[str]) -> PanelRow:
+    return PanelRow(row.caption, tuple(pair for pair in row.arms if pair[0] in arms))
 
 
 def _panel(
@@ -225,13 +225,13 @@ def _short(value: float, _: int) -> str:
     return f"{value:g}"
 
 
-def _legend_lines(row: Row) -> int:
+def _legend_lines(row: PanelRow) -> int:
     """Return how many lines the names need; columns are as wide as their longest name."""
     widest = max(len(name) for _, name in row.arms) + 10  # room for the line sample and the gap
     return math.ceil(len(row.arms) * widest / LEGEND_CHARACTERS)
 
 
-def _legend(figure: Figure, height: float, row: Row, looks: Mapping[str, Look]) -> None:
+def _legend(figure: Figure, height: float, row: PanelRow, looks: Mapping[str, Look]) -> None:
     handles = [Line2D([], [], **looks[arm].curve, linewidth=1.2, label=name) for arm, name in row.arms]
     figure.legend(
         handles=handles,
@@ -246,7 +246,7 @@ def _legend(figure: Figure, height: float, row: Row, looks: Mapping[str, Look]) 
 
 
 def _words(
-    figure: Figure, height: float, comparison: Comparison, setting: str, row: Row, here: pd.DataFrame
+    figure: Figure, height: float, comparison: Comparison, setting: str, row: PanelRow, here: pd.DataFrame
 ) -> None:
     title = comparison.runs.plan.title + (f": {setting}" if setting else "")
     subtitle = " · ".join(filter(None, ("what the normalizers saw and did", row.caption)))

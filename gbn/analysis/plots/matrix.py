@@ -20,7 +20,9 @@ _RC = {"font.size": 8, "axes.linewidth": 0.6, "pdf.fonttype": 42}  # a matrix ke
 
 def cells(comparison: Comparison, setting: str) -> dict[tuple[str, str], str]:
     """Return (row, column) -> arm for a setting's arms named ``row+column``, in the plan's order."""
-    named = (arm.split("+") for arm in comparison.arms(setting) if arm.count("+") == 1 and "[" not in arm)
+    named = (
+        arm.split("+") for arm in comparison.runs.arms(setting) if arm.count("+") == 1 and "[" not in arm
+    )
     return {(row, column): f"{row}+{column}" for row, column in named}
 
 
@@ -38,7 +40,7 @@ def draw(comparison: Comparison, setting: str) -> Figure | None:
             figure.subplots(1, 2), _quantities(comparison), strict=True
         ):
             estimates = {
-                key: comparison.lookup[setting, quantity, arm, reference, "", -1.0].estimate
+                key: comparison.evidence.estimate(setting, quantity, arm, reference)
                 for key, arm in found.items()
             }
             _matrix(axes, rows, columns, estimates, measure)
@@ -73,7 +75,7 @@ def pictures(comparison: Comparison) -> tuple[list[Picture], list[str]]:
 
 def _quantities(comparison: Comparison) -> tuple[tuple[str, str, Measure], ...]:
     """Return for each panel the quantity, its name and the measure that it is a difference of."""
-    measured, final = comparison.measured, comparison.final
+    measured, final = comparison.measured, comparison.figures.final
     return (
         ("area_difference", f"area under the curve{headings.counted(measured)}", measured),
         ("last_difference", f"{final.title}, last epoch{headings.counted(final)}", final),

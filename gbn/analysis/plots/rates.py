@@ -66,7 +66,9 @@ def pictures(comparison: Comparison) -> list[Picture]:
     """Draw ``<name>-rates``."""
     plan = comparison.runs.plan
     seeds = len({entry.seed for entry in plan.entries})
-    figure = draw(best_settings(comparison), plan.title, looks_of_plan(plan), seeds, selecting(comparison))
+    figure = draw(
+        best_settings(comparison.times), plan.title, looks_of_plan(plan), seeds, selecting(comparison.times)
+    )
     return [Picture(f"{plan.name}-rates", figure, source=comparison.selection | {"kind": "rates"})]
 
 

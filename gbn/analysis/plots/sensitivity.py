@@ -14,11 +14,11 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
 
 from gbn.analysis.comparison.comparison import Comparison
+from gbn.analysis.comparison.times import PER_DECADE, STEP, speedup_curve
 from gbn.analysis.estimates.estimate import Estimate
-from gbn.analysis.estimates.sensitivity import PER_DECADE, STEP, speedup_curve
 from gbn.analysis.estimates.targets import Unit
 from gbn.analysis.looks import Look, looks_of_plan
-from gbn.analysis.plots.convergence import Row, rows_of
+from gbn.analysis.plots.convergence import PanelRow, rows_of
 from gbn.analysis.plots.labels import label_ends
 from gbn.measures import Measure
 from gbn.plot_style import DPI, RC, WIDTH, Picture
@@ -31,11 +31,11 @@ MOST = 4.0
 def draw(comparison: Comparison, setting: str, unit: Unit) -> Figure | None:
     """Draw one setting; None if no target lies between where runs begin and what half of them reach."""
     reference = comparison.runs.plan.reference
-    if reference not in comparison.arms(setting):
+    if reference not in comparison.runs.arms(setting):
         return None
-    rows = [row for row in rows_of(comparison, setting) if any(arm != reference for arm, _ in row.arms)]
+    rows = [row for row in rows_of(comparison.runs, setting) if any(arm != reference for arm, _ in row.arms)]
     curves = {
-        arm: speedup_curve(comparison, setting, arm, reference, unit)
+        arm: speedup_curve(comparison.times, setting, arm, reference, unit)
         for row in rows
         for arm, _ in row.arms
         if arm != reference
@@ -73,7 +73,7 @@ def pictures(comparison: Comparison) -> tuple[list[Picture], list[str]]:
     source = comparison.selection | {"kind": "sensitivity"}
     made, notes = [], []
     for setting in comparison.runs.plan.settings:
-        for unit in comparison.units(setting):
+        for unit in comparison.times.units(setting):
             figure = draw(comparison, setting, unit)
             if figure is None:
                 where = f" of {setting}" if setting else ""
@@ -90,13 +90,13 @@ def pictures(comparison: Comparison) -> tuple[list[Picture], list[str]]:
 def _row(
     comparison: Comparison,
     setting: str,
-    row: Row,
+    row: PanelRow,
     axes: Axes,
     curves: dict[str, list[tuple[float, Estimate]]],
     unit: Unit,
 ) -> None:
     reference = comparison.runs.plan.reference
-    for target in comparison.targets(setting):
+    for target in comparison.times.targets(setting):
         axes.axvline(comparison.measured.shown(target), color="0.6", linewidth=0.8, zorder=1)
     looks = looks_of_plan(comparison.runs.plan)
     ends = []

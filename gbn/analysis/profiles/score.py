@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from gbn.analysis.estimates import pairs
-from gbn.analysis.estimates.combine import Part, sum_of_independent
+from gbn.analysis.estimates.combine import Term, sum_of_independent
 from gbn.analysis.estimates.estimate import LEVEL, NOTHING, Estimate
 from gbn.analysis.profiles.tasks import Setting, Tasks
 
@@ -161,7 +161,7 @@ def _mean_where_reached(
     tasks: Tasks, arm: str, found: Sequence[Sequence[Estimate]], level: float
 ) -> Estimate:
     """Average with equal weight per task, first by seed over a setting's targets, since these share the seeds."""
-    parts, count = [], sum(not e.arm_misses + e.reference_misses for row in found for e in row)
+    terms, count = [], sum(not e.arm_misses + e.reference_misses for row in found for e in row)
     for one, row in zip(tasks.settings, found, strict=True):
         logs = [
             [math.log(r.low / a.low) for a, r in zip(ours, theirs, strict=True)]
@@ -170,7 +170,7 @@ def _mean_where_reached(
         ]
         if logs:
             seeds = pairs.mean_interval(np.mean(logs, axis=0).tolist())
-            parts.append(Part(seeds.value_low, seeds.sd, seeds.n, len(logs) / count))
-    total = sum_of_independent(parts, level)
-    value, low, high = (math.inf if x > 700 else math.exp(x) for x in (total.value, total.low, total.high))
-    return Estimate(value, value, low, high, min(part.n for part in parts), "mean over tasks")
+            terms.append(Term(seeds.value_low, seeds.sd, seeds.n, len(logs) / count))
+    total = sum_of_independent(terms, level)
+    value, low, high = map(pairs.exp, (total.value, total.low, total.high))
+    return Estimate(value, value, low, high, min(term.n for term in terms), "mean over tasks")

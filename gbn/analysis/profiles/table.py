@@ -13,8 +13,7 @@ from gbn.analysis.estimates.estimate import Estimate
 from gbn.analysis.profiles.score import Profile
 from gbn.analysis.profiles.tasks import Tasks
 from gbn.analysis.tables import numbers
-from gbn.analysis.tables.formats import grid_lines
-from gbn.analysis.tables.section import Section
+from gbn.analysis.tables.section import Section, grid_lines
 
 MARK = "gbn-profile"
 

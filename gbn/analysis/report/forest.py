@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gbn.analysis.comparison.comparison import Comparison
-from gbn.analysis.estimates.estimate import AA, NOTHING, Estimate
+from gbn.analysis.estimates.estimate import AA, Estimate
 from gbn.analysis.estimates.targets import Unit
 from gbn.analysis.tables import numbers
 
@@ -54,29 +54,23 @@ class Panel:
 
 def arms_of(comparison: Comparison, setting: str) -> list[str]:
     """Return the rows: every arm except the reference."""
-    return [arm for arm in comparison.arms(setting) if arm != comparison.runs.plan.reference]
+    return [arm for arm in comparison.runs.arms(setting) if arm != comparison.runs.plan.reference]
 
 
 def panels(comparison: Comparison, setting: str, unit: Unit = "updates") -> list[Panel]:
     """Return one panel per fixed target; all share one axis, so that they can be compared by eye."""
     reference, arms = comparison.runs.plan.reference, arms_of(comparison, setting)
-    if reference not in comparison.arms(setting) or not arms:
+    if reference not in comparison.runs.arms(setting) or not arms:
         return []
     table = {
         target: [
-            _estimate(comparison, setting, arm, reference, target, unit) for arm in (AA, *arms)
+            comparison.evidence.estimate(setting, "speedup_to_target", arm, reference, unit, target)
+            for arm in (AA, *arms)
         ]
-        for target in comparison.targets(setting)
-    }  # fmt: skip
+        for target in comparison.times.targets(setting)
+    }
     reach = _reach([estimate for row in table.values() for estimate in row])
     return [_panel(comparison.measured.target(target), row, reach) for target, row in table.items()]
-
-
-def _estimate(
-    comparison: Comparison, setting: str, arm: str, against: str, target: float, unit: Unit
-) -> Estimate:
-    figure = comparison.lookup.get((setting, "speedup_to_target", arm, against, unit, target))
-    return figure.estimate if figure else NOTHING
 
 
 def _reach(estimates: Sequence[Estimate]) -> float:
@@ -97,9 +91,8 @@ def _panel(target: str, estimates: Sequence[Estimate], reach: float) -> Panel:
 def interval(e: Estimate, reach: float) -> Interval:
     """Return the position of an estimate on an axis from 1/reach to reach."""
     ends = not math.isnan(e.low) and not math.isnan(e.high)
-    known = e.n > 0 and e.value_low == e.value_high and 0 < e.value_low < math.inf
-    bound, value = "", e.value_low if known else None
-    if e.n and not known:
+    bound, value = "", e.value_low if e.known else None
+    if e.n and not e.known:
         if e.value_low > 0 and math.isinf(e.value_high):
             bound, value = "at least", e.value_low if math.isfinite(e.value_low) else reach
         elif e.value_low == 0 and math.isfinite(e.value_high):

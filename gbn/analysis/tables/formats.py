@@ -13,9 +13,9 @@ from typing import Any
 from gbn import measures
 from gbn.analysis.comparison.comparison import Comparison
 from gbn.analysis.tables import headings
-from gbn.analysis.tables.causes import refused_costs
 from gbn.analysis.tables.frame import frame
-from gbn.analysis.tables.sections import Section, sections
+from gbn.analysis.tables.section import Section, grid_lines
+from gbn.analysis.tables.sections import sections
 from gbn.store.files import write_atomically
 
 MARK = "gbn-table"
@@ -89,16 +89,15 @@ def _apart(comparison: Comparison) -> list[str]:
 def footnotes(comparison: Comparison) -> list[str]:
     """Return notes on what is missing, mixed or not compared."""
     notes = [*comparison.runs.notes, *_without_targets(comparison)]
-    for setting in comparison.runs.plan.settings:
-        reason = comparison.seconds_reason(setting)
-        if reason and len(comparison.arms(setting)):
-            notes.append(f"{setting + ': ' if setting else ''}seconds not compared: {reason}.")
-        if comparison.runs.plan.reference not in comparison.arms(setting):
-            notes.append(
-                f"{setting + ': ' if setting else ''}no run of the reference {comparison.runs.plan.reference}: "
-                "no speed-up can be given."
-            )
-    return notes + refused_costs(comparison)
+    for setting, reason in comparison.times.seconds_reasons.items():
+        where, arms = f"{setting}: " if setting else "", comparison.runs.arms(setting)
+        if reason and arms:
+            notes.append(f"{where}seconds not compared: {reason}.")
+        if (reference := comparison.runs.plan.reference) not in arms:
+            notes.append(f"{where}no run of the reference {reference}: no speed-up can be given.")
+    if comparison.evidence.costs is None:
+        notes += [f"Cost of an update not used: {one}." for one in comparison.evidence.refused_costs]
+    return notes
 
 
 def _without_targets(comparison: Comparison) -> list[str]:
@@ -106,7 +105,7 @@ def _without_targets(comparison: Comparison) -> list[str]:
     if comparison.measured.comparable(measures.measure(planned)):
         return []
     return [
-        f"The fixed targets are values of {planned}: none was fixed for {comparison.measure} (give --targets)."
+        f"The fixed targets are values of {planned}: none was fixed for {comparison.measured.key} (give --targets)."
     ]
 
 
@@ -135,22 +134,6 @@ def markdown(comparison: Comparison, made: Mapping[str, Sequence[Section]] | Non
         lines += ["**Missing, mixed, left out**", "", *(f"- {note}" for note in notes), ""]
     lines.append(f"Runs: `{comparison.runs.plan.name}.runs.txt`.")
     return "\n".join(lines) + "\n"
-
-
-def grid_lines(section: Section) -> list[str]:
-    """Return a section as the lines of a padded Markdown table."""
-    rows = [section.columns, *section.rows]
-    widths = [max(len(_cell(row[i])) for row in rows) for i in range(len(section.columns))]
-    lines = [_line([_cell(cell) for cell in row], widths) for row in rows]
-    return [lines[0], "|" + "|".join("-" * (width + 2) for width in widths) + "|", *lines[1:]]
-
-
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|")
-
-
-def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
-    return "| " + " | ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)) + " |"
 
 
 def latex(comparison: Comparison, made: Mapping[str, Sequence[Section]] | None = None) -> str:

@@ -146,7 +146,7 @@ def compared(tmp_path):
         arms = arms or {"bn": Arm(), "gbn": Arm(speed=2.0, own_spread=0.03)}
         grid = SimulatedGrid(arms=arms, name=name, **changes)
         write_runs(grid.records(machine), tmp_path / name)
-        return Comparison(load_grid_runs(grid, tmp_path / name), Options())
+        return Comparison(load_grid_runs(grid, tmp_path / name), Options()).times
 
     return compare
 
