@@ -101,8 +101,8 @@ def compare_with_archive(
     except NothingFound as nothing:
         return f"No comparison with the archive: {nothing}.\n"
     final = here.figures.final
-    shown = "test accuracy in per cent" if final.family == "accuracy" else final.label
-    lines = [f"This machine beside the archive (same arms, same seeds; {shown}).", ""]
+    shown = "test accuracy in percent" if final.family == "accuracy" else final.label
+    lines = [f"This machine next to the archive (same arms, same seeds; {shown}).", ""]
     for setting in here.runs.plan.settings:
         lines += [f"[{setting}]"] if setting else []
         lines += [*grid_lines(_beside(here, there, setting)), ""]

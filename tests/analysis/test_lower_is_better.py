@@ -64,9 +64,7 @@ def test_the_table_says_unit_direction_and_network(text):
     assert (
         f"Targets: first at or below the target by {KID} (KID x 1000, own network 1a2b3c4d, lower is" in text
     )
-    assert (
-        f"{KID} rests on the features of the own network 1a2b3c4d: it compares with no value of other" in text
-    )
+    assert f"{KID} is computed from the features of our own network 1a2b3c4d: it cannot be compared" in text
     assert "Updates to a fixed KID (KID x 1000, own network 1a2b3c4d, lower is better): medians" in text
     assert "Updates to the minimum of bn at the same seed (Mixture Normalization's metric)" in text
     assert "mixes final KID with speed" in text

@@ -281,4 +281,4 @@ def _unjudged(claim: Claim, runnable: bool) -> Verdict:
         return Verdict(claim, "not run", commands=commands, reason=f"waits for {claim.waits_for}")
     if claim.verdict.rule == "none":
         return Verdict(claim, "underspecified", reason=str(claim.verdict.reason))
-    return Verdict(claim, "not run", commands=commands, reason="no pair of its runs is there")
+    return Verdict(claim, "not run", commands=commands, reason="no pair of its runs has finished")

@@ -32,7 +32,7 @@ def times(comparison: Comparison, setting: str, costs: Costs, elsewhere: bool = 
     timed = [arm for arm in comparison.runs.arms(setting) if costs.seconds.get((setting, arm))]
     if not timed:
         return
-    reference, columns = comparison.runs.plan.reference, ["arm", "ms an update", "cost"]
+    reference, columns = comparison.runs.plan.reference, ["arm", "ms per update", "cost"]
     targets = goals(comparison.times, setting)
     for target in targets:
         goal = f"the {headings.best(comparison.measured)} of {reference}"
@@ -79,13 +79,13 @@ def _chains(comparison: Comparison, setting: str, chains: Sequence[Chain]) -> Se
     factors = [f"{name} ({ends[i]} / {ends[i + 1]})" for i, name in enumerate(FACTORS)]
     notes = [
         f"Speed-ups multiply: {reference} / arm = {' x '.join(factors)}; {values} add up, each link being the later "
-        "minus the earlier. Pairs: seeds that all four have. Intervals: paired t, 95 %, a link at a time; an "
-        "interval around 1 (or 0) says that the link cannot be told from nothing."
+        "minus the earlier. Pairs: seeds that all four have. Intervals: paired t, 95 %, each link on "
+        "its own; if one contains 1 (or 0), the link may have no effect."
     ]
     if not all(chain.exact for chain in chains):
         notes.append(
-            "†: runs missed the target, so that the medians over pairs stand there, a miss beyond its run's end. "
-            "Medians do not multiply: the links need not give the whole."
+            "†: runs missed the target, so these are medians over pairs, and a miss counts as a time beyond the end "
+            "of its run. Medians do not multiply: the product of the links need not be the total."
         )
     if fewer := _fewer(comparison, setting, chains):
         notes.append(f"Fewer pairs than the arm has with {reference}, since a control lacks seeds: {fewer}.")
@@ -128,8 +128,8 @@ def _time_notes(comparison: Comparison, setting: str, costs: Costs) -> Iterator[
     counted = f"{min(blocks)}" if len(blocks) == 1 else f"{min(blocks)} to {max(blocks)}"
     threads_timed = f"{costs.threads} thread{'s' * (costs.threads != 1)}"
     text = (
-        f"Cost: median seconds of a training step, arms in turns in one process, {counted} blocks, on "
-        f"{costs.machine}, {threads_timed}, {costs.date} ({costs.path.name}); evaluation and start-up are not in it. "
+        f"Cost: median seconds of a training step, without evaluation and start-up; {counted} blocks, in which the "
+        f"arms took turns in one process, on {costs.machine}, {threads_timed}, {costs.date} ({costs.path.name}). "
     )
     if costs.dropped:
         text += "Not counted: " + ", ".join(f"{n} {status}" for status, n in costs.dropped.items()) + ". "
@@ -141,7 +141,7 @@ def _time_notes(comparison: Comparison, setting: str, costs: Costs) -> Iterator[
     if reason:
         yield f"A forecast, not a measurement: {reason}."
     yield (
-        "Time: the product of the two, which are independent (updates over seeds, cost over blocks), as if every "
-        "update cost the same; its interval is Welch and Satterthwaite's t of the sum of their logarithms; where "
-        "runs missed the target, the product of intervals of 97.5 % each."
+        "Time: the product of the two, which are independent (updates over seeds, cost over blocks), assuming "
+        "that every update costs the same; its interval is Welch and Satterthwaite's t of the sum of their "
+        "logarithms; where runs missed the target, the product of intervals of 97.5 % each."
     )

@@ -80,8 +80,8 @@ def _censored(times: Times, setting: str, unit: Unit) -> Section:
         for arm, own in by_arm.items():
             rows.append((arm, goal, *_censored_cells(own, by_arm.get(reference, {}), horizon, unit)))
     return Section(
-        f"Where runs missed a target: Kaplan-Meier median and mean of the {unit}, each run watched to the same "
-        f"horizon (less is faster; differences arm - {reference})",
+        f"Where runs missed a target: Kaplan-Meier median and mean of the {unit}, each run observed up to "
+        f"the same horizon (less is faster; differences arm - {reference})",
         ("arm", "target", "reached", "median, 95 %", "restricted mean", f"restricted mean - {reference}"),
         tuple(rows),
         (

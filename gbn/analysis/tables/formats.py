@@ -1,7 +1,7 @@
 """Speed-up tables as Markdown, LaTeX and CSV, each with a header from which it can be regenerated.
 
 The first line of each file is machine-readable (:func:`read_header`): experiment or runs, scale, source and how
-targets were measured. A ``.runs.txt`` beside the table names every run that it was made from.
+targets were measured. A ``.runs.txt`` next to the table names every run that it was made from.
 """
 
 import io
@@ -25,7 +25,7 @@ _OPENINGS = {".md": "<!-- ", ".csv": "# ", ".tex": "% ", ".runs.txt": "# "}
 
 
 def render(comparison: Comparison, paper: bool = False) -> dict[str, str]:
-    """The files of a table, suffix -> text; LaTeX only for a `paper`."""
+    """Return the files of a table, suffix -> text; LaTeX only for a `paper`."""
     made = all_sections(comparison)
     files = {
         ".md": markdown(comparison, made),
@@ -36,7 +36,7 @@ def render(comparison: Comparison, paper: bool = False) -> dict[str, str]:
 
 
 def header(comparison: Comparison, suffix: str) -> str:
-    """The machine-readable first line."""
+    """Return the machine-readable first line of a file."""
     closing = " -->" if suffix == ".md" else ""
     return f"{_OPENINGS[suffix]}{MARK} {json.dumps(comparison.selection, sort_keys=True)}{closing}\n"
 
@@ -69,8 +69,8 @@ def explanation(comparison: Comparison) -> list[str]:
         "(initial weights, batches).",
         f"Targets: {headings.crossing(comparison.measured)}, {how}. "
         f"Devices: {'; '.join(sorted(usable.machine.unique()))}.",
-        "Intervals: 95 %, a row at a time; *: told from none also after Holm's correction over all rows and targets "
-        "of a table.",
+        "Intervals: 95 %, each row on its own; *: significant after Holm's correction over all rows and targets of a "
+        "table.",
         *_apart(comparison),
     ]
 
@@ -81,8 +81,8 @@ def _apart(comparison: Comparison) -> list[str]:
     if not measured.network:
         return []
     return [
-        f"{measured.key} rests on the features of {measured.network.replace('own', 'the own')}: it compares with "
-        "no value of other features, of another number of images, or of another publication."
+        f"{measured.key} is computed from the features of {measured.network.replace('own', 'our own')}: it cannot be "
+        "compared with values of other features, of another number of images, or from other publications."
     ]
 
 
@@ -212,7 +212,7 @@ def run_list(comparison: Comparison) -> str:
 
 
 def write(comparison: Comparison, folder: Path, paper: bool = False) -> list[Path]:
-    """Write the files of the table into a folder; returns their paths."""
+    """Write the files of the table into a folder and return their paths."""
     made = render(comparison, paper)
     texts = {folder / f"{comparison.runs.plan.name}{end}": text for end, text in made.items()}
     folder.mkdir(parents=True, exist_ok=True)

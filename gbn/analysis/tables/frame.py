@@ -31,7 +31,7 @@ def frame(comparison: Comparison) -> pd.DataFrame:
 
 
 def _place(comparison: Comparison, figure: Figure) -> tuple[int, ...]:
-    """Return where a figure stands: as in the sub-tables, row by row. What ties keeps its order."""
+    """Return the position of a figure: the order of the sub-tables, row by row; ties keep theirs."""
     times, plan = comparison.times, comparison.runs.plan
     setting = plan.settings.index(figure.setting)
     if figure.against not in ("", plan.reference):

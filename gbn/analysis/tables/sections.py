@@ -247,14 +247,15 @@ def _resolution(comparison: Comparison, setting: str, unit: Unit) -> str:
     if n < 2:
         return "One pair has no interval: it decides nothing, whatever its ratio."
     smallest = sorted(ratio for e in speedups if not math.isnan(ratio := pairs.smallest_ratio(e.sd, e.n)))
-    text = f"Of {len(speedups)} intervals about {len(speedups) / 20:.1f} exclude 1 by chance: go by the *. "
+    text = f"By chance alone, about {len(speedups) / 20:.1f} of {len(speedups)} intervals exclude 1: rely on the *. "
     if smallest:
         middle, least, most = (f"{smallest[i]:.2f}" for i in (len(smallest) // 2, 0, -1))
-        text += f"With up to {n} pairs the smallest speed-up told from 1 is {middle} (median over rows; {least} to "
-        text += f"{most}): anything smaller, or as much below 1, these runs cannot decide. "
+        text += f"With up to {n} pairs, the smallest speed-up that can be distinguished from 1 is {middle} (median "
+        text += f"over rows; {least} to {most}); these runs cannot decide anything smaller. "
     if any(e.method == "median" for e in speedups):
         text += (
-            "Where a run missed the target the speed-up is the median over pairs, a miss beyond its run's end"
+            "Where a run missed the target, the speed-up is the median over pairs; a miss counts as a time beyond "
+            "the end of its run"
         )
         text += "." if n >= 6 else ", without an interval (the sign test needs six pairs)."
     return text.strip()

@@ -1,4 +1,4 @@
-"""Segmentation: results per structure beside the single final number, and per patient.
+"""Segmentation: results per structure, in addition to the single final number, and per patient.
 
 Scores per patient come from the summaries of finished runs (``patients``), one row per structure and test patient.
 They show which patients an arm segments better, not only how well it does on average.
@@ -47,12 +47,12 @@ def structures(runs: Runs, final: Measure, setting: str) -> Section | None:
             row.append(text + (f" ({len(values)} runs)" if fewer else ""))
         rows.append(tuple(row))
     return Section(
-        "The test part after the last epoch: mean ± standard deviation over seeds of means over patients",
+        "The test set after the last epoch: mean ± standard deviation over seeds of means over patients",
         ("arm", *(one.label.removeprefix("test ") for one in known)),
         tuple(rows),
         (
             "With running statistics. A contour that is not found has a Dice of 0 and is not good; it has no "
-            "distance, so that an APD is of the contours found.",
+            "distance, so an APD is an average over the contours found.",
         ),
     )
 

@@ -66,7 +66,7 @@ def test_a_higher_value_is_the_other_way_round(generators, claim):
     generators.runs(scale="small", grid=SMALL, bn=BETTER, gbn=BN)
     (verdict,) = generators.judge()
     assert verdict.word == "not supported (small)"
-    assert verdict.reason.endswith("above 0: the other way round")
+    assert verdict.reason.endswith("above 0: the opposite direction")
 
 
 @pytest.mark.parametrize(

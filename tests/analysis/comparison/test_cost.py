@@ -177,7 +177,7 @@ def test_sections_show_time_where_costs_are(grid, results):
     assert [row[0] for row in time.rows] == ["bn", "gbn_fast"]  # the controls were not timed
     assert time.columns == (
         "arm",
-        "ms an update",
+        "ms per update",
         "cost",
         "updates to 60 %",
         "time",

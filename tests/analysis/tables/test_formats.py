@@ -90,7 +90,7 @@ def test_controls_are_compared_in_their_own_table(comparison):
 
 def test_it_says_what_this_many_pairs_can_decide(comparison):
     note = re.search(
-        r"With up to 8 pairs the smallest speed-up told from 1 is (1\.\d\d) \(median",
+        r"With up to 8 pairs, the smallest speed-up that can be distinguished from 1 is (1\.\d\d) \(median",
         summary_text(comparison),
     )
     estimates = [one.estimate for one in comparison.evidence.tests("", "updates", "bn")]
