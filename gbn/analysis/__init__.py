@@ -25,7 +25,6 @@ _HOMES = {
     "summary_text": "results",
     "write_results": "results",
     "differences": "tables.committed",
-    "regenerate": "tables.committed",
 }
 
 __all__ = list(_HOMES)

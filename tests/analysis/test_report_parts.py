@@ -139,7 +139,7 @@ def test_differences_of_configurations():
         "launcher": {"jobs": 2},
     }
     found = configurations.differences(config, reference)
-    assert [(one.key, one.ours, one.theirs) for one in found] == [
+    assert found == [
         ("norm.alpha", "0.75", "not set"),
         ("norm.method", "gbn", "bn"),
     ]

@@ -76,7 +76,7 @@ class Comparison:
 
     @property
     def selection(self) -> dict[str, Any]:
-        """How to make this comparison again: goes into the files that come of it."""
+        """How to make this comparison again; written into the files made from it."""
         return {
             **self.runs.plan.selection,
             "source": self.runs.source,

@@ -29,7 +29,7 @@ from gbn.analysis.comparison.cost import Costs
 from gbn.analysis.comparison.figures import Figures
 from gbn.analysis.comparison.times import Times
 from gbn.analysis.estimates import pairs
-from gbn.analysis.estimates.combine import Term, sum_of_independent
+from gbn.analysis.estimates.combine import Summand, sum_of_independent
 from gbn.analysis.estimates.estimate import LEVEL, NOTHING, Estimate
 from gbn.analysis.estimates.targets import Time
 from gbn.analysis.runs.plan import Plan
@@ -131,7 +131,7 @@ def product(first: Estimate, second: Estimate, level: float = LEVEL) -> Estimate
 
     `n` is taken from `first`. Both must be numbers, with the standard deviation of their log ratios in ``sd``.
     """
-    terms = [Term(math.log(one.value_low), one.sd, one.n) for one in (first, second)]
+    terms = [Summand(math.log(one.value_low), one.sd, one.n) for one in (first, second)]
     total = sum_of_independent(terms, level)
     value, low, high = map(pairs.exp, (total.value, total.low, total.high))
     return Estimate(value, value, low, high, first.n, "product")

@@ -53,14 +53,14 @@ class Figure:
 
     @property
     def key(self) -> Key:
-        """All but the numbers."""
+        """What the number is of, without the number: the key of a table's mapping."""
         target = None if math.isnan(self.target) else self.target
         return self.setting, self.quantity, self.arm, self.against, self.unit, target
 
 
 @dataclass(frozen=True)
 class Endpoint:
-    """A number of each run, beside its times to targets.
+    """A number of each run, in addition to its times to targets.
 
     Attributes:
         name: of the column in :attr:`Figures.of_runs`.

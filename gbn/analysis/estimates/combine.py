@@ -16,7 +16,7 @@ from gbn.analysis.estimates.estimate import LEVEL
 
 
 @dataclass(frozen=True)
-class Term:
+class Summand:
     """The mean of `n` independent values with standard deviation `sd`, times `weight` in the sum."""
 
     mean: float
@@ -35,7 +35,7 @@ class Sum(NamedTuple):
     degrees: float
 
 
-def sum_of_independent(terms: Sequence[Term], level: float = LEVEL) -> Sum:
+def sum_of_independent(terms: Sequence[Summand], level: float = LEVEL) -> Sum:
     """Return the sum of ``weight * mean`` over independent terms with its interval; see the module's docstring.
 
     Args:

@@ -1,13 +1,12 @@
 """Convergence figures: the measure and the loss against updates and against seconds, one line per arm with a band.
 
 Each arm that has controls gets a row of its own with the reference and these controls, so a panel holds few
-lines; other arms share rows of at most six. Beside them stands the paired difference of the measure, where
-arms can be told apart. A measure of which lower is better has a logarithmic axis; a task without a validation loss
+lines; other arms share rows of at most six. To the right is the paired difference of the measure, where arms
+can be distinguished. A measure of which lower is better has a logarithmic axis; a task without a validation loss
 (generated images) has no panel for it. An arm looks as it does in every figure (:mod:`gbn.analysis.looks`); names at
 the ends of the last panel's lines tell arms apart in gray print too. Sizes are a printed page's.
 """
 
-import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,7 +19,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from gbn.analysis.comparison.comparison import Comparison
 from gbn.analysis.estimates.targets import Unit
 from gbn.analysis.looks import Look, looks_of_plan
-from gbn.analysis.plots.labels import label_ends
+from gbn.analysis.plots.labels import label_ends, stem, write_words
 from gbn.analysis.plots.lines import Line, difference_line, mean_line
 from gbn.analysis.runs.load import Runs
 from gbn.analysis.tables import headings
@@ -28,7 +27,7 @@ from gbn.measures import Measure
 from gbn.plot_style import DPI, RC, WIDTH, Picture
 
 ROW_HEIGHT, TOP, BOTTOM = 2.0, 0.55, 0.85  # inches; the last two for title and caption
-MOST_ARMS = 6  # in a row, beside the reference
+MOST_ARMS = 6  # in a row, besides the reference
 
 
 @dataclass(frozen=True)
@@ -77,7 +76,10 @@ def draw(comparison: Comparison, setting: str, unit: Unit, linear: bool = False)
         figure = Figure(figsize=(WIDTH, height), dpi=DPI)
         loss = loss_key(comparison)
         grid = figure.subplots(len(rows), 1 + (loss is not None) + compared, squeeze=False, sharex=True)
-        panels_of = [Panels(panels[0], *_rest(panels[1:], loss, compared)) for panels in grid]
+        panels_of = [
+            Panels(panels[0], panels[1] if loss else None, panels[-1] if compared else None)
+            for panels in grid
+        ]
         first = panels_of[0]
         for row, panels in zip(rows, panels_of, strict=True):
             if panels is not first:  # one bad arm would flatten a shared scale of differences
@@ -106,11 +108,8 @@ def draw(comparison: Comparison, setting: str, unit: Unit, linear: bool = False)
             label_ends(row_of_axes[-1])
         for axes in grid[-1]:
             axes.set_xlabel("updates" if unit == "updates" else "seconds of training")
-        title = comparison.runs.plan.title + (f": {setting}" if setting else "")
-        figure.text(0.02, 1 - 0.09 / height, title, fontsize=9.5, fontweight="bold", va="top")
-        text = _caption(comparison, setting, compared, linear, loss is not None)
-        caption = "\n".join(textwrap.wrap(text, 125))
-        figure.text(0.02, 0.07 / height, caption, fontsize=6.8, color="0.3", va="bottom")
+        caption = _caption(comparison, setting, compared, linear, loss is not None)
+        write_words(figure, comparison.runs.plan, setting, caption)
         return figure
 
 
@@ -132,8 +131,7 @@ def pictures(comparison: Comparison, linear: bool = False) -> tuple[list[Picture
             notes.append(f"No figure{where} against seconds: {comparison.times.seconds_reasons[setting]}.")
         for unit in units:
             figure = draw(comparison, setting, unit, linear)
-            stem = "-".join(filter(None, (comparison.runs.plan.name, _slug(setting), unit)))
-            made.append(Picture(stem, figure, source=source))
+            made.append(Picture(stem(comparison.runs.plan.name, setting, unit), figure, source=source))
     return made, notes
 
 
@@ -144,10 +142,6 @@ def loss_key(comparison: Comparison) -> str | None:
         return None
     key = "test_loss" if measured.split == "test" else f"val_loss{'_exact' if measured.exact else ''}"
     return key if measured.family == "accuracy" or comparison.runs.has(key) else None
-
-
-def _rest(axes: Sequence[Axes], loss: str | None, compared: bool) -> tuple[Axes | None, Axes | None]:
-    return axes[0] if loss else None, axes[-1] if compared else None
 
 
 def _row(
@@ -247,12 +241,8 @@ def _caption(comparison: Comparison, setting: str, compared: bool, linear: bool,
 
 
 def _logarithms(measures: Sequence[str], linear: bool) -> str:
-    """Say which axes are logarithmic: "the loss", "KID" or both beside the horizontal ones."""
+    """Say which axes are logarithmic: the horizontal ones, and "the loss", "KID" or both."""
     named, verb = " and ".join(measures), "are" if len(measures) > 1 else "is"
     if linear:
         return f"{named[0].upper()}{named[1:]} {verb} logarithmic." if named else ""
     return f"Horizontal axes are logarithmic{f', as {verb} {named}' if named else ''}."
-
-
-def _slug(text: str) -> str:
-    return "".join(character if character.isalnum() or character in "._=" else "_" for character in text)

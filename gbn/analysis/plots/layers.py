@@ -1,10 +1,9 @@
 """Figures of recorded layers: one row per quantity, one column per layer, one line per arm with its band over seeds.
 
-They stand beside the convergence figures (:mod:`gbn.analysis.plots.convergence`) and look like them.
+They complement the convergence figures (:mod:`gbn.analysis.plots.convergence`) and look like them.
 """
 
 import math
-import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -21,6 +20,7 @@ from gbn.analysis.estimates.estimate import LEVEL
 from gbn.analysis.estimates.pairs import t_quantile
 from gbn.analysis.looks import Look, looks_of_plan
 from gbn.analysis.plots.convergence import PanelRow, rows_of
+from gbn.analysis.plots.labels import stem, write_words
 from gbn.analysis.runs.activations import QUANTITIES, SHOWN, Quantity, layers_to_show, seed_table
 from gbn.plot_style import DPI, RC, WIDTH, Picture
 
@@ -120,9 +120,9 @@ def pictures(
             continue
         for row in rows:
             subject = next((arm for arm, _ in row.arms if arm != comparison.runs.plan.reference), "")
-            parts = (comparison.runs.plan.name, setting, "layers", subject if len(rows) > 1 else "")
-            stem = "-".join(_slug(part) for part in parts if part)
-            made.append(Picture(stem, draw(frame, comparison, setting, row, choice), _RC, source))
+            plan, shown = comparison.runs.plan, subject if len(rows) > 1 else ""
+            name = stem(plan.name.replace("-", "_"), setting, "layers", shown)
+            made.append(Picture(name, draw(frame, comparison, setting, row, choice), _RC, source))
     return made, notes
 
 
@@ -248,9 +248,7 @@ def _legend(figure: Figure, height: float, row: PanelRow, looks: Mapping[str, Lo
 def _words(
     figure: Figure, height: float, comparison: Comparison, setting: str, row: PanelRow, here: pd.DataFrame
 ) -> None:
-    title = comparison.runs.plan.title + (f": {setting}" if setting else "")
     subtitle = " · ".join(filter(None, ("what the normalizers saw and did", row.caption)))
-    figure.text(0.02, 1 - 0.09 / height, title, fontsize=9.5, fontweight="bold", va="top")
     figure.text(0.02, 1 - 0.27 / height, subtitle, fontsize=7.5, color="0.3", va="top")
     counts = sorted(here.groupby("arm").seed.nunique().unique())
     seeds = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
@@ -264,9 +262,4 @@ def _words(
         "made at the point; weight: that of the convolution or linear layer before the normalizer. Scales differ "
         "between panels; a band that is far wider than the lines are apart is cut."
     )
-    wrapped = "\n".join(textwrap.wrap(text, 128))
-    figure.text(0.02, 0.07 / height, wrapped, fontsize=6.5, color="0.3", va="bottom")
-
-
-def _slug(text: str) -> str:
-    return "".join(character if character.isalnum() or character in "._=" else "_" for character in text)
+    write_words(figure, comparison.runs.plan, setting, text, size=6.5, wrap=128)

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from gbn.analysis.comparison.comparison import Comparison
 from gbn.analysis.estimates.estimate import Estimate
+from gbn.analysis.plots.labels import stem, write_words
 from gbn.analysis.tables import headings
 from gbn.measures import Measure
 from gbn.plot_style import DPI, Picture
@@ -45,13 +46,11 @@ def draw(comparison: Comparison, setting: str) -> Figure | None:
             }
             _matrix(axes, rows, columns, estimates, measure)
             axes.set_title(f"{title}: arm - {reference}", fontsize=8)
-        title = comparison.runs.plan.title + (f": {setting}" if setting else "")
-        figure.text(0.02, 1 - 0.09 / height, title, fontsize=9.5, fontweight="bold", va="top")
         caption = (
             "Mean paired difference ± half-width of its 95 % t interval; bold: the interval excludes 0, one cell at "
             f"a time. Up to {max(one.n for one in estimates.values())} pairs.{_better(comparison.measured)}"
         )
-        figure.text(0.02, 0.07 / height, caption, fontsize=6.8, color="0.3", va="bottom")
+        write_words(figure, comparison.runs.plan, setting, caption, wrap=1000)
         figure.subplots_adjust(
             left=1.15 / width, right=1 - 0.1 / width, top=1 - 0.55 / height, bottom=0.75 / height, wspace=0.45
         )
@@ -67,9 +66,7 @@ def pictures(comparison: Comparison) -> tuple[list[Picture], list[str]]:
         if figure is None:
             notes.append(f"No matrix{f' of {setting}' if setting else ''}: no arms named row+column.")
             continue
-        stem = "-".join(filter(None, (comparison.runs.plan.name, setting, "matrix")))
-        stem = stem.replace("/", "_").replace(" ", "_")
-        made.append(Picture(stem, figure, _RC, source))
+        made.append(Picture(stem(comparison.runs.plan.name, setting, "matrix"), figure, _RC, source))
     return made, notes
 
 

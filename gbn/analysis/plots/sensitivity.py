@@ -5,7 +5,6 @@ the estimate is a number; where misses leave only a bound, a triangle points to 
 """
 
 import math
-import textwrap
 from collections.abc import Sequence
 
 import matplotlib as mpl
@@ -19,7 +18,7 @@ from gbn.analysis.estimates.estimate import Estimate
 from gbn.analysis.estimates.targets import Unit
 from gbn.analysis.looks import Look, looks_of_plan
 from gbn.analysis.plots.convergence import PanelRow, rows_of
-from gbn.analysis.plots.labels import label_ends
+from gbn.analysis.plots.labels import label_ends, stem, write_words
 from gbn.measures import Measure
 from gbn.plot_style import DPI, RC, WIDTH, Picture
 
@@ -62,9 +61,7 @@ def draw(comparison: Comparison, setting: str, unit: Unit) -> Figure | None:
         for one in axes:
             label_ends(one)
         axes[-1].set_xlabel(f"target: {comparison.measured.label}")
-        title = comparison.runs.plan.title + (f": {setting}" if setting else "")
-        figure.text(0.02, 1 - 0.09 / height, title, fontsize=9.5, fontweight="bold", va="top")
-        figure.text(0.02, 0.07 / height, _caption(comparison, unit), fontsize=6.8, color="0.3", va="bottom")
+        write_words(figure, comparison.runs.plan, setting, _caption(comparison, unit))
         return figure
 
 
@@ -81,9 +78,8 @@ def pictures(comparison: Comparison) -> tuple[list[Picture], list[str]]:
                     f"No figure of speed-up against target{where}: needs two arms and targets between."
                 )
                 break
-            parts = (comparison.runs.plan.name, setting, "sensitivity", unit)
-            stem = "-".join(filter(None, parts)).replace("/", "_").replace(" ", "_")
-            made.append(Picture(stem, figure, source=source))
+            name = stem(comparison.runs.plan.name, setting, "sensitivity", unit)
+            made.append(Picture(name, figure, source=source))
     return made, notes
 
 
@@ -181,14 +177,13 @@ def _downward(axes: Sequence[Axes]) -> None:
 
 def _caption(comparison: Comparison, unit: Unit) -> str:
     reference = comparison.runs.plan.reference
-    text = (
+    return (
         f"Speed-up = {unit} of {reference} / {unit} of the arm: geometric mean over pairs, median where a run "
         "misses; above 1 the arm is faster. Bands: 95 % interval, a target at a time. Triangles: bounds that misses "
         "leave. "
         f"Targets {_spacing(comparison.measured)} every first evaluation to what half of the reference's runs reach. "
         "Grey: the targets of the tables."
     )
-    return "\n".join(textwrap.wrap(text, 125))
 
 
 def _spacing(measured: Measure) -> str:

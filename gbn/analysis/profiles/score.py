@@ -21,9 +21,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from gbn.analysis.estimates import pairs
-from gbn.analysis.estimates.combine import Term, sum_of_independent
+from gbn.analysis.estimates.combine import Summand, sum_of_independent
 from gbn.analysis.estimates.estimate import LEVEL, NOTHING, Estimate
-from gbn.analysis.profiles.tasks import Setting, Tasks
+from gbn.analysis.profiles.tasks import SettingTasks, Tasks
 
 #: A time beyond this multiple of the best time no longer counts (AlgoPerf's choice).
 R_MAX = 4.0
@@ -88,7 +88,7 @@ def profiles(
     return made
 
 
-def _array(setting: Setting, arms: Sequence[str]) -> np.ndarray:
+def _array(setting: SettingTasks, arms: Sequence[str]) -> np.ndarray:
     """Return times (arms, targets, seeds), a miss as infinity."""
     return np.array([[[time.high for time in row] for row in setting.times[arm]] for arm in arms])
 
@@ -170,7 +170,7 @@ def _mean_where_reached(
         ]
         if logs:
             seeds = pairs.mean_interval(np.mean(logs, axis=0).tolist())
-            terms.append(Term(seeds.value_low, seeds.sd, seeds.n, len(logs) / count))
+            terms.append(Summand(seeds.value_low, seeds.sd, seeds.n, len(logs) / count))
     total = sum_of_independent(terms, level)
     value, low, high = map(pairs.exp, (total.value, total.low, total.high))
     return Estimate(value, value, low, high, min(term.n for term in terms), "mean over tasks")

@@ -13,7 +13,7 @@ from gbn.measures import ACCURACY, Measure
 
 
 @dataclass(frozen=True)
-class Setting:
+class SettingTasks:
     """The tasks of one setting: times over shared seeds.
 
     Attributes:
@@ -46,7 +46,7 @@ class Tasks:
     arms: tuple[str, ...]
     reference: str
     unit: Unit
-    settings: tuple[Setting, ...]
+    settings: tuple[SettingTasks, ...]
     left_out: Mapping[str, str]
 
     @property
@@ -68,12 +68,12 @@ def tasks_of(
     Args:
         experiments: with the same reference; each setting with fixed targets gives tasks.
         unit: "seconds" only if every setting compares them.
-        arms: the arms beside the reference; by default all that every setting has.
+        arms: the arms besides the reference; by default all that every setting has.
         controls: whether these include arms that only serve as controls of others.
 
     Raises:
         ValueError: references differ, seconds are not compared, a setting lacks an arm, or there is no target or no
-            arm beside the reference.
+            arm besides the reference.
     """
     references = sorted({one.runs.plan.reference for one in experiments})
     if len(references) != 1:
@@ -123,17 +123,17 @@ def _arms(
     left_out = {arm: f"no run in {', '.join(lacking[arm])}" for arm in wanted if lacking[arm]}
     chosen = tuple(dict.fromkeys([reference, *(arm for arm in wanted if not lacking[arm])]))
     if len(chosen) < 2:
-        raise ValueError(f"no arm beside {reference} has runs in every one of {', '.join(had)}")
+        raise ValueError(f"no arm besides {reference} has runs in every one of {', '.join(had)}")
     return chosen, left_out
 
 
-def _setting(times: Times, setting: str, arms: Sequence[str], unit: Unit) -> Setting:
+def _setting(times: Times, setting: str, arms: Sequence[str], unit: Unit) -> SettingTasks:
     seeds, targets = tuple(times.runs.pairs(setting, *arms)), times.targets(setting)
     found = {
         arm: [[times.time(setting, arm, seed, target, unit) for seed in seeds] for target in targets]
         for arm in arms
     }
-    return Setting(_name(times, setting), targets, seeds, found, times.measured)
+    return SettingTasks(_name(times, setting), targets, seeds, found, times.measured)
 
 
 def _name(times: Times, setting: str) -> str:

@@ -23,14 +23,6 @@ GROUPS: tuple[tuple[Decision, str], ...] = (
 
 
 @dataclass(frozen=True)
-class Count:
-    """The number of runs with one status."""
-
-    status: str
-    count: int
-
-
-@dataclass(frozen=True)
 class Group:
     """Arms with the same verdict: the badge, and one line per arm (of many, only those farthest from 1)."""
 
@@ -48,21 +40,15 @@ class Answer:
     groups: tuple[Group, ...] = ()
 
 
-def counts(comparison: Comparison) -> list[Count]:
-    """Count the planned runs and those of each status, most important first."""
+def counts(comparison: Comparison) -> list[tuple[str, int]]:
+    """Return (status, number of runs), the most important status first."""
     order = (
-        "finished",
-        "diverged",
-        "failed",
-        "running",
-        "interrupted",
-        "not_applicable",
-        "left out",
-        "missing",
+        *("finished", "diverged", "failed", "running"),
+        *("interrupted", "not_applicable", "left out", "missing"),
     )
     found = Counter(comparison.runs.runs.status)
     ordered = sorted(found, key=lambda status: order.index(status) if status in order else len(order))
-    return [Count(status.replace("_", " "), found[status]) for status in ordered]
+    return [(status.replace("_", " "), found[status]) for status in ordered]
 
 
 def answers(comparison: Comparison) -> list[Answer]:

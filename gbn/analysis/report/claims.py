@@ -66,7 +66,7 @@ def _findings(verdict: Verdict) -> Iterator[tuple[str, str]]:
         text = (
             f"{wording.result(claim.verdict, estimate, compared)} (n = {estimate.n}; no part of the verdict)"
         )
-        yield f"beside {control}", text
+        yield f"for comparison, {control}", text
     if verdict.early is not None and verdict.runs and not verdict.blind:
         yield (
             "not blind",

@@ -23,7 +23,7 @@ WEAK = 0.02
 
 @dataclass(frozen=True)
 class Baseline:
-    """The reference of one setting beside the competence runs on the same data set.
+    """The reference of one setting, with the competence runs on the same data set.
 
     Attributes:
         value: its result at the last epoch, as printed, with its unit.

@@ -53,7 +53,7 @@ class Sources:
 
 
 def default_path(comparison: Comparison) -> Path:
-    """Return the default path of a report: in ``reports/`` beside the tables of the same source."""
+    """Return the default path of a report: in ``reports/`` next to the tables of the same source."""
     from gbn.analysis.results import output_folder
 
     runs = comparison.runs

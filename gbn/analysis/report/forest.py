@@ -18,7 +18,7 @@ WIDEST = 16.0
 
 
 @dataclass(frozen=True)
-class Interval:
+class PlacedInterval:
     """An estimate on the panel's axis; positions are percentages of its width.
 
     Attributes:
@@ -49,7 +49,7 @@ class Panel:
     ticks: tuple[tuple[float, str], ...]
     one: float
     band: tuple[float, float] | None
-    rows: tuple[Interval, ...]
+    rows: tuple[PlacedInterval, ...]
 
 
 def arms_of(comparison: Comparison, setting: str) -> list[str]:
@@ -88,7 +88,7 @@ def _panel(target: str, estimates: Sequence[Estimate], reach: float) -> Panel:
     return Panel(target, _ticks(reach), _place(1, reach), band, tuple(interval(e, reach) for e in rest))
 
 
-def interval(e: Estimate, reach: float) -> Interval:
+def interval(e: Estimate, reach: float) -> PlacedInterval:
     """Return the position of an estimate on an axis from 1/reach to reach."""
     ends = not math.isnan(e.low) and not math.isnan(e.high)
     bound, value = "", e.value_low if e.known else None
@@ -97,7 +97,7 @@ def interval(e: Estimate, reach: float) -> Interval:
             bound, value = "at least", e.value_low if math.isfinite(e.value_low) else reach
         elif e.value_low == 0 and math.isfinite(e.value_high):
             bound, value = "at most", e.value_high or 1 / reach
-    return Interval(
+    return PlacedInterval(
         text=numbers.ratio(e),
         value=None if value is None else _place(value, reach),
         low=_place(e.low, reach) if ends else None,

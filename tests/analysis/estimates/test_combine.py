@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from gbn.analysis.estimates.combine import Term, sum_of_independent
+from gbn.analysis.estimates.combine import Summand, sum_of_independent
 
 
 def term(values, weight=1.0):
-    return Term(float(np.mean(values)), float(np.std(values, ddof=1)), len(values), weight)
+    return Summand(float(np.mean(values)), float(np.std(values, ddof=1)), len(values), weight)
 
 
 def test_a_difference_is_welchs_test_as_scipy_has_it():
@@ -32,22 +32,22 @@ def test_one_term_is_the_one_sample_t():
 
 def test_a_term_without_noise_moves_the_sum_and_widens_nothing():
     noisy = term([0.1, 0.4, -0.2, 0.3])
-    alone, both = sum_of_independent([noisy]), sum_of_independent([noisy, Term(2.0, 0.0, 5)])
+    alone, both = sum_of_independent([noisy]), sum_of_independent([noisy, Summand(2.0, 0.0, 5)])
     assert both.value == pytest.approx(alone.value + 2)
     assert both.high - both.low == pytest.approx(alone.high - alone.low)
     assert both.degrees == pytest.approx(3)
-    exact = sum_of_independent([Term(2.0, 0.0, 5), Term(1.0, 0.0, 2)])
+    exact = sum_of_independent([Summand(2.0, 0.0, 5), Summand(1.0, 0.0, 2)])
     assert (exact.value, exact.low, exact.high) == (3.0, 3.0, 3.0)
 
 
 def test_tiny_variances_do_not_underflow():
-    tiny = sum_of_independent([Term(0.0, 1e-150, 4), Term(0.0, 1e-150, 4)])
+    tiny = sum_of_independent([Summand(0.0, 1e-150, 4), Summand(0.0, 1e-150, 4)])
     assert tiny.degrees == pytest.approx(6)
     assert tiny.low < tiny.value < tiny.high
 
 
 def test_without_a_spread_there_is_no_interval():
-    single = sum_of_independent([Term(1.0, math.nan, 1), Term(0.5, 0.1, 5)])
+    single = sum_of_independent([Summand(1.0, math.nan, 1), Summand(0.5, 0.1, 5)])
     assert single.value == 1.5
     assert math.isnan(single.low)
     with pytest.raises(ValueError, match="at least one term"):
