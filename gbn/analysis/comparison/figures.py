@@ -22,6 +22,12 @@ from gbn.measures import Measure
 TESTED = ("last", "best_val", "best_test")
 #: The columns of a measure without a test set.
 UNSPLIT = ("last", "best")
+_LABELS = {
+    "last": "last epoch",
+    "best_val": "best by validation",
+    "best_test": "best on test",
+    "best": "best of the run",
+}
 
 #: (setting, quantity, arm, against, unit, target or None)
 Key = tuple[str, str, str, str, str, float | None]
@@ -63,12 +69,14 @@ class Endpoint:
     """A number of each run, in addition to its times to targets.
 
     Attributes:
-        name: of the column in :attr:`Figures.of_runs`.
+        name: of the column in :attr:`Figures.of_runs`; claims and CSVs compare ``<name>_difference``.
+        label: a table's heading.
         measure: its values are of this measure.
         compared: whether arms are compared by its paired differences.
     """
 
     name: str
+    label: str
     measure: Measure
     compared: bool = False
 
@@ -79,7 +87,7 @@ class Figures:
 
     Attributes:
         final: the measure of final results: the measure on the test set if there is one, else the measure itself.
-        endpoints: in the order of the tables.
+        endpoints: in the order of the tables, those of final results first.
         of_runs: (setting, arm) -> one row per usable run (index: seed), one column per endpoint; NaN if missing.
         of_arms: every number of one arm, in the order of the tables.
     """
@@ -101,9 +109,9 @@ def figures_of(times: Times) -> Figures:
     """Return the figures of some runs."""
     runs, measured = times.runs, times.measured
     final = final_of(runs, measured)
-    endpoints = (
-        *(Endpoint(name, final, compared=name == "last") for name in columns_of(final)),
-        Endpoint("area", measured, compared=True),
+    endpoints = (  # a further one also needs its column in _values
+        *(Endpoint(name, _LABELS[name], final, compared=name == "last") for name in columns_of(final)),
+        Endpoint("area", "area under curve", measured, compared=True),
     )
     values = {
         (setting, arm): _values(times, setting, arm, final)

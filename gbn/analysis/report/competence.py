@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from gbn.analysis.comparison.figures import Figures
-from gbn.analysis.report import origin
+from gbn.analysis.report import provenance
 from gbn.analysis.report.protocol import readme
 from gbn.analysis.runs.load import NothingFound, Runs, load_grid_runs
 from gbn.analysis.tables import numbers
@@ -86,7 +86,7 @@ def archived(experiments: Path, results_dir: str | Path) -> list[tuple[dict[str,
         runs = load_grid_runs(load_grid(folder), results_dir, "archive")
     except NothingFound:
         return []
-    return known(runs, origin.records_of(runs, results_dir))
+    return known(runs, provenance.records_of(runs, results_dir))
 
 
 def known(runs: Runs, records: Mapping[str, Record]) -> list[tuple[dict[str, Any], float]]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from gbn.analysis.comparison.comparison import Comparison
 from gbn.analysis.looks import looks_of_plan
-from gbn.analysis.report import answer, competence, configurations, forest, origin, protocol
+from gbn.analysis.report import answer, competence, configurations, forest, protocol, provenance
 from gbn.analysis.report.charts import embedded, payload
 from gbn.analysis.report.claims import claims_of
 from gbn.analysis.tables import formats
@@ -39,7 +39,7 @@ class Sources:
     @cached_property
     def records(self) -> dict[str, Record]:
         """The records of the plan's runs."""
-        return origin.records_of(self.comparison.runs, self.results_dir)
+        return provenance.records_of(self.comparison.runs, self.results_dir)
 
     @property
     def results_dir(self) -> Path:
@@ -138,10 +138,10 @@ def _context(sources: Sources) -> dict[str, Any]:
         "refused": refused,
         "explanation": formats.explanation(comparison),
         "footnotes": formats.footnotes(comparison),
-        "facts": origin.facts(runs, sources.records),
-        "failures": origin.failures(runs, sources.records),
-        "absent": origin.absent(runs),
-        "newest": origin.newest(sources.records),
+        "facts": provenance.facts(runs, sources.records),
+        "failures": provenance.failures(runs, sources.records),
+        "absent": provenance.absent(runs),
+        "newest": provenance.newest(sources.records),
         "command": command(comparison),
         "versions": versions(),
         "measure": comparison.measured.key,

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator
 
 from gbn.analysis.comparison.comparison import Comparison
-from gbn.analysis.comparison.figures import columns_of
+from gbn.analysis.comparison.figures import Endpoint, columns_of
 from gbn.analysis.estimates import pairs
 from gbn.analysis.estimates.estimate import AA
 from gbn.analysis.estimates.targets import Unit
@@ -71,12 +71,6 @@ def _speedups(
     ]
 
 
-_COLUMNS = {
-    "last": "last epoch",
-    "best_val": "best by validation",
-    "best_test": "best on test",
-    "best": "best of the run",
-}
 _OPTIMISTIC = {
     "best_test": "Best on test selects on the test set: it is an upper bound, not a result.",
     "best": "Best of the run selects on what it reports: it is optimistic, not a result.",
@@ -84,36 +78,37 @@ _OPTIMISTIC = {
 
 
 def _quality(comparison: Comparison, setting: str) -> Section:
-    reference, measured = comparison.runs.plan.reference, comparison.measured
-    figures, evidence = comparison.figures, comparison.evidence
+    reference, measured, figures = comparison.runs.plan.reference, comparison.measured, comparison.figures
     final, quantities = figures.final, columns_of(figures.final)
+    last = len(quantities)
+    groups = [figures.endpoints[:last], *((one,) for one in figures.endpoints[last:])]
+    columns = ["arm", "n"]
+    for group in groups:
+        columns += [
+            *(one.label for one in group),
+            *(f"{one.name} - {reference}" for one in group if one.compared),
+        ]
     rows = []
     for arm in comparison.runs.arms(setting):
         usable = comparison.runs.usable(setting, arm)
         diverged = int((usable.status == "diverged").sum())
-        last, area = (
-            evidence.estimate(setting, f"{name}_difference", arm, reference) for name in ("last", "area")
-        )
-        rows.append(
-            (
-                arm,
-                f"{len(usable)}" + (f" ({diverged} diverged)" if diverged else ""),
-                *(numbers.value(figures.estimate(setting, name, arm), final) for name in quantities),
-                numbers.difference(last, final),
-                numbers.value(figures.estimate(setting, "area", arm), measured),
-                numbers.difference(area, measured),
-            )
-        )
+        row = [arm, f"{len(usable)}" + (f" ({diverged} diverged)" if diverged else "")]
+        for group in groups:
+            row += [numbers.value(figures.estimate(setting, one.name, arm), one.measure) for one in group]
+            row += [_difference(comparison, setting, one, arm, reference) for one in group if one.compared]
+        rows.append(tuple(row))
     optimistic = " ".join(text for name, text in _OPTIMISTIC.items() if name in quantities)
     return Section(
         f"{headings.quality(final)}; {headings.differences(final, 'reference')}",
-        (
-            *("arm", "n", *(_COLUMNS[name] for name in quantities)),
-            *(f"last - {reference}", "area under curve", f"area - {reference}"),
-        ),
+        tuple(columns),
         tuple(rows),
         (f"Area under curve: mean of {measured.key} over the logarithm of the update. {optimistic}",),
     )
+
+
+def _difference(comparison: Comparison, setting: str, endpoint: Endpoint, arm: str, against: str) -> str:
+    estimate = comparison.evidence.estimate(setting, f"{endpoint.name}_difference", arm, against)
+    return numbers.difference(estimate, endpoint.measure)
 
 
 def _targets(comparison: Comparison, setting: str, unit: Unit) -> Section:
@@ -191,16 +186,14 @@ def _maximum(comparison: Comparison, setting: str, unit: Unit) -> Section:
 
 
 def _controls(comparison: Comparison, setting: str) -> Section:
-    final, evidence, present = comparison.figures.final, comparison.evidence, comparison.runs.arms(setting)
+    final, present = comparison.figures.final, comparison.runs.arms(setting)
+    compared = [one for one in comparison.figures.endpoints if one.compared]
     unit = f" in {final.points}" if final.points else ""
     rows = [
         (
             arm,
             control,
-            numbers.difference(evidence.estimate(setting, "last_difference", arm, control), final),
-            numbers.difference(
-                evidence.estimate(setting, "area_difference", arm, control), comparison.measured
-            ),
+            *(_difference(comparison, setting, one, arm, control) for one in compared),
             *_speedups(comparison, setting, arm, control),
         )
         for arm, controls in comparison.runs.plan.controls.items()
@@ -211,7 +204,7 @@ def _controls(comparison: Comparison, setting: str) -> Section:
         f"Each arm against its own controls: differences{unit} (arm - control{headings.sense(final)}), speed-up = "
         "updates of the control / updates of the arm",
         (
-            *("arm", "control", "last", "area"),
+            *("arm", "control", *(one.name for one in compared)),
             *(f"speed-up to {comparison.measured.target(t)}" for t in comparison.times.targets(setting)),
         ),
         tuple(rows),

@@ -105,7 +105,7 @@ def test_misses_are_shown_as_misses(make_grid, tmp_path):
     table = rows(text, "Updates to a fixed accuracy")
     assert table[3][4:6] == ["> 2,000", "0/8"]
     assert table[3][6].startswith("<= 0.")
-    assert "Where a run missed the target the speed-up is the median over pairs" in text
+    assert "Where a run missed the target, the speed-up is the median over pairs" in text
 
 
 def test_one_seed_is_called_what_it_is(make_grid, tmp_path):
