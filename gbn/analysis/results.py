@@ -106,7 +106,9 @@ def compare_with_archive(
     for setting in here.runs.plan.settings:
         lines += [f"[{setting}]"] if setting else []
         lines += [*grid_lines(_beside(here, there, setting)), ""]
-    return "\n".join([*lines, _agreement(grid, results_dir), _devices(here, there)]) + "\n"
+    ours, theirs = ("; ".join(sorted(side.runs.runs.machine.dropna().unique())) for side in (here, there))
+    lines += [_agreement(grid, results_dir), f"Here: {ours}. Archived: {theirs}."]
+    return "\n".join(lines) + "\n"
 
 
 def _beside(here: Comparison, there: Comparison, setting: str) -> Section:
@@ -152,9 +154,3 @@ def _agreement(grid: GridLike, results_dir: str | Path) -> str:
         f"{shared} runs are on both sides, {equal} of them equal in every number. {text}Elsewhere rounding differs "
         "(another processor, version or number of threads): then means and intervals are what to compare."
     )
-
-
-def _devices(here: Comparison, there: Comparison) -> str:
-    named = (sorted(side.runs.runs.machine.dropna().unique()) for side in (here, there))
-    ours, theirs = ("; ".join(machines) for machines in named)
-    return f"Here: {ours}. Archived: {theirs}."

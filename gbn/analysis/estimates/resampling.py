@@ -112,15 +112,12 @@ def sign_flips(
         for start in range(0, len(members), _TOGETHER):
             block = members[start : start + _TOGETHER]
             x = np.array([rows[index] for index in block], dtype=float)
-            far = np.sum(_as_far(patterns @ x.T, np.abs(x.sum(axis=1))), axis=0)
+            # as far from 0 as observed; equal sums differ by rounding
+            observed = np.abs(x.sum(axis=1)) * (1 - ROUNDING) - ROUNDING
+            far = np.sum(np.abs(patterns @ x.T) >= observed, axis=0)
             for index, count in zip(block, far.tolist(), strict=True):
                 found[index] = count / len(patterns) if exact else (1 + count) / (1 + draws)
     return found
-
-
-def _as_far(sums: np.ndarray, observed: np.ndarray) -> np.ndarray:
-    """Mark the sums that are as far from 0 as the observed one; equal sums differ by rounding."""
-    return np.abs(sums) >= observed * (1 - ROUNDING) - ROUNDING
 
 
 @lru_cache(maxsize=EXACT_UP_TO)

@@ -111,7 +111,10 @@ def pictures(
     made, notes = [], []
     for setting in comparison.runs.plan.settings:
         recorded = set(frame.arm[frame.setting == setting])
-        rows = [_with(row, recorded) for row in rows_of(comparison.runs, setting)]
+        rows = [
+            PanelRow(row.caption, tuple(pair for pair in row.arms if pair[0] in recorded))
+            for row in rows_of(comparison.runs, setting)
+        ]
         rows = [
             row for row in rows if any(arm != comparison.runs.plan.reference for arm, _ in row.arms)
         ] or rows[:1]
@@ -124,10 +127,6 @@ def pictures(
             name = stem(plan.name.replace("-", "_"), setting, "layers", shown)
             made.append(Picture(name, draw(frame, comparison, setting, row, choice), _RC, source))
     return made, notes
-
-
-def _with(row: PanelRow, arms: set[str]) -> PanelRow:
-    return PanelRow(row.caption, tuple(pair for pair in row.arms if pair[0] in arms))
 
 
 def _panel(

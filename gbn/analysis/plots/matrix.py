@@ -46,9 +46,11 @@ def draw(comparison: Comparison, setting: str) -> Figure | None:
             }
             _matrix(axes, rows, columns, estimates, measure)
             axes.set_title(f"{title}: arm - {reference}", fontsize=8)
+        measured = comparison.measured  # which color is better goes without saying for an accuracy
+        better = "" if measured.family == "accuracy" else f" Blue is better: {measured.direction}."
         caption = (
             "Mean paired difference ± half-width of its 95 % t interval; bold: the interval excludes 0, one cell at "
-            f"a time. Up to {max(one.n for one in estimates.values())} pairs.{_better(comparison.measured)}"
+            f"a time. Up to {max(one.n for one in estimates.values())} pairs.{better}"
         )
         write_words(figure, comparison.runs.plan, setting, caption, wrap=1000)
         figure.subplots_adjust(
@@ -77,11 +79,6 @@ def _quantities(comparison: Comparison) -> tuple[tuple[str, str, Measure], ...]:
         ("area_difference", f"area under the curve{headings.counted(measured)}", measured),
         ("last_difference", f"{final.title}, last epoch{headings.counted(final)}", final),
     )
-
-
-def _better(measured: Measure) -> str:
-    """Say which color is better, if a reader may not expect it."""
-    return "" if measured.family == "accuracy" else f" Blue is better: {measured.direction}."
 
 
 def _matrix(

@@ -23,7 +23,7 @@ import numpy as np
 from gbn.analysis.estimates import pairs
 from gbn.analysis.estimates.combine import Summand, sum_of_independent
 from gbn.analysis.estimates.estimate import LEVEL, NOTHING, Estimate
-from gbn.analysis.profiles.tasks import SettingTasks, Tasks
+from gbn.analysis.profiles.tasks import Tasks
 
 #: A time beyond this multiple of the best time no longer counts (AlgoPerf's choice).
 R_MAX = 4.0
@@ -70,7 +70,11 @@ def profiles(
     """
     if not r_max > 1:
         raise ValueError(f"r_max={r_max}: the profile is integrated from 1 to r_max, which must be greater")
-    highs = [_array(one, tasks.arms) for one in tasks.settings]
+    # (arms, targets, seeds) of each setting, a miss as infinity
+    highs = [
+        np.array([[[time.high for time in row] for row in one.times[arm]] for arm in tasks.arms])
+        for one in tasks.settings
+    ]
     ratios = _ratios(np.concatenate([_medians(one) for one in highs], axis=1))
     scores = _scores(ratios, r_max)
     drawn = _bootstrap(highs, r_max, resamples)
@@ -86,11 +90,6 @@ def profiles(
         whole, reached, count = _speedups(tasks, arm, level)
         made.append(Profile(arm, tuple(map(float, ratios[index])), score, whole, reached, count))
     return made
-
-
-def _array(setting: SettingTasks, arms: Sequence[str]) -> np.ndarray:
-    """Return times (arms, targets, seeds), a miss as infinity."""
-    return np.array([[[time.high for time in row] for row in setting.times[arm]] for arm in arms])
 
 
 def _medians(times: np.ndarray) -> np.ndarray:
