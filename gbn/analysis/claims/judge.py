@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 from gbn import measures
@@ -119,13 +120,17 @@ def verdicts(
         StoreError: a file is damaged.
     """
     claims = load_claims(folder, experiments)
-    load = grids or (lambda name, scale, wanted: load_grid(Path(folder) / name, scale, only=wanted))
+    load = grids or partial(_cells, Path(folder))
     starts = Starts(results_dir, source)
     found: dict[str, list[Verdict]] = {}
     for experiment in dict.fromkeys(claim.experiment for claim in claims):
         mine = [claim for claim in claims if claim.experiment == experiment]
         found |= _experiment(mine, outlines(folder, experiment), load, results_dir, source, starts)
     return [verdict for claim in claims for verdict in found[claim.id]]
+
+
+def _cells(folder: Path, experiment: str, scale: str, wanted: set[tuple[str, str]]) -> GridLike:
+    return load_grid(folder / experiment, scale, only=wanted)
 
 
 def _experiment(

@@ -13,12 +13,21 @@ _POINTS = 8.0  # distance between neighboring names
 
 
 def write_words(
-    figure: Figure, plan: Plan, setting: str, caption: str, size: float = 6.8, wrap: int = 125
+    figure: Figure,
+    plan: Plan,
+    setting: str,
+    caption: str,
+    *,
+    subtitle: str = "",
+    size: float = 6.8,
+    wrap: int = 125,
 ) -> None:
     """Write the title (experiment and setting) above the panels and the caption, wrapped, below them."""
     height = figure.get_figheight()
     title = plan.title + (f": {setting}" if setting else "")
     figure.text(0.02, 1 - 0.09 / height, title, fontsize=9.5, fontweight="bold", va="top")
+    if subtitle:
+        figure.text(0.02, 1 - 0.27 / height, subtitle, fontsize=7.5, color="0.3", va="top")
     lines = "\n".join(textwrap.wrap(caption, wrap))
     figure.text(0.02, 0.07 / height, lines, fontsize=size, color="0.3", va="bottom")
 

@@ -90,7 +90,7 @@ def draw(frame: pd.DataFrame, comparison: Comparison, setting: str, row: PanelRo
         for axes in grid[-1]:
             axes.set_xlabel("updates")
         _legend(figure, height, row, looks)
-        _words(figure, height, comparison, setting, row, here)
+        _words(figure, comparison, setting, row, here)
         return figure
 
 
@@ -244,11 +244,8 @@ def _legend(figure: Figure, height: float, row: PanelRow, looks: Mapping[str, Lo
     )
 
 
-def _words(
-    figure: Figure, height: float, comparison: Comparison, setting: str, row: PanelRow, here: pd.DataFrame
-) -> None:
+def _words(figure: Figure, comparison: Comparison, setting: str, row: PanelRow, here: pd.DataFrame) -> None:
     subtitle = " · ".join(filter(None, ("what the normalizers saw and did", row.caption)))
-    figure.text(0.02, 1 - 0.27 / height, subtitle, fontsize=7.5, color="0.3", va="top")
     counts = sorted(here.groupby("arm").seed.nunique().unique())
     seeds = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
     few = "fewer than three seeds have no band. "
@@ -261,4 +258,4 @@ def _words(
         "made at the point; weight: that of the convolution or linear layer before the normalizer. Scales differ "
         "between panels; a band that is far wider than the lines are apart is cut."
     )
-    write_words(figure, comparison.runs.plan, setting, text, size=6.5, wrap=128)
+    write_words(figure, comparison.runs.plan, setting, text, subtitle=subtitle, size=6.5, wrap=128)
