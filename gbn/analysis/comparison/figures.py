@@ -87,8 +87,9 @@ class Figures:
 
     Attributes:
         final: the measure of final results: the measure on the test set if there is one, else the measure itself.
-        endpoints: in the order of the tables, those of final results first.
-        of_runs: (setting, arm) -> one row per usable run (index: seed), one column per endpoint; NaN if missing.
+        endpoints: the numbers of runs that tables show, in their order, those of final results first.
+        of_runs: (setting, arm) -> one row per usable run (index: seed), one column per number; NaN if missing. Tables
+            show the columns that are endpoints; a claim may compare any.
         of_arms: every number of one arm, in the order of the tables.
     """
 
@@ -118,7 +119,9 @@ def figures_of(times: Times) -> Figures:
         for setting in runs.plan.settings
         for arm in runs.arms(setting)
     }
-    made = [figure for setting in runs.plan.settings for figure in _of_arms(times, setting, values)]
+    made = [
+        figure for setting in runs.plan.settings for figure in _of_arms(times, setting, endpoints, values)
+    ]
     return Figures(final, endpoints, values, {figure.key: figure for figure in made})
 
 
@@ -143,11 +146,16 @@ def last_values(runs: Runs, setting: str, arm: str, key: str) -> list[float]:
     return found
 
 
-def _of_arms(times: Times, setting: str, values: Mapping[tuple[str, str], pd.DataFrame]) -> Iterator[Figure]:
+def _of_arms(
+    times: Times,
+    setting: str,
+    endpoints: tuple[Endpoint, ...],
+    values: Mapping[tuple[str, str], pd.DataFrame],
+) -> Iterator[Figure]:
     arms = times.runs.arms(setting)
     for arm in arms:
-        for name, column in values[setting, arm].items():
-            yield Figure(setting, str(name), arm, mean_interval(column.dropna().tolist()))
+        for name in (one.name for one in endpoints):
+            yield Figure(setting, name, arm, mean_interval(values[setting, arm][name].dropna().tolist()))
     for unit in times.units(setting):
         for target in times.targets(setting):
             for arm in arms:
