@@ -29,22 +29,22 @@ def rule(quantity, **keys):
     [
         ("speedup_to_target", 0.8, "updates"),
         ("speedup_to_target", 0.8, "seconds"),
-        ("speedup_to_maximum", -1.0, "updates"),
-        ("last_difference", -1.0, ""),
-        ("area_difference", -1.0, ""),
+        ("speedup_to_maximum", None, "updates"),
+        ("last_difference", None, ""),
+        ("area_difference", None, ""),
     ],
 )
 def test_as_in_the_tables(comparison, quantity, target, unit):
     asked = rule(quantity, **({"unit": unit} if unit else {}))
-    ours = measure(comparison, asked, "gbn_fast", "bn", asked.target).estimate()
-    table = comparison.lookup["", quantity, "gbn_fast", "bn", unit, target].estimate
+    ours = measure(comparison.times, comparison.figures, asked, "gbn_fast", "bn", asked.target).estimate()
+    table = comparison.evidence.estimate("", quantity, "gbn_fast", "bn", unit, target)
     assert (ours.value_low, ours.low, ours.high, ours.n) == (table.value_low, table.low, table.high, table.n)
     assert ours.p == table.p
 
 
 def test_best_by_validation_is_no_best_on_test(comparison):
-    found = measure(comparison, rule("best_val_difference"), "gbn_fast", "bn", None)
-    values = [comparison.values("", arm)["best_val"] for arm in ("gbn_fast", "bn")]
+    found = measure(comparison.times, comparison.figures, rule("best_val_difference"), "gbn_fast", "bn", None)
+    values = [comparison.figures.of_runs["", arm]["best_val"] for arm in ("gbn_fast", "bn")]
     assert found.estimate().value_low == pytest.approx((values[0] - values[1]).mean())
 
 
@@ -54,8 +54,8 @@ def test_a_saving_is_one_minus_the_inverse_ratio(tmp_path, make_grid):
     )
     write_runs(grid.records(), tmp_path)
     comparison = Comparison(load_grid_runs(grid, tmp_path))
-    ratio = measure(comparison, rule("speedup_to_maximum"), "gbn_fast", "bn", None)
-    share = measure(comparison, rule("saving_to_maximum"), "gbn_fast", "bn", None)
+    ratio = measure(comparison.times, comparison.figures, rule("speedup_to_maximum"), "gbn_fast", "bn", None)
+    share = measure(comparison.times, comparison.figures, rule("saving_to_maximum"), "gbn_fast", "bn", None)
     for level in (0.9, 0.99):
         one, other = ratio.estimate(level), share.estimate(level)
         assert other.value_low == pytest.approx(1 - 1 / one.value_low)
@@ -72,7 +72,9 @@ def test_a_saving_of_one_that_never_arrives_is_minus_infinity():
 def test_a_stricter_level_widens_the_interval(comparison):
     for quantity in ("speedup_to_target", "area_difference"):
         asked = rule(quantity)
-        found = measure(comparison, asked, "gbn_fast", "bn_matched[gbn_fast]", asked.target)
+        found = measure(
+            comparison.times, comparison.figures, asked, "gbn_fast", "bn_matched[gbn_fast]", asked.target
+        )
         wide, narrow = found.estimate(0.99), found.estimate(0.95)
         assert wide.low < narrow.low < narrow.high < wide.high
 

@@ -76,7 +76,7 @@ def test_accuracies_have_three_selections_spread_and_n(comparison):
     assert table[0][1:5] == ["n", "last epoch", "best by validation", "best on test"]
     assert table[1][1] == "8"
     assert all(re.fullmatch(r"\d\d\.\d\d ± \d+\.\d\d", cell) for cell in table[1][2:5])
-    last = comparison.values("", "bn")["last"]
+    last = comparison.figures.of_runs["", "bn"]["last"]
     assert table[1][2] == f"{100 * last.mean():.2f} ± {100 * last.std():.2f}"
 
 
@@ -90,14 +90,10 @@ def test_controls_are_compared_in_their_own_table(comparison):
 
 def test_it_says_what_this_many_pairs_can_decide(comparison):
     note = re.search(
-        r"With up to 8 pairs the smallest speed-up told from 1 is (1\.\d\d) \(median",
+        r"With up to 8 pairs, the smallest speed-up that can be distinguished from 1 is (1\.\d\d) \(median",
         summary_text(comparison),
     )
-    estimates = [
-        f.estimate
-        for f in comparison.figures
-        if f.quantity == "speedup_to_target" and f.unit == "updates" and f.against == "bn" and f.arm != "A/A"
-    ]
+    estimates = [one.estimate for one in comparison.evidence.tests("", "updates", "bn")]
     widths = sorted(estimate.high / estimate.value_low for estimate in estimates)
     assert note[1] == f"{widths[len(widths) // 2]:.2f}"
 
@@ -109,7 +105,7 @@ def test_misses_are_shown_as_misses(make_grid, tmp_path):
     table = rows(text, "Updates to a fixed accuracy")
     assert table[3][4:6] == ["> 2,000", "0/8"]
     assert table[3][6].startswith("<= 0.")
-    assert "Where a run missed the target the speed-up is the median over pairs" in text
+    assert "Where a run missed the target, the speed-up is the median over pairs" in text
 
 
 def test_one_seed_is_called_what_it_is(make_grid, tmp_path):
@@ -152,7 +148,7 @@ def test_the_csv_holds_the_numbers_that_are_printed(comparison):
     assert row.p_holm < 0.05
     assert row.verdict == "faster"
     causes = frame.quantity.str.startswith("effect_")
-    assert len(frame[~causes]) == len(comparison.figures)
+    assert len(frame[~causes]) == len(comparison.figures.of_arms) + len(comparison.evidence.contrasts)
     assert set(frame[causes].arm) == {"gbn_fast"}
 
 
