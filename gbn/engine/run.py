@@ -181,11 +181,10 @@ def _tracked(
     """Train; return the status and the summary of the training (None if it was interrupted)."""
     began = time.monotonic()
     fresh = "torch" not in sys.modules
-    import torch
 
     imported = time.monotonic() - began
     from gbn import kernels
-    from gbn.engine.build import build_data, build_model, data_digest, load_data
+    from gbn.engine.build import build_model, task_of
     from gbn.engine.clock import Neighbors, clock_of
     from gbn.engine.progress import make_progress
     from gbn.engine.provenance import provenance
@@ -195,16 +194,15 @@ def _tracked(
     if config.trainer.precision == "fp16" and device.type == "cpu":
         raise ValueError("trainer.precision=fp16 needs a GPU, and this machine has none: use bf16 or fp32")
     set_threads(config.trainer.threads, jobs)
-    images = load_data(config)
-    model = build_model(config, images).to(device)
-    if config.trainer.channels_last:
-        model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    loader, evaluator, task = build_data(config, images, device)
+    kind = task_of(config)
+    images = kind.load(config)
+    model = build_model(config, images, device)
+    loader, evaluator, task = kind.build(config, images, device)
     trainer = Trainer(config, model, loader, evaluator, task, writer, tracker, device, stop)
     damage = trainer.resume()
     if damage:
         print(f"{writer.run_id}: {damage}", file=sys.stderr, flush=True)
-    start, digest = trainer.step, data_digest(config, images)
+    start, digest = trainer.step, kind.digest(config, images)
     if not config.dataset.allow_changed:
         trained_on.check_resumed(writer.folder, writer.provenance(), start, digest)
     segment = provenance(device, start=start, kernels=kernels.selected(device.type), data_digest=digest)

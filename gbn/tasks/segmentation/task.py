@@ -2,12 +2,21 @@
 
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
-from typing import Literal
+from typing import Literal, Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gbn.config.datasets import CardiacConfig, SlicesConfig
+from gbn.config.schema import Config
+from gbn.config.tasks import SegmentationConfig
+from gbn.data import TrainLoader, data_root
+from gbn.data.segmentation.framing import Framing
+from gbn.data.segmentation.segmentation_set import SegmentationSet, SliceSet
+from gbn.data.segmentation.warp import Warp
+from gbn.tasks.base import Task
+from gbn.tasks.evaluation import inference
 from gbn.tasks.segmentation.contours import (
     PatientScores,
     SliceScores,
@@ -16,9 +25,10 @@ from gbn.tasks.segmentation.contours import (
     score_slices,
     summary,
 )
+from gbn.tasks.segmentation.evaluation import SegmentationEvaluator
 
 
-class Segmentation:
+class Segmentation(Task):
     """Soft Dice loss + binary cross-entropy; Dice, APD and good contours of the masks where logits are positive.
 
     Soft Dice is MONAI's ``DiceLoss(sigmoid=True)``: 1 - (2 sum p t + e) / (sum p + sum t + e) with e = 1e-5, averaged
@@ -58,6 +68,47 @@ class Segmentation:
         self.cross_entropy = cross_entropy
         self._dice = import_monai("losses").DiceLoss(sigmoid=True, batch=dice_over == "batch")
 
+    @staticmethod
+    def load(config: Config) -> SegmentationSet:
+        """Return the slices of a configuration with their masks.
+
+        Raises:
+            DataError: the set is missing or broken; the message is one line that names the file.
+        """
+        options = config.dataset
+        assert isinstance(options, SlicesConfig)
+        framing = Framing(options.side, options.window, options.normalise, options.empty_slices)
+        root = data_root(options.root)
+        if isinstance(options, CardiacConfig):
+            from gbn.data.segmentation.acdc import Patients, cardiac
+
+            patients = Patients(
+                options.patients, options.frames, options.split, options.test_fold, options.validation_fold
+            )
+            return cardiac(root, options.structures, patients, framing)
+        from gbn.data.segmentation.sunnybrook import sunnybrook
+
+        return sunnybrook(root, options.structures, framing=framing)
+
+    @classmethod
+    def build(
+        cls, config: Config, data: SegmentationSet, device: torch.device
+    ) -> tuple[TrainLoader, SegmentationEvaluator, Self]:
+        """Return (loader, evaluator, task): the training part is warped, and the others are for evaluation."""
+        options = config.task
+        assert isinstance(options, SegmentationConfig)
+        assert isinstance(config.dataset, SlicesConfig)
+        train = SliceSet(
+            data.train,
+            augmentation=_warp(config.dataset),
+            device=device,
+            channels_last=config.trainer.channels_last,
+        )
+        task = cls(data.structures, data.unit, options.cross_entropy, options.dice_over)
+        evaluator = SegmentationEvaluator(config, task, data, train)
+        indices = torch.arange(len(train))
+        return TrainLoader(train, indices, config.trainer.batch_size, config.seed), evaluator, task
+
     def loss(self, logits: Tensor, masks: Tensor) -> Tensor:
         """Return the training loss of logits and masks (0 or 1), each (B, K, H, W), a float32 scalar."""
         logits, masks = logits.float(), masks.float()
@@ -96,16 +147,11 @@ class Segmentation:
         Raises:
             ValueError: ``batches`` holds no slice.
         """
-        training = model.training
-        model.eval()
         found, truth = [], []
-        try:
-            with torch.no_grad(), autocast:
-                for images, masks in batches:
-                    found.append(model(images).float().cpu())
-                    truth.append(masks.float().cpu())
-        finally:
-            model.train(training)
+        with inference(model, autocast):
+            for images, masks in batches:
+                found.append(model(images).float().cpu())
+                truth.append(masks.float().cpu())
         if not found:
             raise ValueError("nothing to evaluate on: no slice in the given batches")
         logits, masks = torch.cat(found), torch.cat(truth)
@@ -148,3 +194,15 @@ class Segmentation:
         """Return the scores per patient and over all patients, for masks as returned by :meth:`predict`."""
         scores = self.scores(predicted, drawn, pixel_size)
         return score_patients(scores, patients.cpu(), names, self.structures)
+
+
+def _warp(options: SlicesConfig) -> Warp | None:
+    """Return the configured warps."""
+    if options.augment == "none":
+        return None
+    ranges = options.warp.model_dump()
+    if options.augment == "affine":
+        ranges["alpha"] = 0.0
+    elif options.augment == "elastic":
+        ranges |= dict.fromkeys(("rotation", "shift", "shear", "zoom"), 0.0)
+    return Warp(**ranges)
