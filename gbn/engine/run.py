@@ -151,7 +151,7 @@ def _train(
     stop: Callable[[], bool],
     jobs: int,
 ) -> str:
-    from gbn.engine.checkpoint import forget_previous
+    from gbn.engine.checkpoint import previous_of
     from gbn.tracking.live import Tracker
 
     tracker = Tracker(
@@ -162,7 +162,7 @@ def _train(
         status, summary = _tracked(config, kept, writer, tracker, stop, jobs)
         if summary is not None:
             summary = {"run_id": writer.run_id, "config": complete, "identity": kept} | summary
-            forget_previous(writer.checkpoint_path)
+            previous_of(writer.checkpoint_path).unlink(missing_ok=True)  # it will not resume
             writer.write_summary(summary)
         failed = False
         return status

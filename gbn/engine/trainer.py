@@ -10,7 +10,7 @@ from torch import nn
 from gbn.config.schema import Config
 from gbn.data import TrainLoader
 from gbn.engine.checkpoint import CheckpointError, save_checkpoint, take_up
-from gbn.engine.progress import Progress, Quiet
+from gbn.engine.progress import Progress
 from gbn.engine.recording.recorder import LayerRecorder, recording_grid
 from gbn.nn.too_few import is_one_value
 from gbn.store.files import write_bytes_atomically
@@ -72,17 +72,9 @@ class Trainer:
         self.first_update_at: float | None = None  # of this process, as time.monotonic() counts
         self.diverged_at = torch.full((), -1, dtype=torch.int64, device=device)
 
-    @property
-    def rate(self) -> float:
-        """Learning rate of the last update."""
-        return self.updates.rate
-
-    @property
-    def optimizer_options(self) -> dict[str, Any]:
-        """The configuration's section ``optimizer``."""
-        return self.updates.optimizer_options
-
-    def train(self, make_progress: Callable[[int, int], Progress] = lambda start, total: Quiet()) -> Ending:
+    def train(
+        self, make_progress: Callable[[int, int], Progress] = lambda start, total: Progress()
+    ) -> Ending:
         """Train until the end, divergence, `stop` returning True, or a norm that cannot train on these batches."""
         if not self._resumed:
             self.resume()
@@ -153,7 +145,7 @@ class Trainer:
             "epoch": self.step / self.loader.steps_per_epoch,
             "images": self.step * self.loader.batch_size,
             "seconds": self.seconds,
-            "lr": self.rate,
+            "lr": self.updates.rate,
             **self.updates.measured(),
         }
         if evaluate:
@@ -163,7 +155,7 @@ class Trainer:
         self.writer.append(point)
         self.points += 1
         if evaluate and self.recorder is not None and self.step in self.record_at:
-            self.writer.append_layers(self.recorder.record(self.step, self.rate))
+            self.writer.append_layers(self.recorder.record(self.step, self.updates.rate))
         self.updates.reset()
         if evaluate:
             progress.point(point)
@@ -195,9 +187,8 @@ class Trainer:
             "run_id": self.writer.run_id,
             "step": self.step,
             "points": self.points,
-            "curve": self.writer.sync(
-                self.points
-            ),  # first: a checkpoint never counts points that may yet be lost
+            # First: a checkpoint never counts points that may yet be lost.
+            "curve": self.writer.sync(self.points),
             "seconds": self.seconds,
             **self.updates.state_dict(),
             "diverged_at": self.diverged_at,

@@ -67,15 +67,22 @@ def calibration_parts(calibrated: Tensor, size: int) -> list[Tensor]:
 
 
 @contextmanager
-def inference(model: nn.Module, autocast: AbstractContextManager[object]) -> Iterator[None]:
-    """Put the model into evaluation mode, without gradients; its mode is restored afterwards."""
-    training = model.training
-    model.eval()
+def restored_modes(*models: nn.Module) -> Iterator[None]:
+    """Restore the mode (training or evaluation) of every module afterwards."""
+    modes = {module: module.training for model in models for module in model.modules()}
     try:
-        with torch.no_grad(), autocast:
-            yield
+        yield
     finally:
-        model.train(training)
+        for module, mode in modes.items():
+            module.training = mode
+
+
+@contextmanager
+def inference(model: nn.Module, autocast: AbstractContextManager[object]) -> Iterator[None]:
+    """Put the model into evaluation mode, without gradients; modes are restored afterwards."""
+    with restored_modes(model), torch.no_grad(), autocast:
+        model.eval()
+        yield
 
 
 class Evaluator(ABC):

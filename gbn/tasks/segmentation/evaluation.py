@@ -5,6 +5,7 @@ parts are scored as well. Exact statistics are computed over fixed training slic
 """
 
 import io
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -15,8 +16,11 @@ from gbn.config.schema import Config
 from gbn.data import subset
 from gbn.data.segmentation.segmentation_set import SegmentationSet, Slices, SliceSet
 from gbn.tasks.evaluation import Scores, SupervisedEvaluator
+from gbn.tasks.segmentation.contours import score_slices
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from gbn.tasks.segmentation.task import Segmentation
 
 
@@ -71,38 +75,13 @@ class SegmentationEvaluator(SupervisedEvaluator):
         ``areas`` is the Bland-Altman plot of the first structure's areas on the test part, if that has the two
         patients that limits of agreement need. Running statistics are used.
         """
-        found = {"overlay": self._overlay(model)}
-        if last and len(self.data.test.patients.unique()) > 1:
-            found["areas"] = self._areas(model)
-        return found
-
-    def _overlay(self, model: nn.Module) -> bytes:
-        from gbn.tasks.segmentation.figures import Overlay, overlay_figure, representatives
-
         predicted, drawn = self.masks(model, "val")
-        part = self.data.val
-        dice = self.task.scores(predicted, drawn, part.pixel_size).dice.nanmean(1).tolist()
-        names = [self.data.patients[index] for index in part.patients.tolist()]
-        cases = [
-            Overlay(
-                f"{which}: patient {names[index]}, Dice {dice[index]:.2f}",
-                part.images[index, 0].numpy(),
-                drawn[index].numpy(),
-                predicted[index].numpy(),
-            )
-            for which, index in representatives(dice, names).items()
-        ]
-        return _png(overlay_figure(cases, self.data.structures))
-
-    def _areas(self, model: nn.Module) -> bytes:
-        from gbn.tasks.segmentation.figures import bland_altman_figure
-
-        predicted, drawn = self.masks(model, "test")
-        part, structure = self.data.test, self.data.structures[0]
-        areas = [areas_of(masks, part).tolist() for masks in (predicted, drawn)]
-        names = [self.data.patients[index] for index in part.patients.tolist()]
-        name = f"test part, {len(names)} slices"
-        return _png(bland_altman_figure({name: (areas[0], areas[1])}, names, f"{self.data.unit}²", structure))
+        found = {"overlay": overlays(self.data, self.data.val, drawn, {"predicted": predicted})}
+        if last and len(self.data.test.patients.unique()) > 1:
+            predicted, drawn = self.masks(model, "test")
+            name = f"test part, {len(drawn)} slices"
+            found["areas"] = areas(self.data, self.data.test, drawn, {name: predicted})
+        return {name: _png(figure) for name, figure in found.items()}
 
     def masks(self, model: nn.Module, name: Literal["val", "test"]) -> tuple[Tensor, Tensor]:
         """Return predicted and drawn masks of a part, bool (N, K, H, W) on the CPU; with running statistics."""
@@ -111,9 +90,43 @@ class SegmentationEvaluator(SupervisedEvaluator):
         return found[:2]
 
 
-def areas_of(masks: Tensor, part: Slices) -> Tensor:
-    """Return the area of the first structure on each slice, float64 (N,), in the square of the set's unit."""
-    return masks[:, 0].sum((1, 2)) * part.pixel_size.double().prod(1)
+def overlays(data: SegmentationSet, part: Slices, drawn: Tensor, predicted: Mapping[str, Tensor]) -> "Figure":
+    """Draw contours on the slices that represent the best, median and worst patient of the first arm.
+
+    Args:
+        data: the set.
+        part: one of its parts.
+        drawn: bool (N, K, H, W), the masks of the part.
+        predicted: arm -> bool (N, K, H, W).
+    """
+    from gbn.tasks.segmentation.figures import Overlay, overlay_figure, representatives
+
+    names = [data.patients[index] for index in part.patients.tolist()]
+    dice = {arm: score_slices(own, drawn, part.pixel_size).dice.nanmean(1) for arm, own in predicted.items()}
+    cases = {}
+    for which, index in representatives(next(iter(dice.values())).tolist(), names).items():
+        cases[f"{which}: patient {names[index]}"] = {
+            arm: Overlay(
+                f"Dice {dice[arm][index]:.2f}",
+                part.images[index, 0].numpy(),
+                drawn[index].numpy(),
+                own[index].numpy(),
+            )
+            for arm, own in predicted.items()
+        }
+    return overlay_figure(cases, data.structures)
+
+
+def areas(data: SegmentationSet, part: Slices, drawn: Tensor, predicted: Mapping[str, Tensor]) -> "Figure":
+    """Draw a Bland-Altman plot of the first structure's areas, one panel per arm; see :func:`overlays`."""
+    from gbn.tasks.segmentation.figures import bland_altman_figure
+
+    def of(masks: Tensor) -> list[float]:
+        return (masks[:, 0].sum((1, 2)) * part.pixel_size.double().prod(1)).tolist()
+
+    names = [data.patients[index] for index in part.patients.tolist()]
+    pairs = {arm: (of(own), of(drawn)) for arm, own in predicted.items()}
+    return bland_altman_figure(pairs, names, f"{data.unit}²", data.structures[0])
 
 
 def _share(part: Slices, count: int) -> Tensor:

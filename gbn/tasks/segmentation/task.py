@@ -19,7 +19,6 @@ from gbn.tasks.base import Task
 from gbn.tasks.evaluation import inference
 from gbn.tasks.segmentation.contours import (
     PatientScores,
-    SliceScores,
     import_monai,
     score_patients,
     score_slices,
@@ -183,16 +182,11 @@ class Segmentation(Task):
         rows = self.patients(predicted, drawn, patients, pixel_size, names)
         return {"loss": loss, **summary(rows, self.unit)}
 
-    @staticmethod
-    def scores(predicted: Tensor, drawn: Tensor, pixel_size: Tensor) -> SliceScores:
-        """Return the scores of each slice, for masks as returned by :meth:`predict`."""
-        return score_slices(predicted, drawn, pixel_size)
-
     def patients(
         self, predicted: Tensor, drawn: Tensor, patients: Tensor, pixel_size: Tensor, names: Sequence[str]
     ) -> list[PatientScores]:
         """Return the scores per patient and over all patients, for masks as returned by :meth:`predict`."""
-        scores = self.scores(predicted, drawn, pixel_size)
+        scores = score_slices(predicted, drawn, pixel_size)
         return score_patients(scores, patients.cpu(), names, self.structures)
 
 
