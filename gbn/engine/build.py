@@ -70,7 +70,7 @@ def build_model(config: Config, images: Any, device: torch.device | str = "cpu")
 
 
 def _check_logits(config: Config, model: nn.Module, images: Any) -> None:
-    """Nothing is known of the images, or of the network, before they meet: the schema could not check them."""
+    """Check that the network maps the images to logits of their classes: of custom parts, the schema cannot tell."""
     shape = (images.in_channels, images.image_size, images.image_size)
     model.eval()
     try:

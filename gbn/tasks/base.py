@@ -1,4 +1,4 @@
-"""What the engine asks a task: its data, its parts, its updates. One subclass per folder of gbn/tasks."""
+"""The interface of a task to the engine: its data, its parts, its updates. One subclass per folder of gbn/tasks."""
 
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar, Self
