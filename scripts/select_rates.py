@@ -83,7 +83,7 @@ def cells_of(found: Sequence["BestRate"], experiment: str, scale: str | None) ->
         "    cells:",
     ]
     for group, arms in itertools.groupby(found, key=lambda best: best.group):
-        lines.append(f"      {group}:")
+        lines.append(f"      {group or repr('')}:")
         lines += [f"        {best.arm}: [optimizer.lr={best.rate}]" for best in arms]
     return lines
 

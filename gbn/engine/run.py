@@ -67,16 +67,29 @@ def run(config: Config, *, stop: Callable[[], bool] = lambda: False, jobs: int =
             return done
         try:
             with store.writer(run_id) as writer:
-                return _begun(config, complete, kept, writer, stop, jobs)
+                try:
+                    writer.write_config(complete)
+                    status = _train(config, complete, kept, writer, stop, jobs)
+                except Exception:
+                    with contextlib.suppress(OSError):  # the disk is full, say: the outcome reports it anyway
+                        writer.write_error(traceback.format_exc())
+                    raise
         except StoreError:
             # Another process may have finished it since the first look.
             if (done := _done(store, run_id, config)) is not None:
                 return done
             raise
+        if status == "interrupted":
+            message = "stopped with a checkpoint; the same command resumes from there"
+            return Outcome(run_id, status, False, message)
+        return Outcome(run_id, status, False, _describe(store, run_id))
     except LockedError as error:
         return Outcome(run_id, "locked", False, str(error))
     except Exception as error:
-        return _failed(store, run_id, error)
+        first = (str(error).strip().splitlines() or [""])[0]
+        where = store.path(run_id) / ERROR
+        see = f" (see {where})" if os.path.exists(where) else ""
+        return Outcome(run_id, "failed", False, f"{type(error).__name__}: {first}{see}")
 
 
 def _done(store: RunStore, run_id: str, config: Config) -> Outcome | None:
@@ -87,36 +100,6 @@ def _done(store: RunStore, run_id: str, config: Config) -> Outcome | None:
     if config.trainer.record.layers and not store.load(run_id).layers:
         message += f"; made without recording its layers: remove {store.path(run_id)} to train it again"
     return Outcome(run_id, status, True, message)
-
-
-def _begun(
-    config: Config,
-    complete: dict[str, Any],
-    kept: dict[str, Any],
-    writer: RunWriter,
-    stop: Callable[[], bool],
-    jobs: int,
-) -> Outcome:
-    run_id = writer.run_id
-    try:
-        writer.write_config(complete)
-        status = _train(config, complete, kept, writer, stop, jobs)
-    except Exception as error:
-        with contextlib.suppress(OSError):  # the disk is full, say: the outcome reports it anyway
-            writer.write_error(traceback.format_exc())
-        return _failed(writer.store, run_id, error)
-    if status == "interrupted":
-        return Outcome(
-            run_id, status, False, "stopped with a checkpoint; the same command resumes from there"
-        )
-    return Outcome(run_id, status, False, _describe(writer.store, run_id))
-
-
-def _failed(store: RunStore, run_id: str, error: Exception) -> Outcome:
-    first = (str(error).strip().splitlines() or [""])[0]
-    where = store.path(run_id) / ERROR
-    see = f" (see {where})" if os.path.exists(where) else ""
-    return Outcome(run_id, "failed", False, f"{type(error).__name__}: {first}{see}")
 
 
 def _describe(store: RunStore, run_id: str) -> str:

@@ -85,13 +85,19 @@ class Updates(ABC):
     def loss_so_far(self) -> float | None:
         """Return the mean loss since :meth:`reset`, for the display; None if there was no update."""
 
-    @abstractmethod
     def state_dict(self) -> dict[str, Any]:
         """Return everything that the next update depends on, and the sums since :meth:`reset`."""
+        return {
+            "model": self.model.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "count": self.count,
+        }
 
-    @abstractmethod
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore a :meth:`state_dict`."""
+        self.model.load_state_dict(state["model"])
+        self.scaler.load_state_dict(state["scaler"])
+        self.count = state["count"]
 
     def close(self) -> None:  # noqa: B027  (by default there is nothing)
         """Remove from the model what was added for training."""
@@ -111,7 +117,11 @@ class Updates(ABC):
 
 
 class Supervised(Updates):
-    """One network, one optimizer, and the loss of its output against the batch's targets."""
+    """One network, one optimizer, and the loss of its output against the batch's targets.
+
+    The task has ``loss`` and ``correct``, both of (outputs, targets), and ``training_measure``, the name of the mean
+    of ``correct`` over images.
+    """
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
@@ -167,25 +177,20 @@ class Supervised(Updates):
 
     def state_dict(self) -> dict[str, Any]:
         """Return the states of model, optimizer, scaler and preconditioner, and the sums."""
-        return {
-            "model": self.model.state_dict(),
+        return super().state_dict() | {
             "optimizer": self.optimizer.state_dict(),
-            "scaler": self.scaler.state_dict(),
             "preconditioner": None if self.preconditioner is None else self.preconditioner.state_dict(),
             "loss_sum": self.loss_sum,
             "correct": self.correct,
-            "count": self.count,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore a :meth:`state_dict`."""
-        self.model.load_state_dict(state["model"])
+        super().load_state_dict(state)
         self.optimizer.load_state_dict(state["optimizer"])
-        self.scaler.load_state_dict(state["scaler"])
         if self.preconditioner is not None:
             self.preconditioner.load_state_dict(state["preconditioner"])
-        for name in ("loss_sum", "correct", "count"):
-            setattr(self, name, state[name])
+        self.loss_sum, self.correct = state["loss_sum"], state["correct"]
 
     def close(self) -> None:
         """Remove the preconditioner's hooks."""

@@ -45,6 +45,7 @@ def loader(name, tmp_path, request):
 def test_images_and_labels_are_what_they_should_be(loader, name):
     loaded = loader()
     if name in DATASETS:
+        assert SHAPES.keys() == DATASETS.keys()
         assert SHAPES[name] == (loaded.image_size, loaded.in_channels)
     for part in ("train", "test"):
         images, labels = getattr(loaded, f"{part}_images"), getattr(loaded, f"{part}_labels")

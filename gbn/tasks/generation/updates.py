@@ -92,21 +92,15 @@ class Adversarial(Updates):
 
     def state_dict(self) -> dict[str, Any]:
         """Return the states of networks, optimizers and scaler, and the sums."""
-        return {
-            "model": self.model.state_dict(),
-            "optimizers": {part: optimizer.state_dict() for part, optimizer in self.optimizers.items()},
-            "scaler": self.scaler.state_dict(),
-            "sums": self.sums,
-            "count": self.count,
-        }
+        optimizers = {part: optimizer.state_dict() for part, optimizer in self.optimizers.items()}
+        return super().state_dict() | {"optimizers": optimizers, "sums": self.sums}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore a :meth:`state_dict`."""
-        self.model.load_state_dict(state["model"])
+        super().load_state_dict(state)
         for part, optimizer in self.optimizers.items():
             optimizer.load_state_dict(state["optimizers"][part])
-        self.scaler.load_state_dict(state["scaler"])
-        self.sums, self.count = state["sums"], state["count"]
+        self.sums = state["sums"]
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from gbn.config.schema import Config
 from gbn.data import subset
 from gbn.data.segmentation.segmentation_set import SegmentationSet, Slices, SliceSet
 from gbn.tasks.evaluation import Scores, SupervisedEvaluator
-from gbn.tasks.segmentation.contours import score_slices
+from gbn.tasks.segmentation.contours import PatientScores, score_patients, score_slices, summary
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -52,21 +52,23 @@ class SegmentationEvaluator(SupervisedEvaluator):
         """Return ``loss`` and the scores over patients."""
         images, slices = {"val": (self.val, self.data.val), "test": (self.test, self.data.test)}[part]
         indices = torch.arange(len(slices)) if indices is None else indices
-        return _finite(
-            self.task.evaluate(
-                model,
-                images.batches(indices, self.batch),
-                self.autocast(),
-                patients=slices.patients[indices],
-                pixel_size=slices.pixel_size[indices],
-            )
+        predicted, drawn, loss = self.task.predict(
+            model, images.batches(indices, self.batch), self.autocast()
         )
+        rows = self._patients(predicted, drawn, slices, indices)
+        return _finite({"loss": loss, **summary(rows, self.data.unit)})
+
+    def _patients(
+        self, predicted: Tensor, drawn: Tensor, part: Slices, indices: Tensor
+    ) -> list[PatientScores]:
+        """Return the scores per patient and over all patients, of masks at ``indices`` of a part."""
+        scores = score_slices(predicted, drawn, part.pixel_size[indices])
+        return score_patients(scores, part.patients[indices], self.data.patients, self.data.structures)
 
     def final(self, model: nn.Module) -> dict[str, Any]:
         """Return under ``patients`` one row of scores per structure and test patient, and one of all patients."""
         predicted, drawn = self.masks(model, "test")
-        part = self.data.test
-        rows = self.task.patients(predicted, drawn, part.patients, part.pixel_size, self.data.patients)
+        rows = self._patients(predicted, drawn, self.data.test, torch.arange(len(drawn)))
         return {"patients": [_finite(asdict(row)) for row in rows]}
 
     def pictures(self, model: nn.Module, *, last: bool) -> dict[str, bytes]:

@@ -1,6 +1,6 @@
 """Segmentation of structures that may be nested: soft Dice and cross-entropy, one logit per structure."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from typing import Literal, Self
 
@@ -17,13 +17,7 @@ from gbn.data.segmentation.segmentation_set import SegmentationSet, SliceSet
 from gbn.data.segmentation.warp import Warp
 from gbn.tasks.base import Task
 from gbn.tasks.evaluation import inference
-from gbn.tasks.segmentation.contours import (
-    PatientScores,
-    import_monai,
-    score_patients,
-    score_slices,
-    summary,
-)
+from gbn.tasks.segmentation.contours import import_monai
 from gbn.tasks.segmentation.evaluation import SegmentationEvaluator
 
 
@@ -35,13 +29,11 @@ class Segmentation(Task):
     special case.
 
     Args:
-        structures: names of the logits' channels.
-        unit: unit of the pixel sizes, for the measures' names.
         cross_entropy: weight of the mean cross-entropy relative to the Dice loss.
         dice_over: whether sums of the Dice loss run over each slice or over the batch.
 
     Raises:
-        ValueError: no structure, a negative weight, or an unknown ``dice_over``.
+        ValueError: a negative weight, or an unknown ``dice_over``.
         DataError: MONAI is not installed.
     """
 
@@ -49,21 +41,15 @@ class Segmentation(Task):
 
     def __init__(
         self,
-        structures: Sequence[str] = ("cavity", "epicardium"),
-        unit: Literal["mm", "px"] = "px",
         cross_entropy: float = 1.0,
         dice_over: Literal["batch", "slice"] = "batch",
     ) -> None:
-        if not structures:
-            raise ValueError("segmentation needs at least one structure, none was given")
         if not cross_entropy >= 0:
             raise ValueError(
                 f"cross_entropy must be 0 or more, {cross_entropy} was given: 1.0 weights both losses equally"
             )
         if dice_over not in ("batch", "slice"):
             raise ValueError(f"dice_over must be 'batch' or 'slice', {dice_over!r} was given")
-        self.structures = tuple(structures)
-        self.unit = unit
         self.cross_entropy = cross_entropy
         self._dice = import_monai("losses").DiceLoss(sigmoid=True, batch=dice_over == "batch")
 
@@ -103,7 +89,7 @@ class Segmentation(Task):
             device=device,
             channels_last=config.trainer.channels_last,
         )
-        task = cls(data.structures, data.unit, options.cross_entropy, options.dice_over)
+        task = cls(options.cross_entropy, options.dice_over)
         evaluator = SegmentationEvaluator(config, task, data, train)
         indices = torch.arange(len(train))
         return TrainLoader(train, indices, config.trainer.batch_size, config.seed), evaluator, task
@@ -155,39 +141,6 @@ class Segmentation(Task):
             raise ValueError("nothing to evaluate on: no slice in the given batches")
         logits, masks = torch.cat(found), torch.cat(truth)
         return self.predicted(logits), masks.bool(), self.loss(logits, masks).item()
-
-    def evaluate(
-        self,
-        model: nn.Module,
-        batches: Iterable[tuple[Tensor, Tensor]],
-        autocast: AbstractContextManager[object],
-        *,
-        patients: Tensor,
-        pixel_size: Tensor,
-    ) -> dict[str, float]:
-        """Return ``loss`` and the measures of :func:`gbn.tasks.segmentation.contours.summary`, means over patients.
-
-        Args:
-            model: returns logits (B, K, H, W).
-            batches: batches of images and masks.
-            autocast: context of the forward passes.
-            patients: int64 (N,), the patient of each slice, in the order of the batches.
-            pixel_size: (N, 2), of each slice.
-
-        Raises:
-            ValueError: there is no slice, or a structure is drawn nowhere.
-        """
-        predicted, drawn, loss = self.predict(model, batches, autocast)
-        names = [str(patient) for patient in range(int(patients.max()) + 1)]
-        rows = self.patients(predicted, drawn, patients, pixel_size, names)
-        return {"loss": loss, **summary(rows, self.unit)}
-
-    def patients(
-        self, predicted: Tensor, drawn: Tensor, patients: Tensor, pixel_size: Tensor, names: Sequence[str]
-    ) -> list[PatientScores]:
-        """Return the scores per patient and over all patients, for masks as returned by :meth:`predict`."""
-        scores = score_slices(predicted, drawn, pixel_size)
-        return score_patients(scores, patients.cpu(), names, self.structures)
 
 
 def _warp(options: SlicesConfig) -> Warp | None:
