@@ -1,4 +1,4 @@
-"""Select each arm's best learning rate (setting) by the tuning seeds' validation values; warn at a grid's end."""
+"""Select each arm's best learning rate by the tuning seeds' validation values; warn at a grid's end."""
 
 import argparse
 import itertools
@@ -11,7 +11,7 @@ from gbn.analysis import options
 from gbn.arguments import usable_folder
 
 if TYPE_CHECKING:
-    from gbn.analysis.comparison.selection import BestSetting
+    from gbn.analysis.comparison.selection import BestRate
 
 
 EXAMPLES = ("python scripts/select_rates.py experiments/learning_rate --scale small --source archive",)
@@ -42,11 +42,11 @@ def run(args: argparse.Namespace) -> int:
         usable_folder(figures)
 
     from gbn.analysis.comparison.comparison import Comparison
-    from gbn.analysis.comparison.selection import best_settings, rate_of, selecting
+    from gbn.analysis.comparison.selection import best_rates, selecting
     from gbn.analysis.runs.load import load_grid_runs
 
     comparison = Comparison(load_grid_runs(grid, args.results, args.source))
-    found, measure = best_settings(comparison.times), selecting(comparison.times)
+    found, measure = best_rates(comparison.times), selecting(comparison.times)
     if args.plot:
         from gbn.analysis.plots import rates as rates_plot
         from gbn.plot_style import save
@@ -63,8 +63,8 @@ def run(args: argparse.Namespace) -> int:
             print(f"{group}:")
         for best in arms:
             cells = "  ".join(
-                f"{rate_of(setting)[1]} {measure.number(value):>5}{'*' if setting == best.setting else ' '}"
-                for setting, value in best.values.items()
+                f"{rate} {measure.number(value):>5}{'*' if rate == best.rate else ' '}"
+                for rate, value in best.values.items()
             )
             print(f"{best.arm:28s} {cells}")
     ends = [" in ".join(part for part in (best.arm, best.group) if part) for best in found if best.at_an_end]
@@ -76,17 +76,15 @@ def run(args: argparse.Namespace) -> int:
     return 1 if ends else 0
 
 
-def cells_of(found: Sequence["BestSetting"], experiment: str, scale: str | None) -> list[str]:
+def cells_of(found: Sequence["BestRate"], experiment: str, scale: str | None) -> list[str]:
     """Return the lines of a second stage's sweep.yaml that state the selected rates and their source."""
-    from gbn.analysis.comparison.selection import rate_of
-
     lines = [
         f"    selected: {{experiment: {experiment}, scale: {scale or 'full'}, rule: rate}}",
         "    cells:",
     ]
     for group, arms in itertools.groupby(found, key=lambda best: best.group):
-        lines.append(f"      {group}:")
-        lines += [f"        {best.arm}: [optimizer.lr={rate_of(best.setting)[1]}]" for best in arms]
+        lines.append(f"      {group or repr('')}:")
+        lines += [f"        {best.arm}: [optimizer.lr={best.rate}]" for best in arms]
     return lines
 
 

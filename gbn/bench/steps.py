@@ -11,7 +11,7 @@ from gbn.config.errors import ConfigError, unknown
 from gbn.config.grid import Cell, Grid
 from gbn.config.schema import Config
 from gbn.data import ImageSet
-from gbn.engine.build import build_data, build_model, load_data
+from gbn.engine.build import build_model, task_of
 from gbn.engine.clock import LIMIT
 from gbn.engine.provenance import package_versions
 from gbn.engine.trainer import Trainer
@@ -110,12 +110,11 @@ class SettingTiming:
     def _trainer(self, config: Config) -> Trainer:
         key = config.model_dump_json(exclude={"norm"})
         if key not in self._data:
-            images = load_data(config)
-            self._data[key] = (images, *build_data(config, images, self.device))
+            task = task_of(config)
+            images = task.load(config)
+            self._data[key] = (images, *task.build(config, images, self.device))
         images, loader, evaluator, task = self._data[key]
-        model = build_model(config, images).to(self.device)
-        if config.trainer.channels_last:
-            model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        model = build_model(config, images, self.device)
         # Writer and tracker are for train(); only updates are made here.
         nowhere: Any = None
         trainer = Trainer(config, model, loader, evaluator, task, nowhere, nowhere, self.device)

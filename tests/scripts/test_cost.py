@@ -128,7 +128,7 @@ def test_a_schedule_is_not_left_behind(tool, experiment):
     assert [row["status"] for row in rows] == ["ok", "ok"]
     trainer = timing._trainers["bn"]
     assert trainer.step <= trainer.total == 2
-    assert 0 < trainer.rate <= trainer.optimizer_options["lr"]
+    assert 0 < trainer.updates.rate <= trainer.config.optimizer.lr
     first = id(trainer.model)
     timing.block(1, 0.0)
     assert id(timing._trainers["bn"].model) != first  # each block has its own

@@ -27,7 +27,7 @@ from tests.scripts.calling import ROOT, SCRIPTS, loaded
 from tests.scripts.lines import BLOCKED, RIGHT, WRONG, wrong_values
 
 ARMS = {"bn": Arm(), "gbn_cvar": Arm(speed=1.5, norm={"quadrangle": "cvar"})}
-GRID = SimulatedGrid(ARMS, seeds=range(2))
+GRID = SimulatedGrid(ARMS, seeds=range(2), levels={"": {"optimizer.lr": "0.1"}})
 SWEEP = """
 title: "tiny: a test"
 base: [model=mlp, model.width=0.125, model.depth=2, trainer.epochs=1, trainer.device=cpu]

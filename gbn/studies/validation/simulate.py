@@ -97,6 +97,7 @@ class SimulatedGrid:
     points: int = 40
     measure: str = measures.DEFAULT
     start: float = 1.0
+    levels: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
     @property
     def targets(self) -> dict[str, list[float]]:

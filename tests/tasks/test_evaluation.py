@@ -8,10 +8,10 @@ import torch
 from torch import nn
 
 from gbn.data import load
-from gbn.engine.build import build_data, build_model
-from gbn.tasks.classification.evaluation import best_points, calibration_parts, evaluation_grid
-from gbn.tasks.classification.evaluation import test_points as points_of_tests
+from gbn.engine.build import build_model, task_of
 from gbn.tasks.classification.task import Classification
+from gbn.tasks.evaluation import best_points, calibration_parts, evaluation_grid
+from gbn.tasks.evaluation import test_points as points_of_tests
 
 
 def test_the_grid_is_geometric_and_ends_with_the_run():
@@ -37,7 +37,7 @@ def test_exact_statistics_leave_the_model_as_it_was_and_see_past_the_lag(small):
     images = load("digits")
     config = small("norm=gbn_cvar", "trainer.evaluation.images=100")
     model = build_model(config, images)
-    loader, evaluator, _ = build_data(config, images, torch.device("cpu"))
+    loader, evaluator, _ = task_of(config).build(config, images, torch.device("cpu"))
     before = {name: value.clone() for name, value in model.state_dict().items()}
     point = evaluator.point(model)
     for name, value in model.state_dict().items():
@@ -54,7 +54,7 @@ def test_exact_statistics_leave_the_model_as_it_was_and_see_past_the_lag(small):
     [(1, [1]), (500, [500]), (501, [501]), (507, [507]), (508, [500, 8]), (1001, [500, 501])],
 )
 def test_a_small_last_part_of_the_calibration_images_is_joined_to_the_one_before(images, parts):
-    found = calibration_parts(torch.arange(images))
+    found = calibration_parts(torch.arange(images), 500)
     assert [len(part) for part in found] == parts
     assert torch.equal(torch.cat(found), torch.arange(images))
 
@@ -67,7 +67,7 @@ def test_evaluation_is_in_evaluation_mode_and_puts_the_mode_back():
     assert first == task.evaluate(model, batches, contextlib.nullcontext())
     assert model.training
     logits = model.eval()(batches[0][0])
-    assert first[0] == pytest.approx(nn.functional.cross_entropy(logits, batches[0][1]).item(), rel=1e-6)
+    assert first["loss"] == pytest.approx(nn.functional.cross_entropy(logits, batches[0][1]).item(), rel=1e-6)
     with pytest.raises(ValueError, match="nothing to evaluate on"):
         task.evaluate(model, [], contextlib.nullcontext())
 
@@ -79,7 +79,7 @@ def test_the_three_selections_are_separate():
         {"update": 3, "val_full_accuracy": 0.6, "test_accuracy": 0.8},
         {"update": 4, "val_full_accuracy": 0.5, "test_accuracy": 0.7},
     ]
-    best = best_points(curve)
+    best = best_points(curve, "accuracy")
     assert best["best_by_validation"] == {"update": 2, "val_accuracy": 0.7, "test_accuracy": 0.6}
     assert best["best_on_test"] == {"update": 3, "test_accuracy": 0.8}
-    assert best_points(curve[:1]) == {"best_by_validation": None, "best_on_test": None}
+    assert best_points(curve[:1], "accuracy") == {"best_by_validation": None, "best_on_test": None}

@@ -1,14 +1,71 @@
-"""The schema of the data sets for segmentation: patients, the window of each slice, warps.
+"""The schema of the group ``dataset``: images with labels, and slices with masks.
 
-The keys are explained in :mod:`gbn.data.segmentation.acdc`, :mod:`gbn.data.segmentation.framing` and
+The keys of slices are explained in :mod:`gbn.data.segmentation.acdc`, :mod:`gbn.data.segmentation.framing` and
 :mod:`gbn.data.segmentation.warp`.
 """
 
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, NamedTuple
 
 from pydantic import Field, model_validator
 
+from gbn.config.custom import CustomSection
 from gbn.config.section import Count, NonNegative, Positive, Section, Share, Text
+from gbn.targets import DATASET, Kind
+
+
+class Shape(NamedTuple):
+    """The side of a square image in pixels, and its number of channels."""
+
+    side: int
+    channels: int
+
+
+#: The data sets of :data:`gbn.data.DATASETS`, by name, with the shape of their images.
+SHAPES = {
+    "digits": Shape(8, 1),
+    "mnist": Shape(28, 1),
+    "fashion_mnist": Shape(28, 1),
+    "cifar10": Shape(32, 3),
+    "cifar100": Shape(32, 3),
+    "svhn": Shape(32, 3),
+}
+
+if TYPE_CHECKING:
+    DatasetName = str
+else:
+    DatasetName = Literal[tuple(SHAPES)]
+
+
+class LabeledConfig(Section):
+    """The keys shared by all data sets with labels: validation images cut from the training part, augmentation.
+
+    `allow_changed` trains even if the files differ from those that earlier updates, or comparable runs, were
+    trained on (:mod:`gbn.store.trained_on`).
+    """
+
+    has_masks: ClassVar[bool] = False
+    revision: Count
+    root: Text | None = None
+    download: bool = True
+    allow_changed: bool = False
+    validation: Count
+    subset: Count | None = None
+    augment: Literal["none", "flip", "crop", "crop_flip"] = "none"
+
+
+class DatasetConfig(LabeledConfig):
+    """A data set of :data:`gbn.data.DATASETS`."""
+
+    name: DatasetName
+
+
+class CustomDatasetConfig(LabeledConfig, CustomSection):
+    """A data set of another package, with labels; the shape of its images is known once it is loaded."""
+
+    group: ClassVar[str] = "dataset"
+    kind: ClassVar[Kind] = DATASET
+    name: Literal["custom"]
+
 
 Fold = Annotated[int, Field(ge=0, le=4)]
 Pixels = Annotated[int, Field(ge=1, le=4096)]
@@ -26,8 +83,10 @@ class WarpConfig(Section):
 
 
 class SlicesConfig(Section):
-    """The keys shared by all sets of slices; `allow_changed` as in :class:`gbn.config.schema.LabeledConfig`."""
+    """The keys shared by all sets of slices; `allow_changed` as in :class:`LabeledConfig`."""
 
+    has_masks: ClassVar[bool] = True
+    subset: ClassVar[None] = None
     revision: Count
     root: Text | None = None
     allow_changed: bool = False

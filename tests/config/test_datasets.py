@@ -3,8 +3,8 @@
 import pytest
 
 from gbn.config.compose import compose
+from gbn.config.datasets import CardiacConfig, SunnybrookConfig
 from gbn.config.errors import ConfigError
-from gbn.config.slices import CardiacConfig, SunnybrookConfig
 from gbn.data.segmentation.framing import Framing
 from gbn.data.segmentation.warp import Warp
 from gbn.store.identity import identity, run_id
