@@ -33,9 +33,10 @@ from gbn.analysis.estimates.combine import Part, sum_of_independent
 from gbn.analysis.estimates.estimate import LEVEL, NOTHING, Estimate
 from gbn.analysis.estimates.targets import Time, Unit
 from gbn.analysis.runs.plan import Plan
+from gbn.methods import CHAIN
 
 #: The two kinds of controls, by ``norm.method``, in the order of the chain.
-MATCHED, REPARAM = CONTROL_METHODS = ("bn_matched", "bn_reparam")
+MATCHED, REPARAM = CHAIN
 #: The links of a chain, each as (reference, candidate) by position in (bn, matched, reparam, arm).
 LINKS = {"total": (0, 3), "initialization": (0, 1), "parametrisation": (1, 2), "own": (2, 3)}
 
@@ -182,8 +183,8 @@ def controls_of(plan: Plan, arm: str) -> tuple[str, str] | None:
     for control in plan.controls.get(arm, ()):
         label = control.partition("[")[0]
         method = plan.methods.get(control)
-        found.setdefault(method if method in CONTROL_METHODS else label, control)
-    if not found.keys() >= set(CONTROL_METHODS):
+        found.setdefault(method if method in CHAIN else label, control)
+    if not found.keys() >= set(CHAIN):
         return None
     return found[MATCHED], found[REPARAM]
 

@@ -9,6 +9,7 @@ import yaml
 
 from gbn.analysis.comparison.comparison import Comparison
 from gbn.analysis.runs.derive import flatten
+from gbn.methods import own_options
 from gbn.store.record import Record
 
 #: Keys that differ without changing a number, or that the page shows elsewhere.
@@ -69,7 +70,8 @@ def _config(comparison: Comparison, records: Mapping[str, Record], setting: str,
     rows = rows[(rows.setting == setting) & (rows.arm == arm)].sort_values("seed")
     for run_id in rows.run_id:
         if run_id in records and records[run_id].config:
-            return {key: part for key, part in records[run_id].config.items() if key != "seed"}
+            config = {key: part for key, part in records[run_id].config.items() if key != "seed"}
+            return {**config, "norm": own_options(config.get("norm") or {})}
     return {}
 
 
