@@ -247,7 +247,8 @@ def own_options(norm: Mapping[str, Any]) -> dict[str, Any]:
     """
     if norm.get("method") not in METHODS:
         return dict(norm)
-    own = options_of(norm["method"], norm.get("matched_to"))
+    options = options_of(norm["method"], norm.get("matched_to")).items()
+    own = {key: option for key, option in options if option.matched or key in METHODS[norm["method"]].options}
     return {
         key: value
         for key, value in norm.items()

@@ -123,7 +123,7 @@ class NormSection(Section):
 
     @classmethod
     def _ignores(cls, name: str) -> bool:
-        return cls.row is not cls.matched and not cls.fields[name].matched
+        return bool(cls.model_fields[name].exclude)
 
     def _check_places(self) -> None:
         if self.without_act == self.method or (self.without_act == "mean" and "statistic" not in self.fields):
@@ -187,21 +187,21 @@ class NormSection(Section):
 
     def options(self) -> dict[str, Any]:
         """Keyword arguments of :func:`gbn.nn.norm_layer`, without the method."""
-        given = {
-            name: getattr(self, name) for name in self.fields if not self._ignores(name)
-        } | self.parameters
-        if not given.get("instance_enhancement"):
-            given.pop("gate_bias", None)
-            given.pop("instance_enhancement", None)
-        if self.row is not self.matched:
-            inner = {
-                key: value
-                for key, value in given.items()
-                if key not in self.row.options and value is not None
+        own: dict[str, Any] = {"without_act": self.without_act, "placement": self.placement.model_dump()}
+        inner: dict[str, Any] = {}
+        for name in self.fields:
+            if not self._ignores(name):
+                (own if name in self.row.options else inner)[name] = getattr(self, name)
+        of_the_pair = inner if self.row.control_of else own
+        of_the_pair |= self.parameters
+        if not of_the_pair.get("instance_enhancement"):
+            of_the_pair.pop("gate_bias", None)
+        if self.row.control_of:
+            named = {} if self.matched.has_pair else {"method": self.matched.name}
+            own["matched_to"] = named | {
+                key: value for key, value in inner.items() if value not in (None, [])
             }
-            given = {key: value for key, value in given.items() if key in self.row.options}
-            given["matched_to"] = inner if self.matched.has_pair else {"method": self.matched.name, **inner}
-        return {**given, "without_act": self.without_act, "placement": self.placement.model_dump()}
+        return own
 
     if TYPE_CHECKING:
 

@@ -143,7 +143,9 @@ def test_the_groups_cover_the_registries():
 
 def test_no_file_repeats_a_default_of_the_registry():
     """One truth in one place: a file holds what its name fixes, and leaves the rest to gbn.risk and gbn.methods."""
-    known = {key for table in (STATISTIC_PARAMETERS, DEVIATION_PARAMETERS) for row in table.values() for key in row}
+    known = {
+        key for table in (STATISTIC_PARAMETERS, DEVIATION_PARAMETERS) for row in table.values() for key in row
+    }
     for file in (config_dir() / "norm").rglob("*.yaml"):
         given = OmegaConf.to_container(OmegaConf.load(file))
         assert not known & given.keys(), file

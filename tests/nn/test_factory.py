@@ -280,7 +280,9 @@ def test_factory_is_picklable_and_says_what_it_is() -> None:
 
 
 def test_a_new_method_is_one_row(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(nn, "Twice", lambda method, site, options: nn.Softplus(options["factor"]), raising=False)
+    monkeypatch.setattr(
+        nn, "Twice", lambda method, site, options: nn.Softplus(options["factor"]), raising=False
+    )
     row = Method("twice", "doubles", "torch.nn:Twice", {"factor": Option(float, 2.0)})
     monkeypatch.setitem(METHODS, "twice", row)
     assert norm_layer("twice", factor=3)(8).beta == 3
