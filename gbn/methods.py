@@ -225,14 +225,15 @@ def matched_method(matched_to: Any) -> str:
 def options_of(method: str, matched_to: Any = None) -> Mapping[str, Option]:
     """Return the options in the configuration of a method of :data:`METHODS`.
 
-    A control has the options of what it is matched to beside its own, so that one override applies to an arm and its
-    controls; those of the form of a pair it has only if that has a form.
+    A control has, beside its own, the options of what it is matched to that it takes over, so that one override
+    applies to an arm and its controls; those of the form of a pair it has only if that has a form.
     """
     row = METHODS[method]
     if not row.control_of:
         return row.options
     of = METHODS[matched_method(matched_to)].options
-    return {key: row.options[key] for key in row.options if key in of or key not in _FORM} | dict(of)
+    own = {key: option for key, option in row.options.items() if key in of or key not in _FORM}
+    return own | {key: option for key, option in of.items() if option.matched}
 
 
 def has_option(options: Mapping[str, Option], key: str) -> bool:
@@ -247,8 +248,7 @@ def own_options(norm: Mapping[str, Any]) -> dict[str, Any]:
     """
     if norm.get("method") not in METHODS:
         return dict(norm)
-    options = options_of(norm["method"], norm.get("matched_to")).items()
-    own = {key: option for key, option in options if option.matched or key in METHODS[norm["method"]].options}
+    own = options_of(norm["method"], norm.get("matched_to"))
     return {
         key: value
         for key, value in norm.items()

@@ -89,6 +89,8 @@ class NormSection(Section):
         for key, value in given.items():
             if key in known or key in parameters or anything:
                 kept[key] = value
+            elif key in cls.matched.options:
+                continue  # of the layer that a control is matched to, and ignored by it: one run serves for all
             elif any(has_option(row.options, key) for row in METHODS.values()):
                 _refuse_of_others(key, value, named)
             else:
@@ -116,14 +118,7 @@ class NormSection(Section):
             )
         if "quadrangle" in self.fields:
             self._check_pair(parameters)
-        for name, option in self.fields.items():
-            if self._ignores(name):  # one run serves, whatever the layer that it is matched to does
-                setattr(self, name, option.default)
         return self
-
-    @classmethod
-    def _ignores(cls, name: str) -> bool:
-        return bool(cls.model_fields[name].exclude)
 
     def _check_places(self) -> None:
         if self.without_act == self.method or (self.without_act == "mean" and "statistic" not in self.fields):
@@ -190,8 +185,7 @@ class NormSection(Section):
         own: dict[str, Any] = {"without_act": self.without_act, "placement": self.placement.model_dump()}
         inner: dict[str, Any] = {}
         for name in self.fields:
-            if not self._ignores(name):
-                (own if name in self.row.options else inner)[name] = getattr(self, name)
+            (own if name in self.row.options else inner)[name] = getattr(self, name)
         of_the_pair = inner if self.row.control_of else own
         of_the_pair |= self.parameters
         if not of_the_pair.get("instance_enhancement"):
@@ -248,11 +242,8 @@ def section(row: Method, matched: Method | None = None) -> type[NormSection]:
     options = row.options if matched is row else options_of(row.name, matched.name)
     fields: dict[str, Any] = {}
     for name, option in options.items():
-        ignored = matched is not row and not option.matched
-        fields[name] = (
-            _annotation(option),
-            Field(... if option.needed else option.default, alias=option.alias, exclude=ignored),
-        )
+        default = ... if option.needed else option.default
+        fields[name] = (_annotation(option), Field(default, alias=option.alias))
     model = create_model(
         f"{row.name}_of_{matched.name}",
         __base__=NormSection,
