@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from gbn.methods import GATE_BIAS, METHODS, Method, matched_method, roles_of_the_gate
+from gbn.methods import GATE_BIAS, METHODS, Method, matched_method, options_of, roles_of_the_gate
 from gbn.nn.pairs import Pair, pair_from_options
 from gbn.nn.placement import Site, check_roles
 from gbn.nn.simple import Activation
@@ -75,29 +75,25 @@ def control(method: Method, site: Site, options: Mapping[str, Any]) -> nn.Module
             "for example matched_to='gbn_cvar', {'quadrangle': 'cvar', 'alpha': 0.9} or {'method': 'mixture', "
             "'components': 3}"
         )
-    if matched_method(matched) not in method.control_of:
-        raise ValueError(
-            f"matched_to: unknown method {matched['method']!r}; allowed are {', '.join(method.control_of)}"
-        )
-    of = METHODS[matched_method(matched)]
-    layer = method.control_of[of.name]
+    name = matched_method(matched)
+    if name not in method.control_of:
+        raise ValueError(f"matched_to: unknown method {name!r}; allowed are {', '.join(method.control_of)}")
+    of, layer = METHODS[name], method.control_of[name]
     if not isinstance(matched, Mapping):  # a Pair, or what the layer refuses
         return _layer(layer, site, options)
     gate, inner = _gate(site, {key: value for key, value in matched.items() if key != "method"})
     if of.has_pair:
         return _layer(layer, site, {**options, **gate, "matched_to": inner})
+    allowed = sorted(options_of(method.name, matched).keys() - method.options.keys())
     for key in inner:
-        allowed = sorted(
-            name for name, option in of.options.items() if option.matched and name not in method.options
-        )
         if key not in allowed:
             raise ValueError(
-                f"matched_to: unknown key {key!r}; allowed with method={of.name}: {', '.join(allowed)}"
+                f"matched_to: unknown key {key!r}; allowed with method={name}: {', '.join(allowed)}"
             )
+    rest = {key: value for key, value in options.items() if key not in ("matched_to", "rescaled", "samples")}
     for key in ("rescaled", "samples"):
         if options.get(key):
-            raise ValueError(f"{key} belongs to the controls of a pair; {of.name} has none")
-    rest = {key: value for key, value in options.items() if key not in ("matched_to", "rescaled", "samples")}
+            raise ValueError(f"{key} belongs to the controls of a pair; {name} has none")
     return _layer(layer, site, {**rest, **inner})
 
 

@@ -9,11 +9,13 @@ import yaml
 
 from gbn.analysis.comparison.comparison import Comparison
 from gbn.analysis.runs.derive import flatten
-from gbn.methods import own_options
+from gbn.methods import METHODS, own_options
 from gbn.store.record import Record
 
 #: Keys that differ without changing a number, or that the page shows elsewhere.
 _NOT_SHOWN = ("seed", "experiment", "results_dir", "launcher", "tracker", "norm.name", "norm.revision")
+
+_DEFAULTS = {f"norm.{key}": one.default for row in METHODS.values() for key, one in row.options.items()}
 
 
 @dataclass(frozen=True)
@@ -76,12 +78,12 @@ def _config(comparison: Comparison, records: Mapping[str, Record], setting: str,
 
 
 def differences(config: Mapping[str, Any], reference: Mapping[str, Any]) -> list[Difference]:
-    """Return the keys whose values differ, sorted."""
+    """Return the keys whose values differ, sorted; an option that only one norm has differs if it is not the default."""
     ours, theirs = flatten(config), flatten(reference)
     return [
         Difference(key, _text(ours.get(key)), _text(theirs.get(key)))
         for key in sorted(ours.keys() | theirs.keys())
-        if ours.get(key) != theirs.get(key) and not _hidden(key)
+        if ours.get(key, _DEFAULTS.get(key)) != theirs.get(key, _DEFAULTS.get(key)) and not _hidden(key)
     ]
 
 
