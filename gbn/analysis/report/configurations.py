@@ -78,7 +78,7 @@ def _config(comparison: Comparison, records: Mapping[str, Record], setting: str,
 
 
 def differences(config: Mapping[str, Any], reference: Mapping[str, Any]) -> list[Difference]:
-    """Return the keys whose values differ, sorted; an option that only one norm has differs if it is not the default."""
+    """Return the keys whose values differ, sorted; an option of one norm alone is there if it is not the default."""
     ours, theirs = flatten(config), flatten(reference)
     return [
         Difference(key, _text(ours.get(key)), _text(theirs.get(key)))
