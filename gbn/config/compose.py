@@ -24,7 +24,7 @@ from gbn.config.messages import explain, one_line
 from gbn.config.overrides import groups, rewrite
 from gbn.config.places import config_dir
 from gbn.config.schema import Config
-from gbn.methods import CONTROLLED, METHODS
+from gbn.methods import METHODS
 
 
 def compose(overrides: Sequence[str] = ()) -> Config:
@@ -91,8 +91,8 @@ def _with_pair(norm: dict[str, Any]) -> dict[str, Any]:
         return norm
     files = {file.stem: file for file in (config_dir() / "norm").glob("*.yaml")}
     pair = _read(files[name]) if name in files else {}
-    if pair.get("method") not in CONTROLLED:
-        allowed = [stem for stem, file in files.items() if _read(file).get("method") in CONTROLLED]
+    if pair.get("method") not in row.control_of:
+        allowed = [stem for stem, file in files.items() if _read(file).get("method") in row.control_of]
         raise unknown("norm.matched_to", name, allowed)
     left_out = ("name", "method", "revision", "defaults")
     return {**{key: value for key, value in pair.items() if key not in left_out}, **norm}

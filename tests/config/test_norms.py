@@ -5,7 +5,8 @@ import pickle
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from gbn.config.compose import compose
+from gbn.config.compose import compose, resolve
+from gbn.config.errors import ConfigError
 from gbn.config.norms import NormConfig, section
 from gbn.methods import CHAIN, CONTROLLED, METHODS, Method, Option, options_of, own_options
 from gbn.nn import norm_layer
@@ -73,6 +74,8 @@ def test_a_new_control_is_a_row(monkeypatch):
         "bn_other", "a control", "gbn.nn.methods:control", METHODS["bn_matched"].options, control_of=of
     )
     monkeypatch.setitem(METHODS, "bn_other", row)
+    with pytest.raises(ConfigError, match=r"unknown norm\.matched_to 'mixture'; allowed: gbn, gbn_cvar"):
+        resolve({"norm": {"name": "bn_other", "method": "bn_other", "matched_to": "mixture"}})
     schema = section(row, METHODS["gbn"])
     given = {"name": "bn_other", "method": "bn_other", "revision": 1, "matched_to": "gbn_cvar", "alpha": 0.6}
     options = schema(**given, quadrangle="cvar").options()
