@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 import yaml
+from pydantic import TypeAdapter
 
 from gbn.config.compose import compose
-from gbn.config.norms import NormConfig
+from gbn.config.norms import NormConfig, NormSection
 from gbn.methods import NAMED
 from gbn.nn import METHODS, ROLES, norm_layer
 
@@ -30,12 +31,12 @@ def layers(method: str, options: dict[str, Any]) -> list[str]:
     ]
 
 
-def section(name: str) -> NormConfig:
+def section(name: str) -> NormSection:
     """What ``norm=name`` configures; Hydra is asked only where a file alone does not say it."""
     content = yaml.safe_load((FOLDER / f"{name}.yaml").read_text())
     if "defaults" in content or "matched_to" in content:
         return compose([f"norm={name}"]).norm
-    return NormConfig(**content)
+    return TypeAdapter(NormConfig).validate_python(content)
 
 
 def test_each_file_is_a_name_and_each_name_has_a_file() -> None:
@@ -57,7 +58,7 @@ def test_a_control_is_matched_to_a_name(control: str, name: str) -> None:
 
 def test_options_stand_over_those_of_the_name() -> None:
     norm = norm_layer(
-        "gbn_cvar_rescaled", alpha=0.9, rescaled=False, quadrangle=None, act_eps=None, momentum=None
+        "gbn_cvar_rescaled", alpha=0.9, rescaled=False, quadrangle=None, samples=None, momentum=None
     )
     assert norm.method == "gbn"
     assert norm.options == {"quadrangle": "cvar", "alpha": 0.9, "rescaled": False, "momentum": None}

@@ -21,17 +21,11 @@ from gbn.config.norms import NormConfig
 from gbn.config.optimizers import OptimizerConfig
 from gbn.config.section import Count, Epochs, NonNegative, Number, Positive, Section, Seed, Share, Text, Two
 from gbn.config.tasks import TaskConfig
+from gbn.methods import METHODS
 
 #: How often a run may evaluate its whole test set; each evaluation takes longer than an update.
 MOST_LOOKS = 100_000
 Processes = Annotated[int, Field(ge=1, le=4096)]
-_PER_IMAGE = (
-    "layer",
-    "group",
-    "instance",
-    "none",
-    "custom",
-)  # norms without batch statistics, or unknown
 
 
 class _Schedule(Section):
@@ -233,7 +227,7 @@ def _impossible(config: Config) -> list[str]:
             f"trainer.batch_size={config.trainer.batch_size} is more than dataset.subset={some}: no batch would ever "
             "be full"
         )
-    if config.trainer.attack.constant is not None and config.norm.method in _PER_IMAGE:
+    if config.trainer.attack.constant is not None and METHODS[config.norm.method].statistics != "batch":
         problems.append(
             f"trainer.attack.constant acts on norms with statistics of the batch, norm={config.norm.name} has none: "
             "use bn, iebn or a gbn pair"

@@ -56,7 +56,7 @@ def build_model(config: Config, images: Any, device: torch.device | str = "cpu")
         **options,
     )
     model = norm.place(model)
-    if config.norm.groups is not None:
+    if "groups" in config.norm.fields:
         _check_groups(model, config.norm.groups)
     model = initialize(model, config.seed)
     if "custom" in (config.model.name, config.dataset.name):

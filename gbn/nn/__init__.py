@@ -4,6 +4,7 @@
 ``torch.nn.BatchNorm2d(64)``; ``norm_layer("gbn", quadrangle="cvar", alpha=0.75)`` builds the layers of a network.
 """
 
+from gbn.methods import METHODS, Method
 from gbn.nn.adapters import as_timm, as_torchvision
 from gbn.nn.batchnorm import BatchNormAct1d, BatchNormAct2d, BatchNormAct3d
 from gbn.nn.controls import (
@@ -22,7 +23,6 @@ from gbn.nn.instance_enhancement import (
     InstanceEnhancementBatchNorm2d,
     InstanceEnhancementBatchNorm3d,
 )
-from gbn.nn.methods import METHODS, Method, register
 from gbn.nn.mixture import MixtureNorm1d, MixtureNorm2d, MixtureNorm3d
 from gbn.nn.mixture_controls import (
     MixtureMatchedBatchNorm1d,
@@ -87,6 +87,5 @@ __all__ = [
     "generalized_batch_norm",
     "norm_layer",
     "precise_statistics",
-    "register",
     "tracking_layers",
 ]

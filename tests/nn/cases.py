@@ -24,7 +24,7 @@ class Case:
     @property
     def of_the_batch(self) -> bool:
         """Whether it is ours and normalizes with statistics of the batch."""
-        return METHODS[self.factory.method].batch_statistics and not self.foreign
+        return METHODS[self.factory.method].statistics == "batch"
 
     @property
     def divides(self) -> bool:

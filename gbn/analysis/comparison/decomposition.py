@@ -33,9 +33,10 @@ from gbn.analysis.estimates.combine import Summand, sum_of_independent
 from gbn.analysis.estimates.estimate import LEVEL, NOTHING, Estimate
 from gbn.analysis.estimates.targets import Time
 from gbn.analysis.runs.plan import Plan
+from gbn.methods import CHAIN
 
 #: The controls between the reference and an arm, by ``norm.method``, in the order of the chain.
-CONTROL_METHODS = ("bn_matched", "bn_reparam")
+CONTROL_METHODS = CHAIN
 #: What each step of a chain adds: to the first control, ..., from the last control to the arm.
 FACTORS = ("initialization", "parametrization", "own")
 #: The links of a chain, each as (from, to) by position in (reference, controls..., arm).
