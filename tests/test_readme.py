@@ -1,12 +1,12 @@
 """The README is true: its commands compose, its Python runs, its links exist, its numbers come from the archive."""
 
-import importlib.util
 import re
 import shlex
 from pathlib import Path
 
 import pytest
 
+from gbn.cli.results import FILES, filled
 from gbn.config.compose import compose
 from gbn.config.sweeps import check_sweep
 
@@ -19,19 +19,6 @@ COMMANDS = [
     for line in text.splitlines()
     if line.startswith("python train.py ")
 ]
-
-
-@pytest.fixture
-def script(monkeypatch):
-    monkeypatch.syspath_prepend(ROOT / "scripts")  # as when it is called
-    return load_script("readme")
-
-
-def load_script(name):
-    spec = importlib.util.spec_from_file_location(name, ROOT / "scripts" / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -77,17 +64,11 @@ def test_python_examples_of_the_cards_run(card):
 def test_the_yaml_example_is_a_norm_that_composes(tmp_path, monkeypatch):
     import shutil
 
-    from gbn.config import overrides as module
-
     (block,) = re.findall(r"```yaml\n(.*?)```", README, re.DOTALL)
     shutil.copytree(ROOT / "conf", tmp_path / "conf")
     (tmp_path / "conf" / "norm" / "centered.yaml").write_text(block)
     monkeypatch.setenv("GBN_CONF", str(tmp_path / "conf"))
-    module.groups.cache_clear()
-    try:
-        assert compose(["norm=centered"]).norm.method == "centered"
-    finally:
-        module.groups.cache_clear()
+    assert compose(["norm=centered"]).norm.method == "centered"
 
 
 @pytest.mark.parametrize(
@@ -104,14 +85,12 @@ def test_links_lead_somewhere(file):
             assert ((ROOT / file).parent / target).exists(), target
 
 
-def test_generated_blocks_come_from_the_archive_and_the_benchmarks(script):
-    for file in script.FILES:
-        assert script.filled(file) == (ROOT / file).read_text(), (
-            f"{file} is stale: run python scripts/readme.py"
-        )
+def test_generated_blocks_come_from_the_archive_and_the_benchmarks():
+    for file in FILES:
+        assert filled(file, ROOT) == (ROOT / file).read_text(), f"{file} is stale: run make tables"
 
 
-def test_a_tampered_number_is_noticed(tmp_path, script):
+def test_a_tampered_number_is_noticed(tmp_path):
     import shutil
 
     for folder in ("experiments", "conf"):
@@ -122,4 +101,4 @@ def test_a_tampered_number_is_noticed(tmp_path, script):
     text = README.replace("| bn ", "| bn!", 1)
     assert text != README
     (tmp_path / "README.md").write_text(text)
-    assert script.filled("README.md", tmp_path) == README
+    assert filled("README.md", tmp_path) == README
