@@ -17,7 +17,7 @@ def config_dir() -> Path:
     Raises:
         ConfigError: there is no such folder.
     """
-    path = Path(os.environ.get("GBN_CONF") or packaged("conf"))
+    path = Path(os.environ.get("GBN_CONF") or packaged("conf")).absolute()
     if not (path / "config.yaml").is_file():
         raise ConfigError(
             f"no configuration at {path}: set GBN_CONF to a folder with a config.yaml, or unset it"

@@ -229,7 +229,7 @@ def wrong_values(action):
         return known[kind]
     if action.choices is not None:
         return ["nosuch", "", " ".join(action.choices), next(iter(action.choices)).upper() + "x"]
-    if getattr(kind, "__name__", "") == "shape":
+    if getattr(kind, "__name__", "") == "_shape":
         return ["", "4x4", "0x3x5x5", "4x3x5x5x5", "axbxcxd", "-1x3x5x5", "4x3x5xinf", "4x3x5x" + "9" * 30]
     assert kind is None, f"{action.option_strings}: no wrong value is known of {kind}"
     return None

@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 from gbn.analysis.claims import load_claims, load_papers, markdown, verdicts
+from gbn.cli.claims import stamped
 
 ROOT = Path(__file__).resolve().parents[2]
 CLAIM = {

@@ -1,4 +1,4 @@
-"""speedup_table.py, plot_convergence.py, archive.py: from the command line to files on disk."""
+"""`gbn table`, `gbn plot convergence`, `gbn archive`: from the command line to files on disk."""
 
 import re
 import shutil
