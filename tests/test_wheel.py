@@ -27,7 +27,15 @@ def target(tmp_path_factory):
     build = f"import hatchling.build; hatchling.build.build_wheel({str(folder)!r})"
     subprocess.run([sys.executable, "-c", build], cwd=ROOT, check=True)
     (wheel,) = folder.glob("*.whl")
-    install = ["install", "--quiet", "--no-deps", "--no-index", "--target", str(folder / "target"), str(wheel)]
+    install = [
+        "install",
+        "--quiet",
+        "--no-deps",
+        "--no-index",
+        "--target",
+        str(folder / "target"),
+        str(wheel),
+    ]
     subprocess.run([sys.executable, "-m", "pip", *install], check=True)
     return folder / "target"
 

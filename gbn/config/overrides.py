@@ -227,7 +227,7 @@ def _parsed(text: str) -> Override:
         key, sign, value = text.partition("=")
         said = one_line(error)
         if "while evaluating" in said:
-            how = "train.py --help shows sweeps"
+            how = "gbn train --help shows sweeps"
         elif sys.flags.optimize and "(" in value:
             said, how = "it has a function", "unset PYTHONOPTIMIZE, or write the values out"
         elif not sign:

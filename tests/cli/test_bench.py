@@ -550,7 +550,7 @@ def test_make_gpu_needs_a_folder_and_a_gpu(root, tmp_path):
     done = subprocess.run(["make", "gpu"], cwd=root, capture_output=True, text=True, check=False)
     assert "make gpu OUT=DIR" in done.stderr
     if not torch.cuda.is_available():
-        done = python(root, "scripts/bench_gpu.py", "--out", tmp_path)
+        done = python(root, "-m", "gbn", "bench", "gpu", "--out", tmp_path)
         assert done.returncode == 2
         assert "sees no GPU" in done.stderr
 
