@@ -1,8 +1,8 @@
 """The command ``gbn``: its verbs, the parser that they share, and one way of reporting errors and exiting.
 
-A verb is a function that returns a :class:`Parser`, in a module that is imported when the verb is called; the
-module in turn imports what takes long inside the function that does the work. So ``gbn --help`` loads nothing, a
-wrong command line is reported at once, and Ctrl-C works from the first second to the last.
+A verb is a function that adds its options to a :class:`Parser` and returns what does the work; its docstring is the
+help. Its module is imported when the verb is called, and imports what takes long where the work is done. So ``gbn
+--help`` loads nothing, a wrong command line is reported at once, and Ctrl-C works from the first second to the last.
 """
 
 import argparse
@@ -10,7 +10,7 @@ import inspect
 import io
 import os
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from importlib import import_module
 from types import TracebackType
 from typing import NoReturn
@@ -66,32 +66,35 @@ def _quiet(kind: type[BaseException], error: BaseException, trace: TracebackType
 sys.excepthook = _quiet
 
 
+#: Does the work of a verb for its parsed arguments; returns the exit status.
+Run = Callable[[argparse.Namespace], int]
+
+
 class Parser(argparse.ArgumentParser):
     """The parser of a verb; its errors are one line.
 
-    Args:
-        run: does the work for the parsed arguments and returns the exit status; its docstring is the description.
-        examples: command lines for ``--help``.
-        statuses: the meaning of the verb's own exit statuses (1, 3).
+    Attributes:
+        statuses: the meaning of exit statuses, to which a verb adds its own (1, 3).
+        verbatim: whether the words of the command line are left to the verb as they are.
     """
 
-    def __init__(
-        self,
-        run: Callable[[argparse.Namespace], int],
-        examples: Sequence[str],
-        statuses: Mapping[int, str] | None = None,
-    ) -> None:
-        self.run = run
-        wrong = "cannot be done as asked: one line on standard error says why"
-        known = {0: "done", **(statuses or {}), WRONG: wrong, STOPPED: "stopped by Ctrl-C"}
-        lines = ["examples:", *(f"  {line}" for line in examples), "", "exit status:"]
-        lines += [f"  {status:<4} {meaning}" for status, meaning in sorted(known.items())]
+    verbatim = False
+
+    def __init__(self, prog: str, description: str | None = None) -> None:
         super().__init__(
-            description=inspect.getdoc(run),
-            epilog="\n".join(lines),
+            prog=prog,
+            description=description,
             formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,
         )
+        wrong = "cannot be done as asked: one line on standard error says why"
+        self.statuses = {0: "done", WRONG: wrong, STOPPED: "stopped by Ctrl-C"}
+
+    def format_help(self) -> str:
+        """Return the help, with the exit statuses at its end."""
+        lines = [f"  {status:<4} {meaning}" for status, meaning in sorted(self.statuses.items())]
+        self.epilog = "\n".join(["exit status:", *lines])
+        return super().format_help()
 
     def parse(self, words: Sequence[str]) -> argparse.Namespace:
         """Return the arguments, with ``words`` and ``given``: the command line and the options present on it.
@@ -99,6 +102,8 @@ class Parser(argparse.ArgumentParser):
         Raises:
             ValueError: the command line is wrong.
         """
+        if self.verbatim:
+            return argparse.Namespace(words=words)
         if empty := [word for word in words if word.endswith("=--")]:  # argparse reads it as no value at all
             self.error(f"argument {empty[0][:-3]}: expected a value")
         args = self.parse_intermixed_args(words)
@@ -132,8 +137,8 @@ def carry_out(words: Sequence[str]) -> int:
     """
     for length in (2, 1):
         if (verb := " ".join(words[:length])) in VERBS:
-            parser = parser_of(verb)
-            return parser.run(parser.parse(list(words[length:])))
+            parser, run = parser_of(verb)
+            return run(parser.parse(list(words[length:])))
     group = words[0] if words else ""
     members = [verb for verb in VERBS if verb.split()[0] == group]
     if not words or words[0] in ("-h", "--help") or (members and words[1:2] in ([], ["-h"], ["--help"])):
@@ -143,11 +148,11 @@ def carry_out(words: Sequence[str]) -> int:
     raise ValueError(f"unknown verb {given!r}{did_you_mean(given, members or VERBS)} (see gbn --help)")
 
 
-def parser_of(verb: str) -> Parser:
-    """Return the parser of a verb in :data:`VERBS`."""
-    parser: Parser = getattr(import_module(f"gbn.cli.{VERBS[verb][0]}"), verb.split()[-1])()
-    parser.prog = f"gbn {verb}"
-    return parser
+def parser_of(verb: str) -> tuple[Parser, Run]:
+    """Return the parser of a verb in :data:`VERBS`, and what does its work."""
+    function = getattr(import_module(f"gbn.cli.{VERBS[verb][0]}"), verb.split()[-1])
+    parser = Parser(f"gbn {verb}", inspect.getdoc(function))
+    return parser, function(parser)
 
 
 def _help(verbs: Sequence[str]) -> str:

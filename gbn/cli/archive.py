@@ -10,23 +10,22 @@ from gbn.cli.arguments import name, usable_folder
 STATUSES = ("finished", "diverged", "failed", "not_applicable", "running", "interrupted")
 
 
-def runs() -> cli.Parser:
-    """Return the parser of ``gbn runs``."""
-    examples = (
-        "gbn runs",
-        "gbn runs 'cifar10-resnet-*' --source archive",
-        "gbn runs --status failed running",
-    )
-    result = cli.Parser(_runs, examples)
+def runs(result: cli.Parser) -> cli.Run:
+    """List runs: id, status, last update, seconds, where the record is.
+
+    Examples:
+        gbn runs
+        gbn runs 'cifar10-resnet-*' --source archive
+        gbn runs --status failed running
+    """
     add = result.add_argument
     add("runs", nargs="*", metavar="GLOB", help="ids or patterns on ids (default: all)")
     options.add_results(result, source="both")
     add("--status", nargs="+", choices=STATUSES, help="only runs with one of these")
-    return result
+    return _runs
 
 
 def _runs(args: argparse.Namespace) -> int:
-    """List runs: id, status, last update, seconds, where the record is."""
     from fnmatch import fnmatchcase
 
     from gbn.store.archive import Archive
@@ -53,16 +52,16 @@ def _runs(args: argparse.Namespace) -> int:
     return 0
 
 
-def archive() -> cli.Parser:
-    """Return the parser of ``gbn archive``."""
-    examples = (
-        "gbn archive experiments/quick",
-        "gbn archive --runs 'cifar10-resnet-bn-*' --label competence",
-        "gbn archive --retract RUN_ID --reason 'trained on the test set'",
-        "gbn archive --check",
-    )
-    statuses = {1: "a record was refused, or (--check) a table differs from the archive"}
-    result = cli.Parser(_archive, examples, statuses)
+def archive(result: cli.Parser) -> cli.Run:
+    """Pack the records of finished runs into archive/ of --results, retract records, or check the archive.
+
+    Examples:
+        gbn archive experiments/quick
+        gbn archive --runs 'cifar10-resnet-bn-*' --label competence
+        gbn archive --retract RUN_ID --reason 'trained on the test set'
+        gbn archive --check
+    """
+    result.statuses |= {1: "a record was refused, or (--check) a table differs from the archive"}
     options.add_runs(result)
     options.add_results(result, source=None)
     add = result.add_argument
@@ -72,11 +71,10 @@ def archive() -> cli.Parser:
     add("--reason", help="why, stored with the retraction")
     add("--shard", help="with --retract: in this shard only")
     add("--check", action="store_true", help="read everything, then compare tables/ with the archive")
-    return result
+    return _archive
 
 
 def _archive(args: argparse.Namespace) -> int:
-    """Pack the records of finished runs into archive/ of --results, retract records, or check the archive."""
     cli.alone(args, "--check", "--results")
     cli.alone(args, "--retract", "--results", "--reason", "--shard")
     for option in ("--reason", "--shard"):

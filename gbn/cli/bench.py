@@ -6,7 +6,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,23 +22,23 @@ if TYPE_CHECKING:
 RESULTS = "results/benchmarks"
 #: Of the preconditioned training step: at most so many times the plain one, at this batch size.
 GOAL, AT_BATCH = 1.1, 128
-#: Statuses of a row that was timed.
-STATUSES = {
-    1: "an arm or case was not timed, as standard error says",
-    3: "the budget ended first; standard error names what was left out",
-}
 
 
-def norm() -> cli.Parser:
-    """Return the parser of ``gbn bench norm``."""
-    examples = (
-        "gbn bench norm                                 # default shapes: std, mad, cvar, iebn, mixture",
-        "gbn bench norm --pairs all --networks resnet20",
-        "gbn bench norm --pairs cvar 'cvar[exact]' --shapes 128x64x32x32 --kernels auto reference",
-        "gbn bench norm --cold-start                    # only the cost of compiling in a fresh process",
-        "gbn bench norm --render results/benchmarks/norm-<device>-<date>.csv",
-    )
-    result = _parser(_norm, examples)
+def norm(result: cli.Parser) -> cli.Run:
+    """Time forward and backward of a norm layer with its ReLU, against nn.BatchNorm2d and memory bandwidth.
+
+    A case whose result or gradients differ from the float64 reference is not timed, and the exit status is 1. Writes
+    norm-<device>-<date>.csv with one row per case and provider, a summary (.md) and a chart (.png) made from it, and
+    coldstart-<device>-<date>.csv. The text of norm-<device>-<date>.notes.md is included in the summary.
+
+    Examples:
+        gbn bench norm                                 # default shapes: std, mad, cvar, iebn, mixture
+        gbn bench norm --pairs all --networks resnet20
+        gbn bench norm --pairs cvar 'cvar[exact]' --shapes 128x64x32x32 --kernels auto reference
+        gbn bench norm --cold-start                    # only the cost of compiling in a fresh process
+        gbn bench norm --render results/benchmarks/norm-<device>-<date>.csv
+    """
+    _add_timing(result)
     add = result.add_argument
     add("--networks", nargs="+", choices=names.NETWORKS, help="networks whose norm layers are timed")
     add("--batch", type=Whole(), default=128, metavar="N", help="batch size (default 128)")
@@ -52,16 +52,10 @@ def norm() -> cli.Parser:
     add("--cold-start", action="store_true", help="measure only the cold start")
     what = "fresh processes of each kind; 0 for none (default 3)"
     add("--cold-repeats", type=Whole(0, 1000), default=3, metavar="N", help=what)
-    return result
+    return _norm
 
 
 def _norm(args: argparse.Namespace) -> int:
-    """Time forward and backward of a norm layer with its ReLU, against nn.BatchNorm2d and memory bandwidth.
-
-    A case whose result or gradients differ from the float64 reference is not timed, and the exit status is 1. Writes
-    norm-<device>-<date>.csv with one row per case and provider, a summary (.md) and a chart (.png) made from it, and
-    coldstart-<device>-<date>.csv. The text of norm-<device>-<date>.notes.md is included in the summary.
-    """
     cli.alone(args, "--render")
     if args.render:
         return _render(args.render, norm_files)
@@ -127,15 +121,20 @@ def _shape(text: str) -> tuple[int, int, int, int]:
     return n, c, h, w
 
 
-def train() -> cli.Parser:
-    """Return the parser of ``gbn bench train``."""
-    examples = (
-        "gbn bench train                                # CPU: cnn, resnet20; GPU: resnet18",
-        "gbn bench train --nets cnn --width 0.25 --arms bn gbn_cvar gbn_cvar@reference",
-        "gbn bench train --precision bfloat16 --layout channels_last --compile",
-        "gbn bench train --render results/benchmarks/train-<device>-<date>.csv",
-    )
-    result = _parser(_train, examples)
+def train(result: cli.Parser) -> cli.Run:
+    """Time training steps with BatchNorm and with generalized batch normalization: images/s, paired.
+
+    Arms take turns, step by step, in one process. An arm whose first losses are not finite, or a gbn_std whose losses
+    differ from BatchNorm's, is not timed, and the exit status is 1. Writes train-<device>-<date>.csv with one row per
+    arm, and a summary (.md) made from it, which includes the text of train-<device>-<date>.notes.md.
+
+    Examples:
+        gbn bench train                                # CPU: cnn, resnet20; GPU: resnet18
+        gbn bench train --nets cnn --width 0.25 --arms bn gbn_cvar gbn_cvar@reference
+        gbn bench train --precision bfloat16 --layout channels_last --compile
+        gbn bench train --render results/benchmarks/train-<device>-<date>.csv
+    """
+    _add_timing(result)
     add = result.add_argument
     add("--nets", nargs="+", choices=list(names.SMALL))
     add("--width", type=Number(most=100), default=1.0, metavar="FACTOR", help="multiplies the channels")
@@ -147,16 +146,10 @@ def train() -> cli.Parser:
     add("--compile", action=argparse.BooleanOptionalAction, help="time compiled networks too")
     what = "updates between clock readings (default 1; 5 on a GPU)"
     add("--steps", type=Whole(), metavar="N", help=what)
-    return result
+    return _train
 
 
 def _train(args: argparse.Namespace) -> int:
-    """Time training steps with BatchNorm and with generalized batch normalization: images/s, paired.
-
-    Arms take turns, step by step, in one process. An arm whose first losses are not finite, or a gbn_std whose losses
-    differ from BatchNorm's, is not timed, and the exit status is 1. Writes train-<device>-<date>.csv with one row per
-    arm, and a summary (.md) made from it, which includes the text of train-<device>-<date>.notes.md.
-    """
     cli.alone(args, "--render")
     if args.render:
         return _render(args.render, train_files)
@@ -200,25 +193,7 @@ def train_files(path: Path) -> "dict[str, str | Picture]":
     return {".md": markdown.train_summary(rows, path)}
 
 
-def precondition() -> cli.Parser:
-    """Return the parser of ``gbn bench precondition``."""
-    examples = (
-        "gbn bench precondition                         # mlp and cnn at batch 128, 6, 2 and 1",
-        "gbn bench precondition --nets mlp --batch 128 --width 0.25",
-        "gbn bench precondition --render results/benchmarks/precondition-<device>-<date>.csv",
-    )
-    result = _parser(_precondition, examples)
-    add = result.add_argument
-    add("--nets", nargs="+", choices=list(names.PRECONDITIONED_IMAGES), default=["mlp", "cnn"])
-    add("--width", type=Number(most=100), default=1.0, metavar="FACTOR", help="multiplies the channels")
-    what = "batch sizes (default: 128, 6, 2 and 1)"
-    add("--batch", type=Whole(), nargs="+", default=[128, 6, 2, 1], metavar="N", help=what)
-    arms = list(names.PRECONDITIONED_ARMS)
-    add("--arms", nargs="+", choices=arms, default=arms)
-    return result
-
-
-def _precondition(args: argparse.Namespace) -> int:
+def precondition(result: cli.Parser) -> cli.Run:
     """Time training steps with and without batch normalization preconditioning: milliseconds, paired.
 
     Arms take turns, step by step, in one process: `none` is the plain step of the network without normalization,
@@ -226,7 +201,24 @@ def _precondition(args: argparse.Namespace) -> int:
     not finite, or whose first loss differs from the plain step's, is not timed, and the exit status is 1. Goal at
     batch 128: at most 1.1 times the plain step. Writes precondition-<device>-<date>.csv, one row per arm, and a
     summary (.md).
+
+    Examples:
+        gbn bench precondition                         # mlp and cnn at batch 128, 6, 2 and 1
+        gbn bench precondition --nets mlp --batch 128 --width 0.25
+        gbn bench precondition --render results/benchmarks/precondition-<device>-<date>.csv
     """
+    _add_timing(result)
+    add = result.add_argument
+    add("--nets", nargs="+", choices=list(names.PRECONDITIONED_IMAGES), default=["mlp", "cnn"])
+    add("--width", type=Number(most=100), default=1.0, metavar="FACTOR", help="multiplies the channels")
+    what = "batch sizes (default: 128, 6, 2 and 1)"
+    add("--batch", type=Whole(), nargs="+", default=[128, 6, 2, 1], metavar="N", help=what)
+    arms = list(names.PRECONDITIONED_ARMS)
+    add("--arms", nargs="+", choices=arms, default=arms)
+    return _precondition
+
+
+def _precondition(args: argparse.Namespace) -> int:
     cli.alone(args, "--render")
     if args.render:
         return _render(args.render, precondition_files)
@@ -271,21 +263,23 @@ def precondition_files(path: Path) -> "dict[str, str | Picture]":
     return {".md": "\n".join([*lines, "", *markdown.environment_lines(rows[0]), ""])}
 
 
-def startup() -> cli.Parser:
-    """Return the parser of ``gbn bench startup``."""
-    result = cli.Parser(_startup, ("gbn bench startup", "gbn bench startup --repeats 3"))
+def startup(result: cli.Parser) -> cli.Run:
+    """Time from the command to the end of the first training update, in fresh processes (CIFAR-10, W&B offline).
+
+    Writes startup-<device>-<date>.csv. The goal is under 3 s beyond importing torch.
+
+    Examples:
+        gbn bench startup
+        gbn bench startup --repeats 3
+    """
     add = result.add_argument
     add("--repeats", type=Whole(most=1000), default=7, metavar="N", help="fresh processes (default 7)")
     what = "output folder (default: results/benchmarks)"
     add("--out", type=output_folder, default=RESULTS, metavar="DIR", help=what)
-    return result
+    return _startup
 
 
 def _startup(args: argparse.Namespace) -> int:
-    """Time from the command to the end of the first training update, in fresh processes (CIFAR-10, W&B offline).
-
-    Writes startup-<device>-<date>.csv. The goal is under 3 s beyond importing torch.
-    """
     from gbn.bench import startup
     from gbn.bench.environment import file_name, write_rows
 
@@ -299,13 +293,17 @@ def _startup(args: argparse.Namespace) -> int:
     return 0
 
 
-def analysis() -> cli.Parser:
-    """Return the parser of ``gbn bench analysis``."""
-    examples = (
-        "gbn bench analysis                             # 40, 1,000, 10,000 and 20,000 runs of 200 evaluations",
-        "gbn bench analysis --runs 1000 --repeats 1",
-    )
-    result = cli.Parser(_analysis, examples)
+def analysis(result: cli.Parser) -> cli.Run:
+    """Time and weigh a table from the command to the written file, for stores of many simulated runs.
+
+    For each store: the first table, the second (from the cache), one after a run has changed, and one after the cache
+    was deleted, in fresh processes on two cores. Writes analysis-<device>-<date>.csv. The goals, for 10,000 runs: the
+    first table in under 10 s and 1 GB, the second in under 2 s. A store of 10,000 runs takes 600 MB under --folder.
+
+    Examples:
+        gbn bench analysis                             # 40, 1,000, 10,000 and 20,000 runs of 200 evaluations
+        gbn bench analysis --runs 1000 --repeats 1
+    """
     add = result.add_argument
     what = "sizes of the stores, at least 16 (two arms of eight seeds)"
     add(
@@ -322,16 +320,10 @@ def analysis() -> cli.Parser:
     add("--folder", type=existing_folder, metavar="DIR", help=what)
     what = "output folder (default: results/benchmarks)"
     add("--out", type=output_folder, default=RESULTS, metavar="DIR", help=what)
-    return result
+    return _analysis
 
 
 def _analysis(args: argparse.Namespace) -> int:
-    """Time and weigh a table from the command to the written file, for stores of many simulated runs.
-
-    For each store: the first table, the second (from the cache), one after a run has changed, and one after the cache
-    was deleted, in fresh processes on two cores. Writes analysis-<device>-<date>.csv. The goals, for 10,000 runs: the
-    first table in under 10 s and 1 GB, the second in under 2 s. A store of 10,000 runs takes 600 MB under --folder.
-    """
     from gbn.bench.analysis import measure
 
     rows = measure(args.runs, args.folder, args.repeats)
@@ -357,26 +349,28 @@ PARTS: dict[str, tuple[float, str]] = {
 RESERVE = 45.0  # seconds that a case begun within the budget may still take
 
 
-def gpu() -> cli.Parser:
-    """Return the parser of ``gbn bench gpu``."""
-    examples = ("gbn bench gpu --out /tmp/gpu", "make gpu OUT=/tmp/gpu")
-    result = cli.Parser(_gpu, examples, {1: "a part failed or ran out of time"})
+def gpu(result: cli.Parser) -> cli.Run:
+    """Run the GPU tests and both benchmarks, each with a time limit, with everything in one folder.
+
+    A part that fails or runs out of time does not stop the others, but the exit status is 1. There are at most eight
+    files: gpu.log and those of the benchmarks. Time that a part leaves over goes to the next one. Needs a checkout,
+    and of installed packages only torch, numba, pandas and pytest.
+
+    Examples:
+        gbn bench gpu --out /tmp/gpu
+        make gpu OUT=/tmp/gpu
+    """
+    result.statuses |= {1: "a part failed or ran out of time"}
     add = result.add_argument
     what = "output folder, created if it is missing"
     add("--out", type=output_folder, required=True, metavar="DIR", help=what)
     what = "seconds for all parts together (default 840)"
     add("--seconds", type=Number(), default=840.0, metavar="N", help=what)
     add("--parts", nargs="+", choices=list(PARTS), default=list(PARTS))
-    return result
+    return _gpu
 
 
 def _gpu(args: argparse.Namespace) -> int:
-    """Run the GPU tests and both benchmarks, each with a time limit, with everything in one folder.
-
-    A part that fails or runs out of time does not stop the others, but the exit status is 1. There are at most eight
-    files: gpu.log and those of the benchmarks. Time that a part leaves over goes to the next one. Needs a checkout,
-    and of installed packages only torch, numba, pandas and pytest.
-    """
     look = "import sys, torch; sys.exit(not torch.cuda.is_available())"
     if subprocess.run([sys.executable, "-c", look], check=False).returncode:
         raise ValueError(
@@ -418,18 +412,20 @@ def _run_part(name: str, limit: float, out: Path) -> str:
     return "ok" if status == 0 else f"exit status {status}"
 
 
-def _parser(run: Callable[[argparse.Namespace], int], examples: Sequence[str]) -> cli.Parser:
-    """Return a parser with the options that all timings of layers and steps have."""
-    made = cli.Parser(run, examples, STATUSES)
-    add = made.add_argument
+def _add_timing(result: cli.Parser) -> None:
+    """Add the options and the statuses that all timings of layers and steps have."""
+    result.statuses |= {
+        1: "an arm or case was not timed, as standard error says",
+        3: "the budget ended first; standard error names what was left out",
+    }
+    add = result.add_argument
     add("--device", choices=("cpu", "cuda"), help="default: the GPU if there is one")
     threads = min(2, os.cpu_count() or 1)
     add("--threads", type=Whole(most=1024), default=threads, metavar="N", help="on the CPU (default 2)")
-    add_blocks(made, 3, 0.6)
+    add_blocks(result, 3, 0.6)
     what = "keep freed memory, or return it to the system"
     add("--allocator", choices=("keep", "system"), default="keep", help=what)
-    add_files(made, "only regenerate the summary of this file")
-    return made
+    add_files(result, "only regenerate the summary of this file")
 
 
 def add_blocks(made: cli.Parser, blocks: int, seconds: float, least: int = 1) -> None:

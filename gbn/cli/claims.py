@@ -16,15 +16,19 @@ if TYPE_CHECKING:
     from gbn.analysis.claims.schema import Claim
 
 
-def claims() -> cli.Parser:
-    """Return the parser of ``gbn claims``."""
-    examples = (
-        "gbn claims",
-        "gbn claims --experiment gbn_mnist --source store",
-        "gbn claims --write",
-        "gbn claims --check-dates",
-    )
-    result = cli.Parser(_claims, examples, {1: "(--check-dates) a rule is newer than it states"})
+def claims(result: cli.Parser) -> cli.Run:
+    """Print the ledger: the papers' claims with their verdicts.
+
+    --write makes CLAIMS.md in the results folder, from the archive; --check-dates compares the stated dates of rules
+    with git's history; --stamp writes git's dates into the claims.yaml files (after a rule was committed).
+
+    Examples:
+        gbn claims
+        gbn claims --experiment gbn_mnist --source store
+        gbn claims --write
+        gbn claims --check-dates
+    """
+    result.statuses |= {1: "(--check-dates) a rule is newer than it states"}
     add = result.add_argument
     add("--experiment", nargs="+", metavar="NAME", help="only the claims of these experiments")
     options.add_results(result, source="archive")
@@ -33,15 +37,10 @@ def claims() -> cli.Parser:
     add("--write", action="store_true", help="write CLAIMS.md into the results folder")
     add("--check-dates", action="store_true", help="check with git that each rule is as old as it states")
     add("--stamp", action="store_true", help="write git's date of each rule into its claims.yaml")
-    return result
+    return _claims
 
 
 def _claims(args: argparse.Namespace) -> int:
-    """Print the ledger: the papers' claims with their verdicts.
-
-    --write makes CLAIMS.md in the results folder, from the archive; --check-dates compares the stated dates of rules
-    with git's history; --stamp writes git's dates into the claims.yaml files (after a rule was committed).
-    """
     from gbn.analysis.claims import load_claims, load_papers, markdown, terminal, verdicts
     from gbn.config.places import packaged
     from gbn.store.files import write_atomically

@@ -13,15 +13,21 @@ if TYPE_CHECKING:
     from gbn.config.grid import Grid
 
 
-def cost() -> cli.Parser:
-    """Return the parser of ``gbn cost``."""
-    examples = (
-        "gbn cost experiments/gbn_cifar10 --scale small",
-        "gbn cost experiments/quick --arms bn gbn_cvar_75 --blocks 12 --threads 1",
-        "gbn cost experiments/quick --render results/benchmarks/cost-quick-<device>-<date>.csv",
-    )
-    statuses = {1: "a row does not count (busy, diverged, failed)", 3: "the budget ended first"}
-    result = cli.Parser(_cost, examples, statuses)
+def cost(result: cli.Parser) -> cli.Run:
+    """Time the training steps of an experiment's arms in turns on this machine.
+
+    Every arm is built by the trainer, with its data, optimizer and schedule, and makes complete updates. Arms take
+    turns, update by update; each block rebuilds them, so that no arm keeps a lucky place in memory, and is repeated
+    if other processes used the machine. Writes cost-<experiment>[-scale]-<device>-<date>.csv, one row per block and
+    arm, from which the experiment's table computes "time = updates x cost" (gbn/analysis/comparison/cost.py) for
+    runs of the same device kind, kernels and libraries.
+
+    Examples:
+        gbn cost experiments/gbn_cifar10 --scale small
+        gbn cost experiments/quick --arms bn gbn_cvar_75 --blocks 12 --threads 1
+        gbn cost experiments/quick --render results/benchmarks/cost-quick-<device>-<date>.csv
+    """
+    result.statuses |= {1: "a row does not count (busy, diverged, failed)", 3: "the budget ended first"}
     options.add_experiment(result)
     add = result.add_argument
     add("--settings", nargs="+", help="only these settings")
@@ -40,18 +46,10 @@ def cost() -> cli.Parser:
     add("--elsewhere", action="store_true", help=what)
     what = "with --times: results folder of the runs (default: results)"
     add("--results", type=existing_folder, metavar="DIR", help=what)
-    return result
+    return _cost
 
 
 def _cost(arguments: argparse.Namespace) -> int:
-    """Time the training steps of an experiment's arms in turns on this machine.
-
-    Every arm is built by the trainer, with its data, optimizer and schedule, and makes complete updates. Arms take
-    turns, update by update; each block rebuilds them, so that no arm keeps a lucky place in memory, and is repeated
-    if other processes used the machine. Writes cost-<experiment>[-scale]-<device>-<date>.csv, one row per block and
-    arm, from which the experiment's table computes "time = updates x cost" (gbn/analysis/comparison/cost.py) for
-    runs of the same device kind, kernels and libraries.
-    """
     cli.alone(arguments, "--render", "--scale", "--times", "--elsewhere", "--results")
     for option in ("--elsewhere", "--results"):
         cli.belongs(arguments, option, "--times")

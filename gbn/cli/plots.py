@@ -14,28 +14,26 @@ if TYPE_CHECKING:
     from gbn.plot_style import Picture
 
 
-def convergence() -> cli.Parser:
-    """Return the parser of ``gbn plot convergence``."""
-    examples = (
-        "gbn plot convergence experiments/quick",
-        "gbn plot convergence experiments/quick --source archive --measure val_accuracy_exact",
-        "gbn plot convergence experiments/quick --source archive --sensitivity",
-        "gbn plot convergence --runs 'cifar10-resnet-*' --out /tmp/figures",
-    )
-    result = cli.Parser(_convergence, examples)
+def convergence(result: cli.Parser) -> cli.Run:
+    """Draw accuracy and loss against updates and against seconds.
+
+    With --sensitivity: speed-up against the target, since a single threshold can be cherry-picked.
+
+    Examples:
+        gbn plot convergence experiments/quick
+        gbn plot convergence experiments/quick --source archive --measure val_accuracy_exact
+        gbn plot convergence experiments/quick --source archive --sensitivity
+        gbn plot convergence --runs 'cifar10-resnet-*' --out /tmp/figures
+    """
     _add_runs(result)
     kind = result.add_mutually_exclusive_group().add_argument
     kind("--linear", action="store_true", help="linear horizontal axes (default: logarithmic)")
     kind("--sensitivity", action="store_true", help="speed-up against the target instead of the curves")
     kind("--matrix", action="store_true", help="arms named row+column as a matrix of differences instead")
-    return result
+    return _convergence
 
 
 def _convergence(args: argparse.Namespace) -> int:
-    """Draw accuracy and loss against updates and against seconds.
-
-    With --sensitivity: speed-up against the target, since a single threshold can be cherry-picked.
-    """
     options.check_runs(args)
     folder = options.out_dir(args, "figures") / "figures"
     runs = options.load(args, options.grid(args))
@@ -53,26 +51,24 @@ def _convergence(args: argparse.Namespace) -> int:
     return _draw(*found, folder, args.paper, runs.notes)
 
 
-def layers() -> cli.Parser:
-    """Return the parser of ``gbn plot layers``."""
-    examples = (
-        "gbn plot layers experiments/quick",
-        "gbn plot layers experiments/gbn_cifar10 --source archive --quantities active slope level",
-        "gbn plot layers --runs 'cifar10-cnn-*' --layers layer1.norm layer4.norm",
-    )
-    result = cli.Parser(_layers, examples)
+def layers(result: cli.Parser) -> cli.Run:
+    """Draw what each arm's normalizers saw and did along training.
+
+    Runs have recordings if they were trained with trainer.record.layers=true.
+
+    Examples:
+        gbn plot layers experiments/quick
+        gbn plot layers experiments/gbn_cifar10 --source archive --quantities active slope level
+        gbn plot layers --runs 'cifar10-cnn-*' --layers layer1.norm layer4.norm
+    """
     _add_runs(result)
     add = result.add_argument
     add("--quantities", nargs="+", default=[], metavar="NAME", help="rows, in this order")
     add("--layers", nargs="+", default=[], metavar="PATH", help="columns (default: first, middle and last)")
-    return result
+    return _layers
 
 
 def _layers(args: argparse.Namespace) -> int:
-    """Draw what each arm's normalizers saw and did along training.
-
-    Runs have recordings if they were trained with trainer.record.layers=true.
-    """
     options.check_runs(args)
     folder = options.out_dir(args, "figures") / "figures"
     runs = options.load(args, options.grid(args))
@@ -88,29 +84,27 @@ def _layers(args: argparse.Namespace) -> int:
     return _draw(*found, folder, args.paper, runs.notes)
 
 
-def samples() -> cli.Parser:
-    """Return the parser of ``gbn plot samples``."""
-    examples = (
-        "gbn plot samples experiments/mixture_dcgan --scale small",
-        "gbn plot samples experiments/mixture_dcgan --scale small --seed 1 --arms bn mixture_all",
-        "gbn plot samples cifar10-dcgan-bn-s0-1a2b3c4d5e cifar10-dcgan-mixture-s0-1a2b3c4d5e",
-    )
-    result = cli.Parser(_samples, examples)
+def samples(result: cli.Parser) -> cli.Run:
+    """Draw samples of several arms side by side, at equal updates and from equal latents, as one figure.
+
+    Made from the pictures in the folders of the runs (trainer.record.pictures). The archive holds no pictures: to
+    regenerate this figure, train the runs again, which gives the same pictures on the same machine.
+
+    Examples:
+        gbn plot samples experiments/mixture_dcgan --scale small
+        gbn plot samples experiments/mixture_dcgan --scale small --seed 1 --arms bn mixture_all
+        gbn plot samples cifar10-dcgan-bn-s0-1a2b3c4d5e cifar10-dcgan-mixture-s0-1a2b3c4d5e
+    """
     _add_arms(result)
     add = result.add_argument
     what = "updates, one per row (default: every picture that all runs have)"
     add("--at", nargs="+", type=Whole(), metavar="UPDATE", help=what)
     what = "rows and columns of each part, at most 8 (%(default)s)"
     add("--images", type=Whole(most=8), default=4, metavar="N", help=what)
-    return result
+    return _samples
 
 
 def _samples(args: argparse.Namespace) -> int:
-    """Draw samples of several arms side by side, at equal updates and from equal latents, as one figure.
-
-    Made from the pictures in the folders of the runs (trainer.record.pictures). The archive holds no pictures: to
-    regenerate this figure, train the runs again, which gives the same pictures on the same machine.
-    """
     name, runs = _arms(args)
 
     from gbn.analysis.plots import samples
@@ -122,26 +116,24 @@ def _samples(args: argparse.Namespace) -> int:
     return _draw([Picture(f"{name}-samples", figure)], [], _folder(args), args.paper)
 
 
-def segmentation() -> cli.Parser:
-    """Return the parser of ``gbn plot segmentation``."""
-    examples = (
-        "gbn plot segmentation experiments/bnunet_cardiac --scale small --overlay bn none gbn_cvar",
-        "gbn plot segmentation cardiac-unet-bn-s0-1a2b3c4d5e cardiac-unet-none-s0-1a2b3c4d5e",
-    )
-    result = cli.Parser(_segmentation, examples)
-    _add_arms(result)
-    what = "arms of the overlays (default: the first four)"
-    result.add_argument("--overlay", nargs="+", metavar="ARM", help=what)
-    return result
-
-
-def _segmentation(args: argparse.Namespace) -> int:
+def segmentation(result: cli.Parser) -> cli.Run:
     """Draw what the networks of several arms find on the test part: overlays and a Bland-Altman plot.
 
     Overlays: the best, median and worst patient of the first arm, on the same slices for every arm. Bland-Altman:
     area of the first structure, one panel per arm. The networks are loaded from the folders of the runs, with running
     statistics as in the tables' test scores. The archive holds no weights: to regenerate the figures, train again.
+
+    Examples:
+        gbn plot segmentation experiments/bnunet_cardiac --scale small --overlay bn none gbn_cvar
+        gbn plot segmentation cardiac-unet-bn-s0-1a2b3c4d5e cardiac-unet-none-s0-1a2b3c4d5e
     """
+    _add_arms(result)
+    what = "arms of the overlays (default: the first four)"
+    result.add_argument("--overlay", nargs="+", metavar="ARM", help=what)
+    return _segmentation
+
+
+def _segmentation(args: argparse.Namespace) -> int:
     name, runs = _arms(args)
     shown = args.overlay or list(runs)[:4]
     for arm in shown:

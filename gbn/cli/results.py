@@ -301,27 +301,25 @@ def stale(path: Path, content: "str | Picture") -> bool:
     return source_and_digest(path)[1] != digest(content.figure)
 
 
-def results() -> cli.Parser:
-    """Return the parser of ``gbn results``."""
-    examples = (
-        "gbn results            # what `make tables` does",
-        "gbn results --check",
-        "gbn results --list",
-    )
-    statuses = {1: "something is stale (without --check: what is not made any more)"}
-    result = cli.Parser(_results, examples, statuses)
-    kind = result.add_mutually_exclusive_group().add_argument
-    kind("--check", action="store_true", help="say what is stale, write nothing")
-    kind("--list", action="store_true", help="say where every file comes from, and what it takes to make it")
-    return result
-
-
-def _results(args: argparse.Namespace) -> int:
+def results(result: cli.Parser) -> cli.Run:
     """Write every committed table, figure and generated block again, from the archive and the committed CSVs.
 
     Works in the working folder, a checkout; trains nothing and times nothing. A table or a block is stale when its
     text differs; a figure when the data that it shows do, not its pixels (gbn.plot_style).
+
+    Examples:
+        gbn results            # what `make tables` does
+        gbn results --check
+        gbn results --list
     """
+    result.statuses |= {1: "something is stale (without --check: what is not made any more)"}
+    kind = result.add_mutually_exclusive_group().add_argument
+    kind("--check", action="store_true", help="say what is stale, write nothing")
+    kind("--list", action="store_true", help="say where every file comes from, and what it takes to make it")
+    return _results
+
+
+def _results(args: argparse.Namespace) -> int:
     if args.list:
         for part in PARTS:
             needs = [f"  needs {part.needs}"] if part.needs else []

@@ -14,10 +14,13 @@ if TYPE_CHECKING:
     from gbn.analysis.comparison.selection import BestSetting
 
 
-def rates() -> cli.Parser:
-    """Return the parser of ``gbn select rates``."""
-    examples = ("gbn select rates experiments/learning_rate --scale small --source archive",)
-    result = cli.Parser(_rates, examples, {1: "the best rate of some arm is at an end of the grid"})
+def rates(result: cli.Parser) -> cli.Run:
+    """Select each arm's best learning rate (setting) by the tuning seeds' validation values; warn at a grid's end.
+
+    Examples:
+        gbn select rates experiments/learning_rate --scale small --source archive
+    """
+    result.statuses |= {1: "the best rate of some arm is at an end of the grid"}
     options.add_experiment(result)
     options.add_results(result)
     add = result.add_argument
@@ -25,11 +28,10 @@ def rates() -> cli.Parser:
     add("--cells", action="store_true", help=what)
     add("--plot", action="store_true", help="draw quality against the rate: figures/<name>-rates")
     options.add_paper(result)
-    return result
+    return _rates
 
 
 def _rates(args: argparse.Namespace) -> int:
-    """Select each arm's best learning rate (setting) by the tuning seeds' validation values; warn at a grid's end."""
     from gbn.analysis.results import output_folder
     from gbn.config.grid import load_grid
 
@@ -88,21 +90,22 @@ def cells_of(found: Sequence["BestSetting"], experiment: str, scale: str | None)
     return lines
 
 
-def arms() -> cli.Parser:
-    """Return the parser of ``gbn select arms``."""
-    examples = ("gbn select arms experiments/pairs_screen --scale small --top 4 --without mean+std",)
-    result = cli.Parser(_arms, examples)
+def arms(result: cli.Parser) -> cli.Run:
+    """Rank the arms of a screen by mean area under the curve, without the reference and --without.
+
+    Examples:
+        gbn select arms experiments/pairs_screen --scale small --top 4 --without mean+std
+    """
     options.add_experiment(result)
     options.add_results(result)
     add = result.add_argument
     add("--top", type=Whole(), default=4, metavar="N", help="number of arms to select (default: 4)")
     add("--without", nargs="+", default=[], metavar="ARM", help="arms to leave out")
     add("--setting", help="one of the grid's settings, if it has several")
-    return result
+    return _arms
 
 
 def _arms(args: argparse.Namespace) -> int:
-    """Rank the arms of a screen by mean area under the curve, without the reference and --without."""
     from gbn.config.grid import load_grid
 
     grid = load_grid(args.experiment, args.scale)

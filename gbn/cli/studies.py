@@ -24,14 +24,18 @@ if TYPE_CHECKING:
     from gbn.studies.gradient_variance.measure import Study
 
 
-def variance() -> cli.Parser:
-    """Return the parser of ``gbn study variance``."""
-    examples = (
-        "gbn study variance experiments/quantile_gradient --scale small",
-        "gbn study variance experiments/quantile_gradient --scale small --batches 64 --at 0 93 279",
-        "gbn study variance --render results/gradient_variance/quantile_gradient-small.csv",
-    )
-    result = cli.Parser(_variance, examples)
+def variance(result: cli.Parser) -> cli.Run:
+    """Measure the noise of the weight gradient under each arm of an experiment, at equal weights and batches.
+
+    One arm is trained (--trajectory); at each of its states every arm's gradient is measured over independent
+    batches. Writes <experiment>-<scale>.csv (after each seed, so that a kill loses no finished seed), and .md and
+    .png from it.
+
+    Examples:
+        gbn study variance experiments/quantile_gradient --scale small
+        gbn study variance experiments/quantile_gradient --scale small --batches 64 --at 0 93 279
+        gbn study variance --render results/gradient_variance/quantile_gradient-small.csv
+    """
     options.add_experiment(result, "?")
     add = result.add_argument
     add("--setting", help="one of the experiment's settings, if it has several")
@@ -56,16 +60,10 @@ def variance() -> cli.Parser:
     add("--jobs", type=Whole(most=1000), default=1, metavar="N", help=what)
     add("--out", type=output_folder, default="results/gradient_variance", metavar="DIR", help="(%(default)s)")
     add("--render", type=existing_file, metavar="CSV", help="regenerate table and figure, measure nothing")
-    return result
+    return _variance
 
 
 def _variance(args: argparse.Namespace) -> int:
-    """Measure the noise of the weight gradient under each arm of an experiment, at equal weights and batches.
-
-    One arm is trained (--trajectory); at each of its states every arm's gradient is measured over independent
-    batches. Writes <experiment>-<scale>.csv (after each seed, so that a kill loses no finished seed), and .md and
-    .png from it.
-    """
     if bool(args.experiment) == bool(args.render):
         raise ValueError("give either an experiment (experiments/<name>) or --render CSV")
     cli.alone(args, "--render")
@@ -162,10 +160,16 @@ def variance_files(path: Path) -> "tuple[str, Picture]":
     return table.markdown(found, path.stem), plot.picture(found, path.stem)
 
 
-def hessian() -> cli.Parser:
-    """Return the parser of ``gbn study hessian``."""
-    examples = ("gbn study hessian", "gbn study hessian --render results/preconditioning/hessian.csv")
-    result = cli.Parser(_hessian, examples)
+def hessian(result: cli.Parser) -> cli.Run:
+    """Measure condition numbers of Hessians during training, with and without preconditioning.
+
+    What is measured: gbn/studies/hessian.py. Writes hessian.csv and .md into preconditioning/ of --out, and the
+    figure figures/bnp-hessian.png, made from the CSV.
+
+    Examples:
+        gbn study hessian
+        gbn study hessian --render results/preconditioning/hessian.csv
+    """
     add = result.add_argument
     add("--seeds", type=Whole(most=1000), default=2, metavar="N", help="number of networks (default 2)")
     what = "number of images in the loss (default 2000)"
@@ -175,15 +179,10 @@ def hessian() -> cli.Parser:
     what = "folder for preconditioning/ and figures/ (default: results)"
     add("--out", type=output_folder, default="results", metavar="DIR", help=what)
     add("--render", type=existing_file, metavar="CSV", help="only regenerate table and figure")
-    return result
+    return _hessian
 
 
 def _hessian(args: argparse.Namespace) -> int:
-    """Measure condition numbers of Hessians during training, with and without preconditioning.
-
-    What is measured: gbn/studies/hessian.py. Writes hessian.csv and .md into preconditioning/ of --out, and the
-    figure figures/bnp-hessian.png, made from the CSV.
-    """
     cli.alone(args, "--render")
     path = (args.render or args.out / "preconditioning" / "hessian.csv").absolute()
     figures = path.parents[1] / "figures"
@@ -219,23 +218,22 @@ def hessian_files(path: Path) -> "tuple[str, Picture]":
     return hessian.rendered(read_rows(path, needs=[*hessian.COLUMNS, *hessian.MADE]))
 
 
-def statistics() -> cli.Parser:
-    """Return the parser of ``gbn study statistics``."""
-    examples = (
-        "gbn study statistics                     # about ten minutes on one idle core",
-        "gbn study statistics --repetitions 200   # a quick look",
-    )
-    result = cli.Parser(_statistics, examples)
+def statistics(result: cli.Parser) -> cli.Run:
+    """Simulate pairs with a known speed-up; write the coverage of the intervals: statistics.md and .csv.
+
+    Examples:
+        gbn study statistics                     # about ten minutes on one idle core
+        gbn study statistics --repetitions 200   # a quick look
+    """
     add = result.add_argument
     what = "samples per cell, at least ten; thousands to be informative (default: 4000)"
     add("--repetitions", type=Whole(10, 10**7), default=4000, metavar="N", help=what)
     add("--seed", type=Whole(0), default=0, metavar="N", help="seed of the random numbers (default: 0)")
     add("--out", type=output_folder, default="results/validation", metavar="DIR", help="(%(default)s)")
-    return result
+    return _statistics
 
 
 def _statistics(args: argparse.Namespace) -> int:
-    """Simulate pairs with a known speed-up; write the coverage of the intervals: statistics.md and .csv."""
     from gbn.studies.validation import validation
     from gbn.studies.validation.report import csv_of, markdown, whole_path
 
@@ -287,27 +285,29 @@ RECIPE = (
 )
 
 
-def features() -> cli.Parser:
-    """Return the parser of ``gbn study features``."""
-    examples = ("gbn study features", "gbn study features --out /tmp/features --epochs 1")
-    result = cli.Parser(_features, examples, {1: "the run did not finish"})
-    add = result.add_argument
-    add("--out", type=output_folder, default="results/features", metavar="DIR", help="(%(default)s)")
-    add("--epochs", type=Number(most=10**6), default=10.0, metavar="N", help="epochs of the recipe (10)")
-    what = "results folder of the run (%(default)s)"
-    add("--results", type=output_folder, default="results/scratch", metavar="DIR", help=what)
-    add("--replace", action="store_true", help="replace an existing instrument")
-    return result
-
-
-def _features(args: argparse.Namespace) -> int:
+def features(result: cli.Parser) -> cli.Run:
     """Train the feature network for FID and KID for when the Inception weights are not available.
 
     A CIFAR-10 classifier trained by a fixed recipe; its features are the inputs of its last linear layer. It is a
     measuring instrument: committed, so that everybody uses the same one, and identified by the digest of its weights
     in the name of every measure. Trained again (rounding differs between machines) it is another instrument, with
     another name.
+
+    Examples:
+        gbn study features
+        gbn study features --out /tmp/features --epochs 1
     """
+    result.statuses |= {1: "the run did not finish"}
+    add = result.add_argument
+    add("--out", type=output_folder, default="results/features", metavar="DIR", help="(%(default)s)")
+    add("--epochs", type=Number(most=10**6), default=10.0, metavar="N", help="epochs of the recipe (10)")
+    what = "results folder of the run (%(default)s)"
+    add("--results", type=output_folder, default="results/scratch", metavar="DIR", help=what)
+    add("--replace", action="store_true", help="replace an existing instrument")
+    return _features
+
+
+def _features(args: argparse.Namespace) -> int:
     from gbn.config.compose import compose
     from gbn.data import load
     from gbn.engine.run import run as train

@@ -3,7 +3,6 @@
 import argparse
 import sys
 import time
-from collections.abc import Callable, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,32 +23,38 @@ if TYPE_CHECKING:
 WRITTEN = ("runs", "scratch/tables", "scratch/figures", "scratch/reports")
 
 
-def sweep() -> cli.Parser:
-    """Return the parser of ``gbn sweep``."""
-    return _parser(
-        _sweep,
-        (
-            "gbn sweep experiments/quick",
-            "gbn sweep experiments/gbn_cifar10 --scale small --seeds 0-3 --jobs 4",
-            "gbn sweep experiments/quick trainer.epochs=2 --results /tmp/short",
-        ),
-    )
+def sweep(result: cli.Parser) -> cli.Run:
+    """Train the missing runs of an experiment's grid, seed-major, and write no table.
+
+    Started again, it only does what is missing; after a stop (Ctrl-C, --budget, kill) it resumes from the
+    checkpoints.
+
+    Examples:
+        gbn sweep experiments/quick
+        gbn sweep experiments/gbn_cifar10 --scale small --seeds 0-3 --jobs 4
+        gbn sweep experiments/quick trainer.epochs=2 --results /tmp/short
+    """
+    _add_options(result)
+    return lambda arguments: _resumable(arguments, tables=False)
 
 
-def reproduce() -> cli.Parser:
-    """Return the parser of ``gbn reproduce``."""
-    return _parser(
-        _reproduce,
-        (
-            "gbn reproduce experiments/quick",
-            "gbn reproduce experiments/gbn_cifar10 --scale small --budget 60m",
-            "gbn reproduce experiments/gbn_mnist --dry-run",
-        ),
-    )
+def reproduce(result: cli.Parser) -> cli.Run:
+    """Train the missing runs of an experiment's grid, seed-major, then write its table, figures and report.
+
+    Started again, it only does what is missing; after a stop (Ctrl-C, --budget, kill) it resumes from the
+    checkpoints.
+
+    Examples:
+        gbn reproduce experiments/quick
+        gbn reproduce experiments/gbn_cifar10 --scale small --budget 60m
+        gbn reproduce experiments/gbn_mnist --dry-run
+    """
+    _add_options(result)
+    return lambda arguments: _resumable(arguments, tables=True)
 
 
-def _parser(run: Callable[[argparse.Namespace], int], examples: Sequence[str]) -> cli.Parser:
-    result = cli.Parser(run, examples, {1: "a run failed", 3: "the budget ended before the runs"})
+def _add_options(result: cli.Parser) -> None:
+    result.statuses |= {1: "a run failed", 3: "the budget ended before the runs"}
     options.add_experiment(result)
     add = result.add_argument
     add("overrides", nargs="*", help="overrides for every run, in Hydra's grammar")
@@ -63,25 +68,6 @@ def _parser(run: Callable[[argparse.Namespace], int], examples: Sequence[str]) -
     what = "archived runs of this device kind and these versions count as done"
     add("--use-archive", action="store_true", help=what)
     add("--track", action="store_true", help="mirror the runs in W&B (tracker.mode=auto)")
-    return result
-
-
-def _sweep(arguments: argparse.Namespace) -> int:
-    """Train the missing runs of an experiment's grid, seed-major, and write no table.
-
-    Started again, it only does what is missing; after a stop (Ctrl-C, --budget, kill) it resumes from the
-    checkpoints.
-    """
-    return _resumable(arguments, tables=False)
-
-
-def _reproduce(arguments: argparse.Namespace) -> int:
-    """Train the missing runs of an experiment's grid, seed-major, then write its table, figures and report.
-
-    Started again, it only does what is missing; after a stop (Ctrl-C, --budget, kill) it resumes from the
-    checkpoints.
-    """
-    return _resumable(arguments, tables=True)
 
 
 def _resumable(arguments: argparse.Namespace, tables: bool) -> int:

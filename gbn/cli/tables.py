@@ -11,23 +11,22 @@ from gbn.cli import options
 from gbn.cli.arguments import Number, name, output_folder
 
 
-def table() -> cli.Parser:
-    """Return the parser of ``gbn table``."""
-    examples = (
-        "gbn table experiments/quick",
-        "gbn table experiments/gbn_cifar10 --scale small --source archive",
-        "gbn table --runs 'cifar10-resnet-*' --targets 0.8 0.9",
-    )
-    result = cli.Parser(_table, examples)
+def table(result: cli.Parser) -> cli.Run:
+    """Write the speed-up table of some runs as Markdown and CSV, and print a summary.
+
+    Examples:
+        gbn table experiments/quick
+        gbn table experiments/gbn_cifar10 --scale small --source archive
+        gbn table --runs 'cifar10-resnet-*' --targets 0.8 0.9
+    """
     options.add_runs(result)
     options.add_results(result)
     options.add_measures(result)
     options.add_paper(result)
-    return result
+    return _table
 
 
 def _table(args: argparse.Namespace) -> int:
-    """Write the speed-up table of some runs as Markdown and CSV, and print a summary."""
     gc.disable()  # all objects live to the end: collecting garbage takes a tenth of the time and finds none
     try:
         options.check_runs(args)
@@ -43,22 +42,21 @@ def _table(args: argparse.Namespace) -> int:
     return 0
 
 
-def report() -> cli.Parser:
-    """Return the parser of ``gbn report``."""
-    examples = (
-        "gbn report experiments/quick",
-        "gbn report experiments/gbn_cifar10 --scale small --source archive",
-        "gbn report --runs 'cifar10-resnet-*' --targets 0.8 0.9 --out resnet.html",
-    )
-    result = cli.Parser(_report, examples)
+def report(result: cli.Parser) -> cli.Run:
+    """Write one self-contained HTML file: verdicts, tables, interactive curves, configurations, provenance.
+
+    Examples:
+        gbn report experiments/quick
+        gbn report experiments/gbn_cifar10 --scale small --source archive
+        gbn report --runs 'cifar10-resnet-*' --targets 0.8 0.9 --out resnet.html
+    """
     options.add_runs(result)
     options.add_results(result)
     options.add_measures(result, out="FILE")
-    return result
+    return _report
 
 
 def _report(args: argparse.Namespace) -> int:
-    """Write one self-contained HTML file: verdicts, tables, interactive curves, configurations, provenance."""
     options.check_runs(args)
     if args.out is None:
         options.out_dir(args, "reports")
@@ -73,23 +71,22 @@ def _report(args: argparse.Namespace) -> int:
     return 0
 
 
-def patients() -> cli.Parser:
-    """Return the parser of ``gbn patients``."""
-    result = cli.Parser(
-        _patients, ("gbn patients experiments/bnunet_cardiac --scale small --source archive",)
-    )
-    options.add_experiment(result)
-    options.add_results(result)
-    result.add_argument("--out", type=output_folder, metavar="DIR", help="output folder")
-    return result
-
-
-def _patients(args: argparse.Namespace) -> int:
+def patients(result: cli.Parser) -> cli.Run:
     """Write the segmentation scores of finished runs, one row per run, patient and structure.
 
     The files are <experiment>-<scale>.md and .csv in segmentation/, of --results with --source archive, else of its
     scratch/.
+
+    Examples:
+        gbn patients experiments/bnunet_cardiac --scale small --source archive
     """
+    options.add_experiment(result)
+    options.add_results(result)
+    result.add_argument("--out", type=output_folder, metavar="DIR", help="output folder")
+    return _patients
+
+
+def _patients(args: argparse.Namespace) -> int:
     folder = args.out or options.out_dir(args, "segmentation") / "segmentation"
     texts = patient_tables(args.experiment, args.scale, args.results, args.source)
     print(next(iter(texts.values())))
@@ -130,13 +127,15 @@ def patient_tables(
     return {f"{stem}.md": "\n".join(lines), f"{stem}.csv": frame.to_csv(index=False, float_format="%.6g")}
 
 
-def profile() -> cli.Parser:
-    """Return the parser of ``gbn profile``."""
-    examples = (
-        "gbn profile experiments/gbn_mnist experiments/gbn_cifar10@small --source archive",
-        "gbn profile experiments/quick --arms gbn_cvar_60 gbn_cvar_75",
-    )
-    result = cli.Parser(_profile, examples)
+def profile(result: cli.Parser) -> cli.Run:
+    """Write one performance profile (AlgoPerf's) over all tasks of some experiments: figure, Markdown, CSV.
+
+    A task is a setting with one of its fixed targets. Arms missing from some setting are left out and listed.
+
+    Examples:
+        gbn profile experiments/gbn_mnist experiments/gbn_cifar10@small --source archive
+        gbn profile experiments/quick --arms gbn_cvar_60 gbn_cvar_75
+    """
     add = result.add_argument
     add(
         "experiments",
@@ -155,14 +154,10 @@ def profile() -> cli.Parser:
     add("--first-hit", action="store_true", help="take the first point at a target, without interpolation")
     add("--name", type=name, default="profile", help="name of the files (default: profile)")
     add("--out", type=output_folder, metavar="DIR", help="folder for profiles/ (default: as for the tables)")
-    return result
+    return _profile
 
 
 def _profile(args: argparse.Namespace) -> int:
-    """Write one performance profile (AlgoPerf's) over all tasks of some experiments: figure, Markdown, CSV.
-
-    A task is a setting with one of its fixed targets. Arms missing from some setting are left out and listed.
-    """
     from gbn.plot_style import Picture, save
 
     folder = options.out_dir(args, "profiles") / "profiles"

@@ -6,7 +6,6 @@ Overrides are checked before torch is imported: an invalid one is reported in on
 import argparse
 import os
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -34,17 +33,14 @@ from gbn.sweep.train_all import Elsewhere, default_jobs, train_all
 from gbn.tracking.service import kill_services
 
 
-class _Words(cli.Parser):
-    """Leaves the command line to Hydra."""
+def train(result: cli.Parser) -> cli.Run:
+    """Train one network with one normalizer or, with -m, a sweep; Hydra parses the command line.
 
-    def parse(self, words: Sequence[str]) -> argparse.Namespace:
-        """Return the words as they are."""
-        return argparse.Namespace(words=list(words))
-
-
-def train() -> cli.Parser:
-    """Return the parser of ``gbn train``."""
-    return _Words(_train, ("gbn train norm=gbn_cvar model=resnet dataset=cifar10",))
+    Examples:
+        gbn train norm=gbn_cvar model=resnet dataset=cifar10
+    """
+    result.verbatim = True
+    return _train
 
 
 def _jobs(config: Config) -> int:
@@ -166,7 +162,6 @@ def _by_hydra() -> None:
 
 
 def _train(args: argparse.Namespace) -> int:
-    """Train one network with one normalizer or, with -m, a sweep: check, train, summarize."""
     global _elsewhere
     outlive_readers()
     # Hydra reads sys.argv, and provenance records it.

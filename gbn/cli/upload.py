@@ -25,14 +25,18 @@ class Unreachable(ConnectionError):
     """W&B cannot be reached; the message says what to do."""
 
 
-def wandb() -> cli.Parser:
-    """Return the parser of ``gbn wandb``."""
-    examples = (
-        "gbn wandb experiments/quick",
-        "gbn wandb --runs '*' --project gbn --entity my-team --dry-run",
-        "gbn wandb experiments/gbn_cifar10 --scale small --from-archive",
-    )
-    result = cli.Parser(_wandb, examples, {1: "a run could not be uploaded"})
+def wandb(result: cli.Parser) -> cli.Run:
+    """Upload runs to Weights & Biases from our own files (configuration, curve, summary), each once.
+
+    A run keeps its id: complete runs are left alone, incomplete ones continue after their last step. W&B's own
+    offline records (results/wandb/offline-run-*) are not needed and can be deleted.
+
+    Examples:
+        gbn wandb experiments/quick
+        gbn wandb --runs '*' --project gbn --entity my-team --dry-run
+        gbn wandb experiments/gbn_cifar10 --scale small --from-archive
+    """
+    result.statuses |= {1: "a run could not be uploaded"}
     options.add_runs(result)
     options.add_results(result, source=None)
     add = result.add_argument
@@ -49,15 +53,10 @@ def wandb() -> cli.Parser:
     add(
         "--dry-run", action="store_true", help="ask W&B what it has, print what would be done, change nothing"
     )
-    return result
+    return _wandb
 
 
 def _wandb(args: argparse.Namespace) -> int:
-    """Upload runs to Weights & Biases from our own files (configuration, curve, summary), each once.
-
-    A run keeps its id: complete runs are left alone, incomplete ones continue after their last step. W&B's own
-    offline records (results/wandb/offline-run-*) are not needed and can be deleted.
-    """
     from gbn.tracking.service import Service
 
     options.check_runs(args)

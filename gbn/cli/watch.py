@@ -11,14 +11,17 @@ from gbn.cli.arguments import Number
 from gbn.config.seeds import seed_list
 
 
-def watch() -> cli.Parser:
-    """Return the parser of ``gbn watch``."""
-    examples = (
-        "gbn watch experiments/quick",
-        "gbn watch experiments/gbn_cifar10 --scale small --every 30 --stay",
-        "gbn watch --runs 'digits-cnn-*' --once",
-    )
-    result = cli.Parser(_watch, examples, {1: "the sweep ended with failed runs"})
+def watch(result: cli.Parser) -> cli.Run:
+    """Watch a running sweep: runs done, running and failed, each arm's quality, the time left.
+
+    Ends with the sweep.
+
+    Examples:
+        gbn watch experiments/quick
+        gbn watch experiments/gbn_cifar10 --scale small --every 30 --stay
+        gbn watch --runs 'digits-cnn-*' --once
+    """
+    result.statuses |= {1: "the sweep ended with failed runs"}
     options.add_runs(result)
     add = result.add_argument
     add("overrides", nargs="*", help="the overrides that the sweep was given, if any")
@@ -35,14 +38,10 @@ def watch() -> cli.Parser:
         help="print one snapshot and end (always, if the output is not a terminal)",
     )
     ends("--stay", action="store_true", help="keep watching after the sweep is over")
-    return result
+    return _watch
 
 
 def _watch(args: argparse.Namespace) -> int:
-    """Watch a running sweep: runs done, running and failed, each arm's quality, the time left.
-
-    Ends with the sweep.
-    """
     options.check_runs(args)
     for option, given in (("--seeds", args.seeds), ("overrides", args.overrides)):
         if args.runs and given:

@@ -49,7 +49,7 @@ import sys
 from gbn import cli
 cli.carry_out(["--help"])
 for name in {VERBS}:
-    cli.parser_of(name).format_help()
+    cli.parser_of(name)[0].format_help()
     loaded = {{*{HEAVY}}} & {{*sys.modules}}
     assert not loaded, (name, loaded)
 """
@@ -232,7 +232,7 @@ def test_every_command_in_the_texts_is_right(monkeypatch):
         if "--render" in line:  # a file of another machine
             line[line.index("--render") + 1 :] = ["README.md"]
         try:
-            cli.parser_of(verb).parse(line)
+            cli.parser_of(verb)[0].parse(line)
         except ValueError as error:
             pytest.fail(f"{path}: {command}: {error}")
 
