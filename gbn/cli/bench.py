@@ -58,7 +58,7 @@ def norm(result: cli.Parser) -> cli.Run:
 def _norm(args: argparse.Namespace) -> int:
     cli.alone(args, "--render")
     if args.render:
-        return _render(args.render, norm_files)
+        return render(args.render, norm_files)
     from gbn.bench import cases, measure, providers, timing
 
     pairs = cases.pair_names(args.pairs)
@@ -144,15 +144,14 @@ def train(result: cli.Parser) -> cli.Run:
     add("--precision", nargs="+", choices=names.PRECISIONS, help="float32, or autocast")
     add("--layout", choices=names.LAYOUTS)
     add("--compile", action=argparse.BooleanOptionalAction, help="time compiled networks too")
-    what = "updates between clock readings (default 1; 5 on a GPU)"
-    add("--steps", type=Whole(), metavar="N", help=what)
+    add("--steps", type=Whole(), metavar="N", help="updates between clock readings (default 1; 5 on a GPU)")
     return _train
 
 
 def _train(args: argparse.Namespace) -> int:
     cli.alone(args, "--render")
     if args.render:
-        return _render(args.render, train_files)
+        return render(args.render, train_files)
     from gbn.bench import training
 
     arms = list(dict.fromkeys([names.BASE, *args.arms]))
@@ -221,7 +220,7 @@ def precondition(result: cli.Parser) -> cli.Run:
 def _precondition(args: argparse.Namespace) -> int:
     cli.alone(args, "--render")
     if args.render:
-        return _render(args.render, precondition_files)
+        return render(args.render, precondition_files)
     from gbn.bench.precondition import COLUMNS, Setting, rows_of
 
     arms = list(dict.fromkeys(["none", *args.arms]))
@@ -316,8 +315,7 @@ def analysis(result: cli.Parser) -> cli.Run:
     )
     what = "repeats of each case but the first (default 3)"
     add("--repeats", type=Whole(most=1000), default=3, metavar="N", help=what)
-    what = "folder for the stores (default: the system's)"
-    add("--folder", type=existing_folder, metavar="DIR", help=what)
+    add("--folder", type=existing_folder, metavar="DIR", help="folder for the stores (default: the system's)")
     what = "output folder (default: results/benchmarks)"
     add("--out", type=output_folder, default=RESULTS, metavar="DIR", help=what)
     return _analysis
@@ -515,7 +513,7 @@ class Timings:
     def end(self, files: Callable[[Path], "Mapping[str, str | Picture]"]) -> int:
         """Render the file; return the exit status: 1 if a row was not timed, 3 if a case was left out."""
         if self.timed:
-            _render(self.path, files)
+            render(self.path, files)
             print(self.path)
         bad = [row for row in self.rows if row["status"] != "ok"]
         for row in bad:
@@ -534,7 +532,7 @@ class Timings:
         return 1 if bad else 3 if self.left_out else int(not self.rows)
 
 
-def _render(path: Path, files: Callable[[Path], "Mapping[str, str | Picture]"]) -> int:
+def render(path: Path, files: Callable[[Path], "Mapping[str, str | Picture]"]) -> int:
     """Write what is made from a CSV, beside it; return the exit status."""
     from gbn.bench.environment import write
     from gbn.plot_style import png

@@ -33,15 +33,13 @@ def cost(result: cli.Parser) -> cli.Run:
     add("--settings", nargs="+", help="only these settings")
     add("--arms", nargs="+", metavar="ARM", help="only these arms; the reference is always timed")
     bench.add_blocks(result, 8, 4.0, least=2)  # the interval is over blocks
-    what = "updates between clock readings (default 1; 5 on a GPU)"
-    add("--updates", type=Whole(), metavar="N", help=what)
+    add("--updates", type=Whole(), metavar="N", help="updates between clock readings (default 1; 5 on a GPU)")
     what = "auto takes the GPU if there is one"
     add("--device", choices=("auto", "cpu", "cuda"), default="auto", help=what)
     what = "on the CPU (default: as for a run that has the machine to itself)"
     add("--threads", type=Whole(most=1024), metavar="N", help=what)
     bench.add_files(result, "only print the ratios of this file")
-    what = "also print time = updates x cost for the runs found there"
-    add("--times", choices=options.SOURCES, help=what)
+    add("--times", choices=options.SOURCES, help="also print time = updates x cost for the runs found there")
     what = "with --times: allow runs from another machine, as a forecast"
     add("--elsewhere", action="store_true", help=what)
     what = "with --times: results folder of the runs (default: results)"

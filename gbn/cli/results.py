@@ -8,7 +8,7 @@ overview of results/CLAIMS.md).
 import argparse
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
@@ -99,14 +99,8 @@ def profiles(root: Path) -> Made:
         chosen = read_selection(path)
         paths = [str(root / one) for one in chosen["experiments"]]
         texts, figure = tables.profile_files(chosen, root / "results", paths)
-        yield from _beside(path, texts | {".png": Picture(path.stem, figure)}, root)
-
-
-def gradient_variance(root: Path) -> Made:
-    """Table and figure of each measured file."""
-    for path in sorted((root / "results/gradient_variance").glob("*.csv")):
-        text, picture = studies.variance_files(path)
-        yield from _beside(path, {".md": text, ".png": picture}, root)
+        yield from ((Path(f"results/profiles/{path.stem}{end}"), text) for end, text in texts.items())
+        yield Path(f"results/profiles/{path.stem}.png"), Picture(path.stem, figure)
 
 
 def hessians(root: Path) -> Made:
@@ -114,18 +108,6 @@ def hessians(root: Path) -> Made:
     text, picture = studies.hessian_files(root / "results/preconditioning/hessian.csv")
     yield Path("results/preconditioning/hessian.md"), text
     yield Path("results/figures/bnp-hessian.png"), picture
-
-
-def benchmarks(root: Path) -> Made:
-    """The summary of each timed file, and the chart of the layers' ones."""
-    files = {"norm": bench.norm_files, "train": bench.train_files, "precondition": bench.precondition_files}
-    for kind, made in files.items():
-        for path in sorted((root / "results/benchmarks").glob(f"{kind}-*.csv")):
-            yield from _beside(path, made(path), root)
-
-
-def _beside(path: Path, files: "dict[str, Any]", root: Path) -> Made:
-    yield from ((path.relative_to(root).with_suffix(suffix), content) for suffix, content in files.items())
 
 
 def ledger(root: Path) -> Made:
@@ -233,6 +215,17 @@ def _newest(folder: Path, what: str) -> list[Path]:
     return list(by_kind.values())
 
 
+def beside(stem: str, by: str, files: "Callable[[Path], Mapping[str, str | Picture]]") -> Part:
+    """Return the part of the files that are made beside each CSV of a stem below results/."""
+
+    def make(root: Path) -> Made:
+        for path in sorted(root.glob(f"results/{stem}*.csv")):
+            for suffix, content in files(path).items():
+                yield path.relative_to(root).with_suffix(suffix), content
+
+    return Part((f"results/{stem}*",), f"{by} --render", make)
+
+
 COMPARED = Part(
     ("results/tables/*.md", "results/tables/*.csv", "results/tables/*.runs.txt", "results/figures/*.png"),
     "gbn table, gbn plot convergence, gbn plot layers, gbn select rates --plot",
@@ -277,8 +270,10 @@ PARTS = (
     COMPARED,
     Part(("results/segmentation/*",), "gbn patients", patients),
     Part(("results/profiles/*",), "gbn profile", profiles),
-    Part(("results/gradient_variance/*",), "gbn study variance --render", gradient_variance),
-    Part(("results/benchmarks/*",), "gbn bench ... --render", benchmarks),
+    beside("gradient_variance/", "gbn study variance", studies.variance_files),
+    beside("benchmarks/norm-", "gbn bench norm", bench.norm_files),
+    beside("benchmarks/train-", "gbn bench train", bench.train_files),
+    beside("benchmarks/precondition-", "gbn bench precondition", bench.precondition_files),
     Part(("results/CLAIMS.md",), "gbn claims --write", ledger),
     Part(("README.md", "results/README.md"), "gbn results", blocks),
 )

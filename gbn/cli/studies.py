@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from gbn import cli
 from gbn.cli import options
 from gbn.cli.arguments import Number, Whole, existing_file, output_file, output_folder, usable_folder
+from gbn.cli.bench import render
 
 if TYPE_CHECKING:
     from gbn.config.grid import Grid
@@ -41,12 +42,8 @@ def variance(result: cli.Parser) -> cli.Run:
     add("--setting", help="one of the experiment's settings, if it has several")
     add("--arms", nargs="+", metavar="ARM", help="only these arms (default: all)")
     add("--trajectory", default="window_centred", metavar="ARM", help="the arm that is trained (%(default)s)")
-    add(
-        "--exact",
-        default="exact",
-        metavar="ARM",
-        help="the arm whose mean gradient is the target (%(default)s)",
-    )
+    what = "the arm whose mean gradient is the target (%(default)s)"
+    add("--exact", default="exact", metavar="ARM", help=what)
     what = "updates to measure at (default: start, a third, end)"
     add("--at", nargs="+", type=Whole(0), metavar="UPDATE", help=what)
     what = "how many of the grid's first seeds (%(default)s)"
@@ -68,25 +65,22 @@ def _variance(args: argparse.Namespace) -> int:
         raise ValueError("give either an experiment (experiments/<name>) or --render CSV")
     cli.alone(args, "--render")
     if args.render:
-        _render(args.render)
-        return 0
+        return render(args.render, variance_files)
     from gbn.config.grid import load_grid
     from gbn.studies.gradient_variance.table import write
 
     grid = load_grid(args.experiment, args.scale, ["tracker.mode=disabled"])
     study = _study_of(grid, args)
     seeds = grid.seeds[: args.seeds]
-    path = output_file(
-        str(args.out / ("-".join(filter(None, (grid.name, args.setting, grid.scale))) + ".csv"))
-    )
+    name = "-".join(filter(None, (grid.name, args.setting, grid.scale)))
+    path = output_file(str(args.out / f"{name}.csv"))
     rows: list[dict[str, Any]] = []
     for seed, (found, made) in zip(seeds, _measured(study, seeds, args.jobs), strict=True):
         rows += found
         write(path, _header_of(grid, args, made), rows)
         print(f"seed {seed}: {len(found)} numbers", flush=True)
-    _render(path)
     print(path.with_suffix(".md"))
-    return 0
+    return render(path, variance_files)
 
 
 def _study_of(grid: "Grid", args: argparse.Namespace) -> "Study":
@@ -142,22 +136,12 @@ def _header_of(grid: "Grid", args: argparse.Namespace, made: dict[str, Any]) -> 
     }
 
 
-def _render(path: Path) -> None:
-    """Write table and figure of a file."""
-    from gbn.plot_style import save
-    from gbn.store.files import write_atomically
-
-    text, picture = variance_files(path)
-    write_atomically(path.with_suffix(".md"), text)
-    save([picture], path.parent)
-
-
-def variance_files(path: Path) -> "tuple[str, Picture]":
-    """Return the table and the figure of a file."""
+def variance_files(path: Path) -> "dict[str, str | Picture]":
+    """Return the table and the figure of a CSV, by suffix."""
     from gbn.studies.gradient_variance import plot, table
 
     found = table.read(path)
-    return table.markdown(found, path.stem), plot.picture(found, path.stem)
+    return {".md": table.markdown(found, path.stem), ".png": plot.picture(found, path.stem)}
 
 
 def hessian(result: cli.Parser) -> cli.Run:
@@ -267,21 +251,9 @@ def _header(repetitions: int, seed: int) -> str:
 
 
 RECIPE = (
-    "dataset=cifar10",
-    "dataset.augment=crop_flip",
-    "model=cnn",
-    "model.width=0.25",
-    "norm=bn",
-    "optimizer=sgd",
-    "optimizer.lr=0.1",
-    "optimizer.weight_decay=1e-4",
-    "schedule=one_cycle",
-    "trainer.batch_size=128",
-    "trainer.evaluation.points=6",
-    "trainer.evaluation.exact=false",
-    "trainer.evaluation.test_every=0",
-    "tracker.mode=disabled",
-    "seed=0",
+    "dataset=cifar10 dataset.augment=crop_flip model=cnn model.width=0.25 norm=bn optimizer=sgd optimizer.lr=0.1 "
+    "optimizer.weight_decay=1e-4 schedule=one_cycle trainer.batch_size=128 trainer.evaluation.points=6 "
+    "trainer.evaluation.exact=false trainer.evaluation.test_every=0 tracker.mode=disabled seed=0"
 )
 
 
@@ -321,7 +293,7 @@ def _features(args: argparse.Namespace) -> int:
             "it add --replace, to try the recipe add --out DIR"
         )
     began = time.monotonic()
-    overrides = [*RECIPE, f"trainer.epochs={args.epochs:g}"]
+    overrides = [*RECIPE.split(), f"trainer.epochs={args.epochs:g}"]
     # Not as an override: a path may contain characters that Hydra's grammar does not accept.
     config = compose(overrides).model_copy(update={"results_dir": str(args.results)})
     outcome = train(config)

@@ -3,6 +3,7 @@
 import argparse
 import sys
 import time
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -96,7 +97,7 @@ def train_and_write(arguments: argparse.Namespace, tables: bool) -> int:
     grid = load_grid(arguments.experiment, arguments.scale, extra)
     seeds = options.seeds_of(grid, arguments.seeds)
     # Set here, not as overrides: a path may contain characters that Hydra's grammar does not accept.
-    own = {"results_dir": str(arguments.results), "experiment": name_of(arguments)}
+    own = {"results_dir": str(arguments.results), "experiment": grid.name}
     wanted = [(one, config.model_copy(update=own)) for one, config in grid.configs() if config.seed in seeds]
     store = RunStore(arguments.results)
     jobs = arguments.jobs or default_jobs()
@@ -108,7 +109,7 @@ def train_and_write(arguments: argparse.Namespace, tables: bool) -> int:
         dry_run(grid, missing, store, arguments.results, jobs)
         return 0
     budget = arguments.budget or float("inf")
-    outcomes = train_all(missing, jobs=jobs, budget=budget, report=Reporter()) if missing else []
+    outcomes = train_all(missing, jobs=jobs, budget=budget, report=_reporter()) if missing else []
     code = summarize(outcomes)
     if not tables:
         return code
@@ -120,25 +121,17 @@ def train_and_write(arguments: argparse.Namespace, tables: bool) -> int:
     return code
 
 
-def name_of(arguments: argparse.Namespace) -> str:
-    """Return the experiment's folder name: the tracker's group."""
-    path = Path(arguments.experiment)
-    return path.parent.name if path.suffix == ".yaml" else path.name
+def _reporter() -> "Callable[[Outcome, int, int], None]":
+    """Return what prints a line for each run that ends, with the progress."""
+    from gbn.sweep.journal import standing
 
+    began = time.monotonic()
 
-class Reporter:
-    """Prints a line for each run that ends, with the progress."""
+    def report(outcome: "Outcome", done: int, total: int) -> None:
+        if outcome.status != "waiting":
+            print(f"{standing(began, done, total)} {outcome.run_id}: {outcome.message}", flush=True)
 
-    def __init__(self) -> None:
-        self.began = time.monotonic()
-
-    def __call__(self, outcome: "Outcome", done: int, total: int) -> None:
-        """Report an outcome (called by the pool)."""
-        from gbn.sweep.journal import standing
-
-        if outcome.status == "waiting":
-            return
-        print(f"{standing(self.began, done, total)} {outcome.run_id}: {outcome.message}", flush=True)
+    return report
 
 
 def summarize(outcomes: "list[Outcome]") -> int:
@@ -197,8 +190,15 @@ def dry_run(
 
 def results(grid: "Grid", arguments: argparse.Namespace) -> None:
     """Write table, figures and report, print table and verdicts, compare with the archive."""
-    from gbn.analysis import NothingFound, compare_with_archive, write_results
+    from gbn.analysis import (
+        Comparison,
+        NothingFound,
+        compare_with_archive,
+        load_grid_runs,
+        write_results,
+    )  # fmt: skip
     from gbn.analysis.claims import of_experiment
+    from gbn.analysis.report import Sources, default_path, write
     from gbn.config.errors import ConfigError
 
     source: Source = "both" if arguments.use_archive else "store"
@@ -212,13 +212,5 @@ def results(grid: "Grid", arguments: argparse.Namespace) -> None:
         print(of_experiment(arguments.experiment, arguments.results, source))
     except ConfigError as error:
         print(f"no verdicts: {error}", file=sys.stderr)
-    print(f"Report: {report(grid, arguments, source)}")
-
-
-def report(grid: "Grid", arguments: argparse.Namespace, source: "Source") -> Path:
-    """Write the HTML report; return its path."""
-    from gbn.analysis import Comparison, load_grid_runs
-    from gbn.analysis.report import Sources, default_path, write
-
     comparison = Comparison(load_grid_runs(grid, arguments.results, source))
-    return write(Sources(comparison, arguments.experiment), default_path(comparison))
+    print(f"Report: {write(Sources(comparison, arguments.experiment), default_path(comparison))}")
