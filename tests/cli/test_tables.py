@@ -40,6 +40,19 @@ def experiment(monkeypatch):
     return "experiments/simulated"
 
 
+def test_runs_are_listed_from_store_and_archive(gbn, results):
+    status, out, _ = gbn("runs", "--results", results)
+    *lines, last = out.splitlines()
+    assert status == 0
+    assert last == f"{len(lines)} of {len(lines)} records"
+    assert {line.split()[1] for line in lines} <= {"finished", "diverged"}
+    run_id = lines[0].split()[0]
+    status, out, _ = gbn("runs", run_id, "--results", results, "--source", "store", "--status", "finished")
+    assert (status, out.splitlines()[-1]) == (0, f"1 of {len(lines)} records")
+    gbn("archive", "--runs", run_id, "--results", results)
+    assert gbn("runs", run_id, "--results", results)[1].count(run_id) == 2
+
+
 class TestTable:
     def test_an_experiment_from_the_store_goes_to_scratch(self, gbn, results, experiment):
         status, out, _ = gbn("table", experiment, "--results", results, "--paper")
