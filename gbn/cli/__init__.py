@@ -157,9 +157,7 @@ def parser_of(verb: str) -> tuple[Parser, Run]:
 
 def _help(verbs: Sequence[str]) -> str:
     lines = ["usage: gbn VERB [...]", "", *(f"  {verb:<20} {VERBS[verb][1]}" for verb in verbs), ""]
-    lines += [f"gbn {verbs[0]} --help says more, and so for each verb. Examples:", ""]
-    lines += ["  gbn train norm=gbn_cvar model=resnet dataset=cifar10", "  gbn reproduce experiments/quick"]
-    return "\n".join(lines)
+    return "\n".join([*lines, f"gbn {verbs[0]} --help says more and shows examples; so for each verb."])
 
 
 def leave_with(act: Callable[[], int]) -> NoReturn:

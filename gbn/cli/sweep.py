@@ -190,13 +190,7 @@ def dry_run(
 
 def results(grid: "Grid", arguments: argparse.Namespace) -> None:
     """Write table, figures and report, print table and verdicts, compare with the archive."""
-    from gbn.analysis import (
-        Comparison,
-        NothingFound,
-        compare_with_archive,
-        load_grid_runs,
-        write_results,
-    )  # fmt: skip
+    from gbn.analysis import Comparison, NothingFound, compare_with_archive, load_grid_runs, write_results
     from gbn.analysis.claims import of_experiment
     from gbn.analysis.report import Sources, default_path, write
     from gbn.config.errors import ConfigError
