@@ -137,12 +137,8 @@ def profile(result: cli.Parser) -> cli.Run:
         gbn profile experiments/quick --arms gbn_cvar_60 gbn_cvar_75
     """
     add = result.add_argument
-    add(
-        "experiments",
-        nargs="+",
-        metavar="EXPERIMENT",
-        help="experiments/<name>, or experiments/<name>@<scale>",
-    )
+    what = "experiments/<name>, or experiments/<name>@<scale>"
+    add("experiments", nargs="+", metavar="EXPERIMENT", help=what)
     options.add_results(result)
     options.add_paper(result)
     add("--arms", nargs="+", help="beside the reference (default: all that every setting has)")

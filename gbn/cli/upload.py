@@ -15,7 +15,7 @@ from gbn.cli.arguments import Number, name, usable_folder
 if TYPE_CHECKING:
     from gbn.store.record import Record
     from gbn.tracking.service import Service
-    from gbn.tracking.upload import Destination, Ledger
+    from gbn.tracking.upload import Destination
 
 PROJECT = "gbn"  # conf/tracker/wandb.yaml's
 PATIENCE = 2  # consecutive failures of W&B before the rest is left for another time
@@ -41,18 +41,13 @@ def wandb(result: cli.Parser) -> cli.Run:
     options.add_results(result, source=None)
     add = result.add_argument
     add("--from-archive", action="store_true", help="take archived records instead of the store's runs")
-    add(
-        "--unfinished",
-        action="store_true",
-        help="also upload running, interrupted and failed runs",
-    )
+    add("--unfinished", action="store_true", help="also upload running, interrupted and failed runs")
     add("--project", type=name, default=PROJECT, help=f"W&B project (default: {PROJECT})")
     add("--entity", type=name, help="W&B user or team (default: the login's own)")
     what = "timeout for each answer from W&B (default: 30)"
     add("--timeout", type=Number(most=86400), default=30.0, metavar="SECONDS", help=what)
-    add(
-        "--dry-run", action="store_true", help="ask W&B what it has, print what would be done, change nothing"
-    )
+    what = "ask W&B what it has, print what would be done, change nothing"
+    add("--dry-run", action="store_true", help=what)
     return _wandb
 
 
@@ -142,18 +137,35 @@ def first_line(error: Exception) -> str:
 
 def sync(args: argparse.Namespace, records: "list[Record]", tags: list[str], service: "Service") -> int:
     """Upload each run and print the result."""
-    from gbn.tracking.upload import Ledger
+    from gbn.tracking import upload
 
     if not args.dry_run:
         usable_folder(Path(args.results) / "wandb")
     api, destination = connect(args, service)
-    ledger = Ledger(Path(args.results) / "wandb" / "synced.json")
+    ledger = upload.Ledger(Path(args.results) / "wandb" / "synced.json")
+
+    def one(record: "Record") -> tuple[str, str]:
+        """Upload one run; return (what was done, the same in words)."""
+        if ledger.has(destination, record):
+            return "complete", upload.REASONS["complete"]
+        action = upload.decide(record, service.call(lambda: upload.ask(api, destination, record.run_id)))
+        if action in ("upload", "continue"):
+            if args.dry_run:
+                return f"to {action}", f"would be {'uploaded' if action == 'upload' else 'continued'}"
+            count = upload.upload(record, destination, tags=tags, timeout=args.timeout, service=service)
+            ledger.add(destination, record)
+            rest = " (the rest was there)" if action == "continue" else ""
+            return "uploaded", f"{count} points uploaded{rest}"
+        if action == "complete" and not args.dry_run:
+            ledger.add(destination, record)
+        return action, upload.REASONS[action]
+
     counts: Counter[str] = Counter()
     failures = 0
     print(f"{len(records)} runs to {destination.entity}/{destination.project}", flush=True)
     for number, record in enumerate(records, start=1):
         try:
-            action, text = one(args, service, api, destination, ledger, record, tags)
+            action, text = one(record)
             failures = 0
         except Exception as error:
             action, text = "failed", f"failed: {first_line(error)}"
@@ -167,31 +179,3 @@ def sync(args: argparse.Namespace, records: "list[Record]", tags: list[str], ser
             break
     print(", ".join(f"{count} {action}" for action, count in sorted(counts.items())))
     return int(any(counts[action] for action in ("failed", "differs", "gap")))
-
-
-def one(
-    args: argparse.Namespace,
-    service: "Service",
-    api: object,
-    destination: "Destination",
-    ledger: "Ledger",
-    record: "Record",
-    tags: list[str],
-) -> tuple[str, str]:
-    """Upload one run; return (what was done, the same in words)."""
-    from gbn.tracking import upload
-
-    if ledger.has(destination, record):
-        return "complete", upload.REASONS["complete"]
-    action = upload.decide(record, service.call(lambda: upload.ask(api, destination, record.run_id)))
-    if action in ("upload", "continue"):
-        if args.dry_run:
-            return f"to {action}", f"would be {'uploaded' if action == 'upload' else 'continued'}"
-        count = upload.upload(record, destination, tags=tags, timeout=args.timeout, service=service)
-        ledger.add(destination, record)
-        return "uploaded", f"{count} points uploaded" + (
-            " (the rest was there)" if action == "continue" else ""
-        )
-    if action == "complete" and not args.dry_run:
-        ledger.add(destination, record)
-    return action, upload.REASONS[action]
