@@ -482,13 +482,13 @@ class Timings:
         columns: Iterable[str],
         measured: str,
     ) -> None:
+        self._end = None if args.budget is None else time.monotonic() + args.budget
         from gbn.bench.environment import file_name
 
         self.path: Path = args.out / file_name(kind, known)
         self.rows: list[dict[str, Any]] = []
         self.left_out: list[str] = []
         self._columns, self._measured = tuple(columns), measured
-        self._end = None if args.budget is None else time.monotonic() + args.budget
 
     def allows(self, case: object) -> bool:
         """Return whether there is time for a case; if not, it is left out."""

@@ -320,7 +320,7 @@ class TestNorm:
             "--shapes",
             "2x2x2x2",
             "--budget",
-            "0.00001s",
+            "0.00000001s",
             "--cold-repeats",
             0,
         )
