@@ -1,6 +1,6 @@
 """Training steps with and without batch normalization preconditioning: the arms, their check, their timing.
 
-The command is scripts/bench_precondition.py.
+The command is ``gbn bench precondition``.
 """
 
 import argparse

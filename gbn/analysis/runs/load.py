@@ -314,4 +314,4 @@ def _nothing(plan: Plan, cache: Cache, source: Source, statuses: Mapping[str, st
         if count:
             return f"{text}; the {other} holds {count}: add --source {other}"
     experiment = plan.selection.get("experiment")
-    return f"{text}; train them: python scripts/reproduce.py {experiment}" if experiment else text
+    return f"{text}; train them: gbn reproduce {experiment}" if experiment else text
