@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -19,12 +22,20 @@ _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 def load() -> None:
     """Import what calls the kernels; they are compiled, or read from the cache, at the first call."""
-    from . import launch, launch_gated  # noqa: F401
+    _launch()
+
+
+@functools.cache
+def _launch() -> Any:
+    # not imported with this package: a machine without numba runs the reference
+    from . import launch
+
+    return launch
 
 
 def serves(x: Tensor) -> bool:
     """Return whether the kernels take this tensor: on the CPU, float32 or half precision, not empty."""
-    return x.device.type == "cpu" and x.dtype in _DTYPES and x.numel() > 0
+    return x.is_cpu and x.dtype in _DTYPES and x.numel() > 0
 
 
 def ready(x: Tensor, gated: bool, statistic: Statistic, deviation: Deviation) -> bool:
@@ -48,21 +59,11 @@ _working._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 def forward(of: Arguments) -> tuple[Tensor, Kept]:
     """See :class:`gbn.kernels.backend.Backend`."""
-    if of.gate is None:
-        from .launch import run_forward
-
-        return run_forward(of)
-    from .launch_gated import run_forward_gated
-
-    return run_forward_gated(of, of.gate)
+    found: tuple[Tensor, Kept] = _launch().forward(of)
+    return found
 
 
 def backward(g: Tensor, of: Arguments, kept: Kept, wanted: bool) -> Gradients:
     """See :class:`gbn.kernels.backend.Backend`."""
-    if of.gate is None:
-        from .launch import run_backward
-
-        return run_backward(g, of, kept, wanted)
-    from .launch_gated import run_backward_gated
-
-    return run_backward_gated(g, of, of.gate, kept, wanted)
+    found: Gradients = _launch().backward(g, of, kept, wanted)
+    return found

@@ -17,48 +17,11 @@ import numpy as np
 
 from gbn.kernels.plan import HEAD, POINT
 
-from .call import (
-    BENDS,
-    CHANNELS,
-    DBIAS,
-    DGATE_BIAS,
-    DGATE_WEIGHT,
-    DWEIGHT,
-    EPS,
-    GAINS,
-    GATE_BIAS,
-    GATE_WEIGHT,
-    IMAGES,
-    KIND,
-    LENGTH,
-    MEANS,
-    NEXT,
-    PARTIAL,
-    PIECES,
-    POINTS,
-    PRODUCTS,
-    RELU,
-    ROOT,
-    SCRATCH,
-    SIZE,
-    SPANS,
-    SUMS,
-    THREADS,
-    WANTED,
-    D,
-    G,
-    X,
-    Y,
-    affine,
-    divisor,
-    gradients,
-    tensor,
-    weigh,
-)  # fmt: skip
+from .call import affine, divisor, gradients, read, tensor, weigh
 from .compiling import compiled, entry_point
 from .elementwise_last import differentiate_last, normalize_last, reduce_last, reduce_rows_last
 from .gate import TOTALS, lanes_of, settle_lanes
-from .memory import ahead, claim, doubles, fence, floats, halves, integers
+from .memory import NEXT, THREADS, ahead, claim, doubles, fence, floats, halves
 from .simd import LANES
 
 __all__ = [
@@ -104,8 +67,8 @@ def _scratch(a):
 
     The tables are (ceil(C / 16), 4, 16) float32, the records (ceil(C / 16), HEAD + POINT * points, 16) float32.
     """
-    address = a[SCRATCH] + claim(a, THREADS) * a[SIZE]
-    keep, blocks = HEAD + POINT * a[POINTS], (a[CHANNELS] + LANES - 1) // LANES
+    address = a.scratch + claim(a, THREADS) * a.size
+    keep, blocks = HEAD + POINT * a.points, (a.channels + LANES - 1) // LANES
     short = halves(address)
     address += 4 * LANES
     merged = floats(address)
@@ -116,33 +79,33 @@ def _scratch(a):
 @compiled
 def _fill(a, tables, eps):
     """Fill the tables of all channels: every thread fills its own, since a pass has no barrier."""
-    for c in range(a[CHANNELS]):
-        by = divisor(np.float64(floats(a[D])[c]), eps, a[ROOT] != 0)
+    for c in range(a.channels):
+        by = divisor(np.float64(floats(a.d)[c]), eps, a.root != 0)
         affine(a, ahead(tables, c // LANES * _TABLE), c % LANES, c, by)
 
 
 @compiled
 def _span(a, k):
-    n = a[IMAGES] * a[LENGTH]
-    return k * n // a[SPANS], (k + 1) * n // a[SPANS]
+    n = a.images * a.length
+    return k * n // a.spans, (k + 1) * n // a.spans
 
 
 @compiled
 def _span_of_pieces(a, k):
-    n = a[IMAGES] * a[PIECES]
-    return k * n // a[SPANS], (k + 1) * n // a[SPANS]
+    n = a.images * a.pieces
+    return k * n // a.spans, (k + 1) * n // a.spans
 
 
 @compiled
 def _normalize_spans(table_address, gated):
-    a = integers(table_address)
-    x, y = tensor(a[X], a[KIND]), tensor(a[Y], a[KIND])
-    channels, relu = a[CHANNELS], a[RELU] != 0
+    a = read(table_address)
+    x, y = tensor(a.x, a.kind), tensor(a.y, a.kind)
+    channels, relu = a.channels, a.relu != 0
     short, _, tables, _ = _scratch(a)
-    _fill(a, tables, doubles(table_address)[EPS])
+    _fill(a, tables, a.eps)
     while True:
         k = claim(a, NEXT)
-        if k >= a[SPANS]:
+        if k >= a.spans:
             break
         # 16 channels at a time within a span, whose lines are still in the cache for the next 16
         for c in range(0, channels, LANES):
@@ -150,7 +113,7 @@ def _normalize_spans(table_address, gated):
             if gated is None:
                 normalize_last(x, y, _span(a, k), channels, c, many, table, relu, short)
             else:
-                rows = floats(a[GAINS]), a[PIECES], a[LENGTH]
+                rows = floats(a.gains), a.pieces, a.length
                 normalize_last(x, y, _span_of_pieces(a, k), channels, c, many, table, relu, short, rows)
     fence()
 
@@ -170,20 +133,20 @@ def normalize_spans_gated(table_address):
 @entry_point
 def reduce_spans(table_address):
     """Sum the cotangent over each span."""
-    a = integers(table_address)
-    x, g = tensor(a[X], a[KIND]), tensor(a[G], a[KIND])
-    channels, relu = a[CHANNELS], a[RELU] != 0
+    a = read(table_address)
+    x, g = tensor(a.x, a.kind), tensor(a.g, a.kind)
+    channels, relu = a.channels, a.relu != 0
     blocks = (channels + LANES - 1) // LANES
     short, _, tables, _ = _scratch(a)
-    _fill(a, tables, doubles(table_address)[EPS])
+    _fill(a, tables, a.eps)
     while True:
         k = claim(a, NEXT)
-        if k >= a[SPANS]:
+        if k >= a.spans:
             break
         for block in range(blocks):
             c = block * LANES
             table = ahead(tables, block * _TABLE)
-            sums = ahead(doubles(a[PARTIAL]), (k * blocks + block) * 2 * LANES)
+            sums = ahead(doubles(a.partial), (k * blocks + block) * 2 * LANES)
             reduce_last(x, g, _span(a, k), channels, c, min(LANES, channels - c), table, relu, short, sums)
     fence()
 
@@ -191,19 +154,19 @@ def reduce_spans(table_address):
 @entry_point
 def reduce_spans_gated(table_address):
     """Sum the cotangent over each piece of an image."""
-    a = integers(table_address)
-    x, g = tensor(a[X], a[KIND]), tensor(a[G], a[KIND])
-    channels, relu = a[CHANNELS], a[RELU] != 0
-    rows = floats(a[MEANS]), a[PIECES], a[LENGTH], floats(a[SUMS]), floats(a[PRODUCTS])
+    a = read(table_address)
+    x, g = tensor(a.x, a.kind), tensor(a.g, a.kind)
+    channels, relu = a.channels, a.relu != 0
+    rows = floats(a.means), a.pieces, a.length, floats(a.sums), floats(a.products)
     short, _, tables, _ = _scratch(a)
-    _fill(a, tables, doubles(table_address)[EPS])
+    _fill(a, tables, a.eps)
     while True:
         k = claim(a, NEXT)
-        if k >= a[SPANS]:
+        if k >= a.spans:
             break
         for c in range(0, channels, LANES):
             table, many = ahead(tables, c // LANES * _TABLE), min(LANES, channels - c)
-            gate = lanes_of(a[GATE_WEIGHT], c, many), lanes_of(a[GATE_BIAS], c, many)
+            gate = lanes_of(a.gate_weight, c, many), lanes_of(a.gate_bias, c, many)
             reduce_rows_last(x, g, _span_of_pieces(a, k), channels, c, many, table, relu, short, rows, gate)
     fence()
 
@@ -211,25 +174,25 @@ def reduce_spans_gated(table_address):
 @entry_point
 def settle_blocks_gated(table_address):
     """Compute all gradients except dx from the pieces' sums; leaves sums of channels, gains and pulls."""
-    a = integers(table_address)
-    channels, eps = a[CHANNELS], doubles(table_address)[EPS]
+    a = read(table_address)
+    channels, eps = a.channels, a.eps
     _, _, tables, _ = _scratch(a)
     _fill(a, tables, eps)
     while True:
         block = claim(a, NEXT)
         if block * LANES >= channels:
             break
-        totals = ahead(doubles(a[PARTIAL]), block * TOTALS * LANES)
+        totals = ahead(doubles(a.partial), block * TOTALS * LANES)
         first, many = block * LANES, min(LANES, channels - block * LANES)
         settle_lanes(a, first, many, ahead(tables, block * _TABLE), totals)
         for lane in range(many):
             c = first + lane
-            by = divisor(np.float64(floats(a[D])[c]), eps, a[ROOT] != 0)
+            by = divisor(np.float64(floats(a.d)[c]), eps, a.root != 0)
             unit = tables[block * _TABLE + 3 * LANES + lane]
-            floats(a[DWEIGHT])[c] = totals[LANES + lane] / (by * unit)
-            floats(a[DBIAS])[c] = totals[2 * LANES + lane]
-            floats(a[DGATE_BIAS])[c] = totals[3 * LANES + lane]
-            floats(a[DGATE_WEIGHT])[c] = totals[4 * LANES + lane]
+            floats(a.dweight)[c] = totals[LANES + lane] / (by * unit)
+            floats(a.dbias)[c] = totals[2 * LANES + lane]
+            floats(a.dgate_bias)[c] = totals[3 * LANES + lane]
+            floats(a.dgate_weight)[c] = totals[4 * LANES + lane]
     fence()
 
 
@@ -244,25 +207,25 @@ def _merged(a, tables, merged, records, eps, gated):
     merged      (HEAD + POINT * points,) float32 scratch
     records     (ceil(C / 16), HEAD + POINT * points, 16) float32, written: one lane per channel
     """
-    blocks, keep = (a[CHANNELS] + LANES - 1) // LANES, HEAD + POINT * a[POINTS]
-    partial = doubles(a[PARTIAL])
+    blocks, keep = (a.channels + LANES - 1) // LANES, HEAD + POINT * a.points
+    partial = doubles(a.partial)
     exponential = False
-    for c in range(a[CHANNELS]):
+    for c in range(a.channels):
         block, lane = c // LANES, c % LANES
-        d = np.float64(floats(a[D])[c])
+        d = np.float64(floats(a.d)[c])
         scale, unit = tables[block * _TABLE + LANES + lane], tables[block * _TABLE + 3 * LANES + lane]
         if gated is None:
             sum_g, sum_gu = 0.0, 0.0
             # spans in order: the result does not depend on who summed them
-            for k in range(a[SPANS]):
+            for k in range(a.spans):
                 place = (k * blocks + block) * 2 * LANES + lane
                 sum_g += partial[place]
                 sum_gu += partial[place + LANES]
-            gradients(a, c, d, divisor(d, eps, a[ROOT] != 0), scale, unit, sum_g, sum_gu, merged)
+            gradients(a, c, d, divisor(d, eps, a.root != 0), scale, unit, sum_g, sum_gu, merged)
         else:
             place = block * TOTALS * LANES + lane
             sum_g, sum_gu = partial[place], partial[place + LANES]
-            weigh(a, c, d, divisor(d, eps, a[ROOT] != 0), scale, unit, sum_g, sum_gu, merged)
+            weigh(a, c, d, divisor(d, eps, a.root != 0), scale, unit, sum_g, sum_gu, merged)
         for i in range(keep):
             records[(block * keep + i) * LANES + lane] = merged[i]
         exponential = exponential or abs(merged[3]) > 0.0  # not for a NaN: its exponent could be anything
@@ -271,17 +234,17 @@ def _merged(a, tables, merged, records, eps, gated):
 
 @compiled
 def _differentiate_spans(table_address, gated):
-    a = integers(table_address)
-    x, g, dx = tensor(a[X], a[KIND]), tensor(a[G], a[KIND]), tensor(a[Y], a[KIND])
-    channels, relu, points, bends = a[CHANNELS], a[RELU] != 0, a[POINTS], a[BENDS]
+    a = read(table_address)
+    x, g, dx = tensor(a.x, a.kind), tensor(a.g, a.kind), tensor(a.y, a.kind)
+    channels, relu, points, bends = a.channels, a.relu != 0, a.points, a.bends
     keep = HEAD + POINT * points
-    eps = doubles(table_address)[EPS]
+    eps = a.eps
     short, merged, tables, records = _scratch(a)
     _fill(a, tables, eps)
     exponential = _merged(a, tables, merged, records, eps, gated)
-    while a[WANTED] != 0:
+    while a.wanted != 0:
         k = claim(a, NEXT)
-        if k >= a[SPANS]:
+        if k >= a.spans:
             break
         for c in range(0, channels, LANES):
             table, many = ahead(tables, c // LANES * _TABLE), min(LANES, channels - c)
@@ -292,7 +255,7 @@ def _differentiate_spans(table_address, gated):
                     exponential, short,
                 )  # fmt: skip
             else:
-                rows = floats(a[PRODUCTS]), floats(a[SUMS]), a[PIECES], a[LENGTH]
+                rows = floats(a.products), floats(a.sums), a.pieces, a.length
                 differentiate_last(
                     x, g, dx, _span_of_pieces(a, k), channels, c, many, table, relu, record, points, bends,
                     exponential, short, rows,

@@ -45,8 +45,6 @@ _PAST = 2 << 20
 #: Planes shorter than this leave most lanes of a vector empty: channels are then moved last.
 SHORT = 12
 
-_Table = ctypes.c_int64 * len(Call)
-
 
 class Shape(NamedTuple):
     """The memory layout of a batch, and how it is cut into tiles."""
@@ -116,35 +114,32 @@ def _entries(last: bool, components: int) -> tuple[str, ...]:
     return tuple(name_of(name, components) for name in (*passes, "logits", "measured", "differentiated"))
 
 
-def table_of(shape: Shape, components: int, eps: float, **places: int | Tensor | None) -> Any:
-    """Return the table of an entry point; slots are named as in :class:`.call.Call`, in lower case.
+def table_of(shape: Shape, components: int, eps: float, **places: int | Tensor | None) -> Call:
+    """Return the table of an entry point; ``places`` are fields of :class:`.call.Call`.
 
     The caller keeps the tensors alive while the table is used.
     """
-    table = _Table()
-    values: dict[str, int | Tensor | None] = {
-        "lanes_": shape.lanes,
-        "images": shape.images,
-        "channels": shape.channels,
-        "length": shape.length,
-        "components": components,
-        "together": shape.together,
-        "piece": shape.piece,
-        "spans": shape.spans,
-        "size": 4 * LANES * (LANES + 1) * components,
-        "eps": ctypes.c_int64.from_buffer(ctypes.c_double(eps)).value,
-        **places,
-    }
-    for name, value in values.items():
-        table[Call[name.upper()]] = value if isinstance(value, int) else address(value)
-    return table
+    numbers = {name: value if isinstance(value, int) else address(value) for name, value in places.items()}
+    return Call(
+        lanes=shape.lanes,
+        images=shape.images,
+        channels=shape.channels,
+        length=shape.length,
+        components=components,
+        together=shape.together,
+        piece=shape.piece,
+        spans=shape.spans,
+        size=4 * LANES * (LANES + 1) * components,
+        eps=eps,
+        **numbers,
+    )
 
 
-def run(name: str, table: Any, components: int, shares: int = 1) -> None:
+def run(name: str, table: Call, components: int, shares: int = 1) -> None:
     """Call an entry point from as many threads as there are, at most one per share of the work."""
     threads = min(torch.get_num_threads(), shares)
-    table[Call.NEXT] = table[Call.THREADS] = 0
-    table[Call.SCRATCH] = room(table[Call.SIZE] * threads + 64)
+    table.next = table.threads = 0
+    table.scratch = room(table.size * threads + 64)
     run_entry(entry(name, components), ctypes.addressof(table), threads)
 
 
