@@ -1,4 +1,20 @@
-"""Fused kernels for CPU tensors: compiled by numba, run by torch's own threads."""
+"""Fused kernels for CPU tensors: compiled by numba, run by torch's own threads.
+
+The road of one pair, S = quantile and D = cvar, through a training step:
+
+* :mod:`.launch` lays x out (:mod:`.layout`), allocates what is returned, writes the plan (:mod:`.encode`) and the
+  tensors' addresses into one table (:mod:`.call`) and calls an entry point of :mod:`.passes` from every thread;
+* ``forward`` claims channels; for each, :mod:`.measure` finds the order statistics (:mod:`.select`, :mod:`.search`),
+  sums about them (:mod:`.sums`) and writes S, D and the record of their derivatives (:mod:`.record`); while the
+  channel is still in the cache, :mod:`.elementwise` writes ``y = weight (x - S) / D' + bias``, then the ReLU;
+* ``backward`` sums g and g (x - S) over the channel, merges the record with these two sums into one function f, and
+  writes ``dx = scale g + f(x)`` (:mod:`gbn.kernels.reference` has the formula).
+
+Where channels are adjacent in memory, threads share positions instead and y, the sums and dx have passes of their own
+(:mod:`.passes_last`, :mod:`.elementwise_last`). :mod:`.gate` adds instance enhancement to the same passes. Everything
+is written in vectors of 16 (:mod:`.simd`, :mod:`.memory`, :mod:`.convert`); :mod:`.compiling`, :mod:`.build`,
+:mod:`.objects` and :mod:`.cache` make machine code of it, once per machine.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +27,8 @@ from torch import Tensor
 from gbn.kernels.backend import Arguments, Gradients, Kept
 from gbn.kernels.plan import is_common
 from gbn.risk.base import Deviation, Statistic
+
+from .layout import layout
 
 __all__ = ["FUSES_GATE", "REQUIRES", "backward", "forward", "load", "ready", "serves"]
 
@@ -40,16 +58,13 @@ def serves(x: Tensor) -> bool:
 
 def ready(x: Tensor, gated: bool, statistic: Statistic, deviation: Deviation) -> bool:
     """Return whether the kernels for such a tensor and pair compile here; the first call waits for them."""
-    from .launch import layout
-
     return _working(layout(x), gated, is_common(statistic, deviation))
 
 
-def _working(layout: int, gated: bool, common: bool) -> bool:
-    from .launch import entries
-    from .objects import working
-
-    return working(entries(layout, gated, common))
+def _working(site: int, gated: bool, common: bool) -> bool:
+    names = _launch().entries(site, gated, common)
+    found: bool = _launch().objects.working(names)
+    return found
 
 
 # A tracer asks once and writes the answer into its graph. This is what torch.compiler.assume_constant_result does,

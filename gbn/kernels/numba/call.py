@@ -96,9 +96,10 @@ def tensor(address, kind):
 
 
 @compiled
-def divisor(d, eps, root):
-    """Return D' for D and eps, both float64; see gbn.kernels.epsilon."""
-    return np.sqrt(d * d + eps) if root else d + eps
+def divisor(a, c):
+    """Return D' of channel c, float64 (:mod:`gbn.kernels.epsilon`)."""
+    d = np.float64(floats(a.d)[c])
+    return np.sqrt(d * d + a.eps) if a.root != 0 else d + a.eps
 
 
 @compiled
@@ -112,7 +113,7 @@ def _unit(by):
 
 
 @compiled
-def affine(a, table, j, c, by):
+def affine(a, table, j, c):
     """Return S, unit, scale and bias of channel c: ``y = (x unit - S unit) scale + bias``.
 
     In that unit both x - S and its factor stay within the range of float32. Lane j of the table receives -S unit,
@@ -121,8 +122,9 @@ def affine(a, table, j, c, by):
     a           a :class:`Call`
     table       (4, 16) float32
     j, c        int64, lane and channel
-    by          float64, D'
     """
+    # y = weight (x - S) / D' + bias; the division happens once per channel, in float64
+    by = divisor(a, c)
     s, scale, offset = floats(a.s)[c], _ONE, _ZERO
     unit = _unit(by)
     if a.weight != 0:
@@ -135,31 +137,31 @@ def affine(a, table, j, c, by):
 
 
 @compiled
-def gradients(a, c, d, by, scale, unit, sum_g, sum_gu, merged):
+def gradients(a, c, unit, scale, sum_g, sum_gu, merged):
     """Write the gradients of gain and bias, and the merged record from which dx is computed.
 
     a               a :class:`Call`
     c               int64, the channel
-    d, by           float64, D and D'
-    scale, unit     float32, of :func:`affine`
+    unit, scale     float32, of :func:`affine`
     sum_g, sum_gu   float64, sums of g and of g (x - S) unit
     merged          (HEAD + POINT * points,) float32, written
     """
-    floats(a.dweight)[c] = sum_gu / (by * unit)
+    floats(a.dweight)[c] = sum_gu / (divisor(a, c) * unit)
     floats(a.dbias)[c] = sum_g
-    weigh(a, c, d, by, scale, unit, sum_g, sum_gu, merged)
+    weigh(a, c, unit, scale, sum_g, sum_gu, merged)
 
 
 @compiled
-def weigh(a, c, d, by, scale, unit, sum_g, sum_gu, merged):
-    """Write the merged record of channel c, given sums of g and g (x - S) that lack only ``scale`` as their gain.
+def weigh(a, c, unit, scale, sum_g, sum_gu, merged):
+    """Write the merged record of channel c, given sums of g and g (x - S) that lack only the scale as their gain.
 
     The second sum is in the channel's unit, as is the scale (:func:`affine`). Arguments as in :func:`gradients`.
     """
-    root = a.root != 0
-    sum_gx = sum_gu / (by * unit)
+    # dx = scale g + f(x) with f = -scale (S_k sum g + dD'/dD D_k sum g x_hat): the equation of gbn.kernels.reference
+    by = divisor(a, c)
     # dD'/dD is D / D' where D' is a root, else 1
-    slope = d / by if root else 1.0
+    slope = np.float64(floats(a.d)[c]) / by if a.root != 0 else 1.0
+    sum_gx = sum_gu / (by * unit)
     factor = -np.float64(scale) * unit
     record = ahead(floats(a.record), c * (HEAD + POINT * a.points))
     merge(record, a.points, a.s_points, factor * sum_g, factor * slope * sum_gx, unit, merged)

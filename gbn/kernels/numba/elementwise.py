@@ -239,7 +239,8 @@ def differentiate(view, other, out, line, relu, derivatives, rows=None):
     base, slope, nothing = splat(merged[0]), splat(merged[1]), splat(s)
     if rows is not None:
         gain, base = splat(rows[0][0]), splat(merged[0] + rows[1][0])
-    # three slots hold, for example, the window of S and the tail of D: most pairs stay in registers
+    # dx = scale g + base + slope (x - S) + the breakpoints' steps and bends (gbn.kernels.plan).
+    # Three slots hold, for example, the window of S and the tail of D: most pairs stay in registers
     slots = (_slot(merged, points, 0), _slot(merged, points, 1), _slot(merged, points, 2))
     floor = zero if relu else splat(-_INF)
     # without a ReLU fma(u, 0, 0) <= -inf is never true: one loop serves both cases

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from functools import lru_cache
+from typing import Any
 
 from gbn.kernels import plan as p
 
@@ -71,7 +72,8 @@ def encoded(plan: p.Plan) -> Encoded:
     """Return a plan as tables, which live as long as the result."""
     place = {k: i for i, k in enumerate(plan.ranks)} | {0: -1}
     ranks = (ctypes.c_int64 * len(plan.ranks))(*plan.ranks)
-    parts, kept = [], [ranks]
+    parts: list[Part] = []
+    kept: list[Any] = [ranks]
     for part in (plan.statistic, plan.deviation):
         terms = (Term * len(part.terms))(
             *(

@@ -26,23 +26,13 @@ from . import objects
 from .call import Call
 from .encode import Encoded, encoded
 from .gate import TOTALS
+from .layout import LAST, PLANES, layout_of, like
 from .passes import scratch_size
 from .passes_last import pieces_of, scratch_size_last, spans_of
-from .rows import BFLOAT16, FLOAT16, FLOAT32, LAST, PLANES
+from .rows import BFLOAT16, FLOAT16, FLOAT32
 from .simd import LANES
 
-__all__ = [
-    "address",
-    "backward",
-    "entries",
-    "forward",
-    "layout",
-    "layout_of",
-    "like",
-    "plain",
-    "room",
-    "run_entry",
-]
+__all__ = ["address", "backward", "entries", "forward", "plain", "room", "run_entry"]
 
 _KINDS = {torch.float32: FLOAT32, torch.bfloat16: BFLOAT16, torch.float16: FLOAT16}
 
@@ -128,28 +118,6 @@ def run_entry(entry: Any, table: int, threads: int) -> None:
         entry.ctypes(table)
     else:
         list(_pool(threads).map(entry.ctypes, [table] * threads))
-
-
-def layout(x: Tensor) -> int:
-    """Return the layout in which kernels read x; a tensor in neither layout is copied to planes."""
-    if x.numel() == x.shape[0] * x.shape[1]:  # one value per image and channel: both layouts are the same
-        return LAST
-    return LAST if not x.is_contiguous() and x.movedim(1, -1).is_contiguous() else PLANES
-
-
-def layout_of(x: Tensor) -> tuple[Tensor, int]:
-    """Return x, copied if it is in neither layout, and its layout."""
-    found = layout(x)
-    if found == PLANES:
-        return x.contiguous(), PLANES
-    return x.movedim(1, -1).contiguous().movedim(-1, 1), LAST
-
-
-def like(g: Tensor, x: Tensor, layout: int) -> Tensor:
-    """Return the cotangent in x's layout and dtype."""
-    if g.dtype != x.dtype:
-        g = g.to(x.dtype)
-    return g.contiguous() if layout == PLANES else g.movedim(1, -1).contiguous().movedim(-1, 1)
 
 
 def plain(values: Tensor | None) -> Tensor | None:
@@ -263,7 +231,8 @@ def _start(
     """
     channels, plan, gated = x.shape[1], of.plan, of.gate is not None
     length = plan.n if layout == LAST and not gated else x.numel() // (x.shape[0] * channels)
-    places = struct.pack(f"{len(tensors)}q", *map(address, tensors)).ljust(_PLACES, b"\0")
+    addresses = [0 if one is None else one.data_ptr() or address(one) for one in tensors]
+    places = struct.pack(f"{len(addresses)}q", *addresses).ljust(_PLACES, b"\0")
     threads = torch.get_num_threads()
     for name in names:
         template = _template(

@@ -60,41 +60,26 @@ def load(typing_context, array, offset):
     return f32x16(array, types.intp), emit
 
 
-@intrinsic
-def store(typing_context, array, offset, value):
-    """Write 16 values from ``offset`` on."""
+def _stores(vector: Any, kind: Any, align: int, past: bool = False) -> Any:
+    """Return an intrinsic ``(pointer, offset, value)`` that writes the 16 lanes of a vector."""
 
-    def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        pointer = _address(builder, arguments[0], arguments[1])
-        builder.store(arguments[2], builder.bitcast(pointer, _VF.as_pointer()), align=4)
-        return context.get_dummy_value()
+    def typed(typing_context: Any, array: Any, offset: Any, value: Any) -> Any:
+        def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            place = builder.bitcast(_address(builder, arguments[0], arguments[1]), vector.as_pointer())
+            written = builder.store(arguments[2], place, align=align)
+            if past:
+                written.set_metadata("nontemporal", builder.module.add_metadata([ir.Constant(_I32, 1)]))
+            return context.get_dummy_value()
 
-    return types.none(array, types.intp, f32x16), emit
+        return types.none(array, types.intp, kind), emit
 
-
-@intrinsic
-def store_doubles(typing_context, array, offset, value):
-    """Write 16 float64 from ``offset`` on."""
-
-    def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        pointer = _address(builder, arguments[0], arguments[1])
-        builder.store(arguments[2], builder.bitcast(pointer, _VD.as_pointer()), align=8)
-        return context.get_dummy_value()
-
-    return types.none(array, types.intp, f64x16), emit
+    return intrinsic(typed)
 
 
-@intrinsic
-def stream(typing_context, array, offset, value):
-    """Write 16 values from ``offset`` on, aligned to 64 bytes, past the caches: the lines are not read first."""
-
-    def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        pointer = _address(builder, arguments[0], arguments[1])
-        written = builder.store(arguments[2], builder.bitcast(pointer, _VF.as_pointer()), align=4 * LANES)
-        written.set_metadata("nontemporal", builder.module.add_metadata([ir.Constant(_I32, 1)]))
-        return context.get_dummy_value()
-
-    return types.none(array, types.intp, f32x16), emit
+#: Write 16 float32, or 16 float64, from an offset on.
+store, store_doubles = _stores(_VF, f32x16, 4), _stores(_VD, f64x16, 8)
+#: Write 16 float32 from an offset on, aligned to 64 bytes, past the caches: their lines are not read first.
+stream = _stores(_VF, f32x16, 4 * LANES, past=True)
 
 
 @intrinsic

@@ -15,17 +15,16 @@ from __future__ import annotations
 
 import ctypes
 
-import numpy as np
-
 from gbn.kernels.plan import HEAD, POINT
 
 from .call import affine, divisor, gradients, read, tensor, weigh
 from .compiling import compiled, entry_point
 from .elementwise import differentiate, normalize, reduce
 from .gate import channel_gains, channel_rows, lanes_gains, row_means, settle_channel
+from .layout import LAST, PLANES
 from .measure import Job, job_at
 from .memory import NEXT, THREADS, address_of, ahead, call, claim, fence, floats, halves
-from .rows import LAST, PLANES, fetch, put_back
+from .rows import fetch, put_back
 from .select import room_to_select
 from .simd import LANES
 
@@ -104,9 +103,7 @@ def _forward(table_address, gated):
     n = images * length
     width = _width_compiled(n)
     x, y = tensor(a.x, a.kind), tensor(a.y, a.kind)
-    d = floats(a.d)
     keep = HEAD + POINT * a.points
-    eps = a.eps
     rows, _, stage, _, own, (_, table) = _workspace(a, 1)
     job = job_at(own)
     as_it_lies, direct, relu, past = a.read != 0, a.direct != 0, a.relu != 0, a.past != 0
@@ -132,9 +129,8 @@ def _forward(table_address, gated):
             job.s, job.d = a.s + 4 * c, a.d + 4 * c
             # measuring is an entry point of its own, so that it compiles in parallel with this one
             call(a.measure, own)
-            by = divisor(np.float64(d[c]), eps, a.root != 0)
-            # with DIRECT y is written in place even if x was copied to rows; otherwise the row of x becomes that of y
-            line = affine(a, table, j, c, by)
+            # direct: y is written in place even if x was copied to rows; otherwise the row of x becomes that of y
+            line = affine(a, table, j, c)
             out = (rows, start, stride, past)
             if direct:
                 out = (y[0], c * length, channels * length, past)
@@ -178,12 +174,10 @@ def _backward(table_address, gated):
     n = images * length
     width = _width_compiled(n)
     x, g, dx = tensor(a.x, a.kind), tensor(a.g, a.kind), tensor(a.y, a.kind)
-    d = floats(a.d)
     points, bends = a.points, a.bends
-    eps = a.eps
     rows, others, stage, room, _, (merged, table) = _workspace(a, 2)
     as_it_lies, direct, relu, past = a.read != 0, a.direct != 0, a.relu != 0, a.past != 0
-    root, wanted = a.root != 0, a.wanted != 0
+    wanted = a.wanted != 0
     while True:
         c0 = claim(a, NEXT) * a.block
         if c0 >= channels:
@@ -194,10 +188,10 @@ def _backward(table_address, gated):
             fetch(g, shape, c0, many, others, width, stage)
         for j in range(many):
             c = c0 + j
-            spread = np.float64(d[c])
-            by = divisor(spread, eps, root)
-            line = affine(a, table, j, c, by)
-            unit, scale = line[1], line[2]
+            line = affine(a, table, j, c)
+            # Two passes over the channel, because dx at any sample needs the sums over all of them: sum g and
+            # sum g (x - S) first, then dx. The channel's x and g stay in the cache in between.
+            _, unit, scale, _ = line
             # The view of this channel, and where its cotangent is: two rows of scratch, or planes in x and g. Sums
             # without a gate do not care about the images' borders: there a row of scratch is one run of n.
             view, other = (rows, j * width, images, length, length), (others, j * width, length)
@@ -208,7 +202,7 @@ def _backward(table_address, gated):
                 whole, beside = view, other
             if gated is None:
                 sum_g, sum_gu = reduce(whole, beside, line, relu)
-                gradients(a, c, spread, by, scale, unit, sum_g, sum_gu, merged)
+                gradients(a, c, unit, scale, sum_g, sum_gu, merged)
             else:
                 channel_gains(a, c, scale)
                 _, gains, sums, products = channel_rows(a, c)
@@ -216,8 +210,8 @@ def _backward(table_address, gated):
                 reduce(view, other, line, relu, (gains, sums, products, room))
                 # the gate turns the rows' sums into the channel's, and leaves in ``sums`` what each row's mean adds
                 # to dx
-                sum_g, sum_gu = settle_channel(a, c, by * unit, scale)
-                weigh(a, c, spread, by, scale, unit, sum_g, sum_gu, merged)
+                sum_g, sum_gu = settle_channel(a, c, divisor(a, c) * unit, scale)
+                weigh(a, c, unit, scale, sum_g, sum_gu, merged)
             if wanted:
                 out = (rows, j * width, length, past)
                 if direct:

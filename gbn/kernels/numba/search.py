@@ -214,7 +214,7 @@ def search(view, k, low, high, tiny):
         else:
             turn, goal = 0, inside
             continue
-        # a full pass over the view
+        # the one expensive thing: a full pass over the view
         found = count_upto(view, of_key(middle))
         if found >= k:
             b = middle

@@ -7,7 +7,8 @@ brackets of neighboring ranks and collects what is inside; a search by counting 
 Where a bracket misses (one in eighty, or adversarial data), the same search runs over the whole channel. So the time
 depends on luck, the result never does.
 
-Views are those of :mod:`.search`.
+The idea is that of Floyd and Rivest (Expected time bounds for selection, CACM 1975): a sample of n^(2/3) values says
+where to look, and only few values have to be looked at again. Views are those of :mod:`.search`.
 """
 
 from __future__ import annotations
@@ -19,19 +20,7 @@ import numpy as np
 from .compiling import compiled, inlined
 from .memory import ahead, compress, load, load_first, prefetch, store
 from .search import count_about, extent, row, samples, search
-from .simd import (
-    LANES,
-    as_float,
-    fma,
-    highest,
-    maximum,
-    splat,
-    tallied,
-    tally,
-    total_narrow,
-    where,
-    zeros32,
-)
+from .simd import LANES, as_float, fma, highest, maximum, splat, tallied, tally, total_narrow, where, zeros32
 
 __all__ = ["SLACK", "room_to_select", "select"]
 

@@ -6,13 +6,29 @@ from __future__ import annotations
 
 import ctypes
 
+import numpy as np
+
 from gbn.kernels.numba.compiling import compiled
-from gbn.kernels.numba.memory import NEXT, claim, floats, int64s, reader
+from gbn.kernels.numba.memory import NEXT, THREADS, ahead, claim, doubles, fence, floats, int64s, reader
 from gbn.kernels.numba.simd import LANES
 
 from .bundles import add_each, add_totals, fma_each, loads, zeros
 
-__all__ = ["Call", "blocks_of", "clear", "count_tile", "place_of", "read", "span_of", "tile_of", "tiles_of"]
+__all__ = [
+    "Call",
+    "blocks_of",
+    "clear",
+    "count_tile",
+    "over_sums",
+    "over_tiles",
+    "place_of",
+    "read",
+    "tile_of",
+    "tiles_of",
+]
+
+
+_ZERO = np.float32(0.0)
 
 
 class Call(ctypes.Structure):
@@ -118,8 +134,9 @@ def clear(numbers, size):
 
 @compiled
 def count_tile(a, tile, sums, like):
-    """Add the sums of the posteriors over a tile, followed by those of their squares, to ``sums``, (2, K) float64."""
+    """Add a tile's sums of the posteriors, and of their squares, to the last row of ``sums``, (C + 1, 2, K)."""
     t, number = floats(a.posteriors), len(like)
+    last_row = 2 * number * a.channels
     first, last, begin, end = tile_of(a, tile)
     totals, squares = zeros(like), zeros(like)
     for image in range(first, last):
@@ -127,5 +144,47 @@ def count_tile(a, tile, sums, like):
         for block in range(start + begin // LANES, start + (end + LANES - 1) // LANES):
             p = loads(t, block * number * LANES, like)
             totals, squares = add_each(totals, p), fma_each(p, p, squares)
-    add_totals(sums, 0, totals)
-    add_totals(sums, number, squares)
+    add_totals(sums, last_row, totals)
+    add_totals(sums, last_row + number, squares)
+
+
+def over_tiles(do):
+    """Return a pass that calls ``do(a, tile, like)`` for each tile."""
+
+    @compiled
+    def run(a, like):
+        while True:
+            k, first, last = span_of(a)
+            if k >= a.spans:
+                break
+            for tile in range(first, last):
+                do(a, tile, like)
+        fence()
+
+    return run
+
+
+def over_sums(do):
+    """Return a pass that calls ``do(a, tile, square, sums, like)`` for each tile, with the sums of its span.
+
+    square      float32, this thread's scratch, 0 at first: rows beyond the last sample are read in vain
+    sums        float64 (C + 1, 2, K), 0 at the beginning of a span
+    """
+
+    @compiled
+    def run(a, like):
+        size = 2 * len(like) * (a.channels + 1)
+        square = floats(a.scratch + claim(a, THREADS) * a.size)
+        for i in range(LANES * LANES * len(like)):
+            square[i] = _ZERO
+        while True:
+            k, first, last = span_of(a)
+            if k >= a.spans:
+                break
+            sums = ahead(doubles(a.partial), k * size)
+            clear(sums, size)
+            for tile in range(first, last):
+                do(a, tile, square, sums, like)
+        fence()
+
+    return run

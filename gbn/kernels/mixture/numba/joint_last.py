@@ -24,20 +24,7 @@ import numpy as np
 
 from gbn.kernels.numba.compiling import compiled, inlined
 from gbn.kernels.numba.convert import row_totals
-from gbn.kernels.numba.memory import (
-    THREADS,
-    ahead,
-    claim,
-    doubles,
-    fence,
-    floats,
-    halves,
-    load,
-    load_first,
-    store,
-    store_first,
-    stream,
-)
+from gbn.kernels.numba.memory import floats, halves, load, load_first, store, store_first, stream
 from gbn.kernels.numba.simd import LANES, fma, maximum, splat, where
 
 from .bundles import (
@@ -54,12 +41,7 @@ from .bundles import (
     stores,
     zeros,
 )
-from .call import (
-    clear,
-    count_tile,
-    span_of,
-    tile_of,
-)
+from .call import count_tile, over_sums, over_tiles, tile_of
 
 __all__ = [
     "differentiate_last",
@@ -186,40 +168,20 @@ def sum_tile(a, tile, table, lanes, sums, g, like):
 
 
 @compiled
-def moments_last(a, like):
-    """Compute the posteriors, and the sums that the moments are made of."""
-    square = floats(a.scratch + claim(a, THREADS) * a.size)
-    size = 2 * len(like) * (a.channels + 1)
-    for i in range(LANES * LANES * len(like)):
-        square[i] = _ZERO  # rows beyond the last sample are read too, and their results dropped
-    while True:
-        k, first, last = span_of(a)
-        if k >= a.spans:
-            break
-        sums = ahead(doubles(a.partial), k * size)
-        clear(sums, size)
-        for tile in range(first, last):
-            find_posteriors(a, tile, square, like)
-            count_tile(a, tile, ahead(sums, size - 2 * len(like)), like)
-            sum_tile(a, tile, floats(a.logits), square, sums, None, like)
-    fence()
+def _moments_tile(a, tile, square, sums, like):
+    find_posteriors(a, tile, square, like)
+    count_tile(a, tile, sums, like)
+    sum_tile(a, tile, floats(a.logits), square, sums, None, like)
 
 
 @compiled
-def reduce_last(a, like):
-    """Sum the cotangent, and the cotangent times the sample from the center, weighted by the posteriors."""
-    size = 2 * len(like) * (a.channels + 1)
-    g = floats(a.g), a.relu != 0
-    lanes = floats(a.scratch + claim(a, THREADS) * a.size)
-    while True:
-        k, first, last = span_of(a)
-        if k >= a.spans:
-            break
-        sums = ahead(doubles(a.partial), k * size)
-        clear(sums, size)
-        for tile in range(first, last):
-            sum_tile(a, tile, floats(a.logits), lanes, sums, g, like)
-    fence()
+def _reduce_tile(a, tile, lanes, sums, like):
+    sum_tile(a, tile, floats(a.logits), lanes, sums, (floats(a.g), a.relu != 0), like)
+
+
+#: The passes of :mod:`.joint_planes`.
+moments_last = over_sums(_moments_tile)
+reduce_last = over_sums(_reduce_tile)
 
 
 @inlined
@@ -254,18 +216,14 @@ def _normalize_tile(a, tile, mask, like):
 
 
 @compiled
-def normalize_last(a, like):
-    """Compute y from gains and shifts, and the mask of the ReLU if that is needed."""
-    while True:
-        k, first, last = span_of(a)
-        if k >= a.spans:
-            break
-        for tile in range(first, last):
-            if a.mask != 0:
-                _normalize_tile(a, tile, halves(a.mask), like)
-            else:
-                _normalize_tile(a, tile, None, like)
-    fence()
+def _normalize_any(a, tile, like):
+    if a.mask != 0:
+        _normalize_tile(a, tile, halves(a.mask), like)
+    else:
+        _normalize_tile(a, tile, None, like)
+
+
+normalize_last = over_tiles(_normalize_any)
 
 
 @compiled
@@ -295,13 +253,4 @@ def _differentiate_tile(a, tile, like):
             _put(dx, i * channels + c, many, value, past)
 
 
-@compiled
-def differentiate_last(a, like):
-    """Compute dx from gains, slopes and offsets."""
-    while True:
-        k, first, last = span_of(a)
-        if k >= a.spans:
-            break
-        for tile in range(first, last):
-            _differentiate_tile(a, tile, like)
-    fence()
+differentiate_last = over_tiles(_differentiate_tile)

@@ -25,8 +25,6 @@ import numpy as np
 from gbn.kernels.numba.compiling import compiled, inlined
 from gbn.kernels.numba.memory import (
     ahead,
-    doubles,
-    fence,
     floats,
     halves,
     load,
@@ -51,13 +49,7 @@ from .bundles import (
     stores,
     zeros,
 )
-from .call import (
-    blocks_of,
-    clear,
-    count_tile,
-    span_of,
-    tile_of,
-)
+from .call import blocks_of, count_tile, over_sums, over_tiles, tile_of
 
 __all__ = ["differentiate", "moments", "normalize", "reduce"]
 
@@ -171,37 +163,22 @@ def _sum_tile(a, tile, table, width, sums, g, like):
 
 
 @compiled
-def moments(a, like):
-    """Compute the posteriors, and the sums that the moments are made of."""
-    size = 2 * len(like) * (a.channels + 1)
-    while True:
-        k, first, last = span_of(a)
-        if k >= a.spans:
-            break
-        sums = ahead(doubles(a.partial), k * size)
-        clear(sums, size)
-        # all three while the tile is in the cache
-        for tile in range(first, last):
-            _find_posteriors(a, tile, like)
-            count_tile(a, tile, ahead(sums, size - 2 * len(like)), like)
-            _sum_tile(a, tile, floats(a.logits), 2 * len(like) + 1, sums, None, like)
-    fence()
+def _moments_tile(a, tile, _, sums, like):
+    # all three while the tile is in the cache
+    _find_posteriors(a, tile, like)
+    count_tile(a, tile, sums, like)
+    _sum_tile(a, tile, floats(a.logits), 2 * len(like) + 1, sums, None, like)
 
 
 @compiled
-def reduce(a, like):
-    """Sum the cotangent, and the cotangent times the sample from the center, weighted by the posteriors."""
-    size = 2 * len(like) * (a.channels + 1)
-    g = floats(a.g), a.relu != 0
-    while True:
-        k, first, last = span_of(a)
-        if k >= a.spans:
-            break
-        sums = ahead(doubles(a.partial), k * size)
-        clear(sums, size)
-        for tile in range(first, last):
-            _sum_tile(a, tile, floats(a.logits), 2 * len(like) + 1, sums, g, like)
-    fence()
+def _reduce_tile(a, tile, _, sums, like):
+    _sum_tile(a, tile, floats(a.logits), 2 * len(like) + 1, sums, (floats(a.g), a.relu != 0), like)
+
+
+#: Compute the posteriors, and the sums that the moments are made of.
+moments = over_sums(_moments_tile)
+#: Sum the cotangent, and the cotangent times the sample from the center, weighted by the posteriors.
+reduce = over_sums(_reduce_tile)
 
 
 @inlined
@@ -255,18 +232,15 @@ def _normalize_tile(a, tile, mask, like):
 
 
 @compiled
-def normalize(a, like):
-    """Compute y from gains and shifts, and the mask of the ReLU if that is needed."""
-    while True:
-        k, first, last = span_of(a)
-        if k >= a.spans:
-            break
-        for tile in range(first, last):
-            if a.mask != 0:
-                _normalize_tile(a, tile, halves(a.mask), like)
-            else:
-                _normalize_tile(a, tile, None, like)
-    fence()
+def _normalize_any(a, tile, like):
+    if a.mask != 0:
+        _normalize_tile(a, tile, halves(a.mask), like)
+    else:
+        _normalize_tile(a, tile, None, like)
+
+
+#: Compute y from gains and shifts, and the mask of the ReLU if that is needed.
+normalize = over_tiles(_normalize_any)
 
 
 @inlined
@@ -314,13 +288,5 @@ def _differentiate_tile(a, tile, like):
                 _differentiated(x, dx, g, mask, start + whole, bits + at, end - whole, m, p, rows, past)
 
 
-@compiled
-def differentiate(a, like):
-    """Compute dx from gains, slopes and offsets."""
-    while True:
-        k, first, last = span_of(a)
-        if k >= a.spans:
-            break
-        for tile in range(first, last):
-            _differentiate_tile(a, tile, like)
-    fence()
+#: Compute dx from gains, slopes and offsets.
+differentiate = over_tiles(_differentiate_tile)

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from gbn.kernels.checks import kept_numbers
 from gbn.kernels.mixture.gaussians import Mixture
-from gbn.kernels.numba.launch import address, layout, layout_of, like, plain, room, run_entry
-from gbn.kernels.numba.rows import LAST
+from gbn.kernels.numba.launch import address, plain, room, run_entry
+from gbn.kernels.numba.layout import LAST, layout, layout_of, like
 from gbn.kernels.numba.simd import LANES
 
 from .call import Call
