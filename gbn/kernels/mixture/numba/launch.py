@@ -1,4 +1,4 @@
-"""From torch tensors to the compiled passes of one mixture for the whole vector of channels."""
+"""From torch tensors to the compiled passes and the compiled fit of one mixture for the whole vector of channels."""
 
 from __future__ import annotations
 
@@ -25,12 +25,11 @@ __all__ = [
     "Kept",
     "Shape",
     "entries",
+    "fit_entries",
     "kept_sizes",
-    "past",
-    "run",
     "run_backward",
+    "run_fit",
     "run_forward",
-    "table_of",
 ]
 
 #: Values per tile: those of x stay in a core's level-2 cache.
@@ -112,6 +111,12 @@ def _entries(last: bool, components: int) -> tuple[str, ...]:
     after = "_last" if last else ""
     passes = [f"{name}{after}" for name in ("moments", "normalize", "reduce", "differentiate")]
     return tuple(name_of(name, components) for name in (*passes, "logits", "measured", "differentiated"))
+
+
+@functools.cache
+def fit_entries(components: int) -> tuple[str, ...]:
+    """Return the entry points of a fit by expectation-maximization."""
+    return (name_of("fit_joint", components),)
 
 
 def table_of(shape: Shape, components: int, eps: float, **places: int | Tensor | None) -> Call:
@@ -242,3 +247,34 @@ def past(x: Tensor, shape: Shape) -> bool:
     """Return whether results are written past the caches: only whole vectors at multiples of 64 bytes can be."""
     run = shape.channels if shape.last else shape.length
     return run % LANES == 0 and 4 * x.numel() >= _PAST
+
+
+def run_fit(
+    samples: Tensor,
+    start: Mixture,
+    steps: int,
+    floor: Tensor,
+    draws: Tensor | None,
+    mean: Tensor,
+    var: Tensor,
+) -> Mixture:
+    """See :func:`gbn.kernels.mixture.fitted`; ``mean`` and ``var``, (C,) each, are the samples'; all float32."""
+    count, channels = samples.shape
+    number = start.mean.shape[0]
+    parts = [part.to(torch.float32).contiguous() for part in start]
+    given = [plain(one) for one in (floor, draws, mean, var)]
+    mixture = Mixture(parts[0].clone(), parts[1].clone(), torch.maximum(parts[2], floor.to(torch.float32)))
+    x = samples.contiguous()
+    shape = Shape(True, 1, channels, count, 1, _MOST_POSITIONS_LAST)
+    blocks = -(-count // LANES)
+    sums = 2 * number * (channels + 1)
+    posteriors = samples.new_empty((blocks, number, LANES))
+    logits, constants = samples.new_zeros(shape.width(2 * number + 1) + 3 * number), samples.new_empty(number)
+    partial = samples.new_empty(sums + count, dtype=torch.float64)
+    call = table_of(
+        shape, number, 0.0, steps=steps, x=x, posteriors=posteriors, logits=logits, constants=constants,
+        partial=partial, center=given[2], var=given[3], floor=given[0], draws=given[1],
+        mixture_weight=mixture.weight, mixture_mean=mixture.mean, mixture_var=mixture.var,
+    )  # fmt: skip
+    run("fit_joint", call, number)
+    return mixture
