@@ -18,7 +18,7 @@ from gbn.engine.trainer import Trainer
 
 from .environment import COLUMNS as ENVIRONMENT
 from .providers import attempt
-from .timing import Samples, Step, WallClock, interleave, spread
+from .timing import Samples, Step, interleave, spread, wall_clock
 
 COLUMNS = (
     *("experiment", "setting", "arm", "run_id", "block", "status", "seconds_per_update", "p20", "p80"),
@@ -78,12 +78,16 @@ class SettingTiming:
     def block(self, number: int, seconds: float) -> list[dict[str, Any]]:
         """Time a block of about `seconds`; return one row per arm, whose status tells if it failed or diverged."""
         errors = self._build()
-        clock = WallClock(torch.cuda.synchronize) if self.device.type == "cuda" else WallClock()
         timed = {arm: Step(partial(self._advance, trainer)) for arm, trainer in self._trainers.items()}
         samples = None
         if timed:
             samples = interleave(
-                timed, clock, blocks=1, block_seconds=seconds, warm_up=2, exclusive=self.device.type == "cpu"
+                timed,
+                wall_clock(self.device),
+                blocks=1,
+                block_seconds=seconds,
+                warm_up=2,
+                exclusive=self.device.type == "cpu",
             )
         return [self._row(arm, number, samples, errors.get(arm, "")) for arm in self.configs]
 
