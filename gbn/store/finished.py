@@ -1,19 +1,19 @@
 """Checks of a finished run: its files are the ones it ended with, and they agree with each other.
 
-``summary.json`` is sealed (:mod:`gbn.store.seals`) and holds the digests of the run's other files, so any later
+``summary.json`` is sealed (:mod:`gbn.store.files`) and holds the digests of the run's other files, so any later
 change to one of them is found when that file is read. Summaries from earlier versions have no digests: for those
 runs, only contradictions between the parts can be found, not every changed digit.
 """
 
+import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from gbn import measures
-from gbn.store.files import REMEDY, StoreError, content_of, damaged, read_json
+from gbn.store.files import REMEDY, StoreError, content_of, damaged, digest, read_json, sealed, unsealed
 from gbn.store.identity import canonical, run_id_of
-from gbn.store.seals import digest, sealed, unsealed
 
 CONFIG, METRICS, LAYERS, PROVENANCE = "config.yaml", "metrics.jsonl", "layers.jsonl", "provenance.json"
 SUMMARY = "summary.json"
@@ -35,10 +35,10 @@ _ANY = (-math.inf, math.inf)
 Digests = Mapping[str, str]
 
 
-def sealed_summary(summary: Mapping[str, Any], contents: Mapping[str, bytes | None]) -> dict[str, Any]:
-    """Return a summary with the digests of the run's other files and its own."""
+def summary_text(summary: Mapping[str, Any], contents: Mapping[str, bytes | None]) -> str:
+    """Return the text of ``summary.json``: with the digests of the run's other files and its own."""
     files = {name: digest(content) for name, content in contents.items() if content is not None}
-    return sealed({**summary, _FILES: files})
+    return json.dumps(sealed({**summary, _FILES: files}), indent=2, allow_nan=False) + "\n"
 
 
 def read_summary(folder: Path) -> tuple[dict[str, Any], Digests | None]:
@@ -61,16 +61,17 @@ def read_summary(folder: Path) -> tuple[dict[str, Any], Digests | None]:
     return summary, files
 
 
-def checked(path: Path, digests: Digests | None, content: bytes | None) -> bytes | None:
-    """Check the content of a finished run's file against its digest, and return it.
+def read(path: Path, digests: Digests | None) -> bytes | None:
+    """Return the content of a file of a run, None if there is none, after checking it against its digest.
 
     Args:
-        digests: from the run's summary; None skips the check.
-        content: None if there is no such file.
+        path: the file.
+        digests: from the summary of a finished run; None skips the check.
 
     Raises:
-        StoreError: the file is missing, or was changed or added after the run ended.
+        StoreError: the file cannot be read, is missing, or was changed or added after the run ended.
     """
+    content = content_of(path)
     if digests is not None:
         ended = digests.get(path.name)
         if content is None and ended is not None:
@@ -79,11 +80,6 @@ def checked(path: Path, digests: Digests | None, content: bytes | None) -> bytes
             had = "had another one" if ended is not None else "had none"
             raise StoreError(f"{path} was changed after the run ended, which {had}: {REMEDY}")
     return content
-
-
-def read(path: Path, digests: Digests | None) -> bytes | None:
-    """Read a file and check it as :func:`checked` does."""
-    return checked(path, digests, content_of(path))
 
 
 def problem_of(

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Literal
 
 Status = Literal["finished", "diverged", "failed", "not_applicable", "running", "interrupted", "missing"]
@@ -45,7 +46,7 @@ class Record:
         """Device, versions and date from the summary ({} until there is one)."""
         return (self.summary or {}).get("environment") or {}
 
-    @property
+    @cached_property
     def machine(self) -> str:
         """Device kind, kernels and library versions; runs that differ in any of these are never paired.
 

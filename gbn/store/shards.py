@@ -25,10 +25,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from gbn.store.files import StoreError, content_of, write_bytes_atomically
+from gbn.store.files import StoreError, content_of, digest, write_bytes_atomically
 from gbn.store.finished import problem_of
 from gbn.store.record import Record
-from gbn.store.seals import digest
 
 FORMAT = "1"
 SUMS = "SHA256SUMS"

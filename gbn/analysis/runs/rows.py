@@ -1,0 +1,137 @@
+"""Finished runs as rows: the record of each, from the store or the archive, with its curve as columns.
+
+Every number of a table comes from here. :meth:`gbn.store.records.RunStore.load` and
+:class:`gbn.store.archive.Archive` check what they read, so that damaged files never become rows.
+"""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gbn.store import trained_on
+from gbn.store.archive import Archive
+from gbn.store.files import StoreError
+from gbn.store.record import Record
+from gbn.store.records import SUMMARY, RunStore
+
+
+@dataclass(frozen=True)
+class Row:
+    """A finished run.
+
+    Attributes:
+        record: its record, without the points of the curve.
+        points: the number of these points.
+        columns: their values by key, in order of update: float64 of shape (points,). Booleans are 1 or 0, whatever is
+            not a number is NaN, and a key without a single number is left out.
+    """
+
+    record: Record
+    points: int
+    columns: Mapping[str, np.ndarray]
+
+    @property
+    def identity(self) -> dict[str, Any] | None:
+        """The part of its configuration that can change a number; None if it was not recorded."""
+        return (self.record.summary or {}).get("identity")
+
+    @cached_property
+    def data(self) -> list[str]:
+        """The digests of its training data, in order of training; empty if none was recorded."""
+        return trained_on.digests(self.record.provenance)
+
+    @property
+    def data_allowed(self) -> bool:
+        """Whether its data was allowed to change (``dataset.allow_changed``)."""
+        return bool((self.record.config.get("dataset") or {}).get("allow_changed"))
+
+    def values(self, name: str) -> np.ndarray:
+        """Return a key of the curve, NaN at every point if it was never measured."""
+        found = self.columns.get(name)
+        return np.full(self.points, np.nan) if found is None else found
+
+    def fields(self) -> dict[str, Any]:
+        """Return everything that a table says about a single run; a missing accuracy is NaN."""
+        summary = self.record.summary or {}
+        return {
+            "status": self.record.status,
+            "source": self.record.source,
+            "machine": self.record.machine,
+            "threads": self.record.environment.get("threads"),
+            "clock": summary.get("clock", "shared"),
+            **{name: summary.get(name) for name in ("updates", "seconds", "parameters")},
+            "last": _accuracy(summary.get("final")),
+            "best_val": _accuracy(summary.get("best_by_validation")),
+            "best_test": _accuracy(summary.get("best_on_test")),
+        }
+
+
+def _accuracy(point: Mapping[str, Any] | None) -> float:
+    value = (point or {}).get("test_accuracy")
+    return float("nan") if value is None else float(value)
+
+
+def row_of(record: Record) -> Row:
+    """Return a finished run as a row."""
+    return Row(replace(record, curve=[]), len(record.curve), columns_of(record.curve))
+
+
+def columns_of(points: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
+    """Return the points of a curve as the columns of :class:`Row`."""
+    found = {}
+    for name in dict.fromkeys(name for point in points for name in point):
+        values = [point.get(name) for point in points]
+        if not {type(value) for value in values} <= {float, int, bool}:
+            values = [value if isinstance(value, float | int) else None for value in values]
+        column = np.array(values, np.float64)
+        if not np.isnan(column).all():
+            found[name] = column
+    updates = found.get("update", np.empty(0))
+    if (updates[1:] < updates[:-1]).any():
+        order = np.argsort(updates, kind="stable")
+        found = {name: column[order] for name, column in found.items()}
+    return found
+
+
+class Reader:
+    """The finished runs of a results directory; each is read once.
+
+    Args:
+        results_dir: holds ``runs/`` and ``archive/``.
+    """
+
+    def __init__(self, results_dir: str | Path) -> None:
+        self.store = RunStore(results_dir)
+        self.archive = Archive(results_dir)
+        self._stored: dict[str, Row] = {}
+
+    def stored(self, run_ids: Iterable[str]) -> dict[str, Row]:
+        """Return those of these runs that are finished in the store, by run id.
+
+        Raises:
+            StoreError: a file of one of these runs is damaged.
+        """
+        found = {}
+        for run_id in run_ids:
+            summary = self.store.path(run_id) / SUMMARY
+            if run_id not in self._stored and summary.exists():
+                try:
+                    self._stored[run_id] = row_of(self.store.load(run_id))
+                except StoreError:
+                    if summary.exists():  # else the run was removed meanwhile
+                        raise
+            if run_id in self._stored:
+                found[run_id] = self._stored[run_id]
+        return found
+
+    def archived(self, run_ids: Collection[str]) -> list[Row]:
+        """Return the archive's records of these runs, in its order. A run may have several, from several machines.
+
+        Raises:
+            StoreError: see :class:`gbn.store.archive.Archive`.
+        """
+        return [row_of(record) for record in self.archive if record.run_id in run_ids]
