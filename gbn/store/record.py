@@ -3,9 +3,39 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, overload
 
 Status = Literal["finished", "diverged", "failed", "not_applicable", "running", "interrupted", "missing"]
+
+
+class Lines(Sequence[dict[str, Any]]):
+    """The points in the lines of a file, in order; parsed when first looked at.
+
+    Attributes:
+        content: the file's content, which its digest has shown to be what was written.
+    """
+
+    def __init__(self, content: bytes, parse: Callable[[bytes], list[dict[str, Any]]]) -> None:
+        self.content, self._parse = content, parse
+
+    @cached_property
+    def _points(self) -> list[dict[str, Any]]:
+        return self._parse(self.content)
+
+    def __len__(self) -> int:
+        return len(self._points)
+
+    @overload
+    def __getitem__(self, index: int) -> dict[str, Any]: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[dict[str, Any]]: ...
+
+    def __getitem__(self, index: int | slice) -> dict[str, Any] | list[dict[str, Any]]:
+        return self._points[index]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and self._points == list(other)
 
 
 @dataclass(frozen=True)
@@ -29,7 +59,7 @@ class Record:
     status: Status
     config: dict[str, Any]
     summary: dict[str, Any] | None = None
-    curve: list[dict[str, Any]] = field(default_factory=list)
+    curve: Sequence[dict[str, Any]] = ()
     provenance: list[dict[str, Any]] = field(default_factory=list)
     error: str | None = None
     source: Literal["store", "archive"] = "store"

@@ -54,7 +54,7 @@ from gbn.store.finished import (
 from gbn.store.finished import DONE as DONE
 from gbn.store.locks import FILE as LOCK
 from gbn.store.locks import RunLock, is_locked
-from gbn.store.record import Record, Status
+from gbn.store.record import Lines, Record, Status
 
 CHECKPOINT, ERROR, STDERR = "checkpoint.pt", "error.txt", "stderr.txt"
 
@@ -126,7 +126,8 @@ class RunStore:
         copy = (summary or {}).get("config")
         if digests is not None and copy:
             contents[CONFIG] = None  # known to be equal, and YAML is slow to parse
-        config, curve, provenance = _parse(folder, contents, checked=digests is not None)
+        lines = contents.pop(METRICS) if digests is not None else None
+        config, curve, provenance = _parse(folder, contents)
         if summary is not None and digests is None:
             problem = problem_of(run_id, summary, config, curve, provenance)
             if problem:
@@ -138,7 +139,7 @@ class RunStore:
             status=status,
             config=dict((copy if config is None else config) or {}),
             summary=summary,
-            curve=curve,
+            curve=curve if lines is None else Lines(lines, partial(points_of, folder / METRICS, checked=True)),
             provenance=provenance,
             error=error.decode(errors="replace") if error is not None else None,
             read_layers=partial(_read_layers, folder / LAYERS, digests) if layers else None,
@@ -352,12 +353,12 @@ def idle_status(folder: Path) -> Status:
 Parts = tuple[dict[str, Any] | None, list[dict[str, Any]], list[dict[str, Any]]]
 
 
-def _parse(folder: Path, contents: Mapping[str, bytes | None], checked: bool = False) -> Parts:
+def _parse(folder: Path, contents: Mapping[str, bytes | None]) -> Parts:
     """Parse the configuration (None if there is no file), points and segments of a run."""
     config, provenance = contents[CONFIG], contents[PROVENANCE]
     return (
         None if config is None else parse_config(folder / CONFIG, config),
-        points_of(folder / METRICS, contents[METRICS] or b"", checked),
+        points_of(folder / METRICS, contents.get(METRICS) or b""),
         [] if provenance is None else parse_provenance(folder / PROVENANCE, provenance),
     )
 

@@ -89,23 +89,28 @@ def read(path: Path) -> list[Record]:
         StoreError: the file does not match its name, or has another format.
     """
     content, sums = _content(path), sums_of(path.parent)
-    known = digest(content)
-    stem, _, ending = path.stem.rpartition("-")
+    ending = path.stem.rpartition("-")[2]
     earlier = len(ending) == _OF_CONTENT
     if earlier and sums and sums.get(path.name) != hashlib.sha256(content).hexdigest():
         raise _changed(
             path, f"its name and bytes are not in {SUMS}, where every shard of earlier versions is"
         )
-    if not earlier and ending != known:
+    if not earlier and ending != digest(content):
         raise _changed(path, "its bytes do not match its name")
+    return [*_parsed(path, content, earlier, checked=bool(sums))]
+
+
+@lru_cache(maxsize=64)  # an experiment's tables, figures and claims read the same shards, which never change
+def _parsed(path: Path, content: bytes, earlier: bool, checked: bool) -> tuple[Record, ...]:
+    stem, _, ending = path.stem.rpartition("-")
     try:
         file = pq.ParquetFile(pa.BufferReader(content), page_checksum_verification=True)
         table = file.read([column for column in file.schema_arrow.names if column != _LAYERS])
         metadata = file.schema_arrow.metadata or {}
         found = metadata.get(_FORMAT, b"none").decode(errors="replace")
-        records = _records(path, known, table) if found == FORMAT else []
+        records = _records(path, digest(content), table) if found == FORMAT else []
         if earlier:
-            fitting = bool(sums) or _fits(stem, ending, records, table)
+            fitting = checked or _fits(stem, ending, records, table)
         else:
             fitting = metadata.get(_NAME) == stem.encode()
     except Exception as error:  # a damaged file can make Parquet's reader and ours raise anything
@@ -114,7 +119,7 @@ def read(path: Path) -> list[Record]:
         raise StoreError(f"{path} has shard format {found}, this version reads {FORMAT}: update gbn")
     if not fitting:
         raise _changed(path, "it was renamed, or its records do not match its name")
-    return records
+    return tuple(records)
 
 
 def sums_of(folder: Path) -> dict[str, str]:

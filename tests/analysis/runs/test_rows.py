@@ -2,6 +2,8 @@
 
 import random
 import shutil
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -10,17 +12,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gbn.analysis.runs.load import load_any, load_grid_runs
-from gbn.analysis.runs.rows import Reader, columns_of
+from gbn.analysis.runs.rows import Reader, columns_of, row_of
 from gbn.store import RunStore, StoreError
 from gbn.store.archive import Archive
-from gbn.store.files import provenance_text, write_atomically
+from gbn.store.files import line_of, points_of, provenance_text, write_atomically
 from gbn.store.finished import COVERED, read_summary, summary_text
+from gbn.store.record import Lines, Record
 from gbn.studies.validation.simulate import Arm, Machine, write_files, write_runs
 
 VALUES = st.one_of(
     st.none(),
     st.integers(-(2**70), 2**70),
-    st.floats(allow_nan=False),
+    st.floats(allow_nan=False, allow_infinity=False),
     st.booleans(),
     st.sampled_from(["0.5", "2026-11-24", [1], {"a": 1}]),
 )
@@ -48,8 +51,20 @@ def test_columns_hold_the_numbers_of_the_points_and_nothing_else(points):
             np.testing.assert_array_equal(columns[name], numbers)
 
 
+@given(POINTS)
+def test_the_lines_of_a_file_give_the_columns_of_their_points(points):
+    lines = "".join(map(line_of, points)).encode()
+    row = row_of(Record("r", "finished", {}, curve=Lines(lines, partial(points_of, Path("m"), checked=True))))
+    columns = columns_of(points)
+    assert row.points == len(points)
+    assert row.columns.keys() == columns.keys()
+    for name, column in columns.items():
+        np.testing.assert_array_equal(row.columns[name], column)
+
+
 def test_points_are_put_in_order_of_update():
-    columns = columns_of([{"update": 5, "a": 1}, {"update": 2, "a": None}, {"update": 5, "a": 3}])
+    points = [{"update": 5, "a": 1}, {"update": 2, "a": None}, {"update": 5, "a": 3}]
+    columns = row_of(Record("r", "finished", {}, curve=points)).columns
     np.testing.assert_array_equal(columns["update"], [2, 5, 5])
     np.testing.assert_array_equal(columns["a"], [np.nan, 1, 3])
 
