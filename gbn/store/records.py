@@ -139,7 +139,9 @@ class RunStore:
             status=status,
             config=dict((copy if config is None else config) or {}),
             summary=summary,
-            curve=curve if lines is None else Lines(lines, partial(points_of, folder / METRICS, checked=True)),
+            curve=curve
+            if lines is None
+            else Lines(lines, partial(points_of, folder / METRICS, checked=True)),
             provenance=provenance,
             error=error.decode(errors="replace") if error is not None else None,
             read_layers=partial(_read_layers, folder / LAYERS, digests) if layers else None,

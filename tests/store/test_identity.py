@@ -7,7 +7,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gbn.store.identity import NOT_IDENTITY, canonical, digest, group_of, identity, norm_label, run_id, run_id_of
+from gbn.store.identity import (
+    NOT_IDENTITY,
+    canonical,
+    digest,
+    group_of,
+    identity,
+    norm_label,
+    run_id,
+    run_id_of,
+)
 
 CONFIG = {
     "dataset": {"name": "cifar10", "revision": 1, "root": "/d", "download": True, "augment": "none"},

@@ -32,7 +32,7 @@ RUN_COLUMNS = [
     *("updates", "seconds", "parameters", "last", "best_val", "best_test"),
 ]
 
-#: Targets, easiest first, that are chosen from where none were fixed: of accuracies and other shares, and of the rest.
+#: Targets to choose from where none were fixed, easiest first: of accuracies and other shares, and of the rest.
 ROUND_SHARES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995)
 ROUND_AMOUNTS = tuple(float(f"{step}e{power}") for power in range(3, -6, -1) for step in (7, 5, 3, 2, 1.5, 1))
 
@@ -194,7 +194,9 @@ def _fitting(wanted: Sequence[str], reader: Reader, source: Source) -> list[Row]
 
 def _measure_of(rows: Sequence[Row]) -> str:
     """Return the key that these runs are compared by: the first of :func:`gbn.measures.ranked` that some run has."""
-    return next(iter(measures.ranked(dict.fromkeys(k for row in rows for k in row.columns))), measures.DEFAULT)
+    return next(
+        iter(measures.ranked(dict.fromkeys(k for row in rows for k in row.columns))), measures.DEFAULT
+    )
 
 
 def _round_targets(runs: Runs) -> dict[str, tuple[float, ...]]:
@@ -203,7 +205,9 @@ def _round_targets(runs: Runs) -> dict[str, tuple[float, ...]]:
     offered = ROUND_SHARES if measure.share else ROUND_AMOUNTS
     chosen = {}
     for setting in runs.plan.settings:
-        curves = [runs.columns(setting, reference, s, [measure.key])[0] for s in runs.statuses(setting, reference)]
+        curves = [
+            runs.columns(setting, reference, s, [measure.key])[0] for s in runs.statuses(setting, reference)
+        ]
         peaks = [max(measure.sign * curve[np.isfinite(curve)], default=-np.inf) for curve in curves]
         worst = min(peaks, default=-np.inf)
         chosen[setting] = tuple(t for t in offered if measure.sign * t <= worst)[-3:]
@@ -221,8 +225,14 @@ def _load(plan: Plan, reader: Reader, source: Source) -> Runs:
     rows = []
     for entry in plan.entries:
         status = statuses.get(entry.run_id, "missing")
-        known = chosen[entry].fields() if entry in chosen else {"status": "left out" if status in DONE else status}
-        rows.append({"setting": entry.setting, "arm": entry.arm, "seed": entry.seed, "run_id": entry.run_id} | known)
+        known = (
+            chosen[entry].fields()
+            if entry in chosen
+            else {"status": "left out" if status in DONE else status}
+        )
+        rows.append(
+            {"setting": entry.setting, "arm": entry.arm, "seed": entry.seed, "run_id": entry.run_id} | known
+        )
     runs = pd.DataFrame(rows, columns=RUN_COLUMNS)
     notes += absences(runs) + mixtures(plan, runs) + data_notes(plan, chosen)
     points = Curves({(entry.setting, entry.arm, entry.seed): row for entry, row in chosen.items()})

@@ -10,6 +10,7 @@ from gbn.analysis.runs.plan import Entry, Plan
 from gbn.analysis.runs.rows import Row
 from gbn.store.trained_on import KEY, ChangedDataError, same_section, short, way
 
+
 def absences(runs: pd.DataFrame) -> list[str]:
     """Describe the planned runs that are missing or did not finish, arm by arm."""
     notes = []
@@ -58,6 +59,8 @@ def mixtures(plan: Plan, runs: pd.DataFrame) -> list[str]:
                 f"compared: {'; '.join(machines)}."
             )
     return notes
+
+
 def data_notes(plan: Plan, chosen: Mapping[Entry, Row]) -> list[str]:
     """Return notes on the data behind a table: where it changed with permission.
 

@@ -1,7 +1,7 @@
 """The state on disk of a run that may still be growing, cheap to read again.
 
-Reading an unchanged run takes one or two calls of ``stat``. Files may appear and vanish between reads, and a last line
-may be incomplete.
+Reading an unchanged run takes one or two calls of ``stat``. Files may appear and vanish between reads, and a last
+line may be incomplete.
 """
 
 import math

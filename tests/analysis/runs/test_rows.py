@@ -27,7 +27,9 @@ VALUES = st.one_of(
     st.booleans(),
     st.sampled_from(["0.5", "2026-11-24", [1], {"a": 1}]),
 )
-POINTS = st.lists(st.dictionaries(st.sampled_from(["one", "two", "three", "four"]), VALUES, max_size=4), max_size=6)
+POINTS = st.lists(
+    st.dictionaries(st.sampled_from(["one", "two", "three", "four"]), VALUES, max_size=4), max_size=6
+)
 
 
 def summary(results, run_id, **changes):
@@ -43,7 +45,8 @@ def test_columns_hold_the_numbers_of_the_points_and_nothing_else(points):
     columns = columns_of(points)
     for name in ("one", "two", "three", "four"):
         numbers = [
-            float(value) if isinstance(value := point.get(name), bool | int | float) else np.nan for point in points
+            float(value) if isinstance(value := point.get(name), bool | int | float) else np.nan
+            for point in points
         ]
         assert (name in columns) == (not np.isnan(numbers).all())
         if name in columns:
