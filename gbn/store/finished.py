@@ -55,7 +55,8 @@ def read_summary(folder: Path) -> tuple[dict[str, Any], Digests | None]:
     files = summary.pop(_FILES, None)
     if marked != isinstance(files, dict):
         raise damaged(path, "it has a digest of itself or of the other files, but not both")
-    problem = summary_problem(folder.name, summary)
+    # with its digest it is as it was written, and then it was checked: only the folder can be another one now
+    problem = _of_folder(folder.name, summary) if marked else summary_problem(folder.name, summary)
     if problem:
         raise StoreError(f"{path}: {problem}; {REMEDY}")
     return summary, files
@@ -91,16 +92,14 @@ def problem_of(
 ) -> str | None:
     """Return the first contradiction between the parts of a finished run, naming the files; None if they agree."""
 
-    def of(files: str, problem: str | None) -> str | None:
-        return f"{files}: {problem}" if problem else None
+    def problems() -> Iterator[tuple[str, str | None]]:  # each supposes that those before it are None
+        yield SUMMARY, summary_problem(run_id, summary)
+        yield from ((METRICS, point_problem(point)) for point in points)
+        yield f"{METRICS} and {SUMMARY}", _of_curve(summary, points[-1] if points else None)
+        yield f"{PROVENANCE} and {SUMMARY}", _of_provenance(summary, provenance[-1] if provenance else {})
+        yield f"{CONFIG} and {SUMMARY}", _of_config(summary, config)
 
-    return (
-        of(SUMMARY, summary_problem(run_id, summary))
-        or of(METRICS, next(filter(None, map(point_problem, points)), None))
-        or of(f"{METRICS} and {SUMMARY}", curve_problem(summary, points[-1] if points else None))
-        or of(f"{PROVENANCE} and {SUMMARY}", provenance_problem(summary, provenance))
-        or of(f"{CONFIG} and {SUMMARY}", config_problem(summary, config))
-    )
+    return next((f"{files}: {problem}" for files, problem in problems() if problem), None)
 
 
 def summary_problem(run_id: str, summary: Mapping[str, Any]) -> str | None:
@@ -108,9 +107,8 @@ def summary_problem(run_id: str, summary: Mapping[str, Any]) -> str | None:
     status = summary.get("status")
     if status not in DONE:
         return f"it has status {status!r}; allowed: {', '.join(DONE)}"
-    named = summary.get("run_id", run_id)
-    if named != run_id:
-        return f"it is the summary of {named!r}, not of {run_id}: the folder was copied or renamed"
+    if problem := _of_folder(run_id, summary):
+        return problem
     if "identity" in summary:
         try:
             belongs = run_id_of(summary["identity"])
@@ -118,9 +116,8 @@ def summary_problem(run_id: str, summary: Mapping[str, Any]) -> str | None:
             return f"its identity is invalid ({error})"
         if belongs != run_id:
             return f"its identity is that of {belongs}: the folder was renamed or the summary edited"
-        problem = _config_problem(summary["identity"], summary.get("config"))
-        if problem:
-            return problem
+        if other := _of_config({"identity": summary["identity"]}, summary.get("config")):
+            return other
     for name in _COUNTS:
         value = summary.get(name)
         if value is not None and not (_is_number(value) and isinstance(value, int) and value >= 0):
@@ -138,6 +135,14 @@ def summary_problem(run_id: str, summary: Mapping[str, Any]) -> str | None:
             return f"{name}: {problem}"
     if "diverged_at" in summary and (status == "diverged") != (summary["diverged_at"] is not None):
         return f"status {status} and diverged_at={summary['diverged_at']!r} contradict each other"
+    return None
+
+
+def _of_folder(run_id: str, summary: Mapping[str, Any]) -> str | None:
+    """Return whose summary it is, if not that of the run whose folder holds it."""
+    named = summary.get("run_id", run_id)
+    if named != run_id:
+        return f"it is the summary of {named!r}, not of {run_id}: the folder was copied or renamed"
     return None
 
 
@@ -175,46 +180,39 @@ def range_of(key: str) -> tuple[float, float] | None:
     return known.range if known else None
 
 
-def curve_problem(summary: Mapping[str, Any], last: Mapping[str, Any] | None) -> str | None:
-    """Return how a summary contradicts the last point of the curve (None if it has no point); None if it does not."""
-    status, updates = summary["status"], summary.get("updates")
+def _of_curve(summary: Mapping[str, Any], last: Mapping[str, Any] | None) -> str | None:
+    """Return how a summary contradicts the last point of the curve (None if it has no point)."""
+    status, updates = summary.get("status"), summary.get("updates")
     if status != "not_applicable":
         if last is None:
             return f"it is {status} without a single point in its curve"
         if updates is not None and last.get("update") != updates:
             return f"it ended after {updates} updates, its curve at update {last.get('update')}"
     if "final" in summary:
-        final, end = (
-            {key: value for key, value in (point or {}).items() if value is not None}
-            for point in (summary["final"], last)
-        )
+        final, end = summary["final"] or {}, last or {}
         for key in sorted(final.keys() | end.keys()):
             if final.get(key) != end.get(key):
                 return f"{key} at the end is {final.get(key)!r} in the summary, {end.get(key)!r} in the curve"
     return None
 
 
-def provenance_problem(summary: Mapping[str, Any], segments: Sequence[Mapping[str, Any]]) -> str | None:
-    """Return how a summary contradicts the last segment of the provenance; None if it does not."""
-    environment, last = summary.get("environment") or {}, segments[-1] if segments else {}
+def _of_provenance(summary: Mapping[str, Any], last: Mapping[str, Any]) -> str | None:
+    """Return how a summary contradicts the last segment of the provenance."""
+    environment = summary.get("environment") or {}
     for key in sorted((environment.keys() & last.keys()) - {"date"}):
         if environment[key] != last[key]:
             return f"{key} is {environment[key]!r} in the summary, {last[key]!r} in the provenance"
     return None
 
 
-def config_problem(summary: Mapping[str, Any], config: Mapping[str, Any] | None) -> str | None:
-    """Return how a configuration (None if absent) contradicts the summary's copy or identity; None if it does not."""
-    copy = summary.get("config")
-    if isinstance(copy, Mapping) and config is not None and _differ(copy, config):
+def _of_config(summary: Mapping[str, Any], config: object) -> str | None:
+    """Return how a configuration contradicts the summary's copy or identity; what is not a mapping does not."""
+    copy, kept = summary.get("config"), summary.get("identity")
+    if not isinstance(config, Mapping):
+        return None
+    if isinstance(copy, Mapping) and _differ(copy, config):
         return "the configuration is not the one in the summary"
-    return _config_problem(summary.get("identity"), config)
-
-
-def _config_problem(kept: object, config: object) -> str | None:
-    path = None
-    if isinstance(kept, Mapping) and isinstance(config, Mapping):
-        path = next(_other(kept, config), None)
+    path = next(_other(kept, config), None) if isinstance(kept, Mapping) else None
     return f"{path} of the configuration is not that of the run's identity" if path else None
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Literal, overload
+from typing import Any, Literal
 
 Status = Literal["finished", "diverged", "failed", "not_applicable", "running", "interrupted", "missing"]
 
@@ -25,13 +25,7 @@ class Lines(Sequence[dict[str, Any]]):
     def __len__(self) -> int:
         return len(self._points)
 
-    @overload
-    def __getitem__(self, index: int) -> dict[str, Any]: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> list[dict[str, Any]]: ...
-
-    def __getitem__(self, index: int | slice) -> dict[str, Any] | list[dict[str, Any]]:
+    def __getitem__(self, index: Any) -> Any:
         return self._points[index]
 
     def __eq__(self, other: object) -> bool:

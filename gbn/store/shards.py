@@ -18,6 +18,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -238,16 +239,12 @@ def public(record: Record) -> Record:
     """
     summary = {name: value for name, value in (record.summary or {}).items() if name != "config"}
     verbatim = {"identity": summary["identity"]} if "identity" in summary else {}
-    return Record(
-        run_id=record.run_id,
-        status=record.status,
+    return replace(
+        record,
         config=_public(record.config),
         summary=_public(summary) | verbatim,
         curve=[{key: value for key, value in point.items() if value is not None} for point in record.curve],
         provenance=_public(record.provenance),
-        source=record.source,
-        shard=record.shard,
-        read_layers=record.read_layers,
     )
 
 

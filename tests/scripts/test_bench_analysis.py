@@ -24,7 +24,8 @@ def test_its_runs_are_as_many_and_as_long_as_it_says(bench, tmp_path):
     finished = runs.runs[runs.runs.status == "finished"]
     assert len(finished) >= 50
     row = finished.iloc[0]
-    assert len(runs.curve(row.setting, row.arm, row.seed)) == bench.EVALUATIONS
+    (updates,) = runs.columns(row.setting, row.arm, row.seed, ["update"])
+    assert len(updates) == bench.EVALUATIONS
 
 
 def test_a_goal_is_met_or_not(bench):

@@ -1,10 +1,8 @@
 """The curves that a plan uses, as columns: those that were recorded, and those that replace them."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from gbn.analysis.runs.rows import Row
 
@@ -41,18 +39,6 @@ class Curves:
     def complete(self, name: str) -> bool:
         """Return whether every point of every run has this key."""
         return name in self.keys and not any(np.isnan(_values(row, name)).any() for row in self.rows.values())
-
-    def frame(self, keys: Sequence[Key] | None = None) -> pd.DataFrame:
-        """Return one row per point with setting, arm, seed and the curve's keys, sorted by update within each run."""
-        chosen = {key: self.rows[key] for key in (self.rows if keys is None else keys)}
-        counts = [row.points for row in chosen.values()]
-        columns: dict[str, Any] = {
-            name: np.repeat(np.array([key[i] for key in chosen], kind), counts)
-            for i, (name, kind) in enumerate((("setting", object), ("arm", object), ("seed", np.int64)))
-        }
-        for name in self.keys:
-            columns[name] = np.concatenate([np.empty(0), *(_values(row, name) for row in chosen.values())])
-        return pd.DataFrame(columns)
 
     def stands_in(self, key: Key, name: str) -> bool:
         """Return whether plain values replace those with exact statistics, since the run has no statistics to make

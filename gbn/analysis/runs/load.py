@@ -74,24 +74,24 @@ class Runs:
         """Return the status ("finished" or "diverged") of the usable runs of an arm by seed, in ascending order."""
         return self._statuses.get((setting, arm), {})
 
-    def curve(self, setting: str, arm: str, seed: int) -> pd.DataFrame:
-        """Return the points of one run in order of update: setting, arm, seed and the curve's keys."""
-        key = (setting, arm, seed)
-        return self.points.frame([key] if key in self.points else [])
-
     def columns(self, setting: str, arm: str, seed: int, names: Sequence[str]) -> tuple[np.ndarray, ...]:
         """Return some keys of one run's curve in order of update, float64 of shape (points,); NaN if not measured.
 
-        A run that does not exist has no points. Far cheaper than :meth:`curve`.
+        A run that does not exist has no points.
         """
         return self.points.columns((setting, arm, seed), names)
 
     @cached_property
     def curves(self) -> pd.DataFrame:
-        """One row per point of the finished runs: setting, arm, seed and the point's keys. Loads every curve into
-        memory.
-        """
-        return self.points.frame()
+        """One row per point of the finished runs: setting, arm, seed and the curve's keys, in order of update."""
+        keys = self.points.keys
+        frames = {
+            run: pd.DataFrame(dict(zip(keys, self.points.columns(run, keys), strict=True)))
+            for run in self.points.rows
+        }
+        return (
+            pd.concat(frames, names=["setting", "arm", "seed", "point"]).reset_index().drop(columns="point")
+        )
 
     @cached_property
     def _usable(self) -> dict[Any, pd.DataFrame]:
