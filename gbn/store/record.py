@@ -8,19 +8,20 @@ from typing import Any, Literal
 Status = Literal["finished", "diverged", "failed", "not_applicable", "running", "interrupted", "missing"]
 
 
-class Lines(Sequence[dict[str, Any]]):
-    """The points in the lines of a file, in order; parsed when first looked at.
+class Curve(Sequence[dict[str, Any]]):
+    """The points of a curve in order, parsed when first looked at.
 
     Attributes:
-        content: the file's content, which its digest has shown to be what was written.
+        source: what they are parsed from, for those who want columns: the content of a metrics file whose digest has
+            shown it to be what was written, or the Arrow array of each key.
     """
 
-    def __init__(self, content: bytes, parse: Callable[[bytes], list[dict[str, Any]]]) -> None:
-        self.content, self._parse = content, parse
+    def __init__(self, source: Any, parse: Callable[[Any], list[dict[str, Any]]]) -> None:
+        self.source, self._parse = source, parse
 
     @cached_property
     def _points(self) -> list[dict[str, Any]]:
-        return self._parse(self.content)
+        return self._parse(self.source)
 
     def __len__(self) -> int:
         return len(self._points)
@@ -41,7 +42,7 @@ class Record:
         status: see :data:`Status`.
         config: the resolved configuration ({} if the run was killed before writing it).
         summary: the finished run's summary; None until then.
-        curve: the points of the curve in order of `update`.
+        curve: the points of the curve in order of `update`, a list or a :class:`Curve`.
         provenance: one mapping per segment (a resumed run has several).
         error: the traceback of a failed run, or how its process died.
         source: "store" or "archive".

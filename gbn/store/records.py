@@ -54,7 +54,7 @@ from gbn.store.finished import (
 from gbn.store.finished import DONE as DONE
 from gbn.store.locks import FILE as LOCK
 from gbn.store.locks import RunLock, is_locked
-from gbn.store.record import Lines, Record, Status
+from gbn.store.record import Curve, Record, Status
 
 CHECKPOINT, ERROR, STDERR = "checkpoint.pt", "error.txt", "stderr.txt"
 
@@ -123,15 +123,15 @@ class RunStore:
         if status == "missing":
             raise StoreError(f"no run {run_id} under {self.runs_dir} ({len(self.run_ids())} runs there)")
         contents = {name: read(folder / name, digests) for name in (CONFIG, METRICS, PROVENANCE)}
-        copy = (summary or {}).get("config")
-        if digests is not None and copy:
-            contents[CONFIG] = None  # known to be equal, and YAML is slow to parse
-        lines = contents.pop(METRICS) if digests is not None else None
+        lines, copy = contents[METRICS] or b"", (summary or {}).get("config")
+        if digests is not None:  # no need to parse what may never be looked at, or is known to equal the copy
+            contents |= {METRICS: None} | ({CONFIG: None} if copy else {})
         config, curve, provenance = _parse(folder, contents)
         if summary is not None and digests is None:
             problem = problem_of(run_id, summary, config, curve, provenance)
             if problem:
                 raise StoreError(f"{folder} contradicts itself: {problem}; {REMEDY}")
+        parse = partial(points_of, folder / METRICS, checked=True)
         error = content_of(folder / ERROR)
         layers = (folder / LAYERS).exists() or LAYERS in (digests or {})
         return Record(
@@ -139,9 +139,7 @@ class RunStore:
             status=status,
             config=dict((copy if config is None else config) or {}),
             summary=summary,
-            curve=curve
-            if lines is None
-            else Lines(lines, partial(points_of, folder / METRICS, checked=True)),
+            curve=curve if digests is None else Curve(lines, parse),
             provenance=provenance,
             error=error.decode(errors="replace") if error is not None else None,
             read_layers=partial(_read_layers, folder / LAYERS, digests) if layers else None,
@@ -360,7 +358,7 @@ def _parse(folder: Path, contents: Mapping[str, bytes | None]) -> Parts:
     config, provenance = contents[CONFIG], contents[PROVENANCE]
     return (
         None if config is None else parse_config(folder / CONFIG, config),
-        points_of(folder / METRICS, contents.get(METRICS) or b""),
+        points_of(folder / METRICS, contents[METRICS] or b""),
         [] if provenance is None else parse_provenance(folder / PROVENANCE, provenance),
     )
 

@@ -17,7 +17,7 @@ digits, of the records' content, which does not cover the configurations; the di
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache, partial
 from pathlib import Path
@@ -28,7 +28,7 @@ import pyarrow.parquet as pq
 
 from gbn.store.files import StoreError, content_of, digest, write_bytes_atomically
 from gbn.store.finished import problem_of
-from gbn.store.record import Record
+from gbn.store.record import Curve, Record
 
 FORMAT = "1"
 SUMS = "SHA256SUMS"
@@ -176,20 +176,24 @@ def _changed(path: Path, what: str) -> StoreError:
 
 
 def _records(path: Path, known: str, table: pa.Table) -> list[Record]:
-    curves = [name for name in table.column_names if name.startswith(_CURVE)]
+    names = [name for name in table.column_names if name.startswith(_CURVE)]
+    curves = {name.removeprefix(_CURVE): table[name] for name in names}
     return [
         Record(
             run_id=row["run_id"],
             status=row["status"],
             config=json.loads(row["config"]),
             summary=json.loads(row["summary"]) | {"config": json.loads(row["config"])},
-            curve=_points(row, curves),
+            curve=Curve(
+                {key: lists[index].values for key, lists in curves.items() if lists[index].is_valid},
+                partial(_points, row["points"]),
+            ),
             provenance=json.loads(row["provenance"]),
             source="archive",
             shard=path.name,
             read_layers=partial(_read_layers, path, known, index) if row.get(_RECORDED) else None,
         )
-        for index, row in enumerate(table.to_pylist())
+        for index, row in enumerate(table.drop_columns(names).to_pylist())
     ]
 
 
@@ -207,11 +211,10 @@ def _layers_column(path: Path, known: str) -> list[str]:
     return list(table.column(_LAYERS).to_pylist())
 
 
-def _points(row: dict[str, Any], curves: Iterable[str]) -> list[dict[str, Any]]:
-    points: list[dict[str, Any]] = [{} for _ in range(row["points"])]
-    for name in curves:
-        key = name.removeprefix(_CURVE)
-        for point, value in zip(points, row[name] or [], strict=False):
+def _points(count: int, columns: Mapping[str, pa.Array]) -> list[dict[str, Any]]:
+    points: list[dict[str, Any]] = [{} for _ in range(count)]
+    for key, values in columns.items():
+        for point, value in zip(points, values.to_pylist(), strict=False):
             if value is not None:
                 point[key] = value
     return points

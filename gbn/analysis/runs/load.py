@@ -100,12 +100,9 @@ class Runs:
 
     @cached_property
     def _statuses(self) -> dict[tuple[str, str], dict[int, str]]:
-        usable = self.runs[self.runs.status.isin(USABLE)].sort_values("seed")
-        found: dict[tuple[str, str], dict[int, str]] = defaultdict(dict)
-        columns = (usable[name].tolist() for name in ("setting", "arm", "seed", "status"))
-        for setting, arm, seed, status in zip(*columns, strict=True):
-            found[setting, arm][int(seed)] = status
-        return dict(found)
+        return {
+            key: dict(zip(own.seed.tolist(), own.status, strict=True)) for key, own in self._usable.items()
+        }
 
 
 def load_grid_runs(

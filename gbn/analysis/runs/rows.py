@@ -18,7 +18,7 @@ import pyarrow.json as pj
 from gbn.store import trained_on
 from gbn.store.archive import Archive
 from gbn.store.files import StoreError
-from gbn.store.record import Lines, Record
+from gbn.store.record import Curve, Record
 from gbn.store.records import SUMMARY, RunStore
 
 
@@ -80,7 +80,7 @@ def _accuracy(point: Mapping[str, Any] | None) -> float:
 
 def row_of(record: Record) -> Row:
     """Return a finished run as a row."""
-    found = _of_lines(record.curve.content) if isinstance(record.curve, Lines) else None
+    found = _of_source(record.curve.source) if isinstance(record.curve, Curve) else None
     columns, points = found or (columns_of(record.curve), len(record.curve))
     updates = columns.get("update", np.empty(0))
     if (updates[1:] < updates[:-1]).any():
@@ -102,22 +102,25 @@ def columns_of(points: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
     return found
 
 
-def _of_lines(content: bytes) -> tuple[dict[str, np.ndarray], int] | None:
-    """Return what :func:`columns_of` does, and the number of points, twice as fast from the lines of a file.
+def _of_source(source: Any) -> tuple[dict[str, np.ndarray], int] | None:
+    """Return what :func:`columns_of` does, and the number of points, from the source of a :class:`Curve`.
 
-    None where a key holds values of several types, or numbers beyond 64 bits.
+    This is twice as fast as by way of the points. None where a key holds values of several types, or numbers beyond
+    64 bits.
     """
-    try:
-        table = pj.read_json(pa.BufferReader(content), pj.ReadOptions(use_threads=False))
-    except pa.ArrowInvalid:
-        return None
+    if isinstance(source, bytes):
+        try:
+            table = pj.read_json(pa.BufferReader(source), pj.ReadOptions(use_threads=False))
+        except pa.ArrowInvalid:
+            return None
+        source = dict(zip(table.column_names, table.columns, strict=True))
     found = {}
-    for name, values in zip(table.column_names, table.columns, strict=True):
+    for name, values in source.items():
         kind = values.type
         numbers = pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)
         if numbers and values.null_count < len(values):
-            found[name] = values.cast(pa.float64(), safe=False).to_numpy()
-    return found, len(table)
+            found[name] = np.asarray(values.cast(pa.float64(), safe=False))
+    return found, max(map(len, source.values()), default=0)
 
 
 class Reader:

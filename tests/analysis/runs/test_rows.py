@@ -17,7 +17,7 @@ from gbn.store import RunStore, StoreError
 from gbn.store.archive import Archive
 from gbn.store.files import line_of, points_of, provenance_text, write_atomically
 from gbn.store.finished import COVERED, read_summary, summary_text
-from gbn.store.record import Lines, Record
+from gbn.store.record import Curve, Record
 from gbn.studies.validation.simulate import Arm, Machine, write_files, write_runs
 
 VALUES = st.one_of(
@@ -57,7 +57,7 @@ def test_columns_hold_the_numbers_of_the_points_and_nothing_else(points):
 @given(POINTS)
 def test_the_lines_of_a_file_give_the_columns_of_their_points(points):
     lines = "".join(map(line_of, points)).encode()
-    row = row_of(Record("r", "finished", {}, curve=Lines(lines, partial(points_of, Path("m"), checked=True))))
+    row = row_of(Record("r", "finished", {}, curve=Curve(lines, partial(points_of, Path("m"), checked=True))))
     columns = columns_of(points)
     assert row.points == len(points)
     assert row.columns.keys() == columns.keys()
