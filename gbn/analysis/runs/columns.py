@@ -25,9 +25,6 @@ class Curves:
         self.rows = rows
         self.keys = list(dict.fromkeys(key for row in rows.values() for key in row.columns))
 
-    def __contains__(self, key: object) -> bool:
-        return key in self.rows
-
     def columns(self, key: Key, names: Sequence[str]) -> tuple[np.ndarray, ...]:
         """Return some keys of one run's curve in order of update, float64 of shape (points,); NaN if not measured.
 

@@ -13,14 +13,16 @@ from gbn.store.trained_on import KEY, ChangedDataError, same_section, short, way
 
 def absences(runs: pd.DataFrame) -> list[str]:
     """Describe the planned runs that are missing or did not finish, arm by arm."""
-    notes = []
-    for (setting, arm), rows in runs.groupby(["setting", "arm"], sort=False):
-        where = f"{setting}: {arm}" if setting else str(arm)
-        for status, group in rows[rows.status != "finished"].groupby("status", sort=True):
-            if status != "left out":  # the note on mixed devices reports these
-                seeds = ", ".join(str(seed) for seed in sorted(group.seed))
-                notes.append(f"{where}: {str(status).replace('_', ' ')}: seeds {seeds}.")
-    return notes
+    found: dict[tuple[str, str], dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
+    for setting, arm, status, seed in zip(runs.setting, runs.arm, runs.status, runs.seed, strict=True):
+        found[setting, arm][status].append(seed)
+    return [
+        f"{setting + ': ' if setting else ''}{arm}: {status.replace('_', ' ')}: seeds "
+        f"{', '.join(map(str, sorted(seeds)))}."
+        for (setting, arm), by_status in found.items()
+        for status, seeds in sorted(by_status.items())
+        if status not in ("finished", "left out")  # the note on mixed devices reports the latter
+    ]
 
 
 def stand_ins(plan: Plan, points: Curves) -> list[str]:
