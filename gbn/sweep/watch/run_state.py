@@ -95,15 +95,9 @@ class WatchedRun:
 
     def _growing(self) -> RunState:
         try:
-            lines = list(lines_of(content_of(self.folder / METRICS) or b""))
+            return _followed(lines_of(content_of(self.folder / METRICS) or b""), self.measure)
         except StoreError as error:
             return RunState("interrupted", error=str(error))
-        points = [line for line in lines if isinstance(line, dict) and isinstance(line.get("update"), int)]
-        state = _followed(points, self.measure)
-        if damaged := len(lines) - len(points):
-            said = f"{METRICS}: {damaged} damaged line{'s' * (damaged > 1)} left out"
-            return replace(state, error=said)
-        return state
 
     def _unfinished(self, state: RunState) -> RunState:
         """Return the state of a curve as that of a run, whose status may change without it."""
@@ -138,18 +132,22 @@ def _stamp(path: Path) -> _Stamp | None:
     return found.st_mtime_ns, found.st_size, found.st_ino
 
 
-def _followed(points: Iterable[Mapping[str, Any]], measure: str) -> RunState:
-    """Return what the points of a curve say about a run."""
+def _followed(points: Iterable[Mapping[str, Any] | ValueError], measure: str) -> RunState:
+    """Return what the points of a curve say about a run; damaged ones are counted and left out."""
     values: dict[int, float] = {}
-    update, epoch, seconds, diverged = None, None, None, False
+    update, epoch, seconds, diverged, damaged = None, None, None, False, 0
     for point in points:
+        if isinstance(point, ValueError) or not isinstance(point.get("update"), int):
+            damaged += 1
+            continue
         update, epoch, seconds = point["update"], point.get("epoch"), point.get("seconds")
         diverged = diverged or bool(point.get("diverged"))
         value = point.get(measure)
         if isinstance(value, int | float):
             values[update] = float(value)
+    said = f"{METRICS}: {damaged} damaged line{'s' * (damaged > 1)} left out" if damaged else None
     pace = seconds / update if seconds and update else None
-    return RunState("interrupted", values, update, epoch=epoch, diverged=diverged, pace=pace)
+    return RunState("interrupted", values, update, epoch=epoch, diverged=diverged, error=said, pace=pace)
 
 
 def read_config(folder: Path) -> dict[str, Any]:
