@@ -1,17 +1,12 @@
-"""Time and memory of tables of many simulated runs, from the command to the written file, in fresh processes.
-
-The cases of a store: the first table, the second (from the cache), one after a run has changed, and one after the
-cache was deleted.
-"""
+"""Time and memory of tables of many simulated runs, from the command to the written file, in fresh processes."""
 
 import os
-import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -25,8 +20,8 @@ if TYPE_CHECKING:
 
 CORES, EVALUATIONS, ARMS = 2, 200, 50
 TARGETS = ("0.6", "0.8", "0.88")
-#: (runs, case) -> the maximum seconds and megabytes for the table.
-GOALS = {(10_000, "first"): (10.0, 1000.0), (10_000, "second"): (2.0, 1000.0)}
+#: runs -> the maximum seconds and megabytes for the table.
+GOALS = {10_000: (15.0, 1000.0)}
 LIBRARIES = ("numpy", "pandas", "pyarrow", "scipy")
 
 
@@ -97,42 +92,8 @@ def table(results: Path, out: Path) -> Cost:
     return Cost(wall, usage.ru_utime + usage.ru_stime, kilobytes / 1000)
 
 
-def change_a_run(results: Path) -> None:
-    """Replace one run's curve by a copy, which the cache takes for a new file."""
-    from gbn.store.records import METRICS
-
-    path = next((results / "runs").iterdir()) / METRICS
-    new = path.with_suffix(".new")
-    new.write_bytes(path.read_bytes())
-    os.replace(new, path)
-
-
-def cases(results: Path, repeats: int) -> Iterator[tuple[str, list[Cost]]]:
-    """Measure the cases of one store."""
-    out = results / "out"
-
-    def forget(_: Path) -> None:
-        shutil.rmtree(results / "cache", ignore_errors=True)
-
-    def nothing(_: Path) -> None:
-        pass
-
-    cases: list[tuple[str, Callable[[Path], None], int]] = [
-        ("first", nothing, 1),
-        ("second", nothing, repeats),
-        ("one run changed", change_a_run, repeats),
-        ("cache deleted", forget, repeats),
-    ]
-    for case, before, times in cases:
-        costs = []
-        for _ in range(times):
-            before(results)
-            costs.append(table(results, out))
-        yield case, costs
-
-
-def rows_of(runs: int, folder: str | None, repeats: int) -> Iterator[dict[str, Any]]:
-    """Yield one row per case, with medians over its repeats."""
+def row_of(runs: int, folder: str | None, repeats: int) -> dict[str, Any]:
+    """Return the costs of the table of one store, with medians over the repeats."""
     from gbn.store.records import METRICS
     from gbn.studies.validation.simulate import write_files
 
@@ -140,20 +101,21 @@ def rows_of(runs: int, folder: str | None, repeats: int) -> Iterator[dict[str, A
         results = Path(name)
         write_files(records(grid_of(runs), runs), results)
         size = sum(path.stat().st_size for path in (results / "runs").glob(f"*/{METRICS}"))
-        for case, costs in cases(results, repeats):
-            walls = sorted(cost.wall_s for cost in costs)
-            row = {"runs": runs, "evaluations": EVALUATIONS, "curves_mb": round(size / 1e6, 1), "case": case}
-            row |= {"repeats": len(costs), "wall_s": statistics.median(walls)}
-            row |= {"wall_least_s": walls[0], "wall_most_s": walls[-1]}
-            row["cpu_s"] = statistics.median(cost.cpu_s for cost in costs)
-            row["peak_mb"] = max(cost.peak_mb for cost in costs)
-            text = f"{runs:>6} runs, {case}: {row['wall_s']:.2f} s ({row['cpu_s']:.2f} s of processor), "
-            print(f"{text}{row['peak_mb']:.0f} MB{_judged(row)}", flush=True)
-            yield row
+        costs = [table(results, results / "out") for _ in range(repeats)]
+    walls = sorted(cost.wall_s for cost in costs)
+    row = {"runs": runs, "evaluations": EVALUATIONS, "curves_mb": round(size / 1e6, 1), "repeats": repeats}
+    row |= {"wall_s": statistics.median(walls), "wall_least_s": walls[0], "wall_most_s": walls[-1]}
+    row["cpu_s"] = statistics.median(cost.cpu_s for cost in costs)
+    row["peak_mb"] = max(cost.peak_mb for cost in costs)
+    text = (
+        f"{runs:>6} runs: {row['wall_s']:.2f} s ({row['cpu_s']:.2f} s of processor), {row['peak_mb']:.0f} MB"
+    )
+    print(f"{text}{_judged(row)}", flush=True)
+    return row
 
 
 def _judged(row: dict[str, Any]) -> str:
-    goal = GOALS.get((row["runs"], row["case"]))
+    goal = GOALS.get(row["runs"])
     if goal is None:
         return ""
     met = row["wall_s"] < goal[0] and row["peak_mb"] < goal[1]
@@ -161,7 +123,7 @@ def _judged(row: dict[str, Any]) -> str:
 
 
 def measure(runs: Sequence[int], folder: str | None, repeats: int) -> list[dict[str, Any]]:
-    """Return one row per store and case, with the number of cores and the versions of the libraries.
+    """Return one row per store, with the number of cores and the versions of the libraries.
 
     Raises:
         ValueError: this system does not report a process's memory.
@@ -175,4 +137,4 @@ def measure(runs: Sequence[int], folder: str | None, repeats: int) -> list[dict[
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:CORES])
     where: dict[str, Any] = {"cores": min(CORES, os.cpu_count() or 1)}
     where |= {name: version(name) for name in LIBRARIES}
-    return [row | where for count in runs for row in rows_of(count, folder, repeats)]
+    return [row_of(count, folder, repeats) | where for count in runs]
