@@ -2,7 +2,7 @@
 
 The parameters of a quadrangle (alpha, tau, quantile_gradient, ...) are flat keys beside the common ones, so that a
 user writes ``norm.alpha=0.75``; which of them exist depends on the quadrangle and is defined in
-:mod:`gbn.risk.parameters`. A control (``bn_matched``, ``bn_reparam``) takes the parameters of the
+:mod:`gbn.risk.parameters`. A control (:data:`CONTROLS`) takes the parameters of the
 pair it is matched to under the same keys, so that one override applies to an arm and its controls.
 """
 
@@ -18,10 +18,12 @@ from gbn.suggest import did_you_mean
 # The methods whose options are known here, without torch. Any other method (one file in gbn/nn, one YAML file) takes
 # the keys of its YAML file as its options, which the registry of :mod:`gbn.nn.methods` checks.
 METHODS = (
-    *("bn", "gbn", "iebn", "bn_matched", "bn_reparam", "mixture"),
-    *("layer", "group", "instance", "none", "custom"),
+    *("bn", "gbn", "iebn", "bn_matched", "bn_reparam", "bn_measured_matched", "bn_measured_reparam"),
+    *("bn_tracking", "mixture", "layer", "group", "instance", "none", "custom"),
 )
-CONTROLS = ("bn_matched", "bn_reparam")
+#: The controls of a pair, and of a mixture, which has the first two only: there they are measured already.
+CONTROLS = ("bn_matched", "bn_reparam", "bn_measured_matched", "bn_measured_reparam", "bn_tracking")
+MIXTURE_CONTROLS = CONTROLS[:2]
 _WITH_PAIR = ("gbn", "iebn", *CONTROLS)
 Role = Literal["stem", "body", "branch_end", "shortcut"]
 _GRADIENT = ("quantile_gradient", "window")
@@ -41,7 +43,8 @@ _USED_BY: tuple[tuple[tuple[str, ...], tuple[str, ...], str], ...] = (
     (("instance_enhancement", "gate_bias"), _WITH_PAIR, "the gain of a pair, norm=gbn_... or iebn"),
     (("statistic", "deviation"), ("gbn", *CONTROLS), "norm=gbn and its controls"),
     (("rescaled", "samples"), ("gbn", *CONTROLS), "norm=gbn_... and its controls"),
-    (("matched_to",), (*CONTROLS, _MIXTURE_CONTROL), "bn_matched and bn_reparam"),
+    (("start",), ("gbn",), "norm=gbn_..."),
+    (("matched_to",), (*CONTROLS, _MIXTURE_CONTROL), ", ".join(CONTROLS)),
     ((*_FIT, *_OF_THE_LAYER), ("mixture", _MIXTURE_CONTROL), "norm=mixture and its controls"),
     (("groups",), ("group",), "norm=group"),
     (("target", "kwargs"), ("custom",), "norm=custom"),
@@ -83,6 +86,7 @@ class NormConfig(Section):
     without_act: Literal["same", "bn", "mean"] = "same"
     instance_enhancement: Annotated[list[Role], BeforeValidator(_roles_of_the_gate)] = Field(default=[])
     gate_bias: float = -1.0
+    start: Literal["own", "bn", "bn_measured"] = "own"
     components: Annotated[int, Field(ge=1, le=1000)] = 3
     mixture: Literal["joint", "per_channel"] = "joint"
     em_steps: Annotated[int, Field(ge=0, le=1000)] = 3
@@ -112,6 +116,11 @@ class NormConfig(Section):
         if self.method in CONTROLS and self.matched_to is None:
             raise ValueError(
                 f"norm={self.method} is the control of a pair or of a mixture: add norm.matched_to=gbn_cvar"
+            )
+        if self.method in CONTROLS and self._has_mixture and self.method not in MIXTURE_CONTROLS:
+            raise ValueError(
+                f"norm={self.method} is the control of a pair: a mixture has {' and '.join(MIXTURE_CONTROLS)}, which "
+                "are measured on the first batch already"
             )
         if self.method == "custom" and not self.target:
             raise ValueError("norm=custom needs norm._target_=their.module.Layer")
@@ -234,7 +243,7 @@ class NormConfig(Section):
         }
         options["placement"] = self.placement.model_dump()
         if self.method == "gbn":
-            options |= self._pair()
+            options |= self._pair() | ({} if self.start == "own" else {"start": self.start})
         elif self.method == "iebn":
             options |= self._gate()
         elif self.method == "mixture":

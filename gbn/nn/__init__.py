@@ -21,6 +21,20 @@ from gbn.nn.instance_enhancement import (
     InstanceEnhancementBatchNorm2d,
     InstanceEnhancementBatchNorm3d,
 )
+from gbn.nn.measured_controls import (
+    InstanceEnhancementTrackingBatchNorm1d,
+    InstanceEnhancementTrackingBatchNorm2d,
+    InstanceEnhancementTrackingBatchNorm3d,
+    MeasuredMatchedBatchNorm1d,
+    MeasuredMatchedBatchNorm2d,
+    MeasuredMatchedBatchNorm3d,
+    MeasuredReparametrizedBatchNorm1d,
+    MeasuredReparametrizedBatchNorm2d,
+    MeasuredReparametrizedBatchNorm3d,
+    TrackingBatchNorm1d,
+    TrackingBatchNorm2d,
+    TrackingBatchNorm3d,
+)
 from gbn.nn.methods import METHODS, Method, register
 from gbn.nn.mixture import MixtureNorm1d, MixtureNorm2d, MixtureNorm3d
 from gbn.nn.mixture_controls import (
@@ -58,6 +72,9 @@ __all__ = [
     "InstanceEnhancementBatchNorm1d",
     "InstanceEnhancementBatchNorm2d",
     "InstanceEnhancementBatchNorm3d",
+    "InstanceEnhancementTrackingBatchNorm1d",
+    "InstanceEnhancementTrackingBatchNorm2d",
+    "InstanceEnhancementTrackingBatchNorm3d",
     "InstanceNormAct1d",
     "InstanceNormAct2d",
     "InstanceNormAct3d",
@@ -65,6 +82,12 @@ __all__ = [
     "MatchedBatchNorm1d",
     "MatchedBatchNorm2d",
     "MatchedBatchNorm3d",
+    "MeasuredMatchedBatchNorm1d",
+    "MeasuredMatchedBatchNorm2d",
+    "MeasuredMatchedBatchNorm3d",
+    "MeasuredReparametrizedBatchNorm1d",
+    "MeasuredReparametrizedBatchNorm2d",
+    "MeasuredReparametrizedBatchNorm3d",
     "Method",
     "MixtureMatchedBatchNorm1d",
     "MixtureMatchedBatchNorm2d",
@@ -80,6 +103,9 @@ __all__ = [
     "ReparametrizedBatchNorm1d",
     "ReparametrizedBatchNorm2d",
     "ReparametrizedBatchNorm3d",
+    "TrackingBatchNorm1d",
+    "TrackingBatchNorm2d",
+    "TrackingBatchNorm3d",
     "add_constant_noise",
     "as_timm",
     "calibrate",

@@ -13,11 +13,33 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gbn import kernels, risk
 from gbn.nn.base import BatchStatisticsNorm
+from gbn.nn.pairs import Pair
 from gbn.nn.replicas import is_replicated, mean_over_replicas
 from gbn.nn.torchscript import refuse_trace
 
-__all__ = ["MeasuresFirstBatch"]
+__all__ = ["MeasuresFirstBatch", "calibration"]
+
+_MEAN, _STD = risk.statistic("mean"), risk.deviation("std")
+
+
+def calibration(x: Tensor, pair: Pair) -> Tensor:
+    """Return k and c of each channel of a batch, S = mu + k sigma and D = c sigma: (N, C, *spatial) -> (2, C).
+
+    (0, 1), BatchNorm's, where a channel has none: it is constant up to rounding, has D = 0 or is not finite. An
+    empty batch, too, has (0, 1).
+    """
+    wide = torch.promote_types(x.dtype, torch.float32)
+    if x.numel() == 0:
+        return torch.tensor([[0.0], [1.0]], dtype=wide, device=x.device).expand(2, x.shape[1])
+    # eps only matters to the result that is not used here
+    _, s, d = kernels.normalize(x, None, None, pair.statistic, pair.deviation, 1.0)
+    _, mean, std = kernels.normalize(x, None, None, _MEAN, _STD, 1.0)
+    k, c = (s - mean) / std, d / std
+    rounding = 4 * torch.finfo(x.dtype).eps * mean.abs()
+    known = (std > rounding) & (d > 0) & k.isfinite() & c.isfinite()
+    return torch.stack([torch.where(known, k, 0.0), torch.where(known, c, 1.0)])
 
 
 class MeasuresFirstBatch(BatchStatisticsNorm):
@@ -54,8 +76,8 @@ class MeasuresFirstBatch(BatchStatisticsNorm):
         if self._is_measured or not self.training or self.calibrating:
             return
         self._check_input(x)
-        # One value per channel is the caller's error. An empty share of a batch has nothing to measure, but its process
-        # must join the all-reduce.
+        # One value per channel is the caller's error. An empty share of a batch has nothing to measure, but its
+        # process must join the all-reduce.
         if x.numel() == x.shape[1] or not (x.numel() or is_replicated()):
             return
         refuse_trace(self)

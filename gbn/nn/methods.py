@@ -16,6 +16,7 @@ from gbn.nn import (
     controls,
     generalized,
     instance_enhancement,
+    measured_controls,
     mixture,
     mixture_controls,
     simple,
@@ -102,7 +103,10 @@ def _pair(options: Mapping[str, Any]) -> Pair:
     return pair_from_options({key: options[key] for key in _PAIR & options.keys()}, default_quadrangle="cvar")
 
 
-def _by_dim(prefix: str, module: Any) -> dict[int, Callable[..., nn.Module]]:
+_Layers = Mapping[int, Callable[..., nn.Module]]
+
+
+def _by_dim(prefix: str, module: Any) -> _Layers:
     return {dim: getattr(module, f"{prefix}{dim}d") for dim in (1, 2, 3)}
 
 
@@ -112,6 +116,12 @@ _GBN = _by_dim("GeneralizedBatchNorm", generalized)
 _ENHANCED = _by_dim("InstanceEnhancementBatchNorm", instance_enhancement)
 _MATCHED = _by_dim("MatchedBatchNorm", controls)
 _REPARAM = _by_dim("ReparametrizedBatchNorm", controls)
+_MEASURED = {
+    "bn_measured_matched": _by_dim("MeasuredMatchedBatchNorm", measured_controls),
+    "bn_measured_reparam": _by_dim("MeasuredReparametrizedBatchNorm", measured_controls),
+}
+_TRACKING = _by_dim("TrackingBatchNorm", measured_controls)
+_ENHANCED_TRACKING = _by_dim("InstanceEnhancementTrackingBatchNorm", measured_controls)
 _MIXTURE = _by_dim("MixtureNorm", mixture)
 _MIXTURE_CONTROLS = {
     "bn_matched": _by_dim("MixtureMatchedBatchNorm", mixture_controls),
@@ -144,11 +154,15 @@ def _gated(site: Site, options: Mapping[str, Any], default: bool) -> tuple[float
 
 
 def _build_gbn(site: Site, options: Mapping[str, Any]) -> nn.Module:
+    return _build_pair(_GBN, _ENHANCED, site, options)
+
+
+def _build_pair(plain: _Layers, enhanced: _Layers, site: Site, options: Mapping[str, Any]) -> nn.Module:
     gate_bias, options = _gated(site, options, default=False)
     if gate_bias is None:
-        return _GBN[site.dim](site.num_features, act=site.act, **options)
+        return plain[site.dim](site.num_features, act=site.act, **options)
     options = {"quadrangle": "cvar", **options}  # the default of the layer without a gate
-    return _ENHANCED[site.dim](site.num_features, act=site.act, gate_bias=gate_bias, **options)
+    return enhanced[site.dim](site.num_features, act=site.act, gate_bias=gate_bias, **options)
 
 
 def _build_iebn(site: Site, options: Mapping[str, Any]) -> nn.Module:
@@ -166,12 +180,40 @@ def _build_reparam(site: Site, options: Mapping[str, Any]) -> nn.Module:
     return _build_control(_REPARAM, "bn_reparam", site, options)
 
 
-def _build_control(
-    layers: Mapping[int, Callable[..., nn.Module]], method: str, site: Site, options: Mapping[str, Any]
-) -> nn.Module:
+def _build_measured_matched(site: Site, options: Mapping[str, Any]) -> nn.Module:
+    return _build_control(_MEASURED["bn_measured_matched"], "bn_measured_matched", site, options)
+
+
+def _build_measured_reparam(site: Site, options: Mapping[str, Any]) -> nn.Module:
+    return _build_control(_MEASURED["bn_measured_reparam"], "bn_measured_reparam", site, options)
+
+
+def _build_tracking(site: Site, options: Mapping[str, Any]) -> nn.Module:
+    matched = _control_options("bn_tracking", options)["matched_to"]
+    rest = {key: value for key, value in options.items() if key != "matched_to"}
+    if isinstance(matched, Pair):
+        matched = {"statistic": matched.statistic, "deviation": matched.deviation}
+    _refuse_mixture("bn_tracking", matched)
+    pair_from_options(
+        {key: value for key, value in matched.items() if key not in _GATE}
+    )  # its keys are a pair's
+    return _build_pair(_TRACKING, _ENHANCED_TRACKING, site, {**rest, **matched})
+
+
+def _refuse_mixture(method: str, matched: Mapping[str, Any]) -> None:
+    if matched.get("method") == "mixture":
+        raise ValueError(
+            f"method {method!r} is the control of a pair, not of mixture normalization, whose bn_matched and "
+            "bn_reparam are measured on the first batch already"
+        )
+
+
+def _build_control(layers: _Layers, method: str, site: Site, options: Mapping[str, Any]) -> nn.Module:
     matched: Any = _control_options(method, options)["matched_to"]
     gate_bias = None
     if isinstance(matched, Mapping) and matched.get("method") == "mixture":
+        if method not in _MIXTURE_CONTROLS:
+            _refuse_mixture(method, matched)
         return _build_mixture_control(method, site, options)
     if not isinstance(matched, Pair):
         gate_bias, matched = _gated(site, matched, default=False)
@@ -230,7 +272,7 @@ for _row in (
     Method(
         "gbn",
         "generalized batch normalization with a (statistic, deviation) pair",
-        _BATCH | _PAIR | _GATE | {"rescaled", "samples"},
+        _BATCH | _PAIR | _GATE | {"rescaled", "samples", "start"},
         _build_gbn,
         True,
         has_pair=True,
@@ -256,6 +298,30 @@ for _row in (
         "BN parametrized as (mean + k sigma, c sigma) of a pair",
         _BATCH | {"matched_to", "samples", "rescaled"},
         _build_reparam,
+        True,
+        has_pair=True,
+    ),
+    Method(
+        "bn_measured_matched",
+        "BN started at the gain and bias that match a pair on the first training batch",
+        _BATCH | {"matched_to", "samples", "rescaled"},
+        _build_measured_matched,
+        True,
+        has_pair=True,
+    ),
+    Method(
+        "bn_measured_reparam",
+        "BN parametrized as (mean + k sigma, c sigma) with a pair's k and c on the first training batch",
+        _BATCH | {"matched_to", "samples", "rescaled"},
+        _build_measured_reparam,
+        True,
+        has_pair=True,
+    ),
+    Method(
+        "bn_tracking",
+        "a pair's forward pass with BN's backward pass: its k and c of each batch as constants",
+        _BATCH | {"matched_to", "samples", "rescaled"},
+        _build_tracking,
         True,
         has_pair=True,
     ),

@@ -181,6 +181,8 @@ def norm_label(norm: Mapping[str, Any]) -> str:
             if isinstance(chosen, Mapping) and chosen.get("name"):
                 parts += [str(chosen["name"]), *_parameters(chosen)]
         parts += _parameters(section)
+        if section.get("start", "own") != "own":
+            parts.append(f"start_{section['start']}")
         if section.get("instance_enhancement") and "iebn" not in parts:
             parts.append("ie")
     if norm.get("precondition"):

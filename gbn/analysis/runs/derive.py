@@ -12,9 +12,9 @@ from typing import Any
 from gbn import measures
 from gbn.analysis.runs.columns import Row
 from gbn.analysis.runs.plan import Entry, Plan
+from gbn.config.norms import CONTROLS
 from gbn.store.identity import OF_THE_ARM, canonical, norm_label
 
-_CONTROL_METHODS = ("bn_matched", "bn_reparam")
 _WITH_CONTROLS = ("gbn", "iebn", "mixture")
 _NOT_OF_THE_PAIR = ("name", "method", "matched_to", "revision")
 # Options that take effect after a mixture's first batch, which its controls do not have.
@@ -169,12 +169,12 @@ def _controls(norms: Mapping[str, Mapping[str, Any]]) -> dict[str, tuple[str, ..
     """Return the controls of each arm: those with the parameters of its pair or mixture."""
     found = {}
     for arm, norm in norms.items():
-        if norm["method"] in _CONTROL_METHODS:
+        if norm["method"] in CONTROLS:
             continue
         matching = [
             other
             for other, control in norms.items()
-            if control["method"] in _CONTROL_METHODS and _pair(control) == _pair(norm)
+            if control["method"] in CONTROLS and _pair(control) == _pair(norm)
         ]
         if matching and norm["method"] in _WITH_CONTROLS:
             found[arm] = tuple(sorted(matching))
