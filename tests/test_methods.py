@@ -9,14 +9,15 @@ import pytest
 import yaml
 
 from gbn.config.compose import compose
-from gbn.config.norms import NormConfig
+from gbn.config.errors import ConfigError
+from gbn.config.norms import CONTROLS, MIXTURE_CONTROLS, NormConfig
 from gbn.methods import NAMED
 from gbn.nn import METHODS, ROLES, norm_layer
 
 FOLDER = Path(__file__).parents[1] / "conf" / "norm"
 FILES = sorted(path.stem for path in FOLDER.glob("*.yaml"))
 # These need to be told what they are matched to, or what to build.
-INCOMPLETE = {"bn_matched": {"matched_to": "gbn_cvar"}, "bn_reparam": {"matched_to": "gbn_cvar"}}
+INCOMPLETE = {control: {"matched_to": "gbn_cvar"} for control in CONTROLS}
 
 
 def layers(method: str, options: dict[str, Any]) -> list[str]:
@@ -51,6 +52,14 @@ def test_a_name_builds_the_layers_of_its_file(name: str) -> None:
 @pytest.mark.parametrize("control", INCOMPLETE)
 @pytest.mark.parametrize("name", ["gbn_cvar_rescaled", "iebn", "mixture"])
 def test_a_control_is_matched_to_a_name(control: str, name: str) -> None:
+    if name == "mixture" and control not in MIXTURE_CONTROLS:
+        with pytest.raises(ConfigError, match="a mixture has bn_matched and bn_reparam"):
+            compose([f"norm={control}", f"norm.matched_to={name}"])
+        with pytest.raises(
+            ValueError, match="bn_matched and bn_reparam are measured on the first batch already"
+        ):
+            norm_layer(control, matched_to=name)
+        return
     norm = compose([f"norm={control}", f"norm.matched_to={name}"]).norm
     assert layers(control, {"matched_to": name}) == layers(norm.method, norm.options())
 

@@ -44,7 +44,7 @@ _USED_BY: tuple[tuple[tuple[str, ...], tuple[str, ...], str], ...] = (
     (("statistic", "deviation"), ("gbn", *CONTROLS), "norm=gbn and its controls"),
     (("rescaled", "samples"), ("gbn", *CONTROLS), "norm=gbn_... and its controls"),
     (("start",), ("gbn",), "norm=gbn_..."),
-    (("matched_to",), (*CONTROLS, _MIXTURE_CONTROL), ", ".join(CONTROLS)),
+    (("matched_to",), (*CONTROLS, _MIXTURE_CONTROL), " and ".join((", ".join(CONTROLS[:-1]), CONTROLS[-1]))),
     ((*_FIT, *_OF_THE_LAYER), ("mixture", _MIXTURE_CONTROL), "norm=mixture and its controls"),
     (("groups",), ("group",), "norm=group"),
     (("target", "kwargs"), ("custom",), "norm=custom"),

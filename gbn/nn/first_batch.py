@@ -27,8 +27,7 @@ _MEAN, _STD = risk.statistic("mean"), risk.deviation("std")
 def calibration(x: Tensor, pair: Pair) -> Tensor:
     """Return k and c of each channel of a batch, S = mu + k sigma and D = c sigma: (N, C, *spatial) -> (2, C).
 
-    (0, 1), BatchNorm's, where a channel has none: it is constant up to rounding, has D = 0 or is not finite. An
-    empty batch, too, has (0, 1).
+    (0, 1), BatchNorm's, where a channel is constant up to rounding or not finite, and for an empty batch.
     """
     wide = torch.promote_types(x.dtype, torch.float32)
     if x.numel() == 0:

@@ -111,8 +111,10 @@ class _GeneralizedBatchNorm(MeasuresFirstBatch):
         super().__init__(
             num_features, eps, momentum, affine, track_running_stats, device, dtype, bias=bias, act=act
         )
-        if start != "own" and (self.weight is None or (self.bias is None and pair.statistic.name != "mean")):
-            raise ValueError(f"start={start!r} sets gain and bias: it needs affine=True and bias=True")
+        if start != "own" and self.weight is None:
+            raise ValueError(f"start={start!r} sets the gain: it needs affine=True")
+        if start != "own" and self.bias is None and pair.statistic.name != "mean":
+            raise ValueError(f"start={start!r} sets the bias: it needs bias=True")
         if start == "bn_measured":
             self._expect_first_batch(device)
         if (

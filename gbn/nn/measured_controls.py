@@ -17,9 +17,8 @@ of the deviation's shape: how k and c change, and the gradient through them. A t
 * ``bn_tracking``: k and c of *every* batch as constants of its backward pass: the forward pass is the pair's and the
   backward pass BatchNorm's (:mod:`gbn.kernels.tracking`). In evaluation it is the pair, with running S and D.
 
-Until they are measured, k is 0 and c is 1, and so they stay in a channel that is constant on the first batch or
-whose D is 0 there, which has no calibration. Any pair has these controls, also one that is not positively
-homogeneous; extremes need ``samples`` only if rescaled.
+Until they are measured, k is 0 and c is 1, and so they stay in a channel that is constant on the first batch. Any pair
+has these controls, also one that is not positively homogeneous; extremes need ``samples`` only if rescaled.
 """
 
 from __future__ import annotations
@@ -126,10 +125,10 @@ class _MeasuredMatchedBatchNorm(_MeasuredControl):
     __doc__ = _MeasuredControl.__doc__
 
     def _check_affine(self) -> None:
-        if self.weight is None or (self.bias is None and self.pair.statistic.name != "mean"):
-            raise ValueError(
-                "bn_measured_matched puts what it measures into gain and bias: it needs affine=True and bias=True"
-            )
+        if self.weight is None:
+            raise ValueError("bn_measured_matched puts what it measures into the gain: it needs affine=True")
+        if self.bias is None and self.pair.statistic.name != "mean":
+            raise ValueError("bn_measured_matched puts what it measures into the bias: it needs bias=True")
 
     def _keep(self, values: Tensor) -> None:
         super()._keep(values)

@@ -194,9 +194,8 @@ def _build_tracking(site: Site, options: Mapping[str, Any]) -> nn.Module:
     if isinstance(matched, Pair):
         matched = {"statistic": matched.statistic, "deviation": matched.deviation}
     _refuse_mixture("bn_tracking", matched)
-    pair_from_options(
-        {key: value for key, value in matched.items() if key not in _GATE}
-    )  # its keys are a pair's
+    # Everything else that it holds must be the pair's.
+    pair_from_options({key: value for key, value in matched.items() if key not in _GATE | {"rescaled"}})
     return _build_pair(_TRACKING, _ENHANCED_TRACKING, site, {**rest, **matched})
 
 

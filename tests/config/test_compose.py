@@ -55,7 +55,10 @@ def test_the_documented_commands_compose():
         (["norm=gbn", "norm.statistic.alpa=0.3"], ["norm.statistic.alpa", "did you mean 'alpha'"]),
         (["norm=gbn", "norm/statistic=media"], ["did you mean 'median'"]),
         (["norm=bn_reparam", "norm.matched_to=bn"], ["norm.matched_to", "gbn_cvar"]),
-        (["norm=bn", "norm.matched_to=gbn_cvar"], ["matched_to belongs to bn_matched and bn_reparam"]),
+        (
+            ["norm=bn", "norm.matched_to=gbn_cvar"],
+            ["matched_to belongs to bn_matched, ", "and bn_tracking"],
+        ),
         (["norm=custom"], ["norm._target_=their.module.Layer"]),
         (["norm=group", "norm.groups=0"], ["norm.groups=0", "greater than or equal to 1"]),
         (["norm=bn", "norm.groups=2"], ["norm.groups belongs to norm=group"]),

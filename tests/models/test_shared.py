@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from gbn.config.norms import CONTROLS
 from gbn.kernels.activation import ACTIVATIONS
 from gbn.models import initialize
 from gbn.nn import METHODS, norm_layer
@@ -16,7 +17,7 @@ from gbn.nn.placement import ROLES
 from tests.models.networks import Network, RecordingNorms
 
 MATCHED = {"matched_to": {"quadrangle": "cvar"}}
-OPTIONS: dict[str, dict[str, Any]] = {"bn_matched": MATCHED, "bn_reparam": MATCHED}
+OPTIONS: dict[str, dict[str, Any]] = dict.fromkeys(CONTROLS, MATCHED)
 
 
 def images(count: int, channels: int = 3, size: int = 32) -> Tensor:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from gbn import risk
+from gbn.config.norms import CONTROLS
 from gbn.nn import (
     METHODS,
     ROLES,
@@ -133,7 +134,7 @@ def test_keys_of_the_configuration_group_may_all_stand_there() -> None:
         "samples": None, "target": None, "kwargs": None,
     }  # fmt: skip
     for method in METHODS:
-        needed = {"bn_matched": {"matched_to": CVAR}, "bn_reparam": {"matched_to": CVAR}}.get(method, {})
+        needed: dict[str, Any] = {"matched_to": CVAR} if method in CONTROLS else {}
         needed = {"target": nn.BatchNorm2d} if method == "custom" else needed
         assert isinstance(norm_layer(method, **{**whole, **needed})(4, act=None), nn.Module)
     for method in ("layer", "none"):
@@ -272,7 +273,7 @@ def test_placing_a_copied_model_and_a_single_layer() -> None:
 
 
 def test_needs_bias_only_without_normalization() -> None:
-    assert [name for name in METHODS if name not in ("custom", "bn_matched", "bn_reparam")
+    assert [name for name in METHODS if name not in ("custom", *CONTROLS)
             if norm_layer(name).needs_bias] == ["none"]  # fmt: skip
 
 
