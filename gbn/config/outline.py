@@ -11,6 +11,7 @@ The format of the file; overrides are lists in Hydra's grammar::
       gbn_cvar_75: [norm=gbn_cvar, norm.alpha=0.75]
     controls: [gbn_cvar_75]                       # arms (pairs, mixtures) that get bn_matched[arm], bn_reparam[arm];
                                                   # or {arm: [arms that control for it]}, all listed above
+    control_methods: [bn_reparam, bn_tracking]    # optional: which controls these arms get instead
     reference: bn
     seeds: 8                                      # 0 to 7, or a list
     targets: [0.8, 0.9]                           # values of the measure, or {setting: [...]}
@@ -226,7 +227,7 @@ def _with_controls(spec: WholeSweep, file: Path) -> tuple[dict[str, list[str]], 
         arms[label] = overrides
         if label in wanted:
             controls[label] = []
-            for kind in ("bn_matched", "bn_reparam"):
+            for kind in spec.control_methods:
                 control = f"{kind}[{label}]"
                 if control in spec.arms:
                     raise ConfigError(

@@ -17,8 +17,8 @@ of the deviation's shape: how k and c change, and the gradient through them. A t
 * ``bn_tracking``: k and c of *every* batch as constants of its backward pass: the forward pass is the pair's and the
   backward pass BatchNorm's (:mod:`gbn.kernels.tracking`). In evaluation it is the pair, with running S and D.
 
-Until they are measured, k is 0 and c is 1, and so they stay in a channel that is constant on the first batch. Any pair
-has these controls, also one that is not positively homogeneous; extremes need ``samples`` only if rescaled.
+Until they are measured, k is 0 and c is 1, and so they stay in a channel that is constant on the first batch. Any
+pair has these controls, also one that is not positively homogeneous; extremes need ``samples`` only if rescaled.
 """
 
 from __future__ import annotations

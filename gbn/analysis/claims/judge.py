@@ -208,7 +208,7 @@ def _verdict(
 ) -> Verdict:
     rule = claim.verdict
     estimates = {against: one.estimate(levels[against]) for against, one in measured.items()}
-    higher = comparison.measured.higher_is_better
+    higher = rule.compared(comparison.measured, comparison.final).higher_is_better
     outcome, reason = decide(rule, claim.published, estimates, scale, higher)
     refused = next((one.refused for one in measured.values() if one.refused), "")
     rows = _rows(comparison, rule.setting, rule.arm, {name: one.seeds for name, one in measured.items()})

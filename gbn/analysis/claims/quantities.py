@@ -62,7 +62,8 @@ def measure(comparison: Comparison, rule: Rule, arm: str, against: str, target: 
     quantity = str(rule.quantity)
     setting, seeds = rule.setting, comparison.pairs(rule.setting, arm, against)
     if quantity in COLUMNS:
-        frames = [comparison.values(setting, name) for name in (arm, against)]
+        values = comparison.training_losses if quantity == "training_loss_difference" else comparison.values
+        frames = [values(setting, name) for name in (arm, against)]
         if COLUMNS[quantity] not in frames[0]:
             others = ", ".join(name for name, column in COLUMNS.items() if column in frames[0])
             absent = f"{comparison.final.key} has no {quantity}: its rule can take {others}"

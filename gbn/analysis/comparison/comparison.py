@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from gbn import measures
@@ -222,6 +223,21 @@ class Comparison:
             areas = [self.curve(setting, arm, seed).area for seed in self.runs.statuses(setting, arm)]
             self._values[key] = usable.assign(area=areas)
         return self._values[key]
+
+    def training_losses(self, setting: str, arm: str) -> pd.DataFrame:
+        """Return the mean training loss over all updates of each usable run of an arm, by seed: ``training_loss``.
+
+        A point of a curve holds the mean since the last point, so it counts by the updates in between. NaN for a run
+        that diverged or that records no training loss.
+        """
+        means = {}
+        for seed, status in self.runs.statuses(setting, arm).items():
+            updates, losses = self.runs.columns(setting, arm, seed, ("update", "train_loss"))
+            since = np.diff(updates, prepend=0.0)
+            trained = since > 0  # the point before the first update has no training loss
+            whole = status == "finished" and bool(trained.any())
+            means[seed] = float(np.average(losses[trained], weights=since[trained])) if whole else math.nan
+        return pd.DataFrame({"training_loss": means}, dtype=float).rename_axis("seed")
 
     def _qualities(self, setting: str, arm: str) -> Iterator[Figure]:
         values = self.values(setting, arm)

@@ -12,6 +12,8 @@ from gbn.analysis.tables import evidence, headings, numbers
 from gbn.analysis.tables.causes import effects
 from gbn.analysis.tables.section import Section
 from gbn.analysis.tables.segmentation import beside
+from gbn.config.norms import CONTROLS, MIXTURE_CONTROLS
+from gbn.measures import measure
 
 
 def sections(comparison: Comparison, setting: str) -> Iterator[Section]:
@@ -29,6 +31,8 @@ def sections(comparison: Comparison, setting: str) -> Iterator[Section]:
     controls = _controls(comparison, setting)
     if controls.rows:
         yield controls
+    if _has_measured_controls(comparison):
+        yield _training(comparison, setting)
     yield from effects(comparison, setting)
 
 
@@ -238,6 +242,12 @@ _OF_PAIRS = (
     "bn_matched is BN started at the arm's gain and bias; bn_reparam is BN with the arm's Gaussian scale "
     "and shift inside the layer. Only what an arm shows beyond bn_reparam comes from its deviation measure."
 )
+_OF_MEASURED = (
+    "bn_matched is BN started at the gain and bias that a Gaussian would give the arm, bn_reparam is BN with this "
+    "scale and shift inside the layer; bn_measured_matched and bn_measured_reparam are the same with the scale and "
+    "shift that the arm has on the first training batch. bn_tracking has the arm's forward pass and BN's backward "
+    "pass. Only what an arm shows beyond bn_measured_reparam comes from its deviation's shape."
+)
 _OF_MIXTURES = (
     "bn_matched of a mixture is BN started at the gain that the mixture has on the first batch; bn_reparam is BN "
     "with that gain inside the layer. Only what a mixture shows beyond bn_reparam comes from its components."
@@ -248,7 +258,35 @@ def _of_controls(comparison: Comparison) -> tuple[str, ...]:
     """Return the descriptions of the controls of the plan's arms."""
     plan = comparison.runs.plan
     mixtures = {plan.methods.get(arm) == "mixture" for arm in plan.controls}
-    return tuple(text for mixture, text in ((False, _OF_PAIRS), (True, _OF_MIXTURES)) if mixture in mixtures)
+    of_pairs = _OF_MEASURED if _has_measured_controls(comparison) else _OF_PAIRS
+    return tuple(text for mixture, text in ((False, of_pairs), (True, _OF_MIXTURES)) if mixture in mixtures)
+
+
+def _has_measured_controls(comparison: Comparison) -> bool:
+    """Return whether an arm of the plan has a control beyond the two of a Gaussian."""
+    plan = comparison.runs.plan
+    methods = {plan.methods.get(control) for inner in plan.controls.values() for control in inner}
+    return not methods.isdisjoint(set(CONTROLS) - set(MIXTURE_CONTROLS))
+
+
+def _training(comparison: Comparison, setting: str) -> Section:
+    """Return the mean training loss of each arm, against the reference and against the arm that it controls for."""
+    plan, loss = comparison.runs.plan, measure("train_loss")
+    of = {control: arm for arm, inner in plan.controls.items() for control in inner}
+    frames = {arm: comparison.training_losses(setting, arm).training_loss for arm in comparison.arms(setting)}
+    rows = []
+    for arm, ours in frames.items():
+        row = [arm, str(ours.notna().sum()), numbers.value(pairs.mean_interval(ours.dropna().tolist()), loss)]
+        for against in (plan.reference, of.get(arm, "")):
+            both = (ours - frames[against]).dropna() if against in frames and against != arm else ours[:0]
+            row.append(numbers.difference(pairs.paired_difference(both.tolist(), [0.0] * len(both)), loss))
+        rows.append(tuple(row))
+    return Section(
+        "Mean training loss over all updates; differences over pairs, lower is better",
+        ("arm", "n", "mean training loss", f"- {plan.reference}", "- the arm that it controls for"),
+        tuple(rows),
+        ("Runs that diverged are left out. Intervals: paired t, 95 %, one row at a time.",),
+    )
 
 
 def _resolution(comparison: Comparison, setting: str, unit: Unit) -> str:
