@@ -42,6 +42,25 @@ def test_as_in_the_tables(comparison, quantity, target, unit):
     assert ours.p == table.p
 
 
+def test_mean_training_loss_counts_each_point_by_the_updates_since_the_last(comparison):
+    """A point's training loss is the mean since the point before it."""
+    found = measure(comparison, rule("training_loss_difference"), "gbn_fast", "bn", None)
+    expected = []
+    for seed in found.seeds:
+        means = []
+        for arm in ("gbn_fast", "bn"):
+            updates, losses = comparison.runs.columns("", arm, seed, ("update", "train_loss"))
+            total, before = 0.0, 0.0
+            for update, loss in zip(updates, losses, strict=True):
+                total += (update - before) * loss if update > before else 0.0
+                before = update
+            means.append(total / before)
+        expected.append(means[0] - means[1])
+    assert len(expected) > 1
+    assert found.estimate().value_low == pytest.approx(sum(expected) / len(expected))
+    assert rule("training_loss_difference").compared(comparison.measured, comparison.final).sign == -1
+
+
 def test_best_by_validation_is_no_best_on_test(comparison):
     found = measure(comparison, rule("best_val_difference"), "gbn_fast", "bn", None)
     values = [comparison.values("", arm)["best_val"] for arm in ("gbn_fast", "bn")]
