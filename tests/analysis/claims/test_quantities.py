@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 
 from gbn.analysis.claims.quantities import Measurement, measure
@@ -42,23 +43,22 @@ def test_as_in_the_tables(comparison, quantity, target, unit):
     assert ours.p == table.p
 
 
-def test_mean_training_loss_counts_each_point_by_the_updates_since_the_last(comparison):
-    """A point's training loss is the mean since the point before it."""
-    found = measure(comparison, rule("training_loss_difference"), "gbn_fast", "bn", None)
-    expected = []
-    for seed in found.seeds:
-        means = []
-        for arm in ("gbn_fast", "bn"):
-            updates, losses = comparison.runs.columns("", arm, seed, ("update", "train_loss"))
-            total, before = 0.0, 0.0
-            for update, loss in zip(updates, losses, strict=True):
-                total += (update - before) * loss if update > before else 0.0
-                before = update
-            means.append(total / before)
-        expected.append(means[0] - means[1])
-    assert len(expected) > 1
-    assert found.estimate().value_low == pytest.approx(sum(expected) / len(expected))
-    assert rule("training_loss_difference").compared(comparison.measured, comparison.final).sign == -1
+def test_mean_training_loss_counts_each_point_by_the_updates_since_the_last(comparison, monkeypatch):
+    """A point's training loss is the mean since the point before it; before the first update there is none."""
+    curves = {"gbn_fast": ([0, 10, 40], [math.nan, 2.0, 1.0]), "bn": ([10, 40], [2.0, 2.5])}
+
+    def columns(self, setting, arm, seed, names):
+        assert names == ("update", "train_loss")
+        return tuple(np.array(part, dtype=float) for part in curves[arm])
+
+    monkeypatch.setattr(type(comparison.runs), "columns", columns)
+    asked = rule("training_loss_difference")
+    found = measure(comparison, asked, "gbn_fast", "bn", None)
+    assert len(found.seeds) == len(comparison.pairs("", "gbn_fast", "bn")) > 1
+    assert found.estimate().value_low == pytest.approx(1.25 - 2.375)
+    assert not asked.compared(comparison.measured, comparison.final).higher_is_better
+    curves["bn"] = ([10, 40], [math.nan, math.nan])  # not recorded
+    assert measure(comparison, asked, "gbn_fast", "bn", None).seeds == ()
 
 
 def test_best_by_validation_is_no_best_on_test(comparison):
