@@ -265,7 +265,8 @@ def _of_controls(comparison: Comparison) -> tuple[str, ...]:
 def _has_measured_controls(comparison: Comparison) -> bool:
     """Return whether an arm of the plan has a control beyond the two of a Gaussian."""
     plan = comparison.runs.plan
-    methods = {plan.methods.get(control) for inner in plan.controls.values() for control in inner}
+    controls = [control for inner in plan.controls.values() for control in inner]
+    methods = {name for one in controls for name in (plan.methods.get(one), one.partition("[")[0])}
     return not methods.isdisjoint(set(CONTROLS) - set(MIXTURE_CONTROLS))
 
 

@@ -10,6 +10,8 @@ from gbn.analysis.comparison.comparison import Comparison, Options
 from gbn.analysis.results import summary_text
 from gbn.analysis.runs.load import load_grid_runs
 from gbn.analysis.tables import formats
+from gbn.analysis.tables.numbers import NONE
+from gbn.analysis.tables.sections import sections
 from gbn.studies.validation.simulate import Arm, Machine, write_runs
 
 
@@ -86,6 +88,32 @@ def test_controls_are_compared_in_their_own_table(comparison):
         ["gbn_fast", "bn_matched[gbn_fast]"],
         ["gbn_fast", "bn_reparam[gbn_fast]"],
     ]
+
+
+def test_measured_controls_bring_the_mean_training_loss(make_grid, tmp_path, monkeypatch):
+    """Against the reference, and against the arm that a control is of."""
+    control = "bn_measured_reparam[gbn_fast]"
+    grid = make_grid(
+        arms={name: Arm() for name in ("bn", "gbn_fast", control)}, controls={"gbn_fast": [control]}
+    )
+    write_runs(grid.records(), tmp_path)
+    comparison = Comparison(load_grid_runs(grid, tmp_path))
+    means = {"bn": 2.0, "gbn_fast": 1.75, control: 1.5}
+
+    def training_losses(self, setting, arm):
+        seeds = self.runs.statuses(setting, arm)
+        return pd.DataFrame({"training_loss": {seed: means[arm] + seed / 100 for seed in seeds}})
+
+    monkeypatch.setattr(Comparison, "training_losses", training_losses)
+    titled = {section.heading: section for section in sections(comparison, "")}
+    (table,) = (one for title, one in titled.items() if title.startswith("Mean training loss"))
+    found = {row[0]: row[1:] for row in table.rows}
+    assert found["bn"][2:] == (NONE, NONE)
+    assert found["gbn_fast"][1:] == ("1.7850 ± 0.0245", "-0.2500 [-0.2500, -0.2500]", NONE)
+    assert found[control][2:] == ("-0.5000 [-0.5000, -0.5000]", "-0.2500 [-0.2500, -0.2500]")
+    assert any(
+        "bn_tracking has the arm's forward pass" in note for one in titled.values() for note in one.notes
+    )
 
 
 def test_it_says_what_this_many_pairs_can_decide(comparison):
