@@ -27,7 +27,8 @@ _MEAN, _STD = risk.statistic("mean"), risk.deviation("std")
 def calibration(x: Tensor, pair: Pair) -> Tensor:
     """Return k and c of each channel of a batch, S = mu + k sigma and D = c sigma: (N, C, *spatial) -> (2, C).
 
-    (0, 1), BatchNorm's, where a channel is constant up to rounding or not finite, and for an empty batch.
+    (0, 1), BatchNorm's, where a channel is constant up to rounding, and for an empty batch; NaN where a
+    value is not finite.
     """
     wide = torch.promote_types(x.dtype, torch.float32)
     if x.numel() == 0:
@@ -37,8 +38,8 @@ def calibration(x: Tensor, pair: Pair) -> Tensor:
     _, mean, std = kernels.normalize(x, None, None, _MEAN, _STD, 1.0)
     k, c = (s - mean) / std, d / std
     rounding = 4 * torch.finfo(x.dtype).eps * mean.abs()
-    known = (std > rounding) & (d > 0) & k.isfinite() & c.isfinite()
-    return torch.stack([torch.where(known, k, 0.0), torch.where(known, c, 1.0)])
+    constant = (std <= rounding) | (d == 0)  # not true of a channel with NaN, which spoils its k and c
+    return torch.stack([torch.where(constant, 0.0, k), torch.where(constant, 1.0, c)])
 
 
 class MeasuresFirstBatch(BatchStatisticsNorm):
