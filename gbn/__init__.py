@@ -14,7 +14,7 @@ Importing this package imports nothing heavy: subpackages load when they are fir
 """
 
 from importlib import import_module
-from types import ModuleType
+from typing import Any
 
 __version__ = "0.1.0"
 
@@ -29,14 +29,19 @@ _SUBPACKAGES = (
     "optim",
     "risk",
     "store",
+    "surgery",
     "tasks",
 )
+#: Functions of :mod:`gbn.surgery` that one calls as ``gbn.convert(model, ...)``.
+_SURGERY = ("calibrate", "convert", "fold", "freeze", "revert", "to_batchnorm", "unfreeze")
 
-__all__ = ["__version__", *_SUBPACKAGES]
+__all__ = ["__version__", *_SUBPACKAGES, *_SURGERY]
 
 
-def __getattr__(name: str) -> ModuleType:
+def __getattr__(name: str) -> Any:
     if name in _SUBPACKAGES:
         return import_module(f"gbn.{name}")
-    known = ", ".join(_SUBPACKAGES)
-    raise AttributeError(f"module 'gbn' has no attribute {name!r}; its subpackages are {known}")
+    if name in _SURGERY:
+        return getattr(import_module("gbn.surgery"), name)
+    known = ", ".join((*_SUBPACKAGES, *_SURGERY))
+    raise AttributeError(f"module 'gbn' has no attribute {name!r}; it has {known}")

@@ -112,7 +112,7 @@ def report(costs: "Costs", grid: "Grid", arguments: argparse.Namespace) -> None:
     from gbn.analysis.comparison.comparison import Comparison, Options
     from gbn.analysis.runs.load import load_grid_runs
     from gbn.analysis.tables.causes import times
-    from gbn.analysis.tables.formats import grid_lines
+    from gbn.analysis.tables.section import grid_lines
 
     print(ratios(costs, grid.reference))
     if arguments.times is None:

@@ -43,8 +43,8 @@ def made(experiment: str, scale: str | None, results: str, source: str) -> dict[
     Raises:
         LookupError: no run of the experiment there has patients' scores.
     """
-    from gbn.analysis.tables.formats import grid_lines
-    from gbn.analysis.tables.patients import patient_frame, patient_sections
+    from gbn.analysis.tables.section import grid_lines
+    from gbn.analysis.tables.segmentation import patient_frame, patient_sections
     from gbn.config.grid import load_grid
     from gbn.store.archive import Archive
     from gbn.store.records import DONE, RunStore

@@ -70,12 +70,12 @@ def made(
     from gbn.config.grid import load_grid
 
     how = Options(selection["measure"], "first" if selection["first_hit"] else "interpolated")
-    comparisons = []
+    experiments = []
     for one in paths or selection["experiments"]:
         path, _, scale = one.partition("@")
         runs = load_grid_runs(load_grid(path, scale or None), results, selection["source"])
-        comparisons.append(Comparison(options.measured(runs, how.measure), how))
-    tasks = tasks_of(comparisons, selection["unit"], selection["arms"], selection["controls"])
+        experiments.append(Comparison(options.measured(runs, how.measure), how).times)
+    tasks = tasks_of(experiments, selection["unit"], selection["arms"], selection["controls"])
     found = score.profiles(tasks, selection["r_max"])
     texts = table.render(tasks, found, selection, selection["r_max"])
     return texts, plot.draw(tasks, found, selection["r_max"])

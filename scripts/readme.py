@@ -22,7 +22,8 @@ _BLOCK = re.compile(r"(<!-- begin generated: (\S+) -->\n)(.*?)(<!-- end generate
 def block(name: str, root: Path = ROOT) -> str:
     """Return the summary table of an experiment from the archive, with the devices, dates and commits."""
     from gbn.analysis import Comparison, NothingFound, Options, load_grid_runs
-    from gbn.analysis.tables.formats import explanation, footnotes, grid_lines
+    from gbn.analysis.tables.formats import explanation, footnotes
+    from gbn.analysis.tables.section import grid_lines
     from gbn.analysis.tables.sections import summary
     from gbn.config.grid import load_grid
     from gbn.store.archive import Archive

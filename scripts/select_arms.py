@@ -37,9 +37,9 @@ def run(args: argparse.Namespace) -> int:
     from gbn.analysis.runs.load import load_grid_runs
 
     comparison = Comparison(load_grid_runs(grid, args.results, args.source))
-    ranked = rank_by_area(comparison, setting, tuple(args.without))
+    ranked = rank_by_area(comparison.times, setting, tuple(args.without))
     measured = comparison.measured
-    print(f"{grid.title}: mean area under the curve of {comparison.measure}")
+    print(f"{grid.title}: mean area under the curve of {measured.key}")
     for place, one in enumerate(ranked, start=1):
         mark = "*" if place <= args.top and not one.out else " "
         print(f"{mark} {place:3d}  {one.out or f'{measured.number(one.value):>6}'}  n={one.n}  {one.arm}")

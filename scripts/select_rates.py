@@ -46,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
     from gbn.analysis.runs.load import load_grid_runs
 
     comparison = Comparison(load_grid_runs(grid, args.results, args.source))
-    found, measure = best_settings(comparison), selecting(comparison)
+    found, measure = best_settings(comparison.times), selecting(comparison.times)
     if args.plot:
         from gbn.analysis.plots import rates as rates_plot
         from gbn.plot_style import save

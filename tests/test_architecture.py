@@ -18,7 +18,7 @@ LAYERS = (
     ("measures", "risk", "data", "models"),
     ("methods", "kernels", "store"),
     ("nn", "optim", "config", "plot_style"),
-    ("cli", "tasks", "tracking"),
+    ("cli", "surgery", "tasks", "tracking"),
     ("analysis", "engine"),
     ("sweep", "studies", "bench"),
 )

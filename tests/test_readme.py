@@ -51,7 +51,7 @@ def test_python_examples_run():
     from gbn.nn.methods import METHODS
 
     blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    assert len(blocks) == 2
+    assert len(blocks) == 3
     before = dict(METHODS)
     try:
         for block in blocks:

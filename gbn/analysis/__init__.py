@@ -4,7 +4,7 @@ The subpackages in order; each uses only those above it:
 
 * :mod:`runs`: what is compared with what (``plan``; ``derive`` for any set of runs), and which runs exist (``load``);
 * :mod:`estimates`: numbers in, numbers out: time to a target, pairs, Holm's correction, power, resampling, survival;
-* :mod:`comparison`: every figure that a table, a plot or a claim uses; where an effect comes from; what it costs;
+* :mod:`comparison`: every number that a table, a plot or a claim uses: ``times``, ``figures``, ``evidence``;
 * :mod:`tables` (Markdown, LaTeX, CSV) and :mod:`plots`;
 * :mod:`claims` (verdicts), :mod:`profiles` (several experiments together) and :mod:`report` (one HTML file).
 
@@ -25,7 +25,6 @@ _HOMES = {
     "summary_text": "results",
     "write_results": "results",
     "differences": "tables.committed",
-    "regenerate": "tables.committed",
 }
 
 __all__ = list(_HOMES)

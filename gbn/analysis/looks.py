@@ -1,10 +1,10 @@
 """How an arm looks in every chart: its family's hue, a shade and a dash for its role, a marker where hues repeat.
 
-An arm and its controls are a family and share a hue (Okabe and Ito's, told apart with any color vision; a
-lighter set for dark pages). Solid and pure is the arm itself; each control has a dash of its own, and a shade, since
-dashes alone cannot be told apart where a row is small. Of arms without controls the neighbors differ in their dash
-too, for gray print. After as many families as there are hues they start again
-with another marker, so that fifty arms and more stay distinct.
+An arm and its controls are a family and share a hue (Okabe and Ito's, distinct with any color vision; a lighter set
+for dark pages). The arm itself is solid and pure; each control has a dash of its own, and a shade, since dashes alone
+are hard to distinguish where a row is small. Neighboring arms without controls differ in their dash too, for gray
+print. After as many families as there are hues, they start again with another marker, so that fifty arms and more
+stay distinct.
 
 The report and every figure ask :func:`looks_of_plan`, so an arm looks the same in all of an experiment's charts.
 """
@@ -54,7 +54,7 @@ class Look:
 
     @property
     def reference(self) -> bool:
-        """Whether it is the reference's."""
+        """True if it is the look of the reference."""
         return self.light == REFERENCE[0]
 
     @property
@@ -72,16 +72,16 @@ class Look:
 
 
 def looks_of_plan(plan: Plan) -> dict[str, Look]:
-    """The look of every arm of a comparison, in the plan's order, whether or not it has runs."""
+    """Return the look of every arm of a plan, in its order, whether or not the arm has runs."""
     arms = list(dict.fromkeys(entry.arm for entry in plan.entries))
     return looks_of(arms, plan.reference, plan.controls)
 
 
 def looks_of(arms: Sequence[str], reference: str, controls: Mapping[str, Sequence[str]]) -> dict[str, Look]:
-    """A look for every arm, no two alike up to 70 families of up to seven.
+    """Return a look for every arm; no two are alike with up to 70 families of up to seven arms.
 
     Args:
-        arms: in the plan's order, which alone decides who gets which color.
+        arms: in the plan's order, which alone decides which arm gets which color.
         reference: the arm in the color of text.
         controls: arm -> its controls; a control of several arms belongs to the first.
     """
@@ -106,7 +106,7 @@ def looks_of(arms: Sequence[str], reference: str, controls: Mapping[str, Sequenc
 
 
 def _mixed(color: str, shade: float, text: str, page: str) -> str:
-    """A color moved by `shade` towards that of text or of the page."""
+    """Return a color moved by `shade` towards that of text or of the page."""
     other = text if shade > 0 else page
     mixed = (
         round((1 - abs(shade)) * int(color[i : i + 2], 16) + abs(shade) * int(other[i : i + 2], 16))

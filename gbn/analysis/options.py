@@ -77,7 +77,7 @@ def add_measures(result: cli.Parser, out: str = "DIR") -> None:
 
 
 def add_paper(result: cli.Parser) -> None:
-    """What a paper takes, beside the files that are always written."""
+    """Add the option for what only a paper needs."""
     what = "for a paper: LaTeX of each table, PDF of each figure too"
     result.add_argument("--paper", action="store_true", help=what)
 

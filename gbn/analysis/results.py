@@ -9,7 +9,8 @@ from gbn.analysis.comparison.comparison import Comparison, Options
 from gbn.analysis.runs.load import NothingFound, Runs, Source, load_grid_runs
 from gbn.analysis.runs.plan import GridLike, plan_of_grid
 from gbn.analysis.tables import formats, numbers
-from gbn.analysis.tables.sections import Section, summary
+from gbn.analysis.tables.section import Section, grid_lines
+from gbn.analysis.tables.sections import ONE, summary
 from gbn.store.archive import Archive, contradiction
 from gbn.store.records import RunStore
 from gbn.store.trained_on import differ, digests
@@ -81,7 +82,7 @@ def summary_text(comparison: Comparison) -> str:
     for setting in comparison.runs.plan.settings:
         section = summary(comparison, setting)
         lines += [f"[{setting}]"] if setting else []
-        lines += [*formats.grid_lines(section), *section.notes, ""]
+        lines += [*grid_lines(section), *section.notes, ""]
     lines += [f"- {note}" for note in formats.footnotes(comparison)]
     return "\n".join(lines) + "\n"
 
@@ -99,49 +100,39 @@ def compare_with_archive(
         there = Comparison(load_grid_runs(grid, results_dir, "archive"), options or Options())
     except NothingFound as nothing:
         return f"No comparison with the archive: {nothing}.\n"
-    final = here.final
-    shown = "test accuracy in per cent" if final.family == "accuracy" else final.label
-    lines = [f"This machine beside the archive (same arms, same seeds; {shown}).", ""]
+    final = here.figures.final
+    shown = "test accuracy in percent" if final.family == "accuracy" else final.label
+    lines = [f"This machine next to the archive (same arms, same seeds; {shown}).", ""]
     for setting in here.runs.plan.settings:
         lines += [f"[{setting}]"] if setting else []
-        lines += [*formats.grid_lines(_beside(here, there, setting)), ""]
-    return "\n".join([*lines, _agreement(grid, results_dir), _devices(here, there)]) + "\n"
+        lines += [*grid_lines(_beside(here, there, setting)), ""]
+    ours, theirs = ("; ".join(sorted(side.runs.runs.machine.dropna().unique())) for side in (here, there))
+    lines += [_agreement(grid, results_dir), f"Here: {ours}. Archived: {theirs}."]
+    return "\n".join(lines) + "\n"
 
 
 def _beside(here: Comparison, there: Comparison, setting: str) -> Section:
-    targets = here.targets(setting)
+    targets, reference, final = here.times.targets(setting), here.runs.plan.reference, here.figures.final
     columns = ["arm", "n here", "n archived", "last here", "last archived", "here - archived"]
     columns += [
         f"{where} to {here.measured.target(t)}" for t in targets for where in ("speed-up", "archived")
     ]
     rows = []
-    for arm in here.arms(setting):
-        ours, theirs = here.values(setting, arm)["last"], there.values(setting, arm)["last"]
-        both = pd.concat([ours, theirs], axis=1, join="inner").dropna()
-        change = (
-            here.final.number(float((both.iloc[:, 0] - both.iloc[:, 1]).mean()), "+")
-            if len(both)
-            else numbers.NONE
-        )
+    for arm in here.runs.arms(setting):
+        both = [side.figures.of_runs.get((setting, arm)) for side in (here, there)]
+        ours, theirs = (pd.Series(dtype=float) if one is None else one["last"] for one in both)
+        change = (ours - theirs).dropna()
         row = [arm, str(len(ours)), str(len(theirs))]
-        row += [_last(here, setting, arm), _last(there, setting, arm), change]
+        row += [numbers.value(side.figures.estimate(setting, "last", arm), final) for side in (here, there)]
+        row.append(final.number(float(change.mean()), "+") if len(change) else numbers.NONE)
         for target in targets:
-            row += [_speedup(which, setting, arm, target) for which in (here, there)]
+            key = (setting, "speedup_to_target", arm, reference, "updates", target)
+            row += [
+                ONE if arm == reference else numbers.ratio(side.evidence.estimate(*key))
+                for side in (here, there)
+            ]
         rows.append(tuple(row))
     return Section("", tuple(columns), tuple(rows))
-
-
-def _last(comparison: Comparison, setting: str, arm: str) -> str:
-    figure = comparison.lookup.get((setting, "last", arm, "", "", -1.0))
-    return numbers.value(figure.estimate, comparison.final) if figure else numbers.NONE
-
-
-def _speedup(comparison: Comparison, setting: str, arm: str, target: float) -> str:
-    reference = comparison.runs.plan.reference
-    if arm == reference:
-        return "1 (reference)"
-    figure = comparison.lookup.get((setting, "speedup_to_target", arm, reference, "updates", target))
-    return numbers.ratio(figure.estimate) if figure else numbers.NONE
 
 
 def _agreement(grid: GridLike, results_dir: str | Path) -> str:
@@ -163,9 +154,3 @@ def _agreement(grid: GridLike, results_dir: str | Path) -> str:
         f"{shared} runs are on both sides, {equal} of them equal in every number. {text}Elsewhere rounding differs "
         "(another processor, version or number of threads): then means and intervals are what to compare."
     )
-
-
-def _devices(here: Comparison, there: Comparison) -> str:
-    named = (sorted(side.runs.runs.machine.dropna().unique()) for side in (here, there))
-    ours, theirs = ("; ".join(machines) for machines in named)
-    return f"Here: {ours}. Archived: {theirs}."

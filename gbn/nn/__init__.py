@@ -4,6 +4,7 @@
 ``torch.nn.BatchNorm2d(64)``; ``norm_layer("gbn", quadrangle="cvar", alpha=0.75)`` builds the layers of a network.
 """
 
+from gbn.nn.adapters import as_timm, as_torchvision
 from gbn.nn.batchnorm import BatchNormAct1d, BatchNormAct2d, BatchNormAct3d
 from gbn.nn.controls import (
     MatchedBatchNorm1d,
@@ -56,7 +57,6 @@ from gbn.nn.simple import (
     LayerNormAct,
 )
 from gbn.nn.statistics import calibrate, precise_statistics, tracking_layers
-from gbn.nn.timm import as_timm
 
 __all__ = [
     "METHODS",
@@ -108,6 +108,7 @@ __all__ = [
     "TrackingBatchNorm3d",
     "add_constant_noise",
     "as_timm",
+    "as_torchvision",
     "calibrate",
     "generalized_batch_norm",
     "norm_layer",

@@ -46,6 +46,17 @@ class NormFactory:
         self.placement = placement if isinstance(placement, Placement) else Placement.from_mapping(placement)
         METHODS[method].validate(self.options)
 
+    def accepts(self, option: str) -> bool:
+        """Return whether the method has this option."""
+        return METHODS[self.method].accepts(option)
+
+    def with_options(self, **options: Any) -> NormFactory:
+        """Return a factory with these options instead of its own; the same object if there are none."""
+        if not options:
+            return self
+        given = {**self.options, **options}
+        return NormFactory(self.method, without_act=self.without_act, placement=self.placement, **given)
+
     @property
     def needs_bias(self) -> bool:
         """True if the convolutions before these layers need a bias of their own because nothing else adds one."""

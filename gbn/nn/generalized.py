@@ -104,6 +104,7 @@ class _GeneralizedBatchNorm(MeasuresFirstBatch):
         if not pair.is_mean_and_std:
             self._buffer_names = ("running_statistic", "running_deviation")
         self.rescaled = rescaled
+        self.samples = samples
         # D/c + eps = (D + c eps)/c, so the rescaled pair is the raw pair with gain and eps multiplied by c.
         self._scale = pair.gaussian(samples)[1] if rescaled else 1.0
         self.start = start

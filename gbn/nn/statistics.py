@@ -20,7 +20,7 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 from gbn.nn.base import BatchStatisticsNorm
 from gbn.nn.too_few import TooFewValues, is_one_value
 
-__all__ = ["calibrate", "precise_statistics", "tracking_layers"]
+__all__ = ["calibrate", "call", "on_device_of", "precise_statistics", "tracking_layers"]
 
 
 def tracking_layers(model: nn.Module) -> list[nn.Module]:
@@ -133,10 +133,7 @@ def _add(
     seen: int,
 ) -> int:
     """Add a batch to the averages over ``seen`` images and return its number of images; 0 if it was skipped."""
-    tensor = next(chain(model.parameters(), model.buffers()), None)
-    if tensor is not None:
-        batch = _on(batch, tensor.device)
-    count = _size(batch)
+    batch, count = on_device_of(model, batch)
     if count == 0:
         return 0
     for layer in layers:
@@ -144,7 +141,7 @@ def _add(
         _set_momentum(layer, count / (seen + count))
     last = _buffers_of(layers)
     try:
-        model(_images(batch)) if forward is None else forward(batch)
+        call(model, batch, forward)
     except ValueError as error:
         if not (isinstance(error, TooFewValues) or is_one_value(error)):
             raise
@@ -153,6 +150,19 @@ def _add(
         warnings.warn(f"a batch of {images} is skipped: {str(error).splitlines()[0]}", stacklevel=3)
         return 0
     return count
+
+
+def on_device_of(model: nn.Module, batch: Any) -> tuple[Any, int]:
+    """Return a batch on the device of the model's first parameter, and its number of images."""
+    tensor = next(chain(model.parameters(), model.buffers()), None)
+    if tensor is not None:
+        batch = _on(batch, tensor.device)
+    return batch, _size(batch)
+
+
+def call(model: nn.Module, batch: Any, forward: Callable[[Any], object] | None) -> None:
+    """Call the model with a batch of :func:`calibrate`."""
+    model(_images(batch)) if forward is None else forward(batch)
 
 
 def _on(batch: Any, device: torch.device) -> Any:

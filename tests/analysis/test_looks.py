@@ -4,12 +4,14 @@ import pytest
 
 from gbn.analysis.comparison.comparison import Comparison
 from gbn.analysis.looks import looks_of, looks_of_plan
-from gbn.analysis.plots import convergence, rates, sensitivity
-from gbn.analysis.report.payload import payload
+from gbn.analysis.plots import convergence, layers, rates, sensitivity
+from gbn.analysis.report.charts import payload
+from gbn.analysis.runs.activations import layer_frame
 from gbn.analysis.runs.load import load_grid_runs
 from gbn.config.grid import load_grid
 from gbn.studies.gradient_variance import table as gradient_variance
 from gbn.studies.validation.simulate import Arm, write_runs
+from tests.analysis.conftest import write_recordings
 from tests.scripts.calling import ROOT
 
 #: Two families that share a control, and more arms than a row or the hues hold.
@@ -22,6 +24,7 @@ def comparison(make_grid, tmp_path):
     arms = {name: Arm(speed=1 + place / 20) for place, name in enumerate(ARMS)}
     grid = make_grid(arms=arms, controls=CONTROLS, seeds=range(3))
     write_runs(grid.records(), tmp_path)
+    write_recordings(grid, tmp_path, ARMS[:6])
     return Comparison(load_grid_runs(grid, tmp_path))
 
 
@@ -43,6 +46,12 @@ def test_an_arm_has_one_color_in_every_row_and_figure_and_in_the_report(comparis
         convergence.draw(comparison, "", "seconds"),
         sensitivity.draw(comparison, "", "updates"),
     ]
+    recorded = layers.pictures(layer_frame(comparison.runs), comparison)[0]
+    assert len(recorded) == 2  # a figure per family
+    for figure in (picture.figure for picture in recorded):
+        for (_, label), used in colors(figure).items():
+            own = {looks["own[a]"].light, looks["own[b]"].light}
+            assert used < own if label == "own" else used == {looks[label].light}, label
     shared = 0
     for figure in drawn:
         found = colors(figure)

@@ -10,8 +10,8 @@ from gbn.analysis.plots import convergence as plots
 from gbn.analysis.plots import matrix as matrix_plot
 from gbn.analysis.profiles.tasks import tasks_of
 from gbn.analysis.report.answer import answers
+from gbn.analysis.report.charts import payload
 from gbn.analysis.report.forest import panels
-from gbn.analysis.report.payload import payload
 from gbn.analysis.results import compare_with_archive, summary_text
 from gbn.analysis.runs.load import load_any, load_grid_runs
 from gbn.analysis.runs.plan import plan_of_grid
@@ -64,9 +64,7 @@ def test_the_table_says_unit_direction_and_network(text):
     assert (
         f"Targets: first at or below the target by {KID} (KID x 1000, own network 1a2b3c4d, lower is" in text
     )
-    assert (
-        f"{KID} rests on the features of the own network 1a2b3c4d: it compares with no value of other" in text
-    )
+    assert f"{KID} is computed from the features of our own network 1a2b3c4d: it cannot be compared" in text
     assert "Updates to a fixed KID (KID x 1000, own network 1a2b3c4d, lower is better): medians" in text
     assert "Updates to the minimum of bn at the same seed (Mixture Normalization's metric)" in text
     assert "mixes final KID with speed" in text
@@ -94,11 +92,11 @@ def test_targets_stand_from_the_easiest_to_the_hardest(text):
 
 
 def test_a_better_arm_has_a_speedup_above_1_and_differences_below_0(comparison):
-    speed = comparison.lookup["", "speedup_to_target", "mixture", "bn", "updates", 0.05].estimate
+    speed = comparison.evidence.estimate("", "speedup_to_target", "mixture", "bn", "updates", 0.05)
     assert speed.low > 1
     for quantity in ("last_difference", "area_difference"):
-        assert comparison.lookup["", quantity, "mixture", "bn", "", -1.0].estimate.high < 0
-    never = comparison.lookup["", "time_to_target", "bad", "", "updates", 0.05].estimate
+        assert comparison.evidence.estimate("", quantity, "mixture", "bn").high < 0
+    never = comparison.figures.estimate("", "time_to_target", "bad", "updates", 0.05)
     assert never.arm_misses == 4
 
 
@@ -114,7 +112,7 @@ def test_the_terminals_summary_is_in_the_measures_unit(comparison):
 def test_the_figure_has_the_measure_on_a_logarithmic_axis_and_no_panel_of_a_loss(comparison):
     figure = plots.draw(comparison, "", "updates")
     value, difference = figure.axes[:2]
-    assert len(figure.axes) == 2 * len(plots.rows_of(comparison, ""))
+    assert len(figure.axes) == 2 * len(plots.rows_of(comparison.runs, ""))
     assert value.get_ylabel() == "KID x 1000"
     assert value.get_yscale() == "log"
     assert value.yaxis.get_major_formatter()(0.05, 0) == "50"
@@ -166,7 +164,7 @@ def test_any_set_of_generators_is_compared_by_what_it_has(folder):
 
 def test_targets_by_hand_are_values_of_the_measure_asked_for(grid, folder):
     runs = load_grid_runs(grid, folder, targets=[0.3])
-    assert Comparison(runs).targets("") == (0.3,)
+    assert Comparison(runs).times.targets("") == (0.3,)
     with pytest.raises(ValueError, match="unknown measure"):
         Comparison(load_grid_runs(grid, folder), Options("kid"))
 
@@ -194,7 +192,7 @@ def test_this_machine_stands_beside_the_archive_in_the_measures_unit(grid, folde
 
 
 def test_the_report_knows_how_each_measure_is_written(comparison):
-    looks = looks_of(comparison.arms(""), "bn", CONTROLS)
+    looks = looks_of(comparison.runs.arms(""), "bn", CONTROLS)
     data = payload(comparison, looks)
     assert data["measure"] == KID
     (measure,) = data["measures"]
@@ -210,7 +208,7 @@ def test_the_report_knows_how_each_measure_is_written(comparison):
 
 
 def test_tasks_of_a_profile_are_named_by_the_measure(comparison):
-    assert tasks_of([comparison]).names == ["gan to KID 100", "gan to KID 50"]
+    assert tasks_of([comparison.times]).names == ["gan to KID 100", "gan to KID 50"]
 
 
 def test_the_watch_view_shows_it_and_a_diverged_run_is_the_worst(grid, folder):

@@ -7,7 +7,7 @@ from html.parser import HTMLParser
 import pytest
 
 from gbn.analysis.comparison.comparison import Comparison, Options
-from gbn.analysis.estimates.sensitivity import speedup_curve
+from gbn.analysis.comparison.times import speedup_curve
 from gbn.analysis.estimates.survival import kaplan_meier
 from gbn.analysis.plots.lines import difference_line, mean_line
 from gbn.analysis.report import Sources, default_path, render, write
@@ -114,7 +114,7 @@ class TestContent:
     def test_the_answer_names_each_arm_under_its_verdict(self, page, comparison):
         start = page.text.index("To 80 % accuracy, speed-up over bn")
         answer = page.text[start : page.text.index("Speed-up = reference / arm")]
-        estimate = comparison.lookup["", "speedup_to_target", "gbn_fast", "bn", "updates", 0.8].estimate
+        estimate = comparison.evidence.estimate("", "speedup_to_target", "gbn_fast", "bn", "updates", 0.8)
         assert re.search(rf"faster gbn_fast {re.escape(numbers.ratio(estimate))}", answer)
         assert "inconclusive slow <b>& <= " in answer  # four pairs with misses have no interval
         assert "bn_matched" not in answer  # a control is no candidate
@@ -142,7 +142,7 @@ class TestContent:
 class TestData:
     def test_lines_are_the_analysis_own(self, page, comparison):
         for name in ARMS:
-            line = mean_line(comparison, "", name, "val_accuracy", "updates")
+            line = mean_line(comparison.runs, "", name, "val_accuracy", "updates")
             drawn = arm(page, "updates", "lines")["val_accuracy"][name]
             assert drawn["x"] == pytest.approx(line.x, rel=1e-6)
             for key, values in (("mean", line.mean), ("low", line.low), ("high", line.high)):
@@ -151,20 +151,20 @@ class TestData:
             assert drawn.get("cut", False) == (name == "unstable")
 
     def test_differences_are_paired(self, page, comparison):
-        line = difference_line(comparison, "", "gbn_fast", "bn", "val_accuracy", "updates")
+        line = difference_line(comparison.runs, "", "gbn_fast", "bn", "val_accuracy", "updates")
         drawn = arm(page, "updates", "differences")["val_accuracy"]
         assert "bn" not in drawn
         assert drawn["gbn_fast"]["mean"] == pytest.approx(line.mean, rel=1e-4, abs=1e-6)
 
     def test_speedups_and_times_are_the_analysis_own(self, page, comparison):
-        wanted = speedup_curve(comparison, "", "gbn_fast", "bn")
+        wanted = speedup_curve(comparison.times, "", "gbn_fast", "bn")
         drawn = arm(page, "updates", "speedups")["gbn_fast"]
         assert drawn["target"] == pytest.approx([target for target, _ in wanted])
         assert drawn["text"] == [numbers.ratio(estimate) for _, estimate in wanted]
         for shown, (_, estimate) in zip(drawn["value"], wanted, strict=True):
             known = estimate.value_low == estimate.value_high and estimate.value_low > 0
             assert shown == (pytest.approx(estimate.value_low, rel=1e-4) if known else None)
-        times = [comparison.time("", "slow <b>&", seed, 0.8, "updates") for seed in (0, 3, 4, 5)]
+        times = [comparison.times.time("", "slow <b>&", seed, 0.8, "updates") for seed in (0, 3, 4, 5)]
         curve = kaplan_meier(times)
         drawn = arm(page, "updates", "survivals")["80 %"]["slow <b>&"]
         assert drawn["reached"] == pytest.approx([1 - share for share in curve.survival], abs=1e-5)

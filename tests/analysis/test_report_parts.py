@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gbn.analysis import looks
+from gbn.analysis.comparison.figures import Figure, Figures
 from gbn.analysis.estimates.estimate import NOTHING, Estimate
-from gbn.analysis.report import competence, configurations, curves, forest, protocol, rounding
+from gbn.analysis.report import charts, competence, configurations, forest, protocol
 from gbn.measures import measure
 
 
@@ -115,19 +116,19 @@ class TestRounding:
         [(0.123456789, 0.12346), (128.0, 128), (math.nan, None), (math.inf, None), (None, None)],
     )
     def test_five_digits_and_nothing_json_lacks(self, value, short):
-        assert rounding.short(value) == short
+        assert charts.short(value) == short
 
     @given(st.recursive(st.text(), lambda inner: st.dictionaries(st.text(), inner)))
     def test_embedded_json_reads_back_and_holds_no_markup(self, data):
-        text = rounding.embedded(data)
+        text = charts.embedded(data)
         assert json.loads(text) == data
         assert not set("<>&\u2028\u2029") & set(text)
 
 
 def test_long_lines_are_thinned_with_their_ends():
-    kept = curves._kept(10_000)
-    assert (kept[0], kept[-1], len(kept)) == (0, 9_999, curves.MOST_POINTS)
-    assert curves._kept(3).tolist() == [0, 1, 2]
+    kept = charts._kept(10_000)
+    assert (kept[0], kept[-1], len(kept)) == (0, 9_999, charts.MOST_POINTS)
+    assert charts._kept(3).tolist() == [0, 1, 2]
 
 
 def test_differences_of_configurations():
@@ -138,7 +139,7 @@ def test_differences_of_configurations():
         "launcher": {"jobs": 2},
     }
     found = configurations.differences(config, reference)
-    assert [(one.key, one.ours, one.theirs) for one in found] == [
+    assert found == [
         ("norm.alpha", "0.75", "not set"),
         ("norm.method", "gbn", "bn"),
     ]
@@ -148,15 +149,13 @@ def baseline(accuracy, others, key="test_accuracy"):
     config = {"dataset": {"name": "mnist"}, "model": {"name": "lenet"}, "trainer": {"epochs": 10.0}}
     estimate = Estimate(accuracy, accuracy, math.nan, math.nan, 1, "mean")
     usable = type("Usable", (), {"run_id": ["r"], "__len__": lambda self: 1})()
-    comparison = SimpleNamespace(
-        runs=SimpleNamespace(
-            plan=SimpleNamespace(reference="bn", settings=[""]), usable=lambda setting, arm: usable
-        ),
-        lookup={("", "last", "bn", "", "", -1.0): SimpleNamespace(estimate=estimate)},
-        final=measure(key),
+    runs = SimpleNamespace(
+        plan=SimpleNamespace(reference="bn", settings=[""]), usable=lambda setting, arm: usable
     )
+    last = Figure("", "last", "bn", estimate)
+    figures = Figures(measure(key), (), {}, {last.key: last})
     known = [({**config, "dataset": {"name": name}}, value) for name, value in others]
-    return competence.baselines(comparison, {"r": SimpleNamespace(config=config)}, known)[0]
+    return competence.baselines(runs, figures, {"r": SimpleNamespace(config=config)}, known)[0]
 
 
 def test_a_weak_baseline_is_said_to_be_weak():

@@ -45,7 +45,7 @@ def test_plain_values_stand_in_and_a_note_says_so(compared, method):
     plain = [point[EXACT] for point in grid.record("", "other", 1).curve]
     assert values.tolist() == plain
     assert f"other: no statistics over batches, so that val_dice is {EXACT} there." in comparison.runs.notes
-    speed = comparison.lookup["", "speedup_to_target", "other", "bn", "updates", 0.5].estimate
+    speed = comparison.evidence.estimate("", "speedup_to_target", "other", "bn", "updates", 0.5)
     assert (speed.n, speed.arm_misses) == (3, 0)
     assert speed.value_low == pytest.approx(2, rel=0.05)
 

@@ -57,7 +57,7 @@ def _start(record: Record) -> datetime | None:
 
 @dataclass(frozen=True)
 class RuleDate:
-    """A claim's stated date beside that of the history.
+    """A claim's stated date and that of the history.
 
     Attributes:
         claim: the claim.
@@ -87,7 +87,7 @@ class NoHistory(LookupError):
 
 
 def check_dates(claims: Sequence[Claim], folder: str | Path = "experiments") -> list[RuleDate]:
-    """Return each claim's stated date beside that of the history.
+    """Return each claim's stated date with that of the history.
 
     Raises:
         NoHistory: there is no full history to check against.

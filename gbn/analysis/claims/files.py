@@ -11,7 +11,7 @@ from pydantic import BaseModel, ValidationError
 
 from gbn import measures
 from gbn.analysis.claims.schema import COLUMNS, Claim, Paper, Rule
-from gbn.analysis.comparison.qualities import columns_of
+from gbn.analysis.comparison.figures import columns_of
 from gbn.config.errors import ConfigError, unknown
 from gbn.config.grid import FULL, Outline, outline, scales
 from gbn.config.yaml_files import mapping

@@ -175,9 +175,7 @@ def _family(
     family: Sequence[Claim], comparison: Comparison, scale: str, starts: Starts
 ) -> dict[str, Verdict]:
     measured = {
-        (claim.id, against): measure(
-            comparison, claim.verdict, claim.verdict.arm, against, claim.verdict.target_at(scale)
-        )
+        (claim.id, against): _measured(comparison, claim, against, scale)
         for claim in family
         for against in claim.verdict.against
     }
@@ -197,6 +195,11 @@ def _family(
     }
 
 
+def _measured(comparison: Comparison, claim: Claim, against: str, scale: str) -> Measurement:
+    rule = claim.verdict
+    return measure(comparison.times, comparison.figures, rule, rule.arm, against, rule.target_at(scale))
+
+
 def _verdict(
     claim: Claim,
     measured: Mapping[str, Measurement],
@@ -208,7 +211,7 @@ def _verdict(
 ) -> Verdict:
     rule = claim.verdict
     estimates = {against: one.estimate(levels[against]) for against, one in measured.items()}
-    higher = rule.compared(comparison.measured, comparison.final).higher_is_better
+    higher = rule.compared(comparison.measured, comparison.figures.final).higher_is_better
     outcome, reason = decide(rule, claim.published, estimates, scale, higher)
     refused = next((one.refused for one in measured.values() if one.refused), "")
     rows = _rows(comparison, rule.setting, rule.arm, {name: one.seeds for name, one in measured.items()})
@@ -222,15 +225,15 @@ def _verdict(
         claim=claim,
         outcome=outcome,
         scale=scale,
-        measure=comparison.measure,
-        final=comparison.final.key,
+        measure=comparison.measured.key,
+        final=comparison.figures.final.key,
         estimates=estimates,
         levels=levels,
         tests=tests,
         controls={
-            control: measure(comparison, rule, rule.arm, control, rule.target_at(scale)).estimate()
+            control: _measured(comparison, claim, control, scale).estimate()
             for control in rule.controls
-            if control in comparison.arms(rule.setting)
+            if control in comparison.runs.arms(rule.setting)
         },
         n=min(estimate.n for estimate in estimates.values()),
         devices=tuple(sorted({machine for _, machine in rows})),
@@ -278,4 +281,4 @@ def _unjudged(claim: Claim, runnable: bool) -> Verdict:
         return Verdict(claim, "not run", commands=commands, reason=f"waits for {claim.waits_for}")
     if claim.verdict.rule == "none":
         return Verdict(claim, "underspecified", reason=str(claim.verdict.reason))
-    return Verdict(claim, "not run", commands=commands, reason="no pair of its runs is there")
+    return Verdict(claim, "not run", commands=commands, reason="no pair of its runs has finished")

@@ -11,8 +11,7 @@ from gbn.analysis.claims.files import CLAIMS, load_papers
 from gbn.analysis.claims.judge import Verdict
 from gbn.analysis.claims.schema import Paper
 from gbn.analysis.runs.load import Source
-from gbn.analysis.tables.formats import grid_lines
-from gbn.analysis.tables.section import Section
+from gbn.analysis.tables.section import Section, grid_lines
 
 COLUMNS = ("claim", "verdict", "published", "here", "n", "rule first")
 COMMAND = "python scripts/claims.py --source archive --write"
@@ -24,14 +23,14 @@ _INTRODUCTION = """\
 What the five papers claim, and questions of ours that they leave open: each with a rule that was written down as
 data (`experiments/*/claims.yaml`), and with the verdict that code computes from the archived runs by that rule.
 
-* **reproduced**, **not reproduced**: the intervals say so, at full scale; **inconclusive**: they do not say. A
-  miniature can say no more than **supported (its name)** or **not supported (its name)**. **not run** says what is
-  missing, **underspecified** why no rule can be given.
+* **reproduced**, **not reproduced**: the intervals show it, at full scale; **inconclusive**: they do not decide. A
+  miniature can show no more than **supported (its name)** or **not supported (its name)**. **not run** is followed by
+  what is missing, **underspecified** by the reason why no rule can be given.
 * *here* is a speed-up (reference / arm: above 1 the arm is faster), a share of updates saved, or percentage points.
   The bracket is the interval at the level that Holm's procedure gives the test, over all tests of its file at that
   scale; n counts pairs.
-* *rule first*: whether the rule was committed before the first of the runs that it judges began. Where it was not,
-  the verdict is no blind test.
+* *rule first*: whether the rule was committed before the first of the runs that it judges began. If it was not, the
+  verdict is not a blind test.
 """
 
 
@@ -152,14 +151,14 @@ def _result(verdict: Verdict) -> list[str]:
         )
     for name, estimate in verdict.controls.items():
         lines.append(
-            f"  * beside it, against {name}: {wording.result(rule, estimate, verdict.compared)}, n = {estimate.n}, "
-            "95 % interval"
+            f"  * for comparison, against {name}: {wording.result(rule, estimate, verdict.compared)}, "
+            f"n = {estimate.n}, 95 % interval"
         )
     measured, machines = wording.measured_on(verdict), "; ".join(verdict.devices)
     lines.append(f"  * scale {wording.at_scale(verdict)}, measured on {measured}; {machines}")
     if verdict.dates:
         first, last = (f"{moment:%Y-%m-%d}" for moment in verdict.dates)
-        lines.append(f"  * {verdict.runs} runs, begun {first}{'' if first == last else f' to {last}'}")
+        lines.append(f"  * {verdict.runs} runs, started {first}{'' if first == last else f' to {last}'}")
     lines.append(f"  * rule older than its runs? {wording.age(verdict)}")
     return [*lines, f"  * `{verdict.commands[0]}`"]
 
@@ -180,7 +179,7 @@ def terminal(verdicts: Sequence[Verdict], papers: Mapping[str, Paper], width: in
             parts += ["", *grid_lines(section(ran)), ""] if width is None else [_rich(ran, width)]
         parts += [*_remarks(mine, width), ""]
     if any(one.blind is False for one in verdicts):
-        late = "rule first: no = the rule was written after runs that it judges had begun, so it is no blind test."
+        late = "rule first: no = the rule was written after runs that it judges had begun, so it is not a blind test."
         parts += _wrapped(late, width)
     return "\n".join([*parts, *_wrapped(f"{counts(verdicts)}.", width)]) + "\n"
 
@@ -199,7 +198,7 @@ def of_experiment(path: str | Path, results_dir: str | Path, source: Source, wid
 
 
 def _remarks(verdicts: Sequence[Verdict], width: int | None) -> list[str]:
-    """Why, claim by claim; claims with the same reason together."""
+    """Return the reason of each verdict; claims with the same reason share a line."""
     reasons: dict[str, list[str]] = {}
     for one in verdicts:
         text = f"{one.reason.rstrip('.')}{f'; {one.power}' if one.power else ''}"

@@ -4,10 +4,11 @@ import math
 from dataclasses import dataclass, replace
 
 from gbn.analysis.claims.schema import COLUMNS, TIMES, Rule
-from gbn.analysis.comparison.comparison import Comparison
+from gbn.analysis.comparison.figures import Figures
+from gbn.analysis.comparison.times import Pairs, Times
 from gbn.analysis.estimates import pairs
 from gbn.analysis.estimates.estimate import LEVEL, Estimate
-from gbn.analysis.estimates.power import advice, advice_for_signs
+from gbn.analysis.estimates.power import advice
 from gbn.analysis.estimates.targets import Time
 
 
@@ -36,10 +37,6 @@ class Measurement:
     def advice(self, level: float) -> str:
         """Return how many seeds would decide whether there is an effect, if that is open."""
         plain = self._plain(level)
-        if plain.method == "median":
-            above = sum(low > 1 for low, _ in plain.ratios)
-            below = sum(high < 1 for _, high in plain.ratios)
-            return advice_for_signs(above, below, plain.n, level)
         if self.quantity in TIMES or not plain.n:
             return advice(plain, level)
         # Here a difference takes the place of a log ratio.
@@ -53,35 +50,31 @@ class Measurement:
         return pairs.paired_difference(self.arm, self.against, level)  # type: ignore[arg-type]
 
 
-def measure(comparison: Comparison, rule: Rule, arm: str, against: str, target: float | None) -> Measurement:
+def measure(
+    times: Times, figures: Figures, rule: Rule, arm: str, against: str, target: float | None
+) -> Measurement:
     """Return the pairs of two arms, measured in a rule's quantity.
 
     The maximum (the best value) is that of `against` at the same seed (Mixture Normalization's metric, where it is
     BN's). Pairs without a value (no test accuracy, no curve of the measure) are left out.
     """
-    quantity = str(rule.quantity)
-    setting, seeds = rule.setting, comparison.pairs(rule.setting, arm, against)
-    if quantity in COLUMNS:
-        values = comparison.training_losses if quantity == "training_loss_difference" else comparison.values
-        frames = [values(setting, name) for name in (arm, against)]
+    quantity, setting = str(rule.quantity), rule.setting
+    seeds = tuple(times.runs.pairs(setting, arm, against))
+    if quantity in COLUMNS and seeds:
+        frames = [figures.of_runs[setting, name] for name in (arm, against)]
         if COLUMNS[quantity] not in frames[0]:
             others = ", ".join(name for name, column in COLUMNS.items() if column in frames[0])
-            absent = f"{comparison.final.key} has no {quantity}: its rule can take {others}"
-            return Measurement(quantity, (), (), tuple(seeds), absent)
+            absent = f"{figures.final.key} has no {quantity}: its rule can take {others}"
+            return Measurement(quantity, (), (), seeds, absent)
         ours, theirs = (frame[COLUMNS[quantity]] for frame in frames)
         known = tuple(s for s in seeds if not math.isnan(ours[s] - theirs[s]))
         first, second = (tuple(float(side[s]) for s in known) for side in (ours, theirs))
         return Measurement(quantity, first, second, known)
-    reason = comparison.seconds_reason(setting) if rule.unit == "seconds" else None
-    if reason:
-        return Measurement(quantity, (), (), tuple(seeds), f"seconds are not compared: {reason}")
-    goals = {s: comparison.curve(setting, against, s).best if target is None else target for s in seeds}
-    known = tuple(seed for seed, goal in goals.items() if goal is not None)
-    early, late = (
-        tuple(comparison.time(setting, one, s, float(goals[s] or 0.0), rule.unit) for s in known)
-        for one in (arm, against)
-    )
-    return Measurement(quantity, early, late, known)
+    if rule.unit not in times.units(setting):
+        reason = f"seconds are not compared: {times.seconds_reasons[setting]}"
+        return Measurement(quantity, (), (), seeds, reason)
+    both = times.pairs(setting, arm, against, target, rule.unit) if seeds else Pairs((), (), ())
+    return Measurement(quantity, both.arm, both.against, both.seeds)
 
 
 def _saved(ratio: Estimate) -> Estimate:

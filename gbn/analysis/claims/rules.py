@@ -76,7 +76,7 @@ def _direction(
         return "holds", f"every interval lies {better} {rule.null:g}"
     for name, estimate in estimates.items():
         if estimate.high < rule.null:
-            return "fails", f"against {name} the interval lies {worse} {rule.null:g}: the other way round"
+            return "fails", f"against {name} the interval lies {worse} {rule.null:g}: the opposite direction"
     for name, estimate in estimates.items():
         if estimate.high < relevant:
             smallest = relevant if upward else -relevant

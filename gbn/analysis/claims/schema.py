@@ -8,8 +8,9 @@ the runs that it judges.
 from datetime import UTC, date, datetime, time
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from gbn.config.section import Section, Text
 from gbn.measures import Measure, measure
 
 Quantity = Literal[
@@ -24,7 +25,7 @@ Quantity = Literal[
 ]
 RATIOS = ("speedup_to_target", "speedup_to_maximum")
 TIMES = (*RATIOS, "saving_to_maximum")
-#: What a difference compares: a column of :mod:`gbn.analysis.comparison.qualities`, the area under the curve, or the
+#: What a difference compares: a column of :mod:`gbn.analysis.comparison.figures`, the area under the curve, or the
 #: mean training loss (lower is better whatever the grid's measure is).
 COLUMNS = {
     "last_difference": "last",
@@ -34,14 +35,7 @@ COLUMNS = {
     "training_loss_difference": "training_loss",
 }
 
-Text = Annotated[str, Field(min_length=1)]
 Url = Annotated[str, Field(pattern=r"^https?://\S+$")]
-
-
-class Section(BaseModel):
-    """A model in which unknown keys are errors and text is never read as a number."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
 class Paper(Section):
@@ -54,7 +48,7 @@ class Paper(Section):
     url: Url
 
 
-class Source(Section):
+class Citation(Section):
     """The source of a claim: the address, and which part (abstract, official README, ...)."""
 
     url: Url
@@ -105,7 +99,7 @@ class Rule(Section):
         setting: a setting of the grid; empty if it has only one.
         target: for "speedup_to_target", a value of the measure; a mapping scale -> value if scales differ.
         unit: of times: "updates" or "seconds".
-        controls: shown beside the result, not part of the verdict.
+        controls: shown with the result, not part of the verdict.
         pairs: with fewer pairs the verdict stays open.
         relevant: the smallest effect that deserves the claim's name: a ratio, a share saved, points as a fraction, or
             the improvement in the measure's unit, always above the null; a mapping scale -> effect if scales measure
@@ -119,8 +113,8 @@ class Rule(Section):
     target: float | dict[str, float] | None = None
     unit: Literal["updates", "seconds"] = "updates"
     arm: str = ""
-    against: list[str] = []
-    controls: list[str] = []
+    against: list[str] = Field(default_factory=list)
+    controls: list[str] = Field(default_factory=list)
     pairs: Annotated[int, Field(ge=2)] | None = None
     relevant: float | dict[str, float] | None = None
     scale: Literal["full"] = "full"
@@ -205,10 +199,10 @@ class Claim(Section):
     origin: Literal["published", "ours"]
     paper: Text
     wording: Text
-    source: Source
+    source: Citation
     published: Published | None
     conditions: Text
-    underspecified: dict[str, str] = {}
+    underspecified: dict[str, str] = Field(default_factory=dict)
     fixed: datetime | None = None
     verdict: Rule
     waits_for: Text | None = None

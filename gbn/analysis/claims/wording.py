@@ -140,9 +140,9 @@ def age(verdict: Verdict) -> str:
     if not verdict.runs:
         return "no run yet"
     if verdict.claim.fixed is None:
-        return "not known: the claim states no date of its rule"
+        return "unknown: the claim does not say when its rule was written"
     if verdict.early is None:
-        return "not known: a run has no date"
+        return "unknown: a run has no date"
     if verdict.early == 0:
         return f"yes: fixed {verdict.claim.fixed:%Y-%m-%d %H:%M} UTC, before the first run"
     many = (

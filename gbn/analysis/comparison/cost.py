@@ -7,14 +7,14 @@ The interval of a ratio is the paired t interval of log(reference / arm) over bl
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
 from gbn.analysis.estimates import pairs
-from gbn.analysis.estimates.estimate import LEVEL, NOTHING, Estimate
+from gbn.analysis.estimates.estimate import LEVEL, Estimate
 from gbn.analysis.estimates.targets import Time
 from gbn.analysis.runs.load import Runs
 from gbn.analysis.runs.plan import Plan
@@ -180,14 +180,11 @@ def ratio(costs: Costs, setting: str, arm: str, against: str, level: float = LEV
     """
     ours, theirs = (costs.seconds.get((setting, name), {}) for name in (arm, against))
     blocks = sorted(ours.keys() & theirs.keys())
-    return pairs.speedup(_times(ours, blocks), _times(theirs, blocks), level) if blocks else NOTHING
+    first, second = ([Time(one[block], one[block]) for block in blocks] for one in (ours, theirs))
+    return pairs.speedup(first, second, level)
 
 
 def seconds_per_update(costs: Costs, setting: str, arm: str) -> float:
     """Return the median over blocks; NaN if the arm was not timed."""
     values = costs.seconds.get((setting, arm), {})
     return float(pd.Series(list(values.values()), dtype=float).median())
-
-
-def _times(seconds: Mapping[int, float], blocks: Sequence[int]) -> list[Time]:
-    return [Time(seconds[block], seconds[block]) for block in blocks]

@@ -16,30 +16,30 @@ at the same seed separate these::
               x  bn_matched / bn_reparam    parametrization: BN scaled and shifted inside, as the arm is
               x  bn_reparam / arm           own: the effect of the deviation measure itself
 
-For each seed the product of the three is exactly the whole, and so it is for their geometric means, but not for
+For each seed the product of the factors is exactly the whole, and so it is for their geometric means, but not for
 medians.
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from gbn.analysis.comparison import cost
-from gbn.analysis.comparison.comparison import Comparison
 from gbn.analysis.comparison.cost import Costs
+from gbn.analysis.comparison.figures import Figures
+from gbn.analysis.comparison.times import Times
 from gbn.analysis.estimates import pairs
-from gbn.analysis.estimates.combine import Part, sum_of_independent
+from gbn.analysis.estimates.combine import Summand, sum_of_independent
 from gbn.analysis.estimates.estimate import LEVEL, NOTHING, Estimate
-from gbn.analysis.estimates.targets import Time, Unit
+from gbn.analysis.estimates.targets import Time
 from gbn.analysis.runs.plan import Plan
 
-#: The two kinds of controls, by ``norm.method``, in the order of the chain.
-MATCHED, REPARAM = CONTROL_METHODS = ("bn_matched", "bn_reparam")
-#: The links of a chain, each as (reference, candidate) by position in (bn, matched, reparam, arm).
-LINKS = {"total": (0, 3), "initialization": (0, 1), "parametrisation": (1, 2), "own": (2, 3)}
-
-Quantity = Literal["speedup", "area", "last"]
+#: The controls between the reference and an arm, by ``norm.method``, in the order of the chain.
+CONTROL_METHODS = ("bn_matched", "bn_reparam")
+#: What each step of a chain adds: to the first control, ..., from the last control to the arm.
+FACTORS = ("initialization", "parametrization", "own")
+#: The links of a chain, each as (from, to) by position in (reference, controls..., arm).
+LINKS = {"total": (0, len(FACTORS)), **{name: (place, place + 1) for place, name in enumerate(FACTORS)}}
 
 
 @dataclass(frozen=True)
@@ -47,15 +47,11 @@ class TimeRatio:
     """Seconds to a target, reference / arm, as a product.
 
     Attributes:
-        target: the value; NaN means the best of the reference at each seed.
         updates: the speed-up in updates, over seeds.
         cost: seconds per update, reference / arm, over blocks.
         time: their product; n is the number of seeds, sd is undefined.
     """
 
-    arm: str
-    against: str
-    target: float
     updates: Estimate
     cost: Estimate
     time: Estimate
@@ -63,26 +59,23 @@ class TimeRatio:
 
 @dataclass(frozen=True)
 class Chain:
-    """The effect of an arm as a product (speed-up) or a sum (area, last: arm - reference) of three links.
+    """The effect of an arm as a product (speed-up) or a sum (endpoints: arm - reference) of its links.
 
     Attributes:
-        names: the reference, the two controls, the arm.
-        quantity: the decomposed quantity; `target` and `unit` apply to a speed-up.
-        seeds: the seeds that all four arms have.
+        names: the reference, the controls, the arm.
+        quantity: "speedup", or the name of an endpoint; `target` and `unit` apply to a speed-up.
+        seeds: the seeds that all these arms have.
         exact: whether the links give the whole; False if runs missed the target, since the links are then medians.
-        total, initialization, parametrisation, own: the whole and its links.
+        links: the estimate of each of :data:`LINKS`, "total" first.
     """
 
-    names: tuple[str, str, str, str]
-    quantity: Quantity
+    names: tuple[str, ...]
+    quantity: str
     target: float
     unit: str
     seeds: tuple[int, ...]
     exact: bool
-    total: Estimate
-    initialization: Estimate
-    parametrisation: Estimate
-    own: Estimate
+    links: Mapping[str, Estimate]
 
     @property
     def arm(self) -> str:
@@ -90,59 +83,47 @@ class Chain:
         return self.names[-1]
 
 
-def goals(comparison: Comparison, setting: str) -> list[float | None]:
+def goals(times: Times, setting: str) -> list[float | None]:
     """Return the targets, and None (the best of the reference, the metric of the paper) if an arm is a mixture."""
-    plan = comparison.runs.plan
-    mixtures = any(plan.methods.get(arm) == "mixture" for arm in comparison.arms(setting))
-    return [*comparison.targets(setting), *([None] if mixtures else [])]
+    methods = times.runs.plan.methods
+    mixtures = any(methods.get(arm) == "mixture" for arm in times.runs.arms(setting))
+    return [*times.targets(setting), *([None] if mixtures else [])]
 
 
 def time_ratio(
-    comparison: Comparison,
+    times: Times,
     costs: Costs,
     setting: str,
     arm: str,
     target: float | None,
     *,
-    against: str | None = None,
     elsewhere: bool = False,
     level: float = LEVEL,
 ) -> TimeRatio:
     """Return seconds to a target, reference / arm, from updates and cost; see the module's docstring.
 
     Args:
-        target: a value of the measure; None means the best that the plan's reference reached at each seed (Mixture
+        target: a value of the measure; None means the best that the reference reached at each seed (Mixture
             Normalization's metric).
-        against: the arm in the numerator; by default the plan's reference.
         elsewhere: accept costs of another machine or configuration than the runs', for a forecast.
 
     Raises:
         ValueError: the costs are not from the runs' machine or configurations, and `elsewhere` is False.
     """
-    reason = None if elsewhere else cost.refusal(costs, comparison.runs)
+    reason = None if elsewhere else cost.refusal(costs, times.runs)
     if reason:
         raise ValueError(f"{reason}, or ask for a forecast (elsewhere=True, --elsewhere)")
-    against = against or comparison.runs.plan.reference
-    goals: Mapping[int, float] = comparison.peaks(setting)
-    if target is not None:
-        goals = dict.fromkeys(comparison.pairs(setting, arm, against), target)
-    seeds = [seed for seed in comparison.pairs(setting, arm, against) if seed in goals]
-    ours, theirs = (
-        [comparison.time(setting, name, s, goals[s], "updates") for s in seeds] for name in (arm, against)
-    )
-    target = math.nan if target is None else target
-    updates = pairs.speedup(ours, theirs, level)
-    per_update = cost.ratio(costs, setting, arm, against, level)
+    reference = times.runs.plan.reference
+    both = times.pairs(setting, arm, reference, target, "updates")
+    updates, per_update = both.speedup(level), cost.ratio(costs, setting, arm, reference, level)
     if not updates.n or not per_update.n:
-        return TimeRatio(arm, against, target, updates, per_update, NOTHING)
+        return TimeRatio(updates, per_update, NOTHING)
     if updates.arm_misses or updates.reference_misses:
         each = 1 - (1 - level) / 2
-        time = _bounded_product(
-            pairs.speedup(ours, theirs, each), cost.ratio(costs, setting, arm, against, each)
-        )
+        time = _bounded_product(both.speedup(each), cost.ratio(costs, setting, arm, reference, each))
     else:
         time = product(updates, per_update, level)
-    return TimeRatio(arm, against, target, updates, per_update, time)
+    return TimeRatio(updates, per_update, time)
 
 
 def product(first: Estimate, second: Estimate, level: float = LEVEL) -> Estimate:
@@ -150,10 +131,9 @@ def product(first: Estimate, second: Estimate, level: float = LEVEL) -> Estimate
 
     `n` is taken from `first`. Both must be numbers, with the standard deviation of their log ratios in ``sd``.
     """
-    parts = [Part(math.log(one.value_low), one.sd, one.n) for one in (first, second)]
-    total = sum_of_independent(parts, level)
-    # The interval of two very noisy pairs can exceed the range of a float.
-    value, low, high = (math.inf if x > 700 else math.exp(x) for x in (total.value, total.low, total.high))
+    terms = [Summand(math.log(one.value_low), one.sd, one.n) for one in (first, second)]
+    total = sum_of_independent(terms, level)
+    value, low, high = map(pairs.exp, (total.value, total.low, total.high))
     return Estimate(value, value, low, high, first.n, "product")
 
 
@@ -171,83 +151,53 @@ def _bounded_product(updates: Estimate, per_update: Estimate) -> Estimate:
     )
 
 
-def controls_of(plan: Plan, arm: str) -> tuple[str, str] | None:
-    """Return (bn_matched, bn_reparam) of an arm; None if one is missing or the reference is not plain BN.
-
-    A control is identified by its ``norm.method``, or by its label ("bn_matched[arm]") if the plan has no methods.
-    """
+def controls_of(plan: Plan, arm: str) -> tuple[str, ...] | None:
+    """Return the controls of an arm in the chain's order; None if one is missing or the reference is not plain BN."""
     if plan.methods.get(plan.reference, "bn") != "bn":
         return None
     found: dict[str, str] = {}
     for control in plan.controls.get(arm, ()):
-        label = control.partition("[")[0]
-        method = plan.methods.get(control)
-        found.setdefault(method if method in CONTROL_METHODS else label, control)
-    if not found.keys() >= set(CONTROL_METHODS):
+        found.setdefault(plan.method_of_control(control), control)
+    if not found.keys() >= {*CONTROL_METHODS}:
         return None
-    return found[MATCHED], found[REPARAM]
+    return tuple(found[method] for method in CONTROL_METHODS)
 
 
-def chains(comparison: Comparison, setting: str) -> Iterator[Chain]:
-    """Yield every chain of a setting: for each arm with both controls, each target in each unit, area, last value.
+def chains(times: Times, figures: Figures, setting: str) -> Iterator[Chain]:
+    """Yield every chain of a setting: per arm with all controls, each target in each unit, area, last value.
 
     An arm is skipped if it shares no seed with its controls and the reference.
     """
-    plan, present = comparison.runs.plan, comparison.arms(setting)
+    plan, present = times.runs.plan, times.runs.arms(setting)
     for arm in present:
         controls = controls_of(plan, arm)
-        if controls is None:
-            continue
-        names = (plan.reference, *controls, arm)
-        if not set(names) <= set(present):
-            continue
-        seeds = sorted(set.intersection(*({*comparison.runs.usable(setting, name).seed} for name in names)))
+        names = (plan.reference, *(controls or ()), arm)
+        seeds = times.runs.pairs(setting, *names) if controls and {*names} <= {*present} else []
         if not seeds:
             continue
-        for unit in comparison.units(setting):
-            for target in comparison.targets(setting):
-                yield _speedup_chain(comparison, setting, names, seeds, target, unit)
-        for quantity in ("area", "last"):
-            yield _difference_chain(comparison, setting, names, seeds, quantity)
+        for unit in times.units(setting):
+            for target in times.targets(setting):
+                reached = [
+                    [times.time(setting, name, seed, target, unit) for seed in seeds] for name in names
+                ]
+                exact = all(time.reached for of_arm in reached for time in of_arm)
+                factor = pairs.speedup if exact else _median_speedup
+                links = {link: factor(reached[to], reached[start]) for link, (start, to) in LINKS.items()}
+                yield Chain(names, "speedup", target, unit, tuple(seeds), exact, links)
+        for endpoint in reversed([one.name for one in figures.endpoints if one.compared]):
+            columns = [figures.of_runs[setting, name].loc[seeds, endpoint] for name in names]
+            known = [seed for seed in seeds if not any(math.isnan(column[seed]) for column in columns)]
+            values = [column.loc[known].tolist() for column in columns]
+            links = {
+                link: pairs.paired_difference(values[to], values[start])
+                for link, (start, to) in LINKS.items()
+            }
+            yield Chain(names, endpoint, math.nan, "", tuple(known), True, links)
 
 
-def _speedup_chain(
-    comparison: Comparison,
-    setting: str,
-    names: tuple[str, str, str, str],
-    seeds: list[int],
-    target: float,
-    unit: Unit,
-) -> Chain:
-    times = [[comparison.time(setting, name, int(seed), target, unit) for seed in seeds] for name in names]
-    exact = all(time.reached for arm_times in times for time in arm_times)
-    factor = pairs.speedup if exact else _median_speedup
-    links = {
-        link: factor(times[candidate], times[reference]) for link, (reference, candidate) in LINKS.items()
-    }
-    return Chain(names, "speedup", target, unit, tuple(map(int, seeds)), exact, **links)
-
-
-def _median_speedup(arm: list[Time], reference: list[Time]) -> Estimate:
+def _median_speedup(arm: Sequence[Time], reference: Sequence[Time]) -> Estimate:
     """Return the median over pairs even if neither run missed, so that a chain has only one kind of estimate."""
     if any(not time.reached for time in (*arm, *reference)):
         return pairs.speedup(arm, reference)
     ratios = [r.low / a.low for a, r in zip(arm, reference, strict=True)]
     return pairs.median_of_bounds([(ratio, ratio) for ratio in ratios])
-
-
-def _difference_chain(
-    comparison: Comparison,
-    setting: str,
-    names: tuple[str, str, str, str],
-    seeds: list[int],
-    quantity: Literal["area", "last"],
-) -> Chain:
-    frames = [comparison.values(setting, name)[quantity] for name in names]
-    known = [seed for seed in seeds if not any(math.isnan(frame.loc[seed]) for frame in frames)]
-    values = [[float(frame.loc[seed]) for seed in known] for frame in frames]
-    links = {
-        link: pairs.paired_difference(values[candidate], values[reference])
-        for link, (reference, candidate) in LINKS.items()
-    }
-    return Chain(names, quantity, math.nan, "", tuple(map(int, known)), True, **links)

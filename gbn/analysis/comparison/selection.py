@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from gbn import measures
-from gbn.analysis.comparison.comparison import Comparison
+from gbn.analysis.comparison.times import Times
 from gbn.measures import Measure
 
 #: The value assigned to a diverged run when a rate is chosen: the accuracy of guessing among ten classes. For another
@@ -37,30 +38,31 @@ class Ranked:
     out: str = ""
 
 
-def rank_by_area(comparison: Comparison, setting: str = "", without: tuple[str, ...] = ()) -> list[Ranked]:
+def rank_by_area(times: Times, setting: str = "", without: tuple[str, ...] = ()) -> list[Ranked]:
     """Rank the arms by their mean area under the curve, best first (smallest if lower is better); ties by name.
 
     Args:
-        comparison: the screen's runs.
+        times: of the screen's runs.
         setting: one of its settings.
         without: arms that are not candidates (the reference never is).
 
     Returns:
         All candidates; those with a missing, failed or diverged run come last, with the reason.
     """
-    plan, ranked = comparison.runs.plan, []
+    plan, ranked = times.runs.plan, []
     for arm in plan.arms(setting):
         if arm == plan.reference or arm in without:
             continue
         planned = len(plan.seeds(setting, arm))
-        usable = comparison.runs.usable(setting, arm)
+        usable = times.runs.usable(setting, arm)
         diverged = int((usable.status == "diverged").sum())
         if len(usable) < planned or diverged:
             why = f"{diverged} diverged" if diverged else f"{planned - len(usable)} of {planned} runs missing"
             ranked.append(Ranked(arm, math.nan, len(usable), why))
             continue
-        ranked.append(Ranked(arm, float(comparison.values(setting, arm).area.mean()), len(usable)))
-    sign = comparison.measured.sign
+        areas = [times.curves[setting, arm, seed].area for seed in times.runs.statuses(setting, arm)]
+        ranked.append(Ranked(arm, float(pd.Series(areas, dtype=float).mean()), len(usable)))
+    sign = times.measured.sign
     return sorted(ranked, key=lambda one: (bool(one.out), -sign * one.value if not one.out else 0.0, one.arm))
 
 
@@ -93,7 +95,7 @@ def rate_of(setting: str) -> tuple[str, str]:
     return group.removesuffix("_"), rate
 
 
-def best_settings(comparison: Comparison) -> list[BestSetting]:
+def best_settings(times: Times) -> list[BestSetting]:
     """Return for each arm the setting with the best mean of :func:`selecting` at the last update.
 
     If settings are named ``<setting>_lr_<rate>``, there is one best setting for each arm in each second-stage
@@ -104,17 +106,17 @@ def best_settings(comparison: Comparison) -> list[BestSetting]:
     Raises:
         ValueError: an arm lacks runs in a setting, so budgets would be unequal.
     """
-    plan, found = comparison.runs.plan, []
+    plan, found = times.runs.plan, []
     groups: dict[str, list[str]] = {}
     for setting in plan.settings:
         groups.setdefault(rate_of(setting)[0], []).append(setting)
     for group, settings in groups.items():
         for arm in dict.fromkeys(name for setting in settings for name in plan.arms(setting)):
-            if group and all(comparison.runs.usable(setting, arm).empty for setting in settings):
+            if group and all(times.runs.usable(setting, arm).empty for setting in settings):
                 continue
             values = {}
             for setting in settings:
-                found_values = _last_validation(comparison, setting, arm)
+                found_values = _last_validation(times, setting, arm)
                 planned = len(plan.seeds(setting, arm))
                 if len(found_values) < planned:
                     raise ValueError(
@@ -123,54 +125,52 @@ def best_settings(comparison: Comparison) -> list[BestSetting]:
                         f"python scripts/reproduce.py {plan.selection.get('experiment')}"
                     )
                 values[setting] = sum(found_values) / len(found_values)
-            best = max(settings, key=lambda name: comparison.measured.sign * values[name])
+            best = max(settings, key=lambda name: times.measured.sign * values[name])
             found.append(BestSetting(group, arm, best, values, best in (settings[0], settings[-1])))
     return found
 
 
-def selecting(comparison: Comparison) -> Measure:
+def selecting(times: Times) -> Measure:
     """Return the measure that settings are chosen by: val_full_accuracy, or another on the whole set."""
-    measured = comparison.measured
+    measured = times.measured
     if measured.family == "accuracy":
         return measures.measure("val_full_accuracy")
     whole = measured.key.replace("val_", "val_full_", 1).removesuffix("_exact")
     on_slice = measured.split == "validation" and not measured.whole
-    return measures.measure(whole) if on_slice and comparison.has(whole) else measured
+    return measures.measure(whole) if on_slice and times.runs.has(whole) else measured
 
 
-def _last_validation(comparison: Comparison, setting: str, arm: str) -> list[float]:
-    measure, values = selecting(comparison), []
+def _last_validation(times: Times, setting: str, arm: str) -> list[float]:
+    measure, values = selecting(times), []
     worst = CHANCE if measure.family == "accuracy" else measure.worst
-    for seed, status in comparison.runs.statuses(setting, arm).items():
-        (curve,) = comparison.runs.columns(setting, arm, seed, [measure.key])
+    for seed, status in times.runs.statuses(setting, arm).items():
+        (curve,) = times.runs.columns(setting, arm, seed, [measure.key])
         known = curve[np.isfinite(curve)]
         values.append(worst if status == "diverged" or not len(known) else float(known[-1]))
     return values
 
 
-def check(
-    selected: Mapping[str, Any], arms: Mapping[tuple[str, str], list[str]], comparison: Comparison
-) -> str | None:
+def check(selected: Mapping[str, Any], arms: Mapping[tuple[str, str], list[str]], times: Times) -> str | None:
     """Return how a second stage's arms differ from its first stage's selection; None if they agree.
 
     Args:
         selected: the second grid's key of that name: ``{experiment, scale, rule: area, top: 4, without: [...]}`` or
             ``{experiment, scale, rule: rate}``.
         arms: the second grid's (setting, arm) with their overrides; the last override of a key wins.
-        comparison: the first stage's.
+        times: of the first stage's.
 
     Raises:
         ValueError: the rule is unknown.
     """
     if selected["rule"] == "area":
-        ranked = rank_by_area(comparison, without=tuple(selected.get("without", ())))
+        ranked = rank_by_area(times, without=tuple(selected.get("without", ())))
         wanted = [one.arm for one in ranked if not one.out][: selected["top"]]
         lacking = [arm for arm in wanted if arm not in {label for _, label in arms}]
         return (
             f"selected are {', '.join(wanted)}; not among the arms: {', '.join(lacking)}" if lacking else None
         )
     if selected["rule"] == "rate":
-        for best in best_settings(comparison):
+        for best in best_settings(times):
             rate = f"optimizer.lr={rate_of(best.setting)[1]}"
             for (setting, arm), overrides in arms.items():
                 given = [one for one in overrides if one.startswith("optimizer.lr=")]

@@ -17,7 +17,7 @@ ROUNDING = 1e-9
 #: If an interval lies inside [1/EQUAL, EQUAL], the two arms are equally fast for any practical purpose.
 EQUAL = 1.05
 
-Verdict = Literal["faster", "slower", "equal within 5 %", "inconclusive"]
+Decision = Literal["faster", "slower", "equal within 5 %", "inconclusive"]
 
 
 def p_of_t(mean: float, sd: float, n: int) -> float:
@@ -40,7 +40,7 @@ def p_of_signs(above: int, below: int, n: int) -> float:
     """Return the two-sided p value of the sign test of median 1, given how many of n ratios are known to lie on each
     side.
 
-    A ratio on neither side (a tie, or a miss that leaves the side open) counts against either verdict, so p is the
+    A ratio on neither side (a tie, or a miss that leaves the side open) counts against either side, so p is the
     largest over all possible sides of the open ones. NaN without a pair. The sign test's interval of level 1 - a
     (:func:`gbn.analysis.estimates.pairs.median_of_bounds`) excludes 1 exactly if p <= a.
 
@@ -127,7 +127,7 @@ def pairs_for_signs(tests: int = 1, alpha: float = ALPHA) -> int:
 
 
 def reach(n: int, tests: int, alpha: float = ALPHA) -> str:
-    """Return a sentence that says which verdicts n pairs can reach at all after Holm over `tests` comparisons.
+    """Return a sentence that says what n pairs can decide at all after Holm over `tests` comparisons.
 
     The paired t test has no smallest p (its reach depends on the noise, see
     :func:`gbn.analysis.estimates.power.smallest_effect`); the sign test, which decides if a run missed, and the
@@ -149,8 +149,8 @@ def reach(n: int, tests: int, alpha: float = ALPHA) -> str:
     return f"{text}{can} ({need})."
 
 
-def verdict(estimate: Estimate, alpha: float = ALPHA, margin: float = EQUAL) -> Verdict:
-    """Return the verdict on an estimated speed-up: "faster", "slower", "equal within 5 %" or "inconclusive".
+def decision(estimate: Estimate, alpha: float = ALPHA, margin: float = EQUAL) -> Decision:
+    """Return the decision on an estimated speed-up: "faster", "slower", "equal within 5 %" or "inconclusive".
 
     It uses Holm's correction if the estimate carries one, else the estimate on its own. "Equal" requires the same
     interval to lie inside [1/margin, margin]; absence of evidence is "inconclusive".

@@ -1,4 +1,4 @@
-"""An estimate with its uncertainty, and a figure: an estimate together with what it describes."""
+"""An estimate with its uncertainty."""
 
 import math
 from dataclasses import dataclass, field
@@ -10,9 +10,6 @@ INFINITY = float("inf")
 
 #: The name of the row that compares the reference with itself.
 AA = "A/A"
-
-#: Savings that count in the column "saved 31 %": the low end of the 31 to 47 % published for Mixture Normalization.
-PUBLISHED_SAVING = 0.31
 
 
 @dataclass(frozen=True)
@@ -50,33 +47,14 @@ class Estimate:
     ratios: tuple[tuple[float, float], ...] = field(default=(), repr=False, compare=False)
 
     @property
+    def known(self) -> bool:
+        """True if a ratio is a positive number rather than a bound, zero or infinity."""
+        return self.n > 0 and self.value_low == self.value_high and 0 < self.value_low < math.inf
+
+    @property
     def decided(self) -> bool:
         """True if this row's difference is significant after the table's correction."""
         return self.p_holm <= ALPHA
 
 
 NOTHING = Estimate(float("nan"), float("nan"), float("nan"), float("nan"), 0, "none")
-
-
-@dataclass(frozen=True)
-class Figure:
-    """One number of a table.
-
-    Attributes:
-        quantity: "last", "best_val", "best_test" or "best", "area" (an arm's mean), "last_difference",
-            "area_difference" (arm - against), "time_to_target" (an arm's median), "speedup_to_target",
-            "speedup_to_maximum" (against / arm; the maximum is the best value, even if lower is better).
-        target: the value of the measure, if it is a fixed one.
-        unit: "updates" or "seconds"; empty for values of the measure.
-        arm, against: what is compared with what; arm A/A is the reference compared with itself.
-        saved: number of pairs that saved at least :data:`PUBLISHED_SAVING` (metric of the maximum only).
-    """
-
-    setting: str
-    quantity: str
-    arm: str
-    estimate: Estimate
-    against: str = ""
-    target: float = math.nan
-    unit: str = ""
-    saved: int = 0

@@ -66,13 +66,32 @@ def speedup(arm: Sequence[Time], reference: Sequence[Time], level: float = LEVEL
         return NOTHING
     if misses == (0, 0):
         logs = mean_interval(log_ratios(arm, reference), level=level)
-        center, low, high = (_exp(x) for x in (logs.value_low, logs.low, logs.high))
+        center, low, high = (exp(x) for x in (logs.value_low, logs.low, logs.high))
         p = p_of_t(logs.value_low, logs.sd, logs.n)
         ratios = tuple((r.low / a.low,) * 2 for a, r in pairs)
         return Estimate(center, center, low, high, logs.n, "paired t", logs.sd, p=p, ratios=ratios)
     bounds = tuple(_ratio(a, r) for a, r in pairs)
     p = p_of_signs(*signs(bounds), len(bounds))
     return replace(median_of_bounds(bounds, *misses, level=level), p=p, ratios=bounds)
+
+
+def interval_at(estimate: Estimate, level: float, ratio: bool = True) -> tuple[float, float]:
+    """Return the interval of an estimate at another level; NaN if it has none.
+
+    Args:
+        estimate: of a speed-up or (if `ratio` is False) of a difference.
+        level: confidence level.
+        ratio: whether the estimate is a ratio, whose interval is symmetric in the logarithm.
+    """
+    if estimate.method == "median":
+        median = median_of_bounds(estimate.ratios, level=level)
+        return median.low, median.high
+    if estimate.method != "paired t" or estimate.n < 2:
+        return math.nan, math.nan
+    half = t_quantile(0.5 + level / 2, estimate.n - 1) * estimate.sd / math.sqrt(estimate.n)
+    if not ratio:
+        return estimate.value_low - half, estimate.value_low + half
+    return estimate.value_low / exp(half), estimate.value_low * exp(half)
 
 
 def signs(ratios: Sequence[tuple[float, float]]) -> tuple[int, int]:
@@ -92,8 +111,8 @@ def log_ratios(arm: Sequence[Time], reference: Sequence[Time]) -> list[float]:
     return [math.log(r.low / a.low) for a, r in pairs]
 
 
-def _exp(x: float) -> float:
-    """Return exp(x), infinite if it overflows (two very noisy pairs have such intervals at a strict level)."""
+def exp(x: float) -> float:
+    """Return exp(x); infinite where it would overflow, as intervals of two very noisy pairs do."""
     return INFINITY if x > 700 else math.exp(x)
 
 
@@ -147,6 +166,21 @@ def sign_test_rank(n: int, level: float = LEVEL) -> int:
             break
         rank = k + 1
     return rank
+
+
+def f_test(groups: list[np.ndarray]) -> float:
+    """Return the p value of a one-way analysis of variance; NaN without two groups or a degree of freedom."""
+    k, n = len(groups), sum(map(len, groups))
+    if k < 2 or n <= k:
+        return math.nan
+    from scipy.special import fdtrc
+
+    mean = float(np.concatenate(groups).mean())
+    between = sum(len(group) * (float(group.mean()) - mean) ** 2 for group in groups) / (k - 1)
+    within = sum(float(((group - group.mean()) ** 2).sum()) for group in groups) / (n - k)
+    if within == 0:
+        return 1.0 if between == 0 else 0.0
+    return float(fdtrc(k - 1, n - k, between / within))
 
 
 def smallest_ratio(sd: float, n: int) -> float:

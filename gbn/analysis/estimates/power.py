@@ -8,8 +8,9 @@ import math
 from collections.abc import Callable
 from functools import cache
 
+from gbn.analysis.estimates.decisions import decision
 from gbn.analysis.estimates.estimate import LEVEL, Estimate
-from gbn.analysis.estimates.pairs import t_quantile
+from gbn.analysis.estimates.pairs import signs, t_quantile
 
 POWER = 0.8
 MOST_PRINTED = 1000
@@ -172,33 +173,50 @@ def share_of_signs(above: int, below: int) -> float:
     return (max(above, below) + 1) / (above + below + 2)
 
 
-def advice(estimate: Estimate, level: float = LEVEL, power: float = POWER, tests: int = 1) -> str:
-    """Describe what an undecided speed-up needs: "inconclusive at n = 5, about 23 to 56 seeds would decide".
+def advice(estimate: Estimate, level: float = LEVEL) -> str:
+    """Describe what an undecided estimate needs: "inconclusive at n = 5, about 23 to 56 seeds would decide".
 
     Both numbers assume the speed-up as estimated. The first also assumes the noise as estimated; the second uses the
-    upper 80 % confidence limit of its standard deviation, since few pairs underestimate it as often as not.
+    upper 80 % confidence limit of its standard deviation, since few pairs underestimate it as often as not. If a run
+    missed, the number is that of the sign test.
 
     Args:
-        estimate: of a speed-up by paired t (:func:`advice_for_signs` is for medians).
-        level, power, tests: as in :func:`seeds_needed`.
+        estimate: of a speed-up.
+        level: level of the interval that would decide.
     """
     start = f"inconclusive at n = {estimate.n}"
+    if estimate.n > 1 and estimate.method == "median":
+        above, below = signs(estimate.ratios)
+        if above + below == 0:
+            return f"{start}: misses leave every pair open"
+        needed = seeds_for_signs(share_of_signs(above, below), level)
+        if needed > MOST_PRINTED:
+            return f"{start}, more than {MOST_PRINTED:,} seeds would decide"
+        return f"{start}, about {needed} seeds would decide by the sign test"
     if estimate.method != "paired t" or math.isnan(estimate.sd):
         return start
-    needed = seeds_needed(estimate.sd, estimate.value_low, level, power, tests)
+    needed = seeds_needed(estimate.sd, estimate.value_low, level)
     if needed > MOST_PRINTED:
         return f"{start}, more than {MOST_PRINTED:,} seeds would decide a ratio so near 1"
-    worst = seeds_needed(sd_upper(estimate.sd, estimate.n), estimate.value_low, level, power, tests)
+    worst = seeds_needed(sd_upper(estimate.sd, estimate.n), estimate.value_low, level)
     limit = f"to {worst} seeds" if worst <= MOST_PRINTED else "seeds or more"
     return f"{start}, about {needed} {limit if worst > needed else 'seeds'} would decide"
 
 
-def advice_for_signs(above: int, below: int, n: int, level: float = LEVEL) -> str:
-    """Like :func:`advice` if a run missed: so many of n pairs are known to favor either side (sign test)."""
-    start = f"inconclusive at n = {n}"
-    if above + below == 0:
-        return f"{start}: misses leave every pair open"
-    needed = seeds_for_signs(share_of_signs(above, below), level)
-    if needed > MOST_PRINTED:
-        return f"{start}, more than {MOST_PRINTED:,} seeds would decide"
-    return f"{start}, about {needed} seeds would decide by the sign test"
+def decision_in_words(estimate: Estimate) -> str:
+    """Return the decision on a speed-up after Holm; if there is none, :func:`advice` at the level of its test."""
+    found = decision(estimate)
+    return advice(estimate, estimate.holm_level) if found == "inconclusive" else found
+
+
+def seeds_to_decide(estimate: Estimate) -> float:
+    """Return how many pairs would decide a speed-up as estimated, at its level after Holm, with 80 % power.
+
+    NaN if it is decided or that cannot be computed; 1,000,000 means that many or more.
+    """
+    if decision(estimate) != "inconclusive" or estimate.n < 2:
+        return math.nan
+    if estimate.method == "paired t":
+        return seeds_needed(estimate.sd, estimate.value_low, estimate.holm_level)
+    above, below = signs(estimate.ratios)
+    return seeds_for_signs(share_of_signs(above, below), estimate.holm_level) if above + below else math.nan

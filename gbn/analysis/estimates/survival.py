@@ -7,7 +7,7 @@ runs that have not reached the target by t; an arm is faster where its curve is 
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -209,18 +209,11 @@ def restricted_mean_difference(
     if len(arm) < 2:
         return NOTHING
     ours, theirs = pseudo_values(arm, horizon), pseudo_values(reference, horizon)
-    estimate = paired_difference(ours.tolist(), theirs.tolist(), level)
-    return Estimate(
-        estimate.value_low,
-        estimate.value_high,
-        estimate.low,
-        estimate.high,
-        estimate.n,
-        "restricted mean",
-        estimate.sd,
+    return replace(
+        paired_difference(ours.tolist(), theirs.tolist(), level),
+        method="restricted mean",
         arm_misses=sum(not time.reached for time in arm),
         reference_misses=sum(not time.reached for time in reference),
-        p=estimate.p,
     )
 
 

@@ -14,7 +14,6 @@ from functools import cached_property
 from typing import Literal, NamedTuple
 
 import numpy as np
-import pandas as pd
 
 Interpolation = Literal["interpolated", "first"]
 INTERPOLATIONS: tuple[Interpolation, ...] = ("interpolated", "first")
@@ -36,58 +35,6 @@ class Time(NamedTuple):
         return math.isfinite(self.high)
 
 
-def first_update(
-    updates: Sequence[float],
-    values: Sequence[float],
-    target: float,
-    interpolation: Interpolation = "interpolated",
-    higher_is_better: bool = True,
-) -> float | None:
-    """Return the first update at which a curve is at `target` or better; None if it never is.
-
-    Between the last point short of the target and the first point at it, the curve is taken as linear in log(update)
-    ("interpolated": evaluations lie on a geometric grid, so the first point alone would be late by up to a grid
-    step); "first" returns that point itself. If the very first point is already at the target, its update is
-    returned.
-
-    Args:
-        updates: increasing, at least 0.
-        values: of the measure at these updates, finite.
-        target: the value to reach.
-        interpolation: see above.
-        higher_is_better: whether better means at or above the target, or at or below it.
-    """
-    sign = 1.0 if higher_is_better else -1.0
-    upward = sign * np.asarray(values, dtype=float)
-    highest = np.maximum.accumulate(upward)
-    return _first_updates(np.asarray(updates, dtype=float), highest, upward, [sign * target], interpolation)[
-        0
-    ]
-
-
-def _first_updates(
-    updates: np.ndarray,
-    highest: np.ndarray,
-    values: Sequence[float] | np.ndarray,
-    targets: Sequence[float],
-    interpolation: Interpolation,
-) -> list[float | None]:
-    """Like :func:`first_update` for many targets, if higher is better; `highest` is the running maximum of values."""
-    found: list[float | None] = []
-    for target, index in zip(targets, highest.searchsorted(targets).tolist(), strict=True):
-        if index == len(highest):
-            found.append(None)
-        elif index == 0 or interpolation == "first":
-            found.append(float(updates[index]))
-        else:
-            u0, u1 = float(updates[index - 1]), float(updates[index])
-            v0, value = float(values[index - 1]), float(values[index])
-            share = (target - v0) / (value - v0)
-            # log(0): from the start, linear in the update itself
-            found.append(u0 + share * (u1 - u0) if u0 <= 0 else u0 * (u1 / u0) ** share)
-    return found
-
-
 @dataclass(frozen=True)
 class Curve:
     """One run's curve of one measure, prepared for many queries.
@@ -107,22 +54,6 @@ class Curve:
     higher_is_better: bool = True
 
     @classmethod
-    def of(
-        cls,
-        points: pd.DataFrame,
-        measure: str = "val_accuracy",
-        diverged: bool = False,
-        higher_is_better: bool = True,
-    ) -> "Curve":
-        """Build the curve from a frame of points (columns update, seconds and the measure, each optional)."""
-        ordered = points.sort_values("update") if "update" in points else points.iloc[:0]
-        updates, seconds, values = (
-            ordered[name].to_numpy(float) if name in ordered else np.full(len(ordered), np.nan)
-            for name in ("update", "seconds", measure)
-        )
-        return cls.of_columns(updates, seconds, values, diverged, higher_is_better)
-
-    @classmethod
     def of_columns(
         cls,
         updates: np.ndarray,
@@ -140,22 +71,20 @@ class Curve:
     def time_to(
         self, target: float, unit: Unit = "updates", interpolation: Interpolation = "interpolated"
     ) -> Time:
-        """Return the time to `target` (a value of the measure), in updates or in seconds on the training clock.
-
-        Between two points, seconds are linear in updates.
-        """
+        """Return the time to `target`; see :meth:`times_to`."""
         return self.times_to([target], unit, interpolation)[0]
 
     def times_to(
         self, targets: Sequence[float], unit: Unit = "updates", interpolation: Interpolation = "interpolated"
     ) -> list[Time]:
-        """Return the times to several targets; see :meth:`time_to`."""
-        asked = (*targets, interpolation)
-        if asked not in self._found:  # kept for the other unit
-            self._found[asked] = _first_updates(
-                self.measured_at, self._highest, self._upward, [*map(self._sign, targets)], interpolation
-            )
-        found = self._found[asked]
+        """Return the times to some values of the measure, in updates or in seconds on the training clock.
+
+        Between the last point short of the target and the first point at it, the curve is taken as linear in
+        log(update) ("interpolated": evaluations lie on a geometric grid, so the first point alone would be late by up
+        to a grid step); "first" returns that point itself. If the very first point is already at the target, its
+        update is returned. Between two points, seconds are linear in updates.
+        """
+        found = self._updates_to(tuple(targets), interpolation)
         never = self.diverged or not len(self.updates)
         end = math.inf if never else float(self.updates[-1])
         lows = [end if update is None else update for update in found]
@@ -165,6 +94,27 @@ class Curve:
         return [
             Time(low, math.inf if update is None else low) for low, update in zip(lows, found, strict=True)
         ]
+
+    def _updates_to(self, targets: Sequence[float], interpolation: Interpolation) -> list[float | None]:
+        """Return the first update at which the curve is at each target or better; None if it never is."""
+        asked = (*targets, interpolation)
+        if asked in self._found:  # kept for the other unit
+            return self._found[asked]
+        found: list[float | None] = []
+        upward = [self._sign(target) for target in targets]
+        for target, index in zip(upward, self._highest.searchsorted(upward).tolist(), strict=True):
+            if index == len(self._highest):
+                found.append(None)
+            elif index == 0 or interpolation == "first":
+                found.append(float(self.measured_at[index]))
+            else:
+                u0, u1 = (float(self.measured_at[place]) for place in (index - 1, index))
+                v0, v1 = (float(self._upward[place]) for place in (index - 1, index))
+                share = (target - v0) / (v1 - v0)
+                # log(0): from the start, linear in the update itself
+                found.append(u0 + share * (u1 - u0) if u0 <= 0 else u0 * (u1 / u0) ** share)
+        self._found[asked] = found
+        return found
 
     @cached_property
     def _found(self) -> dict[tuple[float | str, ...], list[float | None]]:

@@ -28,14 +28,14 @@ KINDS: Mapping[str, Callable[[Comparison, Mapping[str, Any]], list[Picture]]] = 
 
 
 def pictures(comparison: Comparison, source: Mapping[str, Any]) -> list[Picture]:
-    """All pictures of one source, for example the convergence of every setting.
+    """Return all pictures of one source, for example the convergence of every setting.
 
     Args:
         comparison: of :func:`gbn.analysis.tables.committed.comparison_of` the source.
         source: from :func:`gbn.plot_style.source_and_digest`.
 
     Raises:
-        ValueError: a kind of figure that is not known.
+        ValueError: the kind of figure is unknown.
     """
     if source.get("kind") not in KINDS:
         raise ValueError(f"no kind of figure {source.get('kind')!r}: allowed are {', '.join(KINDS)}")

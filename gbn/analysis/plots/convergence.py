@@ -1,13 +1,12 @@
 """Convergence figures: the measure and the loss against updates and against seconds, one line per arm with a band.
 
 Each arm that has controls gets a row of its own with the reference and these controls, so a panel holds few
-lines; other arms share rows of at most six. Beside them stands the paired difference of the measure, where
-arms can be told apart. A measure of which lower is better has a logarithmic axis; a task without a validation loss
+lines; other arms share rows of at most six. To the right is the paired difference of the measure, where arms
+can be distinguished. A measure of which lower is better has a logarithmic axis; a task without a validation loss
 (generated images) has no panel for it. An arm looks as it does in every figure (:mod:`gbn.analysis.looks`); names at
 the ends of the last panel's lines tell arms apart in gray print too. Sizes are a printed page's.
 """
 
-import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,18 +19,19 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from gbn.analysis.comparison.comparison import Comparison
 from gbn.analysis.estimates.targets import Unit
 from gbn.analysis.looks import Look, looks_of_plan
-from gbn.analysis.plots.labels import label_ends
+from gbn.analysis.plots.labels import label_ends, stem, write_words
 from gbn.analysis.plots.lines import Line, difference_line, mean_line
+from gbn.analysis.runs.load import Runs
 from gbn.analysis.tables import headings
 from gbn.measures import Measure
 from gbn.plot_style import DPI, RC, WIDTH, Picture
 
 ROW_HEIGHT, TOP, BOTTOM = 2.0, 0.55, 0.85  # inches; the last two for title and caption
-MOST_ARMS = 6  # in a row, beside the reference
+MOST_ARMS = 6  # in a row, besides the reference
 
 
 @dataclass(frozen=True)
-class Row:
+class PanelRow:
     """One row of panels: a caption, and its arms as (arm, short name)."""
 
     caption: str
@@ -47,36 +47,39 @@ class Panels:
     difference: Axes | None
 
 
-def rows_of(comparison: Comparison, setting: str) -> list[Row]:
+def rows_of(runs: Runs, setting: str) -> list[PanelRow]:
     """Distribute the arms of a setting over rows."""
-    plan, arms = comparison.runs.plan, comparison.arms(setting)
+    plan, arms = runs.plan, runs.arms(setting)
     reference = [(plan.reference, plan.reference)] if plan.reference in arms else []
     rows, placed = [], {plan.reference}
     for arm, controls in plan.controls.items():
         inside = [control for control in controls if control in arms]
         if arm in arms and inside:
             short = [(control, control.removesuffix(f"[{arm}]")) for control in inside]
-            rows.append(Row(f"{arm} and its controls", (*reference, (arm, arm), *short)))
+            rows.append(PanelRow(f"{arm} and its controls", (*reference, (arm, arm), *short)))
             placed |= {arm, *inside}
     rest = [(arm, arm) for arm in arms if arm not in placed]
     for start in range(0, len(rest), MOST_ARMS):
         caption = "other arms" if rows else ""
-        rows.append(Row(caption, (*reference, *rest[start : start + MOST_ARMS])))
-    return rows or [Row("", tuple(reference))]
+        rows.append(PanelRow(caption, (*reference, *rest[start : start + MOST_ARMS])))
+    return rows or [PanelRow("", tuple(reference))]
 
 
 def draw(comparison: Comparison, setting: str, unit: Unit, linear: bool = False) -> Figure:
     """Draw one setting against `unit`, on a logarithmic axis unless `linear`."""
     with mpl.rc_context(dict(RC)):
-        rows = rows_of(comparison, setting)
-        compared = comparison.runs.plan.reference in comparison.arms(setting) and any(
+        rows = rows_of(comparison.runs, setting)
+        compared = comparison.runs.plan.reference in comparison.runs.arms(setting) and any(
             len(row.arms) > 1 for row in rows
         )
         height = ROW_HEIGHT * len(rows) + TOP + BOTTOM
         figure = Figure(figsize=(WIDTH, height), dpi=DPI)
         loss = loss_key(comparison)
         grid = figure.subplots(len(rows), 1 + (loss is not None) + compared, squeeze=False, sharex=True)
-        panels_of = [Panels(panels[0], *_rest(panels[1:], loss, compared)) for panels in grid]
+        panels_of = [
+            Panels(panels[0], panels[1] if loss else None, panels[-1] if compared else None)
+            for panels in grid
+        ]
         first = panels_of[0]
         for row, panels in zip(rows, panels_of, strict=True):
             if panels is not first:  # one bad arm would flatten a shared scale of differences
@@ -105,11 +108,8 @@ def draw(comparison: Comparison, setting: str, unit: Unit, linear: bool = False)
             label_ends(row_of_axes[-1])
         for axes in grid[-1]:
             axes.set_xlabel("updates" if unit == "updates" else "seconds of training")
-        title = comparison.runs.plan.title + (f": {setting}" if setting else "")
-        figure.text(0.02, 1 - 0.09 / height, title, fontsize=9.5, fontweight="bold", va="top")
-        text = _caption(comparison, setting, compared, linear, loss is not None)
-        caption = "\n".join(textwrap.wrap(text, 125))
-        figure.text(0.02, 0.07 / height, caption, fontsize=6.8, color="0.3", va="bottom")
+        caption = _caption(comparison, setting, compared, linear, loss is not None)
+        write_words(figure, comparison.runs.plan, setting, caption)
         return figure
 
 
@@ -122,17 +122,16 @@ def pictures(comparison: Comparison, linear: bool = False) -> tuple[list[Picture
     source = comparison.selection | {"kind": "convergence", "linear": linear}
     made, notes = [], []
     for setting in comparison.runs.plan.settings:
-        if not comparison.arms(setting):
+        if not comparison.runs.arms(setting):
             notes.append(f"No figure of {setting}: no finished run.")
             continue
-        units = comparison.units(setting)
+        units = comparison.times.units(setting)
         if "seconds" not in units:
             where = f" of {setting}" if setting else ""
-            notes.append(f"No figure{where} against seconds: {comparison.seconds_reason(setting)}.")
+            notes.append(f"No figure{where} against seconds: {comparison.times.seconds_reasons[setting]}.")
         for unit in units:
             figure = draw(comparison, setting, unit, linear)
-            stem = "-".join(filter(None, (comparison.runs.plan.name, _slug(setting), unit)))
-            made.append(Picture(stem, figure, source=source))
+            made.append(Picture(stem(comparison.runs.plan.name, setting, unit), figure, source=source))
     return made, notes
 
 
@@ -142,28 +141,24 @@ def loss_key(comparison: Comparison) -> str | None:
     if measured.family == "loss" or not measured.split:
         return None
     key = "test_loss" if measured.split == "test" else f"val_loss{'_exact' if measured.exact else ''}"
-    return key if measured.family == "accuracy" or comparison.has(key) else None
-
-
-def _rest(axes: Sequence[Axes], loss: str | None, compared: bool) -> tuple[Axes | None, Axes | None]:
-    return axes[0] if loss else None, axes[-1] if compared else None
+    return key if measured.family == "accuracy" or comparison.runs.has(key) else None
 
 
 def _row(
-    comparison: Comparison, setting: str, row: Row, panels: Panels, unit: Unit, loss: str | None
+    comparison: Comparison, setting: str, row: PanelRow, panels: Panels, unit: Unit, loss: str | None
 ) -> None:
     measured, reference = comparison.measured, comparison.runs.plan.reference
     measure = measured.key
     looks = looks_of_plan(comparison.runs.plan)
     for arm, name in row.arms:
         look = looks[arm]
-        _plot(panels.value, mean_line(comparison, setting, arm, measure, unit), name, look)
+        _plot(panels.value, mean_line(comparison.runs, setting, arm, measure, unit), name, look)
         if panels.loss is not None and loss is not None:
-            _plot(panels.loss, mean_line(comparison, setting, arm, loss, unit), name, look)
+            _plot(panels.loss, mean_line(comparison.runs, setting, arm, loss, unit), name, look)
         if panels.difference is not None and arm != reference:
-            line = difference_line(comparison, setting, arm, reference, measure, unit)
+            line = difference_line(comparison.runs, setting, arm, reference, measure, unit)
             _plot(panels.difference, line, name, look)
-    for target in comparison.targets(setting):
+    for target in comparison.times.targets(setting):
         panels.value.axhline(target, color="0.75", linewidth=0.5, zorder=0)
     # The name of a feature network is long, so it goes into the caption.
     panels.value.set_ylabel(measured.label.removesuffix(f" ({measured.network})"), labelpad=2)
@@ -224,7 +219,7 @@ def _logarithmic(axes: Axes, shown: Callable[[float], float]) -> None:
 
 
 def _caption(comparison: Comparison, setting: str, compared: bool, linear: bool, loss: bool) -> str:
-    arms = comparison.arms(setting)
+    arms = comparison.runs.arms(setting)
     counts = sorted({len(comparison.runs.usable(setting, arm)) for arm in arms})
     seeds = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
     text = f"Lines: mean over {seeds} seed{'s' if counts[-1] > 1 else ''}; "
@@ -238,7 +233,7 @@ def _caption(comparison: Comparison, setting: str, compared: bool, linear: bool,
         text += f"{measured.direction.capitalize()}{': below 0 the arm is better' if compared else ''}. "
     text += f"Features: {measured.network}. " if measured.network else ""
     text += f"Normalizers with {'exact' if measured.exact else 'running'} statistics. "
-    text += "Grey: fixed targets. " if comparison.targets(setting) else ""
+    text += "Grey: fixed targets. " if comparison.times.targets(setting) else ""
     if any((comparison.runs.usable(setting, arm).status == "diverged").any() for arm in arms):
         text += "×: a seed diverged, the mean ends there. "
     logarithmic = [*(["the loss"] if loss else []), *([] if measured.higher_is_better else [measured.name])]
@@ -246,12 +241,8 @@ def _caption(comparison: Comparison, setting: str, compared: bool, linear: bool,
 
 
 def _logarithms(measures: Sequence[str], linear: bool) -> str:
-    """Say which axes are logarithmic: "the loss", "KID" or both beside the horizontal ones."""
+    """Say which axes are logarithmic: the horizontal ones, and "the loss", "KID" or both."""
     named, verb = " and ".join(measures), "are" if len(measures) > 1 else "is"
     if linear:
         return f"{named[0].upper()}{named[1:]} {verb} logarithmic." if named else ""
     return f"Horizontal axes are logarithmic{f', as {verb} {named}' if named else ''}."
-
-
-def _slug(text: str) -> str:
-    return "".join(character if character.isalnum() or character in "._=" else "_" for character in text)

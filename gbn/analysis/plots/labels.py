@@ -1,15 +1,45 @@
-"""Names at the ends of lines, pushed apart to avoid overlaps."""
+"""Words of a figure: its title and caption, names at the ends of lines, the name of its file."""
 
+import textwrap
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
+
+from gbn.analysis.runs.plan import Plan
 
 _POINTS = 8.0  # distance between neighboring names
 
 
+def write_words(
+    figure: Figure,
+    plan: Plan,
+    setting: str,
+    caption: str,
+    *,
+    subtitle: str = "",
+    size: float = 6.8,
+    wrap: int = 125,
+) -> None:
+    """Write the title (experiment and setting) above the panels and the caption, wrapped, below them."""
+    height = figure.get_figheight()
+    title = plan.title + (f": {setting}" if setting else "")
+    figure.text(0.02, 1 - 0.09 / height, title, fontsize=9.5, fontweight="bold", va="top")
+    if subtitle:
+        figure.text(0.02, 1 - 0.27 / height, subtitle, fontsize=7.5, color="0.3", va="top")
+    lines = "\n".join(textwrap.wrap(caption, wrap))
+    figure.text(0.02, 0.07 / height, lines, fontsize=size, color="0.3", va="bottom")
+
+
+def stem(*parts: str) -> str:
+    """Return the name of a figure's file, without its ending: the parts that are not empty, joined by hyphens."""
+    kept = "-".join(filter(None, parts))
+    return "".join(one if one.isalnum() or one in "-._=+" else "_" for one in kept)
+
+
 def label_ends(axes: Any, size: float = 6.8) -> None:
-    """Write each labeled line's name beside its end, to the right of the axes, in the line's color.
+    """Write the name of each labeled line next to its end, to the right of the axes, in the line's color.
 
     Call this once limits and margins are final, since the positions are computed from them.
     """

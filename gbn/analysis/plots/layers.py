@@ -1,10 +1,9 @@
 """Figures of recorded layers: one row per quantity, one column per layer, one line per arm with its band over seeds.
 
-They stand beside the convergence figures (:mod:`gbn.analysis.plots.convergence`) and look like them.
+They complement the convergence figures (:mod:`gbn.analysis.plots.convergence`) and look like them.
 """
 
 import math
-import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -20,7 +19,8 @@ from gbn.analysis.comparison.comparison import Comparison
 from gbn.analysis.estimates.estimate import LEVEL
 from gbn.analysis.estimates.pairs import t_quantile
 from gbn.analysis.looks import Look, looks_of_plan
-from gbn.analysis.plots.convergence import Row, rows_of
+from gbn.analysis.plots.convergence import PanelRow, rows_of
+from gbn.analysis.plots.labels import stem, write_words
 from gbn.analysis.runs.activations import QUANTITIES, SHOWN, Quantity, layers_to_show, seed_table
 from gbn.plot_style import DPI, RC, WIDTH, Picture
 
@@ -43,7 +43,7 @@ class Choice:
                 raise ValueError(f"no quantity {name!r} is recorded; choose from {', '.join(QUANTITIES)}")
 
 
-def draw(frame: pd.DataFrame, comparison: Comparison, setting: str, row: Row, choice: Choice) -> Figure:
+def draw(frame: pd.DataFrame, comparison: Comparison, setting: str, row: PanelRow, choice: Choice) -> Figure:
     """Draw some arms of a setting.
 
     Args:
@@ -90,7 +90,7 @@ def draw(frame: pd.DataFrame, comparison: Comparison, setting: str, row: Row, ch
         for axes in grid[-1]:
             axes.set_xlabel("updates")
         _legend(figure, height, row, looks)
-        _words(figure, height, comparison, setting, row, here)
+        _words(figure, comparison, setting, row, here)
         return figure
 
 
@@ -111,7 +111,10 @@ def pictures(
     made, notes = [], []
     for setting in comparison.runs.plan.settings:
         recorded = set(frame.arm[frame.setting == setting])
-        rows = [_with(row, recorded) for row in rows_of(comparison, setting)]
+        rows = [
+            PanelRow(row.caption, tuple(pair for pair in row.arms if pair[0] in recorded))
+            for row in rows_of(comparison.runs, setting)
+        ]
         rows = [
             row for row in rows if any(arm != comparison.runs.plan.reference for arm, _ in row.arms)
         ] or rows[:1]
@@ -120,14 +123,10 @@ def pictures(
             continue
         for row in rows:
             subject = next((arm for arm, _ in row.arms if arm != comparison.runs.plan.reference), "")
-            parts = (comparison.runs.plan.name, setting, "layers", subject if len(rows) > 1 else "")
-            stem = "-".join(_slug(part) for part in parts if part)
-            made.append(Picture(stem, draw(frame, comparison, setting, row, choice), _RC, source))
+            plan, shown = comparison.runs.plan, subject if len(rows) > 1 else ""
+            name = stem(plan.name.replace("-", "_"), setting, "layers", shown)
+            made.append(Picture(name, draw(frame, comparison, setting, row, choice), _RC, source))
     return made, notes
-
-
-def _with(row: Row, arms: set[str]) -> Row:
-    return Row(row.caption, tuple(pair for pair in row.arms if pair[0] in arms))
 
 
 def _panel(
@@ -225,13 +224,13 @@ def _short(value: float, _: int) -> str:
     return f"{value:g}"
 
 
-def _legend_lines(row: Row) -> int:
+def _legend_lines(row: PanelRow) -> int:
     """Return how many lines the names need; columns are as wide as their longest name."""
     widest = max(len(name) for _, name in row.arms) + 10  # room for the line sample and the gap
     return math.ceil(len(row.arms) * widest / LEGEND_CHARACTERS)
 
 
-def _legend(figure: Figure, height: float, row: Row, looks: Mapping[str, Look]) -> None:
+def _legend(figure: Figure, height: float, row: PanelRow, looks: Mapping[str, Look]) -> None:
     handles = [Line2D([], [], **looks[arm].curve, linewidth=1.2, label=name) for arm, name in row.arms]
     figure.legend(
         handles=handles,
@@ -245,13 +244,8 @@ def _legend(figure: Figure, height: float, row: Row, looks: Mapping[str, Look]) 
     )
 
 
-def _words(
-    figure: Figure, height: float, comparison: Comparison, setting: str, row: Row, here: pd.DataFrame
-) -> None:
-    title = comparison.runs.plan.title + (f": {setting}" if setting else "")
+def _words(figure: Figure, comparison: Comparison, setting: str, row: PanelRow, here: pd.DataFrame) -> None:
     subtitle = " · ".join(filter(None, ("what the normalizers saw and did", row.caption)))
-    figure.text(0.02, 1 - 0.09 / height, title, fontsize=9.5, fontweight="bold", va="top")
-    figure.text(0.02, 1 - 0.27 / height, subtitle, fontsize=7.5, color="0.3", va="top")
     counts = sorted(here.groupby("arm").seed.nunique().unique())
     seeds = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
     few = "fewer than three seeds have no band. "
@@ -264,9 +258,4 @@ def _words(
         "made at the point; weight: that of the convolution or linear layer before the normalizer. Scales differ "
         "between panels; a band that is far wider than the lines are apart is cut."
     )
-    wrapped = "\n".join(textwrap.wrap(text, 128))
-    figure.text(0.02, 0.07 / height, wrapped, fontsize=6.5, color="0.3", va="bottom")
-
-
-def _slug(text: str) -> str:
-    return "".join(character if character.isalnum() or character in "._=" else "_" for character in text)
+    write_words(figure, comparison.runs.plan, setting, text, subtitle=subtitle, size=6.5, wrap=128)

@@ -5,10 +5,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gbn.analysis.comparison.comparison import Comparison
+from gbn.analysis.comparison.times import curve_of
 from gbn.analysis.estimates.estimate import LEVEL
 from gbn.analysis.estimates.pairs import t_quantile
 from gbn.analysis.estimates.targets import Curve, Unit
+from gbn.analysis.runs.load import Runs
+from gbn.measures import measure
 
 
 @dataclass(frozen=True)
@@ -29,32 +31,26 @@ class Line:
     cut_by_divergence: bool = False
 
 
-def mean_line(comparison: Comparison, setting: str, arm: str, key: str, unit: Unit) -> Line | None:
+def mean_line(runs: Runs, setting: str, arm: str, key: str, unit: Unit) -> Line | None:
     """Return the mean of an arm's curve key over its seeds; None if a seed never measured it.
 
     Each curve is taken as linear in log(x) and read at the positions of the first one, so seeds measured at the same
     updates are averaged exactly there. The line spans the range that all seeds share.
     """
-    curves = _curves(comparison, setting, arm, key)
+    curves = _curves(runs, setting, arm, key)
     return _line(list(curves.values()), [], unit)
 
 
-def difference_line(
-    comparison: Comparison, setting: str, arm: str, against: str, key: str, unit: Unit
-) -> Line | None:
+def difference_line(runs: Runs, setting: str, arm: str, against: str, key: str, unit: Unit) -> Line | None:
     """Return the mean over pairs (same seed) of the arm's curve minus the other's; see :func:`mean_line`."""
-    ours, theirs = (_curves(comparison, setting, name, key) for name in (arm, against))
+    ours, theirs = (_curves(runs, setting, name, key) for name in (arm, against))
     seeds = sorted(ours.keys() & theirs.keys())
     return _line([ours[seed] for seed in seeds], [theirs[seed] for seed in seeds], unit)
 
 
-def _curves(comparison: Comparison, setting: str, arm: str, key: str) -> dict[int, Curve]:
-    runs = comparison.runs
-    found = {}
-    for seed, status in runs.statuses(setting, arm).items():
-        updates, seconds, values = runs.columns(setting, arm, seed, ("update", "seconds", key))
-        found[seed] = Curve.of_columns(updates, seconds, values, status == "diverged")
-    return found
+def _curves(runs: Runs, setting: str, arm: str, key: str) -> dict[int, Curve]:
+    measured = measure(key)
+    return {seed: curve_of(runs, setting, arm, seed, measured) for seed in runs.statuses(setting, arm)}
 
 
 def _line(curves: Sequence[Curve], minus: Sequence[Curve], unit: Unit) -> Line | None:

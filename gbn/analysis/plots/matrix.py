@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from gbn.analysis.comparison.comparison import Comparison
 from gbn.analysis.estimates.estimate import Estimate
+from gbn.analysis.plots.labels import stem, write_words
 from gbn.analysis.tables import headings
 from gbn.measures import Measure
 from gbn.plot_style import DPI, Picture
@@ -20,7 +21,9 @@ _RC = {"font.size": 8, "axes.linewidth": 0.6, "pdf.fonttype": 42}  # a matrix ke
 
 def cells(comparison: Comparison, setting: str) -> dict[tuple[str, str], str]:
     """Return (row, column) -> arm for a setting's arms named ``row+column``, in the plan's order."""
-    named = (arm.split("+") for arm in comparison.arms(setting) if arm.count("+") == 1 and "[" not in arm)
+    named = (
+        arm.split("+") for arm in comparison.runs.arms(setting) if arm.count("+") == 1 and "[" not in arm
+    )
     return {(row, column): f"{row}+{column}" for row, column in named}
 
 
@@ -38,18 +41,18 @@ def draw(comparison: Comparison, setting: str) -> Figure | None:
             figure.subplots(1, 2), _quantities(comparison), strict=True
         ):
             estimates = {
-                key: comparison.lookup[setting, quantity, arm, reference, "", -1.0].estimate
+                key: comparison.evidence.estimate(setting, quantity, arm, reference)
                 for key, arm in found.items()
             }
             _matrix(axes, rows, columns, estimates, measure)
             axes.set_title(f"{title}: arm - {reference}", fontsize=8)
-        title = comparison.runs.plan.title + (f": {setting}" if setting else "")
-        figure.text(0.02, 1 - 0.09 / height, title, fontsize=9.5, fontweight="bold", va="top")
+        measured = comparison.measured  # which color is better goes without saying for an accuracy
+        better = "" if measured.family == "accuracy" else f" Blue is better: {measured.direction}."
         caption = (
             "Mean paired difference ± half-width of its 95 % t interval; bold: the interval excludes 0, one cell at "
-            f"a time. Up to {max(one.n for one in estimates.values())} pairs.{_better(comparison.measured)}"
+            f"a time. Up to {max(one.n for one in estimates.values())} pairs.{better}"
         )
-        figure.text(0.02, 0.07 / height, caption, fontsize=6.8, color="0.3", va="bottom")
+        write_words(figure, comparison.runs.plan, setting, caption, wrap=1000)
         figure.subplots_adjust(
             left=1.15 / width, right=1 - 0.1 / width, top=1 - 0.55 / height, bottom=0.75 / height, wspace=0.45
         )
@@ -65,24 +68,17 @@ def pictures(comparison: Comparison) -> tuple[list[Picture], list[str]]:
         if figure is None:
             notes.append(f"No matrix{f' of {setting}' if setting else ''}: no arms named row+column.")
             continue
-        stem = "-".join(filter(None, (comparison.runs.plan.name, setting, "matrix")))
-        stem = stem.replace("/", "_").replace(" ", "_")
-        made.append(Picture(stem, figure, _RC, source))
+        made.append(Picture(stem(comparison.runs.plan.name, setting, "matrix"), figure, _RC, source))
     return made, notes
 
 
 def _quantities(comparison: Comparison) -> tuple[tuple[str, str, Measure], ...]:
     """Return for each panel the quantity, its name and the measure that it is a difference of."""
-    measured, final = comparison.measured, comparison.final
+    measured, final = comparison.measured, comparison.figures.final
     return (
         ("area_difference", f"area under the curve{headings.counted(measured)}", measured),
         ("last_difference", f"{final.title}, last epoch{headings.counted(final)}", final),
     )
-
-
-def _better(measured: Measure) -> str:
-    """Say which color is better, if a reader may not expect it."""
-    return "" if measured.family == "accuracy" else f" Blue is better: {measured.direction}."
 
 
 def _matrix(

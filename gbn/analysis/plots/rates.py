@@ -38,13 +38,13 @@ def draw(
         width, height = max(_WIDTH * across, 5.0), _HEIGHT * down + _TOP + _BOTTOM
         figure = Figure(figsize=(width, height), dpi=DPI)
         grid = figure.subplots(down, across, squeeze=False).ravel().tolist()
-        beside = 0.35 + 0.055 * max(len(best.arm) for best in found)
+        names = 0.35 + 0.055 * max(len(best.arm) for best in found)
         figure.subplots_adjust(
             left=0.5 / width,
-            right=1 - beside / width,
+            right=1 - names / width,
             top=1 - _TOP / height,
             bottom=(_BOTTOM + 0.3) / height,
-            wspace=(beside + 0.5) / (_WIDTH - beside),
+            wspace=(names + 0.5) / (_WIDTH - names),
             hspace=0.5,
         )
         for axes, (group, arms) in zip(grid, panels, strict=False):
@@ -66,7 +66,9 @@ def pictures(comparison: Comparison) -> list[Picture]:
     """Draw ``<name>-rates``."""
     plan = comparison.runs.plan
     seeds = len({entry.seed for entry in plan.entries})
-    figure = draw(best_settings(comparison), plan.title, looks_of_plan(plan), seeds, selecting(comparison))
+    figure = draw(
+        best_settings(comparison.times), plan.title, looks_of_plan(plan), seeds, selecting(comparison.times)
+    )
     return [Picture(f"{plan.name}-rates", figure, source=comparison.selection | {"kind": "rates"})]
 
 

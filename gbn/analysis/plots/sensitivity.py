@@ -5,7 +5,6 @@ the estimate is a number; where misses leave only a bound, a triangle points to 
 """
 
 import math
-import textwrap
 from collections.abc import Sequence
 
 import matplotlib as mpl
@@ -14,12 +13,12 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
 
 from gbn.analysis.comparison.comparison import Comparison
+from gbn.analysis.comparison.times import PER_DECADE, STEP, speedup_curve
 from gbn.analysis.estimates.estimate import Estimate
-from gbn.analysis.estimates.sensitivity import PER_DECADE, STEP, speedup_curve
 from gbn.analysis.estimates.targets import Unit
 from gbn.analysis.looks import Look, looks_of_plan
-from gbn.analysis.plots.convergence import Row, rows_of
-from gbn.analysis.plots.labels import label_ends
+from gbn.analysis.plots.convergence import PanelRow, rows_of
+from gbn.analysis.plots.labels import label_ends, stem, write_words
 from gbn.measures import Measure
 from gbn.plot_style import DPI, RC, WIDTH, Picture
 
@@ -31,11 +30,11 @@ MOST = 4.0
 def draw(comparison: Comparison, setting: str, unit: Unit) -> Figure | None:
     """Draw one setting; None if no target lies between where runs begin and what half of them reach."""
     reference = comparison.runs.plan.reference
-    if reference not in comparison.arms(setting):
+    if reference not in comparison.runs.arms(setting):
         return None
-    rows = [row for row in rows_of(comparison, setting) if any(arm != reference for arm, _ in row.arms)]
+    rows = [row for row in rows_of(comparison.runs, setting) if any(arm != reference for arm, _ in row.arms)]
     curves = {
-        arm: speedup_curve(comparison, setting, arm, reference, unit)
+        arm: speedup_curve(comparison.times, setting, arm, reference, unit)
         for row in rows
         for arm, _ in row.arms
         if arm != reference
@@ -62,9 +61,7 @@ def draw(comparison: Comparison, setting: str, unit: Unit) -> Figure | None:
         for one in axes:
             label_ends(one)
         axes[-1].set_xlabel(f"target: {comparison.measured.label}")
-        title = comparison.runs.plan.title + (f": {setting}" if setting else "")
-        figure.text(0.02, 1 - 0.09 / height, title, fontsize=9.5, fontweight="bold", va="top")
-        figure.text(0.02, 0.07 / height, _caption(comparison, unit), fontsize=6.8, color="0.3", va="bottom")
+        write_words(figure, comparison.runs.plan, setting, _caption(comparison, unit))
         return figure
 
 
@@ -73,7 +70,7 @@ def pictures(comparison: Comparison) -> tuple[list[Picture], list[str]]:
     source = comparison.selection | {"kind": "sensitivity"}
     made, notes = [], []
     for setting in comparison.runs.plan.settings:
-        for unit in comparison.units(setting):
+        for unit in comparison.times.units(setting):
             figure = draw(comparison, setting, unit)
             if figure is None:
                 where = f" of {setting}" if setting else ""
@@ -81,22 +78,21 @@ def pictures(comparison: Comparison) -> tuple[list[Picture], list[str]]:
                     f"No figure of speed-up against target{where}: needs two arms and targets between."
                 )
                 break
-            parts = (comparison.runs.plan.name, setting, "sensitivity", unit)
-            stem = "-".join(filter(None, parts)).replace("/", "_").replace(" ", "_")
-            made.append(Picture(stem, figure, source=source))
+            name = stem(comparison.runs.plan.name, setting, "sensitivity", unit)
+            made.append(Picture(name, figure, source=source))
     return made, notes
 
 
 def _row(
     comparison: Comparison,
     setting: str,
-    row: Row,
+    row: PanelRow,
     axes: Axes,
     curves: dict[str, list[tuple[float, Estimate]]],
     unit: Unit,
 ) -> None:
     reference = comparison.runs.plan.reference
-    for target in comparison.targets(setting):
+    for target in comparison.times.targets(setting):
         axes.axvline(comparison.measured.shown(target), color="0.6", linewidth=0.8, zorder=1)
     looks = looks_of_plan(comparison.runs.plan)
     ends = []
@@ -181,14 +177,13 @@ def _downward(axes: Sequence[Axes]) -> None:
 
 def _caption(comparison: Comparison, unit: Unit) -> str:
     reference = comparison.runs.plan.reference
-    text = (
+    return (
         f"Speed-up = {unit} of {reference} / {unit} of the arm: geometric mean over pairs, median where a run "
         "misses; above 1 the arm is faster. Bands: 95 % interval, a target at a time. Triangles: bounds that misses "
         "leave. "
         f"Targets {_spacing(comparison.measured)} every first evaluation to what half of the reference's runs reach. "
         "Grey: the targets of the tables."
     )
-    return "\n".join(textwrap.wrap(text, 125))
 
 
 def _spacing(measured: Measure) -> str:

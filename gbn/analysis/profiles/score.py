@@ -21,9 +21,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from gbn.analysis.estimates import pairs
-from gbn.analysis.estimates.combine import Part, sum_of_independent
+from gbn.analysis.estimates.combine import Summand, sum_of_independent
 from gbn.analysis.estimates.estimate import LEVEL, NOTHING, Estimate
-from gbn.analysis.profiles.tasks import Setting, Tasks
+from gbn.analysis.profiles.tasks import Tasks
 
 #: A time beyond this multiple of the best time no longer counts (AlgoPerf's choice).
 R_MAX = 4.0
@@ -70,7 +70,11 @@ def profiles(
     """
     if not r_max > 1:
         raise ValueError(f"r_max={r_max}: the profile is integrated from 1 to r_max, which must be greater")
-    highs = [_array(one, tasks.arms) for one in tasks.settings]
+    # (arms, targets, seeds) of each setting, a miss as infinity
+    highs = [
+        np.array([[[time.high for time in row] for row in one.times[arm]] for arm in tasks.arms])
+        for one in tasks.settings
+    ]
     ratios = _ratios(np.concatenate([_medians(one) for one in highs], axis=1))
     scores = _scores(ratios, r_max)
     drawn = _bootstrap(highs, r_max, resamples)
@@ -86,11 +90,6 @@ def profiles(
         whole, reached, count = _speedups(tasks, arm, level)
         made.append(Profile(arm, tuple(map(float, ratios[index])), score, whole, reached, count))
     return made
-
-
-def _array(setting: Setting, arms: Sequence[str]) -> np.ndarray:
-    """Return times (arms, targets, seeds), a miss as infinity."""
-    return np.array([[[time.high for time in row] for row in setting.times[arm]] for arm in arms])
 
 
 def _medians(times: np.ndarray) -> np.ndarray:
@@ -161,7 +160,7 @@ def _mean_where_reached(
     tasks: Tasks, arm: str, found: Sequence[Sequence[Estimate]], level: float
 ) -> Estimate:
     """Average with equal weight per task, first by seed over a setting's targets, since these share the seeds."""
-    parts, count = [], sum(not e.arm_misses + e.reference_misses for row in found for e in row)
+    terms, count = [], sum(not e.arm_misses + e.reference_misses for row in found for e in row)
     for one, row in zip(tasks.settings, found, strict=True):
         logs = [
             [math.log(r.low / a.low) for a, r in zip(ours, theirs, strict=True)]
@@ -170,7 +169,7 @@ def _mean_where_reached(
         ]
         if logs:
             seeds = pairs.mean_interval(np.mean(logs, axis=0).tolist())
-            parts.append(Part(seeds.value_low, seeds.sd, seeds.n, len(logs) / count))
-    total = sum_of_independent(parts, level)
-    value, low, high = (math.inf if x > 700 else math.exp(x) for x in (total.value, total.low, total.high))
-    return Estimate(value, value, low, high, min(part.n for part in parts), "mean over tasks")
+            terms.append(Summand(seeds.value_low, seeds.sd, seeds.n, len(logs) / count))
+    total = sum_of_independent(terms, level)
+    value, low, high = map(pairs.exp, (total.value, total.low, total.high))
+    return Estimate(value, value, low, high, min(term.n for term in terms), "mean over tasks")

@@ -13,8 +13,7 @@ from gbn.analysis.estimates.estimate import Estimate
 from gbn.analysis.profiles.score import Profile
 from gbn.analysis.profiles.tasks import Tasks
 from gbn.analysis.tables import numbers
-from gbn.analysis.tables.formats import grid_lines
-from gbn.analysis.tables.section import Section
+from gbn.analysis.tables.section import Section, grid_lines
 
 MARK = "gbn-profile"
 
@@ -103,7 +102,8 @@ def overview(tasks: Tasks, profiles: Sequence[Profile], r_max: float) -> Section
 def by_task(tasks: Tasks, profiles: Sequence[Profile]) -> Section:
     """Return each arm's time as a multiple of the best, task by task."""
     rows = [
-        (name, *(_multiple(one.ratios[index]) for one in profiles)) for index, name in enumerate(tasks.names)
+        (name, *("missed" if math.isinf(r := one.ratios[index]) else numbers.number(r) for one in profiles))
+        for index, name in enumerate(tasks.names)
     ]
     return Section(
         f"Median {tasks.unit} as a multiple of the best arm's (1: the fastest)",
@@ -115,10 +115,6 @@ def by_task(tasks: Tasks, profiles: Sequence[Profile]) -> Section:
 def _score(estimate: Estimate) -> str:
     text = f"{estimate.value_low:.3f}"
     return text if math.isnan(estimate.low) else f"{text} [{estimate.low:.3f}, {estimate.high:.3f}]"
-
-
-def _multiple(ratio: float) -> str:
-    return "missed" if math.isinf(ratio) else numbers.number(ratio)
 
 
 def csv(tasks: Tasks, profiles: Sequence[Profile]) -> str:

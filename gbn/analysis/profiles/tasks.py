@@ -7,13 +7,13 @@ averaged over seeds takes all targets of a setting together.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from gbn.analysis.comparison.comparison import Comparison
+from gbn.analysis.comparison.times import Times
 from gbn.analysis.estimates.targets import Time, Unit
 from gbn.measures import ACCURACY, Measure
 
 
 @dataclass(frozen=True)
-class Setting:
+class SettingTasks:
     """The tasks of one setting: times over shared seeds.
 
     Attributes:
@@ -46,7 +46,7 @@ class Tasks:
     arms: tuple[str, ...]
     reference: str
     unit: Unit
-    settings: tuple[Setting, ...]
+    settings: tuple[SettingTasks, ...]
     left_out: Mapping[str, str]
 
     @property
@@ -58,7 +58,7 @@ class Tasks:
 
 
 def tasks_of(
-    comparisons: Sequence[Comparison],
+    experiments: Sequence[Times],
     unit: Unit = "updates",
     arms: Sequence[str] | None = None,
     controls: bool = False,
@@ -66,30 +66,30 @@ def tasks_of(
     """Return the tasks of one or several experiments, for the arms that all their settings have.
 
     Args:
-        comparisons: with the same reference; each setting with fixed targets gives tasks.
+        experiments: with the same reference; each setting with fixed targets gives tasks.
         unit: "seconds" only if every setting compares them.
-        arms: the arms beside the reference; by default all that every setting has.
+        arms: the arms besides the reference; by default all that every setting has.
         controls: whether these include arms that only serve as controls of others.
 
     Raises:
         ValueError: references differ, seconds are not compared, a setting lacks an arm, or there is no target or no
-            arm beside the reference.
+            arm besides the reference.
     """
-    references = sorted({one.runs.plan.reference for one in comparisons})
+    references = sorted({one.runs.plan.reference for one in experiments})
     if len(references) != 1:
         raise ValueError(
             f"the experiments have {len(references)} references ({', '.join(references) or 'none'}): profile those "
             "that share one"
         )
     places = [
-        (one, setting) for one in comparisons for setting in one.runs.plan.settings if one.targets(setting)
+        (one, setting) for one in experiments for setting in one.runs.plan.settings if one.targets(setting)
     ]
     if not places:
         raise ValueError("none of these experiments has a fixed target: there is no task")
     for one, setting in places:
         if unit not in one.units(setting):
             raise ValueError(
-                f"{_name(one, setting)}: seconds are not compared: {one.seconds_reason(setting)}"
+                f"{_name(one, setting)}: seconds are not compared: {one.seconds_reasons[setting]}"
             )
     chosen, left_out = _arms(places, references[0], arms, controls)
     settings = []
@@ -105,10 +105,10 @@ def tasks_of(
 
 
 def _arms(
-    places: Sequence[tuple[Comparison, str]], reference: str, wanted: Sequence[str] | None, controls: bool
+    places: Sequence[tuple[Times, str]], reference: str, wanted: Sequence[str] | None, controls: bool
 ) -> tuple[tuple[str, ...], dict[str, str]]:
     """Return the arms to profile, the reference first, and why others are left out."""
-    had = {_name(one, setting): one.arms(setting) for one, setting in places}
+    had = {_name(one, setting): one.runs.arms(setting) for one, setting in places}
     every = list(dict.fromkeys(arm for present in had.values() for arm in present))
     lacking = {arm: [name for name, present in had.items() if arm not in present] for arm in every}
     for arm in (reference, *(wanted or ())):
@@ -123,19 +123,18 @@ def _arms(
     left_out = {arm: f"no run in {', '.join(lacking[arm])}" for arm in wanted if lacking[arm]}
     chosen = tuple(dict.fromkeys([reference, *(arm for arm in wanted if not lacking[arm])]))
     if len(chosen) < 2:
-        raise ValueError(f"no arm beside {reference} has runs in every one of {', '.join(had)}")
+        raise ValueError(f"no arm besides {reference} has runs in every one of {', '.join(had)}")
     return chosen, left_out
 
 
-def _setting(comparison: Comparison, setting: str, arms: Sequence[str], unit: Unit) -> Setting:
-    shared = set.intersection(*({*comparison.runs.usable(setting, arm).seed} for arm in arms))
-    seeds, targets = tuple(sorted(map(int, shared))), tuple(comparison.targets(setting))
-    times = {
-        arm: [[comparison.time(setting, arm, seed, target, unit) for seed in seeds] for target in targets]
+def _setting(times: Times, setting: str, arms: Sequence[str], unit: Unit) -> SettingTasks:
+    seeds, targets = tuple(times.runs.pairs(setting, *arms)), times.targets(setting)
+    found = {
+        arm: [[times.time(setting, arm, seed, target, unit) for seed in seeds] for target in targets]
         for arm in arms
     }
-    return Setting(_name(comparison, setting), targets, seeds, times, comparison.measured)
+    return SettingTasks(_name(times, setting), targets, seeds, found, times.measured)
 
 
-def _name(comparison: Comparison, setting: str) -> str:
-    return " ".join(filter(None, (comparison.runs.plan.name, setting)))
+def _name(times: Times, setting: str) -> str:
+    return " ".join(filter(None, (times.runs.plan.name, setting)))

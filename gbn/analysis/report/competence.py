@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gbn.analysis.comparison.comparison import Comparison
-from gbn.analysis.report import origin
+from gbn.analysis.comparison.figures import Figures
+from gbn.analysis.report import provenance
 from gbn.analysis.report.protocol import readme
 from gbn.analysis.runs.load import NothingFound, Runs, load_grid_runs
 from gbn.analysis.tables import numbers
@@ -23,7 +23,7 @@ WEAK = 0.02
 
 @dataclass(frozen=True)
 class Baseline:
-    """The reference of one setting beside the competence runs on the same data set.
+    """The reference of one setting, with the competence runs on the same data set.
 
     Attributes:
         value: its result at the last epoch, as printed, with its unit.
@@ -45,29 +45,31 @@ class Baseline:
 
 
 def baselines(
-    comparison: Comparison, records: Mapping[str, Record], competence: list[tuple[dict[str, Any], float]]
+    runs: Runs,
+    figures: Figures,
+    records: Mapping[str, Record],
+    competence: list[tuple[dict[str, Any], float]],
 ) -> list[Baseline]:
     """Return one baseline per setting that has a run of the reference.
 
     Args:
         competence: (configuration, test accuracy) of the archived competence runs, from :func:`archived`.
     """
-    reference, found = comparison.runs.plan.reference, []
-    for setting in comparison.runs.plan.settings:
-        usable = comparison.runs.usable(setting, reference)
+    reference, final, found = runs.plan.reference, figures.final, []
+    for setting in runs.plan.settings:
+        usable = runs.usable(setting, reference)
         if len(usable) == 0:
             continue
         config = next((records[r].config for r in usable.run_id if r in records), {})
-        figure = comparison.lookup[setting, "last", reference, "", "", -1.0]
-        final = comparison.final
+        last = figures.estimate(setting, "last", reference)
         same = [(c, a) for c, a in competence if _name(c, "dataset") == _name(config, "dataset")]
         same = same if final.family == "accuracy" else []
-        value = " ".join(filter(None, (numbers.value(figure.estimate, final), final.unit)))
+        value = " ".join(filter(None, (numbers.value(last, final), final.unit)))
         found.append(
             Baseline(
                 setting, value, final.title, _data(config), _network(config), _length(config),
                 len(usable), tuple((_network(c), _length(c), f"{100 * a:.2f}") for c, a in same),
-                _warning(figure.estimate.value_low, final, _name(config, "dataset"), same),
+                _warning(last.value_low, final, _name(config, "dataset"), same),
             )
         )  # fmt: skip
     return found
@@ -84,7 +86,7 @@ def archived(experiments: Path, results_dir: str | Path) -> list[tuple[dict[str,
         runs = load_grid_runs(load_grid(folder), results_dir, "archive")
     except NothingFound:
         return []
-    return known(runs, origin.records_of(runs, results_dir))
+    return known(runs, provenance.records_of(runs, results_dir))
 
 
 def known(runs: Runs, records: Mapping[str, Record]) -> list[tuple[dict[str, Any], float]]:

@@ -12,27 +12,25 @@ from gbn.analysis.runs.derive import flatten
 from gbn.store.record import Record
 
 #: Keys that differ without changing a number, or that the page shows elsewhere.
-_NOT_SHOWN = ("seed", "experiment", "results_dir", "launcher", "tracker", "norm.name", "norm.revision")
-
-
-@dataclass(frozen=True)
-class Difference:
-    """A key whose value differs from the reference's."""
-
-    key: str
-    ours: str
-    theirs: str
+_NOT_SHOWN = ("seed.", "experiment.", "results_dir.", "launcher.", "tracker.", "norm.name.", "norm.revision.")
 
 
 @dataclass(frozen=True)
 class Configuration:
-    """One arm in one setting."""
+    """One arm in one setting.
+
+    Attributes:
+        parameters: of the network; None if no run says.
+        differences: (key, value here, value of the reference) where they differ, sorted.
+        yaml: the whole configuration; empty if no run has one.
+        runs: (seed, run id, status).
+    """
 
     arm: str
     parameters: int | None
-    differences: tuple[Difference, ...]
+    differences: tuple[tuple[str, str, str], ...]
     yaml: str
-    runs: tuple[tuple[int, str, str], ...]  # (seed, run id, status)
+    runs: tuple[tuple[int, str, str], ...]
 
 
 def configurations(
@@ -73,18 +71,14 @@ def _config(comparison: Comparison, records: Mapping[str, Record], setting: str,
     return {}
 
 
-def differences(config: Mapping[str, Any], reference: Mapping[str, Any]) -> list[Difference]:
-    """Return the keys whose values differ, sorted."""
+def differences(config: Mapping[str, Any], reference: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """Return (key, value, value of the reference) where they differ, sorted."""
     ours, theirs = flatten(config), flatten(reference)
     return [
-        Difference(key, _text(ours.get(key)), _text(theirs.get(key)))
+        (key, _text(ours.get(key)), _text(theirs.get(key)))
         for key in sorted(ours.keys() | theirs.keys())
-        if ours.get(key) != theirs.get(key) and not _hidden(key)
+        if ours.get(key) != theirs.get(key) and not f"{key}.".startswith(_NOT_SHOWN)
     ]
-
-
-def _hidden(key: str) -> bool:
-    return any(key == hidden or key.startswith(f"{hidden}.") for hidden in _NOT_SHOWN)
 
 
 def _text(value: Any) -> str:

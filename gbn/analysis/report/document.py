@@ -10,9 +10,9 @@ from typing import Any
 
 from gbn.analysis.comparison.comparison import Comparison
 from gbn.analysis.looks import looks_of_plan
-from gbn.analysis.report import answer, competence, configurations, forest, judged, origin, protocol
-from gbn.analysis.report.payload import payload
-from gbn.analysis.report.rounding import embedded
+from gbn.analysis.report import answer, competence, configurations, forest, protocol, provenance
+from gbn.analysis.report.charts import embedded, payload
+from gbn.analysis.report.claims import claims_of
 from gbn.analysis.tables import formats
 from gbn.analysis.tables.section import Section
 from gbn.analysis.tables.sections import sections
@@ -39,7 +39,7 @@ class Sources:
     @cached_property
     def records(self) -> dict[str, Record]:
         """The records of the plan's runs."""
-        return origin.records_of(self.comparison.runs, self.results_dir)
+        return provenance.records_of(self.comparison.runs, self.results_dir)
 
     @property
     def results_dir(self) -> Path:
@@ -53,7 +53,7 @@ class Sources:
 
 
 def default_path(comparison: Comparison) -> Path:
-    """Return the default path of a report: in ``reports/`` beside the tables of the same source."""
+    """Return the default path of a report: in ``reports/`` next to the tables of the same source."""
     from gbn.analysis.results import output_folder
 
     runs = comparison.runs
@@ -115,13 +115,13 @@ def _context(sources: Sources) -> dict[str, Any]:
     runs, plan = comparison.runs, comparison.runs.plan
     readme = protocol.readme(sources.experiment)
     settings = [
-        _setting(comparison, sources.records, name) for name in plan.settings if comparison.arms(name)
+        _setting(comparison, sources.records, name) for name in plan.settings if comparison.runs.arms(name)
     ]
-    arms = list(dict.fromkeys(arm for part in settings for arm in comparison.arms(part.name)))
+    arms = list(dict.fromkeys(arm for part in settings for arm in comparison.runs.arms(part.name)))
     looks = looks_of_plan(plan)
     data = payload(comparison, {arm: looks[arm] for arm in arms})
     known = competence.archived(sources.experiments, sources.results_dir)
-    verdicts, refused = judged.rows(sources.results_dir, runs.source, sources.experiment)
+    verdicts, refused = claims_of(sources.results_dir, runs.source, sources.experiment)
     return {
         "plan": plan,
         "reference": plan.reference,
@@ -131,27 +131,27 @@ def _context(sources: Sources) -> dict[str, Any]:
         "counts": answer.counts(comparison),
         "planned": len(runs.runs),
         "settings": settings,
-        "empty_settings": [name for name in plan.settings if not comparison.arms(name)],
-        "baselines": competence.baselines(comparison, sources.records, known),
+        "empty_settings": [name for name in plan.settings if not comparison.runs.arms(name)],
+        "baselines": competence.baselines(runs, comparison.figures, sources.records, known),
         "field": competence.field(sources.experiments),
         "verdicts": verdicts,
         "refused": refused,
         "explanation": formats.explanation(comparison),
         "footnotes": formats.footnotes(comparison),
-        "facts": origin.facts(runs, sources.records),
-        "failures": origin.failures(runs, sources.records),
-        "absent": origin.absent(runs),
-        "newest": origin.newest(sources.records),
+        "facts": provenance.facts(runs, sources.records),
+        "failures": provenance.failures(runs, sources.records),
+        "absent": provenance.absent(runs),
+        "newest": provenance.newest(sources.records),
         "command": command(comparison),
         "versions": versions(),
-        "measure": comparison.measure,
+        "measure": comparison.measured.key,
         "data": data,
         "embedded": embedded(data),
     }
 
 
 @dataclass(frozen=True)
-class Part:
+class SettingPage:
     """The part of the page for one setting."""
 
     name: str
@@ -161,9 +161,9 @@ class Part:
     configurations: tuple[configurations.Configuration, ...]
 
 
-def _setting(comparison: Comparison, records: Mapping[str, Record], name: str) -> Part:
+def _setting(comparison: Comparison, records: Mapping[str, Record], name: str) -> SettingPage:
     of = {control: arm for arm, inner in comparison.runs.plan.controls.items() for control in inner}
-    return Part(
+    return SettingPage(
         name=name,
         tables=tuple(sections(comparison, name)),
         forest_arms=tuple((arm, of.get(arm, "")) for arm in forest.arms_of(comparison, name)),

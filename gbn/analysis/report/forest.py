@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gbn.analysis.comparison.comparison import Comparison
-from gbn.analysis.estimates.estimate import AA, NOTHING, Estimate
+from gbn.analysis.estimates.estimate import AA, Estimate
 from gbn.analysis.estimates.targets import Unit
 from gbn.analysis.tables import numbers
 
@@ -18,7 +18,7 @@ WIDEST = 16.0
 
 
 @dataclass(frozen=True)
-class Interval:
+class PlacedInterval:
     """An estimate on the panel's axis; positions are percentages of its width.
 
     Attributes:
@@ -49,34 +49,28 @@ class Panel:
     ticks: tuple[tuple[float, str], ...]
     one: float
     band: tuple[float, float] | None
-    rows: tuple[Interval, ...]
+    rows: tuple[PlacedInterval, ...]
 
 
 def arms_of(comparison: Comparison, setting: str) -> list[str]:
     """Return the rows: every arm except the reference."""
-    return [arm for arm in comparison.arms(setting) if arm != comparison.runs.plan.reference]
+    return [arm for arm in comparison.runs.arms(setting) if arm != comparison.runs.plan.reference]
 
 
 def panels(comparison: Comparison, setting: str, unit: Unit = "updates") -> list[Panel]:
     """Return one panel per fixed target; all share one axis, so that they can be compared by eye."""
     reference, arms = comparison.runs.plan.reference, arms_of(comparison, setting)
-    if reference not in comparison.arms(setting) or not arms:
+    if reference not in comparison.runs.arms(setting) or not arms:
         return []
     table = {
         target: [
-            _estimate(comparison, setting, arm, reference, target, unit) for arm in (AA, *arms)
+            comparison.evidence.estimate(setting, "speedup_to_target", arm, reference, unit, target)
+            for arm in (AA, *arms)
         ]
-        for target in comparison.targets(setting)
-    }  # fmt: skip
+        for target in comparison.times.targets(setting)
+    }
     reach = _reach([estimate for row in table.values() for estimate in row])
     return [_panel(comparison.measured.target(target), row, reach) for target, row in table.items()]
-
-
-def _estimate(
-    comparison: Comparison, setting: str, arm: str, against: str, target: float, unit: Unit
-) -> Estimate:
-    figure = comparison.lookup.get((setting, "speedup_to_target", arm, against, unit, target))
-    return figure.estimate if figure else NOTHING
 
 
 def _reach(estimates: Sequence[Estimate]) -> float:
@@ -94,17 +88,16 @@ def _panel(target: str, estimates: Sequence[Estimate], reach: float) -> Panel:
     return Panel(target, _ticks(reach), _place(1, reach), band, tuple(interval(e, reach) for e in rest))
 
 
-def interval(e: Estimate, reach: float) -> Interval:
+def interval(e: Estimate, reach: float) -> PlacedInterval:
     """Return the position of an estimate on an axis from 1/reach to reach."""
     ends = not math.isnan(e.low) and not math.isnan(e.high)
-    known = e.n > 0 and e.value_low == e.value_high and 0 < e.value_low < math.inf
-    bound, value = "", e.value_low if known else None
-    if e.n and not known:
+    bound, value = "", e.value_low if e.known else None
+    if e.n and not e.known:
         if e.value_low > 0 and math.isinf(e.value_high):
             bound, value = "at least", e.value_low if math.isfinite(e.value_low) else reach
         elif e.value_low == 0 and math.isfinite(e.value_high):
             bound, value = "at most", e.value_high or 1 / reach
-    return Interval(
+    return PlacedInterval(
         text=numbers.ratio(e),
         value=None if value is None else _place(value, reach),
         low=_place(e.low, reach) if ends else None,

@@ -21,7 +21,7 @@ def html(markdown: str) -> str:
     from markdown_it import MarkdownIt
 
     parser = MarkdownIt("commonmark", {"html": False}).enable("table")
-    tokens = parser.parse(_without_title(markdown))
+    tokens = parser.parse(re.sub(r"\A\s*# .*\n", "", markdown))
     for token in tokens:
         for child in token.children or ():
             if child.type == "link_open" and not str(child.attrs.get("href", "")).startswith("https://"):
@@ -42,7 +42,3 @@ def question(markdown: str) -> str:
         return ""
     text = re.sub(r"\[([^\]]+)\]\([^)]*\)", r"\1", match[1])
     return re.sub(r"\s+", " ", text.replace("`", "")).strip()
-
-
-def _without_title(markdown: str) -> str:
-    return re.sub(r"\A\s*# .*\n", "", markdown)

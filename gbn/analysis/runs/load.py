@@ -73,6 +73,22 @@ class Runs:
         """Return the status ("finished" or "diverged") of the usable runs of an arm by seed, in ascending order."""
         return self._statuses.get((setting, arm), {})
 
+    def arms(self, setting: str) -> list[str]:
+        """Return the arms of a setting that have a usable run, in the plan's order."""
+        return [arm for arm in self.plan.arms(setting) if (setting, arm) in self._statuses]
+
+    def pairs(self, setting: str, *arms: str) -> list[int]:
+        """Return the seeds that all these arms have, ascending; the runs of a seed are all of one machine."""
+        return sorted(set.intersection(*({*self.statuses(setting, arm)} for arm in arms)))
+
+    def has(self, key: str) -> bool:
+        """Return whether some usable run has a number under this key of its curve."""
+        return key in self.points.keys and any(
+            pd.notna(self.columns(setting, arm, seed, [key])[0]).any()
+            for (setting, arm), seeds in self._statuses.items()
+            for seed in seeds
+        )
+
     def curve(self, setting: str, arm: str, seed: int) -> pd.DataFrame:
         """Return the points of one run in order of update: setting, arm, seed and the curve's keys."""
         key = (setting, arm, seed)

@@ -2,24 +2,21 @@
 
 from collections.abc import Iterator, Sequence
 
-from gbn.analysis.comparison import cost, decomposition
+from gbn.analysis.comparison import cost
 from gbn.analysis.comparison.comparison import Comparison
 from gbn.analysis.comparison.cost import Costs
-from gbn.analysis.comparison.decomposition import LINKS, Chain
-from gbn.analysis.estimates.estimate import Estimate
+from gbn.analysis.comparison.decomposition import CONTROL_METHODS, FACTORS, LINKS, Chain, goals, time_ratio
 from gbn.analysis.tables import headings, numbers
 from gbn.analysis.tables.section import Section
 from gbn.measures import Measure
 
 
 def effects(comparison: Comparison, setting: str) -> Iterator[Section]:
-    """Yield a setting's sub-tables: chains of arms with both controls, and time if a cost file applies."""
-    chains = list(decomposition.chains(comparison, setting))
-    if chains:
+    """Yield a setting's sub-tables: chains of arms with their controls, and time if a cost file applies."""
+    if chains := comparison.evidence.chains[setting]:
         yield _chains(comparison, setting, chains)
-    costs, _ = cost.choose(comparison.runs)
-    if costs is not None:
-        yield from times(comparison, setting, costs)
+    if comparison.evidence.costs is not None:
+        yield from times(comparison, setting, comparison.evidence.costs)
 
 
 def times(comparison: Comparison, setting: str, costs: Costs, elsewhere: bool = False) -> Iterator[Section]:
@@ -32,103 +29,26 @@ def times(comparison: Comparison, setting: str, costs: Costs, elsewhere: bool = 
     Raises:
         ValueError: the costs do not apply to the runs, and `elsewhere` is False.
     """
-    found = (_time_row(comparison, costs, setting, arm, elsewhere) for arm in comparison.arms(setting))
-    rows = [row for row in found if row is not None]
-    if rows:
-        yield _times(comparison, setting, costs, rows)
-
-
-def refused_costs(comparison: Comparison) -> list[str]:
-    """Return one sentence per cost file of the plan with the reason for its refusal, if none applies to the runs."""
-    used, reasons = cost.choose(comparison.runs)
-    return [] if used else [f"Cost of an update not used: {reason}." for reason in reasons]
-
-
-def _chains(comparison: Comparison, setting: str, chains: list[Chain]) -> Section:
-    reference = comparison.runs.plan.reference
-    rows = [
-        (
-            chain.arm,
-            _what(chain, comparison.measured),
-            str(len(chain.seeds)),
-            *(_link(chain, getattr(chain, link), comparison) for link in LINKS),
-        )
-        for chain in chains
-    ]
-    final = comparison.final
-    accuracy = final.family == "accuracy"
-    values = "accuracies" if accuracy else "differences of values"
-    notes = [
-        f"Speed-ups multiply: {reference} / arm = initialization ({reference} / bn_matched) x parametrisation "
-        f"(bn_matched / bn_reparam) x own (bn_reparam / arm); {values} add up, each link being the later minus the "
-        "earlier. Pairs: seeds that all four have. Intervals: paired t, 95 %, a link at a time; an interval around 1 "
-        "(or 0) says that the link cannot be told from nothing."
-    ]
-    if not all(chain.exact for chain in chains):
-        notes.append(
-            "†: runs missed the target, so that the medians over pairs stand there, a miss beyond its run's end. "
-            "Medians do not multiply: the links need not give the whole."
-        )
-    fewer = _fewer(comparison, setting, chains)
-    if fewer:
-        notes.append(f"Fewer pairs than the arm has with {reference}, since a control lacks seeds: {fewer}.")
-    return Section(
-        f"Where the effect comes from: the speed-up of {reference} / arm as a product, "
-        + (
-            "the difference of accuracies (points, arm - reference) as a sum"
-            if accuracy
-            else f"the difference of {final.name} (arm - reference{headings.sense(final)}) as a sum"
-        ),
-        (
-            "arm",
-            "of",
-            "pairs",
-            "total",
-            "initialization",
-            "parametrisation",
-            f"own ({_own(comparison, chains)})",
-        ),
-        tuple(rows),
-        tuple(notes),
-    )
-
-
-def _own(comparison: Comparison, chains: Sequence[Chain]) -> str:
-    """Describe what the last link consists of."""
-    methods = {comparison.runs.plan.methods.get(chain.arm) == "mixture" for chain in chains}
-    return " or ".join(
-        name for mixture, name in ((False, "deviation"), (True, "mixture")) if mixture in methods
-    )
-
-
-def _what(chain: Chain, measured: Measure) -> str:
-    if chain.quantity == "speedup":
-        return f"{chain.unit} to {measured.target(chain.target)}" + ("" if chain.exact else " †")
-    return {"area": "area under curve", "last": f"last {measured.name}"}[chain.quantity]
-
-
-def _link(chain: Chain, estimate: Estimate, comparison: Comparison) -> str:
-    if chain.quantity == "speedup":
-        return numbers.ratio(estimate)
-    return numbers.difference(estimate, comparison.final if chain.quantity == "last" else comparison.measured)
-
-
-def _fewer(comparison: Comparison, setting: str, chains: list[Chain]) -> str:
-    """Name the arms whose chain has fewer pairs than their comparison with the reference."""
-    counts = {}
-    for chain in chains:
-        pairs = len(comparison.pairs(setting, chain.arm, chain.names[0]))
-        if chain.quantity == "last" and len(chain.seeds) < pairs:
-            counts[chain.arm] = f"{chain.arm} ({len(chain.seeds)} of {pairs})"
-    return ", ".join(counts.values())
-
-
-def _times(comparison: Comparison, setting: str, costs: Costs, rows: Sequence[tuple[str, ...]]) -> Section:
-    columns, reference = ["arm", "ms an update", "cost"], comparison.runs.plan.reference
-    for target in decomposition.goals(comparison, setting):
+    timed = [arm for arm in comparison.runs.arms(setting) if costs.seconds.get((setting, arm))]
+    if not timed:
+        return
+    reference, columns = comparison.runs.plan.reference, ["arm", "ms per update", "cost"]
+    targets = goals(comparison.times, setting)
+    for target in targets:
         goal = f"the {headings.best(comparison.measured)} of {reference}"
         columns += [f"updates to {goal if target is None else comparison.measured.target(target)}", "time"]
-    return Section(
+    rows = []
+    for arm in timed:
+        row = [arm, f"{1e3 * cost.seconds_per_update(costs, setting, arm):.3g}"]
+        if arm == reference:
+            row += ["1 (reference)"] * (1 + 2 * len(targets))
+        else:
+            row.append(numbers.ratio(cost.ratio(costs, setting, arm, reference)))
+            for target in targets:
+                found = time_ratio(comparison.times, costs, setting, arm, target, elsewhere=elsewhere)
+                row += [numbers.ratio(found.updates), numbers.ratio(found.time)]
+        rows.append(tuple(row))
+    yield Section(
         f"Time = updates x cost of an update: each as {reference} / arm (greater than 1: the arm is faster)",
         tuple(columns),
         tuple(rows),
@@ -136,21 +56,75 @@ def _times(comparison: Comparison, setting: str, costs: Costs, rows: Sequence[tu
     )
 
 
-def _time_row(
-    comparison: Comparison, costs: Costs, setting: str, arm: str, elsewhere: bool
-) -> tuple[str, ...] | None:
-    """Return the row of an arm; None if it was not timed."""
-    reference = comparison.runs.plan.reference
-    if not costs.seconds.get((setting, arm)):
-        return None
-    row = [arm, f"{1e3 * cost.seconds_per_update(costs, setting, arm):.3g}"]
-    if arm == reference:
-        return (*row, *["1 (reference)"] * (1 + 2 * len(decomposition.goals(comparison, setting))))
-    row.append(numbers.ratio(cost.ratio(costs, setting, arm, reference)))
-    for target in decomposition.goals(comparison, setting):
-        found = decomposition.time_ratio(comparison, costs, setting, arm, target, elsewhere=elsewhere)
-        row += [numbers.ratio(found.updates), numbers.ratio(found.time)]
-    return tuple(row)
+def _chains(comparison: Comparison, setting: str, chains: Sequence[Chain]) -> Section:
+    reference, final = comparison.runs.plan.reference, comparison.figures.final
+    measures = {one.name: one.measure for one in comparison.figures.endpoints}
+    rows = [
+        (
+            chain.arm,
+            _what(chain, comparison.measured),
+            str(len(chain.seeds)),
+            *(
+                numbers.ratio(estimate)
+                if chain.quantity == "speedup"
+                else numbers.difference(estimate, measures[chain.quantity])
+                for estimate in chain.links.values()
+            ),
+        )
+        for chain in chains
+    ]
+    accuracy = final.family == "accuracy"
+    values = "accuracies" if accuracy else "differences of values"
+    ends = [reference, *CONTROL_METHODS, "arm"]
+    factors = [f"{name} ({ends[i]} / {ends[i + 1]})" for i, name in enumerate(FACTORS)]
+    notes = [
+        f"Speed-ups multiply: {reference} / arm = {' x '.join(factors)}; {values} add up, each link being the later "
+        "minus the earlier. Pairs: seeds that all four have. Intervals: paired t, 95 %, each link on "
+        "its own; if one contains 1 (or 0), the link may have no effect."
+    ]
+    if not all(chain.exact for chain in chains):
+        notes.append(
+            "†: runs missed the target, so these are medians over pairs, and a miss counts as a time beyond the end "
+            "of its run. Medians do not multiply: the product of the links need not be the total."
+        )
+    if fewer := _fewer(comparison, setting, chains):
+        notes.append(f"Fewer pairs than the arm has with {reference}, since a control lacks seeds: {fewer}.")
+    of_values = (
+        "the difference of accuracies (points, arm - reference)"
+        if accuracy
+        else f"the difference of {final.name} (arm - reference{headings.sense(final)})"
+    )
+    mixtures = {comparison.runs.plan.methods.get(chain.arm) == "mixture" for chain in chains}
+    own = " or ".join(
+        name for mixture, name in ((False, "deviation"), (True, "mixture")) if mixture in mixtures
+    )
+    links = [f"{link} ({own})" if link == "own" else link for link in LINKS]
+    return Section(
+        f"Where the effect comes from: the speed-up of {reference} / arm as a product, {of_values} as a sum",
+        ("arm", "of", "pairs", *links),
+        tuple(rows),
+        tuple(notes),
+    )
+
+
+def _what(chain: Chain, measured: Measure) -> str:
+    if chain.quantity == "speedup":
+        return f"{chain.unit} to {measured.target(chain.target)}" + ("" if chain.exact else " †")
+    return {
+        "area": "area under curve",
+        "last": f"last {measured.name}",
+        "training_loss": "mean training loss, lower is better",
+    }[chain.quantity]
+
+
+def _fewer(comparison: Comparison, setting: str, chains: Sequence[Chain]) -> str:
+    """Name the arms whose chain has fewer pairs than their comparison with the reference."""
+    counts = {}
+    for chain in chains:
+        pairs = len(comparison.runs.pairs(setting, chain.arm, chain.names[0]))
+        if chain.quantity == "last" and len(chain.seeds) < pairs:
+            counts[chain.arm] = f"{chain.arm} ({len(chain.seeds)} of {pairs})"
+    return ", ".join(counts.values())
 
 
 def _time_notes(comparison: Comparison, setting: str, costs: Costs) -> Iterator[str]:
@@ -158,8 +132,8 @@ def _time_notes(comparison: Comparison, setting: str, costs: Costs) -> Iterator[
     counted = f"{min(blocks)}" if len(blocks) == 1 else f"{min(blocks)} to {max(blocks)}"
     threads_timed = f"{costs.threads} thread{'s' * (costs.threads != 1)}"
     text = (
-        f"Cost: median seconds of a training step, arms in turns in one process, {counted} blocks, on "
-        f"{costs.machine}, {threads_timed}, {costs.date} ({costs.path.name}); evaluation and start-up are not in it. "
+        f"Cost: median seconds of a training step, without evaluation and start-up; {counted} blocks, in which the "
+        f"arms took turns in one process, on {costs.machine}, {threads_timed}, {costs.date} ({costs.path.name}). "
     )
     if costs.dropped:
         text += "Not counted: " + ", ".join(f"{n} {status}" for status, n in costs.dropped.items()) + ". "
@@ -171,7 +145,7 @@ def _time_notes(comparison: Comparison, setting: str, costs: Costs) -> Iterator[
     if reason:
         yield f"A forecast, not a measurement: {reason}."
     yield (
-        "Time: the product of the two, which are independent (updates over seeds, cost over blocks), as if every "
-        "update cost the same; its interval is Welch and Satterthwaite's t of the sum of their logarithms; where "
-        "runs missed the target, the product of intervals of 97.5 % each."
+        "Time: the product of the two, which are independent (updates over seeds, cost over blocks), assuming "
+        "that every update costs the same; its interval is Welch and Satterthwaite's t of the sum of their "
+        "logarithms; where runs missed the target, the product of intervals of 97.5 % each."
     )

@@ -18,16 +18,8 @@ from gbn.store.files import StoreError
 GridLoader = Callable[[str, str | None], GridLike]
 
 
-def regenerate(header: Mapping[str, Any], results_dir: str | Path, load_grid: GridLoader) -> dict[str, str]:
-    """Return all files of the table that a header describes, made from the archive: suffix -> text.
-
-    See :func:`comparison_of` for the arguments and what is raised.
-    """
-    return formats.render(comparison_of(header, results_dir, load_grid))
-
-
 def comparison_of(header: Mapping[str, Any], results_dir: str | Path, load_grid: GridLoader) -> Comparison:
-    """The comparison that a table's header, or a figure's source, describes; from the archive.
+    """Return the comparison that a table's header, or a figure's source, describes; from the archive.
 
     Args:
         header: from :func:`gbn.analysis.tables.formats.read_header` or :func:`gbn.plot_style.source_and_digest`.
@@ -79,7 +71,7 @@ def differences(results_dir: str | Path, load_grid: GridLoader) -> list[str]:
         key = f"{stem} {sorted(header.items())}"
         try:
             if key not in made:
-                made[key] = regenerate(header, results_dir, load_grid)
+                made[key] = formats.render(comparison_of(header, results_dir, load_grid))
         except (ValueError, NothingFound, LookupError, OSError, StoreError) as error:
             found.append(f"{path.name}: cannot be made again: {error}")
             continue

@@ -1,61 +1,53 @@
 """Sub-tables behind the speed-ups: how certain they are, what is known despite misses, and results by machine."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from gbn.analysis.comparison.comparison import Comparison
-from gbn.analysis.estimates import blocks, survival
+from gbn.analysis.comparison.evidence import Evidence
+from gbn.analysis.comparison.figures import Figure
+from gbn.analysis.comparison.times import Times, heterogeneity
+from gbn.analysis.estimates import survival
 from gbn.analysis.estimates.decisions import reach
-from gbn.analysis.estimates.estimate import AA, Figure
-from gbn.analysis.estimates.evidence import text
+from gbn.analysis.estimates.power import decision_in_words
 from gbn.analysis.estimates.targets import Time, Unit
 from gbn.analysis.tables import numbers
 from gbn.analysis.tables.section import Section
 
 
-def evidence(comparison: Comparison, setting: str, unit: Unit) -> Iterator[Section]:
+def certainty(comparison: Comparison, setting: str, unit: Unit) -> Iterator[Section]:
     """Yield the sub-tables that follow "updates (or seconds) to a fixed target"."""
-    tests = _tests(comparison, setting, unit)
-    if any(figure.estimate.n > 1 for figure in tests):
-        yield _how_sure(comparison, tests)
-    if any(f.estimate.arm_misses or f.estimate.reference_misses for f in tests):
-        yield _censored(comparison, setting, unit)
-    machines = blocks.machines(comparison, setting)
+    runs, times = comparison.runs, comparison.times
+    arms = runs.arms(setting)
+    tests = comparison.evidence.tests(setting, unit, runs.plan.reference)
+    tests.sort(key=lambda one: arms.index(one.arm))  # stable: the targets stay in their order
+    if any(one.estimate.n > 1 for one in tests):
+        yield _how_sure(comparison.evidence, times, tests)
+    if any(one.estimate.arm_misses or one.estimate.reference_misses for one in tests):
+        yield _censored(times, setting, unit)
+    machines = sorted({*times.machines(setting, arms).values()})
     if unit == "updates" and len(machines) > 1 and tests:
-        yield _by_machine(comparison, setting, tests, machines)
+        yield _by_machine(times, tests, machines)
 
 
-def _tests(comparison: Comparison, setting: str, unit: Unit) -> list[Figure]:
-    """Return the speed-ups against the reference, arm by arm."""
-    reference = comparison.runs.plan.reference
-    figures = [
-        f
-        for f in comparison.figures
-        if (f.setting, f.quantity, f.unit, f.against) == (setting, "speedup_to_target", unit, reference)
-        and f.arm != AA
-    ]
-    order = {arm: place for place, arm in enumerate(comparison.arms(setting))}
-    sign = comparison.measured.sign
-    return sorted(figures, key=lambda figure: (order[figure.arm], sign * figure.target))
-
-
-def _how_sure(comparison: Comparison, tests: list[Figure]) -> Section:
+def _how_sure(evidence: Evidence, times: Times, tests: Sequence[Figure]) -> Section:
     rows = []
-    for figure in tests:
-        estimate, more = figure.estimate, comparison.evidence(figure)
+    for test in tests:
+        estimate = test.estimate
+        other = evidence.resampled.get(test.key)
         rows.append(
             (
-                figure.arm,
-                comparison.measured.target(figure.target),
+                test.arm,
+                times.measured.target(test.target),
                 str(estimate.n),
                 numbers.p_value(estimate.p) + " (signs)" * (estimate.method == "median"),
                 numbers.p_value(estimate.p_holm),
-                numbers.interval(*more.bootstrap.percentile),
-                numbers.interval(*more.bootstrap.bca),
-                numbers.p_value(more.sign_flip),
-                text(estimate),
+                numbers.interval(*other.bootstrap.percentile) if other else numbers.NONE,
+                numbers.interval(*other.bootstrap.bca) if other else numbers.NONE,
+                numbers.p_value(other.sign_flip) if other else numbers.NONE,
+                decision_in_words(estimate),
             )
         )
-    n = max(figure.estimate.n for figure in tests)
+    n = max(test.estimate.n for test in tests)
     return Section(
         "How sure: p of the primary analysis, alone and after Holm; bootstrap and sign flips as sensitivity; verdict",
         (
@@ -74,22 +66,22 @@ def _how_sure(comparison: Comparison, tests: list[Figure]) -> Section:
     )
 
 
-def _censored(comparison: Comparison, setting: str, unit: Unit) -> Section:
-    reference, rows, horizons = comparison.runs.plan.reference, [], []
-    for target in comparison.targets(setting):
-        times = {arm: comparison.times(setting, arm, target, unit) for arm in comparison.arms(setting)}
-        if all(time.reached for own in times.values() for time in own.values()):
+def _censored(times: Times, setting: str, unit: Unit) -> Section:
+    reference, rows, horizons = times.runs.plan.reference, [], []
+    for target in times.targets(setting):
+        by_arm = {arm: times.of_arm(setting, arm, target, unit) for arm in times.runs.arms(setting)}
+        if all(time.reached for own in by_arm.values() for time in own.values()):
             continue
-        horizon = survival.common_horizon(*(list(own.values()) for own in times.values()))
+        horizon = survival.common_horizon(*(list(own.values()) for own in by_arm.values()))
         if not horizon > 0:
             continue
-        goal = comparison.measured.target(target)
-        horizons.append(f"{_amount(horizon, unit)} ({goal})")
-        for arm, own in times.items():
-            rows.append((arm, goal, *_censored_cells(own, times.get(reference, {}), horizon, unit)))
+        goal = times.measured.target(target)
+        horizons.append(f"{amount(horizon, unit)} ({goal})")
+        for arm, own in by_arm.items():
+            rows.append((arm, goal, *_censored_cells(own, by_arm.get(reference, {}), horizon, unit)))
     return Section(
-        f"Where runs missed a target: Kaplan-Meier median and mean of the {unit}, each run watched to the same "
-        f"horizon (less is faster; differences arm - {reference})",
+        f"Where runs missed a target: Kaplan-Meier median and mean of the {unit}, each run observed up to "
+        f"the same horizon (less is faster; differences arm - {reference})",
         ("arm", "target", "reached", "median, 95 %", "restricted mean", f"restricted mean - {reference}"),
         tuple(rows),
         (
@@ -105,8 +97,8 @@ def _censored_cells(
     own: dict[int, Time], reference: dict[int, Time], horizon: float, unit: Unit
 ) -> tuple[str, ...]:
     curve = survival.kaplan_meier(list(own.values()))
-    median = "not reached" if curve.median is None else _amount(curve.median, unit)
-    low, high = (None if end is None else _amount(end, unit) for end in curve.median_interval)
+    median = "not reached" if curve.median is None else amount(curve.median, unit)
+    low, high = (None if end is None else amount(end, unit) for end in curve.median_interval)
     mean = survival.restricted_mean(list(own.values()), horizon)
     seeds = [seed for seed in own if seed in reference] if own is not reference else []
     difference = survival.restricted_mean_difference(
@@ -116,30 +108,31 @@ def _censored_cells(
     return (
         f"{curve.n - curve.misses}/{curve.n}",
         f"{median}{bracket}",
-        _amount(mean.value, unit) + (f" ± {_amount(mean.standard_error, unit)}" if curve.n > 1 else ""),
-        numbers.change(difference, lambda value: _amount(value, unit, signed=True)),
+        amount(mean.value, unit) + (f" ± {amount(mean.standard_error, unit)}" if curve.n > 1 else ""),
+        numbers.change(difference, lambda value: amount(value, unit, signed=True)),
     )
 
 
-def _amount(value: float, unit: Unit, signed: bool = False) -> str:
+def amount(value: float, unit: Unit, signed: bool = False) -> str:
+    """Format an amount of updates or seconds: ``1,234``, ``-12.3 s``."""
     sign = "+" if signed else ""
     return f"{value:{sign},.0f}" if unit == "updates" else f"{value:{sign}.3g} s"
 
 
-def _by_machine(comparison: Comparison, setting: str, tests: list[Figure], machines: list[str]) -> Section:
+def _by_machine(times: Times, tests: Sequence[Figure], machines: Sequence[str]) -> Section:
     names = [chr(ord("A") + place) if place < 26 else f"M{place}" for place in range(len(machines))]
     rows = []
-    for figure in tests:
-        parts = blocks.by_machine(comparison, figure)
+    for test in tests:
+        blocks = times.by_machine(test.setting, test.arm, test.against, test.target)
+        parts = {machine: block.speedup() for machine, block in blocks.items()}
         cells = [
             f"{numbers.ratio(parts[machine])} ({parts[machine].n})" if machine in parts else numbers.NONE
             for machine in machines
         ]
-        p = blocks.heterogeneity(comparison, figure)
         rows.append(
             (
-                *(figure.arm, comparison.measured.target(figure.target), *cells),
-                *(numbers.ratio(figure.estimate), numbers.p_value(p)),
+                *(test.arm, times.measured.target(test.target), *cells),
+                *(numbers.ratio(test.estimate), numbers.p_value(heterogeneity(blocks.values()))),
             )
         )
     legend = "; ".join(f"{name}: {machine}" for name, machine in zip(names, machines, strict=True))

@@ -1,7 +1,7 @@
 """Speed-up tables as Markdown, LaTeX and CSV, each with a header from which it can be regenerated.
 
 The first line of each file is machine-readable (:func:`read_header`): experiment or runs, scale, source and how
-targets were measured. A ``.runs.txt`` beside the table names every run that it was made from.
+targets were measured. A ``.runs.txt`` next to the table names every run that it was made from.
 """
 
 import io
@@ -13,9 +13,9 @@ from typing import Any
 from gbn import measures
 from gbn.analysis.comparison.comparison import Comparison
 from gbn.analysis.tables import headings
-from gbn.analysis.tables.causes import refused_costs
 from gbn.analysis.tables.frame import frame
-from gbn.analysis.tables.sections import Section, sections
+from gbn.analysis.tables.section import Section, grid_lines
+from gbn.analysis.tables.sections import sections
 from gbn.store.files import write_atomically
 
 MARK = "gbn-table"
@@ -25,7 +25,7 @@ _OPENINGS = {".md": "<!-- ", ".csv": "# ", ".tex": "% ", ".runs.txt": "# "}
 
 
 def render(comparison: Comparison, paper: bool = False) -> dict[str, str]:
-    """The files of a table, suffix -> text; LaTeX only for a `paper`."""
+    """Return the files of a table, suffix -> text; LaTeX only for a `paper`."""
     made = all_sections(comparison)
     files = {
         ".md": markdown(comparison, made),
@@ -36,7 +36,7 @@ def render(comparison: Comparison, paper: bool = False) -> dict[str, str]:
 
 
 def header(comparison: Comparison, suffix: str) -> str:
-    """The machine-readable first line."""
+    """Return the machine-readable first line of a file."""
     closing = " -->" if suffix == ".md" else ""
     return f"{_OPENINGS[suffix]}{MARK} {json.dumps(comparison.selection, sort_keys=True)}{closing}\n"
 
@@ -69,8 +69,8 @@ def explanation(comparison: Comparison) -> list[str]:
         "(initial weights, batches).",
         f"Targets: {headings.crossing(comparison.measured)}, {how}. "
         f"Devices: {'; '.join(sorted(usable.machine.unique()))}.",
-        "Intervals: 95 %, a row at a time; *: told from none also after Holm's correction over all rows and targets "
-        "of a table.",
+        "Intervals: 95 %, each row on its own; *: significant after Holm's correction over all rows and targets of a "
+        "table.",
         *_apart(comparison),
     ]
 
@@ -81,24 +81,23 @@ def _apart(comparison: Comparison) -> list[str]:
     if not measured.network:
         return []
     return [
-        f"{measured.key} rests on the features of {measured.network.replace('own', 'the own')}: it compares with "
-        "no value of other features, of another number of images, or of another publication."
+        f"{measured.key} is computed from the features of {measured.network.replace('own', 'our own')}: it cannot be "
+        "compared with values of other features, of another number of images, or from other publications."
     ]
 
 
 def footnotes(comparison: Comparison) -> list[str]:
     """Return notes on what is missing, mixed or not compared."""
     notes = [*comparison.runs.notes, *_without_targets(comparison)]
-    for setting in comparison.runs.plan.settings:
-        reason = comparison.seconds_reason(setting)
-        if reason and len(comparison.arms(setting)):
-            notes.append(f"{setting + ': ' if setting else ''}seconds not compared: {reason}.")
-        if comparison.runs.plan.reference not in comparison.arms(setting):
-            notes.append(
-                f"{setting + ': ' if setting else ''}no run of the reference {comparison.runs.plan.reference}: "
-                "no speed-up can be given."
-            )
-    return notes + refused_costs(comparison)
+    for setting, reason in comparison.times.seconds_reasons.items():
+        where, arms = f"{setting}: " if setting else "", comparison.runs.arms(setting)
+        if reason and arms:
+            notes.append(f"{where}seconds not compared: {reason}.")
+        if (reference := comparison.runs.plan.reference) not in arms:
+            notes.append(f"{where}no run of the reference {reference}: no speed-up can be given.")
+    if comparison.evidence.costs is None:
+        notes += [f"Cost of an update not used: {one}." for one in comparison.evidence.refused_costs]
+    return notes
 
 
 def _without_targets(comparison: Comparison) -> list[str]:
@@ -106,7 +105,7 @@ def _without_targets(comparison: Comparison) -> list[str]:
     if comparison.measured.comparable(measures.measure(planned)):
         return []
     return [
-        f"The fixed targets are values of {planned}: none was fixed for {comparison.measure} (give --targets)."
+        f"The fixed targets are values of {planned}: none was fixed for {comparison.measured.key} (give --targets)."
     ]
 
 
@@ -135,22 +134,6 @@ def markdown(comparison: Comparison, made: Mapping[str, Sequence[Section]] | Non
         lines += ["**Missing, mixed, left out**", "", *(f"- {note}" for note in notes), ""]
     lines.append(f"Runs: `{comparison.runs.plan.name}.runs.txt`.")
     return "\n".join(lines) + "\n"
-
-
-def grid_lines(section: Section) -> list[str]:
-    """Return a section as the lines of a padded Markdown table."""
-    rows = [section.columns, *section.rows]
-    widths = [max(len(_cell(row[i])) for row in rows) for i in range(len(section.columns))]
-    lines = [_line([_cell(cell) for cell in row], widths) for row in rows]
-    return [lines[0], "|" + "|".join("-" * (width + 2) for width in widths) + "|", *lines[1:]]
-
-
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|")
-
-
-def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
-    return "| " + " | ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)) + " |"
 
 
 def latex(comparison: Comparison, made: Mapping[str, Sequence[Section]] | None = None) -> str:
@@ -229,7 +212,7 @@ def run_list(comparison: Comparison) -> str:
 
 
 def write(comparison: Comparison, folder: Path, paper: bool = False) -> list[Path]:
-    """Write the files of the table into a folder; returns their paths."""
+    """Write the files of the table into a folder and return their paths."""
     made = render(comparison, paper)
     texts = {folder / f"{comparison.runs.plan.name}{end}": text for end, text in made.items()}
     folder.mkdir(parents=True, exist_ok=True)

@@ -1,6 +1,6 @@
 """Wording for measures in tables and figures: the unit, and which direction is better.
 
-Everybody knows that a higher accuracy is better, so that is left out; for any other measure it is always stated.
+That a higher accuracy is better goes without saying; for any other measure it is always stated.
 """
 
 from gbn.measures import Measure
@@ -39,7 +39,7 @@ def quality(final: Measure) -> str:
     """Return the heading of the table of final results."""
     spread = "mean ± standard deviation over seeds"
     if final.unit == "%":
-        return f"{_capital(final.title)} in per cent: {spread}"
+        return f"{_capital(final.title)} in percent: {spread}"
     return f"{_capital(final.label)}: {spread}"
 
 

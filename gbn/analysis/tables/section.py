@@ -18,3 +18,12 @@ class Section:
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     notes: tuple[str, ...] = ()
+
+
+def grid_lines(section: Section) -> list[str]:
+    """Return a section as the lines of a padded Markdown table."""
+    rows = [[cell.replace("|", "\\|") for cell in row] for row in (section.columns, *section.rows)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    padded = [[cell.ljust(width) for cell, width in zip(row, widths, strict=True)] for row in rows]
+    lines = [f"| {' | '.join(row)} |" for row in padded]
+    return [lines[0], "|" + "|".join("-" * (width + 2) for width in widths) + "|", *lines[1:]]

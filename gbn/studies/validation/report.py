@@ -8,8 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from gbn.analysis.comparison.comparison import Comparison
 from gbn.analysis.runs.load import load_grid_runs
-from gbn.analysis.tables.formats import grid_lines
-from gbn.analysis.tables.section import Section
+from gbn.analysis.tables.section import Section, grid_lines
 from gbn.store.archive import Archive
 from gbn.studies.validation import validation
 from gbn.studies.validation.simulate import Arm, SimulatedGrid
@@ -34,7 +33,7 @@ def whole_path(experiments: int) -> Iterator[Finding]:
             comparison = Comparison(load_grid_runs(grid, folder, "archive"))
         for arm, effect in (("same", 1.0), ("fast", EFFECT)):
             found = [
-                comparison.lookup[setting, "speedup_to_target", arm, "bn", "updates", 0.8].estimate
+                comparison.evidence.estimate(setting, "speedup_to_target", arm, "bn", "updates", 0.8)
                 for setting in settings
             ]
             case = ("simulated curves, target 80 %", effect, n)

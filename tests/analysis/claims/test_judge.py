@@ -41,7 +41,7 @@ def test_a_faster_arm_is_reproduced(world, claim):
 
 
 @pytest.mark.parametrize(
-    ("arm", "reason"), [(SLOW, "the other way round"), (SAME, "the smallest effect that counts")]
+    ("arm", "reason"), [(SLOW, "the opposite direction"), (SAME, "the smallest effect that counts")]
 )
 def test_a_slower_and_an_equal_arm_are_not_reproduced(world, claim, arm, reason):
     world.claims(claim())

@@ -63,7 +63,7 @@ def test_markdown_says_whether_the_rule_came_first(ledger):
     text = markdown(*ledger)
     assert "rule older than its runs? yes: fixed 2026-11-25 10:00 UTC, before the first run" in text
     assert "rule older than its runs? no: the rule was written after all 16 runs had begun" in text
-    assert "rule older than its runs? not known: the claim states no date of its rule" in text
+    assert "rule older than its runs? unknown: the claim does not say when its rule was written" in text
 
 
 def test_markdown_says_the_rule_in_words(ledger):
@@ -106,8 +106,8 @@ def test_the_terminal_fits_its_width(ledger):
 
 
 def test_the_terminal_says_that_a_rule_came_late(ledger):
-    assert "so it is no blind test" in terminal(*ledger)
-    assert "so it is no blind test" not in terminal([v for v in ledger[0] if v.blind], ledger[1])
+    assert "so it is not a blind test" in terminal(*ledger)
+    assert "so it is not a blind test" not in terminal([v for v in ledger[0] if v.blind], ledger[1])
 
 
 def test_one_experiment_for_the_end_of_a_reproduction(world, ledger, monkeypatch):

@@ -2,8 +2,7 @@
 
 import pytest
 
-from gbn.analysis.claims import load_claims, load_papers, markdown, terminal
-from gbn.analysis.report import judged
+from gbn.analysis.claims import load_claims, load_papers, markdown, terminal, wording
 from gbn.config.errors import ConfigError
 from gbn.studies.validation.simulate import Arm
 
@@ -59,7 +58,7 @@ def test_a_lower_value_is_an_improvement_and_a_target_is_reached_from_above(gene
     assert "| -4.21 FID |" in text.replace("  ", "")  # in its own unit, not in that of the miniature
     assert "points" not in text.split("## A paper")[1].split("#### ")[1]
     assert "supported (small)" in terminal([*found.values()], load_papers(generators.experiments))
-    assert "KID x 1000" in judged._rule(lower)
+    assert "KID x 1000" in wording.rule_in_words(lower)
 
 
 def test_a_higher_value_is_the_other_way_round(generators, claim):
@@ -67,7 +66,7 @@ def test_a_higher_value_is_the_other_way_round(generators, claim):
     generators.runs(scale="small", grid=SMALL, bn=BETTER, gbn=BN)
     (verdict,) = generators.judge()
     assert verdict.word == "not supported (small)"
-    assert verdict.reason.endswith("above 0: the other way round")
+    assert verdict.reason.endswith("above 0: the opposite direction")
 
 
 @pytest.mark.parametrize(

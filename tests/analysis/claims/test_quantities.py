@@ -8,6 +8,7 @@ import pytest
 from gbn.analysis.claims.quantities import Measurement, measure
 from gbn.analysis.claims.schema import Rule
 from gbn.analysis.comparison.comparison import Comparison
+from gbn.analysis.comparison.figures import figures_of
 from gbn.analysis.estimates.targets import Time
 from gbn.analysis.runs.load import load_grid_runs
 from gbn.studies.validation.simulate import Arm, write_runs
@@ -30,15 +31,15 @@ def rule(quantity, **keys):
     [
         ("speedup_to_target", 0.8, "updates"),
         ("speedup_to_target", 0.8, "seconds"),
-        ("speedup_to_maximum", -1.0, "updates"),
-        ("last_difference", -1.0, ""),
-        ("area_difference", -1.0, ""),
+        ("speedup_to_maximum", None, "updates"),
+        ("last_difference", None, ""),
+        ("area_difference", None, ""),
     ],
 )
 def test_as_in_the_tables(comparison, quantity, target, unit):
     asked = rule(quantity, **({"unit": unit} if unit else {}))
-    ours = measure(comparison, asked, "gbn_fast", "bn", asked.target).estimate()
-    table = comparison.lookup["", quantity, "gbn_fast", "bn", unit, target].estimate
+    ours = measure(comparison.times, comparison.figures, asked, "gbn_fast", "bn", asked.target).estimate()
+    table = comparison.evidence.estimate("", quantity, "gbn_fast", "bn", unit, target)
     assert (ours.value_low, ours.low, ours.high, ours.n) == (table.value_low, table.low, table.high, table.n)
     assert ours.p == table.p
 
@@ -46,24 +47,27 @@ def test_as_in_the_tables(comparison, quantity, target, unit):
 def test_mean_training_loss_counts_each_point_by_the_updates_since_the_last(comparison, monkeypatch):
     """A point's training loss is the mean since the point before it; before the first update there is none."""
     curves = {"gbn_fast": ([0, 10, 40], [math.nan, 2.0, 1.0]), "bn": ([10, 40], [2.0, 2.5])}
+    columns = type(comparison.runs).columns
 
-    def columns(self, setting, arm, seed, names):
-        assert names == ("update", "train_loss")
+    def with_losses(self, setting, arm, seed, names):
+        if "train_loss" not in names or arm not in curves:
+            return columns(self, setting, arm, seed, names)
         return tuple(np.array(part, dtype=float) for part in curves[arm])
 
-    monkeypatch.setattr(type(comparison.runs), "columns", columns)
-    asked = rule("training_loss_difference")
-    found = measure(comparison, asked, "gbn_fast", "bn", None)
-    assert len(found.seeds) == len(comparison.pairs("", "gbn_fast", "bn")) > 1
+    monkeypatch.setattr(type(comparison.runs), "columns", with_losses)
+    asked, figures = rule("training_loss_difference"), comparison.figures
+    found = measure(comparison.times, figures, asked, "gbn_fast", "bn", None)
+    assert len(found.seeds) == len(comparison.runs.pairs("", "gbn_fast", "bn")) > 1
     assert found.estimate().value_low == pytest.approx(1.25 - 2.375)
-    assert not asked.compared(comparison.measured, comparison.final).higher_is_better
+    assert not asked.compared(comparison.measured, figures.final).higher_is_better
     curves["bn"] = ([10, 40], [math.nan, math.nan])  # not recorded
-    assert measure(comparison, asked, "gbn_fast", "bn", None).seeds == ()
+    figures = figures_of(comparison.times)
+    assert measure(comparison.times, figures, asked, "gbn_fast", "bn", None).seeds == ()
 
 
 def test_best_by_validation_is_no_best_on_test(comparison):
-    found = measure(comparison, rule("best_val_difference"), "gbn_fast", "bn", None)
-    values = [comparison.values("", arm)["best_val"] for arm in ("gbn_fast", "bn")]
+    found = measure(comparison.times, comparison.figures, rule("best_val_difference"), "gbn_fast", "bn", None)
+    values = [comparison.figures.of_runs["", arm]["best_val"] for arm in ("gbn_fast", "bn")]
     assert found.estimate().value_low == pytest.approx((values[0] - values[1]).mean())
 
 
@@ -73,8 +77,8 @@ def test_a_saving_is_one_minus_the_inverse_ratio(tmp_path, make_grid):
     )
     write_runs(grid.records(), tmp_path)
     comparison = Comparison(load_grid_runs(grid, tmp_path))
-    ratio = measure(comparison, rule("speedup_to_maximum"), "gbn_fast", "bn", None)
-    share = measure(comparison, rule("saving_to_maximum"), "gbn_fast", "bn", None)
+    ratio = measure(comparison.times, comparison.figures, rule("speedup_to_maximum"), "gbn_fast", "bn", None)
+    share = measure(comparison.times, comparison.figures, rule("saving_to_maximum"), "gbn_fast", "bn", None)
     for level in (0.9, 0.99):
         one, other = ratio.estimate(level), share.estimate(level)
         assert other.value_low == pytest.approx(1 - 1 / one.value_low)
@@ -91,7 +95,9 @@ def test_a_saving_of_one_that_never_arrives_is_minus_infinity():
 def test_a_stricter_level_widens_the_interval(comparison):
     for quantity in ("speedup_to_target", "area_difference"):
         asked = rule(quantity)
-        found = measure(comparison, asked, "gbn_fast", "bn_matched[gbn_fast]", asked.target)
+        found = measure(
+            comparison.times, comparison.figures, asked, "gbn_fast", "bn_matched[gbn_fast]", asked.target
+        )
         wide, narrow = found.estimate(0.99), found.estimate(0.95)
         assert wide.low < narrow.low < narrow.high < wide.high
 

@@ -116,7 +116,7 @@ def test_a_miniature_says_no_more_than_supported():
         (-0.02, 0.0, "open", "holds both 0 and relevant effects"),
         (-0.009, 0.02, "fails", "ends above -0.01, the smallest effect that counts"),
         (-0.01, 0.02, "open", "holds both 0 and relevant effects"),
-        (1, 2, "fails", "lies above 0: the other way round"),
+        (1, 2, "fails", "lies above 0: the opposite direction"),
     ],
 )
 def test_a_direction_of_a_difference_where_lower_is_better(low, high, outcome, said):

@@ -22,11 +22,11 @@ def compared(make_grid, tmp_path):
 
 
 def speedup(comparison, arm, target, against="bn", unit="updates"):
-    return comparison.lookup["", "speedup_to_target", arm, against, unit, target].estimate
+    return comparison.evidence.estimate("", "speedup_to_target", arm, against, unit, target)
 
 
 def to_maximum(comparison, arm):
-    return comparison.lookup["", "speedup_to_maximum", arm, "bn", "updates", -1.0]
+    return comparison.evidence.contrasts["", "speedup_to_maximum", arm, "bn", "updates", None]
 
 
 @pytest.mark.parametrize("true", [0.5, 1.0, 1.3, 3.0])
@@ -54,9 +54,9 @@ def test_pairing_removes_what_the_seeds_share(compared):
 def test_the_first_point_alone_is_late(compared):
     arms = {"bn": Arm(noise=0, spread=0.3), "gbn": Arm(speed=1.1, noise=0, spread=0.3)}
     coarse = compared(arms, options=Options(interpolation="first"))
-    time = coarse.lookup["", "time_to_target", "bn", "", "updates", 0.6].estimate
+    time = coarse.figures.estimate("", "time_to_target", "bn", "updates", 0.6)
     smooth = dataclasses.replace(coarse, options=Options())
-    assert time.value_low > smooth.lookup["", "time_to_target", "bn", "", "updates", 0.6].estimate.value_low
+    assert time.value_low > smooth.figures.estimate("", "time_to_target", "bn", "updates", 0.6).value_low
 
 
 def test_an_arm_that_never_gets_there_is_bounded_not_invented(compared):
@@ -65,7 +65,7 @@ def test_an_arm_that_never_gets_there_is_bounded_not_invented(compared):
     assert estimate.value_low == 0
     assert 0 < estimate.value_high < 0.5
     assert (estimate.arm_misses, estimate.reference_misses, estimate.method) == (8, 0, "median")
-    reached = comparison.lookup["", "time_to_target", "gbn", "", "updates", 0.8].estimate
+    reached = comparison.figures.estimate("", "time_to_target", "gbn", "updates", 0.8)
     assert (reached.arm_misses, reached.value_high) == (8, math.inf)
 
 
@@ -81,7 +81,7 @@ def test_a_diverged_arm_counts_what_it_reached_before(compared):
     assert speedup(comparison, "gbn", 0.6).value_low == pytest.approx(1, rel=0.05)
     late = speedup(comparison, "gbn", 0.8)
     assert late.arm_misses > 0
-    assert comparison.lookup["", "last_difference", "gbn", "bn", "", -1.0].estimate.n == 0
+    assert comparison.evidence.estimate("", "last_difference", "gbn", "bn").n == 0
 
 
 def test_every_arm_is_compared_with_its_controls(compared):
@@ -135,17 +135,20 @@ def test_pairs_are_the_common_seeds(make_grid, tmp_path):
     )
     comparison = Comparison(load_grid_runs(grid, tmp_path))
     assert speedup(comparison, "gbn_fast", 0.8).n == 5
-    assert comparison.lookup["", "last", "gbn_fast", "", "", -1.0].estimate.n == 8
+    assert comparison.figures.estimate("", "last", "gbn_fast").n == 8
 
 
 def test_seconds_are_compared_on_an_exclusive_clock_only(compared):
-    assert compared().seconds_reason("") is None
+    assert compared().times.seconds_reasons[""] is None
 
 
 def test_seconds_of_a_shared_clock_are_never_compared(compared):
     comparison = compared(machine=Machine(clock="shared"))
-    assert comparison.seconds_reason("").startswith("shared clock (32 of 32")
-    assert {figure.unit for figure in comparison.figures} == {"", "updates"}
+    assert comparison.times.seconds_reasons[""].startswith("shared clock (32 of 32")
+    assert {unit for *_, unit, _ in (*comparison.figures.of_arms, *comparison.evidence.contrasts)} == {
+        "",
+        "updates",
+    }
 
 
 @pytest.mark.parametrize(
@@ -161,13 +164,14 @@ def test_seconds_of_several_machines_are_never_pooled(make_grid, tmp_path, other
     write_runs([r for r in grid.records() if r.config["seed"] < 4], tmp_path)
     write_runs([r for r in grid.records(other) if r.config["seed"] >= 4], tmp_path)
     comparison = Comparison(load_grid_runs(grid, tmp_path))
-    assert comparison.seconds_reason("").startswith(reason)
+    assert comparison.times.seconds_reasons[""].startswith(reason)
     assert speedup(comparison, "gbn_fast", 0.8).n == 8  # updates are pooled
 
 
 def test_a_setting_is_compared_within_itself(compared):
     comparison = compared(settings=("cnn", "resnet"), seeds=range(3))
-    keys = {(f.setting, f.arm, f.against) for f in comparison.figures if f.quantity == "speedup_to_target"}
+    contrasts = comparison.evidence.contrasts.values()
+    keys = {(f.setting, f.arm, f.against) for f in contrasts if f.quantity == "speedup_to_target"}
     assert ("cnn", "gbn_fast", "bn") in keys
     assert ("resnet", "gbn_fast", "bn") in keys
 
@@ -176,8 +180,8 @@ def test_without_a_reference_there_is_no_speedup(make_grid, tmp_path):
     grid = make_grid()
     write_runs([r for r in grid.records() if r.config["norm"]["name"] == "gbn_fast"], tmp_path)
     comparison = Comparison(load_grid_runs(grid, tmp_path))
-    assert not [f for f in comparison.figures if f.quantity.startswith("speedup")]
-    assert comparison.lookup["", "last", "gbn_fast", "", "", -1.0].estimate.n == 8
+    assert not comparison.evidence.contrasts
+    assert comparison.figures.estimate("", "last", "gbn_fast").n == 8
 
 
 def test_options_are_checked():

@@ -7,14 +7,14 @@ import pytest
 from gbn.analysis.comparison import decomposition
 from gbn.analysis.comparison.comparison import Comparison, Options
 from gbn.analysis.comparison.cost import Costs
-from gbn.analysis.comparison.decomposition import chains, controls_of, time_ratio
+from gbn.analysis.comparison.decomposition import FACTORS, controls_of, time_ratio
 from gbn.analysis.runs.load import load_grid_runs
 from gbn.analysis.runs.plan import Plan, plan_of_grid
 from gbn.analysis.tables.frame import frame
 from gbn.studies.validation.simulate import Arm, Machine, write_runs
 
 MATCHED, REPARAM, ARM = "bn_matched[gbn]", "bn_reparam[gbn]", "gbn"
-INITIALIZATION, PARAMETRISATION, OWN = 1.4, 0.8, 1.25
+INITIALIZATION, PARAMETRIZATION, OWN = 1.4, 0.8, 1.25
 
 
 def arms(matched=1.0, reparam=1.0, arm=1.0, own_spread=0.05, **common):
@@ -46,7 +46,7 @@ def compared(make_grid, tmp_path):
 
 
 def links(chain):
-    return chain.initialization, chain.parametrisation, chain.own
+    return [chain.links[name] for name in FACTORS]
 
 
 def make_costs(comparison, ratio=1.25, noise=0.01, machine=None, **changes):
@@ -72,7 +72,7 @@ def make_costs(comparison, ratio=1.25, noise=0.01, machine=None, **changes):
 
 
 def test_the_links_multiply_to_the_whole(compared):
-    found = list(chains(compared(arms(INITIALIZATION, PARAMETRISATION, OWN)), ""))
+    found = compared(arms(INITIALIZATION, PARAMETRIZATION, OWN)).evidence.chains[""]
     speedups = [chain for chain in found if chain.quantity == "speedup"]
     assert {(chain.target, chain.unit) for chain in speedups} == {
         (t, u) for t in (0.6, 0.8) for u in ("updates", "seconds")
@@ -80,24 +80,24 @@ def test_the_links_multiply_to_the_whole(compared):
     for chain in speedups:
         assert chain.exact
         assert math.prod(link.value_low for link in links(chain)) == pytest.approx(
-            chain.total.value_low, rel=1e-12
+            chain.links["total"].value_low, rel=1e-12
         )
     for chain in (chain for chain in found if chain.quantity != "speedup"):
         assert math.fsum(link.value_low for link in links(chain)) == pytest.approx(
-            chain.total.value_low, abs=1e-12
+            chain.links["total"].value_low, abs=1e-12
         )
 
 
 def test_each_link_finds_its_own_truth(compared):
-    comparison = compared(arms(INITIALIZATION, PARAMETRISATION, OWN), seeds=tuple(range(12)))
-    for chain in chains(comparison, ""):
+    comparison = compared(arms(INITIALIZATION, PARAMETRIZATION, OWN), seeds=tuple(range(12)))
+    for chain in comparison.evidence.chains[""]:
         if chain.quantity != "speedup":
             continue
-        truth = (INITIALIZATION, PARAMETRISATION, OWN)
+        truth = (INITIALIZATION, PARAMETRIZATION, OWN)
         for link, true in zip(links(chain), truth, strict=True):
             assert link.value_low == pytest.approx(true, rel=0.06)
             assert link.low < true < link.high
-        assert chain.total.value_low == pytest.approx(math.prod(truth), rel=0.06)
+        assert chain.links["total"].value_low == pytest.approx(math.prod(truth), rel=0.06)
 
 
 @pytest.mark.parametrize("place", range(3))
@@ -105,36 +105,40 @@ def test_an_effect_shows_in_its_link_alone(compared, place):
     speeds = [1.0, 1.0, 1.0]
     speeds[place] = 1.5
     comparison = compared(arms(*speeds, own_spread=0.0, noise=0.0))
-    chain = next(one for one in chains(comparison, "") if one.quantity == "speedup")
+    chain = next(one for one in comparison.evidence.chains[""] if one.quantity == "speedup")
     for index, link in enumerate(links(chain)):
         assert link.value_low == pytest.approx(1.5 if index == place else 1.0, rel=5e-3)
 
 
 def test_only_seeds_that_all_four_have(compared):
     comparison = compared(arms(1.2), drop={(MATCHED, 3), ("bn", 5)})
-    for chain in chains(comparison, ""):
+    for chain in comparison.evidence.chains[""]:
         assert chain.seeds == (0, 1, 2, 4, 6, 7)
-        assert {chain.total.n, *(link.n for link in links(chain))} == {6}
+        assert {chain.links["total"].n, *(link.n for link in links(chain))} == {6}
 
 
 def test_misses_give_medians_that_do_not_claim_to_multiply(compared):
     chosen = arms(1.2, 1.0, 1.1) | {REPARAM: Arm(final=0.79, norm={"method": "bn_reparam"})}
     by_target = {
-        (one.target, one.unit): one for one in chains(compared(chosen), "") if one.quantity == "speedup"
+        (one.target, one.unit): one
+        for one in compared(chosen).evidence.chains[""]
+        if one.quantity == "speedup"
     }
     reached, missed = by_target[0.6, "updates"], by_target[0.8, "updates"]
     assert reached.exact
-    assert reached.total.method == "paired t"
+    assert reached.links["total"].method == "paired t"
     assert not missed.exact
-    assert {one.method for one in (missed.total, *links(missed))} == {"median"}
-    assert missed.initialization.value_low == pytest.approx(1.2, rel=0.1)  # neither of its arms missed
-    assert missed.parametrisation.arm_misses == 8
-    assert missed.parametrisation.value_low == 0 or missed.parametrisation.value_low < 1
-    assert missed.own.reference_misses == 8
+    assert {one.method for one in (missed.links["total"], *links(missed))} == {"median"}
+    assert missed.links["initialization"].value_low == pytest.approx(
+        1.2, rel=0.1
+    )  # neither of its arms missed
+    assert missed.links["parametrization"].arm_misses == 8
+    assert missed.links["parametrization"].value_low == 0 or missed.links["parametrization"].value_low < 1
+    assert missed.links["own"].reference_misses == 8
 
 
 def test_no_chain_without_both_controls(compared):
-    assert not list(chains(compared(arms(), controls={ARM: [MATCHED]}), ""))
+    assert not compared(arms(), controls={ARM: [MATCHED]}).evidence.chains[""]
 
 
 def test_controls_are_known_by_method_not_by_name(make_grid):
@@ -162,7 +166,7 @@ def test_a_chain_begins_at_plain_bn(make_grid):
 
 def test_time_is_updates_times_cost(compared):
     comparison = compared(arms(2.0), Machine(clock="shared"))
-    found = time_ratio(comparison, make_costs(comparison), "", ARM, 0.8)
+    found = time_ratio(comparison.times, make_costs(comparison), "", ARM, 0.8)
     assert found.updates.value_low == pytest.approx(2, rel=0.05)
     assert found.cost.value_low == pytest.approx(1.25, rel=0.02)
     assert found.time.value_low == pytest.approx(found.updates.value_low * found.cost.value_low)
@@ -173,14 +177,14 @@ def test_time_is_updates_times_cost(compared):
 
 def test_a_dear_update_takes_a_speedup_away(compared):
     comparison = compared(arms(1.25))
-    time = time_ratio(comparison, make_costs(comparison, ratio=0.8), "", ARM, 0.8).time
+    time = time_ratio(comparison.times, make_costs(comparison, ratio=0.8), "", ARM, 0.8).time
     assert time.low < 1 < time.high
 
 
 def test_time_with_misses_is_a_bound(compared):
     chosen = arms() | {ARM: Arm(final=0.79)}
     comparison = compared(chosen)
-    found = time_ratio(comparison, make_costs(comparison), "", ARM, 0.8)
+    found = time_ratio(comparison.times, make_costs(comparison), "", ARM, 0.8)
     assert found.time.method == "product of a median"
     assert found.time.arm_misses == 8
     assert found.time.value_low == 0
@@ -193,14 +197,14 @@ def test_costs_from_elsewhere_are_refused_unless_asked_for(compared):
     comparison = compared(arms(2.0))
     other = make_costs(comparison, machine="Other CPU, torch 2.13.0, kernels reference")
     with pytest.raises(ValueError, match=r"was timed on Other CPU.*Simulated CPU"):
-        time_ratio(comparison, other, "", ARM, 0.8)
-    forecast = time_ratio(comparison, other, "", ARM, 0.8, elsewhere=True)
+        time_ratio(comparison.times, other, "", ARM, 0.8)
+    forecast = time_ratio(comparison.times, other, "", ARM, 0.8, elsewhere=True)
     assert forecast.time.value_low == pytest.approx(2.5, rel=0.05)
 
 
 def test_an_arm_that_was_not_timed_has_no_time(compared):
     comparison = compared(arms())
-    found = time_ratio(comparison, make_costs(comparison), "", MATCHED, 0.8)
+    found = time_ratio(comparison.times, make_costs(comparison), "", MATCHED, 0.8)
     assert found.updates.n == 8
     assert (found.cost.n, found.time.n) == (0, 0)
 
@@ -214,9 +218,9 @@ def test_the_product_of_two_estimates_is_wider_than_each():
 
 
 def test_the_csv_has_the_links(compared):
-    comparison = compared(arms(INITIALIZATION, PARAMETRISATION, OWN), Machine(clock="shared"))
+    comparison = compared(arms(INITIALIZATION, PARAMETRIZATION, OWN), Machine(clock="shared"))
     numbers = frame(comparison).set_index(["quantity", "target"]).sort_index()
-    names = [f"effect_speedup_{link}" for link in ("total", "initialization", "parametrisation", "own")]
+    names = [f"effect_speedup_{link}" for link in ("total", "initialization", "parametrization", "own")]
     total, *parts = (numbers.loc[(name, 0.8), "value_low"].item() for name in names)
     assert total == pytest.approx(math.prod(parts))
     assert set(numbers.loc[names].arm) == {ARM}

@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[3]
 
 def compared(grid, folder, drop=()):
     write_runs([record for record in grid.records() if record.run_id not in drop], folder)
-    return Comparison(load_grid_runs(grid, folder))
+    return Comparison(load_grid_runs(grid, folder)).times
 
 
 def test_arms_are_ranked_by_area_and_broken_ones_stand_last(tmp_path):
@@ -50,14 +50,14 @@ def test_each_arm_gets_its_own_best_rate_and_an_end_is_said(tmp_path):
         "gbn": dict(zip(settings, (0.5, 0.6, 0.8), strict=True)),
     }
     write_runs(list(with_validation(grid, accuracy)), tmp_path)
-    comparison = Comparison(load_grid_runs(grid, tmp_path))
-    bn, gbn = best_settings(comparison)
+    times = Comparison(load_grid_runs(grid, tmp_path)).times
+    bn, gbn = best_settings(times)
     assert (bn.setting, bn.at_an_end) == ("lr_0.2", False)
     assert (gbn.setting, gbn.at_an_end) == ("lr_0.4", True)
     chosen = {("", "bn"): ["norm=bn", "optimizer.lr=0.2"], ("", "gbn"): ["norm=gbn_mad", "optimizer.lr=0.4"]}
-    assert check({"rule": "rate"}, chosen, comparison) is None
+    assert check({"rule": "rate"}, chosen, times) is None
     assert "gbn should train at optimizer.lr=0.4" in check(
-        {"rule": "rate"}, chosen | {("", "gbn"): []}, comparison
+        {"rule": "rate"}, chosen | {("", "gbn"): []}, times
     )
 
 
@@ -75,17 +75,17 @@ def test_an_arm_has_a_rate_in_each_setting_of_the_second_stage(tmp_path):
         if (record.config["norm"]["name"], record.config["model"]["name"][:3]) != ("bn", "one")
     ]
     write_runs(kept, tmp_path)
-    comparison = Comparison(load_grid_runs(grid, tmp_path))
-    assert [(best.group, best.arm, best.setting, best.at_an_end) for best in best_settings(comparison)] == [
+    times = Comparison(load_grid_runs(grid, tmp_path)).times
+    assert [(best.group, best.arm, best.setting, best.at_an_end) for best in best_settings(times)] == [
         ("one", "gbn", "one_lr_0.2", False),
         ("two", "bn", "two_lr_0.1", True),
         ("two", "gbn", "two_lr_0.2", False),
     ]
     rate = {("one", "gbn"): "0.2", ("two", "bn"): "0.1", ("two", "gbn"): "0.2"}
     chosen = {cell: ["optimizer.lr=9", f"optimizer.lr={value}"] for cell, value in rate.items()}
-    assert check({"rule": "rate"}, chosen, comparison) is None
+    assert check({"rule": "rate"}, chosen, times) is None
     chosen["two", "bn"].append("optimizer.lr=0.2")
-    assert "bn in two should train at optimizer.lr=0.1" in check({"rule": "rate"}, chosen, comparison)
+    assert "bn in two should train at optimizer.lr=0.1" in check({"rule": "rate"}, chosen, times)
 
 
 def test_a_diverged_run_counts_as_chance_and_unequal_budgets_are_refused(tmp_path):
@@ -100,13 +100,13 @@ def test_a_diverged_run_counts_as_chance_and_unequal_budgets_are_refused(tmp_pat
 
 def test_a_selection_by_area_names_what_is_lacking(tmp_path):
     grid = SimulatedGrid({"bn": Arm(), "a": Arm(speed=2.0), "b": Arm(speed=0.5)}, seeds=range(2))
-    comparison = compared(grid, tmp_path)
+    times = compared(grid, tmp_path)
     selected = {"rule": "area", "top": 1}
-    assert check(selected, {("", "a"): []}, comparison) is None
-    assert "not among the arms: a" in check(selected, {("", "b"): []}, comparison)
-    assert check(selected | {"without": ["a"]}, {("", "b"): []}, comparison) is None
+    assert check(selected, {("", "a"): []}, times) is None
+    assert "not among the arms: a" in check(selected, {("", "b"): []}, times)
+    assert check(selected | {"without": ["a"]}, {("", "b"): []}, times) is None
     with pytest.raises(ValueError, match="use area or rate"):
-        check({"rule": "taste"}, {}, comparison)
+        check({"rule": "taste"}, {}, times)
 
 
 @pytest.mark.parametrize(
@@ -124,7 +124,7 @@ def test_committed_second_stages_are_what_the_archive_selects(folder):
         except NothingFound as nothing:
             pytest.fail(f"the first stage is not archived: {nothing}")
         arms = {(cell.setting, cell.label): list(cell.overrides) for cell in grid.cells}
-        assert check(grid.selected, arms, Comparison(runs)) is None
+        assert check(grid.selected, arms, Comparison(runs).times) is None
 
 
 def test_where_lower_is_better_the_smallest_area_and_value_win(tmp_path):
@@ -139,10 +139,10 @@ def test_where_lower_is_better_the_smallest_area_and_value_win(tmp_path):
             record.summary.update({"status": "diverged", "diverged_at": record.summary["updates"]})
         records.append(record)
     write_runs(records, tmp_path)
-    comparison = Comparison(load_grid_runs(grid, tmp_path))
-    assert [one.arm for one in rank_by_area(comparison, "lr_0.1")] == ["fast", "wild"]
-    assert selecting(comparison).key == "kid_own_1a2b3c4d"
-    best = {one.arm: one for one in best_settings(comparison)}
+    times = Comparison(load_grid_runs(grid, tmp_path)).times
+    assert [one.arm for one in rank_by_area(times, "lr_0.1")] == ["fast", "wild"]
+    assert selecting(times).key == "kid_own_1a2b3c4d"
+    best = {one.arm: one for one in best_settings(times)}
     assert {arm: one.setting for arm, one in best.items()} == {
         "bn": "lr_0.2",
         "fast": "lr_0.2",

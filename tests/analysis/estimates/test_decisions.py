@@ -35,7 +35,7 @@ def test_p_of_signs_is_scipys(above, n):
     assert decisions.p_of_signs(above, n - above, n) == pytest.approx(stats.binomtest(above, n).pvalue)
 
 
-def test_what_is_open_counts_against_either_verdict():
+def test_what_is_open_counts_against_either_side():
     # of 8 pairs 6 are above and 2 are open: as if these were below
     assert decisions.p_of_signs(6, 0, 8) == decisions.p_of_signs(6, 2, 8)
     assert decisions.p_of_signs(0, 0, 8) == 1
@@ -149,5 +149,5 @@ def estimate(value, low, high, p, p_holm=NAN, holm=(NAN, NAN)):
         (estimate(1.01, NAN, NAN, NAN), "inconclusive"),
     ],
 )
-def test_verdicts(given, says):
-    assert decisions.verdict(given) == says
+def test_decisions(given, says):
+    assert decisions.decision(given) == says

@@ -1,6 +1,7 @@
 """Power against published tables, against simulation, and what the advice says where nothing can be told."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ import pytest
 from gbn.analysis.estimates import power
 from gbn.analysis.estimates.decisions import p_of_signs
 from gbn.analysis.estimates.estimate import Estimate
-from gbn.analysis.estimates.pairs import mean_interval
+from gbn.analysis.estimates.pairs import mean_interval, median_of_bounds
 
 
 @pytest.mark.parametrize(("effect", "n"), [(0.2, 199), (0.5, 34), (0.8, 15), (1.0, 10)])
@@ -96,15 +97,21 @@ def test_advice_names_the_seeds_and_what_more_noise_would_need():
     assert power.advice(given) == f"inconclusive at n = 5, about {needed} to {worst} seeds would decide"
 
 
+def with_misses(above, below, n):
+    """A median over n pairs, of which so many are known to lie above and below 1."""
+    ratios = [(1.5, math.inf)] * above + [(0.0, 0.5)] * below + [(0.0, math.inf)] * (n - above - below)
+    return replace(median_of_bounds(ratios), ratios=tuple(ratios))
+
+
 def test_advice_is_honest_about_an_effect_near_nothing():
     assert power.advice(speedup([0.2, -0.2, 0.1, -0.1, 0.001])) == (
         "inconclusive at n = 5, more than 1,000 seeds would decide a ratio so near 1"
     )
-    assert power.advice_for_signs(0, 0, 4) == "inconclusive at n = 4: misses leave every pair open"
-    assert power.advice_for_signs(4, 1, 5) == (
+    assert power.advice(with_misses(0, 0, 4)) == "inconclusive at n = 4: misses leave every pair open"
+    assert power.advice(with_misses(4, 1, 5)) == (
         f"inconclusive at n = 5, about {power.seeds_for_signs(5 / 7)} seeds would decide by the sign test"
     )
-    assert power.advice_for_signs(3, 3, 6) == "inconclusive at n = 6, more than 1,000 seeds would decide"
+    assert power.advice(with_misses(3, 3, 6)) == ("inconclusive at n = 6, more than 1,000 seeds would decide")
 
 
 @pytest.mark.parametrize(

@@ -144,7 +144,7 @@ def test_arms_of_a_row_differ_in_color_and_style(make_grid, tmp_path):
 
 
 def test_the_band_is_the_t_interval_over_seeds(comparison):
-    line = mean_line(comparison, "", "gbn_fast", "val_accuracy", "updates")
+    line = mean_line(comparison.runs, "", "gbn_fast", "val_accuracy", "updates")
     curves = [comparison.runs.curve("", "gbn_fast", seed) for seed in range(8)]
     values = np.array([curve.val_accuracy for curve in curves])
     assert np.array_equal(line.x, curves[0]["update"])
@@ -155,8 +155,8 @@ def test_the_band_is_the_t_interval_over_seeds(comparison):
 
 
 def test_the_difference_is_paired(comparison):
-    line = difference_line(comparison, "", "gbn_fast", "bn", "val_accuracy", "updates")
-    alone = mean_line(comparison, "", "gbn_fast", "val_accuracy", "updates")
+    line = difference_line(comparison.runs, "", "gbn_fast", "bn", "val_accuracy", "updates")
+    alone = mean_line(comparison.runs, "", "gbn_fast", "val_accuracy", "updates")
     pairs = [
         comparison.runs.curve("", "gbn_fast", seed).val_accuracy.to_numpy()
         - comparison.runs.curve("", "bn", seed).val_accuracy.to_numpy()
@@ -172,7 +172,7 @@ def test_seconds_are_averaged_at_equal_seconds(make_grid, tmp_path):
     for point in records[1].curve:
         point["seconds"] *= 2
     write_runs(records, tmp_path)
-    line = mean_line(Comparison(load_grid_runs(grid, tmp_path)), "", "bn", "val_accuracy", "seconds")
+    line = mean_line(load_grid_runs(grid, tmp_path), "", "bn", "val_accuracy", "seconds")
     assert line.x[0] == pytest.approx(0.1)  # the slower seed's first point
     assert line.x[-1] == pytest.approx(20)  # the faster one's last
     fast, slow = (0.9 * (1 - 1 / (1 + updates / 40)) for updates in (100, 50))
@@ -182,7 +182,7 @@ def test_seconds_are_averaged_at_equal_seconds(make_grid, tmp_path):
 
 def test_one_seed_has_no_band_and_the_caption_says_so(make_grid, tmp_path):
     comparison = of(make_grid(seeds=[0]), tmp_path)
-    assert mean_line(comparison, "", "bn", "val_accuracy", "updates").low is None
+    assert mean_line(comparison.runs, "", "bn", "val_accuracy", "updates").low is None
     figure = plots.draw(comparison, "", "updates")
     assert not figure.axes[0].collections
     assert "one seed has no band" in " ".join(text.get_text() for text in figure.texts)
@@ -191,7 +191,7 @@ def test_one_seed_has_no_band_and_the_caption_says_so(make_grid, tmp_path):
 def test_a_line_ends_where_a_seed_diverged(make_grid, tmp_path):
     grid = make_grid(arms={"bn": Arm(), "gbn_wild": Arm(diverges_at=300)}, controls={})
     comparison = of(grid, tmp_path)
-    line = mean_line(comparison, "", "gbn_wild", "val_accuracy", "updates")
+    line = mean_line(comparison.runs, "", "gbn_wild", "val_accuracy", "updates")
     assert line.cut_by_divergence
     assert line.x[-1] < 300
     figure = plots.draw(comparison, "", "updates")
@@ -217,7 +217,7 @@ def test_settings_have_figures_of_their_own(make_grid, tmp_path):
 
 
 def test_a_measure_that_was_never_taken_draws_nothing(comparison):
-    assert mean_line(comparison, "", "bn", "val_accuracy_exact", "updates") is None
+    assert mean_line(comparison.runs, "", "bn", "val_accuracy_exact", "updates") is None
     plots.draw(Comparison(comparison.runs, Options("val_accuracy_exact")), "", "updates")
 
 

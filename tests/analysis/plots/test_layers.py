@@ -6,13 +6,13 @@ import pytest
 from gbn.analysis.comparison.comparison import Comparison
 from gbn.analysis.estimates.pairs import t_quantile
 from gbn.analysis.plots import layers as layer_plots
-from gbn.analysis.plots.convergence import Row
+from gbn.analysis.plots.convergence import PanelRow
 from gbn.analysis.plots.layers import Choice
 from gbn.analysis.runs.activations import layer_frame
 from gbn.analysis.runs.load import load_grid_runs
 from gbn.plot_style import save
 
-ROW = Row("gbn_fast and its controls", (("bn", "bn"), ("gbn_fast", "gbn_fast")))
+ROW = PanelRow("gbn_fast and its controls", (("bn", "bn"), ("gbn_fast", "gbn_fast")))
 
 
 @pytest.fixture

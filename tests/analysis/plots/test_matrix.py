@@ -33,7 +33,7 @@ def test_each_cell_holds_its_arms_difference(factorial):
         for text in axes.texts:
             column, row = text.get_position()
             arm = f"{rows[row]}+{columns[column]}"
-            one = factorial.lookup["", quantity, arm, "bn", "", -1.0].estimate
+            one = factorial.evidence.estimate("", quantity, arm, "bn")
             assert shown[row, column] == pytest.approx(100 * one.value_low)
             assert float(text.get_text().split("\n")[0]) == pytest.approx(100 * one.value_low, abs=0.051)
             assert (text.get_fontweight() == "bold") == (one.low > 0 or one.high < 0)

@@ -11,7 +11,7 @@ from gbn.analysis.estimates.targets import Time
 from gbn.analysis.profiles import plot
 from gbn.analysis.profiles.score import profiles
 from gbn.analysis.profiles.table import read_selection, render
-from gbn.analysis.profiles.tasks import Setting, Tasks, tasks_of
+from gbn.analysis.profiles.tasks import SettingTasks, Tasks, tasks_of
 from gbn.analysis.runs.load import load_grid_runs
 from gbn.studies.validation.simulate import Arm, Machine, SimulatedGrid, write_runs
 
@@ -28,7 +28,9 @@ def tasks(table, seeds=1, targets=None):
         }
         rows = next(iter(made.values()))
         settings.append(
-            Setting(name, tuple(0.5 + 0.1 * k for k in range(len(rows))), tuple(range(len(rows[0]))), made)
+            SettingTasks(
+                name, tuple(0.5 + 0.1 * k for k in range(len(rows))), tuple(range(len(rows[0]))), made
+            )
         )
     arms = tuple(next(iter(table.values())))
     return Tasks(arms, arms[0], "updates", tuple(settings), {})
@@ -146,7 +148,7 @@ def compared(tmp_path):
         arms = arms or {"bn": Arm(), "gbn": Arm(speed=2.0, own_spread=0.03)}
         grid = SimulatedGrid(arms=arms, name=name, **changes)
         write_runs(grid.records(machine), tmp_path / name)
-        return Comparison(load_grid_runs(grid, tmp_path / name), Options())
+        return Comparison(load_grid_runs(grid, tmp_path / name), Options()).times
 
     return compare
 
@@ -194,7 +196,7 @@ def test_what_cannot_be_profiled_is_refused(compared):
         tasks_of([compared(), other])
     with pytest.raises(ValueError, match="no task"):
         tasks_of([compared("three", thresholds=())])
-    with pytest.raises(ValueError, match="no arm beside bn"):
+    with pytest.raises(ValueError, match="no arm besides bn"):
         tasks_of([compared("four", {"bn": Arm()})])
     with pytest.raises(ValueError, match="0 references"):
         tasks_of([])

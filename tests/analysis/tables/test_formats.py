@@ -6,12 +6,11 @@ import re
 import pandas as pd
 import pytest
 
+from gbn.analysis.comparison import figures
 from gbn.analysis.comparison.comparison import Comparison, Options
 from gbn.analysis.results import summary_text
 from gbn.analysis.runs.load import load_grid_runs
 from gbn.analysis.tables import formats
-from gbn.analysis.tables.numbers import NONE
-from gbn.analysis.tables.sections import sections
 from gbn.studies.validation.simulate import Arm, Machine, write_runs
 
 
@@ -78,7 +77,7 @@ def test_accuracies_have_three_selections_spread_and_n(comparison):
     assert table[0][1:5] == ["n", "last epoch", "best by validation", "best on test"]
     assert table[1][1] == "8"
     assert all(re.fullmatch(r"\d\d\.\d\d ± \d+\.\d\d", cell) for cell in table[1][2:5])
-    last = comparison.values("", "bn")["last"]
+    last = comparison.figures.of_runs["", "bn"]["last"]
     assert table[1][2] == f"{100 * last.mean():.2f} ± {100 * last.std():.2f}"
 
 
@@ -91,41 +90,31 @@ def test_controls_are_compared_in_their_own_table(comparison):
 
 
 def test_measured_controls_bring_the_mean_training_loss(make_grid, tmp_path, monkeypatch):
-    """Against the reference, and against the arm that a control is of."""
+    """Against the reference, and of the arm against its control."""
     control = "bn_measured_reparam[gbn_fast]"
     grid = make_grid(
         arms={name: Arm() for name in ("bn", "gbn_fast", control)}, controls={"gbn_fast": [control]}
     )
     write_runs(grid.records(), tmp_path)
-    comparison = Comparison(load_grid_runs(grid, tmp_path))
     means = {"bn": 2.0, "gbn_fast": 1.75, control: 1.5}
-
-    def training_losses(self, setting, arm):
-        seeds = self.runs.statuses(setting, arm)
-        return pd.DataFrame({"training_loss": {seed: means[arm] + seed / 100 for seed in seeds}})
-
-    monkeypatch.setattr(Comparison, "training_losses", training_losses)
-    titled = {section.heading: section for section in sections(comparison, "")}
-    (table,) = (one for title, one in titled.items() if title.startswith("Mean training loss"))
-    found = {row[0]: row[1:] for row in table.rows}
-    assert found["bn"][2:] == (NONE, NONE)
-    assert found["gbn_fast"][1:] == ("1.7850 ± 0.0245", "-0.2500 [-0.2500, -0.2500]", NONE)
-    assert found[control][2:] == ("-0.5000 [-0.5000, -0.5000]", "-0.2500 [-0.2500, -0.2500]")
-    assert any(
-        "bn_tracking has the arm's forward pass" in note for one in titled.values() for note in one.notes
-    )
+    monkeypatch.setattr(figures, "_training_loss", lambda runs, setting, arm, seed: means[arm] + seed / 100)
+    text = formats.markdown(Comparison(load_grid_runs(grid, tmp_path)))
+    found = {row[0]: row[-2:] for row in rows(text, "Test accuracy")}
+    assert found["arm"] == ["mean training loss, lower is better", "training_loss - bn"]
+    assert found["bn"] == ["2.0350 ± 0.0245", "-"]
+    assert found["gbn_fast"][1].startswith("-0.2500 [-0.2500, -0.2500]")
+    header, against = rows(text, "Each arm against its own controls")
+    place = header.index("training_loss")
+    assert against[place].startswith("+0.2500 [+0.2500, +0.2500]")
+    assert "bn_tracking has the arm's forward pass" in text
 
 
 def test_it_says_what_this_many_pairs_can_decide(comparison):
     note = re.search(
-        r"With up to 8 pairs the smallest speed-up told from 1 is (1\.\d\d) \(median",
+        r"With up to 8 pairs, the smallest speed-up that can be distinguished from 1 is (1\.\d\d) \(median",
         summary_text(comparison),
     )
-    estimates = [
-        f.estimate
-        for f in comparison.figures
-        if f.quantity == "speedup_to_target" and f.unit == "updates" and f.against == "bn" and f.arm != "A/A"
-    ]
+    estimates = [one.estimate for one in comparison.evidence.tests("", "updates", "bn")]
     widths = sorted(estimate.high / estimate.value_low for estimate in estimates)
     assert note[1] == f"{widths[len(widths) // 2]:.2f}"
 
@@ -137,7 +126,7 @@ def test_misses_are_shown_as_misses(make_grid, tmp_path):
     table = rows(text, "Updates to a fixed accuracy")
     assert table[3][4:6] == ["> 2,000", "0/8"]
     assert table[3][6].startswith("<= 0.")
-    assert "Where a run missed the target the speed-up is the median over pairs" in text
+    assert "Where a run missed the target, the speed-up is the median over pairs" in text
 
 
 def test_one_seed_is_called_what_it_is(make_grid, tmp_path):
@@ -180,7 +169,7 @@ def test_the_csv_holds_the_numbers_that_are_printed(comparison):
     assert row.p_holm < 0.05
     assert row.verdict == "faster"
     causes = frame.quantity.str.startswith("effect_")
-    assert len(frame[~causes]) == len(comparison.figures)
+    assert len(frame[~causes]) == len(comparison.figures.of_arms) + len(comparison.evidence.contrasts)
     assert set(frame[causes].arm) == {"gbn_fast"}
 
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from gbn.analysis.tables.patients import patient_frame, patient_sections
+from gbn.analysis.tables.segmentation import patient_frame, patient_sections
 from gbn.studies.validation.simulate import Arm, SimulatedGrid
 
 DICE = {"bn": {"a": 0.9, "b": 0.5}, "gbn": {"a": 0.8, "b": 0.6}}

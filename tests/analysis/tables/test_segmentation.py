@@ -7,13 +7,17 @@ import pytest
 from gbn.analysis.comparison.comparison import Comparison
 from gbn.analysis.runs.load import load_grid_runs
 from gbn.analysis.tables.sections import sections
-from gbn.analysis.tables.segmentation import beside
+from gbn.analysis.tables.segmentation import structures
 from gbn.studies.validation.simulate import Arm, SimulatedGrid, write_files
 
 
 def compared(grid, folder, records):
     write_files(records, folder)
     return Comparison(load_grid_runs(grid, folder))
+
+
+def section_of(comparison):
+    return structures(comparison.runs, comparison.figures.final, "")
 
 
 def with_structures(record, seed):
@@ -37,7 +41,7 @@ def grid():
 def test_means_over_seeds_of_each_structure(grid, tmp_path):
     records = [with_structures(grid.record("", arm, seed), seed) for arm in grid.arms for seed in range(3)]
     comparison = compared(grid, tmp_path, records)
-    section = beside(comparison, "")
+    section = section_of(comparison)
     assert section.columns == (
         "arm",
         "Dice of the cavity",
@@ -53,6 +57,6 @@ def test_means_over_seeds_of_each_structure(grid, tmp_path):
 
 
 def test_nothing_where_no_run_has_any_or_the_measure_has_no_structures(grid, tmp_path):
-    assert beside(compared(grid, tmp_path / "dice", grid.records()), "") is None
+    assert section_of(compared(grid, tmp_path / "dice", grid.records())) is None
     classifiers = SimulatedGrid({"bn": Arm(), "gbn": Arm()}, range(2))
-    assert beside(compared(classifiers, tmp_path / "accuracy", classifiers.records()), "") is None
+    assert section_of(compared(classifiers, tmp_path / "accuracy", classifiers.records())) is None

@@ -106,7 +106,7 @@ def test_statistic_and_deviation_are_those_of_the_pair():
 def test_the_gap_closes_when_the_running_averages_are_the_batch(method, options):
     layer, x = layer_of(method, {**options, "momentum": 1.0}), inputs()
     rows, mean, std = moments(x)
-    s, d = mean, std  # what BatchNorm keeps, under any parametrisation
+    s, d = mean, std  # what BatchNorm keeps, under any parametrization
     if method == "gbn":
         s, d = layer.pair.statistic(rows, 1), layer.pair.deviation(rows, 1)
     before = describe_input(layer, x)

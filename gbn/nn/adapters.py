@@ -1,4 +1,8 @@
-"""Use this package's norm layers in timm's models.
+"""Use this package's norm layers in models of torchvision and timm that take a ``norm_layer``.
+
+A network that is built already, and any that takes none, is converted instead: :func:`gbn.convert`.
+
+torchvision calls ``norm_layer(num_features)``, at times with eps and momentum, and applies activations itself.
 
 timm requests norms in two ways. Most models (ResNet, ConvNeXt, ...) call ``norm_layer(num_features)`` and
 apply the activation themselves; others (EfficientNet, ResNetV2, RegNet, ...) expect a norm that applies it,
@@ -15,7 +19,7 @@ from torch import nn
 from gbn.kernels.activation import check_activation
 from gbn.nn.factory import NormFactory
 
-__all__ = ["as_timm"]
+__all__ = ["as_timm", "as_torchvision"]
 
 _BY_CLASS = {nn.ReLU: "relu", nn.ReLU6: "relu6", nn.LeakyReLU: "leaky_relu", nn.ELU: "elu", nn.GELU: "gelu"}
 _BY_CLASS |= {
@@ -26,6 +30,30 @@ _BY_CLASS |= {
     nn.Sigmoid: "sigmoid",
 }
 _BY_NAME = {"swish": "silu", "hard_swish": "hardswish"}
+
+
+def as_torchvision(factory: NormFactory, *, dim: int = 2) -> Callable[..., nn.Module]:
+    """Return a ``norm_layer`` for torchvision's models, and all others that apply activations themselves.
+
+    A factory of :func:`gbn.nn.norm_layer` itself would add an activation after every norm.
+
+    Args:
+        factory: from :func:`gbn.nn.norm_layer`; every norm gets the role "body".
+        dim: 2 for images, 3 for videos.
+
+    Returns:
+        a function of ``num_features``, and of ``eps`` and ``momentum``, which replace the factory's where the model
+        passes them and the method has them.
+    """
+
+    def torchvision_norm(
+        num_features: int, eps: float | None = None, momentum: float | None = None, **place: Any
+    ) -> nn.Module:
+        given = {"eps": eps, "momentum": momentum}
+        own = {key: value for key, value in given.items() if value is not None and factory.accepts(key)}
+        return factory.with_options(**own)(num_features, act=None, dim=dim, role="body", **place)
+
+    return torchvision_norm
 
 
 def as_timm(

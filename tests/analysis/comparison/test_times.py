@@ -6,7 +6,7 @@ import math
 import pytest
 
 from gbn.analysis.comparison.comparison import Comparison
-from gbn.analysis.estimates.sensitivity import PER_DECADE, speedup_curve, thresholds
+from gbn.analysis.comparison.times import PER_DECADE, speedup_curve, thresholds
 from gbn.analysis.plots import sensitivity as sensitivity_plot
 from gbn.analysis.runs.load import load_grid_runs
 from gbn.measures import ACCURACY
@@ -27,14 +27,14 @@ def compared(make_grid, tmp_path):
 
 def test_a_known_speedup_is_found_at_every_target(compared):
     comparison = compared({"bn": Arm(), "gbn": Arm(speed=1.5, own_spread=0.02)})
-    curve = speedup_curve(comparison, "", "gbn", "bn")
+    curve = speedup_curve(comparison.times, "", "gbn", "bn")
     assert len(curve) > 30
     targets = [target for target, _ in curve]
     assert targets == pytest.approx([targets[0] + 0.01 * i for i in range(len(targets))])
     for target, estimate in curve:
         if target < 0.85:  # above, a run or another ends before
             assert estimate.value_low == pytest.approx(1.5, rel=0.08)
-    fixed = comparison.lookup["", "speedup_to_target", "gbn", "bn", "updates", 0.8].estimate
+    fixed = comparison.evidence.estimate("", "speedup_to_target", "gbn", "bn", "updates", 0.8)
     at = next(estimate for target, estimate in curve if target == 0.8)
     assert (at.value_low, at.low, at.high, at.n) == (fixed.value_low, fixed.low, fixed.high, fixed.n)
 
@@ -42,19 +42,19 @@ def test_a_known_speedup_is_found_at_every_target(compared):
 def test_the_grid_begins_where_runs_were_measured_and_ends_where_half_of_the_reference_is(compared):
     arms = {"bn": Arm(noise=0, spread=0.3), "gbn": Arm(noise=0, spread=0.3, speed=3)}
     comparison = compared(arms, seeds=range(5))
-    grid = thresholds(comparison, "", "gbn", "bn")
-    first = max(comparison.curve("", arm, seed).values[0] for arm in arms for seed in range(5))
-    peaks = sorted(comparison.curve("", "bn", seed).best for seed in range(5))
+    grid = thresholds(comparison.times, "", "gbn", "bn")
+    first = max(comparison.times.curves["", arm, seed].values[0] for arm in arms for seed in range(5))
+    peaks = sorted(comparison.times.curves["", "bn", seed].best for seed in range(5))
     assert first < grid[0] <= first + 0.01
     assert peaks[2] - 0.01 < grid[-1] <= peaks[2]
-    reached = sum(comparison.time("", "bn", seed, grid[-1], "updates").reached for seed in range(5))
+    reached = sum(comparison.times.time("", "bn", seed, grid[-1], "updates").reached for seed in range(5))
     assert reached >= 3
 
 
 def test_an_effect_that_depends_on_the_target_shows(compared):
     # faster to low accuracies, never to high ones
     comparison = compared({"bn": Arm(noise=0), "gbn": Arm(noise=0, speed=2, final=0.8)})
-    curve = dict(speedup_curve(comparison, "", "gbn", "bn"))
+    curve = dict(speedup_curve(comparison.times, "", "gbn", "bn"))
     assert curve[0.5].low > 1
     assert curve[0.84].value_high < 1
     assert curve[0.84].arm_misses == 8
@@ -63,12 +63,12 @@ def test_an_effect_that_depends_on_the_target_shows(compared):
 def test_seconds_follow_the_tables_refusal(compared):
     comparison = compared({"bn": Arm(), "gbn": Arm()}, machine=Machine(clock="shared"))
     with pytest.raises(ValueError, match="seconds of these runs are not compared: shared clock"):
-        speedup_curve(comparison, "", "gbn", "bn", "seconds")
+        speedup_curve(comparison.times, "", "gbn", "bn", "seconds")
 
 
 def test_without_a_pair_there_is_no_curve(compared):
     comparison = compared({"bn": Arm(), "gbn": Arm()}, seeds=[0])
-    assert speedup_curve(comparison, "", "nothing", "bn") == []
+    assert speedup_curve(comparison.times, "", "nothing", "bn") == []
 
 
 def test_the_figure_names_its_arms_and_says_what_it_shows(compared, tmp_path):
@@ -106,14 +106,14 @@ def test_where_lower_is_better_targets_fall_by_a_fixed_factor(tmp_path):
     grid = SimulatedGrid(arms, range(5), measure="kid_own_1a2b3c4d", start=0.4, thresholds=(0.1, 0.05))
     write_runs(grid.records(), tmp_path)
     comparison = Comparison(load_grid_runs(grid, tmp_path))
-    targets = thresholds(comparison, "", "gbn", "bn")
-    runs = [comparison.curve("", arm, seed) for arm in arms for seed in range(5)]
+    targets = thresholds(comparison.times, "", "gbn", "bn")
+    runs = [comparison.times.curves["", arm, seed] for arm in arms for seed in range(5)]
     assert max(targets) == targets[0] < min(curve.values[0] for curve in runs)
-    bests = sorted(comparison.curve("", "bn", seed).best for seed in range(5))
+    bests = sorted(comparison.times.curves["", "bn", seed].best for seed in range(5))
     assert targets[-1] >= bests[2] > targets[-1] / 1.05
     factors = [one / other for one, other in itertools.pairwise(targets)]
     assert factors == pytest.approx([10 ** (1 / PER_DECADE)] * len(factors), rel=1e-3)
-    for target, estimate in speedup_curve(comparison, "", "gbn", "bn"):
+    for target, estimate in speedup_curve(comparison.times, "", "gbn", "bn"):
         if target > 0.05:
             assert estimate.value_low == pytest.approx(1.5, rel=0.1)
     figure = sensitivity_plot.draw(comparison, "", "updates")

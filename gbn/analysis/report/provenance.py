@@ -17,14 +17,6 @@ LONGEST_ERROR = 20_000
 
 
 @dataclass(frozen=True)
-class Fact:
-    """A property of runs: each of its values, and how many runs have it."""
-
-    name: str
-    values: tuple[tuple[str, int], ...]
-
-
-@dataclass(frozen=True)
 class Failure:
     """A failed run with its traceback."""
 
@@ -68,8 +60,11 @@ def records_of(runs: Runs, results_dir: str | Path) -> dict[str, Record]:
     return found
 
 
-def facts(runs: Runs, records: Mapping[str, Record]) -> list[Fact]:
-    """Return properties of the runs that the tables use, most frequent value first."""
+def facts(runs: Runs, records: Mapping[str, Record]) -> list[tuple[str, list[tuple[str, int]]]]:
+    """Return the properties of the runs that the tables use: each with its values and how many runs have them.
+
+    The most frequent value is first; dates are in order.
+    """
     used = runs.runs[runs.runs.status.isin(["finished", "diverged"])]
     counted: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
     for run_id, clock, source in zip(used.run_id, used.clock, used.source, strict=True):
@@ -80,13 +75,11 @@ def facts(runs: Runs, records: Mapping[str, Record]) -> list[Fact]:
                 counted[name][value] += 1
     order = ("device", "kernels", "threads", "clock", "commit", "date", "data digest", "source")
     names = [*(n for n in order if n in counted), *sorted(counted.keys() - set(order))]
-    return [Fact(name, _ordered(counted[name], by_value=name == "date")) for name in names]
-
-
-def _ordered(values: Mapping[str, int], by_value: bool) -> tuple[tuple[str, int], ...]:
-    if by_value:
-        return tuple(sorted(values.items()))
-    return tuple(sorted(values.items(), key=lambda pair: (-pair[1], pair[0])))
+    found = [(name, sorted(counted[name].items())) for name in names]
+    for name, values in found:
+        if name != "date":
+            values.sort(key=lambda one: -one[1])
+    return found
 
 
 def _properties(record: Record) -> dict[str, str]:

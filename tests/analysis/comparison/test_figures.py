@@ -6,7 +6,7 @@ import math
 import pytest
 
 from gbn.analysis.comparison.comparison import Comparison, Options
-from gbn.analysis.comparison.qualities import TESTED, UNSPLIT
+from gbn.analysis.comparison.figures import TESTED, UNSPLIT
 from gbn.analysis.runs.load import load_grid_runs
 from gbn.studies.validation.simulate import Arm, SimulatedGrid, write_files
 
@@ -27,19 +27,19 @@ def generators(tmp_path):
 
 def test_a_generators_run_has_a_last_and_a_best_value_and_no_test_set(generators):
     grid, comparison = generators
-    assert comparison.final.key == KID
-    values = comparison.values("", "gbn")
-    assert list(values) == [*UNSPLIT, "area"]
+    assert comparison.figures.final.key == KID
+    values = comparison.figures.of_runs["", "gbn"]
+    assert list(values) == [*UNSPLIT, "area", "training_loss"]
     for seed in range(4):
         curve = [point[KID] for point in grid.record("", "gbn", seed).curve]
         assert values["last"][seed] == curve[-1]
         assert values["best"][seed] == min(curve)
-    assert {figure.quantity for figure in comparison.figures}.isdisjoint({"best_val", "best_test"})
+    assert {quantity for _, quantity, *_ in comparison.figures.of_arms}.isdisjoint({"best_val", "best_test"})
 
 
 def test_a_run_that_diverged_has_no_last_value_but_a_best_one(generators):
     grid, comparison = generators
-    values = comparison.values("", "bad")
+    values = comparison.figures.of_runs["", "bad"]
     assert values["last"].isna().all()
     curve = [point[KID] for point in grid.record("", "bad", 0).curve[:-1]]
     assert values["best"][0] == min(curve)
@@ -49,8 +49,8 @@ def test_a_split_measure_is_told_by_the_test_set_as_far_as_runs_have_it(tmp_path
     arms = {"bn": Arm(), "gbn": Arm(speed=2)}
     grid = SimulatedGrid(arms, range(3), measure="val_dice")
     comparison = compared(grid, tmp_path / "tested")
-    assert comparison.final.key == "test_dice"
-    values = comparison.values("", "gbn")
+    assert comparison.figures.final.key == "test_dice"
+    values = comparison.figures.of_runs["", "gbn"]
     assert list(values) == [*TESTED, "area"]
     tested = [point for point in grid.record("", "gbn", 1).curve if "test_dice" in point]
     assert values["last"][1] == tested[-1]["test_dice"]
@@ -63,8 +63,12 @@ def test_a_split_measure_is_told_by_the_test_set_as_far_as_runs_have_it(tmp_path
         for record in grid.records()
     ]
     comparison = compared(grid, tmp_path / "untested", untested)
-    assert comparison.final.key == "val_dice"
-    assert list(comparison.values("", "bn")) == [*UNSPLIT, "area"]
+    assert comparison.figures.final.key == "val_dice"
+    assert list(comparison.figures.of_runs["", "bn"]) == [*UNSPLIT, "area"]
+
+
+def numbers(comparison):
+    return [*comparison.figures.of_arms.values(), *comparison.evidence.contrasts.values()]
 
 
 def upside_down(record):
@@ -85,11 +89,11 @@ def test_a_comparison_upside_down_is_the_same_with_mirrored_differences(tmp_path
     up = compared(grid, tmp_path / "up")
     # The records of the first grid, so that both have the same numbers.
     down = compared(mirrored, tmp_path / "down", [upside_down(record) for record in grid.records()])
-    assert down.targets("") == (-0.6, -0.85)
-    assert [(f.quantity, f.arm, f.against, f.unit, f.saved) for f in down.figures] == [
-        (f.quantity, f.arm, f.against, f.unit, f.saved) for f in up.figures
+    assert down.times.targets("") == (-0.6, -0.85)
+    assert [(f.quantity, f.arm, f.against, f.unit, f.saved) for f in numbers(down)] == [
+        (f.quantity, f.arm, f.against, f.unit, f.saved) for f in numbers(up)
     ]
-    for one, other in zip(down.figures, up.figures, strict=True):
+    for one, other in zip(numbers(down), numbers(up), strict=True):
         mine, theirs = one.estimate, other.estimate
         assert (mine.n, mine.method) == (theirs.n, theirs.method)
         for name in ("p", "p_holm", "sd"):
@@ -108,24 +112,27 @@ def test_a_known_speedup_is_found_where_lower_is_better(tmp_path, true):
     for target in (0.1, 0.06):
         for unit in ("updates", "seconds"):
             key = ("", "speedup_to_target", "gbn", "bn", unit, target)
-            estimate = comparison.lookup[key].estimate
+            estimate = comparison.evidence.estimate(*key)
             assert estimate.value_low == pytest.approx(true, rel=0.06)
             assert estimate.low <= true <= estimate.high
 
 
 def test_misses_and_divergence_are_what_they_are_where_higher_is_better(generators):
     _, comparison = generators
-    for target in comparison.targets(""):
-        never = comparison.times("", "bad", 0.01, "updates")
+    for target in comparison.times.targets(""):
+        never = comparison.times.of_arm("", "bad", 0.01, "updates")
         assert all(math.isinf(time.low) for time in never.values())
-        censored = comparison.times("", "bn", 0.001, "updates")
+        censored = comparison.times.of_arm("", "bn", 0.001, "updates")
         assert all(time.low == 2000 and not time.reached for time in censored.values())
-        assert all(time.reached for time in comparison.times("", "gbn", target, "updates").values())
+        assert all(time.reached for time in comparison.times.of_arm("", "gbn", target, "updates").values())
 
 
 def test_targets_of_another_measure_are_not_asked(tmp_path):
     grid = SimulatedGrid({"bn": Arm(), "gbn": Arm(speed=2)}, range(3))
     comparison = compared(grid, tmp_path, options=Options("val_loss"))
-    assert comparison.targets("") == ()
-    assert comparison.final.key == "val_loss"
-    assert compared(grid, tmp_path / "again", options=Options("test_accuracy")).targets("") == (0.6, 0.8)
+    assert comparison.times.targets("") == ()
+    assert comparison.figures.final.key == "val_loss"
+    assert compared(grid, tmp_path / "again", options=Options("test_accuracy")).times.targets("") == (
+        0.6,
+        0.8,
+    )

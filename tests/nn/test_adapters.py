@@ -1,4 +1,4 @@
-"""Our norms in timm's models, of both of its conventions."""
+"""Our norms in models of timm, of both of its conventions, and of torchvision."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from gbn.nn import GeneralizedBatchNorm2d, as_timm, norm_layer
+from gbn.nn import GeneralizedBatchNorm2d, LayerNormAct, as_timm, as_torchvision, norm_layer
 
 torchvision_shim = pytest.importorskip("gbn.data.torchvision_shim")
 NORM = norm_layer("gbn", quadrangle="cvar", alpha=0.75)
@@ -94,3 +94,22 @@ def test_what_is_not_supported_is_refused() -> None:
         as_timm(NORM, act="rulu")
     assert norm(8).act == "relu"
     assert norm(8, apply_act=False).act is None
+
+
+def test_torchvision_applies_its_own_activations() -> None:
+    models = torchvision_shim.import_torchvision().models
+    torch.manual_seed(0)
+    model = models.resnet18(norm_layer=as_torchvision(norm_layer("gbn_std")), num_classes=3)
+    torch.manual_seed(0)
+    plain = models.resnet18(num_classes=3)
+    plain.load_state_dict(model.state_dict())
+    x = torch.randn(4, 3, 32, 32)
+    torch.testing.assert_close(model(x), plain(x), rtol=1e-4, atol=1e-4)
+
+
+def test_torchvision_passes_eps_and_momentum() -> None:
+    build = as_torchvision(norm_layer("gbn_cvar", eps=1e-4))
+    assert build(4).eps == 1e-4
+    layer = build(4, eps=1e-3, momentum=0.01)
+    assert (layer.eps, layer.momentum, layer.act) == (1e-3, 0.01, None)
+    assert isinstance(as_torchvision(norm_layer("layer"))(4, momentum=0.01), LayerNormAct)

@@ -5,10 +5,11 @@ import math
 import pytest
 
 from gbn.analysis.comparison.comparison import Comparison
+from gbn.analysis.comparison.evidence import corrected
+from gbn.analysis.comparison.figures import Figure
 from gbn.analysis.estimates.decisions import holm
-from gbn.analysis.estimates.estimate import AA, Figure
-from gbn.analysis.estimates.holm import corrected, interval
-from gbn.analysis.estimates.pairs import mean_interval, speedup
+from gbn.analysis.estimates.estimate import AA
+from gbn.analysis.estimates.pairs import interval_at, mean_interval, speedup
 from gbn.analysis.estimates.targets import Time
 from gbn.analysis.runs.load import load_grid_runs
 from gbn.store.archive import Archive
@@ -68,15 +69,15 @@ def test_the_interval_at_another_level_is_the_estimators_own(level):
     for last in (reference[-1], Time(170.0, math.inf)):
         given = [*reference[:-1], last]
         expected = speedup(arm, given, level)
-        found = interval(speedup(arm, given), level)
+        found = interval_at(speedup(arm, given), level)
         assert found == pytest.approx((expected.low, expected.high), nan_ok=True)
 
 
 def test_differences_have_symmetric_intervals():
     estimate = mean_interval([0.01, 0.02, 0.03], "paired t")
-    low, high = interval(estimate, 0.99, ratio=False)
+    low, high = interval_at(estimate, 0.99, ratio=False)
     assert low + high == pytest.approx(2 * estimate.value_low)
-    assert math.isnan(interval(mean_interval([0.01], "paired t"), 0.99)[0])
+    assert math.isnan(interval_at(mean_interval([0.01], "paired t"), 0.99)[0])
 
 
 def test_tables_of_simulated_runs_carry_the_correction(make_grid, tmp_path):
@@ -85,8 +86,8 @@ def test_tables_of_simulated_runs_carry_the_correction(make_grid, tmp_path):
     Archive(tmp_path).add(grid.records(), "experiments/simulated")
     comparison = Comparison(load_grid_runs(grid, tmp_path, "archive"))
     for target in (0.6, 0.8):
-        fast = comparison.lookup["", "speedup_to_target", "gbn_fast", "bn", "updates", target].estimate
-        same = comparison.lookup["", "speedup_to_target", "gbn_same", "bn", "updates", target].estimate
+        fast = comparison.evidence.estimate("", "speedup_to_target", "gbn_fast", "bn", "updates", target)
+        same = comparison.evidence.estimate("", "speedup_to_target", "gbn_same", "bn", "updates", target)
         assert fast.decided
         assert not same.decided
         assert fast.p < fast.p_holm <= 4 * fast.p * (1 + 1e-9)
