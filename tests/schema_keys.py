@@ -112,8 +112,11 @@ class Key:
 
 @functools.cache
 def all_keys() -> list[Key]:
-    """Every key of every section, those of each choice of a group apart."""
-    return [*_keys(Config, "", ())]
+    """Every key of every section, those of each choice of a group apart, but what norms share once."""
+    seen: dict[Any, Key] = {}
+    for key in _keys(Config, "", ()):
+        seen.setdefault((key.name, key.choices, None if key.name.startswith("norm.") else repr(key)), key)
+    return list(seen.values())
 
 
 def _keys(schema: type[BaseModel], prefix: str, choices: tuple[str, ...]) -> Any:
@@ -138,7 +141,8 @@ def _is_section(annotation: Any) -> bool:
 
 
 def _members(annotation: Any) -> tuple[Any, ...]:
-    return get_args(annotation) if get_origin(annotation) in (Union, types.UnionType) else (annotation,)
+    members = get_args(annotation) if get_origin(annotation) in (Union, types.UnionType) else (annotation,)
+    return tuple(origin if _is_section(origin := getattr(one, "__origin__", one)) else one for one in members)
 
 
 def _nullable(annotation: Any) -> bool:

@@ -55,11 +55,12 @@ def follow(text: str, root: Path) -> None:
 
 
 def readme_recipe() -> str:
-    """The README's layer and its file, as blocks of their own."""
+    """The README's layer, its row and its file, as blocks of their own."""
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     (layer,) = (one for one in re.findall(r"```python\n(.*?)```", readme, re.DOTALL) if "CenteredNorm" in one)
+    (row,) = re.findall(r"```diff gbn/methods.py\n.*?```\n", readme, re.DOTALL)
     (file,) = re.findall(r"```yaml\n(.*?)```", readme, re.DOTALL)
-    return f"```python gbn/nn/centered.py\n{layer}```\n\n```yaml conf/norm/centered.yaml\n{file}```\n"
+    return f"```python gbn/nn/centered.py\n{layer}```\n\n{row}\n```yaml conf/norm/centered.yaml\n{file}```\n"
 
 
 def complete(recipe: str) -> str:

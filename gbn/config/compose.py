@@ -7,6 +7,7 @@ before Hydra sees them, and the composed values against the schema before torch 
 import copy
 import functools
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -20,10 +21,10 @@ from pydantic import ValidationError
 
 from gbn.config.errors import ConfigError, unknown
 from gbn.config.messages import explain, one_line
-from gbn.config.norms import CONTROLS
 from gbn.config.overrides import groups, rewrite
 from gbn.config.places import config_dir
 from gbn.config.schema import Config
+from gbn.methods import METHODS
 
 
 def compose(overrides: Sequence[str] = ()) -> Config:
@@ -85,20 +86,17 @@ def resolve(composed: DictConfig | Mapping[str, Any]) -> Config:
 
 def _with_pair(norm: dict[str, Any]) -> dict[str, Any]:
     """Fill in, for a control, the options of the norm that it is matched to."""
-    name = norm.get("matched_to")
-    if not isinstance(name, str) or norm.get("method") not in CONTROLS:
+    name, row = norm.get("matched_to"), METHODS.get(str(norm.get("method")))
+    if not isinstance(name, str) or row is None or not row.control_of:
         return norm
-    pairs = {
-        file.stem: entry
-        for file in (config_dir() / "norm").glob("*.yaml")
-        if (entry := yaml.safe_load(file.read_text(encoding="utf-8"))).get("method")
-        in ("gbn", "iebn", "mixture")
-    }
-    if name not in pairs:
-        raise unknown("norm.matched_to", name, pairs)
-    pair = {
-        key: value
-        for key, value in pairs[name].items()
-        if key not in ("name", "method", "revision", "defaults")
-    }
-    return {**pair, **norm}
+    files = {file.stem: file for file in (config_dir() / "norm").glob("*.yaml")}
+    pair = _read(files[name]) if name in files else {}
+    if pair.get("method") not in row.control_of:
+        allowed = [stem for stem, file in files.items() if _read(file).get("method") in row.control_of]
+        raise unknown("norm.matched_to", name, allowed)
+    left_out = ("name", "method", "revision", "defaults")
+    return {**{key: value for key, value in pair.items() if key not in left_out}, **norm}
+
+
+def _read(file: Path) -> dict[str, Any]:
+    return dict(yaml.safe_load(file.read_text(encoding="utf-8")))

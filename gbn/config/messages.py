@@ -93,8 +93,8 @@ def _keys_beside(path: Sequence[str], plain: Any, schema: type[BaseModel]) -> It
         if part not in schema.model_fields:  # a key of a mapping of sections
             continue
         annotation = schema.model_fields[part].annotation
-        options = [one for one in (get_args(annotation) or (annotation,)) if isinstance(one, type)]
-        models = [option for option in options if issubclass(option, BaseModel)]
+        members = [getattr(one, "__origin__", one) for one in get_args(annotation) or (annotation,)]
+        models = [one for one in members if isinstance(one, type) and issubclass(one, BaseModel)]
         named = [
             model
             for model in models

@@ -39,11 +39,9 @@ from gbn.config.messages import explain
 from gbn.config.sweep_file import SweepFile, WholeSweep
 from gbn.config.yaml_files import mapping
 from gbn.measures import measure as measure_of
+from gbn.methods import CONTROLLED
 
 __all__ = ["FULL", "Outline", "outline", "scales"]
-
-#: The prefixes of the norms that BN can be matched to: pairs, BN with a gate, mixtures.
-MATCHABLE = ("gbn", "iebn", "mixture")
 
 #: The name of the grid without a preset, whatever its default scale is.
 FULL = "full"
@@ -241,7 +239,7 @@ def _with_controls(spec: WholeSweep, file: Path) -> tuple[dict[str, list[str]], 
 def _control(kind: str, overrides: Sequence[str], label: str, file: Path) -> list[str]:
     """Return the arm's overrides with the norm replaced by the control; the norm's options and placement stay."""
     norms = [one.removeprefix("norm=") for one in overrides if one.startswith("norm=")]
-    if not norms or not norms[-1].startswith(MATCHABLE):
+    if not norms or not norms[-1].startswith(CONTROLLED):
         raise ConfigError(
             f"arm {label!r} in {file} has no norm=gbn_..., iebn or mixture: only a pair or a mixture has controls"
         )

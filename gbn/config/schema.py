@@ -17,19 +17,13 @@ from gbn.config.section import Count, Epochs, NonNegative, Number, Positive, Sec
 from gbn.config.slices import CardiacConfig, SunnybrookConfig
 from gbn.config.tasks import TaskConfig
 from gbn.config.tasks import problems as problems_of_task
+from gbn.methods import METHODS
 from gbn.targets import DATASET, Kind
 
 DatasetName = Literal["digits", "mnist", "fashion_mnist", "cifar10", "cifar100", "svhn"]
 #: How often a run may evaluate its whole test set; each evaluation takes longer than an update.
 MOST_LOOKS = 100_000
 Processes = Annotated[int, Field(ge=1, le=4096)]
-_PER_IMAGE = (
-    "layer",
-    "group",
-    "instance",
-    "none",
-    "custom",
-)  # norms without batch statistics, or unknown
 
 
 class LabeledConfig(Section):
@@ -263,7 +257,7 @@ def _impossible(config: Config) -> list[str]:
             f"trainer.batch_size={config.trainer.batch_size} is more than dataset.subset={some}: no batch would ever "
             "be full"
         )
-    if config.trainer.attack.constant is not None and config.norm.method in _PER_IMAGE:
+    if config.trainer.attack.constant is not None and METHODS[config.norm.method].statistics != "batch":
         problems.append(
             f"trainer.attack.constant acts on norms with statistics of the batch, norm={config.norm.name} has none: "
             "use bn, iebn or a gbn pair"

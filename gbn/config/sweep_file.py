@@ -4,9 +4,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from gbn.config.norms import CONTROLS, MIXTURE_CONTROLS
 from gbn.config.section import Section, Seed, Text
 from gbn.measures import DEFAULT
+from gbn.methods import COMMON_CONTROLS, CONTROLS
 from gbn.suggest import did_you_mean
 
 
@@ -67,7 +67,7 @@ class Preset(Section):
     controls: Names | dict[Text, Names] = Field(default=[])
     control_methods: Annotated[
         list[Annotated[Text, AfterValidator(_control)]], AfterValidator(_each_once)
-    ] = Field(default=[*MIXTURE_CONTROLS], min_length=1)
+    ] = Field(default=[*COMMON_CONTROLS], min_length=1)
     reference: Text | None = None
     seeds: Annotated[int, Field(ge=1, le=10_000)] | Seeds | None = None
     targets: Targets | dict[Text, Targets] = Field(default=[])

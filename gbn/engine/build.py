@@ -63,7 +63,7 @@ def build_model(config: Config, images: ImageSet | SegmentationSet) -> nn.Module
         **options,
     )
     model = norm.place(model)
-    if config.norm.groups is not None:
+    if "groups" in config.norm.fields:
         _check_groups(model, config.norm.groups)
     model = initialize(model, config.seed)
     if isinstance(config.model, CustomModelConfig) or isinstance(config.dataset, CustomDatasetConfig):

@@ -4,6 +4,7 @@
 ``torch.nn.BatchNorm2d(64)``; ``norm_layer("gbn", quadrangle="cvar", alpha=0.75)`` builds the layers of a network.
 """
 
+from gbn.methods import METHODS, Method
 from gbn.nn.adapters import as_timm, as_torchvision
 from gbn.nn.batchnorm import BatchNormAct1d, BatchNormAct2d, BatchNormAct3d
 from gbn.nn.controls import (
@@ -36,7 +37,6 @@ from gbn.nn.measured_controls import (
     TrackingBatchNorm2d,
     TrackingBatchNorm3d,
 )
-from gbn.nn.methods import METHODS, Method, register
 from gbn.nn.mixture import MixtureNorm1d, MixtureNorm2d, MixtureNorm3d
 from gbn.nn.mixture_controls import (
     MixtureMatchedBatchNorm1d,
@@ -113,6 +113,5 @@ __all__ = [
     "generalized_batch_norm",
     "norm_layer",
     "precise_statistics",
-    "register",
     "tracking_layers",
 ]

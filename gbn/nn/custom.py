@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from gbn.kernels.activation import ACTIVATIONS
+from gbn.methods import Method
 from gbn.nn.placement import Site
 from gbn.nn.torchscript import refuse_script
 from gbn.targets import NORM, resolve
@@ -43,7 +44,7 @@ def check_custom(options: Mapping[str, Any]) -> None:
     resolve(NORM, options["target"])
 
 
-def build_custom(site: Site, options: Mapping[str, Any]) -> nn.Module:
+def build_custom(method: Method, site: Site, options: Mapping[str, Any]) -> nn.Module:
     """Return ``target(num_features, **kwargs)``, passing ``act``, ``dim`` and ``role`` if it has such arguments.
 
     A layer that does not take ``act`` is followed by the activation of its site.

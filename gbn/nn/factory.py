@@ -7,21 +7,23 @@ nothing else about normalization. The configuration group ``norm`` has the same 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal, get_args, get_origin
 
 import torch
 from torch import nn
 
 from gbn.kernels.activation import check_activation
-from gbn.methods import NAMED
+from gbn.methods import CONTROLLED, METHODS, NAMED, Method, WithoutAct
 from gbn.nn.arguments import check_arguments
-from gbn.nn.methods import COMMON_DEFAULTS, METHODS, Method
+from gbn.nn.custom import check_custom
+from gbn.nn.methods import accepted, build, with_mean
 from gbn.nn.placement import ROLES, Placement, Site, mark, place
 from gbn.suggest import did_you_mean
 
-__all__ = ["WITHOUT_ACT", "NormFactory", "norm_layer"]
+__all__ = ["NormFactory", "norm_layer"]
 
-WITHOUT_ACT = ("same", "bn", "mean")
+#: The options of batch normalization, in which norms of other places follow the arm.
+_SHARED = accepted(METHODS["bn"])
 
 
 class NormFactory:
@@ -38,17 +40,20 @@ class NormFactory:
         method, options = _named(method, options)
         self.method = method
         self.options = _checked_options(METHODS[method], options)
-        if without_act not in WITHOUT_ACT:
-            raise ValueError(_unknown("without_act", without_act, WITHOUT_ACT))
+        if without_act not in get_args(WithoutAct):
+            raise ValueError(_unknown("without_act", without_act, get_args(WithoutAct)))
         if without_act == "mean" and not (METHODS[method].has_pair or method == "bn"):
             raise ValueError(f"without_act='mean' keeps a pair's deviation; method {method!r} has no pair")
         self.without_act = without_act
         self.placement = placement if isinstance(placement, Placement) else Placement.from_mapping(placement)
-        METHODS[method].validate(self.options)
+        if method == "custom":  # a foreign layer may not allow any size
+            check_custom(self.options)
+        else:
+            build(METHODS[method], Site(4, None, 2, "body"), self.options)
 
     def accepts(self, option: str) -> bool:
         """Return whether the method has this option."""
-        return METHODS[self.method].accepts(option)
+        return option in accepted(METHODS[self.method])
 
     def with_options(self, **options: Any) -> NormFactory:
         """Return a factory with these options instead of its own; the same object if there are none."""
@@ -60,7 +65,7 @@ class NormFactory:
     @property
     def needs_bias(self) -> bool:
         """True if the convolutions before these layers need a bias of their own because nothing else adds one."""
-        return self.method == "none"
+        return METHODS[self.method].statistics == "none"
 
     def __call__(
         self,
@@ -113,13 +118,13 @@ class NormFactory:
         elif site.act is None and self.without_act == "bn":
             method, options = METHODS["bn"], self._shared_with("bn")
         elif site.act is None and self.without_act == "mean" and method.has_pair:
-            options = method.with_mean(options)
-        return mark(method.build(site, {**options, "device": device, "dtype": dtype}), site)
+            options = with_mean(method, options)
+        return mark(build(method, site, {**options, "device": device, "dtype": dtype}), site)
 
     def _shared_with(self, method: str) -> dict[str, Any]:
         """Return this arm's eps, momentum, ... for a site that uses another method."""
-        accepted = METHODS[method].options
-        return {key: value for key, value in self.options.items() if key in accepted & COMMON_DEFAULTS.keys()}
+        shared = _SHARED & accepted(METHODS[method])
+        return {key: value for key, value in self.options.items() if key in shared}
 
     def __repr__(self) -> str:
         parts = [repr(self.method), *(f"{key}={value!r}" for key, value in self.options.items())]
@@ -131,14 +136,14 @@ class NormFactory:
 
 
 def norm_layer(method: str, **options: Any) -> NormFactory:
-    """Return the factory for a method of :data:`gbn.nn.METHODS` or for a named configuration of ``conf/norm``.
+    """Return the factory for a method of :data:`gbn.methods.METHODS` or for a named configuration of ``conf/norm``.
 
     Args:
         method: bn, gbn, iebn, bn_matched, bn_reparam, bn_measured_matched, bn_measured_reparam, bn_tracking, mixture,
             layer, group, instance, none, custom; or a name that is short for a method with options, such as gbn_cvar
             or gbn_mad (:data:`gbn.methods.NAMED`). Such a name is also allowed as a control's ``matched_to``.
-        **options: the options of the method (``METHODS[method].options``; other methods' options are accepted
-            at their defaults), and for every method
+        **options: the options of the method (``METHODS[method].options``; None counts as not given, except for
+            ``momentum``), the parameters of its pair, and for every method
 
             * ``without_act``: the norm to use where no activation follows: ``same`` (the method), ``bn``, or
               ``mean`` (the pair's deviation about the mean);
@@ -167,15 +172,16 @@ def _named(name: str, options: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
 
 
 def _checked_options(method: Method, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options that ``method`` uses; raise ValueError unless all others are None or at their defaults."""
-    kept = {}
-    for key, value in given.items():
-        if method.accepts(key):
-            if value is not None or key in COMMON_DEFAULTS:
-                kept[key] = value
-        elif value is not None and not (key in COMMON_DEFAULTS and value == COMMON_DEFAULTS[key]):
-            raise ValueError(f"method {method.name!r}: {_unknown('option', key, sorted(method.options))}")
-    check_arguments(**{key: value for key, value in kept.items() if key in COMMON_DEFAULTS})
+    """Return the given options; raise ValueError for one that the method does not have."""
+    names = accepted(method)
+    kept = {key: value for key, value in given.items() if value is not None or key in _SHARED}
+    for key, value in kept.items():
+        if key not in names:
+            raise ValueError(f"method {method.name!r}: {_unknown('option', key, sorted(names))}")
+        allowed = method.options[key].type if key in method.options else Any
+        if get_origin(allowed) is Literal and value not in get_args(allowed):
+            raise ValueError(_unknown(key, value, get_args(allowed)))
+    check_arguments(**{key: value for key, value in kept.items() if key in _SHARED or key == "rescaled"})
     if isinstance(kept.get("matched_to"), str):
         kept["matched_to"] = _matched_to(kept["matched_to"])
     return kept
@@ -183,14 +189,11 @@ def _checked_options(method: Method, given: Mapping[str, Any]) -> dict[str, Any]
 
 def _matched_to(name: str) -> dict[str, Any]:
     """Return what a control is matched to, given its name in ``conf/norm``."""
-    named: dict[str, Mapping[str, Any]] = {
-        **{key: ready for key, (method, ready) in NAMED.items() if method == "gbn"},
-        "iebn": {"quadrangle": "std", "instance_enhancement": True},
-        "mixture": {"method": "mixture"},
-    }
+    named = {key: dict(ready) for key, (method, ready) in NAMED.items() if method in CONTROLLED}
+    named |= {method: {"method": method} for method in CONTROLLED if not METHODS[method].has_pair}
     if name not in named:
         raise ValueError(_unknown("matched_to", name, named))
-    return dict(named[name])
+    return named[name]
 
 
 def _unknown(what: str, given: Any, allowed: Any) -> str:

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from gbn.kernels import activate
 from gbn.kernels.gate import Gate, row_gains
+from gbn.methods import GATE_BIAS
 from gbn.nn.arguments import check_arguments
 from gbn.nn.generalized import _GeneralizedBatchNorm
 
@@ -30,9 +31,6 @@ __all__ = [
     "InstanceEnhancementBatchNorm3d",
     "initial_gate",
 ]
-
-#: The initial bias of the gate in the authors' code; its initial weight is 0.
-GATE_BIAS = -1.0
 
 
 def initial_gate(gate_bias: float | None) -> float:

@@ -1,347 +1,161 @@
-"""The registry of normalization methods: a name, its options, and how a layer is built.
-
-A new method is one file with its layer and one :func:`register` call; the shared tests then cover it.
-"""
+"""Builds the layers of the methods in :data:`gbn.methods.METHODS`; each names its layer, or a function here."""
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable, Mapping
+import inspect
+from collections.abc import Mapping
+from pkgutil import resolve_name
 from typing import Any
 
 from torch import nn
 
-from gbn.nn import (
-    batchnorm,
-    controls,
-    generalized,
-    instance_enhancement,
-    measured_controls,
-    mixture,
-    mixture_controls,
-    simple,
-)
-from gbn.nn.custom import build_custom, check_custom
+from gbn.methods import GATE_BIAS, METHODS, Method, matched_method, options_of, roles_of_the_gate
 from gbn.nn.pairs import Pair, pair_from_options
-from gbn.nn.placement import ENHANCED_ROLES, Site, check_roles
+from gbn.nn.placement import Site, check_roles
+from gbn.nn.simple import Activation
 from gbn.risk.parameters import QUADRANGLE_PARAMETERS
 
-__all__ = ["COMMON_DEFAULTS", "METHODS", "Method", "register"]
+__all__ = ["accepted", "build", "with_mean"]
 
-# Options that every configuration contains, with their defaults; a method that does not use one accepts only its
-# default.
-COMMON_DEFAULTS: dict[str, Any] = {
-    "eps": 1e-5,
-    "momentum": 0.1,
-    "affine": True,
-    "bias": True,
-    "track_running_stats": True,
-    "rescaled": False,
-}
-_BATCH = frozenset({"eps", "momentum", "affine", "bias", "track_running_stats"})
-_GATE = frozenset({"instance_enhancement", "gate_bias"})
-#: Options for fitting a mixture, which the controls of mixture normalization share.
-_FIT = frozenset({"components", "mixture", "em_steps", "subset", "variance_floor"})
 _PAIR = frozenset(
     {"quadrangle", "statistic", "deviation"}.union(*(row.keys() for row in QUADRANGLE_PARAMETERS.values()))
 )
 
 
-@dataclasses.dataclass(frozen=True)
-class Method:
-    """One row of :data:`METHODS`."""
-
-    name: str
-    summary: str
-    options: frozenset[str]
-    build: Callable[[Site, Mapping[str, Any]], nn.Module]
-    batch_statistics: bool  # whether training mode normalizes by batch statistics
-    has_pair: bool = False
-    open_ended: bool = False  # the options are those of a foreign layer
-
-    def accepts(self, option: str) -> bool:
-        """Return whether the method has this option."""
-        return option in self.options
-
-    def validate(self, options: Mapping[str, Any]) -> None:
-        """Raise ValueError for options that no layer can be built with."""
-        if self.open_ended:
-            check_custom(options)
-        else:
-            self.build(Site(4, None, 2, "body"), options)
-
-    def with_mean(self, options: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the options with the pair (mean, D) instead of (S, D)."""
-        if self.name == "iebn":
-            return dict(options)
-        if self.name == "gbn":
-            pair = _pair(options).with_mean()
-            rest = {key: value for key, value in options.items() if key not in _PAIR}
-            return {**rest, "statistic": pair.statistic, "deviation": pair.deviation}
-        if isinstance(options["matched_to"], Pair):
-            return {**options, "matched_to": options["matched_to"].with_mean()}
-        matched = dict(options["matched_to"])
-        if matched.get("method") == "mixture":
-            return dict(options)
-        pair = pair_from_options({key: value for key, value in matched.items() if key in _PAIR}).with_mean()
-        rest = {key: value for key, value in matched.items() if key not in _PAIR}
-        return {**options, "matched_to": {**rest, "statistic": pair.statistic, "deviation": pair.deviation}}
+def accepted(method: Method) -> frozenset[str]:
+    """Return the names of a method's options, with those that only Python has: parameters of pairs, torch's bias."""
+    names = frozenset(method.options)
+    return names | (_PAIR if "statistic" in names else set()) | ({"bias"} if "affine" in names else set())
 
 
-METHODS: dict[str, Method] = {}
+def build(method: Method, site: Site, options: Mapping[str, Any]) -> nn.Module:
+    """Return the layer of a method for one site of a network; raise ValueError if the options allow none."""
+    made = resolve_name(method.layer.format(dim=site.dim))
+    return _layer(made, site, options) if isinstance(made, type) else made(method, site, options)
 
 
-def register(method: Method) -> Method:
-    """Add a method to :data:`METHODS` and return it; raise ValueError if the name is taken."""
-    if method.name in METHODS:
-        raise ValueError(f"norm method {method.name!r} is registered already")
-    METHODS[method.name] = method
-    return method
+def _layer(layer: str | type, site: Site, options: Mapping[str, Any]) -> nn.Module:
+    made = resolve_name(layer.format(dim=site.dim)) if isinstance(layer, str) else layer
+    taken = inspect.signature(made).parameters
+    place = {key: getattr(site, key) for key in ("dim", "role") if key in taken}
+    return made(site.num_features, act=site.act, **place, **options)
 
 
-def _pair(options: Mapping[str, Any]) -> Pair:
-    return pair_from_options({key: options[key] for key in _PAIR & options.keys()}, default_quadrangle="cvar")
-
-
-_Layers = Mapping[int, Callable[..., nn.Module]]
-
-
-def _by_dim(prefix: str, module: Any) -> _Layers:
-    return {dim: getattr(module, f"{prefix}{dim}d") for dim in (1, 2, 3)}
-
-
-_TORCH_BN = _by_dim("BatchNorm", nn)
-_BN = _by_dim("BatchNormAct", batchnorm)
-_GBN = _by_dim("GeneralizedBatchNorm", generalized)
-_ENHANCED = _by_dim("InstanceEnhancementBatchNorm", instance_enhancement)
-_MATCHED = _by_dim("MatchedBatchNorm", controls)
-_REPARAM = _by_dim("ReparametrizedBatchNorm", controls)
-_MEASURED = {
-    "bn_measured_matched": _by_dim("MeasuredMatchedBatchNorm", measured_controls),
-    "bn_measured_reparam": _by_dim("MeasuredReparametrizedBatchNorm", measured_controls),
-}
-_TRACKING = _by_dim("TrackingBatchNorm", measured_controls)
-_ENHANCED_TRACKING = _by_dim("InstanceEnhancementTrackingBatchNorm", measured_controls)
-_MIXTURE = _by_dim("MixtureNorm", mixture)
-_MIXTURE_CONTROLS = {
-    "bn_matched": _by_dim("MixtureMatchedBatchNorm", mixture_controls),
-    "bn_reparam": _by_dim("MixtureReparametrizedBatchNorm", mixture_controls),
-}
-_INSTANCE = _by_dim("InstanceNormAct", simple)
-
-
-def _build_bn(site: Site, options: Mapping[str, Any]) -> nn.Module:
+def batch_norm(method: Method, site: Site, options: Mapping[str, Any]) -> nn.Module:
+    """Return torch's own batch normalization where no activation follows."""
     if site.act is None and options.get("bias", True):  # torch before 2.13 has no argument `bias`
         rest = {key: value for key, value in options.items() if key != "bias"}
-        return _TORCH_BN[site.dim](site.num_features, **rest)
-    return _BN[site.dim](site.num_features, act=site.act, **options)
+        return getattr(nn, f"BatchNorm{site.dim}d")(site.num_features, **rest)
+    return _layer("gbn.nn.batchnorm:BatchNormAct{dim}d", site, options)
 
 
-def _gated(site: Site, options: Mapping[str, Any], default: bool) -> tuple[float | None, dict[str, Any]]:
-    """Return the initial gate bias of this site (None for no gate) and the other options."""
-    rest = {key: value for key, value in options.items() if key not in _GATE}
-    roles = options.get("instance_enhancement", default)
-    if isinstance(roles, bool):
-        roles = ENHANCED_ROLES if roles else ()
-    elif isinstance(roles, str):
-        roles = (roles,)
-    check_roles("instance_enhancement", roles)
-    if not roles and "gate_bias" in options:
-        raise ValueError(
-            "gate_bias belongs to the gate of instance_enhancement, which is off: set it to true"
-        )
-    return (options.get("gate_bias", instance_enhancement.GATE_BIAS) if site.role in roles else None), rest
-
-
-def _build_gbn(site: Site, options: Mapping[str, Any]) -> nn.Module:
-    return _build_pair(_GBN, _ENHANCED, site, options)
-
-
-def _build_pair(plain: _Layers, enhanced: _Layers, site: Site, options: Mapping[str, Any]) -> nn.Module:
-    gate_bias, options = _gated(site, options, default=False)
-    if gate_bias is None:
-        return plain[site.dim](site.num_features, act=site.act, **options)
-    options = {"quadrangle": "cvar", **options}  # the default of the layer without a gate
-    return enhanced[site.dim](site.num_features, act=site.act, gate_bias=gate_bias, **options)
-
-
-def _build_iebn(site: Site, options: Mapping[str, Any]) -> nn.Module:
-    gate_bias, options = _gated(site, options, default=True)
-    if gate_bias is None:
-        return _build_bn(site, options)
-    return _ENHANCED[site.dim](site.num_features, act=site.act, gate_bias=gate_bias, **options)
-
-
-def _build_matched(site: Site, options: Mapping[str, Any]) -> nn.Module:
-    return _build_control(_MATCHED, "bn_matched", site, options)
-
-
-def _build_reparam(site: Site, options: Mapping[str, Any]) -> nn.Module:
-    return _build_control(_REPARAM, "bn_reparam", site, options)
-
-
-def _build_measured_matched(site: Site, options: Mapping[str, Any]) -> nn.Module:
-    return _build_control(_MEASURED["bn_measured_matched"], "bn_measured_matched", site, options)
-
-
-def _build_measured_reparam(site: Site, options: Mapping[str, Any]) -> nn.Module:
-    return _build_control(_MEASURED["bn_measured_reparam"], "bn_measured_reparam", site, options)
-
-
-def _build_tracking(site: Site, options: Mapping[str, Any]) -> nn.Module:
-    matched = _control_options("bn_tracking", options)["matched_to"]
-    rest = {key: value for key, value in options.items() if key != "matched_to"}
-    if isinstance(matched, Pair):
-        matched = {"statistic": matched.statistic, "deviation": matched.deviation}
-    _refuse_mixture("bn_tracking", matched)
-    # Everything else that it holds must be the pair's.
-    pair_from_options({key: value for key, value in matched.items() if key not in _GATE | {"rescaled"}})
-    return _build_pair(_TRACKING, _ENHANCED_TRACKING, site, {**rest, **matched})
-
-
-def _refuse_mixture(method: str, matched: Mapping[str, Any]) -> None:
-    if matched.get("method") == "mixture":
-        raise ValueError(
-            f"method {method!r} is the control of a pair, not of mixture normalization, whose bn_matched and "
-            "bn_reparam are measured on the first batch already"
-        )
-
-
-def _build_control(layers: _Layers, method: str, site: Site, options: Mapping[str, Any]) -> nn.Module:
-    matched: Any = _control_options(method, options)["matched_to"]
-    gate_bias = None
-    if isinstance(matched, Mapping) and matched.get("method") == "mixture":
-        if method not in _MIXTURE_CONTROLS:
-            _refuse_mixture(method, matched)
-        return _build_mixture_control(method, site, options)
-    if not isinstance(matched, Pair):
-        gate_bias, matched = _gated(site, matched, default=False)
-    return layers[site.dim](
-        site.num_features, act=site.act, gate_bias=gate_bias, **{**options, "matched_to": matched}
+def generalized(method: Method, site: Site, options: Mapping[str, Any]) -> nn.Module:
+    """Return generalized batch normalization, with a gate in the places of instance enhancement."""
+    gate, options = _gate(site, options)
+    return _pair_layer(
+        "gbn.nn.generalized:GeneralizedBatchNorm{dim}d",
+        "gbn.nn.instance_enhancement:InstanceEnhancementBatchNorm{dim}d",
+        site,
+        gate,
+        options,
     )
 
 
-def _build_mixture_control(method: str, site: Site, options: Mapping[str, Any]) -> nn.Module:
-    for key in ("rescaled", "samples"):
-        if options.get(key):
-            raise ValueError(f"{key} belongs to the controls of a pair; mixture normalization has none")
-    fit = {key: value for key, value in options["matched_to"].items() if key != "method"}
-    for key in fit:
-        if key not in _FIT:
+def _pair_layer(
+    plain: str, gated: str, site: Site, gate: Mapping[str, float], options: Mapping[str, Any]
+) -> nn.Module:
+    if not gate:
+        return _layer(plain, site, options)
+    return _layer(
+        gated, site, {"quadrangle": "cvar", **gate, **options}
+    )  # the default of the layer without a gate
+
+
+def enhanced(method: Method, site: Site, options: Mapping[str, Any]) -> nn.Module:
+    """Return batch normalization, with a gate in the places of instance enhancement."""
+    gate, rest = _gate(site, options)
+    if gate:
+        return generalized(method, site, options)
+    return batch_norm(method, site, {key: value for key, value in rest.items() if key != "quadrangle"})
+
+
+def control(method: Method, site: Site, options: Mapping[str, Any]) -> nn.Module:
+    """Return the control of a pair or of mixture normalization."""
+    matched, name = _matched(method, options)
+    of, layer = METHODS[name], method.control_of[name]
+    if not isinstance(matched, Mapping):  # a Pair, or what the layer refuses
+        return _layer(layer, site, options)
+    gate, inner = _gate(site, {key: value for key, value in matched.items() if key != "method"})
+    if of.has_pair:
+        return _layer(layer, site, {**options, **gate, "matched_to": inner})
+    allowed = sorted(options_of(method.name, matched).keys() - method.options.keys())
+    for key in inner:
+        if key not in allowed:
             raise ValueError(
-                f"matched_to: unknown key {key!r}; allowed with method=mixture: {', '.join(sorted(_FIT))}"
+                f"matched_to: unknown key {key!r}; allowed with method={name}: {', '.join(allowed)}"
             )
     rest = {key: value for key, value in options.items() if key not in ("matched_to", "rescaled", "samples")}
-    return _MIXTURE_CONTROLS[method][site.dim](site.num_features, act=site.act, **rest, **fit)
+    for key in ("rescaled", "samples"):
+        if options.get(key):
+            raise ValueError(f"{key} belongs to the controls of a pair; {name} has none")
+    return _layer(layer, site, {**rest, **inner})
 
 
-def _control_options(method: str, options: Mapping[str, Any]) -> Mapping[str, Any]:
-    if options.get("matched_to") is None:
+def tracking(method: Method, site: Site, options: Mapping[str, Any]) -> nn.Module:
+    """Return the control of a pair that has the pair's forward pass."""
+    matched, _ = _matched(method, options)
+    if isinstance(matched, Pair):
+        matched = {"statistic": matched.statistic, "deviation": matched.deviation}
+    gate, inner = _gate(site, {key: value for key, value in matched.items() if key != "method"})
+    # Everything else that it holds must be the pair's.
+    pair_from_options({key: value for key, value in inner.items() if key != "rescaled"})
+    rest = {key: value for key, value in options.items() if key != "matched_to"}
+    plain, gated = method.control_of["gbn"], method.control_of["iebn"]
+    return _pair_layer(plain, gated, site, gate, {**rest, **inner})
+
+
+def _matched(method: Method, options: Mapping[str, Any]) -> tuple[Any, str]:
+    """Return what a control is matched to, and the method of that."""
+    matched = options.get("matched_to")
+    if matched is None:
         raise ValueError(
-            f"method {method!r} is the control of a pair, or of mixture normalization, and needs matched_to, for "
-            "example matched_to='gbn_cvar', {'quadrangle': 'cvar', 'alpha': 0.75} or {'method': 'mixture', "
+            f"method {method.name!r} is the control of a pair, or of mixture normalization, and needs matched_to, "
+            "for example matched_to='gbn_cvar', {'quadrangle': 'cvar', 'alpha': 0.9} or {'method': 'mixture', "
             "'components': 3}"
         )
-    return options
+    name = matched_method(matched)
+    if name not in method.control_of:
+        raise ValueError(f"matched_to: unknown method {name!r}; allowed are {', '.join(method.control_of)}")
+    return matched, name
 
 
-def _build_mixture(site: Site, options: Mapping[str, Any]) -> nn.Module:
-    return _MIXTURE[site.dim](site.num_features, act=site.act, **options)
+def activation(method: Method, site: Site, options: Mapping[str, Any]) -> nn.Module:
+    """Return the activation of a site."""
+    return Activation(site.act)
 
 
-def _build_layer(site: Site, options: Mapping[str, Any]) -> nn.Module:
-    return simple.LayerNormAct(site.num_features, act=site.act, **options)
+def _gate(site: Site, options: Mapping[str, Any]) -> tuple[dict[str, float], dict[str, Any]]:
+    """Return the initial bias of the gate at this site, nothing where there is none, and the other options."""
+    rest = dict(options)
+    roles = roles_of_the_gate(rest.pop("instance_enhancement", False))
+    bias = rest.pop("gate_bias", None)
+    check_roles("instance_enhancement", roles)
+    if not roles and bias is not None:
+        raise ValueError(
+            "gate_bias belongs to the gate of instance_enhancement, which is off: set it to true"
+        )
+    return ({"gate_bias": GATE_BIAS if bias is None else bias} if site.role in roles else {}), rest
 
 
-def _build_group(site: Site, options: Mapping[str, Any]) -> nn.Module:
-    return simple.GroupNormAct(site.num_features, act=site.act, **options)
-
-
-def _build_instance(site: Site, options: Mapping[str, Any]) -> nn.Module:
-    return _INSTANCE[site.dim](site.num_features, act=site.act, **options)
-
-
-def _build_none(site: Site, options: Mapping[str, Any]) -> nn.Module:
-    return simple.Activation(site.act)
-
-
-_PER_IMAGE = frozenset({"eps", "affine", "bias"})
-for _row in (
-    Method("bn", "batch normalization, torch's own", _BATCH, _build_bn, True),
-    Method(
-        "gbn",
-        "generalized batch normalization with a (statistic, deviation) pair",
-        _BATCH | _PAIR | _GATE | {"rescaled", "samples", "start"},
-        _build_gbn,
-        True,
-        has_pair=True,
-    ),
-    Method(
-        "iebn",
-        "instance enhancement batch normalization: BN with its gain gated per image",
-        _BATCH | _GATE,
-        _build_iebn,
-        True,
-        has_pair=True,
-    ),
-    Method(
-        "bn_matched",
-        "BN started at the gain and bias that match a pair on a Gaussian",
-        _BATCH | {"matched_to", "samples", "rescaled"},
-        _build_matched,
-        True,
-        has_pair=True,
-    ),
-    Method(
-        "bn_reparam",
-        "BN parametrized as (mean + k sigma, c sigma) of a pair",
-        _BATCH | {"matched_to", "samples", "rescaled"},
-        _build_reparam,
-        True,
-        has_pair=True,
-    ),
-    Method(
-        "bn_measured_matched",
-        "BN started at the gain and bias that match a pair on the first training batch",
-        _BATCH | {"matched_to", "samples", "rescaled"},
-        _build_measured_matched,
-        True,
-        has_pair=True,
-    ),
-    Method(
-        "bn_measured_reparam",
-        "BN parametrized as (mean + k sigma, c sigma) with a pair's k and c on the first training batch",
-        _BATCH | {"matched_to", "samples", "rescaled"},
-        _build_measured_reparam,
-        True,
-        has_pair=True,
-    ),
-    Method(
-        "bn_tracking",
-        "a pair's forward pass with BN's backward pass: its k and c of each batch as constants",
-        _BATCH | {"matched_to", "samples", "rescaled"},
-        _build_tracking,
-        True,
-        has_pair=True,
-    ),
-    Method(
-        "mixture",
-        "mixture normalization: each sample by the mixture components that it belongs to",
-        _BATCH | _FIT | {"warm_start", "posterior_gradient"},
-        _build_mixture,
-        True,
-    ),
-    Method("layer", "layer normalization over channels and space", _PER_IMAGE, _build_layer, False),
-    Method("group", "group normalization", _PER_IMAGE | {"groups"}, _build_group, False),
-    Method("instance", "instance normalization with gain and bias", _PER_IMAGE, _build_instance, False),
-    Method("none", "no normalization, the activation only", frozenset(), _build_none, False),
-    Method(
-        "custom",
-        "a layer from another package",
-        frozenset({"target", "kwargs"}),
-        build_custom,
-        True,
-        open_ended=True,
-    ),
-):
-    register(_row)
+def with_mean(method: Method, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options with the pair (mean, D) instead of (S, D)."""
+    matched = options.get("matched_to")
+    if isinstance(matched, Pair):
+        return {**options, "matched_to": matched.with_mean()}
+    if matched is not None:
+        return {**options, "matched_to": with_mean(METHODS[matched_method(matched)], matched)}
+    if "statistic" not in method.options:
+        return dict(options)
+    pair = pair_from_options({key: options[key] for key in _PAIR & options.keys()}, "cvar").with_mean()
+    rest = {key: value for key, value in options.items() if key not in _PAIR}
+    return {**rest, "statistic": pair.statistic, "deviation": pair.deviation}

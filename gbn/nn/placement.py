@@ -6,17 +6,15 @@ import dataclasses
 from collections.abc import Callable, Iterable, Mapping
 from fnmatch import fnmatchcase
 from itertools import chain
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import nn
 
-__all__ = ["ENHANCED_ROLES", "ROLES", "Placement", "Site", "check_roles", "copy_mark", "mark", "place"]
+from gbn.methods import ROLES, Otherwise
 
-ROLES = ("stem", "body", "branch_end", "shortcut")
-#: Where the authors of IEBN put their gate: every norm except the one in a downsampling shortcut.
-ENHANCED_ROLES = ("stem", "body", "branch_end")
-_OTHERWISE = ("bn", "none")
+__all__ = ["ROLES", "Placement", "Site", "check_roles", "copy_mark", "mark", "place"]
+
 _MARK = "norm_site"
 
 
@@ -47,8 +45,10 @@ class Placement:
 
     def __post_init__(self) -> None:
         check_roles("placement.roles", self.roles or ())
-        if self.otherwise not in _OTHERWISE:
-            raise ValueError(f"placement.otherwise={self.otherwise!r}: allowed are {', '.join(_OTHERWISE)}")
+        if self.otherwise not in get_args(Otherwise):
+            raise ValueError(
+                f"placement.otherwise={self.otherwise!r}: allowed are {', '.join(get_args(Otherwise))}"
+            )
 
     @classmethod
     def from_mapping(cls, given: Mapping[str, Any] | None) -> Placement:

@@ -16,6 +16,7 @@ from torch import Tensor
 from . import gaussian
 from .base import Deviation, Saved, Statistic
 from .order import OrderStatistics, traced
+from .parameters import TAU
 from .steps import over, steps
 
 #: Newton's method takes about 5 steps, 15 at extreme tau; the bound only guards against rounding cycles.
@@ -65,7 +66,7 @@ class Expectile(Statistic):
     """The tau-expectile."""
 
     name: ClassVar[str] = "expectile"
-    tau: float = 0.75
+    tau: float = TAU.default
 
     def evaluate(self, rows: Tensor, orders: OrderStatistics) -> tuple[Tensor, Saved]:
         """See :meth:`Functional.evaluate`."""
@@ -86,7 +87,7 @@ class ExpectileDeviation(Deviation):
     """sqrt(mean w (x - e)^2), w = tau above the expectile e and 1 - tau below it."""
 
     name: ClassVar[str] = "expectile"
-    tau: float = 0.75
+    tau: float = TAU.default
 
     @property
     def about(self) -> Statistic:
@@ -125,7 +126,7 @@ class ExpectileRisk(Deviation):
     """e_tau - mean, tau > 1/2."""
 
     name: ClassVar[str] = "expectile_risk"
-    tau: float = 0.75
+    tau: float = TAU.default
 
     @property
     def about(self) -> Statistic:

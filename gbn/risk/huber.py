@@ -17,6 +17,7 @@ from torch import Tensor
 from . import gaussian
 from .base import Deviation, Saved, Statistic
 from .order import OrderStatistics, traced
+from .parameters import SCALED, B
 from .steps import over
 
 #: Safeguarded Newton steps; about 5 are taken, while bisection alone would need one per bit.
@@ -92,8 +93,8 @@ class Huber(Statistic):
     """Huber's location: the minimizer of the mean Huber loss."""
 
     name: ClassVar[str] = "huber"
-    b: float = 1.0
-    scaled: bool = True
+    b: float = B.default
+    scaled: bool = SCALED.default
 
     @property
     def homogeneous(self) -> bool:
@@ -139,8 +140,8 @@ class HuberDeviation(Deviation):
     """The mean Huber loss about Huber's location."""
 
     name: ClassVar[str] = "huber"
-    b: float = 1.0
-    scaled: bool = True
+    b: float = B.default
+    scaled: bool = SCALED.default
 
     @property
     def homogeneous(self) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from numbers import Real
 from typing import Any, Literal
 
@@ -18,9 +18,6 @@ Kind = Literal["statistic", "deviation", "quadrangle"]
 
 #: How the gradient passes through a sample quantile or an extreme (see ``gbn.risk.ranks``).
 GRADIENT_MODES = ("exact", "window", "window_centred", "smoothed", "mean", "detached")
-
-#: The mode that a pair uses by default.
-DEFAULT_QUANTILE_GRADIENT = "window_centred"
 
 
 @dataclass(frozen=True)
@@ -107,65 +104,65 @@ def _parameters(*parameters: Parameter) -> dict[str, Parameter]:
     return {parameter.name: parameter for parameter in parameters}
 
 
-_ALPHA = Parameter("alpha", "float", 0.75, _between(0, 1), _OPEN_UNIT)
-_RADIUS_ALPHA = Parameter(
-    "alpha", "float", 0.75, _between(0.5, 1, low_in=True), "a number from 0.5 (included) to 1 (excluded)"
+ALPHA = Parameter("alpha", "float", 0.75, _between(0, 1), _OPEN_UNIT)
+RADIUS_ALPHA = replace(
+    ALPHA, convert=_between(0.5, 1, low_in=True), allowed="a number from 0.5 (included) to 1 (excluded)"
 )
-_WEIGHTS = Parameter(
+WEIGHTS = Parameter(
     "weights",
     "list of floats",
     (0.5, 0.5),
     _weights,
     "a list of positive numbers that sum to 1, as long as alphas",
 )
-_ALPHAS = Parameter(
+ALPHAS = Parameter(
     "alphas",
     "list of floats",
-    (0.5, 0.75),
+    (0.5, ALPHA.default),
     _numbers(_between(0, 1)),
     "a list of numbers strictly between 0 and 1",
 )
-_TAU = Parameter("tau", "float", 0.75, _between(0, 1), _OPEN_UNIT)
-_UPPER_TAU = Parameter("tau", "float", 0.75, _between(0.5, 1), "a number strictly between 0.5 and 1")
-_B = Parameter("b", "float", 1.0, _between(0, math.inf), "a finite number > 0")
-_SCALED = Parameter(
+TAU = Parameter("tau", "float", 0.75, _between(0, 1), _OPEN_UNIT)
+UPPER_TAU = replace(TAU, convert=_between(0.5, 1), allowed="a number strictly between 0.5 and 1")
+B = Parameter("b", "float", 1.0, _between(0, math.inf), "a finite number > 0")
+SCALED = Parameter(
     "scaled",
     "bool",
     True,
     _boolean,
     "true (the threshold is b standard deviations) or false (it is b itself)",
 )
-_MODE = Parameter(
+MODE = Parameter(
     "quantile_gradient",
     "str",
-    DEFAULT_QUANTILE_GRADIENT,
+    "window_centred",
     _choice(GRADIENT_MODES),
     "one of " + ", ".join(GRADIENT_MODES),
 )
-_WINDOW = Parameter(
+WINDOW = Parameter(
     "window", "float", 0.1, _between(0, 0.5, high_in=True), "a rank share on each side, > 0 and at most 0.5"
 )
-_RANKS = (_MODE, _WINDOW)
+_RANKS = (MODE, WINDOW)
 
 STATISTIC_PARAMETERS: dict[str, dict[str, Parameter]] = {
     "mean": {},
-    "quantile": _parameters(_ALPHA, *_RANKS),
+    "quantile": _parameters(ALPHA, *_RANKS),
     "median": _parameters(*_RANKS),
-    "mixed_quantile": _parameters(_WEIGHTS, _ALPHAS, *_RANKS),
-    "quantile_midpoint": _parameters(_RADIUS_ALPHA, *_RANKS),
+    "mixed_quantile": _parameters(WEIGHTS, ALPHAS, *_RANKS),
+    "quantile_midpoint": _parameters(RADIUS_ALPHA, *_RANKS),
     "midrange": _parameters(*_RANKS),
     "maximum": _parameters(*_RANKS),
-    "expectile": _parameters(_TAU),
-    "huber": _parameters(_B, _SCALED),
+    "expectile": _parameters(TAU),
+    "huber": _parameters(B, SCALED),
     "entropic": {},
 }
 
 DEVIATION_PARAMETERS: dict[str, dict[str, Parameter]] = {
     "std": {},
     "mad": {},
-    "cvar": _parameters(_ALPHA),
-    "mixed_cvar": _parameters(_WEIGHTS, _ALPHAS),
-    "quantile_radius": _parameters(_RADIUS_ALPHA),
+    "cvar": _parameters(ALPHA),
+    "mixed_cvar": _parameters(WEIGHTS, ALPHAS),
+    "quantile_radius": _parameters(RADIUS_ALPHA),
     "range": _parameters(*_RANKS),
     "worst_case": _parameters(*_RANKS),
     "upper_range": _parameters(*_RANKS),
@@ -173,29 +170,36 @@ DEVIATION_PARAMETERS: dict[str, dict[str, Parameter]] = {
     "upper_semideviation": {},
     "lower_semideviation": {},
     "mean_mad": {},
-    "expectile": _parameters(_TAU),
-    "expectile_risk": _parameters(_UPPER_TAU),
-    "huber": _parameters(_B, _SCALED),
+    "expectile": _parameters(TAU),
+    "expectile_risk": _parameters(UPPER_TAU),
+    "huber": _parameters(B, SCALED),
     "entropic": {},
 }
 
+#: The (statistic, deviation) pair of each quadrangle of Rockafellar and Uryasev, by their names.
+PAIRS = {
+    "std": ("mean", "std"),
+    "mad": ("median", "mad"),
+    "cvar": ("quantile", "cvar"),
+    "mixed_cvar": ("mixed_quantile", "mixed_cvar"),
+    "quantile_radius": ("quantile_midpoint", "quantile_radius"),
+    "range": ("midrange", "range"),
+    "worst_case": ("maximum", "worst_case"),
+    "upper_range": ("mean", "upper_range"),
+    "lower_range": ("mean", "lower_range"),
+    "upper_semideviation": ("mean", "upper_semideviation"),
+    "lower_semideviation": ("mean", "lower_semideviation"),
+    "mean_mad": ("mean", "mean_mad"),
+    "expectile": ("expectile", "expectile"),
+    "expectile_risk": ("expectile", "expectile_risk"),
+    "huber": ("huber", "huber"),
+    "entropic": ("entropic", "entropic"),
+}
+
+#: A quadrangle has the parameters of both parts; where the two allow different values, the deviation's count.
 QUADRANGLE_PARAMETERS: dict[str, dict[str, Parameter]] = {
-    "std": {},
-    "mad": _parameters(*_RANKS),
-    "cvar": _parameters(_ALPHA, *_RANKS),
-    "mixed_cvar": _parameters(_WEIGHTS, _ALPHAS, *_RANKS),
-    "quantile_radius": _parameters(_RADIUS_ALPHA, *_RANKS),
-    "range": _parameters(*_RANKS),
-    "worst_case": _parameters(*_RANKS),
-    "upper_range": _parameters(*_RANKS),
-    "lower_range": _parameters(*_RANKS),
-    "upper_semideviation": {},
-    "lower_semideviation": {},
-    "mean_mad": {},
-    "expectile": _parameters(_TAU),
-    "expectile_risk": _parameters(_UPPER_TAU),
-    "huber": _parameters(_B, _SCALED),
-    "entropic": {},
+    name: STATISTIC_PARAMETERS[statistic] | DEVIATION_PARAMETERS[deviation]
+    for name, (statistic, deviation) in PAIRS.items()
 }
 
 _TABLES: dict[str, dict[str, dict[str, Parameter]]] = {

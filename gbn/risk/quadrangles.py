@@ -12,7 +12,7 @@ from torch import Tensor
 from .base import Deviation, Error, Functional, Quadrangle, Statistic
 from .deviations import DEVIATIONS
 from .moments import Mean
-from .parameters import DEVIATION_PARAMETERS, STATISTIC_PARAMETERS, validate
+from .parameters import DEVIATION_PARAMETERS, PAIRS, STATISTIC_PARAMETERS, validate
 from .statistics import STATISTICS
 
 
@@ -78,27 +78,9 @@ def _builder(name: str, statistic_name: str, deviation_name: str) -> Callable[..
     return build
 
 
-#: name -> function of the quadrangle's parameters; the table of Rockafellar and Uryasev's pairs.
+#: name -> function of the quadrangle's parameters.
 QUADRANGLES: dict[str, Callable[..., Quadrangle]] = {
-    name: _builder(name, statistic_name, deviation_name)
-    for name, statistic_name, deviation_name in (
-        ("std", "mean", "std"),
-        ("mad", "median", "mad"),
-        ("cvar", "quantile", "cvar"),
-        ("mixed_cvar", "mixed_quantile", "mixed_cvar"),
-        ("quantile_radius", "quantile_midpoint", "quantile_radius"),
-        ("range", "midrange", "range"),
-        ("worst_case", "maximum", "worst_case"),
-        ("upper_range", "mean", "upper_range"),
-        ("lower_range", "mean", "lower_range"),
-        ("upper_semideviation", "mean", "upper_semideviation"),
-        ("lower_semideviation", "mean", "lower_semideviation"),
-        ("mean_mad", "mean", "mean_mad"),
-        ("expectile", "expectile", "expectile"),
-        ("expectile_risk", "expectile", "expectile_risk"),
-        ("huber", "huber", "huber"),
-        ("entropic", "entropic", "entropic"),
-    )
+    name: _builder(name, *parts) for name, parts in PAIRS.items()
 }
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from .base import Statistic
+from .parameters import ALPHA, ALPHAS, WEIGHTS
 from .ranks import RankSum, Term
 
 
@@ -14,7 +15,7 @@ class Quantile(RankSum, Statistic):
     """The lower alpha-quantile: the order statistic of rank ceil(n alpha)."""
 
     name: ClassVar[str] = "quantile"
-    alpha: float = 0.75
+    alpha: float = ALPHA.default
 
     @property
     def terms(self) -> tuple[Term, ...]:
@@ -39,8 +40,8 @@ class MixedQuantile(RankSum, Statistic):
     """sum_k weight_k q_{alpha_k}."""
 
     name: ClassVar[str] = "mixed_quantile"
-    weights: tuple[float, ...] = (0.5, 0.5)
-    alphas: tuple[float, ...] = (0.5, 0.75)
+    weights: tuple[float, ...] = WEIGHTS.default
+    alphas: tuple[float, ...] = ALPHAS.default
 
     @property
     def terms(self) -> tuple[Term, ...]:
@@ -53,7 +54,7 @@ class QuantileMidpoint(RankSum, Statistic):
     """(q_alpha(X) - q_alpha(-X)) / 2, the statistic of the quantile-radius quadrangle."""
 
     name: ClassVar[str] = "quantile_midpoint"
-    alpha: float = 0.75
+    alpha: float = ALPHA.default
 
     @property
     def terms(self) -> tuple[Term, ...]:

@@ -34,7 +34,7 @@ from torch import Tensor
 from . import gaussian
 from .base import Functional, Saved
 from .order import OrderStatistics, Window, rank
-from .parameters import DEFAULT_QUANTILE_GRADIENT
+from .parameters import MODE, WINDOW
 from .steps import steps
 
 
@@ -88,8 +88,8 @@ class RankSum(Functional):
     Subclasses define ``terms``; the weights and ``mean_weight`` sum to 1 in a statistic and 0 in a deviation.
     """
 
-    quantile_gradient: str = DEFAULT_QUANTILE_GRADIENT
-    window: float = 0.1
+    quantile_gradient: str = MODE.default
+    window: float = WINDOW.default
 
     @property
     def terms(self) -> tuple[Term, ...]:

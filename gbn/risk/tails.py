@@ -16,6 +16,7 @@ from torch import Tensor
 from . import gaussian
 from .base import Deviation, Saved, Statistic
 from .order import OrderStatistics, Window, rank
+from .parameters import ALPHA, ALPHAS, WEIGHTS
 from .quantiles import Median, MixedQuantile, Quantile, QuantileMidpoint
 from .steps import tail_weights
 
@@ -36,7 +37,7 @@ class Cvar(Deviation):
     """Superquantile deviation (SQD, CVaR deviation): superquantile_alpha - mean."""
 
     name: ClassVar[str] = "cvar"
-    alpha: float = 0.75
+    alpha: float = ALPHA.default
 
     @property
     def about(self) -> Statistic:
@@ -105,8 +106,8 @@ class MixedCvar(Deviation):
     """sum_k weight_k superquantile_{alpha_k} - mean."""
 
     name: ClassVar[str] = "mixed_cvar"
-    weights: tuple[float, ...] = (0.5, 0.5)
-    alphas: tuple[float, ...] = (0.5, 0.75)
+    weights: tuple[float, ...] = WEIGHTS.default
+    alphas: tuple[float, ...] = ALPHAS.default
 
     @property
     def about(self) -> Statistic:
@@ -174,7 +175,7 @@ class QuantileRadius(Deviation):
     """(superquantile_alpha(X) + superquantile_alpha(-X)) / 2: half the distance between the tail means."""
 
     name: ClassVar[str] = "quantile_radius"
-    alpha: float = 0.75
+    alpha: float = ALPHA.default
 
     @property
     def about(self) -> Statistic:

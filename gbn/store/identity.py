@@ -14,6 +14,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from gbn.methods import METHODS, NAMED
+
 #: Dotted keys that never change a number, and so are not part of the identity.
 NOT_IDENTITY = frozenset(
     {
@@ -172,18 +174,20 @@ def norm_label(norm: Mapping[str, Any]) -> str:
     matched = norm.get("matched_to")
     if isinstance(matched, str):
         parts.append(matched)
+    # What a name implies is not shown again.
+    implied = {key: value for part in parts if part in NAMED for key, value in NAMED[part][1].items()}
     for section in (norm, matched if isinstance(matched, Mapping) else {}):
         quadrangle = section.get("quadrangle")
-        if quadrangle and "iebn" not in parts and not any(quadrangle in part for part in parts):
+        if quadrangle not in (None, implied.get("quadrangle")) and not any(
+            quadrangle in part for part in parts
+        ):
             parts.append(str(quadrangle))
         for part in ("statistic", "deviation"):
             chosen = section.get(part)
             if isinstance(chosen, Mapping) and chosen.get("name"):
                 parts += [str(chosen["name"]), *_parameters(chosen)]
         parts += _parameters(section)
-        if section.get("start", "own") != "own":
-            parts.append(f"start_{section['start']}")
-        if section.get("instance_enhancement") and "iebn" not in parts:
+        if section.get("instance_enhancement") and "instance_enhancement" not in implied:
             parts.append("ie")
     if norm.get("precondition"):
         parts.append(str(norm["precondition"]))
@@ -193,11 +197,11 @@ def norm_label(norm: Mapping[str, Any]) -> str:
 def _parameters(section: Mapping[str, Any]) -> list[str]:
     found = (section.get(key) for key in ("alpha", "tau", "b"))
     parts = [f"{value:g}" for value in found if isinstance(value, int | float)]
-    if section.get("components"):
-        parts.append(f"k{section['components']}")
-    if section.get("mixture") == "per_channel":
-        parts.append("per_channel")
-    return parts
+    shown = {key: option for row in METHODS.values() for key, option in row.options.items() if option.label}
+    return [
+        *parts,
+        *(str(option.label).format(section[key]) for key, option in shown.items() if key in section),
+    ]
 
 
 def _slug(text: str) -> str:

@@ -15,10 +15,11 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from gbn import kernels
+from gbn.methods import METHODS
 from gbn.nn.base import BatchStatisticsNorm
 from gbn.nn.factory import NormFactory, norm_layer
 from gbn.nn.generalized import _GeneralizedBatchNorm
-from gbn.nn.methods import COMMON_DEFAULTS, METHODS
+from gbn.nn.methods import accepted, build
 from gbn.nn.mixture import _MixtureNorm
 from gbn.nn.mixture_controls import _MixtureControl
 from gbn.nn.placement import Placement, Site, mark
@@ -162,7 +163,7 @@ def convert(
     factory = method if isinstance(method, NormFactory) else norm_layer(method, **options)
     if factory.placement != Placement() or factory.without_act != "same":
         raise ValueError("placement and without_act are for networks built by a factory: say `where` instead")
-    explicit = {key: factory.options[key] for key in COMMON_DEFAULTS if key in options}
+    explicit = {key: factory.options[key] for key in accepted(METHODS["bn"]) if key in options}
     if not inplace:
         model = copy.deepcopy(model)
     chosen, kept = _choose(model, where)
@@ -337,15 +338,16 @@ def _build(
 ) -> nn.Module:
     """Return the new layer, with the old one's options where the method has them and none were given."""
     method = METHODS[factory.method]
+    names = accepted(method)
     options = {
         **factory.options,
-        **{key: value for key, value in norm.options.items() if method.accepts(key)},
+        **{key: value for key, value in norm.options.items() if key in names},
         **explicit,
     }
     tensor = next(itertools.chain(old.parameters(), old.buffers()), None)
     place = {} if tensor is None else {"device": tensor.device, "dtype": tensor.dtype}
     site = Site(norm.num_features, act, norm.dim, "body")
-    layer = mark(method.build(site, {**options, **place}), site)
+    layer = mark(build(method, site, {**options, **place}), site)
     if isinstance(layer, BatchStatisticsNorm) and norm.input_dims != layer._input_dims:
         layer._input_dims = norm.input_dims  # type: ignore[misc]  # SyncBatchNorm takes any
     return layer

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from gbn.methods import own_options
 from gbn.store.groups import group_of
 from gbn.store.identity import arm_of, canonical, norm_label, part_label
 
@@ -55,6 +56,8 @@ def _public(config: Mapping[str, Any]) -> dict[str, Any]:
     public = {key: value for key, value in config.items() if key not in _PRIVATE}
     if isinstance(public.get("dataset"), Mapping):
         public["dataset"] = {key: value for key, value in public["dataset"].items() if key != "root"}
+    if isinstance(public.get("norm"), Mapping):
+        public["norm"] = own_options(public["norm"])
     return public
 
 

@@ -4,7 +4,6 @@ import pytest
 
 from gbn.config.compose import compose
 from gbn.config.errors import ConfigError
-from gbn.config.norms import METHODS
 from gbn.risk.parameters import DEVIATION_PARAMETERS, QUADRANGLE_PARAMETERS, STATISTIC_PARAMETERS
 from tests.schema_keys import numbers
 
@@ -79,23 +78,6 @@ def test_a_key_that_a_choice_does_not_use_is_an_error(overrides, words):
     with pytest.raises(ConfigError) as caught:
         compose(overrides)
     assert words in str(caught.value)
-
-
-def test_what_a_norm_uses_is_what_its_layers_take():
-    """The schema's table of keys, which needs no torch, and the registry of layers say the same."""
-    from gbn.config.norms import _USED_BY, CONTROLS
-    from gbn.nn.methods import METHODS as REGISTRY
-
-    for name, method in REGISTRY.items():
-        if name in METHODS:
-            used = {key for keys, methods, _ in _USED_BY if name in methods for key in keys}
-            pairs = {key for table in QUADRANGLE_PARAMETERS.values() for key in table} | {
-                "quadrangle",
-                "bias",
-            }
-            if name in CONTROLS:  # what they are matched to holds these
-                pairs |= {"statistic", "deviation", "instance_enhancement", "gate_bias"}
-            assert used - pairs == method.options - pairs, name
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from gbn.config.norms import CONTROLS
 from gbn.kernels.activation import ACTIVATIONS
+from gbn.methods import CONTROLS
 from gbn.models import initialize
 from gbn.nn import METHODS, norm_layer
 from gbn.nn.placement import ROLES

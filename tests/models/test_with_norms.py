@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from gbn import risk
-from gbn.config.norms import CONTROLS
+from gbn.methods import CONTROLS
 from gbn.models import build, initialize
 from gbn.nn import METHODS, norm_layer
 from tests.models.networks import SMALL

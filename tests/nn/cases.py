@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from gbn import risk
-from gbn.config.norms import CONTROLS, MIXTURE_CONTROLS
+from gbn.methods import COMMON_CONTROLS, CONTROLS
 from gbn.nn import METHODS, NormFactory, norm_layer
 from gbn.risk.parameters import QUADRANGLE_PARAMETERS
 
@@ -25,7 +25,7 @@ class Case:
     @property
     def of_the_batch(self) -> bool:
         """Whether it is ours and normalizes with statistics of the batch."""
-        return METHODS[self.factory.method].batch_statistics and not self.foreign
+        return METHODS[self.factory.method].statistics == "batch"
 
     @property
     def divides(self) -> bool:
@@ -75,13 +75,13 @@ def registered() -> list[Case]:
             matched_to = {"quadrangle": name}
             cases += [
                 Case(f"{control}[{name}]", norm_layer(control, matched_to=matched_to, samples=SAMPLES))
-                for control in MIXTURE_CONTROLS
+                for control in COMMON_CONTROLS
             ]
     # Those that measure: a pair with ties to break, one without Gaussian constants, one of extremes.
     cases += [
         Case(f"{control}[{name}]", norm_layer(control, matched_to={"quadrangle": name}))
         for control in CONTROLS
-        if control not in MIXTURE_CONTROLS
+        if control not in COMMON_CONTROLS
         for name in ("cvar", "entropic", "worst_case")
     ]
     for name in ("std", "cvar"):
@@ -101,7 +101,7 @@ def registered() -> list[Case]:
     cases.append(Case("gbn[cvar enhanced]", norm_layer("gbn", quadrangle="cvar", instance_enhancement=True)))
     cases += [
         Case(f"{control}[mixture]", norm_layer(control, matched_to={"method": "mixture"}))
-        for control in MIXTURE_CONTROLS
+        for control in COMMON_CONTROLS
     ]
     cases += [
         Case(f"mixture[{text}]", norm_layer("mixture", **options))

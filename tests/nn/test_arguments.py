@@ -26,6 +26,7 @@ from gbn.nn import (
     norm_layer,
 )
 from gbn.nn.base import BatchStatisticsNorm
+from gbn.nn.methods import accepted
 
 C = 6
 LAYERS = {
@@ -78,7 +79,7 @@ def test_unaffine_and_untracked_arguments_by_place(name: str) -> None:
 def test_without_bias_is_a_bias_of_zero(case: Any) -> None:
     """Forward and backward, in training and in evaluation, with activation."""
     method, options = case.factory.method, case.factory.options
-    if "bias" not in METHODS[method].options:
+    if "bias" not in accepted(METHODS[method]):
         pytest.skip("no gain and bias of its own")
     starts_at = getattr(case.layer(C), "initial_affine", lambda: (1.0, 0.0))()[1]
     starts_elsewhere = method == "bn_matched" and starts_at

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from gbn import risk
-from gbn.config.norms import CONTROLS
+from gbn.methods import CONTROLS, Option
 from gbn.nn import (
     METHODS,
     ROLES,
@@ -28,7 +28,6 @@ from gbn.nn import (
     NormFactory,
     ReparametrizedBatchNorm2d,
     norm_layer,
-    register,
 )
 
 CVAR = {"quadrangle": "cvar", "alpha": 0.75}
@@ -125,21 +124,15 @@ def test_gradient_mode_reaches_the_parts_of_a_composition() -> None:
     assert norm_layer("gbn", **own)(8).pair.statistic.quantile_gradient == "exact"
 
 
-def test_keys_of_the_configuration_group_may_all_stand_there() -> None:
-    """What a method has no use for is accepted at None or its default, and refused otherwise."""
-    whole = {
-        "eps": 1e-5, "momentum": 0.1, "affine": True, "track_running_stats": True, "rescaled": False,
-        "without_act": "same", "placement": {"roles": None, "pattern": None, "otherwise": "bn"},
-        "quadrangle": None, "statistic": None, "deviation": None, "matched_to": None, "groups": None,
-        "samples": None, "target": None, "kwargs": None,
-    }  # fmt: skip
+def test_none_is_not_given_and_another_methods_option_is_refused() -> None:
+    nothing = {"quadrangle": None, "matched_to": None, "groups": None, "samples": None, "target": None}
     for method in METHODS:
-        needed: dict[str, Any] = {"matched_to": CVAR} if method in CONTROLS else {}
-        needed = {"target": nn.BatchNorm2d} if method == "custom" else needed
-        assert isinstance(norm_layer(method, **{**whole, **needed})(4, act=None), nn.Module)
+        needed = {"target": nn.BatchNorm2d} if method == "custom" else {}
+        needed = {"matched_to": CVAR} if METHODS[method].control_of else needed
+        assert isinstance(norm_layer(method, **{**nothing, **needed})(4, act=None), nn.Module)
     for method in ("layer", "none"):
         with pytest.raises(ValueError, match="unknown option 'momentum'"):
-            norm_layer(method, momentum=0.01)
+            norm_layer(method, momentum=0.1)
 
 
 @pytest.mark.parametrize(
@@ -286,14 +279,12 @@ def test_factory_is_picklable_and_says_what_it_is() -> None:
     assert types(network(twin)) == types(network(norm))
 
 
-def test_a_new_method_is_one_registration() -> None:
-    method = Method(
-        "twice", "doubles", frozenset({"factor"}), lambda site, options: nn.Softplus(options["factor"]), False
+def test_a_new_method_is_one_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        nn, "Twice", lambda method, site, options: nn.Softplus(options["factor"]), raising=False
     )
-    register(method)
-    try:
-        assert norm_layer("twice", factor=3)(8).beta == 3
-        with pytest.raises(ValueError, match="registered already"):
-            register(method)
-    finally:
-        del METHODS["twice"]
+    row = Method("twice", "doubles", "torch.nn:Twice", {"factor": Option(float, 2.0)})
+    monkeypatch.setitem(METHODS, "twice", row)
+    assert norm_layer("twice", factor=3)(8).beta == 3
+    with pytest.raises(ValueError, match="method 'twice': unknown option 'alpha': allowed are factor"):
+        norm_layer("twice", alpha=3)

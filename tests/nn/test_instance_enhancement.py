@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gbn.config.norms import CONTROLS
+from gbn.methods import CONTROLS
 from gbn.nn import (
     InstanceEnhancementBatchNorm1d,
     InstanceEnhancementBatchNorm2d,

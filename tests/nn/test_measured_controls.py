@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from gbn import kernels, risk
-from gbn.config.norms import CONTROLS
+from gbn.methods import CONTROLS
 from gbn.nn import calibrate, norm_layer
 from gbn.nn.instance_enhancement import initial_gate
 

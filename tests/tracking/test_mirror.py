@@ -35,6 +35,13 @@ def test_experiment_tags_and_configuration(described):
     assert described("norm=bn")["job_type"] is None
 
 
+def test_the_configuration_has_the_keys_of_its_method_alone(described):
+    assert not {"components", "em_steps", "alpha"} & described("norm=bn")["config"]["norm"].keys()
+    earlier = {"name": "bn", "method": "bn", "eps": 1e-5, "components": 3, "quadrangle": None, "groups": None}
+    published = description("id", {"norm": earlier}, None)["config"]["norm"]
+    assert published == {"name": "bn", "method": "bn", "eps": 1e-5}
+
+
 def test_long_tags_are_cut_and_none_is_there_twice():
     made = description("id", {"experiment": "e" * 80}, None, ["e" * 80, "a", "a"])
     assert made["tags"] == ["e" * 64, "a"]

@@ -9,10 +9,13 @@ import yaml
 
 from gbn.analysis.comparison.comparison import Comparison
 from gbn.analysis.runs.derive import flatten
+from gbn.methods import METHODS, own_options
 from gbn.store.record import Record
 
 #: Keys that differ without changing a number, or that the page shows elsewhere.
 _NOT_SHOWN = ("seed.", "experiment.", "results_dir.", "launcher.", "tracker.", "norm.name.", "norm.revision.")
+
+_DEFAULTS = {f"norm.{key}": one.default for row in METHODS.values() for key, one in row.options.items()}
 
 
 @dataclass(frozen=True)
@@ -67,17 +70,22 @@ def _config(comparison: Comparison, records: Mapping[str, Record], setting: str,
     rows = rows[(rows.setting == setting) & (rows.arm == arm)].sort_values("seed")
     for run_id in rows.run_id:
         if run_id in records and records[run_id].config:
-            return {key: part for key, part in records[run_id].config.items() if key != "seed"}
+            config = {key: part for key, part in records[run_id].config.items() if key != "seed"}
+            return {**config, "norm": own_options(config.get("norm") or {})}
     return {}
 
 
 def differences(config: Mapping[str, Any], reference: Mapping[str, Any]) -> list[tuple[str, str, str]]:
-    """Return (key, value, value of the reference) where they differ, sorted."""
+    """Return (key, value, value of the reference) where they differ, sorted.
+
+    An option of one norm alone is there if it is not the default.
+    """
     ours, theirs = flatten(config), flatten(reference)
     return [
         (key, _text(ours.get(key)), _text(theirs.get(key)))
         for key in sorted(ours.keys() | theirs.keys())
-        if ours.get(key) != theirs.get(key) and not f"{key}.".startswith(_NOT_SHOWN)
+        if ours.get(key, _DEFAULTS.get(key)) != theirs.get(key, _DEFAULTS.get(key))
+        and not f"{key}.".startswith(_NOT_SHOWN)
     ]
 
 

@@ -11,11 +11,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from gbn.analysis.runs.ingest import CURVE, FIELDS
+from gbn.methods import METHODS
 
 Key = tuple[str, str, int]
 
 #: Methods without batch statistics: evaluation has nothing to compute exactly and writes no key with this suffix.
-UNTRACKED = ("none", "group", "layer", "instance")
+UNTRACKED = tuple(row.name for row in METHODS.values() if row.statistics in ("image", "none"))
 EXACT = "_exact"
 _ROW = [name for name in FIELDS if name not in ("stamp", "points")]
 

@@ -12,13 +12,10 @@ from typing import Any
 from gbn import measures
 from gbn.analysis.runs.columns import Row
 from gbn.analysis.runs.plan import Entry, Plan
-from gbn.config.norms import CONTROLS
+from gbn.methods import CONTROLLED, CONTROLS, METHODS, matched_method
 from gbn.store.identity import OF_THE_ARM, canonical, norm_label
 
-_WITH_CONTROLS = ("gbn", "iebn", "mixture")
 _NOT_OF_THE_PAIR = ("name", "method", "matched_to", "revision")
-# Options that take effect after a mixture's first batch, which its controls do not have.
-_NOT_MATCHED = ("warm_start", "posterior_gradient")
 
 
 def derive_plan(
@@ -176,7 +173,7 @@ def _controls(norms: Mapping[str, Mapping[str, Any]]) -> dict[str, tuple[str, ..
             for other, control in norms.items()
             if control["method"] in CONTROLS and _pair(control) == _pair(norm)
         ]
-        if matching and norm["method"] in _WITH_CONTROLS:
+        if matching and norm["method"] in CONTROLLED:
             found[arm] = tuple(sorted(matching))
     return found
 
@@ -184,11 +181,11 @@ def _controls(norms: Mapping[str, Mapping[str, Any]]) -> dict[str, tuple[str, ..
 def _pair(norm: Mapping[str, Any]) -> str:
     matched = norm.get("matched_to")
     inner = matched if isinstance(matched, Mapping) else {}
-    # A pair is identified by its quadrangle; a mixture has none.
-    mixed = "mixture" in (norm.get("method"), matched)
-    left_out = (*_NOT_OF_THE_PAIR, *(_NOT_MATCHED if mixed else ()))
-    kept = {key: part for key, part in norm.items() if key not in left_out}
-    return canonical(kept | dict(inner) | ({"fitted": "mixture"} if mixed else {}))
+    of = METHODS.get(norm["method"] if matched is None else matched_method(matched))
+    ignored = [name for name, option in of.options.items() if not option.matched] if of else []
+    kept = {key: part for key, part in norm.items() if key not in (*_NOT_OF_THE_PAIR, *ignored)}
+    # A pair is identified by its quadrangle; other methods have none.
+    return canonical(kept | dict(inner) | ({} if of is None or of.has_pair else {"of": of.name}))
 
 
 def _reference(asked: str | None, arms: Mapping[str, str], norms: Mapping[str, Mapping[str, Any]]) -> str:

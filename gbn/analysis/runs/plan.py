@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import Any, Protocol
 
 from gbn import measures
-from gbn.config.norms import CONTROLS, MIXTURE_CONTROLS
+from gbn.methods import COMMON_CONTROLS, CONTROLS
 
 
 class CellLike(Protocol):
@@ -131,7 +131,7 @@ class Plan:
     def has_measured_controls(self) -> bool:
         """Whether some control takes its constants from batches instead of from a Gaussian."""
         return any(
-            self.method_of_control(control) in {*CONTROLS} - {*MIXTURE_CONTROLS}
+            self.method_of_control(control) in {*CONTROLS} - {*COMMON_CONTROLS}
             for controls in self.controls.values()
             for control in controls
         )
