@@ -38,7 +38,8 @@ class Option:
         alias: the key in the configuration, if it is not the option's name.
         convert: applied to a given value before it is checked.
         belongs: which methods have the option, in words; None lists them.
-        matched: whether a control takes the option over from the method that it controls for; if not, it ignores it.
+        matched: whether a control takes the option over from the method that it controls for; if not, it ignores it
+            (False) or refuses it (None).
         label: how the label of an arm shows the value; None leaves it out.
     """
 
@@ -49,7 +50,7 @@ class Option:
     alias: str | None = None
     convert: Callable[[Any], Any] | None = None
     belongs: str | None = None
-    matched: bool = True
+    matched: bool | None = True
     label: str | None = None
 
 
@@ -66,7 +67,8 @@ class Method:
         statistics: what training mode takes its statistics over; unknown for layers of other packages.
         has_pair: whether it divides by the deviation of a (statistic, deviation) pair, or imitates it.
         control_of: of a control: the methods that it controls for, and the layer for each.
-        in_chain: whether it is part of the chain bn -> ... -> arm, by which effects are decomposed.
+        factor: of a control in the chain bn -> ... -> arm, by which effects are decomposed: what it adds to the one
+            before it.
     """
 
     name: str
@@ -76,7 +78,7 @@ class Method:
     statistics: Literal["batch", "image", "none", "unknown"] = "batch"
     has_pair: bool = False
     control_of: Mapping[str, str] = field(default_factory=dict)
-    in_chain: bool = False
+    factor: str = ""
 
 
 def roles_of_the_gate(given: Any) -> Any:
@@ -119,6 +121,10 @@ _GBN = {
     **_BATCH,
     **_FORM,
     **_GATE,
+    # the function that it starts at: its own, or BN's on a Gaussian or on the first training batch
+    "start": Option(
+        Literal["own", "bn", "bn_measured"], "own", belongs="norm=gbn_...", matched=None, label="start_{}"
+    ),
 }
 _IEBN = {
     "quadrangle": Option(Literal["std"], needed="norm.quadrangle=std", belongs=_QUADRANGLE),
@@ -139,7 +145,11 @@ _MIXTURE = {
 }
 _CONTROL = {
     **_BATCH,
-    "matched_to": Option(str, needed="norm.matched_to, what it controls for, as norm.matched_to=gbn_cvar"),
+    "matched_to": Option(
+        str,
+        needed="norm.matched_to, what it controls for, as norm.matched_to=gbn_cvar",
+        belongs="the controls, such as norm=bn_reparam",
+    ),
     **_FORM,
 }
 _GROUPS = "norm.groups, a number that divides the channels of each layer"
@@ -151,12 +161,12 @@ _CUSTOM = {
 }
 
 
+_PAIRS = ("gbn", "iebn")
+
+
 def _controls(pair: str, mixture: str) -> dict[str, str]:
-    return {
-        "gbn": f"gbn.nn.controls:{pair}",
-        "iebn": f"gbn.nn.controls:{pair}",
-        "mixture": f"gbn.nn.mixture_controls:{mixture}",
-    }
+    of_pairs = dict.fromkeys(_PAIRS, f"gbn.nn.controls:{pair}")
+    return {**of_pairs, "mixture": f"gbn.nn.mixture_controls:{mixture}"}
 
 
 _ROWS = (
@@ -171,13 +181,32 @@ _ROWS = (
     ),
     Method(
         "bn_matched", "BN started at the gain and bias that match a pair on a Gaussian",
-        "gbn.nn.methods:control", _CONTROL, has_pair=True, in_chain=True,
+        "gbn.nn.methods:control", _CONTROL, has_pair=True, factor="initialization",
         control_of=_controls("MatchedBatchNorm{dim}d", "MixtureMatchedBatchNorm{dim}d"),
     ),
     Method(
         "bn_reparam", "BN parametrized as (mean + k sigma, c sigma) of a pair",
-        "gbn.nn.methods:control", _CONTROL, has_pair=True, in_chain=True,
+        "gbn.nn.methods:control", _CONTROL, has_pair=True, factor="parametrization",
         control_of=_controls("ReparametrizedBatchNorm{dim}d", "MixtureReparametrizedBatchNorm{dim}d"),
+    ),
+    Method(
+        "bn_measured_matched", "BN started at the gain and bias that match a pair on the first training batch",
+        "gbn.nn.methods:control", _CONTROL, has_pair=True,
+        control_of=dict.fromkeys(_PAIRS, "gbn.nn.measured_controls:MeasuredMatchedBatchNorm{dim}d"),
+    ),
+    Method(
+        "bn_measured_reparam",
+        "BN parametrized as (mean + k sigma, c sigma) with a pair's k and c on the first training batch",
+        "gbn.nn.methods:control", _CONTROL, has_pair=True, factor="calibration",
+        control_of=dict.fromkeys(_PAIRS, "gbn.nn.measured_controls:MeasuredReparametrizedBatchNorm{dim}d"),
+    ),
+    Method(
+        "bn_tracking", "a pair's forward pass with BN's backward pass: its k and c of each batch as constants",
+        "gbn.nn.methods:tracking", _CONTROL, has_pair=True,
+        control_of={
+            "gbn": "gbn.nn.measured_controls:TrackingBatchNorm{dim}d",
+            "iebn": "gbn.nn.measured_controls:InstanceEnhancementTrackingBatchNorm{dim}d",
+        },
     ),
     Method(
         "mixture", "mixture normalization: each sample by the mixture components that it belongs to",
@@ -207,8 +236,14 @@ NAMED: Mapping[str, tuple[str, Mapping[str, Any]]] = MappingProxyType(
 
 #: The methods that have controls.
 CONTROLLED: tuple[str, ...] = tuple({of: None for row in METHODS.values() for of in row.control_of})
-#: The controls by which an effect is decomposed, in the order of the chain; ``controls: [arm]`` in a grid adds these.
-CHAIN: tuple[str, ...] = tuple(row.name for row in METHODS.values() if row.in_chain)
+CONTROLS: tuple[str, ...] = tuple(row.name for row in METHODS.values() if row.control_of)
+#: The controls that each of them has; ``controls: [arm]`` in a grid adds these. The others take their constants from
+#: batches instead of from a Gaussian; those of a mixture always do.
+COMMON_CONTROLS: tuple[str, ...] = tuple(
+    name for name in CONTROLS if METHODS[name].control_of.keys() == {*CONTROLLED}
+)
+#: The controls by which an effect is decomposed, in the order of the chain, and the factor that each adds.
+CHAIN: Mapping[str, str] = MappingProxyType({row.name: row.factor for row in METHODS.values() if row.factor})
 
 
 def matched_method(matched_to: Any) -> str:

@@ -26,7 +26,7 @@ BESIDE: dict[str, tuple[str, ...] | None] = {
     **dict.fromkeys(("norm.quadrangle", "norm.statistic", "norm.deviation", "task.features_digest"), None),
     "norm.matched_to": ("norm=bn_matched",),
     **dict.fromkeys(("norm.rescaled", "norm.samples", "norm.without_act"), ("norm=gbn_cvar",)),
-    "norm.instance_enhancement": ("norm=gbn_cvar",),
+    **dict.fromkeys(("norm.instance_enhancement", "norm.start"), ("norm=gbn_cvar",)),
     "norm.gate_bias": ("norm=iebn",),
     **dict.fromkeys(("norm.components", "norm.mixture", "norm.em_steps", "norm.subset"), ("norm=mixture",)),
     **dict.fromkeys(("norm.variance_floor", "norm.warm_start", "norm.posterior_gradient"), ("norm=mixture",)),

@@ -10,14 +10,15 @@ import yaml
 from pydantic import TypeAdapter
 
 from gbn.config.compose import compose
+from gbn.config.errors import ConfigError
 from gbn.config.norms import NormConfig, NormSection
-from gbn.methods import NAMED
+from gbn.methods import COMMON_CONTROLS, CONTROLS, NAMED
 from gbn.nn import METHODS, ROLES, norm_layer
 
 FOLDER = Path(__file__).parents[1] / "conf" / "norm"
 FILES = sorted(path.stem for path in FOLDER.glob("*.yaml"))
 # These need to be told what they are matched to, or what to build.
-INCOMPLETE = {"bn_matched": {"matched_to": "gbn_cvar"}, "bn_reparam": {"matched_to": "gbn_cvar"}}
+INCOMPLETE = {control: {"matched_to": "gbn_cvar"} for control in CONTROLS}
 
 
 def layers(method: str, options: dict[str, Any]) -> list[str]:
@@ -52,6 +53,12 @@ def test_a_name_builds_the_layers_of_its_file(name: str) -> None:
 @pytest.mark.parametrize("control", INCOMPLETE)
 @pytest.mark.parametrize("name", ["gbn_cvar_rescaled", "iebn", "mixture"])
 def test_a_control_is_matched_to_a_name(control: str, name: str) -> None:
+    if name == "mixture" and control not in COMMON_CONTROLS:
+        with pytest.raises(ConfigError, match=r"unknown norm\.matched_to 'mixture'; allowed: gbn, gbn_cvar"):
+            compose([f"norm={control}", f"norm.matched_to={name}"])
+        with pytest.raises(ValueError, match="unknown method 'mixture'; allowed are gbn, iebn"):
+            norm_layer(control, matched_to=name)
+        return
     norm = compose([f"norm={control}", f"norm.matched_to={name}"]).norm
     assert layers(control, {"matched_to": name}) == layers(norm.method, norm.options())
 

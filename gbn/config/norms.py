@@ -2,7 +2,7 @@
 
 The parameters of a quadrangle (alpha, tau, quantile_gradient, ...) are flat keys beside the common ones, so that a
 user writes ``norm.alpha=0.9``; which of them exist depends on the quadrangle and is defined in
-:mod:`gbn.risk.parameters`. A control (``bn_matched``, ``bn_reparam``) takes the options of what it is matched to
+:mod:`gbn.risk.parameters`. A control (``bn_matched``, ...) takes the options of what it is matched to
 under the same keys, so that one override applies to an arm and its controls.
 """
 
@@ -89,7 +89,7 @@ class NormSection(Section):
         for key, value in given.items():
             if key in known or key in parameters or anything:
                 kept[key] = value
-            elif key in cls.matched.options:
+            elif key in cls.matched.options and cls.matched.options[key].matched is not None:
                 continue  # of the layer that a control is matched to, and ignored by it: one run serves for all
             elif any(has_option(row.options, key) for row in METHODS.values()):
                 _refuse_of_others(key, value, named)

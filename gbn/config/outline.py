@@ -14,6 +14,7 @@ The format of the file; overrides are lists in Hydra's grammar::
       "gbn_cvar_{norm.alpha}": [norm=gbn_cvar]
     controls: ["gbn_cvar_{norm.alpha}"]           # arms (pairs, mixtures) that get bn_matched[arm], bn_reparam[arm];
                                                   # or {arm: [arms that control for it]}, all listed above
+    control_methods: [bn_reparam, bn_tracking]    # optional: which controls these arms get instead
     reference: bn
     seeds: 8                                      # 0 to 7, or a list
     targets: [0.8, 0.9]                           # values of the measure, or {setting: [...]}
@@ -43,7 +44,7 @@ from gbn.config.messages import explain
 from gbn.config.sweep_file import SweepFile, WholeSweep
 from gbn.config.yaml_files import mapping
 from gbn.measures import measure as measure_of
-from gbn.methods import CHAIN, CONTROLLED
+from gbn.methods import CONTROLLED
 
 __all__ = ["FULL", "Outline", "outline", "scales"]
 
@@ -302,7 +303,7 @@ def _with_controls(spec: WholeSweep, file: Path) -> tuple[dict[str, list[str]], 
         arms[label] = overrides
         if label in wanted:
             controls[label] = []
-            for kind in CHAIN:
+            for kind in spec.control_methods:
                 control = f"{kind}[{label}]"
                 if control in spec.arms:
                     raise ConfigError(

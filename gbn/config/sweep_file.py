@@ -6,6 +6,8 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from gbn.config.section import Section, Seed, Text
 from gbn.measures import DEFAULT
+from gbn.methods import COMMON_CONTROLS, CONTROLS
+from gbn.suggest import did_you_mean
 
 
 def _number(given: Any) -> Any:
@@ -20,6 +22,14 @@ def _each_once(given: list[Any]) -> list[Any]:
     twice = [one for place, one in enumerate(given) if one in given[:place]]
     if twice:
         raise ValueError(f"{twice[0]} appears twice: name it once")
+    return given
+
+
+def _control(given: Any) -> Any:
+    if given not in CONTROLS:
+        raise ValueError(
+            f"{given!r} is no control{did_you_mean(str(given), CONTROLS)}: allowed are {', '.join(CONTROLS)}"
+        )
     return given
 
 
@@ -62,6 +72,9 @@ class Preset(Section):
     settings: Annotated[dict[Text, Overrides], Field(min_length=1)] | Names | None = None
     arms: Annotated[dict[Text, Overrides], Field(min_length=1)] | Names | None = None
     controls: Names | dict[Text, Names] = Field(default=[])
+    control_methods: Annotated[
+        list[Annotated[Text, AfterValidator(_control)]], AfterValidator(_each_once)
+    ] = Field(default=[*COMMON_CONTROLS], min_length=1)
     reference: Text | None = None
     seeds: Annotated[int, Field(ge=1, le=10_000)] | Seeds | None = None
     targets: Targets | dict[Text, Targets] = Field(default=[])

@@ -35,7 +35,7 @@ from gbn.kernels.plan import Plan, lower
 from gbn.risk.base import Deviation, Statistic
 from gbn.risk.quadrangles import from_text
 
-__all__ = ["ANY_LAYOUT", "backend", "device_type", "normalize", "serving"]
+__all__ = ["ANY_LAYOUT", "backend", "device_type", "normalize", "refuse_second_derivative", "serving"]
 
 _log = logging.getLogger(__name__)
 
@@ -134,7 +134,7 @@ def serving(x: Tensor) -> Backend:
     return found
 
 
-def _refuse_second_derivative() -> None:
+def refuse_second_derivative() -> None:
     """Raise RuntimeError in a backward pass that is itself going to be differentiated."""
     if torch.is_grad_enabled():
         # torch's own once_differentiable lets a constant cotangent through, with 0 as its second derivative.
@@ -175,7 +175,7 @@ class _Normalize(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *cotangents: Tensor | None) -> tuple[Tensor | None, ...]:
-        _refuse_second_derivative()
+        refuse_second_derivative()
         g = cotangents[0]
         if g is None:
             return (None,) * 8

@@ -1,4 +1,4 @@
-"""The two controls for a generalized pair.
+"""The two Gaussian controls for a generalized pair.
 
 On Gaussian pre-activations, S = mu + k sigma and D = c sigma for every positively homogeneous pair, so generalized
 batch normalization is then BatchNorm with a different initial gain 1/c and bias -k/c. A claim about a pair must be a
@@ -14,7 +14,11 @@ With instance enhancement, the gain is the product of a gate and the layer's gai
 for every image, and both controls have gain g/c instead of 1/c.
 
 BN -> matched is an effect of the initial point, matched -> reparametrized is an effect of the parametrization
-(learning rates and weight decay of gain and bias), and only the rest is due to the deviation itself.
+(learning rates and weight decay of gain and bias). The rest is the deviation's own on a Gaussian only: elsewhere k
+and c differ, and :mod:`gbn.nn.measured_controls` measures them.
+
+eps is BatchNorm's, ``sqrt(sigma**2 + eps)``, in x_hat; the pair adds it to D (:mod:`gbn.kernels.epsilon`). The
+functions differ by that, a share of the order of eps / sigma**2.
 """
 
 from __future__ import annotations
@@ -88,16 +92,20 @@ class _Control(_BatchNormAct):
         options = {} if isinstance(matched_to, Pair) else dict(matched_to)
         rescaled = bool(options.pop("rescaled", False)) or rescaled
         self.pair = matched_to if isinstance(matched_to, Pair) else pair_from_options(options)
-        k, c = self.pair.gaussian(samples)
-        # S = mu + shift sigma and D = scale sigma; rescaling D to sigma does not change the shift. A gate multiplies
-        # the quotient by D, so it divides the scale.
         self.gate_bias = gate_bias
-        self._shift, self._scale = k, (1.0 if rescaled else c) / initial_gate(gate_bias)
-        self._start_bias = self.pair.initial_bias * (c if rescaled else 1.0)
+        self._set_constants(samples, rescaled)
         super().__init__(
             num_features, eps, momentum, affine, track_running_stats, device, dtype, bias=bias, act=act
         )
         self._check_affine()
+
+    def _set_constants(self, samples: int | None, rescaled: bool) -> None:
+        """Set the constants that are known before the first batch."""
+        k, c = self.pair.gaussian(samples)
+        # S = mu + shift sigma and D = scale sigma; rescaling D to sigma does not change the shift. A gate multiplies
+        # the quotient by D, so it divides the scale.
+        self._shift, self._scale = k, (1.0 if rescaled else c) / initial_gate(self.gate_bias)
+        self._start_bias = self.pair.initial_bias * (c if rescaled else 1.0)
 
     def _check_affine(self) -> None:
         """Raise ValueError if parameters that the control needs are missing; none are needed here."""

@@ -139,9 +139,9 @@ def norm_layer(method: str, **options: Any) -> NormFactory:
     """Return the factory for a method of :data:`gbn.methods.METHODS` or for a named configuration of ``conf/norm``.
 
     Args:
-        method: bn, gbn, iebn, bn_matched, bn_reparam, mixture, layer, group, instance, none, custom; or a name that
-            is short for a method with options, such as gbn_cvar or gbn_mad (:data:`gbn.methods.NAMED`). Such a name
-            is also allowed as a control's ``matched_to``.
+        method: bn, gbn, iebn, bn_matched, bn_reparam, bn_measured_matched, bn_measured_reparam, bn_tracking, mixture,
+            layer, group, instance, none, custom; or a name that is short for a method with options, such as gbn_cvar
+            or gbn_mad (:data:`gbn.methods.NAMED`). Such a name is also allowed as a control's ``matched_to``.
         **options: the options of the method (``METHODS[method].options``; None counts as not given, except for
             ``momentum``), the parameters of its pair, and for every method
 

@@ -18,16 +18,21 @@ from torch import Tensor
 
 from gbn import kernels
 from gbn.kernels.activation import activate, keeps_upper_tail_only
+from gbn.kernels.gate import Gate
 from gbn.nn.arguments import check_arguments
-from gbn.nn.base import BatchStatisticsNorm
+from gbn.nn.first_batch import MeasuresFirstBatch, calibration
 from gbn.nn.function import Function
 from gbn.nn.pairs import build_pair
 from gbn.risk.base import Deviation, Statistic
+from gbn.suggest import did_you_mean
 
-__all__ = ["GeneralizedBatchNorm1d", "GeneralizedBatchNorm2d", "GeneralizedBatchNorm3d"]
+__all__ = ["STARTS", "GeneralizedBatchNorm1d", "GeneralizedBatchNorm2d", "GeneralizedBatchNorm3d"]
+
+#: The functions that a pair can start at: its own, or BatchNorm's on a Gaussian or on the first training batch.
+STARTS = ("own", "bn", "bn_measured")
 
 
-class _GeneralizedBatchNorm(BatchStatisticsNorm):
+class _GeneralizedBatchNorm(MeasuresFirstBatch):
     """Batch normalization with a statistic S and a deviation D of your choice.
 
     Args:
@@ -39,7 +44,12 @@ class _GeneralizedBatchNorm(BatchStatisticsNorm):
             :mod:`gbn.risk`; replaces the quadrangle's own. If both are given, ``quadrangle`` is ignored.
         act: activation applied to the result, None or a name in :data:`gbn.kernels.ACTIVATIONS`.
         rescaled: divide D by its value on a standard Gaussian, so that it estimates sigma on a Gaussian.
-        samples: n, the number of values per channel; needed only for ``rescaled`` pairs of extremes.
+        samples: n, the number of values per channel; needed only for pairs of extremes that are ``rescaled`` or
+            started at ``bn``.
+        start: the function that the layer starts at: ``own``, gain 1 and bias 0; ``bn``, BatchNorm's on a Gaussian,
+            gain c and bias k where S = mu + k sigma and D = c sigma; or ``bn_measured``, BatchNorm's on the first
+            training batch, whose k and c of each channel (:func:`gbn.nn.first_batch.calibration`) then go into gain
+            and bias (the state dict has one buffer more, ``measured_batches``). Where eps goes stays the pair's.
         **parameters: parameters of the quadrangle: ``alpha``, ``tau``, ``b``, ``weights``, ``alphas``, and for order
             statistics ``quantile_gradient`` and ``window``.
 
@@ -83,9 +93,12 @@ class _GeneralizedBatchNorm(BatchStatisticsNorm):
         act: str | None = None,
         rescaled: bool = False,
         samples: int | None = None,
+        start: str = "own",
         **parameters: Any,
     ) -> None:
         check_arguments(rescaled=rescaled, samples=samples)
+        if start not in STARTS:
+            raise ValueError(f"start={start!r}{did_you_mean(start, STARTS)}: allowed are {', '.join(STARTS)}")
         pair = build_pair(quadrangle, statistic, deviation, **parameters)
         # The base class's constructor needs the pair, which determines the buffer names and the initial bias.
         self.pair = pair
@@ -95,11 +108,20 @@ class _GeneralizedBatchNorm(BatchStatisticsNorm):
         self.samples = samples
         # D/c + eps = (D + c eps)/c, so the rescaled pair is the raw pair with gain and eps multiplied by c.
         self._scale = pair.gaussian(samples)[1] if rescaled else 1.0
+        self.start = start
+        self._calibration = pair.gaussian(samples) if start == "bn" else (0.0, 1.0)
         super().__init__(
             num_features, eps, momentum, affine, track_running_stats, device, dtype, bias=bias, act=act
         )
+        if start != "own" and self.weight is None:
+            raise ValueError(f"start={start!r} sets the gain: it needs affine=True")
+        if start != "own" and self.bias is None and pair.statistic.name != "mean":
+            raise ValueError(f"start={start!r} sets the bias: it needs bias=True")
+        if start == "bn_measured":
+            self._expect_first_batch(device)
         if (
             pair.dead_below_relu
+            and start == "own"
             and keeps_upper_tail_only(act)
             and (self.initial_affine()[1] <= 0 or self.bias is None)
         ):
@@ -110,12 +132,30 @@ class _GeneralizedBatchNorm(BatchStatisticsNorm):
             )
 
     def initial_affine(self) -> tuple[float, float]:
-        """Return gain 1 and bias 0, or bias 1 for ``worst_case`` (see the class)."""
-        return 1.0, self.pair.initial_bias * self._scale
+        """Return gain 1 and bias 0, or bias 1 for ``worst_case`` (see the class); with ``start="bn"`` c and k."""
+        if self.start == "own":
+            return 1.0, self.pair.initial_bias * self._scale
+        k, c = self._calibration
+        return c / (self._scale * self._initial_gate()), k
+
+    def _initial_gate(self) -> float:
+        """Return the factor by which a gate multiplies the gain at the start; 1 here, where there is none."""
+        return 1.0
+
+    def _measure(self, x: Tensor) -> Tensor:
+        return calibration(x, self.pair)
+
+    def _keep(self, values: Tensor) -> None:
+        # weight (x - mu) / sigma + bias = weight c (x - S) / D + weight k + bias
+        assert self.weight is not None
+        if self.bias is not None:
+            self.bias.add_(self.weight * (self._scale * self._initial_gate()) * values[0])
+        self.weight.mul_(values[1])
 
     def forward(self, x: Tensor) -> Tensor:
         """Return ``x`` normalized; in training by its own statistics, which are added to the running averages."""
         self._check_input(x)
+        self._see(x)
         weight, eps = self._scaled(x)
         if not self._uses_batch():
             return self._evaluate(x, weight, eps)
@@ -147,14 +187,25 @@ class _GeneralizedBatchNorm(BatchStatisticsNorm):
 
     def _normalize(self, x: Tensor, weight: Tensor | None, eps: float) -> tuple[Tensor, Tensor, Tensor]:
         """Return (y, S, D) of this batch."""
-        pair = self.pair
         bias: Tensor | None = self.bias
         if self._is_noisy():
             _, bias = self._noisy_affine(x, self.weight, bias)
             weight, _ = self._noisy_affine(x, weight, None)
-        return kernels.normalize(x, weight, bias, pair.statistic, pair.deviation, eps, self.act)
+        return self._kernel(x, weight, bias, eps, self.act)
 
-    def _gate(self) -> tuple[Tensor, Tensor] | None:
+    def _kernel(
+        self,
+        x: Tensor,
+        weight: Tensor | None,
+        bias: Tensor | None,
+        eps: float,
+        act: str | None,
+        gate: Gate | None = None,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return (y, S, D) of this batch with the given gain, bias and gate."""
+        return kernels.normalize(x, weight, bias, self.pair.statistic, self.pair.deviation, eps, act, gate)
+
+    def _gate(self) -> Gate | None:
         """Return weight and bias of a gate on the gain, or None as here (see :mod:`gbn.nn.instance_enhancement`)."""
         return None
 
@@ -183,7 +234,8 @@ class _GeneralizedBatchNorm(BatchStatisticsNorm):
     def extra_repr(self) -> str:
         """Return BatchNorm's representation plus the pair."""
         text = f"{super().extra_repr()}, {self.pair}"
-        return f"{text}, rescaled=True" if self.rescaled else text
+        text = f"{text}, rescaled=True" if self.rescaled else text
+        return text if self.start == "own" else f"{text}, start={self.start!r}"
 
     @property
     def function(self) -> Function:

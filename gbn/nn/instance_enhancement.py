@@ -18,9 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gbn import kernels
 from gbn.kernels import activate
-from gbn.kernels.gate import row_gains
+from gbn.kernels.gate import Gate, row_gains
 from gbn.methods import GATE_BIAS
 from gbn.nn.arguments import check_arguments
 from gbn.nn.generalized import _GeneralizedBatchNorm
@@ -59,8 +58,8 @@ class _InstanceEnhancementBatchNorm(_GeneralizedBatchNorm):
         gate_bias: initial value of the parameter ``gate_bias``; ``gate_weight`` starts at 0, so the layer starts as
             ``sigmoid(gate_bias)`` (0.268941) times batch normalization. A large value, such as 30, gives batch
             normalization.
-        **options: those of :class:`GeneralizedBatchNorm2d`: statistic, deviation, act, rescaled, samples, and the
-            parameters of the pair.
+        **options: those of :class:`GeneralizedBatchNorm2d`: statistic, deviation, act, rescaled, samples, start, and
+            the parameters of the pair.
 
     Shapes:
         input and output ``(N, C)`` or ``(N, C, L)`` (1d), ``(N, C, H, W)`` (2d), ``(N, C, D, H, W)`` (3d).
@@ -98,18 +97,19 @@ class _InstanceEnhancementBatchNorm(_GeneralizedBatchNorm):
         self.gate_weight = nn.Parameter(torch.zeros(num_features, device=device, dtype=dtype))
         self.gate_bias = nn.Parameter(torch.full((num_features,), gate_bias, device=device, dtype=dtype))
 
-    def _gate(self) -> tuple[Tensor, Tensor]:
+    def _initial_gate(self) -> float:
+        return initial_gate(self.initial_gate_bias)
+
+    def _gate(self) -> Gate:
         return self.gate_weight, self.gate_bias
 
     def _normalize(self, x: Tensor, weight: Tensor | None, eps: float) -> tuple[Tensor, Tensor, Tensor]:
-        pair, gate = self.pair, self._gate()
+        gate = self._gate()
         if not self._is_noisy():
-            return kernels.normalize(
-                x, weight, self.bias, pair.statistic, pair.deviation, eps, self.act, gate
-            )
+            return self._kernel(x, weight, self.bias, eps, self.act, gate)
         assert self.noise is not None
         gain, _ = self._noisy_affine(x, weight, None)
-        y, s, d = kernels.normalize(x, gain, self.bias, pair.statistic, pair.deviation, eps, None, gate)
+        y, s, d = self._kernel(x, gain, self.bias, eps, None, gate)
         # The noise's shift passes gain and gate as well, so that it differs from image to image.
         shift = self.noise[1] * row_gains(x, self.weight, gate)
         return activate((y + shift.view(*shift.shape, *[1] * (x.dim() - 2))).to(y.dtype), self.act), s, d

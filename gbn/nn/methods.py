@@ -52,10 +52,23 @@ def batch_norm(method: Method, site: Site, options: Mapping[str, Any]) -> nn.Mod
 def generalized(method: Method, site: Site, options: Mapping[str, Any]) -> nn.Module:
     """Return generalized batch normalization, with a gate in the places of instance enhancement."""
     gate, options = _gate(site, options)
+    return _pair_layer(
+        "gbn.nn.generalized:GeneralizedBatchNorm{dim}d",
+        "gbn.nn.instance_enhancement:InstanceEnhancementBatchNorm{dim}d",
+        site,
+        gate,
+        options,
+    )
+
+
+def _pair_layer(
+    plain: str, gated: str, site: Site, gate: Mapping[str, float], options: Mapping[str, Any]
+) -> nn.Module:
     if not gate:
-        return _layer("gbn.nn.generalized:GeneralizedBatchNorm{dim}d", site, options)
-    options = {"quadrangle": "cvar", **options}  # the default of the layer without a gate
-    return _layer("gbn.nn.instance_enhancement:InstanceEnhancementBatchNorm{dim}d", site, {**gate, **options})
+        return _layer(plain, site, options)
+    return _layer(
+        gated, site, {"quadrangle": "cvar", **gate, **options}
+    )  # the default of the layer without a gate
 
 
 def enhanced(method: Method, site: Site, options: Mapping[str, Any]) -> nn.Module:
@@ -68,16 +81,7 @@ def enhanced(method: Method, site: Site, options: Mapping[str, Any]) -> nn.Modul
 
 def control(method: Method, site: Site, options: Mapping[str, Any]) -> nn.Module:
     """Return the control of a pair or of mixture normalization."""
-    matched = options.get("matched_to")
-    if matched is None:
-        raise ValueError(
-            f"method {method.name!r} is the control of a pair, or of mixture normalization, and needs matched_to, "
-            "for example matched_to='gbn_cvar', {'quadrangle': 'cvar', 'alpha': 0.9} or {'method': 'mixture', "
-            "'components': 3}"
-        )
-    name = matched_method(matched)
-    if name not in method.control_of:
-        raise ValueError(f"matched_to: unknown method {name!r}; allowed are {', '.join(method.control_of)}")
+    matched, name = _matched(method, options)
     of, layer = METHODS[name], method.control_of[name]
     if not isinstance(matched, Mapping):  # a Pair, or what the layer refuses
         return _layer(layer, site, options)
@@ -95,6 +99,34 @@ def control(method: Method, site: Site, options: Mapping[str, Any]) -> nn.Module
         if options.get(key):
             raise ValueError(f"{key} belongs to the controls of a pair; {name} has none")
     return _layer(layer, site, {**rest, **inner})
+
+
+def tracking(method: Method, site: Site, options: Mapping[str, Any]) -> nn.Module:
+    """Return the control of a pair that has the pair's forward pass."""
+    matched, _ = _matched(method, options)
+    if isinstance(matched, Pair):
+        matched = {"statistic": matched.statistic, "deviation": matched.deviation}
+    gate, inner = _gate(site, {key: value for key, value in matched.items() if key != "method"})
+    # Everything else that it holds must be the pair's.
+    pair_from_options({key: value for key, value in inner.items() if key != "rescaled"})
+    rest = {key: value for key, value in options.items() if key != "matched_to"}
+    plain, gated = method.control_of["gbn"], method.control_of["iebn"]
+    return _pair_layer(plain, gated, site, gate, {**rest, **inner})
+
+
+def _matched(method: Method, options: Mapping[str, Any]) -> tuple[Any, str]:
+    """Return what a control is matched to, and the method of that."""
+    matched = options.get("matched_to")
+    if matched is None:
+        raise ValueError(
+            f"method {method.name!r} is the control of a pair, or of mixture normalization, and needs matched_to, "
+            "for example matched_to='gbn_cvar', {'quadrangle': 'cvar', 'alpha': 0.9} or {'method': 'mixture', "
+            "'components': 3}"
+        )
+    name = matched_method(matched)
+    if name not in method.control_of:
+        raise ValueError(f"matched_to: unknown method {name!r}; allowed are {', '.join(method.control_of)}")
+    return matched, name
 
 
 def activation(method: Method, site: Site, options: Mapping[str, Any]) -> nn.Module:

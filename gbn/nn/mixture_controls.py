@@ -8,9 +8,8 @@ options), measure the standard deviation g of the result, channel by channel, an
 * ``bn_matched``: BatchNorm *started* at gain g: g is multiplied into the parameter ``weight``;
 * ``bn_reparam``: ``weight * (g * x_hat) + bias``: g is a constant of the layer, and ``weight`` starts at 1.
 
-Calibration before training (:func:`gbn.nn.calibrate`) does not count as the first batch. If several processes train
-one network (:mod:`gbn.nn.replicas`), each measures its share of the first batch, and g squared is the mean of their
-results, so that the parameters stay the same in all of them.
+What counts as the first batch: :mod:`gbn.nn.first_batch`. If several processes train one network, g squared is the
+mean of what they measure.
 """
 
 from __future__ import annotations
@@ -23,9 +22,8 @@ from torch import Tensor
 from gbn.kernels.mixture import channel_moments, normalize_by_batch
 from gbn.nn.arguments import refuse_components_as_eps
 from gbn.nn.batchnorm import _BatchNormAct
+from gbn.nn.first_batch import MeasuresFirstBatch
 from gbn.nn.mixture_fit import MixtureFit, full_precision, overflowed
-from gbn.nn.replicas import is_replicated, mean_over_replicas
-from gbn.nn.torchscript import refuse_trace
 
 __all__ = [
     "MixtureMatchedBatchNorm1d",
@@ -37,7 +35,7 @@ __all__ = [
 ]
 
 
-class _MixtureControl(_BatchNormAct):
+class _MixtureControl(MeasuresFirstBatch, _BatchNormAct):
     """BatchNorm with the gain of mixture normalization, measured on the first training batch.
 
     Args:
@@ -73,58 +71,37 @@ class _MixtureControl(_BatchNormAct):
     ) -> None:
         refuse_components_as_eps(eps)
         self.fit = MixtureFit(components, mixture, em_steps, subset, variance_floor)
-        self._is_measured = False
         super().__init__(
             num_features, eps, momentum, affine, track_running_stats, device, dtype, bias=bias, act=act
         )
         self.matched_gain: Tensor
-        self.measured_batches: Tensor
         self.stream: Tensor
         self.register_buffer("matched_gain", torch.ones(num_features, device=device, dtype=dtype))
-        self.register_buffer("measured_batches", torch.zeros((), dtype=torch.int64, device=device))
+        self._expect_first_batch(device)
         self.register_buffer("stream", torch.zeros((), dtype=torch.int64, device=device))
 
     def seed_stream(self, seed: int) -> None:
         """Set the random stream of this layer's draws; initially 0."""
         self.stream.fill_(seed)
 
-    def buffers_changed(self) -> None:
-        """Check again whether the gain has been measured; call this after setting buffers by hand."""
-        count = self.measured_batches
-        self._is_measured = count.device.type != "meta" and bool(count > 0)
-
     def reset_parameters(self) -> None:
         """Reset running averages, gain and bias, and set the measured gain to 1."""
         super().reset_parameters()
         if "stream" in self._buffers:  # False while the base class's constructor runs
             self.matched_gain.fill_(1.0)
-            self.measured_batches.zero_()
             self.stream.zero_()
-            self._is_measured = False
 
     def forward(self, x: Tensor) -> Tensor:
         """Return ``x`` normalized by BatchNorm; measure the gain on the first training batch."""
-        # An empty share of a batch has nothing to measure, but its process must join the all-reduce.
-        if not self._is_measured and self.training and not self.calibrating and x.numel() != x.shape[1]:
-            self._check_input(x)
-            self.fit.check_samples(x, type(self).__name__)
-            if x.numel() > 0 or is_replicated():
-                self._measure(x.detach())
+        self._see(x)
         return super().forward(x)
 
-    @torch.no_grad()
-    def _measure(self, x: Tensor) -> None:
-        refuse_trace(self)
-        var = mean_over_replicas(self._variance(x), x.numel() // self.num_features)
-        if is_replicated() and var.isnan().all():  # every share was empty
-            return
-        self.matched_gain.copy_(var.sqrt())
-        self.measured_batches.fill_(1)
-        self._is_measured = True
-        self._measured()
+    def _keep(self, values: Tensor) -> None:
+        self.matched_gain.copy_(values.sqrt())
 
-    def _variance(self, x: Tensor) -> Tensor:
+    def _measure(self, x: Tensor) -> Tensor:
         """Return the variance (C,) of this batch after mixture normalization; 0 for an empty batch."""
+        self.fit.check_samples(x, type(self).__name__)
         if x.numel() == 0:
             return x.new_zeros(self.num_features, dtype=torch.promote_types(x.dtype, torch.float32))
         with full_precision(x):
@@ -133,15 +110,8 @@ class _MixtureControl(_BatchNormAct):
             mixture, center = self.fit(x, self.eps, self.stream, count)
             y, moments = normalize_by_batch(x.to(center.dtype), mixture, None, None, self.eps, center=center)
             if overflowed(x, moments):
-                return self._variance(x.double())
+                return self._measure(x.double())
             return channel_moments(y.transpose(0, 1).flatten(1).T)[1]
-
-    def _measured(self) -> None:
-        """Respond to the gain being measured; does nothing here."""
-
-    def _load_from_state_dict(self, *args: Any) -> None:
-        super()._load_from_state_dict(*args)
-        self.buffers_changed()
 
     def extra_repr(self) -> str:
         """Return BatchNorm's representation plus the mixture's options."""
@@ -156,7 +126,8 @@ class _MixtureMatchedBatchNorm(_MixtureControl):
         if self.weight is None:
             raise ValueError("bn_matched is defined by its initial gain: it needs affine=True")
 
-    def _measured(self) -> None:
+    def _keep(self, values: Tensor) -> None:
+        super()._keep(values)
         assert self.weight is not None
         self.weight.mul_(self.matched_gain)
 

@@ -18,10 +18,10 @@ from gbn import kernels
 from gbn.methods import METHODS
 from gbn.nn.base import BatchStatisticsNorm
 from gbn.nn.factory import NormFactory, norm_layer
+from gbn.nn.first_batch import MeasuresFirstBatch
 from gbn.nn.generalized import _GeneralizedBatchNorm
 from gbn.nn.methods import accepted, build
 from gbn.nn.mixture import _MixtureNorm
-from gbn.nn.mixture_controls import _MixtureControl
 from gbn.nn.placement import Placement, Site, mark
 from gbn.nn.statistics import call, on_device_of
 from gbn.surgery.affine import Affine, NotAffine, evaluation_affine
@@ -338,9 +338,10 @@ def _build(
 ) -> nn.Module:
     """Return the new layer, with the old one's options where the method has them and none were given."""
     method = METHODS[factory.method]
+    names = accepted(method)
     options = {
         **factory.options,
-        **{key: value for key, value in norm.options.items() if key in accepted(method)},
+        **{key: value for key, value in norm.options.items() if key in names},
         **explicit,
     }
     tensor = next(itertools.chain(old.parameters(), old.buffers()), None)
@@ -440,7 +441,7 @@ def _gaussian(layer: nn.Module, path: str) -> tuple[float, float]:
 @torch.no_grad()
 def _match(new: Any, known: _Known, path: str) -> None:
     """Set running averages, gain and bias of ``new`` so that it computes the function in evaluation mode."""
-    if isinstance(new, _MixtureNorm | _MixtureControl):
+    if isinstance(new, _MixtureNorm) or (isinstance(new, MeasuresFirstBatch) and not new._is_measured):
         raise NotAffine(
             f"match='function' cannot set norm {path!r}: {type(new).__name__} takes its function from its "
             "first training batch"

@@ -10,7 +10,7 @@ from gbn.config.compose import compose, resolve
 from gbn.config.errors import ConfigError
 from gbn.config.places import config_dir
 from gbn.config.schema import Config
-from gbn.methods import METHODS
+from gbn.methods import CONTROLS, METHODS
 from gbn.risk.parameters import DEVIATION_PARAMETERS, QUADRANGLE_PARAMETERS, STATISTIC_PARAMETERS
 from gbn.store.identity import run_id
 
@@ -55,7 +55,7 @@ def test_the_documented_commands_compose():
         (["norm=gbn", "norm.statistic.alpa=0.3"], ["norm.statistic.alpa", "did you mean 'alpha'"]),
         (["norm=gbn", "norm/statistic=media"], ["did you mean 'median'"]),
         (["norm=bn_reparam", "norm.matched_to=bn"], ["norm.matched_to", "gbn_cvar"]),
-        (["norm=bn", "norm.matched_to=gbn_cvar"], ["matched_to belongs to bn_matched and bn_reparam"]),
+        (["norm=bn", "norm.matched_to=gbn_cvar"], ["matched_to belongs to the controls", "norm=bn_reparam"]),
         (["norm=custom"], ["norm._target_=their.module.Layer"]),
         (["norm=group", "norm.groups=0"], ["norm.groups=0", "greater than or equal to 1"]),
         (["norm=bn", "norm.groups=2"], ["norm.groups belongs to norm=group"]),
@@ -224,6 +224,24 @@ def test_a_damaged_store_is_told_from_a_wrong_command():
 def test_configuration_never_imports_torch():
     code = "import sys, gbn.config.grid; gbn.config.grid.compose(['norm=gbn_cvar']); sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=600)
+
+
+@pytest.mark.parametrize("control", CONTROLS)
+def test_a_control_is_one_run_for_every_gradient_of_its_pair(control: str) -> None:
+    """It depends on the pair's values only."""
+    plain = (f"norm={control}", "norm.matched_to=gbn_cvar", "norm.alpha=0.6")
+    assert f"-{control}_gbn_cvar_0.6-" in id_of(*plain)
+    assert id_of(*plain, "norm.quantile_gradient=exact") == id_of(*plain)
+    assert id_of(*plain, "norm.quantile_gradient=smoothed") != id_of(*plain)
+
+
+def test_a_pair_that_starts_at_batchnorms_function() -> None:
+    assert id_of("norm=gbn_mad", "norm.start=own") == id_of("norm=gbn_mad")
+    assert "-gbn_mad_start_bn_measured-" in id_of("norm=gbn_mad", "norm.start=bn_measured")
+    assert compose(["norm=gbn_mad", "norm.start=bn"]).norm.options()["start"] == "bn"
+    for norm in ("bn", "iebn", "bn_measured_reparam", "mixture"):
+        with pytest.raises(ConfigError, match=r"norm\.start belongs to norm=gbn_\.\.\."):
+            compose([f"norm={norm}", "norm.start=bn"])
 
 
 def test_a_mixture_and_its_controls() -> None:

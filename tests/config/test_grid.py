@@ -47,6 +47,16 @@ def test_controls_follow_their_arm_with_its_parameters(write):
     assert grid.targets == {"small": [0.5], "large": []}
 
 
+def test_a_sweep_may_choose_which_controls_its_arms_get(write):
+    text = SWEEP.replace("\narms:", "\ncontrol_methods: [bn_measured_reparam, bn_tracking]\narms:", 1)
+    grid = load_grid(write(text))
+    assert grid.controls == {"cvar_60": ["bn_measured_reparam[cvar_60]", "bn_tracking[cvar_60]"]}
+    control = next(cell for cell in grid.cells if cell.label == "bn_tracking[cvar_60]")
+    assert (control.config["norm"]["method"], control.config["norm"]["alpha"]) == ("bn_tracking", 0.6)
+    with pytest.raises(ConfigError, match=r"did you mean 'bn_tracking'\?"):
+        load_grid(write(text.replace("bn_tracking", "bn_trackin")))
+
+
 def test_runs_are_seed_major_so_that_pairs_are_whole_whenever_it_stops(write):
     grid = load_grid(write())
     ids = grid.run_ids()

@@ -8,7 +8,17 @@ from pydantic import TypeAdapter, ValidationError
 from gbn.config.compose import compose, resolve
 from gbn.config.errors import ConfigError
 from gbn.config.norms import NormConfig, section
-from gbn.methods import CHAIN, CONTROLLED, METHODS, Method, Option, options_of, own_options
+from gbn.methods import (
+    CHAIN,
+    COMMON_CONTROLS,
+    CONTROLLED,
+    CONTROLS,
+    METHODS,
+    Method,
+    Option,
+    options_of,
+    own_options,
+)
 from gbn.nn import norm_layer
 from gbn.store.identity import run_id
 
@@ -38,7 +48,8 @@ EARLIER = {
 
 CHOICES = [
     *((f"norm={name}", *NEEDED.get(name, ())) for name, row in METHODS.items() if not row.control_of),
-    *((f"norm={name}", f"norm.matched_to={of}") for name in CHAIN for of in ("gbn_cvar", "iebn", "mixture")),
+    *((f"norm={name}", f"norm.matched_to={of}") for name in CONTROLS for of in ("gbn_cvar", "iebn")),
+    *((f"norm={name}", "norm.matched_to=mixture") for name in COMMON_CONTROLS),
 ]
 
 
@@ -90,5 +101,10 @@ def test_a_method_without_a_row_is_named():
 
 
 def test_the_chain_and_what_has_controls():
-    assert CHAIN == ("bn_matched", "bn_reparam")
+    assert [*CHAIN.items()] == [
+        ("bn_matched", "initialization"),
+        ("bn_reparam", "parametrization"),
+        ("bn_measured_reparam", "calibration"),
+    ]
+    assert COMMON_CONTROLS == ("bn_matched", "bn_reparam")
     assert CONTROLLED == ("gbn", "iebn", "mixture")

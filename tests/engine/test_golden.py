@@ -47,6 +47,10 @@ RUNS = {
     "mixture_per_channel": (*CNN, "norm=mixture", "norm.mixture=per_channel"),
     "mixture_placed": (*CNN, "norm=mixture", "norm.components=5", "norm.placement.pattern=[layer2.norm]"),
     "bn_reparam_mixture": (*CNN, "norm=bn_reparam", "norm.matched_to=mixture"),
+    "bn_measured_matched": (*CNN, "norm=bn_measured_matched"),
+    "bn_measured_reparam": (*CNN, "norm=bn_measured_reparam"),
+    "bn_tracking": (*CNN, "norm=bn_tracking"),
+    "gbn_cvar_start_bn_measured": (*CNN, "norm=gbn_cvar", "norm.start=bn_measured"),
 }
 UPDATES = 6
 
@@ -77,6 +81,10 @@ GOLDEN = {
     "mixture_per_channel": [2.404275, 2.122771],
     "mixture_placed": [2.371675, 2.130166, 2.020628, 1.793768, 1.587796, 1.546101],
     "bn_reparam_mixture": [2.474918, 2.054842, 1.802424, 1.438593, 1.021373, 0.965948],
+    "bn_measured_matched": [2.300478, 2.275793, 2.289710, 2.206234, 2.092656, 2.037760],
+    "bn_measured_reparam": [2.300478, 2.274753, 2.289015, 2.205949, 2.094376, 2.029094],
+    "bn_tracking": [2.300484, 2.266633, 2.292585, 2.204215, 2.121096, 2.041308],
+    "gbn_cvar_start_bn_measured": [2.350457, 2.205894, 2.068417, 1.819158, 1.663540, 1.502509],
 }
 
 
@@ -121,6 +129,13 @@ def test_fused_kernels_train_as_the_reference_does(name):
     got = losses(RUNS[name])
     assert got[:2] == pytest.approx(GOLDEN[name][:2], rel=2e-5)
     assert got == pytest.approx(GOLDEN[name], rel=5e-3)
+
+
+def test_controls_have_the_first_loss_of_what_they_are_matched_to():
+    """The whole network has, since each layer measures what the measured layers before it pass on."""
+    for control in ("bn_measured_matched", "bn_measured_reparam", "bn_tracking"):
+        assert GOLDEN[control][0] == pytest.approx(GOLDEN["gbn_cvar"][0], rel=1e-5)  # to where eps goes
+    assert GOLDEN["gbn_cvar_start_bn_measured"][0] == pytest.approx(GOLDEN["bn"][0], rel=1e-5)
 
 
 def test_gbn_std_is_bn():

@@ -9,7 +9,6 @@ from gbn.engine.build import build_model, task_of
 
 NORMS = sorted(file.stem for file in (config_dir() / "norm").glob("*.yaml"))
 NEEDED = {"custom": ["norm._target_=torch.nn.BatchNorm2d"], "group": ["norm.groups=2"]}
-NEEDED["bn_matched"] = NEEDED["bn_reparam"] = []
 
 
 @pytest.fixture(scope="module")

@@ -31,7 +31,9 @@ def assert_same_run(one, other, run_id):
     assert a["step"] == b["step"]
 
 
-@pytest.mark.parametrize("norm", ["bn", "gbn_cvar", "bn_reparam"])
+@pytest.mark.parametrize(
+    "norm", ["bn", "gbn_cvar", "bn_measured_matched", "bn_measured_reparam", "bn_tracking"]
+)
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
 def test_stopped_again_and_again_equals_uninterrupted(small, tmp_path, norm, optimizer):
     overrides = (f"norm={norm}", f"optimizer={optimizer}", "schedule=one_cycle", "dataset.augment=crop_flip")

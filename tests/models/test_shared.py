@@ -10,13 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from gbn.kernels.activation import ACTIVATIONS
+from gbn.methods import CONTROLS
 from gbn.models import initialize
 from gbn.nn import METHODS, norm_layer
 from gbn.nn.placement import ROLES
 from tests.models.networks import Network, RecordingNorms
 
 MATCHED = {"matched_to": {"quadrangle": "cvar"}}
-OPTIONS: dict[str, dict[str, Any]] = {"bn_matched": MATCHED, "bn_reparam": MATCHED}
+OPTIONS: dict[str, dict[str, Any]] = dict.fromkeys(CONTROLS, MATCHED)
 
 
 def images(count: int, channels: int = 3, size: int = 32) -> Tensor:

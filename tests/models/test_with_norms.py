@@ -5,14 +5,12 @@ import torch
 from torch import nn
 
 from gbn import risk
+from gbn.methods import CONTROLS
 from gbn.models import build, initialize
 from gbn.nn import METHODS, norm_layer
 from tests.models.networks import SMALL
 
-OPTIONS = {
-    "bn_matched": {"matched_to": {"quadrangle": "cvar"}},
-    "bn_reparam": {"matched_to": {"quadrangle": "cvar"}},
-}
+OPTIONS = {control: {"matched_to": {"quadrangle": "cvar"}} for control in CONTROLS}
 OPTIONS["custom"] = {"target": "torch.nn:BatchNorm2d"}
 PAIRS = [("gbn", {"quadrangle": name}) for name in risk.QUADRANGLES]
 ARMS = [(method, OPTIONS.get(method, {})) for method in METHODS] + PAIRS

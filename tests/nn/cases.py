@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 
 from gbn import risk
+from gbn.methods import COMMON_CONTROLS, CONTROLS
 from gbn.nn import METHODS, NormFactory, norm_layer
 from gbn.risk.parameters import QUADRANGLE_PARAMETERS
 
@@ -67,26 +68,40 @@ class Case:
 
 def registered() -> list[Case]:
     """Each method at its defaults, generalized batch normalization with each pair, each pair's controls."""
-    cases = [
-        Case(name, norm_layer(name)) for name in METHODS if name not in ("custom", "bn_matched", "bn_reparam")
-    ]
+    cases = [Case(name, norm_layer(name)) for name in METHODS if name not in ("custom", *CONTROLS)]
     for name in risk.QUADRANGLES:
         cases.append(Case(f"gbn[{name}]", norm_layer("gbn", quadrangle=name)))
         if risk.quadrangle(name).homogeneous:
             matched_to = {"quadrangle": name}
             cases += [
                 Case(f"{control}[{name}]", norm_layer(control, matched_to=matched_to, samples=SAMPLES))
-                for control in ("bn_matched", "bn_reparam")
+                for control in COMMON_CONTROLS
             ]
-    matched_to = {"quadrangle": "std", "instance_enhancement": True}
+    # Those that measure: a pair with ties to break, one without Gaussian constants, one of extremes.
     cases += [
-        Case(f"{control}[iebn]", norm_layer(control, matched_to=matched_to))
-        for control in ("bn_matched", "bn_reparam")
+        Case(f"{control}[{name}]", norm_layer(control, matched_to={"quadrangle": name}))
+        for control in CONTROLS
+        if control not in COMMON_CONTROLS
+        for name in ("cvar", "entropic", "worst_case")
     ]
+    for name in ("std", "cvar"):
+        matched_to = {"quadrangle": name, "instance_enhancement": True}
+        cases += [
+            Case(f"{control}[{name} enhanced]", norm_layer(control, matched_to=matched_to))
+            for control in CONTROLS
+        ]
+    for start in ("bn", "bn_measured"):
+        cases += [
+            Case(f"gbn[cvar {start}]", norm_layer("gbn", quadrangle="cvar", start=start)),
+            Case(
+                f"gbn[mad {start} enhanced]",
+                norm_layer("gbn", quadrangle="mad", start=start, instance_enhancement=True, rescaled=True),
+            ),
+        ]
     cases.append(Case("gbn[cvar enhanced]", norm_layer("gbn", quadrangle="cvar", instance_enhancement=True)))
     cases += [
         Case(f"{control}[mixture]", norm_layer(control, matched_to={"method": "mixture"}))
-        for control in ("bn_matched", "bn_reparam")
+        for control in COMMON_CONTROLS
     ]
     cases += [
         Case(f"mixture[{text}]", norm_layer("mixture", **options))

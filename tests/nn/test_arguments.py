@@ -37,9 +37,12 @@ LAYERS = {
 OTHERS = {"GroupNormAct": GroupNormAct, "LayerNormAct": LayerNormAct, "InstanceNormAct2d": InstanceNormAct2d}
 
 
+PAIRS = ("GeneralizedBatchNorm2d", "TrackingBatchNorm2d")
+
+
 def needed(name: str) -> dict[str, Any]:
     """A control's one argument that has no default; at this pair its bias starts at 0."""
-    control = name.startswith(("Matched", "Reparametrized"))
+    control = name.startswith(("Matched", "Reparametrized", "Measured"))
     return {"matched_to": {"quadrangle": "std"}} if control else {}
 
 
@@ -79,7 +82,8 @@ def test_without_bias_is_a_bias_of_zero(case: Any) -> None:
     if "bias" not in accepted(METHODS[method]):
         pytest.skip("no gain and bias of its own")
     starts_at = getattr(case.layer(C), "initial_affine", lambda: (1.0, 0.0))()[1]
-    if method == "bn_matched" and starts_at:
+    starts_elsewhere = method == "bn_matched" and starts_at
+    if starts_elsewhere or (method == "bn_measured_matched" and "std" not in case.name) or "start" in options:
         with pytest.raises(ValueError, match="it needs bias=True"):
             norm_layer(method, **options, bias=False)
         return
@@ -113,9 +117,9 @@ def test_checkpoint_of_batchnorm_without_bias_loads_strictly() -> None:
     theirs.register_parameter("bias", None)  # as bias=False makes it, from torch 2.13 on
     theirs(3 * images() + 1)
     for name, layer in LAYERS.items():
-        if not name.endswith("2d") or name.startswith(("Mixture", "InstanceEnhancement")):
+        if not name.endswith("2d") or name.startswith(("Mixture", "InstanceEnhancement", "Measured")):
             continue  # those hold more than BatchNorm's state
-        options = {"quadrangle": "std"} if name == "GeneralizedBatchNorm2d" else needed(name)
+        options = {"quadrangle": "std"} if name in PAIRS else needed(name)
         ours = layer(C, bias=False, dtype=torch.float64, **options)
         ours.load_state_dict(theirs.state_dict())
         torch.testing.assert_close(ours.eval()(images(1)), theirs.eval()(images(1)), msg=name)

@@ -29,6 +29,10 @@ CASES: list[tuple[str, dict[str, Any], str]] = [
         for method in ("bn_matched", "bn_reparam")
     ),
     ("bn_reparam", {"matched_to": "mixture", "momentum": None, "affine": False}, "aot_eager"),
+    ("bn_measured_matched", {"matched_to": "gbn_cvar"}, "aot_eager"),
+    ("bn_measured_reparam", {"matched_to": "gbn_huber", "affine": False}, "aot_eager"),
+    *(("bn_tracking", {"matched_to": name}, "aot_eager") for name in ("gbn_cvar", "gbn_entropic")),
+    ("gbn", {"start": "bn_measured"}, "aot_eager"),
     *(("bn", {"momentum": None}, backend) for backend in ("aot_eager", "inductor")),
     ("mixture", {"subset": 32}, "aot_eager"),
     ("mixture", {"mixture": "per_channel"}, "aot_eager"),

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from gbn import risk
-from gbn.methods import Option
+from gbn.methods import CONTROLS, Option
 from gbn.nn import (
     METHODS,
     ROLES,
@@ -266,7 +266,7 @@ def test_placing_a_copied_model_and_a_single_layer() -> None:
 
 
 def test_needs_bias_only_without_normalization() -> None:
-    assert [name for name in METHODS if name not in ("custom", "bn_matched", "bn_reparam")
+    assert [name for name in METHODS if name not in ("custom", *CONTROLS)
             if norm_layer(name).needs_bias] == ["none"]  # fmt: skip
 
 

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gbn.methods import CONTROLS
 from gbn.nn import (
     InstanceEnhancementBatchNorm1d,
     InstanceEnhancementBatchNorm2d,
@@ -164,7 +165,7 @@ def test_refuses_a_gate_that_is_not_finite(value: float) -> None:
         InstanceEnhancementBatchNorm2d(4, gate_bias=value)
 
 
-@pytest.mark.parametrize("method", ["iebn", "bn_matched", "bn_reparam"])
+@pytest.mark.parametrize("method", ["iebn", *CONTROLS])
 def test_refuses_a_gate_that_can_never_open(method: str) -> None:
     gate = {"gate_bias": -1000.0, "instance_enhancement": True}
     options: dict[str, Any] = gate if method == "iebn" else {"matched_to": {"quadrangle": "std", **gate}}
@@ -179,7 +180,7 @@ def test_refuses_a_batch_of_one_value_a_channel() -> None:
         InstanceEnhancementBatchNorm1d(4)(torch.zeros(1, 4))
 
 
-@pytest.mark.parametrize("method", ["iebn", "gbn", "bn_matched", "bn_reparam"])
+@pytest.mark.parametrize("method", ["iebn", "gbn", *CONTROLS])
 def test_no_gate_in_the_shortcut(method: str) -> None:
     pair = {"quadrangle": "std", "instance_enhancement": True}
     options: dict[str, Any] = {"iebn": {}, "gbn": pair}.get(method, {"matched_to": pair})

@@ -39,7 +39,8 @@ for case in cases.registered():
         with torch.no_grad():
             for parameter in model.parameters():
                 parameter.sub_(0.01 * parameter.grad)
-    kept = {name: value for name, value in model.named_buffers() if name.endswith(("gain", "measured_batches"))}
+    measured = ("gain", "shift", "scale", "measured_batches")
+    kept = {name: value for name, value in model.named_buffers() if name.endswith(measured)}
     found[case.name] = dict(model.named_parameters()) | kept
 # Without DistributedDataParallel, which may still run around another part; and an empty share of the first batch.
 layer = MixtureReparametrizedBatchNorm2d(6)

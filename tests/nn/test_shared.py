@@ -78,6 +78,10 @@ def test_activation_is_that_of_the_layer_without_one(case: Any) -> None:
 @pytest.mark.parametrize("training", [True, False])
 def test_gradients_are_derivatives(case: Any, training: bool) -> None:
     """Against numerical differentiation in float64, to input, gain and bias."""
+    if training and case.factory.method == "bn_tracking":
+        pytest.skip(
+            "its backward pass is BatchNorm's, its forward pass the pair's: tests/nn/test_measured_controls.py"
+        )
     layer = randomised(case.differentiable().layer(3, dtype=torch.float64).double())
     layer.train()
     layer(images(5, 3, 2, 2, seed=3, dtype=torch.float64))

@@ -150,7 +150,7 @@ def _check_quantity(rule: Rule, grids: Mapping[str, Outline], where: str) -> Non
     """Check the quantity: a measure without a test set has no best by validation, one with it no best of the run."""
     for grid in grids.values():
         final = measures.measure(grid.measure).final
-        allowed = (*columns_of(final), "area")
+        allowed = (*columns_of(final), "area", "training_loss")
         if rule.quantity in COLUMNS and COLUMNS[rule.quantity] not in allowed:
             names = [name for name, column in COLUMNS.items() if column in allowed]
             raise unknown(f"quantity for the measure {grid.measure} of {where}", rule.quantity, names)

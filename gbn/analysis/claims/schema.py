@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from gbn.config.section import Section, Text
-from gbn.measures import Measure
+from gbn.measures import Measure, measure
 
 Quantity = Literal[
     "speedup_to_target",
@@ -21,15 +21,18 @@ Quantity = Literal[
     "best_val_difference",
     "best_difference",
     "area_difference",
+    "training_loss_difference",
 ]
 RATIOS = ("speedup_to_target", "speedup_to_maximum")
 TIMES = (*RATIOS, "saving_to_maximum")
-#: What a difference compares: a column of :mod:`gbn.analysis.comparison.figures`, or the area under the curve.
+#: What a difference compares: a column of :mod:`gbn.analysis.comparison.figures`, the area under the curve, or the
+#: mean training loss (lower is better whatever the grid's measure is).
 COLUMNS = {
     "last_difference": "last",
     "best_val_difference": "best_val",
     "best_difference": "best",
     "area_difference": "area",
+    "training_loss_difference": "training_loss",
 }
 
 Url = Annotated[str, Field(pattern=r"^https?://\S+$")]
@@ -168,7 +171,9 @@ class Rule(Section):
         return self.relevant.get(scale) if isinstance(self.relevant, dict) else self.relevant
 
     def compared(self, measured: Measure, final: Measure) -> Measure:
-        """Return the measure of a difference: the curve's for an area, else that of final results."""
+        """Return the measure of a difference: the curve's for an area, else that of final results or of training."""
+        if self.quantity == "training_loss_difference":
+            return measure("train_loss")
         return measured if self.quantity == "area_difference" else final
 
 

@@ -19,6 +19,7 @@ _NAMES = {
     "best_val_difference": "difference of {values} at the best {selected}",
     "best_difference": "difference of {values} at the best of each run",
     "area_difference": "difference of the areas under the curve",
+    "training_loss_difference": "difference of the mean training loss over all updates",
 }
 
 

@@ -8,13 +8,18 @@ logarithm of the product is the sum of two independent means, with the Welch-Sat
 the sign test; each factor then gets an interval of level 1 - (1 - level)/2, and their product covers with probability
 at least `level` (Bonferroni).
 
-*Effect.* GBN differs from BN in three ways at once: on Gaussian inputs it is BN with another initial gain and bias;
-it is parametrized differently; and on non-Gaussian inputs its statistic and deviation have other values. Two controls
-at the same seed separate these::
+*Effect.* GBN differs from BN in several ways at once: on Gaussian inputs it is BN with another initial gain and bias;
+it is parametrized differently; real inputs are not Gaussian, so that its scale and shift have other values; and these
+change with the data. Controls at the same seed separate these::
 
-    bn / arm  =  bn / bn_matched            initialization: BN started at the arm's gain and bias
-              x  bn_matched / bn_reparam    parametrization: BN scaled and shifted inside, as the arm is
-              x  bn_reparam / arm           own: the effect of the deviation measure itself
+    bn / arm  =  bn / bn_matched                     initialization: BN started at the arm's gain and bias
+              x  bn_matched / bn_reparam             parametrization: BN scaled and shifted inside, as the arm is
+              x  bn_reparam / bn_measured_reparam    calibration: scale and shift of the first batch, not a Gaussian's
+              x  bn_measured_reparam / arm           shape: the effect of the deviation measure itself
+
+Without ``bn_measured_reparam`` the last factor, bn_reparam / arm, is called "calibration and shape", since nothing
+separates the two. In instance enhancement, whose pair is BN's, and in a mixture, whose controls measure the first
+batch, there is nothing to calibrate: the last factor is their "own".
 
 For each seed the product of the factors is exactly the whole, and so it is for their geometric means, but not for
 medians.
@@ -33,14 +38,10 @@ from gbn.analysis.estimates.combine import Summand, sum_of_independent
 from gbn.analysis.estimates.estimate import LEVEL, NOTHING, Estimate
 from gbn.analysis.estimates.targets import Time
 from gbn.analysis.runs.plan import Plan
-from gbn.methods import CHAIN
+from gbn.methods import CHAIN, COMMON_CONTROLS
 
-#: The controls between the reference and an arm, by ``norm.method``, in the order of the chain.
-CONTROL_METHODS = CHAIN
-#: What each step of a chain adds: to the first control, ..., from the last control to the arm.
-FACTORS = ("initialization", "parametrization", "own")
-#: The links of a chain, each as (from, to) by position in (reference, controls..., arm).
-LINKS = {"total": (0, len(FACTORS)), **{name: (place, place + 1) for place, name in enumerate(FACTORS)}}
+#: The methods whose Gaussian controls need no calibration.
+_CALIBRATED = ("iebn", "mixture")
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,8 @@ class Chain:
         quantity: "speedup", or the name of an endpoint; `target` and `unit` apply to a speed-up.
         seeds: the seeds that all these arms have.
         exact: whether the links give the whole; False if runs missed the target, since the links are then medians.
-        links: the estimate of each of :data:`LINKS`, "total" first.
+        links: "total", then the factors in the order of the chain: of each control in
+            :data:`gbn.methods.CHAIN`, and last "shape", "calibration and shape" or "own".
     """
 
     names: tuple[str, ...]
@@ -153,19 +155,29 @@ def _bounded_product(updates: Estimate, per_update: Estimate) -> Estimate:
 
 
 def controls_of(plan: Plan, arm: str) -> tuple[str, ...] | None:
-    """Return the controls of an arm in the chain's order; None if one is missing or the reference is not plain BN.
+    """Return the controls of an arm in the chain's order, those that measure only if it has them.
 
-    A control is identified by its ``norm.method``, or by its label ("bn_matched[arm]") if the plan has no methods.
+    None if it lacks one of the others, or if the reference is not plain BN.
     """
     if plan.methods.get(plan.reference, "bn") != "bn":
         return None
     found: dict[str, str] = {}
     for control in plan.controls.get(arm, ()):
-        method = plan.methods.get(control)
-        found.setdefault(method if method in CONTROL_METHODS else control.partition("[")[0], control)
-    if not found.keys() >= {*CONTROL_METHODS}:
+        found.setdefault(plan.method_of_control(control), control)
+    if not found.keys() >= {*COMMON_CONTROLS}:
         return None
-    return tuple(found[method] for method in CONTROL_METHODS)
+    return tuple(found[method] for method in CHAIN if method in found)
+
+
+def _links(plan: Plan, names: Sequence[str]) -> dict[str, tuple[int, int]]:
+    """Return what each link of a chain leads from and to, by position in (reference, controls..., arm)."""
+    factors = [CHAIN[plan.method_of_control(control)] for control in names[1:-1]]
+    if plan.methods.get(names[-1]) in _CALIBRATED:
+        factors.append("own")
+    else:
+        factors.append("shape" if "calibration" in factors else "calibration and shape")
+    steps = {name: (place, place + 1) for place, name in enumerate(factors)}
+    return {"total": (0, len(factors)), **steps}
 
 
 def chains(times: Times, figures: Figures, setting: str) -> Iterator[Chain]:
@@ -180,6 +192,7 @@ def chains(times: Times, figures: Figures, setting: str) -> Iterator[Chain]:
         seeds = times.runs.pairs(setting, *names) if controls and {*names} <= {*present} else []
         if not seeds:
             continue
+        steps = _links(plan, names)
         for unit in times.units(setting):
             for target in times.targets(setting):
                 reached = [
@@ -187,7 +200,7 @@ def chains(times: Times, figures: Figures, setting: str) -> Iterator[Chain]:
                 ]
                 exact = all(time.reached for of_arm in reached for time in of_arm)
                 factor = pairs.speedup if exact else _median_speedup
-                links = {link: factor(reached[to], reached[start]) for link, (start, to) in LINKS.items()}
+                links = {link: factor(reached[to], reached[start]) for link, (start, to) in steps.items()}
                 yield Chain(names, "speedup", target, unit, tuple(seeds), exact, links)
         for endpoint in reversed([one.name for one in figures.endpoints if one.compared]):
             columns = [figures.of_runs[setting, name].loc[seeds, endpoint] for name in names]
@@ -195,7 +208,7 @@ def chains(times: Times, figures: Figures, setting: str) -> Iterator[Chain]:
             values = [column.loc[known].tolist() for column in columns]
             links = {
                 link: pairs.paired_difference(values[to], values[start])
-                for link, (start, to) in LINKS.items()
+                for link, (start, to) in steps.items()
             }
             yield Chain(names, endpoint, math.nan, "", tuple(known), True, links)
 

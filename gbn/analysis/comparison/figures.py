@@ -3,15 +3,18 @@
 If the data set was split, final results are values on the test set: after the last epoch, at the best value on the
 validation set (what honest early stopping would deliver) and at the best on the test set (an upper bound, not a
 result). Without a split (generated images) there are two: the last value, and the best of the run, which selects on
-the measure itself.
+the measure itself. The mean training loss over all updates is tabled where arms have measured controls, which it was
+chosen for; a claim may compare it anywhere.
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import pandas as pd
 
+from gbn import measures
 from gbn.analysis.comparison.times import Times
 from gbn.analysis.estimates.estimate import NOTHING, Estimate
 from gbn.analysis.estimates.pairs import mean_interval
@@ -110,10 +113,15 @@ def figures_of(times: Times) -> Figures:
     """Return the figures of some runs."""
     runs, measured = times.runs, times.measured
     final = final_of(runs, measured)
-    endpoints = (  # a further one also needs its column in _values
+    endpoints = [  # a further one also needs its column in _values
         *(Endpoint(name, _LABELS[name], final, compared=name == "last") for name in columns_of(final)),
         Endpoint("area", "area under curve", measured, compared=True),
-    )
+    ]
+    if runs.plan.has_measured_controls:  # whose endpoint it is
+        loss = measures.measure("train_loss")
+        endpoints.append(
+            Endpoint("training_loss", "mean training loss, lower is better", loss, compared=True)
+        )
     values = {
         (setting, arm): _values(times, setting, arm, final)
         for setting in runs.plan.settings
@@ -122,7 +130,7 @@ def figures_of(times: Times) -> Figures:
     made = [
         figure for setting in runs.plan.settings for figure in _of_arms(times, setting, endpoints, values)
     ]
-    return Figures(final, endpoints, values, {figure.key: figure for figure in made})
+    return Figures(final, tuple(endpoints), values, {figure.key: figure for figure in made})
 
 
 def final_of(runs: Runs, measured: Measure) -> Measure:
@@ -149,7 +157,7 @@ def last_values(runs: Runs, setting: str, arm: str, key: str) -> list[float]:
 def _of_arms(
     times: Times,
     setting: str,
-    endpoints: tuple[Endpoint, ...],
+    endpoints: Sequence[Endpoint],
     values: Mapping[tuple[str, str], pd.DataFrame],
 ) -> Iterator[Figure]:
     arms = times.runs.arms(setting)
@@ -172,7 +180,21 @@ def _values(times: Times, setting: str, arm: str, final: Measure) -> pd.DataFram
         rows = {seed: _of_run(runs, setting, arm, seed, times.measured, final) for seed in seeds}
         frame = pd.DataFrame.from_dict(rows, orient="index", columns=[*columns_of(final)], dtype=float)
     areas = [times.curves[setting, arm, seed].area for seed in seeds]
-    return frame.rename_axis("seed").assign(area=areas)
+    losses = [_training_loss(runs, setting, arm, seed) for seed in seeds]
+    return frame.rename_axis("seed").assign(area=areas, training_loss=losses)
+
+
+def _training_loss(runs: Runs, setting: str, arm: str, seed: int) -> float:
+    """Return the mean training loss of a run over all updates; NaN if it diverged or records no training loss.
+
+    A point of a curve holds the mean since the last point, so it counts by the updates in between.
+    """
+    updates, losses = runs.columns(setting, arm, seed, ("update", "train_loss"))
+    since = np.diff(updates, prepend=0.0)
+    trained = since > 0  # the point before the first update has no training loss
+    if runs.statuses(setting, arm)[seed] == "diverged" or not trained.any():
+        return math.nan
+    return float(np.average(losses[trained], weights=since[trained]))
 
 
 def _of_run(

@@ -12,11 +12,10 @@ from typing import Any
 from gbn import measures
 from gbn.analysis.runs.plan import Entry, Plan
 from gbn.analysis.runs.rows import Row
-from gbn.methods import CONTROLLED, METHODS, matched_method
+from gbn.methods import CONTROLLED, CONTROLS, METHODS, matched_method
 from gbn.store.identity import OF_THE_ARM, arm_of, canonical, norm_label
 
 _NOT_OF_THE_PAIR = ("name", "method", "matched_to", "revision")
-_CONTROLS = tuple(row.name for row in METHODS.values() if row.control_of)
 
 
 def derive_plan(
@@ -163,12 +162,12 @@ def _controls(norms: Mapping[str, Mapping[str, Any]]) -> dict[str, tuple[str, ..
     """Return the controls of each arm: those with the parameters of its pair or mixture."""
     found = {}
     for arm, norm in norms.items():
-        if norm["method"] in _CONTROLS:
+        if norm["method"] in CONTROLS:
             continue
         matching = [
             other
             for other, control in norms.items()
-            if control["method"] in _CONTROLS and _pair(control) == _pair(norm)
+            if control["method"] in CONTROLS and _pair(control) == _pair(norm)
         ]
         if matching and norm["method"] in CONTROLLED:
             found[arm] = tuple(sorted(matching))

@@ -10,6 +10,7 @@ from functools import cached_property
 from typing import Any, Protocol
 
 from gbn import measures
+from gbn.methods import COMMON_CONTROLS, CONTROLS
 
 
 class CellLike(Protocol):
@@ -126,6 +127,20 @@ class Plan:
     def settings(self) -> list[str]:
         """The settings in order of appearance."""
         return list(self._present)
+
+    def method_of_control(self, control: str) -> str:
+        """Return the ``norm.method`` of a control; if it is not known, what the label says ("bn_matched[arm]")."""
+        method = self.methods.get(control, "")
+        return method if method in CONTROLS else control.partition("[")[0]
+
+    @cached_property
+    def has_measured_controls(self) -> bool:
+        """Whether some control takes its constants from batches instead of from a Gaussian."""
+        return any(
+            self.method_of_control(control) in {*CONTROLS} - {*COMMON_CONTROLS}
+            for controls in self.controls.values()
+            for control in controls
+        )
 
     def arms(self, setting: str) -> list[str]:
         """Return the arms of a setting: the reference, then each arm followed by its controls, then the rest."""

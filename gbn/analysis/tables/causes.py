@@ -5,16 +5,18 @@ from collections.abc import Iterator, Sequence
 from gbn.analysis.comparison import cost
 from gbn.analysis.comparison.comparison import Comparison
 from gbn.analysis.comparison.cost import Costs
-from gbn.analysis.comparison.decomposition import CONTROL_METHODS, FACTORS, LINKS, Chain, goals, time_ratio
+from gbn.analysis.comparison.decomposition import Chain, goals, time_ratio
 from gbn.analysis.tables import headings, numbers
 from gbn.analysis.tables.section import Section
 from gbn.measures import Measure
+from gbn.methods import CHAIN
 
 
 def effects(comparison: Comparison, setting: str) -> Iterator[Section]:
     """Yield a setting's sub-tables: chains of arms with their controls, and time if a cost file applies."""
-    if chains := comparison.evidence.chains[setting]:
-        yield _chains(comparison, setting, chains)
+    chains = comparison.evidence.chains[setting]
+    for links in dict.fromkeys(tuple(chain.links) for chain in chains):
+        yield _chains(comparison, setting, [chain for chain in chains if tuple(chain.links) == links])
     if comparison.evidence.costs is not None:
         yield from times(comparison, setting, comparison.evidence.costs)
 
@@ -56,6 +58,19 @@ def times(comparison: Comparison, setting: str, costs: Costs, elsewhere: bool = 
     )
 
 
+_NUMBERS = {4: "four", 5: "five"}
+_LAST = {
+    "calibration and shape": (
+        "bn_matched and bn_reparam have the scale and shift that the arm has on a Gaussian, and real "
+        "pre-activations are not Gaussian: the last factor is the correction of that and the effect of the deviation's shape together."
+    ),
+    "shape": (
+        "Calibration: the scale and shift that the arm has on the first training batch instead of a Gaussian's. Only "
+        "the last factor, the shape, is the deviation's own effect."
+    ),
+}
+
+
 def _chains(comparison: Comparison, setting: str, chains: Sequence[Chain]) -> Section:
     reference, final = comparison.runs.plan.reference, comparison.figures.final
     measures = {one.name: one.measure for one in comparison.figures.endpoints}
@@ -75,12 +90,14 @@ def _chains(comparison: Comparison, setting: str, chains: Sequence[Chain]) -> Se
     ]
     accuracy = final.family == "accuracy"
     values = "accuracies" if accuracy else "differences of values"
-    ends = [reference, *CONTROL_METHODS, "arm"]
-    factors = [f"{name} ({ends[i]} / {ends[i + 1]})" for i, name in enumerate(FACTORS)]
+    links = [*chains[0].links]
+    ends = [reference, *(method for method, factor in CHAIN.items() if factor in links), "arm"]
+    factors = [f"{name} ({ends[i]} / {ends[i + 1]})" for i, name in enumerate(links[1:])]
     notes = [
         f"Speed-ups multiply: {reference} / arm = {' x '.join(factors)}; {values} add up, each link being the later "
-        "minus the earlier. Pairs: seeds that all four have. Intervals: paired t, 95 %, each link on "
-        "its own; if one contains 1 (or 0), the link may have no effect."
+        f"minus the earlier. Pairs: seeds that all {_NUMBERS[len(ends)]} have. Intervals: paired t, 95 %, each link "
+        "on its own; if one contains 1 (or 0), the link may have no effect.",
+        *(text for link, text in _LAST.items() if link == links[-1]),
     ]
     if not all(chain.exact for chain in chains):
         notes.append(
@@ -94,11 +111,11 @@ def _chains(comparison: Comparison, setting: str, chains: Sequence[Chain]) -> Se
         if accuracy
         else f"the difference of {final.name} (arm - reference{headings.sense(final)})"
     )
-    mixtures = {comparison.runs.plan.methods.get(chain.arm) == "mixture" for chain in chains}
+    methods = {comparison.runs.plan.methods.get(chain.arm) for chain in chains}
     own = " or ".join(
-        name for mixture, name in ((False, "deviation"), (True, "mixture")) if mixture in mixtures
+        name for method, name in (("iebn", "gate"), ("mixture", "mixture")) if method in methods
     )
-    links = [f"{link} ({own})" if link == "own" else link for link in LINKS]
+    links = [f"{link} ({own})" if link == "own" else link for link in links]
     return Section(
         f"Where the effect comes from: the speed-up of {reference} / arm as a product, {of_values} as a sum",
         ("arm", "of", "pairs", *links),
@@ -110,7 +127,11 @@ def _chains(comparison: Comparison, setting: str, chains: Sequence[Chain]) -> Se
 def _what(chain: Chain, measured: Measure) -> str:
     if chain.quantity == "speedup":
         return f"{chain.unit} to {measured.target(chain.target)}" + ("" if chain.exact else " †")
-    return {"area": "area under curve", "last": f"last {measured.name}"}[chain.quantity]
+    return {
+        "area": "area under curve",
+        "last": f"last {measured.name}",
+        "training_loss": "mean training loss, lower is better",
+    }[chain.quantity]
 
 
 def _fewer(comparison: Comparison, setting: str, chains: Sequence[Chain]) -> str:

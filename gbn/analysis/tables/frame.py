@@ -46,15 +46,15 @@ def _place(comparison: Comparison, figure: Figure) -> tuple[int, ...]:
 def _causes(comparison: Comparison) -> Iterator[Figure]:
     """Yield, for every setting, the links of each chain, the cost per update and the resulting time.
 
-    Quantities: ``effect_<of>_<link>``, where <of> is speedup, area or last and <link> one of
-    :data:`gbn.analysis.comparison.decomposition.LINKS`; ``cost_of_update``, ``time_to_target_by_cost`` and, if an arm
-    is a mixture, ``time_to_maximum_by_cost``, all against / arm.
+    Quantities: ``effect_<of>_<link>``, where <of> is speedup or an endpoint and <link> one of the chain's
+    (:class:`gbn.analysis.comparison.decomposition.Chain`), with "_" for spaces; ``cost_of_update``,
+    ``time_to_target_by_cost`` and, if an arm is a mixture, ``time_to_maximum_by_cost``, all against / arm.
     """
     reference, costs = comparison.runs.plan.reference, comparison.evidence.costs
     for setting, chains in comparison.evidence.chains.items():
         for chain in chains:
             for link, estimate in chain.links.items():
-                quantity = f"effect_{chain.quantity}_{link}"
+                quantity = f"effect_{chain.quantity}_{link.replace(' ', '_')}"
                 yield Figure(setting, quantity, chain.arm, estimate, reference, chain.target, chain.unit)
         for arm in comparison.runs.arms(setting) if costs else ():
             assert costs is not None

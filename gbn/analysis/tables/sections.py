@@ -212,10 +212,22 @@ def _controls(comparison: Comparison, setting: str) -> Section:
     )
 
 
-#: Descriptions of the controls of a pair, and of a mixture.
+#: Descriptions of the controls of a pair, of instance enhancement, and of a mixture.
 _OF_PAIRS = (
     "bn_matched is BN started at the arm's gain and bias; bn_reparam is BN with the arm's Gaussian scale "
-    "and shift inside the layer. Only what an arm shows beyond bn_reparam comes from its deviation measure."
+    "and shift inside the layer. Real pre-activations are not Gaussian: what an arm shows beyond bn_reparam comes "
+    "from that as well as from the shape of its deviation, and no control here separates the two."
+)
+_OF_MEASURED = (
+    "bn_matched is BN started at the gain and bias that a Gaussian would give the arm, bn_reparam is BN with this "
+    "scale and shift inside the layer; bn_measured_matched and bn_measured_reparam are the same with the scale and "
+    "shift that the arm has on the first training batch. bn_tracking has the arm's forward pass and BN's backward "
+    "pass. Real pre-activations are not Gaussian: only what an arm shows beyond bn_measured_reparam comes from its "
+    "deviation's shape."
+)
+_OF_GATES = (
+    "bn_matched of iebn is BN started at the gain that the gate has at the start; bn_reparam is BN with that gain "
+    "inside the layer. Only what iebn shows beyond bn_reparam comes from its gate."
 )
 _OF_MIXTURES = (
     "bn_matched of a mixture is BN started at the gain that the mixture has on the first batch; bn_reparam is BN "
@@ -226,8 +238,10 @@ _OF_MIXTURES = (
 def _of_controls(comparison: Comparison) -> tuple[str, ...]:
     """Return the descriptions of the controls of the plan's arms."""
     plan = comparison.runs.plan
-    mixtures = {plan.methods.get(arm) == "mixture" for arm in plan.controls}
-    return tuple(text for mixture, text in ((False, _OF_PAIRS), (True, _OF_MIXTURES)) if mixture in mixtures)
+    of_pairs = _OF_MEASURED if plan.has_measured_controls else _OF_PAIRS
+    texts = {"iebn": _OF_GATES, "mixture": _OF_MIXTURES}
+    found = {texts.get(plan.methods.get(arm, ""), of_pairs) for arm in plan.controls}
+    return tuple(text for text in (of_pairs, *texts.values()) if text in found)
 
 
 def _resolution(comparison: Comparison, setting: str, unit: Unit) -> str:

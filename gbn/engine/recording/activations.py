@@ -11,19 +11,10 @@ from torch import Tensor, nn
 
 from gbn import kernels
 from gbn.kernels.activation import keeps_upper_tail_only
-from gbn.nn import (
-    GeneralizedBatchNorm1d,
-    GeneralizedBatchNorm2d,
-    GeneralizedBatchNorm3d,
-    ReparametrizedBatchNorm1d,
-    ReparametrizedBatchNorm2d,
-    ReparametrizedBatchNorm3d,
-)
 from gbn.nn.base import BatchStatisticsNorm
+from gbn.nn.controls import _ReparametrizedBatchNorm
 from gbn.nn.custom import NormThenActivation
-
-_GENERALIZED = (GeneralizedBatchNorm1d, GeneralizedBatchNorm2d, GeneralizedBatchNorm3d)
-_REPARAMETRIZED = (ReparametrizedBatchNorm1d, ReparametrizedBatchNorm2d, ReparametrizedBatchNorm3d)
+from gbn.nn.generalized import _GeneralizedBatchNorm
 
 #: The most values of a channel from which its shape is estimated.
 SAMPLE = 1 << 14
@@ -44,9 +35,10 @@ def describe_input(layer: nn.Module, x: Tensor) -> dict[str, Tensor]:
 
     * ``skewness``, ``kurtosis`` (excess: 0 for a Gaussian), ``tail_index`` (:func:`hill`);
     * ``statistic`` = (S - mean) / std and ``deviation`` = D / std, S and D being what the layer subtracts and
-      divides by: (0, 1) for BatchNorm and ``bn_matched``, the Gaussian's (k, c) for ``bn_reparam``;
+      divides by: (0, 1) for BatchNorm and ``bn_matched``, its own (k, c) for
+      ``bn_reparam`` and ``bn_measured_reparam``;
     * ``gap_statistic`` = \\|running S - S\\| / std and ``gap_deviation`` = running D / D, of the averages that
-      the layer keeps (``bn_reparam`` keeps mean and variance);
+      the layer keeps (these two keep mean and variance);
     * ``slope`` = gain std / D and ``level`` = bias + gain (mean - S) / D: the layer before its activation as a
       function of (x - mean) / std, comparable across arms (gain and bias are not, since D differs between arms).
 
@@ -132,7 +124,7 @@ def _shape(x: Tensor) -> dict[str, Tensor]:
 
 def _pair(layer: nn.Module, x: Tensor, mean: Tensor, std: Tensor) -> tuple[Tensor, Tensor] | None:
     """Return the batch's S and D as kept in the running averages; None if the layer computes none over the batch."""
-    if isinstance(layer, _GENERALIZED):
+    if isinstance(layer, _GeneralizedBatchNorm):
         if layer.pair.is_mean_and_std:
             return mean, std
         _, s, d = kernels.normalize(x, None, None, layer.pair.statistic, layer.pair.deviation, layer.eps)
@@ -144,9 +136,9 @@ def _pair(layer: nn.Module, x: Tensor, mean: Tensor, std: Tensor) -> tuple[Tenso
 
 def _used(layer: nn.Module, s: Tensor, d: Tensor) -> tuple[Tensor, Tensor]:
     """Return what the layer subtracts and divides by, given the S and D that it keeps."""
-    if isinstance(layer, _GENERALIZED):
+    if isinstance(layer, _GeneralizedBatchNorm):
         return s, d / layer._scale
-    if isinstance(layer, _REPARAMETRIZED):
+    if isinstance(layer, _ReparametrizedBatchNorm):
         return s + layer._shift * d, layer._scale * d
     return s, d
 
@@ -157,6 +149,6 @@ def _running(layer: nn.Module) -> tuple[Tensor | None, Tensor | None]:
         s, d = layer.running()
     else:
         s, d = getattr(layer, "running_mean", None), getattr(layer, "running_var", None)
-    if d is not None and not (isinstance(layer, _GENERALIZED) and not layer.pair.is_mean_and_std):
+    if d is not None and not (isinstance(layer, _GeneralizedBatchNorm) and not layer.pair.is_mean_and_std):
         d = d.sqrt()
     return s, d

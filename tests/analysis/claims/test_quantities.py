@@ -2,11 +2,13 @@
 
 import math
 
+import numpy as np
 import pytest
 
 from gbn.analysis.claims.quantities import Measurement, measure
 from gbn.analysis.claims.schema import Rule
 from gbn.analysis.comparison.comparison import Comparison
+from gbn.analysis.comparison.figures import figures_of
 from gbn.analysis.estimates.targets import Time
 from gbn.analysis.runs.load import load_grid_runs
 from gbn.studies.validation.simulate import Arm, write_runs
@@ -40,6 +42,27 @@ def test_as_in_the_tables(comparison, quantity, target, unit):
     table = comparison.evidence.estimate("", quantity, "gbn_fast", "bn", unit, target)
     assert (ours.value_low, ours.low, ours.high, ours.n) == (table.value_low, table.low, table.high, table.n)
     assert ours.p == table.p
+
+
+def test_mean_training_loss_counts_each_point_by_the_updates_since_the_last(comparison, monkeypatch):
+    """A point's training loss is the mean since the point before it; before the first update there is none."""
+    curves = {"gbn_fast": ([0, 10, 40], [math.nan, 2.0, 1.0]), "bn": ([10, 40], [2.0, 2.5])}
+    columns = type(comparison.runs).columns
+
+    def with_losses(self, setting, arm, seed, names):
+        if "train_loss" not in names or arm not in curves:
+            return columns(self, setting, arm, seed, names)
+        return tuple(np.array(part, dtype=float) for part in curves[arm])
+
+    monkeypatch.setattr(type(comparison.runs), "columns", with_losses)
+    asked, figures = rule("training_loss_difference"), comparison.figures
+    found = measure(comparison.times, figures, asked, "gbn_fast", "bn", None)
+    assert len(found.seeds) == len(comparison.runs.pairs("", "gbn_fast", "bn")) > 1
+    assert found.estimate().value_low == pytest.approx(1.25 - 2.375)
+    assert not asked.compared(comparison.measured, figures.final).higher_is_better
+    curves["bn"] = ([10, 40], [math.nan, math.nan])  # not recorded
+    figures = figures_of(comparison.times)
+    assert measure(comparison.times, figures, asked, "gbn_fast", "bn", None).seeds == ()
 
 
 def test_best_by_validation_is_no_best_on_test(comparison):

@@ -7,13 +7,15 @@ import pytest
 from gbn.analysis.comparison import decomposition
 from gbn.analysis.comparison.comparison import Comparison, Options
 from gbn.analysis.comparison.cost import Costs
-from gbn.analysis.comparison.decomposition import FACTORS, controls_of, time_ratio
+from gbn.analysis.comparison.decomposition import controls_of, time_ratio
 from gbn.analysis.runs.load import load_grid_runs
 from gbn.analysis.runs.plan import Plan, plan_of_grid
+from gbn.analysis.tables.formats import markdown
 from gbn.analysis.tables.frame import frame
 from gbn.studies.validation.simulate import Arm, Machine, write_runs
 
-MATCHED, REPARAM, ARM = "bn_matched[gbn]", "bn_reparam[gbn]", "gbn"
+MATCHED, REPARAM, MEASURED, ARM = "bn_matched[gbn]", "bn_reparam[gbn]", "bn_measured_reparam[gbn]", "gbn"
+FACTORS = ("total", "initialization", "parametrization", "calibration_and_shape")
 INITIALIZATION, PARAMETRIZATION, OWN = 1.4, 0.8, 1.25
 
 
@@ -46,7 +48,7 @@ def compared(make_grid, tmp_path):
 
 
 def links(chain):
-    return [chain.links[name] for name in FACTORS]
+    return [link for name, link in chain.links.items() if name != "total"]
 
 
 def make_costs(comparison, ratio=1.25, noise=0.01, machine=None, **changes):
@@ -134,7 +136,37 @@ def test_misses_give_medians_that_do_not_claim_to_multiply(compared):
     )  # neither of its arms missed
     assert missed.links["parametrization"].arm_misses == 8
     assert missed.links["parametrization"].value_low == 0 or missed.links["parametrization"].value_low < 1
-    assert missed.links["own"].reference_misses == 8
+    assert missed.links["calibration and shape"].reference_misses == 8
+
+
+@pytest.mark.parametrize("place", range(4))
+def test_with_a_measured_control_calibration_is_a_factor_of_its_own(compared, place):
+    speeds = [1.0, 1.0, 1.0, 1.0]
+    speeds[place] = 1.5
+    *_, measured, whole = (math.prod(speeds[: end + 1]) for end in range(4))
+    chosen = arms(*speeds[:2], own_spread=0.0, noise=0.0)
+    chosen[ARM] = Arm(speed=whole, own_spread=0.0, noise=0.0)
+    chosen[MEASURED] = Arm(speed=measured, own_spread=0.0, noise=0.0, norm={"method": "bn_measured_reparam"})
+    comparison = compared(chosen, controls={ARM: [REPARAM, MEASURED, MATCHED]})
+    chain = next(one for one in comparison.evidence.chains[""] if one.quantity == "speedup")
+    assert chain.names == ("bn", MATCHED, REPARAM, MEASURED, ARM)
+    assert [*chain.links] == ["total", "initialization", "parametrization", "calibration", "shape"]
+    for index, link in enumerate(links(chain)):
+        assert link.value_low == pytest.approx(1.5 if index == place else 1.0, rel=5e-3)
+    text = markdown(comparison)
+    assert "shape (bn_measured_reparam / arm)" in text
+    assert "Pairs: seeds that all five have." in text
+    assert "the shape, is the deviation's own effect" in text
+
+
+@pytest.mark.parametrize(
+    ("method", "last"), [("gbn", "calibration and shape"), ("iebn", "own"), ("mixture", "own")]
+)
+def test_without_it_the_last_factor_is_named_for_what_it_holds(compared, method, last):
+    chosen = arms() | {ARM: Arm(norm={"method": method})}
+    comparison = compared(chosen)
+    assert {[*chain.links][-1] for chain in comparison.evidence.chains[""]} == {last}
+    assert ("the last factor is the correction of that" in markdown(comparison)) == (method == "gbn")
 
 
 def test_no_chain_without_both_controls(compared):
@@ -220,7 +252,7 @@ def test_the_product_of_two_estimates_is_wider_than_each():
 def test_the_csv_has_the_links(compared):
     comparison = compared(arms(INITIALIZATION, PARAMETRIZATION, OWN), Machine(clock="shared"))
     numbers = frame(comparison).set_index(["quantity", "target"]).sort_index()
-    names = [f"effect_speedup_{link}" for link in ("total", "initialization", "parametrization", "own")]
+    names = [f"effect_speedup_{link}" for link in FACTORS]
     total, *parts = (numbers.loc[(name, 0.8), "value_low"].item() for name in names)
     assert total == pytest.approx(math.prod(parts))
     assert set(numbers.loc[names].arm) == {ARM}

@@ -29,7 +29,7 @@ def test_a_generators_run_has_a_last_and_a_best_value_and_no_test_set(generators
     grid, comparison = generators
     assert comparison.figures.final.key == KID
     values = comparison.figures.of_runs["", "gbn"]
-    assert list(values) == [*UNSPLIT, "area"]
+    assert list(values) == [*UNSPLIT, "area", "training_loss"]
     for seed in range(4):
         curve = [point[KID] for point in grid.record("", "gbn", seed).curve]
         assert values["last"][seed] == curve[-1]

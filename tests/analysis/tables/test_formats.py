@@ -6,6 +6,7 @@ import re
 import pandas as pd
 import pytest
 
+from gbn.analysis.comparison import figures
 from gbn.analysis.comparison.comparison import Comparison, Options
 from gbn.analysis.results import summary_text
 from gbn.analysis.runs.load import load_grid_runs
@@ -86,6 +87,26 @@ def test_controls_are_compared_in_their_own_table(comparison):
         ["gbn_fast", "bn_matched[gbn_fast]"],
         ["gbn_fast", "bn_reparam[gbn_fast]"],
     ]
+
+
+def test_measured_controls_bring_the_mean_training_loss(make_grid, tmp_path, monkeypatch):
+    """Against the reference, and of the arm against its control."""
+    control = "bn_measured_reparam[gbn_fast]"
+    grid = make_grid(
+        arms={name: Arm() for name in ("bn", "gbn_fast", control)}, controls={"gbn_fast": [control]}
+    )
+    write_runs(grid.records(), tmp_path)
+    means = {"bn": 2.0, "gbn_fast": 1.75, control: 1.5}
+    monkeypatch.setattr(figures, "_training_loss", lambda runs, setting, arm, seed: means[arm] + seed / 100)
+    text = formats.markdown(Comparison(load_grid_runs(grid, tmp_path)))
+    found = {row[0]: row[-2:] for row in rows(text, "Test accuracy")}
+    assert found["arm"] == ["mean training loss, lower is better", "training_loss - bn"]
+    assert found["bn"] == ["2.0350 ± 0.0245", "-"]
+    assert found["gbn_fast"][1].startswith("-0.2500 [-0.2500, -0.2500]")
+    header, against = rows(text, "Each arm against its own controls")
+    place = header.index("training_loss")
+    assert against[place].startswith("+0.2500 [+0.2500, +0.2500]")
+    assert "bn_tracking has the arm's forward pass" in text
 
 
 def test_it_says_what_this_many_pairs_can_decide(comparison):

@@ -25,6 +25,9 @@ BATCH = [
     ("bn_matched", {"matched_to": CVAR}),
     ("bn_reparam", {"matched_to": CVAR}),
     ("bn_reparam", {"matched_to": {"quadrangle": "mad"}, "rescaled": True}),
+    ("bn_measured_matched", {"matched_to": CVAR}),
+    ("bn_measured_reparam", {"matched_to": CVAR}),
+    ("bn_tracking", {"matched_to": CVAR}),
     ("gbn", {"quadrangle": "std"}),
     ("gbn", CVAR),
     ("gbn", {**CVAR, "rescaled": True}),
@@ -63,6 +66,7 @@ def near(values):
 @pytest.mark.parametrize(("method", "options"), BATCH)
 def test_slope_and_level_are_the_layer_as_a_function_of_the_standardised_input(method, options):
     layer, x = layer_of(method, options), inputs()
+    layer(x)  # some controls measure their first batch
     found = describe_input(layer, x)
     y = layer(x)
     _, mean, std = moments(x)
@@ -87,6 +91,13 @@ def test_statistic_and_deviation_are_those_of_the_pair():
         control = describe_input(layer_of(method, {} if method == "bn" else {"matched_to": CVAR}), x)
         assert control["statistic"].tolist() == near([k] * 5)
         assert control["deviation"].tolist() == near([c] * 5)
+    # These divide by the pair's own D on the batch that they measured, or on every batch.
+    for method in ("bn_measured_reparam", "bn_tracking"):
+        layer = layer_of(method, {"matched_to": CVAR})
+        layer(x)
+        control = describe_input(layer, x)
+        assert control["statistic"].tolist() == near((s - mean) / std)
+        assert control["deviation"].tolist() == near(d / std)
 
 
 @pytest.mark.parametrize(
