@@ -61,8 +61,9 @@ def times(comparison: Comparison, setting: str, costs: Costs, elsewhere: bool = 
 _NUMBERS = {4: "four", 5: "five"}
 _LAST = {
     "calibration and shape": (
-        "bn_matched and bn_reparam have the scale and shift that the arm has on a Gaussian, and real "
-        "pre-activations are not Gaussian: the last factor is the correction of that and the effect of the deviation's shape together."
+        "bn_matched and bn_reparam have the scale and shift that the arm has on a Gaussian, and real pre-activations "
+        "are not Gaussian: the last factor is the correction of that and the effect of the deviation's shape "
+        "together."
     ),
     "shape": (
         "Calibration: the scale and shift that the arm has on the first training batch instead of a Gaussian's. Only "
