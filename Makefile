@@ -32,10 +32,10 @@ $(STAMP): pyproject.toml constraints.txt
 	@touch $(STAMP)
 
 reproduce: install
-	$(BIN)/python scripts/reproduce.py experiments/quick --results $(RESULTS)
+	$(BIN)/python -m gbn reproduce experiments/quick --results $(RESULTS)
 
 tables: install
-	$(BIN)/python scripts/results.py
+	$(BIN)/python -m gbn results
 
 lint: install
 	$(BIN)/ruff check .
@@ -54,8 +54,8 @@ slow: install
 # A user's processes run with OpenMP's own wait policy, so the benchmarks do too.
 bench: install
 	@status=0; \
-	env -u OMP_WAIT_POLICY $(BIN)/python scripts/bench_norm.py $(BENCH_NORM) || status=1; \
-	env -u OMP_WAIT_POLICY $(BIN)/python scripts/bench_train.py $(BENCH_TRAIN) || status=1; \
+	env -u OMP_WAIT_POLICY $(BIN)/python -m gbn bench norm $(BENCH_NORM) || status=1; \
+	env -u OMP_WAIT_POLICY $(BIN)/python -m gbn bench train $(BENCH_TRAIN) || status=1; \
 	exit $$status
 
 # Runs wherever torch sees a GPU, with this environment's Python or the machine's own; needs no installation, no network,
@@ -66,7 +66,7 @@ GPU_PARTS ?= tests norm train
 
 gpu:
 	@test -n "$(OUT)" || { echo "make gpu needs a folder for its files: make gpu OUT=DIR" >&2; exit 2; }
-	env -u OMP_WAIT_POLICY $(GPU_PYTHON) scripts/bench_gpu.py --out "$(OUT)" --seconds $(GPU_SECONDS) --parts $(GPU_PARTS)
+	env -u OMP_WAIT_POLICY $(GPU_PYTHON) -m gbn bench gpu --out "$(OUT)" --seconds $(GPU_SECONDS) --parts $(GPU_PARTS)
 
 clean:
 	rm -rf $(VENV) .pytest_cache .hypothesis .mypy_cache .ruff_cache build *.egg-info

@@ -3,7 +3,7 @@
 Two uses:
 
 * the layers, in anybody's network: ``from gbn.nn import GeneralizedBatchNorm2d``; needs only torch;
-* the laboratory: ``python train.py norm=gbn_cvar model=resnet dataset=cifar10`` and the scripts that turn
+* the laboratory, the command ``gbn``: ``gbn train norm=gbn_cvar model=resnet dataset=cifar10``, and verbs that turn
   runs into speed-up tables; needs the extra ``lab``.
 
 "GBN" here always means *Generalized Batch Normalization* (Yuan, Feng, Norton, Li, AAAI 2019), never ghost

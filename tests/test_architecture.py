@@ -13,15 +13,18 @@ ROOT = Path(__file__).resolve().parents[1]
 
 #: From the ground up. What stands on one line does not use its neighbors.
 LAYERS = (
-    ("suggest", "seeding", "arguments"),
+    ("suggest", "seeding"),
     ("targets",),
     ("measures", "risk", "data", "models"),
     ("methods",),
     ("kernels", "store"),
     ("nn", "optim", "config", "plot_style"),
-    ("cli", "surgery", "tasks", "tracking"),
+    ("surgery", "tasks", "tracking"),
     ("analysis", "engine"),
-    ("sweep", "studies", "bench"),
+    ("sweep", "studies"),
+    ("bench",),
+    ("cli",),
+    ("__main__",),
 )
 FLOOR = {package: floor for floor, packages in enumerate(LAYERS) for package in packages}
 
@@ -36,7 +39,6 @@ WITHOUT_TORCH = (
     "config",
     "analysis",
     "cli",
-    "arguments",
     "targets",
 )
 

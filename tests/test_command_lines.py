@@ -1,20 +1,19 @@
 """Whatever is wrong with a command line of train.py is one line and status 2, before anything is written."""
 
 import contextlib
-import importlib.util
 import io
 import os
 import sys
-from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from gbn import cli
+from gbn.cli import train
 from gbn.config.compose import compose
 from tests import command_lines, schema_keys
 
-ROOT = Path(__file__).resolve().parents[1]
 MANY = 8 * settings().max_examples  # each takes some milliseconds
 FIXTURES = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 
@@ -25,16 +24,12 @@ class Accepted(BaseException):
 
 @pytest.fixture(scope="module")
 def module():
-    spec = importlib.util.spec_from_file_location("train_under_test", ROOT / "train.py")
-    assert spec is not None
-    found = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(found)
-
     def accepted(results_dir):
         raise Accepted(results_dir)
 
-    found.check_results = accepted  # the first that writes
-    return found
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train, "check_results", accepted)  # the first that writes
+        yield
 
 
 @pytest.fixture
@@ -47,9 +42,11 @@ def main(module, tmp_path, monkeypatch):
         monkeypatch.setattr(sys, "argv", ["train.py", *arguments])
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
             try:
-                status = module.main()
+                cli.main("train")
             except Accepted:
                 status = "accepted"
+            except SystemExit as ended:
+                status = ended.code
         assert os.listdir(tmp_path) == []
         if status == 2:
             assert out.getvalue() == ""

@@ -1,6 +1,5 @@
 """The README is true: its commands compose, its Python runs, its links exist, its numbers come from the archive."""
 
-import importlib.util
 import re
 import shlex
 from pathlib import Path
@@ -8,6 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from gbn.cli.results import FILES, filled
 from gbn.config.compose import compose
 from gbn.config.sweeps import check_sweep
 
@@ -20,19 +20,6 @@ COMMANDS = [
     for line in text.splitlines()
     if line.startswith("python train.py ")
 ]
-
-
-@pytest.fixture
-def script(monkeypatch):
-    monkeypatch.syspath_prepend(ROOT / "scripts")  # as when it is called
-    return load_script("readme")
-
-
-def load_script(name):
-    spec = importlib.util.spec_from_file_location(name, ROOT / "scripts" / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -92,14 +79,12 @@ def test_links_lead_somewhere(file):
             assert ((ROOT / file).parent / target).exists(), target
 
 
-def test_generated_blocks_come_from_the_archive_and_the_benchmarks(script):
-    for file in script.FILES:
-        assert script.filled(file) == (ROOT / file).read_text(), (
-            f"{file} is stale: run python scripts/readme.py"
-        )
+def test_generated_blocks_come_from_the_archive_and_the_benchmarks():
+    for file in FILES:
+        assert filled(file, ROOT) == (ROOT / file).read_text(), f"{file} is stale: run make tables"
 
 
-def test_a_tampered_number_is_noticed(tmp_path, script):
+def test_a_tampered_number_is_noticed(tmp_path):
     import shutil
 
     for folder in ("experiments", "conf"):
@@ -110,4 +95,4 @@ def test_a_tampered_number_is_noticed(tmp_path, script):
     text = README.replace("| bn ", "| bn!", 1)
     assert text != README
     (tmp_path / "README.md").write_text(text)
-    assert script.filled("README.md", tmp_path) == README
+    assert filled("README.md", tmp_path) == README

@@ -68,7 +68,7 @@ def test_help_names_groups_choices_and_examples():
     for words in (
         "norm: bn, bn_matched",
         "model: cnn",
-        "train.py -m norm=",
+        "gbn train -m norm=",
         "norm._target_=",
         "trainer.epochs",
     ):

@@ -2,7 +2,8 @@
 
 The subpackages in order; each uses only those above it:
 
-* :mod:`runs`: what is compared with what (``plan``; ``derive`` for any set of runs), and which runs exist (``load``);
+* :mod:`runs`: what is compared with what (``plan``; ``derive`` for any set of runs), finished runs as rows
+  (``rows``), and which of them a plan takes (``load``);
 * :mod:`estimates`: numbers in, numbers out: time to a target, pairs, Holm's correction, power, resampling, survival;
 * :mod:`comparison`: every number that a table, a plot or a claim uses: ``times``, ``figures``, ``evidence``;
 * :mod:`tables` (Markdown, LaTeX, CSV) and :mod:`plots`;

@@ -14,7 +14,7 @@ from .environment import COLUMNS as ENVIRONMENT
 from .gate_mixture import check_mixture
 from .names import REFERENCE
 from .providers import Provider, attempt, kept_bytes, step_of
-from .timing import Clock, DeviceClock, Samples, Spread, WallClock, copy_seconds, interleave, ratios, spread
+from .timing import Clock, DeviceClock, Samples, WallClock, columns, copy_seconds, interleave, ratios, spread
 
 #: Forward reads x and writes y; backward reads x and the cotangent and writes dx.
 PASSES = 5
@@ -129,22 +129,16 @@ def _timed(samples: Samples, name: str, best: str, case: Case, machine: Machine)
     own = spread([1e3 * second for second in samples.seconds[name]])
     row = {
         "rounds": samples.rounds,
-        **_spread("", own, "_ms"),
-        **_spread("ratio", ratios(samples.seconds[name], samples.seconds[REFERENCE])),
+        **columns("", own, "_ms"),
+        **columns("ratio", ratios(samples.seconds[name], samples.seconds[REFERENCE])),
         "best": best,
-        **_spread("ratio_best", ratios(samples.seconds[name], samples.seconds[best])),
+        **columns("ratio_best", ratios(samples.seconds[name], samples.seconds[best])),
         "of_limit": own.median / 1e3 / (PASSES * case.size / machine.bandwidth),
         "others": samples.others,
     }
     if machine.device.type == "cuda":
         row["host_ms"] = spread([1e3 * second for second in samples.host[name]]).median
     return row
-
-
-def _spread(name: str, value: Spread, unit: str = "") -> dict[str, float]:
-    start = f"{name}_" if name else ""
-    middle = name or f"median{unit}"
-    return {middle: value.median, f"{start}p20{unit}": value.p20, f"{start}p80{unit}": value.p80}
 
 
 def _median_of(samples: Samples) -> Any:

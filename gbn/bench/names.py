@@ -1,10 +1,10 @@
-"""The names that the benchmarks' options accept, and their output folder, without loading torch."""
+"""The names that the benchmarks' options accept, without loading torch."""
 
 from pathlib import Path
 from typing import Any
 
+#: The folder that holds the package.
 ROOT = Path(__file__).resolve().parents[2]
-RESULTS = ROOT / "results" / "benchmarks"
 
 #: network -> (name, options) of gbn.models at the images of CIFAR-10
 SMALL = {
@@ -34,7 +34,7 @@ REFERENCE, COMPILED = "bn+relu", "bn+relu compiled"
 BASE = "bn"
 DEFAULT_ARMS = (BASE, "gbn_std", "gbn_mad", "gbn_cvar", "iebn", "mixture")
 
-#: The arms and the images (channels, side) of bench_precondition.py.
+#: The arms and the images (channels, side) of ``gbn bench precondition``.
 PRECONDITIONED_ARMS: dict[str, dict[str, Any] | None] = {
     "none": None,
     "bnp": {},

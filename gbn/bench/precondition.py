@@ -1,9 +1,10 @@
 """Training steps with and without batch normalization preconditioning: the arms, their check, their timing.
 
-The command is scripts/bench_precondition.py.
+The command is ``gbn bench precondition``.
 """
 
 import argparse
+import math
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -19,8 +20,8 @@ from gbn.optim import BatchNormPreconditioner
 from .environment import COLUMNS as ENVIRONMENT
 from .names import PRECONDITIONED_ARMS as ARMS
 from .names import PRECONDITIONED_IMAGES as IMAGES
-from .providers import attempt
-from .timing import Step, WallClock, interleave, ratios, spread
+from .providers import started
+from .timing import Step, columns, interleave, ratios, spread, wall_clock
 
 COLUMNS = (
     *("net", "width", "batch", "arm", "status", "first_losses", "rounds", "step_ms", "p20", "p80"),
@@ -78,46 +79,35 @@ def rows_of(
     setting: Setting, names: list[str], device: torch.device, known: dict[str, Any], args: argparse.Namespace
 ) -> list[dict[str, Any]]:
     """Return one row per arm; one that fails, at its check or otherwise, is not timed, and its row says so."""
-    rows, arms = {}, {}
-    for name in names:
-        head = {
-            "net": setting.net,
-            "width": setting.width,
-            "batch": setting.batch,
-            "arm": name,
-            "status": "ok",
-        }
-        row = rows[name] = head | known
+    head = {"net": setting.net, "width": setting.width, "batch": setting.batch}
+    rows = {name: head | {"arm": name, "status": "ok"} | known for name in names}
 
-        def start(name: str = name) -> tuple[Arm, list[float]]:
-            arm = Arm(name, setting, device)
-            return arm, [arm.step().item() for _ in range(3)]
+    def start(name: str) -> tuple[Arm, list[float]]:
+        arm = Arm(name, setting, device)
+        return arm, [arm.step().item() for _ in range(3)]
 
-        made, error = attempt(start)
-        if error:
-            row["status"] = f"error: {error}"
-            continue
-        arms[name], losses = made
-        row["first_losses"] = " ".join(f"{loss:.6g}" for loss in losses)
-        plain = float(str(rows[names[0]]["first_losses"]).split()[0])
-        if not all(torch.tensor(losses).isfinite()) or abs(losses[0] - plain) > 1e-4 * abs(plain):
-            row["status"] = f"check failed: losses {row['first_losses']}, the plain step's first is {plain:g}"
+    arms, losses = started(rows, start)
+    base = names[0]
+    plain = losses[base][0] if base in losses else math.nan
+    for name, values in losses.items():
+        if not all(map(math.isfinite, values)) or abs(values[0] - plain) > 1e-4 * abs(plain):
+            rows[name]["status"] = (
+                f"check failed: losses {rows[name]['first_losses']}, the plain step's first is {plain:g}"
+            )
             del arms[name]
-    if names[0] not in arms:
+    if base not in arms:
         return list(rows.values())
-    gpu = device.type == "cuda"
     samples = interleave(
         {name: Step(partial(_advance, arm)) for name, arm in arms.items()},
-        WallClock(torch.cuda.synchronize) if gpu else WallClock(),
+        wall_clock(device),
         blocks=args.blocks,
         block_seconds=args.block_seconds,
         warm_up=2,
-        exclusive=not gpu,
+        exclusive=device.type == "cpu",
     )
     for name in arms:
         step = spread([1e3 * second for second in samples.seconds[name]])
-        ratio = ratios(samples.seconds[name], samples.seconds[names[0]])
         rows[name] |= {"rounds": samples.rounds, "others": samples.others, "step_ms": step.median}
-        rows[name] |= {"p20": step.p20, "p80": step.p80, "ratio": ratio.median}
-        rows[name] |= {"ratio_p20": ratio.p20, "ratio_p80": ratio.p80}
+        rows[name] |= {"p20": step.p20, "p80": step.p80}
+        rows[name] |= columns("ratio", ratios(samples.seconds[name], samples.seconds[base]))
     return list(rows.values())

@@ -1,8 +1,9 @@
 """The timed modules, in training mode: BatchNorm with ReLU, and the layers of this package."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, cast
 
 import numpy as np
@@ -127,6 +128,29 @@ def _nodes(root: Any) -> Iterator[Any]:
         seen.add(node)
         yield node
         pending += [following for following, _ in node.next_functions]
+
+
+def started(
+    rows: Mapping[str, dict[str, Any]], start: Callable[[str], tuple[Any, list[float]]]
+) -> tuple[dict[str, Any], dict[str, list[float]]]:
+    """Start the arm of each row.
+
+    Args:
+        rows: by arm; a row gets the arm's first losses, or says why it did not start.
+        start: makes an arm by its name; returns it and its first losses.
+
+    Returns:
+        The arms that started, and their first losses.
+    """
+    arms, losses = {}, {}
+    for name, row in rows.items():
+        made, error = attempt(partial(start, name))
+        if error:
+            row["status"] = f"error: {error}"
+        else:
+            arms[name], losses[name] = made
+            row["first_losses"] = " ".join(f"{value:.6g}" for value in losses[name])
+    return arms, losses
 
 
 def attempt(call: Callable[[], Any]) -> tuple[Any, str]:

@@ -11,14 +11,14 @@ from gbn.config.errors import ConfigError, unknown
 from gbn.config.grid import Cell, Grid
 from gbn.config.schema import Config
 from gbn.data import ImageSet
-from gbn.engine.build import build_data, build_model, load_data
+from gbn.engine.build import build_model, task_of
 from gbn.engine.clock import LIMIT
 from gbn.engine.provenance import package_versions
 from gbn.engine.trainer import Trainer
 
 from .environment import COLUMNS as ENVIRONMENT
 from .providers import attempt
-from .timing import Samples, Step, WallClock, interleave, spread
+from .timing import Samples, Step, interleave, spread, wall_clock
 
 COLUMNS = (
     *("experiment", "setting", "arm", "run_id", "block", "status", "seconds_per_update", "p20", "p80"),
@@ -78,12 +78,16 @@ class SettingTiming:
     def block(self, number: int, seconds: float) -> list[dict[str, Any]]:
         """Time a block of about `seconds`; return one row per arm, whose status tells if it failed or diverged."""
         errors = self._build()
-        clock = WallClock(torch.cuda.synchronize) if self.device.type == "cuda" else WallClock()
         timed = {arm: Step(partial(self._advance, trainer)) for arm, trainer in self._trainers.items()}
         samples = None
         if timed:
             samples = interleave(
-                timed, clock, blocks=1, block_seconds=seconds, warm_up=2, exclusive=self.device.type == "cpu"
+                timed,
+                wall_clock(self.device),
+                blocks=1,
+                block_seconds=seconds,
+                warm_up=2,
+                exclusive=self.device.type == "cpu",
             )
         return [self._row(arm, number, samples, errors.get(arm, "")) for arm in self.configs]
 
@@ -110,12 +114,11 @@ class SettingTiming:
     def _trainer(self, config: Config) -> Trainer:
         key = config.model_dump_json(exclude={"norm"})
         if key not in self._data:
-            images = load_data(config)
-            self._data[key] = (images, *build_data(config, images, self.device))
+            task = task_of(config)
+            images = task.load(config)
+            self._data[key] = (images, *task.build(config, images, self.device))
         images, loader, evaluator, task = self._data[key]
-        model = build_model(config, images).to(self.device)
-        if config.trainer.channels_last:
-            model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        model = build_model(config, images, self.device)
         # Writer and tracker are for train(); only updates are made here.
         nowhere: Any = None
         trainer = Trainer(config, model, loader, evaluator, task, nowhere, nowhere, self.device)

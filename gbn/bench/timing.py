@@ -45,6 +45,16 @@ def ratios(ours: Sequence[float], theirs: Sequence[float]) -> Spread:
     return spread([a / b for a, b in zip(ours, theirs, strict=True)])
 
 
+def columns(name: str, value: Spread, unit: str = "") -> dict[str, float]:
+    """Return a spread as columns of a file: ``ratio``, ``ratio_p20``, ``ratio_p80``; without a name ``median...``."""
+    start = f"{name}_" if name else ""
+    return {
+        name or f"median{unit}": value.median,
+        f"{start}p20{unit}": value.p20,
+        f"{start}p80{unit}": value.p80,
+    }
+
+
 @dataclass
 class Step:
     """Something to time: ``prepare`` (not timed) and ``run`` receive the number of the round."""
@@ -111,6 +121,11 @@ class DeviceClock:
 
 
 Clock = WallClock | DeviceClock
+
+
+def wall_clock(device: torch.device) -> WallClock:
+    """Return the clock of whole training steps on a device."""
+    return WallClock(torch.cuda.synchronize) if device.type == "cuda" else WallClock()
 
 
 def interleave(

@@ -14,19 +14,11 @@ from gbn import kernels, models
 from gbn.nn import NormFactory, norm_layer
 from gbn.suggest import did_you_mean
 
-from .cases import (
-    LAYOUTS,
-    gated,
-    is_mixture,
-    mixture_options,
-    pair_names,
-    pair_options,
-    ungated,
-)
+from .cases import LAYOUTS, gated, is_mixture, mixture_options, pair_names, pair_options, ungated
 from .environment import COLUMNS as ENVIRONMENT
 from .names import BASE, DEFAULT_ARMS, SMALL
-from .providers import attempt
-from .timing import Samples, Step, WallClock, interleave, ratios, spread
+from .providers import started
+from .timing import Samples, Step, columns, interleave, ratios, spread, wall_clock
 
 CHECKED = 3  # first losses that are checked
 COLUMNS = (
@@ -197,30 +189,28 @@ def rows_of(
     """Return one row per arm; one that fails, at its check or otherwise, is not timed, and its row says so."""
     if setting.compiled:
         torch.compiler.reset()
-    arms, losses, rows = {}, {}, {}
-    for name in names:
-        row = rows[name] = _head(setting, name, environment)
+    rows = {name: _head(setting, name, environment) for name in names}
 
-        def start(name: str = name) -> tuple[Arm, list[float]]:
-            arm = Arm(name, setting, device)
-            return arm, arm.first_losses()
+    def start(name: str) -> tuple[Arm, list[float]]:
+        arm = Arm(name, setting, device)
+        return arm, arm.first_losses()
 
-        made, error = attempt(start)
-        if error:
-            row["status"] = f"error: {error}"
-            continue
-        arms[name], losses[name] = made
-        row["implementation"] = arms[name].implementation()
-        row["first_losses"] = " ".join(f"{value:.6g}" for value in losses[name])
+    arms, losses = started(rows, start)
+    for name, arm in arms.items():
+        rows[name]["implementation"] = arm.implementation()
     for name, why in check_losses(losses, setting.precision).items():
         rows[name]["status"] = why
         del arms[name]
     if BASE not in arms:
         return list(rows.values())
     timed = {name: Step(partial(_advance, arm, steps), within=arm.within) for name, arm in arms.items()}
-    clock = WallClock(torch.cuda.synchronize) if device.type == "cuda" else WallClock()
     samples = interleave(
-        timed, clock, blocks=blocks, block_seconds=block_seconds, warm_up=1, exclusive=device.type == "cpu"
+        timed,
+        wall_clock(device),
+        blocks=blocks,
+        block_seconds=block_seconds,
+        warm_up=1,
+        exclusive=device.type == "cpu",
     )
     for name in arms:
         rows[name] |= _timed(samples, name, setting, steps)
@@ -253,8 +243,6 @@ def _timed(samples: Samples, name: str, setting: Setting, steps: int) -> dict[st
         "images_s": rate.median,
         "p20": rate.p20,
         "p80": rate.p80,
-        "ratio": ratio.median,
-        "ratio_p20": ratio.p20,
-        "ratio_p80": ratio.p80,
+        **columns("ratio", ratio),
         "step_ms": spread([1e3 * second / steps for second in samples.seconds[name]]).median,
     }

@@ -13,8 +13,11 @@ from typing import Any
 import yaml
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
+from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.types import Override
+from hydra.core.plugins import Plugins
+from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
@@ -22,7 +25,7 @@ from pydantic import ValidationError
 from gbn.config.errors import ConfigError, unknown
 from gbn.config.messages import explain, one_line
 from gbn.config.overrides import groups, rewrite
-from gbn.config.places import config_dir
+from gbn.config.places import config_path
 from gbn.config.schema import Config
 from gbn.methods import METHODS
 
@@ -44,7 +47,7 @@ def compose(overrides: Sequence[str] = ()) -> Config:
         # A value, ++a.b=c, changes a choice afterward; everything else is part of the choice.
         (values if one.is_force_add() and one.key_or_group not in groups() else choices).append(one)
     try:
-        composed = copy.deepcopy(_chosen(str(config_dir()), tuple(str(one.input_line) for one in choices)))
+        composed = copy.deepcopy(_chosen(config_path(), tuple(str(one.input_line) for one in choices)))
         for one in values:
             # Equivalent to Hydra's composition, which reads all files again for every run of a grid.
             OmegaConf.update(composed, one.key_or_group, one.value(), merge=True, force_add=True)
@@ -54,11 +57,25 @@ def compose(overrides: Sequence[str] = ()) -> Config:
 
 
 @functools.lru_cache(maxsize=64)
-def _chosen(folder: str, choices: tuple[str, ...]) -> DictConfig:
+def _chosen(folders: tuple[Path, ...], choices: tuple[str, ...]) -> DictConfig:
     """Return the configuration of one choice per group, before single values are set."""
     GlobalHydra.instance().clear()
-    with initialize_config_dir(folder, version_base="1.3"):
+    search_working_folder()
+    with initialize_config_dir(str(folders[-1]), version_base="1.3"):
         return hydra_compose("config", overrides=list(choices))
+
+
+class _WorkingFolder(SearchPathPlugin):
+    """Lets Hydra search the working folder's ``conf/`` before the package's."""
+
+    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        for folder in config_path()[:-1]:
+            search_path.prepend("gbn", f"file://{folder}", anchor="main")
+
+
+def search_working_folder() -> None:
+    """Let Hydra search all of :func:`gbn.config.places.config_path`."""
+    Plugins.instance().register(_WorkingFolder)
 
 
 def resolve(composed: DictConfig | Mapping[str, Any]) -> Config:
@@ -89,7 +106,9 @@ def _with_pair(norm: dict[str, Any]) -> dict[str, Any]:
     name, row = norm.get("matched_to"), METHODS.get(str(norm.get("method")))
     if not isinstance(name, str) or row is None or not row.control_of:
         return norm
-    files = {file.stem: file for file in (config_dir() / "norm").glob("*.yaml")}
+    files = {
+        file.stem: file for folder in reversed(config_path()) for file in (folder / "norm").glob("*.yaml")
+    }
     pair = _read(files[name]) if name in files else {}
     if pair.get("method") not in row.control_of:
         allowed = [stem for stem, file in files.items() if _read(file).get("method") in row.control_of]

@@ -20,7 +20,7 @@ _KEYS = (
     *("file", "sha256", "digest", "network", "features", "classes", "image_size"),
     *("mean", "std", "reference"),
 )
-_RECIPE = "python scripts/train_features.py"
+_RECIPE = "gbn study features"
 
 
 def folder() -> Path:

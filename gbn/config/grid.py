@@ -36,6 +36,7 @@ class Grid:
 
     Attributes:
         controls: for each arm that has them, its control arms, those starting with BN first.
+        levels: for each setting named by axes, its level on each axis.
         targets: for each setting, the target values of the measure for the time-to-target columns.
         measure: the key of the curve that targets are measured on (:mod:`gbn.measures`). selected: the first stage
             that the arms were selected by, and its rule (:mod:`gbn.analysis.comparison.selection`).
@@ -51,6 +52,7 @@ class Grid:
     controls: dict[str, list[str]] = field(default_factory=dict)
     measure: str = DEFAULT
     selected: dict[str, Any] = field(default_factory=dict)
+    levels: dict[str, dict[str, str]] = field(default_factory=dict)
 
     @property
     def settings(self) -> list[str]:
@@ -112,6 +114,7 @@ def load_grid(
         controls=of.controls,
         measure=of.measure,
         selected=of.selected,
+        levels=of.levels,
     )
 
 

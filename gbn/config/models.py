@@ -1,19 +1,33 @@
-"""The schema of the group ``model``: one class per network of :data:`gbn.models.MODELS`, and its depths.
+"""The schema of the group ``model``: one class per network of :data:`gbn.models.MODELS`, its depths and image sizes.
 
-The networks check their options again (they can be used without a configuration); here a wrong depth is rejected
-before torch is imported.
+The networks check their options again (they can be used without a configuration); here a wrong depth or image size is
+rejected before torch is imported.
 """
 
+import math
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from gbn.config.custom import CustomSection
+from gbn.config.datasets import Shape
 from gbn.config.section import Count, Depth, Section, Width
 from gbn.targets import MODEL, Kind
 
 
 class _Model(Section):
+    """A network.
+
+    Attributes:
+        task: the task that it is for.
+        smallest: side of the smallest images that it takes.
+        one_value_up_to: side of the largest images of which some norm sees a single value per channel, so that
+            norm=instance cannot normalize it; 0 if there are none.
+    """
+
+    task: ClassVar[str] = "classification"
+    smallest: ClassVar[int] = 8
+    one_value_up_to: ClassVar[float] = 0
     revision: Count
     width: Width = 1.0
 
@@ -21,12 +35,15 @@ class _Model(Section):
 class LeNetConfig(_Model):
     """LeNet-5 with a normalizer after each hidden layer."""
 
+    smallest = 16
+    one_value_up_to = math.inf
     name: Literal["lenet"]
 
 
 class MLPConfig(_Model):
     """Fully connected network."""
 
+    one_value_up_to = math.inf
     name: Literal["mlp"]
     depth: Depth = 3
 
@@ -34,6 +51,7 @@ class MLPConfig(_Model):
 class CNNConfig(_Model):
     """The five-layer CNN of Mixture Normalization."""
 
+    one_value_up_to = 8
     name: Literal["cnn"]
     last_kernel: Literal[3, 5] = 3
 
@@ -130,6 +148,7 @@ class DenseNetConfig(_Model):
 class InceptionV3Config(_Model):
     """Inception-V3 (Szegedy et al. 2016); images under 75x75 get a stem for small images."""
 
+    one_value_up_to = 8
     name: Literal["inception_v3"]
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.5
     aux: bool = False
@@ -138,18 +157,22 @@ class InceptionV3Config(_Model):
 class ResNet18Config(_Model):
     """ResNet-18 with the CIFAR stem."""
 
+    one_value_up_to = 8
     name: Literal["resnet18"]
 
 
 class VGGConfig(_Model):
     """VGG-16 for 32x32 images."""
 
+    smallest = 32
     name: Literal["vgg"]
 
 
 class DCGANConfig(_Model):
-    """DCGAN's generator and discriminator for 32x32."""
+    """DCGAN's generator and discriminator for color images of 32x32."""
 
+    task = "generation"
+    makes: ClassVar[Shape] = Shape(32, 3)
     name: Literal["dcgan"]
     latent: Count = 100
 
@@ -157,6 +180,7 @@ class DCGANConfig(_Model):
 class UNetConfig(_Model):
     """U-Net of BNU-Net's reconstruction, for segmentation."""
 
+    task = "segmentation"
     name: Literal["unet"]
     depth: Annotated[int, Field(ge=1, le=12)] = 4
     activation: Literal["relu", "elu"] = "elu"
@@ -165,6 +189,9 @@ class UNetConfig(_Model):
 class CustomModelConfig(CustomSection):
     """A network of another package, which takes norm_layer; it classifies."""
 
+    task: ClassVar[str] = "classification"
+    smallest: ClassVar[int] = 1
+    one_value_up_to: ClassVar[float] = 0
     group: ClassVar[str] = "model"
     kind: ClassVar[Kind] = MODEL
     name: Literal["custom"]

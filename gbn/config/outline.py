@@ -4,12 +4,15 @@ The format of the file; overrides are lists in Hydra's grammar::
 
     title: GBN on CIFAR-10
     base: [dataset=cifar10, trainer.epochs=8]     # for every run
+    axes:                                         # optional: what the names below are made of; a list of values of
+      optimizer.lr: [0.05, 0.1]                   # an override, or names with a value or a list of overrides each
+      norm.alpha: {"60": 0.6, "75": 0.75}
     settings:                                     # optional: arms are compared within a setting
-      cnn: [model=cnn, model.width=0.25]
+      "cnn_lr_{optimizer.lr}": [model=cnn]        # a name with {axis} stands for one name per level of the axis
     arms:
       bn: [norm=bn]
-      gbn_cvar_75: [norm=gbn_cvar, norm.alpha=0.75]
-    controls: [gbn_cvar_75]                       # arms (pairs, mixtures) that get bn_matched[arm], bn_reparam[arm];
+      "gbn_cvar_{norm.alpha}": [norm=gbn_cvar]
+    controls: ["gbn_cvar_{norm.alpha}"]           # arms (pairs, mixtures) that get bn_matched[arm], bn_reparam[arm];
                                                   # or {arm: [arms that control for it]}, all listed above
     control_methods: [bn_reparam, bn_tracking]    # optional: which controls these arms get instead
     reference: bn
@@ -20,17 +23,19 @@ The format of the file; overrides are lists in Hydra's grammar::
     selected: {experiment: pairs_screen, ...}     # optional: the first stage that selected the arms
     cells:                                        # optional: overrides for one arm in one setting, say the learning
       cnn: {bn: [optimizer.lr=0.1]}               # rate that a first stage selected for it
-    scales:                                       # optional: named presets that replace or extend the above
-      small: {base: [dataset.subset=12000], seeds: 8, settings: [cnn]}
+    scales:                                       # optional: named presets that replace or extend the above; lists
+      small: {base: [dataset.subset=12000], seeds: 8, axes: {optimizer.lr: [0.1]}}  # of names, levels select
 
 :mod:`gbn.config.grid` turns it into runs.
 """
 
+import itertools
 import os
+import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
@@ -53,6 +58,7 @@ class Outline:
 
     Attributes:
         settings: setting -> the overrides of all its runs.
+        levels: setting -> axis -> level, for the settings named by axes.
         arms: arm -> its overrides, controls included.
         controls, targets, measure, selected: as in :class:`gbn.config.grid.Grid`.
         cells: setting -> arm -> overrides for the arm's runs in that setting only.
@@ -62,6 +68,7 @@ class Outline:
     title: str
     scale: str | None
     settings: dict[str, list[str]]
+    levels: dict[str, dict[str, str]]
     arms: dict[str, list[str]]
     seeds: list[int]
     reference: str
@@ -84,14 +91,20 @@ def outline(path: str | Path, scale: str | None = None) -> Outline:
     file = _file(path)
     given = _read(file)
     scale = None if scale == FULL else scale or given.get("default_scale")
-    spec = _checked(WholeSweep, _scaled(given, scale, file), file)
+    axes = _axes(given, {} if scale is None else given.get("scales", {}).get(scale, {}), file)
+    spec = _checked(WholeSweep, _scaled(given, scale, axes, file), file)
     arms, controls = _with_controls(spec, file)
     if spec.reference not in arms:
         raise unknown(f"reference in {file}:", spec.reference, arms)
     settings = {name: [*spec.base, *own] for name, own in (spec.settings or {"": []}).items()}
     targets = spec.targets
     by_setting = targets if isinstance(targets, dict) else dict.fromkeys(settings, targets)
-    of_all = {*settings, *(given.get("settings") or {}), *_settings_of_scales(given)}
+    every = _axes(given, {}, file)
+    named = [
+        name for part in (given, *given.get("scales", {}).values()) for name in part.get("settings") or ()
+    ]
+    levels = {one.name: one.levels for name in named for one in _variants(name, axes, file) if one.levels}
+    of_all = {*settings, *(one.name for name in named for one in _variants(name, every, file))}
     for setting in by_setting:
         if setting not in of_all:
             raise unknown(f"setting under targets in {file}:", setting, settings)
@@ -100,6 +113,7 @@ def outline(path: str | Path, scale: str | None = None) -> Outline:
         title=spec.title or file.parent.name,
         scale=scale,
         settings=settings,
+        levels={setting: levels[setting] for setting in settings if setting in levels},
         arms=arms,
         seeds=list(range(spec.seeds)) if isinstance(spec.seeds, int) else spec.seeds,
         reference=spec.reference,
@@ -158,19 +172,83 @@ def _read(file: Path) -> dict[str, Any]:
     return given
 
 
-def _settings_of_scales(given: Mapping[str, Any]) -> set[str]:
-    return {name for preset in given.get("scales", {}).values() for name in preset.get("settings") or ()}
+class _Variant(NamedTuple):
+    """One of the names that a name with axes stands for."""
+
+    name: str
+    overrides: list[str]
+    levels: dict[str, str]
 
 
-def _scaled(given: Mapping[str, Any], scale: str | None, file: Path) -> dict[str, Any]:
+def _axes(given: Mapping[str, Any], preset: Mapping[str, Any], file: Path) -> dict[str, dict[str, list[str]]]:
+    """Return axis -> level -> overrides; a preset's list selects levels of an axis with names, or replaces values."""
+    axes: dict[str, dict[str, list[str]]] = {}
+    for axis, levels in {**given.get("axes", {}), **preset.get("axes", {})}.items():
+        named = given.get("axes", {}).get(axis)
+        if isinstance(levels, list) and isinstance(named, Mapping):
+            for level in levels:
+                if level not in named:
+                    raise unknown(f"level of the axis {axis} in {file}:", str(level), named)
+            levels = {level: named[level] for level in levels}
+        elif isinstance(levels, list):
+            levels = {str(value): value for value in levels}
+        axes[axis] = {
+            level: value if isinstance(value, list) else [f"{axis}={value}"]
+            for level, value in levels.items()
+        }
+    return axes
+
+
+def _variants(name: str, axes: Mapping[str, Mapping[str, list[str]]], file: Path) -> list[_Variant]:
+    """Return what a name such as ``lr_{optimizer.lr}`` stands for, the last axis varying fastest."""
+    used = list(dict.fromkeys(re.findall(r"\{([^{}]*)\}", name)))
+    for axis in used:
+        if axis not in axes:
+            raise unknown(f"axis in {name!r} in {file}:", axis, axes)
+    found = []
+    for levels in itertools.product(*(axes[axis] for axis in used)):
+        one = _Variant(name, [], {})
+        for axis, level in zip(used, levels, strict=True):
+            one = _Variant(
+                one.name.replace(f"{{{axis}}}", level),
+                [*one.overrides, *axes[axis][level]],
+                {**one.levels, axis: level},
+            )
+        found.append(one)
+    return found
+
+
+def _spelled_out(
+    given: Mapping[str, Any], axes: Mapping[str, Mapping[str, list[str]]], file: Path
+) -> dict[str, Any]:
+    """Return the keys of a file or preset without axes: each name with axes replaced by those it stands for."""
+    result = {key: value for key, value in given.items() if key != "axes"}
+    for key in ("settings", "arms", "targets", "controls"):
+        value = result.get(key)
+        if isinstance(value, Mapping):
+            result[key] = {}
+            for name, own in value.items():
+                for one in _variants(name, axes, file):
+                    if one.name in result[key]:
+                        raise ConfigError(f"{file}: {one.name!r} appears twice under {key}: name it once")
+                    result[key][one.name] = [*own, *one.overrides] if key in ("settings", "arms") else own
+        elif isinstance(value, list) and key != "targets":
+            result[key] = [one.name for name in value for one in _variants(name, axes, file)]
+    return result
+
+
+def _scaled(
+    given: Mapping[str, Any], scale: str | None, axes: Mapping[str, Mapping[str, list[str]]], file: Path
+) -> dict[str, Any]:
     """Apply a preset: lists of overrides are appended, `settings` and `arms` select, other keys replace."""
+    result = _spelled_out(given, axes, file)
     if scale is None:
-        return dict(given)
+        return result
     presets = given.get("scales", {})
     if scale not in presets:
         raise unknown(f"scale of {file}:", scale, [FULL, *presets])
-    result = dict(given)
-    for key, value in presets[scale].items():
+    given, preset = dict(result), _spelled_out(presets[scale], axes, file)
+    for key, value in preset.items():
         if key == "base":
             result["base"] = [*given.get("base", []), *value]
         elif key in ("settings", "arms") and isinstance(value, list):
@@ -181,7 +259,7 @@ def _scaled(given: Mapping[str, Any], scale: str | None, file: Path) -> dict[str
             result[key] = {choice: known[choice] for choice in value}
         else:
             result[key] = value
-    if presets[scale].get("arms"):
+    if preset.get("arms"):
         kept = result.get("controls", [])
         if isinstance(kept, Mapping):
             result["controls"] = {

@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Sequence
 from decimal import Decimal
+from pathlib import Path
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import (
@@ -21,7 +22,7 @@ from hydra.core.override_parser.types import (
 
 from gbn.config.errors import ConfigError, unknown
 from gbn.config.messages import one_line
-from gbn.config.places import config_dir
+from gbn.config.places import config_path
 from gbn.config.schema import Config
 from gbn.config.tasks import with_implied
 from gbn.targets import KINDS, offered
@@ -43,16 +44,18 @@ _WITHOUT_USE = {
 MOST_RUNS = 10_000
 
 
-@functools.cache
 def groups() -> dict[str, tuple[str, ...]]:
     """Return the groups of the configuration and their choices."""
-    root = config_dir()
-    found = {}
-    for folder in sorted(path for path in root.rglob("*") if path.is_dir()):
-        found[folder.relative_to(root).as_posix()] = tuple(
-            sorted(file.stem for file in folder.glob("*.yaml"))
-        )
-    return {group: choices for group, choices in found.items() if choices}
+    return _groups(config_path())
+
+
+@functools.cache
+def _groups(roots: tuple[Path, ...]) -> dict[str, tuple[str, ...]]:
+    found: dict[str, set[str]] = {}
+    for root in roots:
+        for file in root.glob("*/**/*.yaml"):
+            found.setdefault(file.parent.relative_to(root).as_posix(), set()).add(file.stem)
+    return {group: tuple(sorted(found[group])) for group in sorted(found)}
 
 
 def rewrite(overrides: Sequence[str]) -> list[Override]:
@@ -224,7 +227,7 @@ def _parsed(text: str) -> Override:
         key, sign, value = text.partition("=")
         said = one_line(error)
         if "while evaluating" in said:
-            how = "train.py --help shows sweeps"
+            how = "gbn train --help shows sweeps"
         elif sys.flags.optimize and "(" in value:
             said, how = "it has a function", "unset PYTHONOPTIMIZE, or write the values out"
         elif not sign:

@@ -5,55 +5,27 @@ with a default that keeps the old behavior changes no existing run's id. When a 
 ``revision`` must be raised in its YAML file.
 """
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, ValidationInfo, model_validator
 
-from gbn.config.custom import CustomSection
+from gbn.config.datasets import (
+    CardiacConfig,
+    CustomDatasetConfig,
+    DatasetConfig,
+    DatasetName,
+    SunnybrookConfig,
+)
 from gbn.config.models import ModelConfig
 from gbn.config.norms import NormConfig
 from gbn.config.optimizers import OptimizerConfig
 from gbn.config.section import Count, Epochs, NonNegative, Number, Positive, Section, Seed, Share, Text, Two
-from gbn.config.slices import CardiacConfig, SunnybrookConfig
 from gbn.config.tasks import TaskConfig
-from gbn.config.tasks import problems as problems_of_task
 from gbn.methods import METHODS
-from gbn.targets import DATASET, Kind
 
-DatasetName = Literal["digits", "mnist", "fashion_mnist", "cifar10", "cifar100", "svhn"]
 #: How often a run may evaluate its whole test set; each evaluation takes longer than an update.
 MOST_LOOKS = 100_000
 Processes = Annotated[int, Field(ge=1, le=4096)]
-
-
-class LabeledConfig(Section):
-    """What all data sets with labels share: validation images cut from the training part, augmentation of batches.
-
-    `allow_changed` trains even if the files differ from those that earlier updates, or comparable runs, were
-    trained on (:mod:`gbn.store.trained_on`).
-    """
-
-    revision: Count
-    root: Text | None = None
-    download: bool = True
-    allow_changed: bool = False
-    validation: Count
-    subset: Count | None = None
-    augment: Literal["none", "flip", "crop", "crop_flip"] = "none"
-
-
-class DatasetConfig(LabeledConfig):
-    """A data set of :data:`gbn.data.DATASETS`."""
-
-    name: DatasetName
-
-
-class CustomDatasetConfig(LabeledConfig, CustomSection):
-    """A data set of another package, with labels."""
-
-    group: ClassVar[str] = "dataset"
-    kind: ClassVar[Kind] = DATASET
-    name: Literal["custom"]
 
 
 class _Schedule(Section):
@@ -246,12 +218,10 @@ def _defaults(section: BaseModel) -> dict[str, Any]:
 
 def _impossible(config: Config) -> list[str]:
     """Return the problems of values that are valid by themselves but cannot work together."""
-    problems = problems_of_task(config)
-    if not isinstance(config.dataset, CustomDatasetConfig):  # whose size shows when it is loaded
-        problems += _too_small(config)
+    problems = config.task.problems(config)
     if config.trainer.device == "cpu" and config.trainer.precision == "fp16":
         problems.append("trainer.precision=fp16 needs a GPU (gradient scaling): use bf16 or fp32 on the CPU")
-    some = config.dataset.subset if isinstance(config.dataset, LabeledConfig) else None
+    some = config.dataset.subset
     if some is not None and config.trainer.batch_size > some:
         problems.append(
             f"trainer.batch_size={config.trainer.batch_size} is more than dataset.subset={some}: no batch would ever "
@@ -261,31 +231,5 @@ def _impossible(config: Config) -> list[str]:
         problems.append(
             f"trainer.attack.constant acts on norms with statistics of the batch, norm={config.norm.name} has none: "
             "use bn, iebn or a gbn pair"
-        )
-    return problems
-
-
-def _too_small(config: Config) -> list[str]:
-    """What the size of the images rules out."""
-    problems = []
-    size = {"digits": 8, "mnist": 28, "fashion_mnist": 28}.get(config.dataset.name, 32)
-    smallest = {"lenet": 16, "vgg": 32}.get(config.model.name, 8)
-    if size < smallest:
-        problems.append(
-            f"model={config.model.name} needs images of at least {smallest}x{smallest}, dataset="
-            f"{config.dataset.name} has {size}x{size}: use model=cnn, resnet or mlp, or another data set"
-        )
-    if config.model.name == "inception_v3" and config.model.aux:
-        problems.append(
-            f"model.aux=true needs images of at least 299x299, dataset={config.dataset.name} has {size}x{size}: "
-            "leave it false"
-        )
-    if config.norm.method == "instance" and (
-        config.model.name in ("lenet", "mlp")
-        or (size == 8 and config.model.name in ("cnn", "inception_v3", "resnet18"))
-    ):
-        problems.append(
-            f"norm=instance has a single value per channel somewhere in model={config.model.name} with dataset="
-            f"{config.dataset.name}: use norm=layer or group, or another model"
         )
     return problems

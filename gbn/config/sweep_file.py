@@ -34,6 +34,12 @@ def _control(given: Any) -> Any:
 
 
 Overrides = list[Text]
+Value = Text | int | float
+#: The levels of an axis: values of the override that it is named after, or by name their values or overrides.
+Axis = (
+    Annotated[list[Value], Field(min_length=1), AfterValidator(_each_once)]
+    | Annotated[dict[Text, Value | Overrides], Field(min_length=1)]
+)
 Names = Annotated[list[Text], AfterValidator(_each_once)]
 Targets = Annotated[list[Annotated[float, BeforeValidator(_number)]], AfterValidator(_each_once)]
 Seeds = Annotated[list[Seed], Field(min_length=1), AfterValidator(_each_once)]
@@ -62,6 +68,7 @@ class Preset(Section):
 
     title: Text | None = None
     base: Overrides = Field(default=[])
+    axes: dict[Text, Axis] = Field(default={})
     settings: Annotated[dict[Text, Overrides], Field(min_length=1)] | Names | None = None
     arms: Annotated[dict[Text, Overrides], Field(min_length=1)] | Names | None = None
     controls: Names | dict[Text, Names] = Field(default=[])

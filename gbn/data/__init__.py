@@ -13,7 +13,7 @@ from gbn.data.custom import load_custom
 from gbn.data.files import data_root
 from gbn.data.foreign import ForeignImages, fitted
 from gbn.data.image_set import DataError, ImageSet, image_set
-from gbn.data.loader import DeviceSet, TrainLoader, epoch_order
+from gbn.data.loader import DeviceSet, InMemory, TrainLoader, epoch_order
 from gbn.data.splits import split, subset
 from gbn.suggest import did_you_mean
 
@@ -24,6 +24,7 @@ __all__ = [
     "DeviceSet",
     "ForeignImages",
     "ImageSet",
+    "InMemory",
     "TrainLoader",
     "augment",
     "data_root",

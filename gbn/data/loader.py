@@ -4,8 +4,9 @@ The images of a step and their augmentation depend only on (seed, step), so a ru
 the uninterrupted run saw.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from typing import Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,7 +15,42 @@ from gbn.data.augment import Augmentation, augment
 from gbn.seeding import derive
 
 
-class DeviceSet:
+class InMemory(ABC):
+    """Images with targets on one device, served as batches.
+
+    Args:
+        images: (N, C, H, W); moved to ``device``.
+        device: device of the set and of the batches.
+        dtype: of the images of a batch.
+        channels_last: memory format of the images of a batch.
+    """
+
+    def __init__(
+        self,
+        images: Tensor,
+        *,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+        channels_last: bool = False,
+    ) -> None:
+        self.images = images.to(device)
+        self.dtype = dtype
+        self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @abstractmethod
+    def batch(self, indices: Tensor, augment_seed: int | None = None) -> tuple[Tensor, Tensor]:
+        """Return images and targets at ``indices``; augmented if a seed is given."""
+
+    def batches(self, indices: Tensor, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield all of ``indices`` in order, not augmented, for evaluation; the last batch may be smaller."""
+        for part in indices.split(batch_size):
+            yield self.batch(part)
+
+
+class DeviceSet(InMemory):
     """Images as uint8 and labels on one device, served as normalized batches.
 
     Args:
@@ -22,10 +58,8 @@ class DeviceSet:
         labels: int64 (N,); moved to ``device``.
         mean: per channel, of pixel / 255.
         std: per channel, of pixel / 255.
-        device: device of the set and of the batches.
-        dtype: of the images of a batch; they are normalized in float32 and then rounded.
-        channels_last: memory format of the images of a batch.
         augmentation: the augmentation that ``batch`` applies when it is given a seed.
+        **options: of :class:`InMemory`; images are normalized in float32 and then rounded to ``dtype``.
     """
 
     def __init__(
@@ -35,24 +69,18 @@ class DeviceSet:
         mean: Sequence[float],
         std: Sequence[float],
         *,
-        device: torch.device | str = "cpu",
-        dtype: torch.dtype = torch.float32,
-        channels_last: bool = False,
         augmentation: Augmentation = "none",
+        **options: Any,
     ) -> None:
-        self.images = images.to(device)
+        super().__init__(images, **options)
+        device = self.images.device
         self.labels = labels.to(device)
-        self.dtype = dtype
-        self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self.augmentation: Augmentation = augmentation
         # (pixel / 255 - mean) / std = pixel * scale + shift; a constant channel is only centered.
         spread = torch.tensor([value or 1.0 for value in std], dtype=torch.float64)
         center = torch.tensor(list(mean), dtype=torch.float64)
         self._scale = (1 / (255 * spread)).float().view(1, -1, 1, 1).to(device)
         self._shift = (-center / spread).float().view(1, -1, 1, 1).to(device)
-
-    def __len__(self) -> int:
-        return len(self.labels)
 
     def batch(self, indices: Tensor, augment_seed: int | None = None) -> tuple[Tensor, Tensor]:
         """Return images (B, C, H, W), normalized, and labels (B,) at ``indices``; augmented if a seed is given."""
@@ -62,21 +90,6 @@ class DeviceSet:
             images = augment(images, self.augmentation, augment_seed)
         x = images.float().mul_(self._scale).add_(self._shift)
         return x.to(self.dtype).contiguous(memory_format=self.memory_format), self.labels[indices]
-
-    def batches(self, indices: Tensor, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield all of ``indices`` in order, not augmented, for evaluation; the last batch may be smaller."""
-        for part in indices.split(batch_size):
-            yield self.batch(part)
-
-
-class Batched(Protocol):
-    """The source of a :class:`TrainLoader`: a DeviceSet, or a set with masks."""
-
-    images: Tensor
-
-    def batch(self, indices: Tensor, augment_seed: int | None = None) -> tuple[Tensor, Tensor]:
-        """Return images and targets at ``indices``; augmented if a seed is given."""
-        ...
 
 
 def epoch_order(seed: int, epoch: int, count: int) -> Tensor:
@@ -103,7 +116,7 @@ class TrainLoader:
 
     def __init__(
         self,
-        data: Batched,
+        data: InMemory,
         indices: Tensor,
         batch_size: int,
         seed: int,

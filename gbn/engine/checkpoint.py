@@ -180,39 +180,21 @@ def take_up(
     return state, f"{what}: goes on from the checkpoint before it, at update {state['step']}"
 
 
-def forget_previous(path: Path) -> None:
-    """Remove the checkpoint before the one at `path`: the run is done and will not resume."""
-    previous_of(path).unlink(missing_ok=True)
-
-
 def _anew(path: Path) -> str:
     return f"remove the folder {path.parent} to train this run again"
 
 
 def _checked(state: dict[str, Any], path: Path, total: int, points: int) -> dict[str, Any]:
-    step, counted, seconds, diverged_at = (
-        state.get(name) for name in ("step", "points", "seconds", "diverged_at")
-    )
+    step, counted, seconds = (state.get(name) for name in ("step", "points", "seconds"))
+    diverged_at: Any = state.get("diverged_at")
+    whole = isinstance(diverged_at, Tensor) and diverged_at.dtype == torch.int64 and diverged_at.dim() == 0
     possible = {
-        f"step={step!r}, allowed are 0 to {total}": _is_within(step, total),
-        f"points={counted!r}, the curve has {points}": _is_within(counted, points),
-        f"seconds={seconds!r}": _is_duration(seconds),
-        f"diverged_at={diverged_at!r}": _is_update(diverged_at, total),
+        f"step={step!r}, allowed are 0 to {total}": type(step) is int and 0 <= step <= total,
+        f"points={counted!r}, the curve has {points}": type(counted) is int and 0 <= counted <= points,
+        f"seconds={seconds!r}": type(seconds) is float and 0 <= seconds < math.inf,
+        f"diverged_at={diverged_at!r}": whole and -1 <= int(diverged_at) <= total,
     }
     for problem, holds in possible.items():
         if not holds:
             raise CheckpointError(f"{path} has impossible counts ({problem}): {_anew(path)}")
     return state
-
-
-def _is_within(value: Any, most: int) -> bool:
-    return type(value) is int and 0 <= value <= most
-
-
-def _is_duration(value: Any) -> bool:
-    return type(value) is float and math.isfinite(value) and value >= 0
-
-
-def _is_update(value: Any, total: int) -> bool:
-    whole = isinstance(value, Tensor) and value.dtype == torch.int64 and value.dim() == 0
-    return whole and -1 <= int(value) <= total

@@ -3,13 +3,13 @@
 import sys
 import time
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any
 
 from gbn import measures
 
 
-class Progress(Protocol):
-    """Shows a run's progress."""
+class Progress:
+    """The display of a run; this one shows nothing."""
 
     def update(self, update: int, loss: float | None) -> None:
         """Report an update; `loss` is given if it is known without waiting for the device."""
@@ -19,19 +19,6 @@ class Progress(Protocol):
 
     def close(self) -> None:
         """End the display."""
-
-
-class Quiet:
-    """Shows nothing."""
-
-    def update(self, update: int, loss: float | None) -> None:
-        """Do nothing."""
-
-    def point(self, point: Mapping[str, Any]) -> None:
-        """Do nothing."""
-
-    def close(self) -> None:
-        """Do nothing."""
 
 
 def _loss(point: Mapping[str, Any]) -> str:
@@ -59,21 +46,13 @@ def _clock(seconds: float) -> str:
     return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
 
 
-class Plain:
+class Plain(Progress):
     """Prints a line at points of the curve, at most every `every` seconds: for logs and pipes."""
 
     def __init__(self, run_id: str, start: int, total: int, batch_size: int, every: float = 5.0) -> None:
-        self.run_id, self.start, self.total, self.batch_size, self.every = (
-            run_id,
-            start,
-            total,
-            batch_size,
-            every,
-        )
+        self.run_id, self.start, self.total = run_id, start, total
+        self.batch_size, self.every = batch_size, every
         self.began = self.last = time.monotonic()
-
-    def update(self, update: int, loss: float | None) -> None:
-        """Do nothing: lines are printed only at points."""
 
     def point(self, point: Mapping[str, Any]) -> None:
         """Print the run's progress, unless that was done a moment ago."""
@@ -86,16 +65,12 @@ class Plain:
         left = per_update * (self.total - point["update"])
         print(
             f"{self.run_id}  update {point['update']}/{self.total}  {_loss(point)}  {_quality(point)}  "
-            f"{_rate(self.batch_size / max(per_update, 1e-9))}  "
-            f"{_clock(left)} left",
+            f"{_rate(self.batch_size / max(per_update, 1e-9))}  {_clock(left)} left",
             flush=True,
         )
 
-    def close(self) -> None:
-        """Do nothing: there is nothing to close."""
 
-
-class Bar:
+class Bar(Progress):
     """A rich progress bar with loss, quality, images/s and time left."""
 
     def __init__(self, run_id: str, start: int, total: int, batch_size: int) -> None:
@@ -140,4 +115,4 @@ def make_progress(style: str, run_id: str, start: int, total: int, batch_size: i
         style = "bar" if sys.stdout.isatty() else "plain"
     if style == "bar":
         return Bar(run_id, start, total, batch_size)
-    return Plain(run_id, start, total, batch_size) if style == "plain" else Quiet()
+    return Plain(run_id, start, total, batch_size) if style == "plain" else Progress()

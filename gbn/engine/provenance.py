@@ -59,7 +59,8 @@ def git_state(package: Path | None = None) -> dict[str, str | None]:
     Untracked files that git does not ignore count: a new module or configuration can change a number.
 
     Args:
-        package: folder of the package in the checkout, beside ``conf`` and ``train.py``; None means this one.
+        package: folder of the package in the checkout, beside ``conf`` and ``train.py``; None means this one. One
+            that was installed into an environment inside another repository has no commit.
     """
     folder = package or Path(__file__).resolve().parents[1]
     places = (".", "../conf", "../train.py")
@@ -73,6 +74,8 @@ def git_state(package: Path | None = None) -> dict[str, str | None]:
             return b""
         return done.stdout
 
+    if not git("ls-files", "--", "."):
+        return {"commit": None, "dirty": None}
     commit = git("rev-parse", "HEAD").decode().strip()
     difference = git("diff", "HEAD", "--", *places)
     for name in git("ls-files", "--others", "--exclude-standard", "-z", "--", *places).split(b"\0"):

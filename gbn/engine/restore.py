@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from gbn.config.schema import Config
-from gbn.engine.build import build_data, build_model, data_digest, load_data
+from gbn.engine.build import build_model, task_of
 from gbn.engine.checkpoint import load_checkpoint
 from gbn.store.files import StoreError
 from gbn.store.records import CHECKPOINT, RunStore
@@ -49,11 +49,12 @@ def trained(store: RunStore, run_id: str, device: torch.device | str = "cpu") ->
             f"{run_id} is {state} in {store.path(run_id)}: train it here first (the archive holds no weights)"
         )
     config = Config.model_validate(record.config)
-    data = load_data(config)
+    task = task_of(config)
+    data = task.load(config)
     if not config.dataset.allow_changed:
         end = (record.summary or {})["updates"]
-        check_resumed(path.parent, record.provenance, end, data_digest(config, data))
-    model = build_model(config, data).to(device)
+        check_resumed(path.parent, record.provenance, end, task.digest(config, data))
+    model = build_model(config, data, device)
     model.load_state_dict(load_checkpoint(path, device, run_id)["model"])
-    _, evaluator, _ = build_data(config, data, device)
+    _, evaluator, _ = task.build(config, data, device)
     return Trained(run_id, model.eval(), data, evaluator)

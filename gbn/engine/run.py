@@ -67,16 +67,29 @@ def run(config: Config, *, stop: Callable[[], bool] = lambda: False, jobs: int =
             return done
         try:
             with store.writer(run_id) as writer:
-                return _begun(config, complete, kept, writer, stop, jobs)
+                try:
+                    writer.write_config(complete)
+                    status = _train(config, complete, kept, writer, stop, jobs)
+                except Exception:
+                    with contextlib.suppress(OSError):  # the disk is full, say: the outcome reports it anyway
+                        writer.write_error(traceback.format_exc())
+                    raise
         except StoreError:
             # Another process may have finished it since the first look.
             if (done := _done(store, run_id, config)) is not None:
                 return done
             raise
+        if status == "interrupted":
+            message = "stopped with a checkpoint; the same command resumes from there"
+            return Outcome(run_id, status, False, message)
+        return Outcome(run_id, status, False, _describe(store, run_id))
     except LockedError as error:
         return Outcome(run_id, "locked", False, str(error))
     except Exception as error:
-        return _failed(store, run_id, error)
+        first = (str(error).strip().splitlines() or [""])[0]
+        where = store.path(run_id) / ERROR
+        see = f" (see {where})" if os.path.exists(where) else ""
+        return Outcome(run_id, "failed", False, f"{type(error).__name__}: {first}{see}")
 
 
 def _done(store: RunStore, run_id: str, config: Config) -> Outcome | None:
@@ -87,36 +100,6 @@ def _done(store: RunStore, run_id: str, config: Config) -> Outcome | None:
     if config.trainer.record.layers and not store.load(run_id).layers:
         message += f"; made without recording its layers: remove {store.path(run_id)} to train it again"
     return Outcome(run_id, status, True, message)
-
-
-def _begun(
-    config: Config,
-    complete: dict[str, Any],
-    kept: dict[str, Any],
-    writer: RunWriter,
-    stop: Callable[[], bool],
-    jobs: int,
-) -> Outcome:
-    run_id = writer.run_id
-    try:
-        writer.write_config(complete)
-        status = _train(config, complete, kept, writer, stop, jobs)
-    except Exception as error:
-        with contextlib.suppress(OSError):  # the disk is full, say: the outcome reports it anyway
-            writer.write_error(traceback.format_exc())
-        return _failed(writer.store, run_id, error)
-    if status == "interrupted":
-        return Outcome(
-            run_id, status, False, "stopped with a checkpoint; the same command resumes from there"
-        )
-    return Outcome(run_id, status, False, _describe(writer.store, run_id))
-
-
-def _failed(store: RunStore, run_id: str, error: Exception) -> Outcome:
-    first = (str(error).strip().splitlines() or [""])[0]
-    where = store.path(run_id) / ERROR
-    see = f" (see {where})" if os.path.exists(where) else ""
-    return Outcome(run_id, "failed", False, f"{type(error).__name__}: {first}{see}")
 
 
 def _describe(store: RunStore, run_id: str) -> str:
@@ -151,7 +134,7 @@ def _train(
     stop: Callable[[], bool],
     jobs: int,
 ) -> str:
-    from gbn.engine.checkpoint import forget_previous
+    from gbn.engine.checkpoint import previous_of
     from gbn.tracking.live import Tracker
 
     tracker = Tracker(
@@ -162,7 +145,7 @@ def _train(
         status, summary = _tracked(config, kept, writer, tracker, stop, jobs)
         if summary is not None:
             summary = {"run_id": writer.run_id, "config": complete, "identity": kept} | summary
-            forget_previous(writer.checkpoint_path)
+            previous_of(writer.checkpoint_path).unlink(missing_ok=True)  # it will not resume
             writer.write_summary(summary)
         failed = False
         return status
@@ -181,11 +164,10 @@ def _tracked(
     """Train; return the status and the summary of the training (None if it was interrupted)."""
     began = time.monotonic()
     fresh = "torch" not in sys.modules
-    import torch
 
     imported = time.monotonic() - began
     from gbn import kernels
-    from gbn.engine.build import build_data, build_model, data_digest, load_data
+    from gbn.engine.build import build_model, task_of
     from gbn.engine.clock import Neighbors, clock_of
     from gbn.engine.progress import make_progress
     from gbn.engine.provenance import provenance
@@ -195,16 +177,15 @@ def _tracked(
     if config.trainer.precision == "fp16" and device.type == "cpu":
         raise ValueError("trainer.precision=fp16 needs a GPU, and this machine has none: use bf16 or fp32")
     set_threads(config.trainer.threads, jobs)
-    images = load_data(config)
-    model = build_model(config, images).to(device)
-    if config.trainer.channels_last:
-        model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    loader, evaluator, task = build_data(config, images, device)
+    kind = task_of(config)
+    images = kind.load(config)
+    model = build_model(config, images, device)
+    loader, evaluator, task = kind.build(config, images, device)
     trainer = Trainer(config, model, loader, evaluator, task, writer, tracker, device, stop)
     damage = trainer.resume()
     if damage:
         print(f"{writer.run_id}: {damage}", file=sys.stderr, flush=True)
-    start, digest = trainer.step, data_digest(config, images)
+    start, digest = trainer.step, kind.digest(config, images)
     if not config.dataset.allow_changed:
         trained_on.check_resumed(writer.folder, writer.provenance(), start, digest)
     segment = provenance(device, start=start, kernels=kernels.selected(device.type), data_digest=digest)

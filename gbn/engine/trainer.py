@@ -10,19 +10,13 @@ from torch import nn
 from gbn.config.schema import Config
 from gbn.data import TrainLoader
 from gbn.engine.checkpoint import CheckpointError, save_checkpoint, take_up
-from gbn.engine.progress import Progress, Quiet
+from gbn.engine.progress import Progress
 from gbn.engine.recording.recorder import LayerRecorder, recording_grid
 from gbn.nn.too_few import is_one_value
 from gbn.store.files import write_bytes_atomically
 from gbn.store.records import LAYERS, METRICS, RunWriter
-from gbn.tasks.classification.evaluation import Evaluator, evaluation_grid, test_points
-from gbn.tasks.classification.task import Classification
-from gbn.tasks.generation.evaluation import GenerationEvaluator
-from gbn.tasks.generation.task import Generation
-from gbn.tasks.generation.updates import Adversarial
-from gbn.tasks.segmentation.evaluation import SegmentationEvaluator
-from gbn.tasks.segmentation.task import Segmentation
-from gbn.tasks.updates import Supervised, Updates
+from gbn.tasks.base import Task
+from gbn.tasks.evaluation import Evaluator, evaluation_grid, test_points
 from gbn.tracking.live import Tracker
 
 Ending = Literal["finished", "diverged", "interrupted", "not_applicable"]
@@ -39,7 +33,7 @@ class Trainer:
         model: initialized, on the device.
         loader: the training batches.
         evaluator: measures the points of the curve.
-        task: decides the kind of updates: a generator against a discriminator, or a network with targets.
+        task: its loss, and what an update does.
         writer: the run's files, locked.
         tracker: mirrors the run to W&B.
         stop: called before each update; if it returns True, the run ends early with a checkpoint.
@@ -50,8 +44,8 @@ class Trainer:
         config: Config,
         model: nn.Module,
         loader: TrainLoader,
-        evaluator: Evaluator | GenerationEvaluator | SegmentationEvaluator,
-        task: Classification | Generation | Segmentation,
+        evaluator: Evaluator,
+        task: Task,
         writer: RunWriter,
         tracker: Tracker,
         device: torch.device,
@@ -61,17 +55,15 @@ class Trainer:
         self.task, self.writer, self.tracker, self.device, self.stop = task, writer, tracker, device, stop
         options = config.trainer
         self.total = max(1, round(options.epochs * loader.steps_per_epoch))
-        kind = Adversarial if isinstance(task, Generation) else Supervised
-        self.updates: Updates = kind(config, model, loader, task, device, self.total)
+        self.updates = task.updates(config, model, loader, task, device, self.total)
         evaluation = options.evaluation
         tests = test_points(evaluation.test_every, loader.steps_per_epoch, self.total)
         self.whole_at = {*tests} if evaluator.has_test else set()
         geometric = evaluation_grid(evaluation.first, self.total, evaluation.points)
         self.grid = {*geometric, *self.whole_at}
         record, self.recorder = options.record, None
-        if record.layers and isinstance(evaluator, Evaluator):
-            data, images = evaluator.train, evaluator.calibration
-            self.recorder = LayerRecorder(model, data, images, record.images, self.updates.autocast)
+        if record.layers and (recorded := evaluator.recorded()) is not None:
+            self.recorder = LayerRecorder(model, *recorded, record.images, self.updates.autocast)
             self.updates.before_step = self._before_step
         self.record_at = {*recording_grid(geometric, record.points)} if record.layers else set()
         self.pictures_at = {*recording_grid(geometric, record.pictures)} if record.pictures else set()
@@ -80,17 +72,9 @@ class Trainer:
         self.first_update_at: float | None = None  # of this process, as time.monotonic() counts
         self.diverged_at = torch.full((), -1, dtype=torch.int64, device=device)
 
-    @property
-    def rate(self) -> float:
-        """Learning rate of the last update."""
-        return self.updates.rate
-
-    @property
-    def optimizer_options(self) -> dict[str, Any]:
-        """The configuration's section ``optimizer``."""
-        return self.updates.optimizer_options
-
-    def train(self, make_progress: Callable[[int, int], Progress] = lambda start, total: Quiet()) -> Ending:
+    def train(
+        self, make_progress: Callable[[int, int], Progress] = lambda start, total: Progress()
+    ) -> Ending:
         """Train until the end, divergence, `stop` returning True, or a norm that cannot train on these batches."""
         if not self._resumed:
             self.resume()
@@ -161,7 +145,7 @@ class Trainer:
             "epoch": self.step / self.loader.steps_per_epoch,
             "images": self.step * self.loader.batch_size,
             "seconds": self.seconds,
-            "lr": self.rate,
+            "lr": self.updates.rate,
             **self.updates.measured(),
         }
         if evaluate:
@@ -171,7 +155,7 @@ class Trainer:
         self.writer.append(point)
         self.points += 1
         if evaluate and self.recorder is not None and self.step in self.record_at:
-            self.writer.append_layers(self.recorder.record(self.step, self.rate))
+            self.writer.append_layers(self.recorder.record(self.step, self.updates.rate))
         self.updates.reset()
         if evaluate:
             progress.point(point)
@@ -203,9 +187,8 @@ class Trainer:
             "run_id": self.writer.run_id,
             "step": self.step,
             "points": self.points,
-            "curve": self.writer.sync(
-                self.points
-            ),  # first: a checkpoint never counts points that may yet be lost
+            # First: a checkpoint never counts points that may yet be lost.
+            "curve": self.writer.sync(self.points),
             "seconds": self.seconds,
             **self.updates.state_dict(),
             "diverged_at": self.diverged_at,

@@ -34,7 +34,7 @@ from torch import Tensor
 
 from gbn.kernels import autograd, reference
 from gbn.kernels.activation import ACTIVATIONS, activate
-from gbn.kernels.checks import check_batch, check_not_empty
+from gbn.kernels.checks import check_batch, check_not_empty, check_vectors
 from gbn.kernels.gate import Gate
 from gbn.kernels.plan import lowers
 from gbn.risk.base import Deviation, Statistic
@@ -107,9 +107,10 @@ def implementation(x: Tensor, statistic: Statistic, deviation: Deviation, gate: 
     The first call for a kind of tensor waits until its kernels are compiled.
     """
     if _choice == "auto" and lowers(statistic, deviation):
-        found = autograd.backend(x.device.type)
+        device = autograd.device_type(x)
+        found = autograd.backend(device)
         if found is not None and found.serves(x) and found.ready(x, gate is not None, statistic, deviation):
-            return _NAMES[x.device.type]
+            return _NAMES[device]
     return "reference"
 
 
@@ -146,8 +147,9 @@ def normalize(
         RuntimeError: x is not strided and floating point, or a parameter is not ``(C,)``, floating point, on the
             device of x.
     """
-    gate_weight, gate_bias = gate or (None, None)
-    check_batch(x, weight=weight, bias=bias, gate_weight=gate_weight, gate_bias=gate_bias)
+    check_batch(x, weight=weight, bias=bias)
+    if gate is not None:
+        check_vectors(x, gate_weight=gate[0], gate_bias=gate[1])
     check_not_empty(x)
     if implementation(x, statistic, deviation, gate) != "reference":
         return autograd.normalize(x, weight, bias, statistic, deviation, eps, act, gate)
@@ -170,16 +172,9 @@ def normalize_with(
     ``statistic_value`` and ``deviation_value`` have shape ``(C,)`` and count as constants; ``deviation`` only
     determines where ``eps`` goes. ``x`` may be empty. The rest is as in :func:`normalize`.
     """
-    gate_weight, gate_bias = gate or (None, None)
-    check_batch(
-        x,
-        statistic_value=statistic_value,
-        deviation_value=deviation_value,
-        weight=weight,
-        bias=bias,
-        gate_weight=gate_weight,
-        gate_bias=gate_bias,
-    )
+    check_batch(x, statistic_value=statistic_value, deviation_value=deviation_value, weight=weight, bias=bias)
+    if gate is not None:
+        check_vectors(x, gate_weight=gate[0], gate_bias=gate[1])
     return reference.normalize_with(
         x, statistic_value, deviation_value, weight, bias, deviation, eps, act, gate
     )

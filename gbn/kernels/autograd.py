@@ -9,6 +9,7 @@ and ``gbn::normalize_backward`` go into the graph, without a break; a pair is st
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from functools import lru_cache
 from importlib.util import find_spec
 from typing import Any
@@ -34,7 +35,7 @@ from gbn.kernels.plan import Plan, lower
 from gbn.risk.base import Deviation, Statistic
 from gbn.risk.quadrangles import from_text
 
-__all__ = ["ANY_LAYOUT", "backend", "normalize", "refuse_second_derivative", "serving"]
+__all__ = ["ANY_LAYOUT", "backend", "device_type", "normalize", "refuse_second_derivative", "serving"]
 
 _log = logging.getLogger(__name__)
 
@@ -44,6 +45,11 @@ _FUSED = (None, "relu")
 _BACKENDS: dict[str, Any] = {"cpu": numba, "cuda": triton}
 _INSTALLED = {device: find_spec(module.REQUIRES) is not None for device, module in _BACKENDS.items()}
 _WORKS: dict[str, bool] = {}
+
+
+def device_type(x: Tensor) -> str:
+    """Return the type of the device of x; torch takes longer to make its name than to tell that it is a CPU."""
+    return "cpu" if x.is_cpu else x.device.type
 
 
 def backend(device_type: str) -> Backend | None:
@@ -98,21 +104,21 @@ def normalize(
         y, s, d, *_ = _operator(*tensors, statistic.text, deviation.text, eps, act == "relu")
         s, d = s.detach(), d.detach()
     else:
-        plan = lower(statistic, deviation, x.numel() // x.shape[1])
+        # by their texts, whose hashes Python keeps
+        plan = _plan_of(statistic.text, deviation.text, x.numel() // x.shape[1])
         y, s, d = _Normalize.apply(*tensors, plan, eps, act == "relu")
     return (y if act in _FUSED else activate(y, act)), s, d
 
 
 def _here(x: Tensor) -> Backend:
     """Return the kernels for the device of x; raise RuntimeError, saying what to install, where there are none."""
-    found = backend(x.device.type)
+    device = device_type(x)
+    found = backend(device)
     if found is None:
-        package = (
-            _BACKENDS[x.device.type].REQUIRES if x.device.type in _BACKENDS else "another device's kernels"
-        )
+        package = _BACKENDS[device].REQUIRES if device in _BACKENDS else "another device's kernels"
         raise RuntimeError(
-            f"this graph asks for gbn's fused kernels on {x.device.type!r}, which do not work here: install "
-            f"{package} or compile under GBN_KERNELS=reference"
+            f"this graph asks for gbn's fused kernels on {device!r}, which do not work here: install {package} or "
+            "compile under GBN_KERNELS=reference"
         )
     return found
 
@@ -138,29 +144,31 @@ def refuse_second_derivative() -> None:
         )
 
 
-def _paired(gate_weight: Tensor | None, gate_bias: Tensor | None) -> Gate | None:
-    return None if gate_weight is None or gate_bias is None else (gate_weight, gate_bias)
+def _arguments(tensors: Sequence[Any], plan: Plan, eps: float, relu: bool) -> Arguments:
+    """Return the arguments of x, gain, bias and the gate's two tensors, as autograd and the operators hold them."""
+    x, weight, bias, gate_weight, gate_bias = tensors
+    return Arguments(
+        x, weight, bias, None if gate_weight is None else (gate_weight, gate_bias), plan, eps, relu
+    )
+
+
+def _like(gradient: Tensor | None, parameter: Tensor) -> Tensor | None:
+    """Return a parameter's gradient in its dtype; asking torch to convert to the same dtype is not free."""
+    if gradient is None or gradient.dtype is parameter.dtype:
+        return gradient
+    return gradient.to(parameter.dtype)
 
 
 class _Normalize(torch.autograd.Function):
     """(x, weight, bias, gate_weight, gate_bias) -> (y, S, D); S and D are not differentiable outputs."""
 
     @staticmethod
-    def forward(
-        ctx: Any,
-        x: Tensor,
-        weight: Tensor | None,
-        bias: Tensor | None,
-        gate_weight: Tensor | None,
-        gate_bias: Tensor | None,
-        plan: Plan,
-        eps: float,
-        relu: bool,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        of = Arguments(x, weight, bias, _paired(gate_weight, gate_bias), plan, eps, relu)
-        y, left = _here(x).forward(of)
-        ctx.save_for_backward(x, weight, bias, gate_weight, gate_bias, *left)
-        ctx.plan, ctx.eps, ctx.relu = plan, eps, relu
+    def forward(ctx: Any, *given: Any) -> tuple[Tensor, Tensor, Tensor]:
+        """Take the five tensors of :func:`_arguments`, then plan, eps and whether a ReLU follows."""
+        of = _arguments(given[:5], *given[5:])
+        y, left = _here(of.x).forward(of)
+        ctx.save_for_backward(*given[:5], *left)
+        ctx.rest = given[5:]
         ctx.mark_non_differentiable(left.s, left.d)
         ctx.set_materialize_grads(False)
         return y, left.s, left.d
@@ -171,17 +179,13 @@ class _Normalize(torch.autograd.Function):
         g = cotangents[0]
         if g is None:
             return (None,) * 8
-        x, weight, bias, gate_weight, gate_bias, s, d, record, means = ctx.saved_tensors
-        of = Arguments(x, weight, bias, _paired(gate_weight, gate_bias), ctx.plan, ctx.eps, ctx.relu)
-        needed = ctx.needs_input_grad
-        found = _run_backward(g, of, Kept(s, d, record, means), needed[0])
+        saved, needed = ctx.saved_tensors, ctx.needs_input_grad
+        found = _run_backward(g, _arguments(saved[:5], *ctx.rest), Kept(*saved[5:]), needed[0])
+        parameters = zip(found[1:], saved[1:5], needed[1:5], strict=True)
         return (
             found.x,
-            found.weight.to(weight.dtype) if needed[1] else None,
-            found.bias.to(bias.dtype) if needed[2] else None,
-            found.gate_weight.to(gate_weight.dtype) if needed[3] and found.gate_weight is not None else None,
-            found.gate_bias.to(gate_bias.dtype) if needed[4] and found.gate_bias is not None else None,
-            *(None, None, None),
+            *(_like(one, like) if wanted else None for one, like, wanted in parameters),
+            *[None] * 3,
         )
 
 
@@ -194,10 +198,11 @@ def _run_backward(g: Tensor, of: Arguments, left: Kept, wanted: bool) -> Gradien
     s, d = kept(left.s, (channels,), x).contiguous(), kept(left.d, (channels,), x).contiguous()
     record = kept(left.record, (channels, of.plan.record), x).contiguous()
     means = None if left.means is None else kept(left.means, (images, channels), x)
-    tensors = g, x, of.weight, of.bias, *gate, s, d, record, means
+    tensors = x, of.weight, of.bias, *gate, g, s, d, record, means
     if not in_memory(*tensors):
-        g, x, weight, bias, *gates, s, d, record, means = readable(*tensors)
-        of = Arguments(x, weight, bias, _paired(*gates), of.plan, of.eps, of.relu)
+        tensors = readable(*tensors)
+        x, (g, s, d, record, means) = tensors[0], tensors[5:]
+        of = _arguments(tensors[:5], of.plan, of.eps, of.relu)
     return serving(x).backward(g, of, Kept(s, d, record, means), wanted)
 
 
@@ -233,8 +238,8 @@ def _forward_operator(
     """Return (y, S, D, record, means); an operator cannot return None, so without a gate the means are empty."""
     check_batch(x, weight=weight, bias=bias, gate_weight=gate_weight, gate_bias=gate_bias)
     plan = _plan_on(x, statistic, deviation)
-    x, weight, bias, *gates = readable(x, weight, bias, gate_weight, gate_bias)
-    y, left = serving(x).forward(Arguments(x, weight, bias, _paired(*gates), plan, eps, relu))
+    tensors = readable(x, weight, bias, gate_weight, gate_bias)
+    y, left = serving(tensors[0]).forward(_arguments(tensors, plan, eps, relu))
     means = left.s.new_empty(0) if left.means is None else left.means.contiguous()
     return _as_promised(y, x), left.s, left.d, left.record, means
 
@@ -256,9 +261,9 @@ def _backward_operator(
     relu: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Return the gradients of x, gain, bias and the two gate parameters; the last two are empty without a gate."""
-    gate = _paired(gate_weight, gate_bias)
-    of = Arguments(x, weight, bias, gate, _plan_on(x, statistic, deviation), eps, relu)
-    found = _run_backward(g, of, Kept(s, d, record, means if gate else None), True)
+    plan = _plan_on(x, statistic, deviation)
+    of = _arguments((x, weight, bias, gate_weight, gate_bias), plan, eps, relu)
+    found = _run_backward(g, of, Kept(s, d, record, means if of.gate else None), True)
     assert found.x is not None
     of_gate = (s.new_empty(0) if value is None else value for value in found[3:])
     return _as_promised(found.x, x), found.weight, found.bias, *of_gate  # type: ignore[return-value]

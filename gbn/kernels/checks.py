@@ -34,7 +34,9 @@ __all__ = [
     "readable",
 ]
 
+# Looked up in torch at each call these would cost as much as the comparison itself.
 _FLOATING = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+_STRIDED = torch.strided
 _NAMES = ", ".join(str(dtype) for dtype in _FLOATING)
 
 
@@ -49,7 +51,7 @@ def check_batch(x: Tensor, **vectors: Tensor | None) -> None:
         ValueError: x has no channel dimension.
         RuntimeError: anything else is wrong.
     """
-    if x.dtype not in _FLOATING or x.layout is not torch.strided:
+    if x.dtype not in _FLOATING or x.layout is not _STRIDED:
         raise RuntimeError(
             f"the input has dtype {x.dtype} and layout {x.layout}: it must be strided, of {_NAMES}"
         )
@@ -69,7 +71,7 @@ def check_vectors(x: Tensor, **vectors: Tensor | None) -> None:
             value.shape == shape
             and value.dtype in _FLOATING
             and value.device == device
-            and value.layout is torch.strided
+            and value.layout is _STRIDED
         ):
             _refuse(name, value, shape, x)
 
@@ -80,7 +82,7 @@ def check_shape(x: Tensor, name: str, value: Tensor, *shapes: tuple[int, ...]) -
         all(value.shape != shape for shape in shapes)
         or value.dtype not in _FLOATING
         or value.device != x.device
-        or value.layout is not torch.strided
+        or value.layout is not _STRIDED
     ):
         _refuse(name, value, shapes[0], x)
 
@@ -90,7 +92,7 @@ def _refuse(name: str, value: Tensor, shape: tuple[int, ...], x: Tensor) -> None
         raise RuntimeError(
             f"{name} is on {value.device}, the input on {x.device}: move one of them, with .to({str(x.device)!r})"
         )
-    if value.dtype not in _FLOATING or value.layout is not torch.strided:
+    if value.dtype not in _FLOATING or value.layout is not _STRIDED:
         raise RuntimeError(
             f"{name} has dtype {value.dtype} and layout {value.layout}: it must be strided, of {_NAMES}"
         )
@@ -177,7 +179,7 @@ def check_cotangent(g: Tensor, x: Tensor) -> None:
 
     Autograd has already matched its shape, dtype and device to the result; a direct caller of an operator has not.
     """
-    if g.shape != x.shape or g.device != x.device or g.layout is not torch.strided:
+    if g.shape != x.shape or g.device != x.device or g.layout is not _STRIDED:
         raise RuntimeError(
             f"the gradient of the result should be strided, {tuple(x.shape)} on {x.device} as the input is, got "
             f"{g.layout}, {tuple(g.shape)} on {g.device}"

@@ -16,7 +16,7 @@ are measured and differentiated in float64. Traced operations and GPU tensors sk
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, overload
 
 import torch
 import torch.nn.functional as F
@@ -70,7 +70,7 @@ def normalize_with(
 ) -> Tensor:
     """See :func:`gbn.kernels.normalize_with`."""
     wide = _wide(x.dtype)
-    shift, divisor = statistic_value.to(wide), denominator(deviation, deviation_value.to(wide), eps)
+    shift, divisor = _to(statistic_value, wide), denominator(deviation, _to(deviation_value, wide), eps)
     if gate is None:
         y = _affine(x, shift, divisor, _to(weight, wide), _to(bias, wide))
     else:
@@ -84,8 +84,13 @@ def _wide(dtype: torch.dtype) -> torch.dtype:
     return torch.promote_types(dtype, torch.float32)
 
 
+@overload
+def _to(tensor: Tensor, dtype: torch.dtype) -> Tensor: ...
+@overload
+def _to(tensor: None, dtype: torch.dtype) -> None: ...
 def _to(tensor: Tensor | None, dtype: torch.dtype) -> Tensor | None:
-    return None if tensor is None else tensor.to(dtype)
+    """Return the tensor in a dtype; evaluation of a small layer notices what torch takes to change nothing."""
+    return tensor if tensor is None or tensor.dtype is dtype else tensor.to(dtype)
 
 
 def _affine(x: Tensor, shift: Tensor, divisor: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:

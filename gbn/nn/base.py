@@ -105,7 +105,8 @@ class BatchStatisticsNorm(nn.Module):
 
     def running(self) -> tuple[Tensor | None, Tensor | None]:
         """Return the two running averages, (location, spread), or (None, None) if they are not tracked."""
-        return getattr(self, self._buffer_names[0]), getattr(self, self._buffer_names[1])
+        location, spread = self._buffer_names[:2]
+        return self._buffers[location], self._buffers[spread]
 
     def reset_running_stats(self) -> None:
         """Set the running averages to 0 and 1 and the batch count to 0."""
@@ -143,7 +144,8 @@ class BatchStatisticsNorm(nn.Module):
 
     def _uses_batch(self) -> bool:
         """Return whether this call normalizes by the batch's own statistics."""
-        return self.training or all(buffer is None for buffer in self.running())
+        location, spread = (None, None) if self.training else self.running()
+        return location is None and spread is None
 
     def _is_noisy(self) -> bool:
         """Return whether this call is part of training under the noise attack (:mod:`gbn.nn.noise`)."""

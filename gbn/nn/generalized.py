@@ -13,10 +13,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from gbn import kernels
-from gbn.kernels.activation import keeps_upper_tail_only
+from gbn.kernels.activation import activate, keeps_upper_tail_only
 from gbn.kernels.gate import Gate
 from gbn.nn.arguments import check_arguments
 from gbn.nn.first_batch import MeasuresFirstBatch, calibration
@@ -157,10 +158,7 @@ class _GeneralizedBatchNorm(MeasuresFirstBatch):
         self._see(x)
         weight, eps = self._scaled(x)
         if not self._uses_batch():
-            location, spread = self._running_values()
-            return kernels.normalize_with(
-                x, location, spread, weight, self.bias, self.pair.deviation, eps, self.act, self._gate()
-            )
+            return self._evaluate(x, weight, eps)
         self._check_batch(x)
         share = self._count_batch()
         if x.numel() == 0:
@@ -172,6 +170,20 @@ class _GeneralizedBatchNorm(MeasuresFirstBatch):
         if share is not None:
             self._average(s, d, share, x.numel() // self.num_features)
         return y
+
+    def _evaluate(self, x: Tensor, weight: Tensor | None, eps: float) -> Tensor:
+        """Return y by the running averages: an affine map per channel, unless there is a gate."""
+        (location, spread), bias, gate = self._kept(), self.bias, self._gate()
+        if self.pair.is_mean_and_std:
+            wide = torch.promote_types(x.dtype, torch.float32)
+            same = (one is None or one.dtype is wide for one in (spread, weight, bias))
+            if gate is None and all(same):
+                # This pair keeps BatchNorm's variance and divides as BatchNorm does: torch's own call is the map.
+                return activate(F.batch_norm(x, location, spread, weight, bias, eps=eps), self.act)
+            spread = spread.sqrt()
+        return kernels.normalize_with(
+            x, location, spread, weight, bias, self.pair.deviation, eps, self.act, gate
+        )
 
     def _normalize(self, x: Tensor, weight: Tensor | None, eps: float) -> tuple[Tensor, Tensor, Tensor]:
         """Return (y, S, D) of this batch."""
@@ -207,11 +219,6 @@ class _GeneralizedBatchNorm(MeasuresFirstBatch):
         return torch.full(
             (self.num_features,), self._scale, device=x.device, dtype=wide
         ), self.eps * self._scale
-
-    def _running_values(self) -> tuple[Tensor, Tensor]:
-        """Return S and D for evaluation mode."""
-        location, spread = self._kept()
-        return (location, spread.sqrt()) if self.pair.is_mean_and_std else (location, spread)
 
     @torch.no_grad()
     def _average(self, s: Tensor, d: Tensor, share: float | Tensor, n: int) -> None:

@@ -4,7 +4,7 @@
 * :mod:`gbn.store.record`: one run as read from disk;
 * :mod:`gbn.store.records`: reading and writing ``results/runs/<run_id>/``;
 * :mod:`gbn.store.finished`: consistency checks of a finished run's files;
-* :mod:`gbn.store.seals`: digests that reveal damaged files;
+* :mod:`gbn.store.files`: atomic replacement, and the digests that reveal damaged files;
 * :mod:`gbn.store.locks`: one process per run;
 * :mod:`gbn.measures`: what the keys of a curve measure, and in which direction they improve;
 * :mod:`gbn.store.archive`: finished records in ``results/archive/`` (needs pyarrow, so it is not imported here).

@@ -1,18 +1,23 @@
-"""Reading and writing the store's files: torn lines, atomic replacement, numbers that JSON cannot represent."""
+"""The store's files: replaced atomically, and with digests inside them that reveal damage.
+
+Each line of a curve, each segment of the provenance and the summary ends with a digest of the rest of itself, and
+``config.yaml`` ends with a comment that holds one. Text without a digest was written by an earlier version and is
+accepted as it is.
+"""
 
 import contextlib
+import hashlib
 import json
 import math
 import os
+import re
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
-
-from gbn.store.seals import check_text, sealed, unsealed
 
 #: What to do about a damaged file of a run.
 REMEDY = "restore it from a copy, or remove the run's folder to train it again"
@@ -20,6 +25,12 @@ REMEDY = "restore it from a copy, or remove the run's folder to train it again"
 #: A temporary file this old no longer has a writer.
 STALE_SECONDS = 3600.0
 
+#: The last key of a sealed mapping, and the hexadecimal digits of a digest (64 bits).
+DIGEST, DIGITS = "digest", 16
+
+_DIGEST = re.compile(rf"[0-9a-f]{{{DIGITS}}}")
+_COMMENT = re.compile(rb"(.*\n)# digest: ([0-9a-f]{%d})\n" % DIGITS, re.DOTALL)
+_DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 _YAML = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml's parser is ten times faster
 
 
@@ -46,24 +57,37 @@ def damaged(path: Path, what: object) -> StoreError:
     return StoreError(f"{path} is damaged ({' '.join(str(what).split())}): {REMEDY}")
 
 
+def digest(content: bytes) -> str:
+    """Return the first :data:`DIGITS` hexadecimal digits of the SHA-256 of some bytes."""
+    return hashlib.sha256(content).hexdigest()[:DIGITS]
+
+
+def sealed(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a JSON-compatible mapping with its digest appended."""
+    return {**entry, DIGEST: digest(json.dumps(entry).encode())}
+
+
+def unsealed(entry: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
+    """Return a mapping without its digest, and whether it had one.
+
+    Raises:
+        ValueError: the digest does not match.
+    """
+    rest = dict(entry)
+    found = rest.pop(DIGEST, None)
+    if found is None:
+        last = next(reversed(rest.values()), None)
+        if isinstance(last, str) and _DIGEST.fullmatch(last):
+            raise ValueError(f"its last key is no longer {DIGEST!r}")
+        return rest, False
+    if found != digest(json.dumps(rest).encode()):
+        raise ValueError("it does not fit its digest")
+    return rest, True
+
+
 def line_of(point: Mapping[str, Any]) -> str:
     """Return a point of a curve, or a recording of the layers, as a line of JSON."""
     return json.dumps(sealed(point), allow_nan=False) + "\n"
-
-
-def point_of(line: bytes) -> tuple[dict[str, Any], bool]:
-    """Return the point in a line, and whether the line had a digest.
-
-    Raises:
-        ValueError: the line is not a JSON object, or does not match its digest.
-    """
-    try:
-        point = json.loads(line)
-    except RecursionError:
-        point = None
-    if not isinstance(point, dict):
-        raise ValueError("not a JSON object")
-    return unsealed(point)
 
 
 def read_curve(path: Path) -> list[dict[str, Any]]:
@@ -75,27 +99,52 @@ def read_curve(path: Path) -> list[dict[str, Any]]:
     return points_of(path, content_of(path) or b"")
 
 
-def points_of(path: Path, content: bytes) -> list[dict[str, Any]]:
-    """Parse content as :func:`read_curve` does; `path` is named in errors."""
-    lines = content.split(b"\n")
-    points, first = [], None
-    for number, line in enumerate(lines, start=1):
-        if not line:
-            continue
-        try:
-            point, marked = point_of(line)
-            if marked != (marked if first is None else first):
-                raise ValueError("some lines have a digest and others have none")
-        except ValueError as error:
-            if number == len(lines) and torn(line):
-                break
-            raise StoreError(f"{path} line {number} is damaged ({error}): {line[:60]!r}; {REMEDY}") from None
-        first = marked
+def points_of(path: Path, content: bytes, checked: bool = False) -> list[dict[str, Any]]:
+    """Parse content as :func:`read_curve` does.
+
+    Args:
+        path: named in errors.
+        content: of the file.
+        checked: the digest of the whole content is known to be right, so that those of its lines are not compared.
+    """
+    if checked:
+        with contextlib.suppress(ValueError, AttributeError):  # not what we write: found line by line
+            points = json.loads(b"[" + content.rstrip(b"\n").replace(b"\n", b",") + b"]")
+            for point in points:
+                point.pop(DIGEST, None)
+            return list(points)
+    points = []
+    for point in lines_of(content):
+        if isinstance(point, ValueError):
+            raise StoreError(f"{path} {point}; {REMEDY}")
         points.append(point)
     return points
 
 
-def torn(line: bytes) -> bool:
+def lines_of(content: bytes) -> Iterator[dict[str, Any] | ValueError]:
+    """Yield the point in each line, or what is wrong with the line; an incomplete last line is left out."""
+    lines = content.split(b"\n")
+    first = None
+    for number, line in enumerate(lines, start=1):
+        if not line:
+            continue
+        try:
+            point = json.loads(line)
+            if not isinstance(point, dict):
+                raise ValueError("not a JSON object")
+            point, marked = unsealed(point)
+            if marked != (marked if first is None else first):
+                raise ValueError("some lines have a digest and others have none")
+        except (ValueError, RecursionError) as error:
+            if number == len(lines) and _torn(line):
+                return
+            yield ValueError(f"line {number} is damaged ({error}): {line[:60]!r}")
+        else:
+            first = marked
+            yield point
+
+
+def _torn(line: bytes) -> bool:
     """Return whether a line without a newline may be incomplete: its writer was killed in mid-line."""
     try:
         json.JSONDecoder().raw_decode(line.decode(errors="replace"))
@@ -189,11 +238,10 @@ def read_json(path: Path, kind: type) -> Any:
     content = content_of(path)
     if content is None:
         raise StoreError(f"{path} is missing: {REMEDY}")
-    return parse_json(path, content, kind)
+    return _parse_json(path, content, kind)
 
 
-def parse_json(path: Path, content: bytes, kind: type) -> Any:
-    """Parse content as :func:`read_json` does; `path` is named in errors."""
+def _parse_json(path: Path, content: bytes, kind: type) -> Any:
     try:
         value = json.loads(content)
     except (ValueError, RecursionError) as error:
@@ -203,6 +251,12 @@ def parse_json(path: Path, content: bytes, kind: type) -> Any:
     return value
 
 
+def config_text(config: Mapping[str, Any]) -> str:
+    """Return a resolved configuration as the text of ``config.yaml``: YAML, and a comment with its digest."""
+    text = yaml.dump(finite(config), Dumper=_DUMPER, sort_keys=False)
+    return f"{text}# digest: {digest(text.encode())}\n"
+
+
 def parse_config(path: Path, content: bytes) -> dict[str, Any]:
     """Parse the content of a ``config.yaml``.
 
@@ -210,7 +264,11 @@ def parse_config(path: Path, content: bytes) -> dict[str, Any]:
         StoreError: it is damaged, or not a mapping.
     """
     try:
-        check_text(content)
+        found = _COMMENT.fullmatch(content)
+        if found is None and b"digest: " in content[content.rfind(b"\n", 0, -1) + 1 :]:
+            raise ValueError("the comment with its digest is damaged")
+        if found is not None and found[2].decode() != digest(found[1]):
+            raise ValueError("it does not fit its digest")
         config = yaml.load(content, Loader=_YAML)
     except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
         raise damaged(path, error) from None
@@ -225,7 +283,7 @@ def parse_provenance(path: Path, content: bytes) -> list[dict[str, Any]]:
     Raises:
         StoreError: it is damaged, or not a list of mappings.
     """
-    found = parse_json(path, content, list)
+    found = _parse_json(path, content, list)
     if not all(isinstance(segment, dict) for segment in found):
         raise damaged(path, "an entry is not a mapping")
     try:

@@ -1,19 +1,19 @@
 """Checks of a finished run: its files are the ones it ended with, and they agree with each other.
 
-``summary.json`` is sealed (:mod:`gbn.store.seals`) and holds the digests of the run's other files, so any later
+``summary.json`` is sealed (:mod:`gbn.store.files`) and holds the digests of the run's other files, so any later
 change to one of them is found when that file is read. Summaries from earlier versions have no digests: for those
 runs, only contradictions between the parts can be found, not every changed digit.
 """
 
+import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from gbn import measures
-from gbn.store.files import REMEDY, StoreError, content_of, damaged, read_json
+from gbn.store.files import REMEDY, StoreError, content_of, damaged, digest, read_json, sealed, unsealed
 from gbn.store.identity import canonical, run_id_of
-from gbn.store.seals import digest, sealed, unsealed
 
 CONFIG, METRICS, LAYERS, PROVENANCE = "config.yaml", "metrics.jsonl", "layers.jsonl", "provenance.json"
 SUMMARY = "summary.json"
@@ -35,10 +35,10 @@ _ANY = (-math.inf, math.inf)
 Digests = Mapping[str, str]
 
 
-def sealed_summary(summary: Mapping[str, Any], contents: Mapping[str, bytes | None]) -> dict[str, Any]:
-    """Return a summary with the digests of the run's other files and its own."""
+def summary_text(summary: Mapping[str, Any], contents: Mapping[str, bytes | None]) -> str:
+    """Return the text of ``summary.json``: with the digests of the run's other files and its own."""
     files = {name: digest(content) for name, content in contents.items() if content is not None}
-    return sealed({**summary, _FILES: files})
+    return json.dumps(sealed({**summary, _FILES: files}), indent=2, allow_nan=False) + "\n"
 
 
 def read_summary(folder: Path) -> tuple[dict[str, Any], Digests | None]:
@@ -55,22 +55,24 @@ def read_summary(folder: Path) -> tuple[dict[str, Any], Digests | None]:
     files = summary.pop(_FILES, None)
     if marked != isinstance(files, dict):
         raise damaged(path, "it has a digest of itself or of the other files, but not both")
-    problem = summary_problem(folder.name, summary)
+    # with its digest it is as it was written, and then it was checked: only the folder can be another one now
+    problem = _of_folder(folder.name, summary) if marked else summary_problem(folder.name, summary)
     if problem:
         raise StoreError(f"{path}: {problem}; {REMEDY}")
     return summary, files
 
 
-def checked(path: Path, digests: Digests | None, content: bytes | None) -> bytes | None:
-    """Check the content of a finished run's file against its digest, and return it.
+def read(path: Path, digests: Digests | None) -> bytes | None:
+    """Return the content of a file of a run, None if there is none, after checking it against its digest.
 
     Args:
-        digests: from the run's summary; None skips the check.
-        content: None if there is no such file.
+        path: the file.
+        digests: from the summary of a finished run; None skips the check.
 
     Raises:
-        StoreError: the file is missing, or was changed or added after the run ended.
+        StoreError: the file cannot be read, is missing, or was changed or added after the run ended.
     """
+    content = content_of(path)
     if digests is not None:
         ended = digests.get(path.name)
         if content is None and ended is not None:
@@ -79,11 +81,6 @@ def checked(path: Path, digests: Digests | None, content: bytes | None) -> bytes
             had = "had another one" if ended is not None else "had none"
             raise StoreError(f"{path} was changed after the run ended, which {had}: {REMEDY}")
     return content
-
-
-def read(path: Path, digests: Digests | None) -> bytes | None:
-    """Read a file and check it as :func:`checked` does."""
-    return checked(path, digests, content_of(path))
 
 
 def problem_of(
@@ -95,16 +92,14 @@ def problem_of(
 ) -> str | None:
     """Return the first contradiction between the parts of a finished run, naming the files; None if they agree."""
 
-    def of(files: str, problem: str | None) -> str | None:
-        return f"{files}: {problem}" if problem else None
+    def problems() -> Iterator[tuple[str, str | None]]:  # each supposes that those before it are None
+        yield SUMMARY, summary_problem(run_id, summary)
+        yield from ((METRICS, point_problem(point)) for point in points)
+        yield f"{METRICS} and {SUMMARY}", _of_curve(summary, points[-1] if points else None)
+        yield f"{PROVENANCE} and {SUMMARY}", _of_provenance(summary, provenance[-1] if provenance else {})
+        yield f"{CONFIG} and {SUMMARY}", _of_config(summary, config)
 
-    return (
-        of(SUMMARY, summary_problem(run_id, summary))
-        or of(METRICS, next(filter(None, map(point_problem, points)), None))
-        or of(f"{METRICS} and {SUMMARY}", curve_problem(summary, points[-1] if points else None))
-        or of(f"{PROVENANCE} and {SUMMARY}", provenance_problem(summary, provenance))
-        or of(f"{CONFIG} and {SUMMARY}", config_problem(summary, config))
-    )
+    return next((f"{files}: {problem}" for files, problem in problems() if problem), None)
 
 
 def summary_problem(run_id: str, summary: Mapping[str, Any]) -> str | None:
@@ -112,9 +107,8 @@ def summary_problem(run_id: str, summary: Mapping[str, Any]) -> str | None:
     status = summary.get("status")
     if status not in DONE:
         return f"it has status {status!r}; allowed: {', '.join(DONE)}"
-    named = summary.get("run_id", run_id)
-    if named != run_id:
-        return f"it is the summary of {named!r}, not of {run_id}: the folder was copied or renamed"
+    if problem := _of_folder(run_id, summary):
+        return problem
     if "identity" in summary:
         try:
             belongs = run_id_of(summary["identity"])
@@ -122,9 +116,8 @@ def summary_problem(run_id: str, summary: Mapping[str, Any]) -> str | None:
             return f"its identity is invalid ({error})"
         if belongs != run_id:
             return f"its identity is that of {belongs}: the folder was renamed or the summary edited"
-        problem = _config_problem(summary["identity"], summary.get("config"))
-        if problem:
-            return problem
+        if other := _of_config({"identity": summary["identity"]}, summary.get("config")):
+            return other
     for name in _COUNTS:
         value = summary.get(name)
         if value is not None and not (_is_number(value) and isinstance(value, int) and value >= 0):
@@ -142,6 +135,14 @@ def summary_problem(run_id: str, summary: Mapping[str, Any]) -> str | None:
             return f"{name}: {problem}"
     if "diverged_at" in summary and (status == "diverged") != (summary["diverged_at"] is not None):
         return f"status {status} and diverged_at={summary['diverged_at']!r} contradict each other"
+    return None
+
+
+def _of_folder(run_id: str, summary: Mapping[str, Any]) -> str | None:
+    """Return whose summary it is, if not that of the run whose folder holds it."""
+    named = summary.get("run_id", run_id)
+    if named != run_id:
+        return f"it is the summary of {named!r}, not of {run_id}: the folder was copied or renamed"
     return None
 
 
@@ -179,46 +180,39 @@ def range_of(key: str) -> tuple[float, float] | None:
     return known.range if known else None
 
 
-def curve_problem(summary: Mapping[str, Any], last: Mapping[str, Any] | None) -> str | None:
-    """Return how a summary contradicts the last point of the curve (None if it has no point); None if it does not."""
-    status, updates = summary["status"], summary.get("updates")
+def _of_curve(summary: Mapping[str, Any], last: Mapping[str, Any] | None) -> str | None:
+    """Return how a summary contradicts the last point of the curve (None if it has no point)."""
+    status, updates = summary.get("status"), summary.get("updates")
     if status != "not_applicable":
         if last is None:
             return f"it is {status} without a single point in its curve"
         if updates is not None and last.get("update") != updates:
             return f"it ended after {updates} updates, its curve at update {last.get('update')}"
     if "final" in summary:
-        final, end = (
-            {key: value for key, value in (point or {}).items() if value is not None}
-            for point in (summary["final"], last)
-        )
+        final, end = summary["final"] or {}, last or {}
         for key in sorted(final.keys() | end.keys()):
             if final.get(key) != end.get(key):
                 return f"{key} at the end is {final.get(key)!r} in the summary, {end.get(key)!r} in the curve"
     return None
 
 
-def provenance_problem(summary: Mapping[str, Any], segments: Sequence[Mapping[str, Any]]) -> str | None:
-    """Return how a summary contradicts the last segment of the provenance; None if it does not."""
-    environment, last = summary.get("environment") or {}, segments[-1] if segments else {}
+def _of_provenance(summary: Mapping[str, Any], last: Mapping[str, Any]) -> str | None:
+    """Return how a summary contradicts the last segment of the provenance."""
+    environment = summary.get("environment") or {}
     for key in sorted((environment.keys() & last.keys()) - {"date"}):
         if environment[key] != last[key]:
             return f"{key} is {environment[key]!r} in the summary, {last[key]!r} in the provenance"
     return None
 
 
-def config_problem(summary: Mapping[str, Any], config: Mapping[str, Any] | None) -> str | None:
-    """Return how a configuration (None if absent) contradicts the summary's copy or identity; None if it does not."""
-    copy = summary.get("config")
-    if isinstance(copy, Mapping) and config is not None and _differ(copy, config):
+def _of_config(summary: Mapping[str, Any], config: object) -> str | None:
+    """Return how a configuration contradicts the summary's copy or identity; what is not a mapping does not."""
+    copy, kept = summary.get("config"), summary.get("identity")
+    if not isinstance(config, Mapping):
+        return None
+    if isinstance(copy, Mapping) and _differ(copy, config):
         return "the configuration is not the one in the summary"
-    return _config_problem(summary.get("identity"), config)
-
-
-def _config_problem(kept: object, config: object) -> str | None:
-    path = None
-    if isinstance(kept, Mapping) and isinstance(config, Mapping):
-        path = next(_other(kept, config), None)
+    path = next(_other(kept, config), None) if isinstance(kept, Mapping) else None
     return f"{path} of the configuration is not that of the run's identity" if path else None
 
 

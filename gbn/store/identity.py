@@ -134,6 +134,19 @@ def run_id_of(kept: Mapping[str, Any]) -> str:
     return "-".join([*(_slug(part) for part in parts), digest(kept)])
 
 
+def group_of(kept: Mapping[str, Any]) -> str:
+    """Return the name shared by the runs of an identity that differ only in the seed: ``cifar10-cnn-bn-1a2b3c4d5e``.
+
+    Means, medians and bands are computed over such a group. The name is the readable part of the run id, and the
+    hash of the identity without its seed.
+
+    Raises:
+        ValueError: the identity lacks the data set, the model, the norm or the seed.
+    """
+    slug = run_id_of(kept).rsplit("-", 2)[0]
+    return f"{slug}-{digest({key: part for key, part in kept.items() if key != 'seed'})}"
+
+
 #: Keys of the optimizer's section that belong to the arm: preconditioned gradients replace a norm layer.
 OF_THE_ARM = ("precondition", "bnp")
 

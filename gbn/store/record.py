@@ -2,9 +2,35 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Literal
 
 Status = Literal["finished", "diverged", "failed", "not_applicable", "running", "interrupted", "missing"]
+
+
+class Curve(Sequence[dict[str, Any]]):
+    """The points of a curve in order, parsed when first looked at.
+
+    Attributes:
+        source: what they are parsed from, for those who want columns: the content of a metrics file whose digest has
+            shown it to be what was written, or the Arrow array of each key.
+    """
+
+    def __init__(self, source: Any, parse: Callable[[Any], list[dict[str, Any]]]) -> None:
+        self.source, self._parse = source, parse
+
+    @cached_property
+    def _points(self) -> list[dict[str, Any]]:
+        return self._parse(self.source)
+
+    def __len__(self) -> int:
+        return len(self._points)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self._points[index]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and self._points == list(other)
 
 
 @dataclass(frozen=True)
@@ -16,7 +42,7 @@ class Record:
         status: see :data:`Status`.
         config: the resolved configuration ({} if the run was killed before writing it).
         summary: the finished run's summary; None until then.
-        curve: the points of the curve in order of `update`.
+        curve: the points of the curve in order of `update`, a list or a :class:`Curve`.
         provenance: one mapping per segment (a resumed run has several).
         error: the traceback of a failed run, or how its process died.
         source: "store" or "archive".
@@ -28,7 +54,7 @@ class Record:
     status: Status
     config: dict[str, Any]
     summary: dict[str, Any] | None = None
-    curve: list[dict[str, Any]] = field(default_factory=list)
+    curve: Sequence[dict[str, Any]] = ()
     provenance: list[dict[str, Any]] = field(default_factory=list)
     error: str | None = None
     source: Literal["store", "archive"] = "store"
@@ -45,7 +71,7 @@ class Record:
         """Device, versions and date from the summary ({} until there is one)."""
         return (self.summary or {}).get("environment") or {}
 
-    @property
+    @cached_property
     def machine(self) -> str:
         """Device kind, kernels and library versions; runs that differ in any of these are never paired.
 

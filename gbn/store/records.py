@@ -8,7 +8,7 @@ per recording); and ``stderr.txt``, what a run in its own process wrote to stand
 A kill at any moment loses at most the points since the checkpoint; an incomplete last line is dropped.
 
 Everything is checked when it is read: each line, each segment of the provenance and the configuration carry their
-own digest (:mod:`gbn.store.seals`), and the summary carries those of all files (:mod:`gbn.store.finished`).
+own digest (:mod:`gbn.store.files`), and the summary carries those of all files (:mod:`gbn.store.finished`).
 """
 
 import hashlib
@@ -22,12 +22,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import yaml
-
 from gbn.store.files import (
     REMEDY,
     StoreError,
     all_finite,
+    config_text,
     content_of,
     finite,
     line_of,
@@ -50,17 +49,14 @@ from gbn.store.finished import (
     problem_of,
     read,
     read_summary,
-    sealed_summary,
+    summary_text,
 )
 from gbn.store.finished import DONE as DONE
 from gbn.store.locks import FILE as LOCK
 from gbn.store.locks import RunLock, is_locked
-from gbn.store.record import Record, Status
-from gbn.store.seals import sealed_text
+from gbn.store.record import Curve, Record, Status
 
 CHECKPOINT, ERROR, STDERR = "checkpoint.pt", "error.txt", "stderr.txt"
-
-_DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 
 
 class RunStore:
@@ -84,9 +80,8 @@ class RunStore:
         """Return the ids of all runs on disk, sorted."""
         if not self.runs_dir.is_dir():
             return []
-        return sorted(
-            entry.name for entry in self.runs_dir.iterdir() if entry.is_dir() and entry.name[0] != "."
-        )
+        with os.scandir(self.runs_dir) as entries:
+            return sorted(entry.name for entry in entries if entry.name[0] != "." and entry.is_dir())
 
     def match(self, patterns: Sequence[str]) -> list[str]:
         """Return the run ids that match any of these ids, shell patterns or paths of run folders.
@@ -110,47 +105,42 @@ class RunStore:
             StoreError: its summary is damaged, or its lock file cannot be opened.
         """
         folder = self.path(run_id)
-        if (folder / SUMMARY).exists():
-            status: Status = read_summary(folder)[0]["status"]
-            return status
-        if not folder.is_dir():
-            return "missing"
-        try:
-            if is_locked(folder):
-                return "running"
-        except OSError as error:
-            raise StoreError(f"{folder / LOCK} cannot be opened ({error.strerror or error})") from None
-        if (folder / ERROR).exists():
-            return "failed"
-        begun = any((folder / name).exists() for name in (CONFIG, METRICS, CHECKPOINT, PROVENANCE))
-        return "interrupted" if begun else "missing"
+        return read_summary(folder)[0]["status"] if (folder / SUMMARY).exists() else _unfinished(folder)
 
     def load(self, run_id: str) -> Record:
         """Read one run.
+
+        The digests of a finished run's files show that they are those that :meth:`RunWriter.write_summary` has
+        checked. Without digests, in a run of an earlier version, it is all checked again.
 
         Raises:
             StoreError: the run is missing, or one of its files is corrupt (the message names it).
         """
         folder = self.path(run_id)
-        status = self.status(run_id)
+        finished = (folder / SUMMARY).exists()
+        summary, digests = read_summary(folder) if finished else (None, None)
+        status = _unfinished(folder) if summary is None else summary["status"]
         if status == "missing":
             raise StoreError(f"no run {run_id} under {self.runs_dir} ({len(self.run_ids())} runs there)")
-        summary, digests = read_summary(folder) if (folder / SUMMARY).exists() else (None, None)
-        config, curve, provenance = (read(folder / name, digests) for name in (CONFIG, METRICS, PROVENANCE))
+        contents = {name: read(folder / name, digests) for name in (CONFIG, METRICS, PROVENANCE)}
+        lines, copy = contents[METRICS] or b"", (summary or {}).get("config")
+        if digests is not None:  # no need to parse what may never be looked at, or is known to equal the copy
+            contents |= {METRICS: None} | ({CONFIG: None} if copy else {})
+        config, curve, provenance = _parse(folder, contents)
+        if summary is not None and digests is None:
+            problem = problem_of(run_id, summary, config, curve, provenance)
+            if problem:
+                raise StoreError(f"{folder} contradicts itself: {problem}; {REMEDY}")
+        parse = partial(points_of, folder / METRICS, checked=True)
         error = content_of(folder / ERROR)
         layers = (folder / LAYERS).exists() or LAYERS in (digests or {})
-        parts = _parse(folder, config, curve, provenance)
-        problem = problem_of(run_id, summary, *parts) if summary is not None else None
-        if problem:
-            raise StoreError(f"{folder} contradicts itself: {problem}; {REMEDY}")
-        kept = parts[0] if parts[0] is not None else (summary or {}).get("config")
         return Record(
             run_id=run_id,
             status=status,
-            config=dict(kept or {}),
+            config=dict((copy if config is None else config) or {}),
             summary=summary,
-            curve=parts[1],
-            provenance=parts[2],
+            curve=curve if digests is None else Curve(lines, parse),
+            provenance=provenance,
             error=error.decode(errors="replace") if error is not None else None,
             read_layers=partial(_read_layers, folder / LAYERS, digests) if layers else None,
         )
@@ -314,8 +304,7 @@ class RunWriter:
         self._locked()
         kept = {"run_id": self.run_id} | finite(summary)
         contents = {name: content_of(self.folder / name) for name in COVERED}
-        parts = _parse(self.folder, *(contents[name] for name in (CONFIG, METRICS, PROVENANCE)))
-        problem = problem_of(self.run_id, kept, *parts)
+        problem = problem_of(self.run_id, kept, *_parse(self.folder, contents))
         if problem:
             raise StoreError(f"{self.folder} gets no {SUMMARY}: {problem}")
         write_atomically(self.folder / SUMMARY, summary_text(kept, contents))
@@ -341,27 +330,38 @@ class RunWriter:
             raise StoreError(f"enter the writer of {self.run_id} (with ...) before writing to it")
 
 
-def config_text(config: Mapping[str, Any]) -> str:
-    """Return a resolved configuration as the text of ``config.yaml``."""
-    return sealed_text(yaml.dump(finite(config), Dumper=_DUMPER, sort_keys=False))
+def _unfinished(folder: Path) -> Status:
+    """Return the status of a run without a summary.
+
+    Raises:
+        StoreError: its lock file cannot be opened.
+    """
+    try:
+        return "running" if folder.is_dir() and is_locked(folder) else idle_status(folder)
+    except OSError as error:
+        raise StoreError(f"{folder / LOCK} cannot be opened ({error.strerror or error})") from None
 
 
-def summary_text(summary: Mapping[str, Any], contents: Mapping[str, bytes | None]) -> str:
-    """Return the text of ``summary.json``, sealed with the digests of the run's other files."""
-    return json.dumps(sealed_summary(summary, contents), indent=2, allow_nan=False) + "\n"
+def idle_status(folder: Path) -> Status:
+    """Return the status of a run that has no summary and that no process is writing."""
+    if (folder / ERROR).exists():
+        return "failed"
+    begun = any((folder / name).exists() for name in (CONFIG, METRICS, CHECKPOINT, PROVENANCE))
+    return "interrupted" if begun else "missing"
 
 
 Parts = tuple[dict[str, Any] | None, list[dict[str, Any]], list[dict[str, Any]]]
 
 
-def _parse(folder: Path, config: bytes | None, curve: bytes | None, provenance: bytes | None) -> Parts:
+def _parse(folder: Path, contents: Mapping[str, bytes | None]) -> Parts:
     """Parse the configuration (None if there is no file), points and segments of a run."""
+    config, provenance = contents[CONFIG], contents[PROVENANCE]
     return (
         None if config is None else parse_config(folder / CONFIG, config),
-        points_of(folder / METRICS, curve or b""),
+        points_of(folder / METRICS, contents[METRICS] or b""),
         [] if provenance is None else parse_provenance(folder / PROVENANCE, provenance),
     )
 
 
 def _read_layers(path: Path, digests: Digests | None) -> list[dict[str, Any]]:
-    return points_of(path, read(path, digests) or b"")
+    return points_of(path, read(path, digests) or b"", checked=digests is not None)

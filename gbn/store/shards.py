@@ -17,7 +17,8 @@ digits, of the records' content, which does not cover the configurations; the di
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -25,10 +26,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from gbn.store.files import StoreError, content_of, write_bytes_atomically
+from gbn.store.files import StoreError, content_of, digest, write_bytes_atomically
 from gbn.store.finished import problem_of
-from gbn.store.record import Record
-from gbn.store.seals import digest
+from gbn.store.record import Curve, Record
 
 FORMAT = "1"
 SUMS = "SHA256SUMS"
@@ -90,23 +90,28 @@ def read(path: Path) -> list[Record]:
         StoreError: the file does not match its name, or has another format.
     """
     content, sums = _content(path), sums_of(path.parent)
-    known = digest(content)
-    stem, _, ending = path.stem.rpartition("-")
+    ending = path.stem.rpartition("-")[2]
     earlier = len(ending) == _OF_CONTENT
     if earlier and sums and sums.get(path.name) != hashlib.sha256(content).hexdigest():
         raise _changed(
             path, f"its name and bytes are not in {SUMS}, where every shard of earlier versions is"
         )
-    if not earlier and ending != known:
+    if not earlier and ending != digest(content):
         raise _changed(path, "its bytes do not match its name")
+    return [*_parsed(path, content, earlier, checked=bool(sums))]
+
+
+@lru_cache(maxsize=64)  # an experiment's tables, figures and claims read the same shards, which never change
+def _parsed(path: Path, content: bytes, earlier: bool, checked: bool) -> tuple[Record, ...]:
+    stem, _, ending = path.stem.rpartition("-")
     try:
         file = pq.ParquetFile(pa.BufferReader(content), page_checksum_verification=True)
         table = file.read([column for column in file.schema_arrow.names if column != _LAYERS])
         metadata = file.schema_arrow.metadata or {}
         found = metadata.get(_FORMAT, b"none").decode(errors="replace")
-        records = _records(path, known, table) if found == FORMAT else []
+        records = _records(path, digest(content), table) if found == FORMAT else []
         if earlier:
-            fitting = bool(sums) or _fits(stem, ending, records, table)
+            fitting = checked or _fits(stem, ending, records, table)
         else:
             fitting = metadata.get(_NAME) == stem.encode()
     except Exception as error:  # a damaged file can make Parquet's reader and ours raise anything
@@ -115,7 +120,7 @@ def read(path: Path) -> list[Record]:
         raise StoreError(f"{path} has shard format {found}, this version reads {FORMAT}: update gbn")
     if not fitting:
         raise _changed(path, "it was renamed, or its records do not match its name")
-    return records
+    return tuple(records)
 
 
 def sums_of(folder: Path) -> dict[str, str]:
@@ -171,20 +176,24 @@ def _changed(path: Path, what: str) -> StoreError:
 
 
 def _records(path: Path, known: str, table: pa.Table) -> list[Record]:
-    curves = [name for name in table.column_names if name.startswith(_CURVE)]
+    names = [name for name in table.column_names if name.startswith(_CURVE)]
+    curves = {name.removeprefix(_CURVE): table[name] for name in names}
     return [
         Record(
             run_id=row["run_id"],
             status=row["status"],
             config=json.loads(row["config"]),
             summary=json.loads(row["summary"]) | {"config": json.loads(row["config"])},
-            curve=_points(row, curves),
+            curve=Curve(
+                {key: lists[index].values for key, lists in curves.items() if lists[index].is_valid},
+                partial(_points, row["points"]),
+            ),
             provenance=json.loads(row["provenance"]),
             source="archive",
             shard=path.name,
             read_layers=partial(_read_layers, path, known, index) if row.get(_RECORDED) else None,
         )
-        for index, row in enumerate(table.to_pylist())
+        for index, row in enumerate(table.drop_columns(names).to_pylist())
     ]
 
 
@@ -202,11 +211,10 @@ def _layers_column(path: Path, known: str) -> list[str]:
     return list(table.column(_LAYERS).to_pylist())
 
 
-def _points(row: dict[str, Any], curves: Iterable[str]) -> list[dict[str, Any]]:
-    points: list[dict[str, Any]] = [{} for _ in range(row["points"])]
-    for name in curves:
-        key = name.removeprefix(_CURVE)
-        for point, value in zip(points, row[name] or [], strict=False):
+def _points(count: int, columns: Mapping[str, pa.Array]) -> list[dict[str, Any]]:
+    points: list[dict[str, Any]] = [{} for _ in range(count)]
+    for key, values in columns.items():
+        for point, value in zip(points, values.to_pylist(), strict=False):
             if value is not None:
                 point[key] = value
     return points
@@ -234,16 +242,12 @@ def public(record: Record) -> Record:
     """
     summary = {name: value for name, value in (record.summary or {}).items() if name != "config"}
     verbatim = {"identity": summary["identity"]} if "identity" in summary else {}
-    return Record(
-        run_id=record.run_id,
-        status=record.status,
+    return replace(
+        record,
         config=_public(record.config),
         summary=_public(summary) | verbatim,
         curve=[{key: value for key, value in point.items() if value is not None} for point in record.curve],
         provenance=_public(record.provenance),
-        source=record.source,
-        shard=record.shard,
-        read_layers=record.read_layers,
     )
 
 

@@ -6,7 +6,7 @@ prefix such as ``2:`` marks a later method; only digests computed by the same me
 Runs are compared with each other, so they have to be trained on the same data. A resumed run compares its data
 with its own earlier segments (:func:`check_resumed`), a new run with the first run in the results folder that reads
 the same data set in the same way (:func:`check_first`), and every table compares all its runs
-(:mod:`gbn.analysis.runs.same_data`). ``dataset.allow_changed=true`` turns the errors into notes.
+(:func:`gbn.analysis.runs.notes.data_notes`). ``dataset.allow_changed=true`` turns the errors into notes.
 """
 
 import contextlib

@@ -1,4 +1,4 @@
-"""Figures of the masks that the networks of several finished runs draw on the same test slices."""
+"""Figures of the masks that the networks of several finished runs predict on the same test slices."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -7,22 +7,22 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from gbn.data.segmentation.segmentation_set import SegmentationSet
 from gbn.engine.restore import Trained
-from gbn.tasks.segmentation.evaluation import SegmentationEvaluator, areas_of
-from gbn.tasks.segmentation.figures import Overlay, bland_altman_figure, comparison_figure, representatives
+from gbn.tasks.segmentation import evaluation
 
 
 @dataclass(frozen=True, eq=False)
 class Drawings:
-    """The test set with each arm's masks.
+    """The test part with each arm's masks.
 
     Attributes:
-        evaluator: of one of the runs, since they share their data.
+        data: the data set that the runs share.
         drawn: bool (N, K, H, W).
         predicted: arm -> bool (N, K, H, W).
     """
 
-    evaluator: SegmentationEvaluator
+    data: SegmentationSet
     drawn: Tensor
     predicted: Mapping[str, Tensor]
 
@@ -37,13 +37,13 @@ def drawings(runs: Mapping[str, Trained]) -> Drawings:
         ValueError: a run has another task, or runs are tested on different slices.
     """
     predicted: dict[str, Tensor] = {}
-    first: tuple[SegmentationEvaluator, Tensor] | None = None
+    first: tuple[SegmentationSet, Tensor] | None = None
     for arm, one in runs.items():
-        if not isinstance(one.evaluator, SegmentationEvaluator):
+        if not isinstance(one.data, SegmentationSet):
             raise ValueError(f"{one.run_id} is not a segmentation run: choose runs with task=segmentation")
         predicted[arm], drawn = one.evaluator.masks(one.model, "test")
-        first = first or (one.evaluator, drawn)
-        if one.evaluator.data.test.places != first[0].data.test.places or not torch.equal(drawn, first[1]):
+        first = first or (one.data, drawn)
+        if one.data.test.places != first[0].test.places or not torch.equal(drawn, first[1]):
             raise ValueError(
                 f"{one.run_id} is tested on other slices than the first run: choose runs with the same data"
             )
@@ -54,32 +54,10 @@ def drawings(runs: Mapping[str, Trained]) -> Drawings:
 
 def overlays(found: Drawings, arms: Sequence[str]) -> Figure:
     """Draw contours of some arms on the slices that represent the best, median and worst patient of the first arm."""
-    data = found.evaluator.data
-    part = data.test
-    names = [data.patients[index] for index in part.patients.tolist()]
-    scores = {
-        arm: found.evaluator.task.scores(found.predicted[arm], found.drawn, part.pixel_size).dice.nanmean(1)
-        for arm in arms
-    }
-    cases = {}
-    for which, index in representatives(scores[arms[0]].tolist(), names).items():
-        cases[f"{which}: patient {names[index]}"] = {
-            arm: Overlay(
-                f"Dice {scores[arm][index]:.2f}",
-                part.images[index, 0].numpy(),
-                found.drawn[index].numpy(),
-                found.predicted[arm][index].numpy(),
-            )
-            for arm in arms
-        }
-    return comparison_figure(cases, data.structures)
+    predicted = {arm: found.predicted[arm] for arm in arms}
+    return evaluation.overlays(found.data, found.data.test, found.drawn, predicted)
 
 
 def areas(found: Drawings) -> Figure:
     """Draw a Bland-Altman plot of the first structure's areas, one panel per arm."""
-    data = found.evaluator.data
-    part = data.test
-    drawn = areas_of(found.drawn, part).tolist()
-    pairs = {arm: (areas_of(masks, part).tolist(), drawn) for arm, masks in found.predicted.items()}
-    names = [data.patients[index] for index in part.patients.tolist()]
-    return bland_altman_figure(pairs, names, f"{data.unit}²", data.structures[0])
+    return evaluation.areas(found.data, found.data.test, found.drawn, found.predicted)

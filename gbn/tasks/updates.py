@@ -1,7 +1,7 @@
-"""What one update of a run does. The trainer's loop asks for updates and knows no loss; a task's kind of update does.
+"""The updates of a run: the trainer's loop asks for the next one and knows no loss.
 
-:class:`Supervised` is that of a network with targets; :class:`gbn.tasks.generation.updates.Adversarial` that of a
-generator against a discriminator.
+:class:`Supervised` trains a network with targets; :class:`gbn.tasks.generation.updates.Adversarial` a generator
+against a discriminator.
 """
 
 import contextlib
@@ -22,7 +22,7 @@ _DTYPES = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def precision_context(precision: str, device: torch.device) -> Callable[[], AbstractContextManager[object]]:
-    """A maker of autocast contexts for fp32 (none), bf16 or fp16."""
+    """Return a function that creates the autocast context of fp32 (none), bf16 or fp16."""
     dtype = _DTYPES[precision]
     if dtype is None:
         return contextlib.nullcontext
@@ -30,21 +30,21 @@ def precision_context(precision: str, device: torch.device) -> Callable[[], Abst
 
 
 class Updates(ABC):
-    """The updates of a run, numbered from 0, and what training itself measured since the curve's last point.
+    """The updates of a run, numbered from 0, and the measurements of training since the curve's last point.
 
     Args:
         config: the run's.
         model: initialized, on the device.
         loader: the training batches.
         task: losses and metrics.
-        device: where all of it lies.
-        total: updates of the whole run.
+        device: of the model and the batches.
+        total: number of updates in the whole run.
 
     Attributes:
         rate: learning rate of the last update.
-        loss: of the last update, a detached scalar that is not finite where training diverged.
-        before_step: called where gradients are complete and weights still old, with the update's number (counted
-            from 1) and what gradients are multiplied with; None: nothing.
+        loss: of the last update, a detached scalar; not finite if training diverged.
+        before_step: called when gradients are complete and weights still old, with the update's number (counted
+            from 1) and the factor by which gradients are scaled; None for nothing.
     """
 
     loss: Tensor
@@ -75,44 +75,53 @@ class Updates(ABC):
 
     @abstractmethod
     def measured(self) -> dict[str, float | None]:
-        """What training measured since :meth:`reset`, as keys of the curve."""
+        """Return the measurements since :meth:`reset`, by key of the curve."""
 
     @abstractmethod
     def reset(self) -> None:
-        """Begin to measure anew."""
+        """Start measuring again."""
 
     @abstractmethod
     def loss_so_far(self) -> float | None:
-        """The mean loss since :meth:`reset`, for the display."""
+        """Return the mean loss since :meth:`reset`, for the display; None if there was no update."""
 
-    @abstractmethod
     def state_dict(self) -> dict[str, Any]:
-        """Everything that the next update depends on, and the sums since :meth:`reset`."""
+        """Return everything that the next update depends on, and the sums since :meth:`reset`."""
+        return {
+            "model": self.model.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "count": self.count,
+        }
 
-    @abstractmethod
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take up :meth:`state_dict`."""
+        """Restore a :meth:`state_dict`."""
+        self.model.load_state_dict(state["model"])
+        self.scaler.load_state_dict(state["scaler"])
+        self.count = state["count"]
 
-    @abstractmethod
-    def close(self) -> None:
-        """Take off the model what was put on it for training."""
+    def close(self) -> None:  # noqa: B027  (by default there is nothing)
+        """Remove from the model what was added for training."""
 
-    def _rate(self, step: int) -> float:
-        return learning_rate(
-            self.schedule_options,
-            self.optimizer_options["lr"],
-            step,
-            self.total,
-            self.loader.steps_per_epoch,
-        )
+    def _begin(self, step: int, *optimizers: torch.optim.Optimizer) -> None:
+        """Seed dropout and set the learning rate of update `step`."""
+        torch.manual_seed(derive(self.config.seed, "dropout", step))
+        base, per_epoch = self.config.optimizer.lr, self.loader.steps_per_epoch
+        self.rate = learning_rate(self.schedule_options, base, step, self.total, per_epoch)
+        for optimizer in optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = self.rate
 
     def _compiled(self, module: nn.Module) -> Callable[..., Any]:
-        # Compiled for training only: evaluation and checkpoints see the plain module, whose parameters it shares.
+        # For training only: evaluation and checkpoints use the plain module, which shares its parameters.
         return torch.compile(module) if self.config.trainer.compile else module
 
 
 class Supervised(Updates):
-    """One network, one optimizer, the loss between its output and the batch's targets."""
+    """One network, one optimizer, and the loss of its output against the batch's targets.
+
+    The task has ``loss`` and ``correct``, both of (outputs, targets), and ``training_measure``, the name of the mean
+    of ``correct`` over images.
+    """
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
@@ -121,19 +130,16 @@ class Supervised(Updates):
         self.forward = self._compiled(self.model)
 
     def reset(self) -> None:
-        """Sums of loss, hits and images to zero."""
+        """Set the sums of loss, correct outputs and images to zero."""
         self.loss_sum = torch.zeros((), dtype=torch.float64, device=self.device)
         exact = torch.int64 if self.task.training_measure == "accuracy" else torch.float64
         self.correct = torch.zeros((), dtype=exact, device=self.device)
         self.count = 0
 
     def make(self, step: int) -> None:
-        """Forward, backward, step."""
+        """Forward pass, backward pass, step."""
         images, labels = self.loader.batch(step)
-        torch.manual_seed(derive(self.config.seed, "dropout", step))
-        self.rate = self._rate(step)
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.rate
+        self._begin(step, self.optimizer)
         self.optimizer.zero_grad(set_to_none=True)
         with self.autocast():
             logits = self.forward(images)
@@ -159,37 +165,32 @@ class Supervised(Updates):
             self.count += len(labels)
 
     def loss_so_far(self) -> float | None:
-        """Mean loss a batch."""
+        """Return the mean loss per batch."""
         return float(self.loss_sum) / (self.count / self.loader.batch_size) if self.count else None
 
     def measured(self) -> dict[str, float | None]:
-        """``train_loss`` and ``train_accuracy`` (or ``train_dice``) over the batches since the last point."""
+        """Return ``train_loss`` and ``train_accuracy`` (or ``train_dice``) over the batches since the last point."""
         return {
             "train_loss": self.loss_so_far(),
             f"train_{self.task.training_measure}": self.correct.item() / self.count if self.count else None,
         }
 
     def state_dict(self) -> dict[str, Any]:
-        """Model, optimizer, scaler, preconditioner, sums."""
-        return {
-            "model": self.model.state_dict(),
+        """Return the states of model, optimizer, scaler and preconditioner, and the sums."""
+        return super().state_dict() | {
             "optimizer": self.optimizer.state_dict(),
-            "scaler": self.scaler.state_dict(),
             "preconditioner": None if self.preconditioner is None else self.preconditioner.state_dict(),
             "loss_sum": self.loss_sum,
             "correct": self.correct,
-            "count": self.count,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take up :meth:`state_dict`."""
-        self.model.load_state_dict(state["model"])
+        """Restore a :meth:`state_dict`."""
+        super().load_state_dict(state)
         self.optimizer.load_state_dict(state["optimizer"])
-        self.scaler.load_state_dict(state["scaler"])
         if self.preconditioner is not None:
             self.preconditioner.load_state_dict(state["preconditioner"])
-        for name in ("loss_sum", "correct", "count"):
-            setattr(self, name, state[name])
+        self.loss_sum, self.correct = state["loss_sum"], state["correct"]
 
     def close(self) -> None:
         """Remove the preconditioner's hooks."""

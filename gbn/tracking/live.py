@@ -2,7 +2,7 @@
 
 Our own files are the source of truth; W&B shows them, as :mod:`gbn.tracking.mirror` describes. So any failure of W&B
 (not installed, not logged in, no network, a full disk, a crash of its service) is reported once and never stops or
-changes a run; ``scripts/wandb_sync.py`` uploads whatever is then missing.
+changes a run; ``gbn wandb`` uploads whatever is then missing.
 """
 
 import netrc

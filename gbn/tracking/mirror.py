@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from gbn.methods import own_options
-from gbn.store.groups import group_of
-from gbn.store.identity import arm_of, canonical, norm_label, part_label
+from gbn.store.identity import arm_of, canonical, group_of, norm_label, part_label
 
 #: Where, how visibly and on whose machine a run is made is not published.
 _PRIVATE = ("results_dir", "tracker", "launcher")

@@ -12,7 +12,7 @@ from gbn.config.grid import load_grid
 from gbn.studies.gradient_variance import table as gradient_variance
 from gbn.studies.validation.simulate import Arm, write_runs
 from tests.analysis.conftest import write_recordings
-from tests.scripts.calling import ROOT
+from tests.cli.calling import ROOT
 
 #: Two families that share a control, and more arms than a row or the hues hold.
 CONTROLS = {"a": ["shared", "own[a]"], "b": ["shared", "own[b]"]}

@@ -227,11 +227,11 @@ class TestFile:
     def test_the_command_makes_it_again(self, folder):
         runs = load_grid_runs(GRID, folder, targets=[0.5])
         assert command(Comparison(runs, Options("test_accuracy", "first"))) == (
-            "python scripts/report.py experiments/simulated --measure test_accuracy --targets 0.5 --first-hit"
+            "gbn report experiments/simulated --measure test_accuracy --targets 0.5 --first-hit"
         )
         some = load_any(["simulated-*-bn-*", "simulated-*-gbn_fast-*"], folder, reference="bn")
         assert command(Comparison(some)) == (
-            "python scripts/report.py --runs 'simulated-*-bn-*' 'simulated-*-gbn_fast-*' --reference bn"
+            "gbn report --runs 'simulated-*-bn-*' 'simulated-*-gbn_fast-*' --reference bn"
         )
 
     @pytest.mark.slow

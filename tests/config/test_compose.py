@@ -259,3 +259,23 @@ def test_a_mixture_and_its_controls() -> None:
     assert "-mixture_k5_per_channel-" in id_of(
         "norm=mixture", "norm.components=5", "norm.mixture=per_channel"
     )
+
+
+def test_the_working_folder_s_own_groups_come_before_the_package_s(tmp_path, monkeypatch):
+    for file, text in {
+        "norm/mine.yaml": "name: mine\nmethod: gbn\nrevision: 1\nquadrangle: cvar\nalpha: 0.6\n",
+        "model/mlp.yaml": "name: mlp\nrevision: 1\nwidth: 0.5\ndepth: 2\n",
+    }.items():
+        path = tmp_path / "conf" / file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    before = compose(["model=mlp"])
+    monkeypatch.chdir(tmp_path)
+    config = compose(["norm=mine", "model=mlp"])
+    assert (config.norm.alpha, config.model.depth) == (0.6, 2)
+    assert compose(["norm=bn_reparam", "norm.matched_to=mine"]).norm.alpha == 0.6
+    assert compose(["model=cnn"]).model.name == "cnn"  # the package's
+    with pytest.raises(ConfigError, match="did you mean 'mine'"):
+        compose(["norm=mien"])
+    monkeypatch.setenv("GBN_CONF", str(config_dir()))  # then that folder alone
+    assert compose(["model=mlp"]) == before

@@ -151,6 +151,55 @@ def test_some_cells_of_a_grid_are_those_of_the_whole(write):
     assert load_grid(path, only=wanted).cells == whole.cells[1:3]
 
 
+AXES = """
+base: [model=mlp, trainer.epochs=1]
+axes:
+  part: {one: [model.width=0.25], two: [model.width=0.5, model.depth=2]}
+  optimizer.lr: [0.1, 1e-2]
+  norm.alpha: {"60": 0.6, "75": 0.75}
+settings:
+  "{part}_lr_{optimizer.lr}": []
+  plain: [optimizer.lr=1.0]
+arms:
+  bn: [norm=bn]
+  "cvar_{norm.alpha}": [norm=gbn_cvar]
+controls: ["cvar_{norm.alpha}"]
+reference: bn
+seeds: 1
+targets: {"{part}_lr_{optimizer.lr}": [0.5], plain: [0.6]}
+scales:
+  few: {axes: {part: [two], optimizer.lr: [0.4]}}
+  one: {settings: ["one_lr_{optimizer.lr}"], arms: [bn, cvar_75]}
+"""
+
+
+def test_axes_spell_out_names_and_overrides(write):
+    grid = load_grid(write(AXES))
+    assert grid.settings == ["one_lr_0.1", "one_lr_1e-2", "two_lr_0.1", "two_lr_1e-2", "plain"]
+    assert grid.levels["two_lr_1e-2"] == {"part": "two", "optimizer.lr": "1e-2"}
+    assert "plain" not in grid.levels
+    assert (grid.targets["two_lr_0.1"], grid.targets["plain"]) == ([0.5], [0.6])
+    assert list(grid.controls) == ["cvar_60", "cvar_75"]
+    cell = next(one for one in grid.cells if (one.setting, one.label) == ("two_lr_1e-2", "cvar_75"))
+    assert (cell.config["model"]["width"], cell.config["model"]["depth"]) == (0.5, 2)
+    assert (cell.config["optimizer"]["lr"], cell.config["norm"]["alpha"]) == (0.01, 0.75)
+
+
+def test_a_scale_selects_levels_of_axes(write):
+    few = load_grid(write(AXES), "few")
+    assert (few.settings, few.levels["two_lr_0.4"]["optimizer.lr"]) == (["two_lr_0.4", "plain"], "0.4")
+    assert few.cells[0].config["optimizer"]["lr"] == 0.4
+    one = outline(write(AXES), "one")
+    assert list(one.settings) == list(one.levels) == ["one_lr_0.1", "one_lr_1e-2"]
+    assert (list(one.arms)[:2], list(one.controls)) == (["bn", "cvar_75"], ["cvar_75"])
+    with pytest.raises(
+        ConfigError, match=r"unknown level of the axis part in .*: 'three'; allowed: one, two"
+    ):
+        outline(write(AXES.replace("part: [two]", "part: [three]")), "few")
+    with pytest.raises(ConfigError, match="'cvar_75' appears twice under arms"):
+        outline(write(AXES.replace("  bn: [norm=bn]", "  bn: [norm=bn]\n  cvar_75: [norm=gbn_cvar]")))
+
+
 def test_full_is_the_grid_as_it_stands(write):
     folder = write(SWEEP + "default_scale: bare\n")
     assert load_grid(folder, only=()).scale == "bare"

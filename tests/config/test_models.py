@@ -4,11 +4,14 @@ import inspect
 from typing import get_args
 
 import pytest
+import torch
 
 from gbn.config.compose import compose
 from gbn.config.errors import ConfigError
 from gbn.config.models import ModelConfig
 from gbn.models import MODELS, OF_OTHER_TASKS
+from gbn.nn import norm_layer
+from tests.models.networks import Network
 
 NETWORKS = MODELS | OF_OTHER_TASKS
 
@@ -39,6 +42,23 @@ def test_the_file_shows_the_defaults(name):
     for key, field in SECTIONS[name].model_fields.items():
         if key not in ("name", "revision"):
             assert getattr(config, key) == field.default, key
+
+
+@pytest.mark.parametrize("size", [8, 16, 28, 32])
+@pytest.mark.parametrize("name", MODELS)
+def test_the_schema_and_the_network_agree_on_images(name, size):
+    """On those too small for the network, and on those of which some norm sees one value per channel."""
+    section, build = SECTIONS[name], Network(name).build
+    if size < section.smallest:
+        with pytest.raises(ValueError, match=f"{size}"):
+            build(norm_layer("instance"), image_size=size)
+        return
+    model, images = build(norm_layer("instance"), image_size=size), torch.randn(2, 3, size, size)
+    if size <= section.one_value_up_to:
+        with pytest.raises(ValueError, match=r"instance|more than 1 spatial"):
+            model(images)
+    else:
+        assert model(images).isfinite().all()
 
 
 @pytest.mark.parametrize(

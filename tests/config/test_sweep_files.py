@@ -100,6 +100,15 @@ def test_a_file_that_is_none(refusal, text, words):
         ("base", "[optimizer.lr=-1]", "(in arm 'bn' of setting 'small')"),
         ("settings", "[small]", "settings=['small'] is not allowed"),
         ("settings", "{small: 3}", "settings.small=3 is not allowed"),
+        ("axes", "[x]", "axes=['x'] is not allowed"),
+        ("axes", "{x: []}", "axes.x=[] is not allowed"),
+        ("axes", "{x: [0.1, 0.1]}", "0.1 appears twice: name it once"),
+        ("axes", "{x: {a: {b: c}}}", "axes.x.a={'b': 'c'} is not allowed"),
+        (
+            "arms",
+            "{bn: [norm=bn], 'c_{norm.alpha}': [norm=gbn_cvar]}",
+            "unknown axis in 'c_{norm.alpha}' in FILE",
+        ),
         ("controls", "[cvar, cvar]", "cvar appears twice"),
         ("controls", "[cvr]", "did you mean 'cvar'?"),
         ("controls", "{cvar: bn}", "controls.cvar='bn' is not allowed"),
@@ -130,7 +139,7 @@ def test_a_file_that_is_none(refusal, text, words):
         ("scales", "{short: {seeds: 0}}", "scales.short.seeds=0 is not allowed"),
         ("scales", "{full: {seeds: 1}}", "the scale 'full' is reserved"),
         ("default_scale", "shrot", "did you mean 'short'?"),
-        ("sedes", "3", "unknown key 'sedes' (did you mean 'seeds'?); allowed: arms, base"),
+        ("sedes", "3", "unknown key 'sedes' (did you mean 'seeds'?); allowed: arms, axes"),
     ],
 )
 def test_a_key_that_is_wrong(refusal, key, value, words):

@@ -5,12 +5,12 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from gbn.config.schema import DatasetConfig
+from gbn.config.datasets import DatasetConfig
 from gbn.data import DataError, load
 from gbn.data.segmentation.acdc import Patients, cardiac
 from gbn.data.segmentation.framing import Framing
 from gbn.data.segmentation.sunnybrook import sunnybrook
-from gbn.engine.build import data_digest
+from gbn.tasks.classification.task import Classification
 from tests.data.segmentation.acdc_files import row, write_set, write_table
 from tests.data.segmentation.sunnybrook_files import CONTOURS, write_challenge
 
@@ -51,7 +51,7 @@ def of_attack(root, attack):
     """The digest of digits that are attacked with another set's images."""
     dataset = DatasetConfig(name="digits", revision=1, validation=200, root=str(root), download=False)
     trainer = SimpleNamespace(attack=SimpleNamespace(dataset=attack))
-    return data_digest(SimpleNamespace(dataset=dataset, trainer=trainer), load("digits"))
+    return Classification.digest(SimpleNamespace(dataset=dataset, trainer=trainer), load("digits"))
 
 
 def test_the_images_of_an_attack_are_data_too(fake, tmp_path):

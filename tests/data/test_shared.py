@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 
+from gbn.config.datasets import SHAPES
 from gbn.data import DATASETS, DataError, DeviceSet, TrainLoader, load, load_custom, split
 from gbn.data.image_set import channel_statistics
 
@@ -41,8 +42,11 @@ def loader(name, tmp_path, request):
     return lambda: load(name, ROOT, download=False)
 
 
-def test_images_and_labels_are_what_they_should_be(loader):
+def test_images_and_labels_are_what_they_should_be(loader, name):
     loaded = loader()
+    if name in DATASETS:
+        assert SHAPES.keys() == DATASETS.keys()
+        assert SHAPES[name] == (loaded.image_size, loaded.in_channels)
     for part in ("train", "test"):
         images, labels = getattr(loaded, f"{part}_images"), getattr(loaded, f"{part}_labels")
         assert (images.dtype, labels.dtype) == (torch.uint8, torch.int64)

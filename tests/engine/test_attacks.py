@@ -6,7 +6,7 @@ import torch
 from gbn.config.compose import compose
 from gbn.config.errors import ConfigError
 from gbn.data import load
-from gbn.engine.build import build_data, build_model
+from gbn.engine.build import build_model, task_of
 from gbn.engine.run import run
 from gbn.store.identity import run_id
 from gbn.store.records import RunStore
@@ -68,7 +68,7 @@ def test_evaluation_and_initial_values_are_those_without_attack():
         assert name == other
         assert torch.equal(a, b)
     points = [
-        build_data(config, images, torch.device("cpu"))[1].point(model)
+        task_of(config).build(config, images, torch.device("cpu"))[1].point(model)
         for config, model in zip((plain, attacked), models, strict=True)
     ]
     assert points[0] == points[1]

@@ -19,7 +19,7 @@ from gbn.engine import trainer as training
 from gbn.engine.checkpoint import CheckpointError, load_checkpoint, previous_of, save_checkpoint
 from gbn.engine.run import run
 from gbn.store.files import line_of
-from gbn.store.records import RunStore
+from gbn.store.records import RunStore, RunWriter
 from tests.engine.test_resume import assert_same_run
 from tests.small_run import SMALL
 
@@ -222,7 +222,7 @@ MOMENTS = {
     "before the renames": (module, "previous_of"),
     "between the renames": (module, "replace"),
     "names not on the disk": (module, "sync_folder"),
-    "before the summary": (module, "forget_previous"),
+    "before the summary": (RunWriter, "write_summary"),
 }
 
 

@@ -14,10 +14,11 @@ import pytest
 
 from gbn.config.compose import compose
 from gbn.data import DataError
-from gbn.engine.build import build_model, load_data
+from gbn.engine.build import build_model, task_of
 from gbn.engine.run import run
 from gbn.store.identity import run_id
 from gbn.store.records import RunStore
+from gbn.tasks.base import Task
 
 #: A package that nothing here knows.
 THEIRS = '''
@@ -136,7 +137,7 @@ def test_a_run_of_both(theirs: Callable[..., Any], package: Path) -> None:
     assert record.summary is not None
     assert record.summary["final"]["test_accuracy"] > 0.6  # a third is chance
     assert record.summary["parameters"] == 9 * 4 + 2 * 4 + (4 * 49 + 1) * 3
-    assert record.provenance[0]["data_digest"] == load_data(config).digest
+    assert record.provenance[0]["data_digest"] == task_of(config).load(config).digest
 
 
 def test_target_and_options_name_the_run_and_the_folder_does_not(theirs: Callable[..., Any]) -> None:
@@ -197,7 +198,7 @@ def test_composing_imports_neither_torch_nor_the_package() -> None:
 def test_what_cannot_be_a_network(theirs: Callable[..., Any], target: str, message: str) -> None:
     config = theirs("model=custom", f"model._target_='{target}'")
     with pytest.raises(ValueError) as caught:
-        build_model(config, load_data(config))
+        build_model(config, task_of(config).load(config))
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -215,7 +216,7 @@ def test_what_cannot_be_a_network(theirs: Callable[..., Any], target: str, messa
 )
 def test_what_cannot_be_a_data_set(theirs: Callable[..., Any], target: str, message: str) -> None:
     with pytest.raises((ValueError, DataError)) as caught:
-        load_data(theirs("dataset=custom", f"dataset._target_='{target}'"))
+        Task.load(theirs("dataset=custom", f"dataset._target_='{target}'"))
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 from gbn import kernels
 from gbn.config.features import digest_of
-from gbn.engine.build import build_data, build_model
+from gbn.engine.build import build_model, task_of
 from gbn.engine.run import run
 from gbn.engine.trainer import Trainer
 from gbn.nn import precise_statistics
@@ -28,7 +28,7 @@ FID = f"fid_own_{digest_of('own')}"
 
 @pytest.fixture(autouse=True)
 def small_images(monkeypatch):
-    monkeypatch.setattr("gbn.engine.build.load", lambda *_: colors())
+    monkeypatch.setattr("gbn.tasks.base.load", lambda *_: colors())
 
 
 @pytest.fixture
@@ -39,7 +39,9 @@ def config(tmp_path):
 def trainer_of(config):
     images = colors()
     model = build_model(config, images)
-    return Trainer(config, model, *build_data(config, images, CPU), writer=None, tracker=None, device=CPU)
+    return Trainer(
+        config, model, *task_of(config).build(config, images, CPU), writer=None, tracker=None, device=CPU
+    )
 
 
 def test_a_finished_run_leaves_its_curve_its_pictures_and_its_best_points(config, tmp_path):

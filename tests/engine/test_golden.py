@@ -11,7 +11,7 @@ import torch
 from gbn import kernels
 from gbn.config.compose import compose
 from gbn.data import load
-from gbn.engine.build import build_data, build_model
+from gbn.engine.build import build_model, task_of
 from gbn.engine.trainer import Trainer
 
 CNN = ("model=cnn", "model.width=0.25", "trainer.batch_size=64", "seed=1")
@@ -92,7 +92,7 @@ def losses(overrides):
     config = compose(overrides)
     images = load("digits")
     device = torch.device("cpu")
-    loader, evaluator, task = build_data(config, images, device)
+    loader, evaluator, task = task_of(config).build(config, images, device)
     model = build_model(config, images)
     recorded = []
     original = task.loss

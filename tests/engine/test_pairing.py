@@ -5,7 +5,7 @@ import torch
 
 from gbn.config.places import config_dir
 from gbn.data import load
-from gbn.engine.build import build_data, build_model
+from gbn.engine.build import build_model, task_of
 
 NORMS = sorted(file.stem for file in (config_dir() / "norm").glob("*.yaml"))
 NEEDED = {"custom": ["norm._target_=torch.nn.BatchNorm2d"], "group": ["norm.groups=2"]}
@@ -37,8 +37,8 @@ def test_shared_tensors_and_batches_equal_those_of_bn(small, digits, norm):
     assert len(shared) == 8  # every convolution and the classifier
     for name in shared:
         assert torch.equal(own[name], others[name]), name
-    batches = build_data(config, digits, torch.device("cpu"))[0]
-    expected = build_data(reference, digits, torch.device("cpu"))[0]
+    batches = task_of(config).build(config, digits, torch.device("cpu"))[0]
+    expected = task_of(reference).build(reference, digits, torch.device("cpu"))[0]
     for step in (0, 1, batches.steps_per_epoch + 1):
         for one, other in zip(batches.batch(step), expected.batch(step), strict=True):
             assert torch.equal(one, other)

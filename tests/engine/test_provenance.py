@@ -100,3 +100,11 @@ def test_macos_names_its_processor_in_sysctl(tmp_path, monkeypatch, answer, kind
     monkeypatch.setattr(provenance.subprocess, "run", sysctl)
     monkeypatch.setattr(platform, "processor", lambda: "arm")
     assert device_kind(torch.device("cpu")) == kind
+
+
+def test_a_package_installed_inside_another_repository_has_no_commit(checkout):
+    installed = checkout / "env" / "gbn"
+    installed.mkdir(parents=True)
+    (installed / "layer.py").write_text("1\n")
+    git_state.cache_clear()
+    assert git_state(installed) == {"commit": None, "dirty": None}

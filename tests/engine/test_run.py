@@ -11,7 +11,7 @@ from gbn.engine import build
 from gbn.engine import run as engine
 from gbn.engine.run import run, set_threads
 from gbn.store.records import RunStore
-from gbn.tasks.classification.evaluation import Evaluator
+from gbn.tasks.evaluation import Evaluator
 
 
 def test_a_finished_run_leaves_its_files_and_is_skipped_the_second_time(small, tmp_path):

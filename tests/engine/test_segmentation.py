@@ -10,7 +10,7 @@ from PIL import Image
 
 from gbn import kernels, measures
 from gbn.config.compose import compose
-from gbn.engine.build import build_data, build_model, load_slices
+from gbn.engine.build import build_model, task_of
 from gbn.engine.run import run
 from gbn.engine.trainer import Trainer
 from gbn.store.records import RunStore
@@ -54,9 +54,10 @@ def config(tmp_path, hearts):
 
 
 def trainer_of(config):
-    data = load_slices(config.dataset)
+    task = task_of(config)
+    data = task.load(config)
     model = build_model(config, data)
-    return Trainer(config, model, *build_data(config, data, CPU), writer=None, tracker=None, device=CPU)
+    return Trainer(config, model, *task.build(config, data, CPU), writer=None, tracker=None, device=CPU)
 
 
 def test_a_finished_run_leaves_its_curve_its_patients_and_its_pictures(config, tmp_path):

@@ -388,7 +388,7 @@ def test_the_threads_are_those_of_torch() -> None:
 
 
 def test_a_plan_lives_as_long_as_what_points_to_it() -> None:
-    """The compiled code reads a plan's numbers from an array, which must outlive the cache that it came from."""
+    """The compiled code reads a plan's numbers from tables, which must outlive the cache that they came from."""
     import weakref
 
     from gbn.kernels.numba import launch
@@ -398,11 +398,11 @@ def test_a_plan_lives_as_long_as_what_points_to_it() -> None:
     x, *_ = sample(8, 3, 9, 9)
     pair = build("cvar")
     kernels.normalize(x, None, None, pair.S, pair.D, EPS)
-    array = weakref.ref(encoded(lower(pair.S, pair.D, 8 * 81))[0])
+    tables = weakref.ref(encoded(lower(pair.S, pair.D, 8 * 81)))
     encoded.cache_clear()
-    assert array() is not None
+    assert tables() is not None
     launch._template.cache_clear()
-    assert array() is None
+    assert tables() is None
 
 
 def test_a_default_dtype_of_float64_changes_nothing() -> None:

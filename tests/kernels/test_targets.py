@@ -17,7 +17,7 @@ from gbn.kernels.numba import launch_precondition, passes, passes_last, precondi
 from gbn.kernels.numba.build import function_of
 from gbn.kernels.numba.compiling import ENTRY_POINTS
 from gbn.kernels.numba.launch import entries
-from gbn.kernels.numba.rows import LAST, PLANES
+from gbn.kernels.numba.layout import LAST, PLANES
 from gbn.kernels.numba.target import Target, this_machine
 
 ROOT = Path(__file__).resolve().parents[2]

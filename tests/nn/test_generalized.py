@@ -99,6 +99,22 @@ def test_mean_and_std_is_batchnorm_in_low_precision(dtype: torch.dtype, module_t
         torch.testing.assert_close(p, q, rtol=2 * ulp, atol=2 * ulp)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("bias", [True, False])
+def test_mean_and_std_evaluate_as_batchnorm_bit_for_bit(dtype: torch.dtype, bias: bool) -> None:
+    ours = GeneralizedBatchNorm2d(C, quadrangle="std", bias=bias)
+    theirs = nn.BatchNorm2d(C)
+    for step in range(3):
+        theirs(3 * noise(8, C, 6, 6, seed=step) + 2)
+    ours.load_state_dict(theirs.state_dict(), strict=bias)
+    x = noise(1, C, 7, 7).to(dtype)
+    assert torch.equal(ours.eval()(x), theirs.eval()(x))
+    # a gain of another dtype than the running averages is widened
+    assert ours.weight is not None
+    ours.weight.data = ours.weight.data.half()
+    torch.testing.assert_close(ours(x), theirs(x))
+
+
 def test_channel_of_tiny_spread_is_batchnorms_too() -> None:
     """Where eps decides: spread 1e-3, and a constant channel."""
     a, b = pair_of_layers(GeneralizedBatchNorm2d, nn.BatchNorm2d)

@@ -83,13 +83,13 @@ def test_a_flipped_bit_changes_nothing_in_silence(tmp_path, flips, make, count):
 @pytest.mark.parametrize("count", COUNTS)
 def test_a_flipped_bit_changes_no_table_in_silence(tmp_path, flips, count):
     run_id = finished(tmp_path)
-    sound = load_any(["*"], tmp_path, cache=False)
+    sound = load_any(["*"], tmp_path)
     curves = sound.curves
-    for name in ("metrics.jsonl", "provenance.json", "summary.json"):
+    for name in ("config.yaml", "metrics.jsonl", "provenance.json", "summary.json"):
         refused = 0
         for where in flips(RunStore(tmp_path).path(run_id) / name, count):
             try:
-                runs = load_any(["*"], tmp_path, cache=False)
+                runs = load_any(["*"], tmp_path)
             except StoreError as error:
                 assert f"{run_id}/{name}" in str(error), where  # noqa: PT017
                 refused += 1

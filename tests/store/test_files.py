@@ -6,10 +6,9 @@ import sys
 
 import pytest
 
-from gbn.analysis.runs.cache import Cache
 from gbn.store import RunStore, files
 from gbn.store.archive import Archive
-from gbn.studies.validation.simulate import Arm, SimulatedGrid, write_files
+from gbn.studies.validation.simulate import Arm, SimulatedGrid
 
 
 @pytest.mark.parametrize("refusals", [0, 3])
@@ -104,15 +103,11 @@ def test_what_a_killed_writer_left_goes_when_the_next_one_enters(tmp_path, kille
     assert {path.name for path in store.path("run").iterdir()} == {"lock", "metrics.jsonl"}
 
 
-@pytest.mark.parametrize("folder", ["archive", "cache"])
-def test_where_no_lock_tells_only_old_leftovers_go(tmp_path, folder):
-    records = SimulatedGrid({"bn": Arm()}, seeds=range(2), points=5).records()
-    write_files(records, tmp_path)
-    (tmp_path / folder).mkdir()
-    old, new = (tmp_path / folder / f".{age}.123.tmp" for age in ("old", "new"))
+def test_where_no_lock_tells_only_old_leftovers_go(tmp_path):
+    (tmp_path / "archive").mkdir()
+    old, new = (tmp_path / "archive" / f".{age}.123.tmp" for age in ("old", "new"))
     for path in (old, new):
         path.touch()
     os.utime(old, (1000, 1000))
-    Archive(tmp_path).add(records, "quick")
-    Cache(tmp_path).stored([record.run_id for record in records])
+    Archive(tmp_path).add(SimulatedGrid({"bn": Arm()}, seeds=range(2), points=5).records(), "quick")
     assert (old.exists(), new.exists()) == (False, True)

@@ -7,7 +7,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gbn.store.identity import NOT_IDENTITY, canonical, digest, identity, norm_label, run_id, run_id_of
+from gbn.store.identity import (
+    NOT_IDENTITY,
+    canonical,
+    digest,
+    group_of,
+    identity,
+    norm_label,
+    run_id,
+    run_id_of,
+)
 
 CONFIG = {
     "dataset": {"name": "cifar10", "revision": 1, "root": "/d", "download": True, "augment": "none"},
@@ -180,3 +189,41 @@ def test_an_identity_without_its_names_says_what_is_missing():
 
 def test_canonical_json_is_compact_ascii():
     assert canonical({"b": [1.0, "é"], "a": None}) == '{"a":null,"b":[1,"\\u00e9"]}'
+
+
+KEPT = {
+    "dataset": {"name": "cifar10", "revision": 1},
+    "model": {"name": "cnn", "revision": 1},
+    "norm": {"name": "gbn_cvar", "method": "gbn", "alpha": 0.6, "revision": 1},
+    "optimizer": {"lr": 0.05},
+    "seed": 0,
+}
+
+
+def test_a_group_is_the_run_id_without_the_seed():
+    group = group_of(KEPT)
+    assert group.startswith("cifar10-cnn-gbn_cvar_0.6-")
+    assert group.rsplit("-", 1)[0] == run_id_of(KEPT).rsplit("-", 2)[0]
+    assert KEPT["seed"] == 0  # the identity is left as it was
+
+
+@pytest.mark.parametrize("seed", [1, 17])
+def test_seeds_share_a_group(seed):
+    assert group_of(KEPT | {"seed": seed}) == group_of(KEPT)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"optimizer": {"lr": 0.1}},
+        {"norm": KEPT["norm"] | {"revision": 2}},
+        {"dataset": {"name": "cifar10", "revision": 1, "subset": 500}},
+    ],
+)
+def test_whatever_else_differs_makes_another_group(other):
+    assert group_of(KEPT | other) != group_of(KEPT)
+
+
+def test_a_group_needs_the_parts_of_an_identity():
+    with pytest.raises(ValueError, match="norm"):
+        group_of({key: part for key, part in KEPT.items() if key != "norm"})

@@ -8,6 +8,7 @@ from gbn.engine.run import run
 from gbn.store.files import StoreError
 from gbn.store.records import RunStore
 from gbn.studies import drawings
+from gbn.tasks.segmentation.contours import score_slices
 from tests.engine.test_segmentation import config, hearts  # noqa: F401
 
 
@@ -34,9 +35,7 @@ def test_overlays_and_areas_of_all_arms(runs, tmp_path):
     overlays = drawings.overlays(found, ["none", "bn"])
     assert [axes.get_title() for axes in overlays.axes[:3]] == ["", "none", "bn"]
     assert len(drawings.areas(found).axes) == 3
-    dice = found.evaluator.task.scores(
-        found.predicted["bn"], found.drawn, found.evaluator.data.test.pixel_size
-    ).dice
+    dice = score_slices(found.predicted["bn"], found.drawn, found.data.test.pixel_size).dice
     shown = {axes.texts[-1].get_text() for axes in overlays.axes[2::3]}
     assert shown <= {f"Dice {value:.2f}" for value in dice.nanmean(1).tolist()}
 

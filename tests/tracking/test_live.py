@@ -5,7 +5,7 @@ import itertools
 import pytest
 
 from gbn.engine.run import run
-from gbn.store.groups import group_of
+from gbn.store.identity import group_of
 from gbn.store.records import RunStore
 from gbn.tracking import live as tracking
 from gbn.tracking.live import Tracker, logged_in, resolve_mode

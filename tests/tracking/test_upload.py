@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from gbn.store.groups import group_of
+from gbn.store.identity import group_of
 from gbn.studies.validation.simulate import Arm, SimulatedGrid
 from gbn.tracking.mirror import curve_digest
 from gbn.tracking.upload import Destination, Ledger, Remote, decide, identity_of, upload

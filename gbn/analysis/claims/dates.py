@@ -6,10 +6,9 @@ today (its verdict, the published number of a number rule, and the curve that th
 """
 
 import subprocess
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,38 +17,15 @@ import yaml
 from gbn import measures
 from gbn.analysis.claims.files import CLAIMS, SWEEP
 from gbn.analysis.claims.schema import Claim
-from gbn.store.archive import Archive
 from gbn.store.record import Record
-from gbn.store.records import RunStore
 
 _FORMAT = "%H %aI"
 
 
-class Starts:
-    """The start of runs: the date of the first segment, since a rule written while its run trains is not blind."""
-
-    def __init__(self, results_dir: str | Path, source: str) -> None:
-        self._results_dir, self._source = results_dir, source
-
-    def of(self, runs: Iterable[tuple[str, str]]) -> list[datetime | None]:
-        """Return the start of each (run id, machine); None if its record has no date."""
-        return [self._stored(*run) or self._archived.get(run) for run in runs]
-
-    def _stored(self, run_id: str, machine: str) -> datetime | None:
-        if self._source == "archive":
-            return None
-        store = RunStore(self._results_dir)
-        record = store.load(run_id) if run_id in store else None
-        return _start(record) if record is not None and record.machine == machine else None
-
-    @cached_property
-    def _archived(self) -> dict[tuple[str, str], datetime | None]:
-        if self._source == "store":
-            return {}
-        return {(record.run_id, record.machine): _start(record) for record in Archive(self._results_dir)}
-
-
-def _start(record: Record) -> datetime | None:
+def started(record: Record) -> datetime | None:
+    """Return the date of a run's first segment, since a rule written while its run trains is not blind; None if its
+    record has no date.
+    """
     dates = [segment.get("date") for segment in record.provenance] + [record.environment.get("date")]
     moments = [datetime.fromisoformat(str(date)) for date in dates if date]
     return min((one if one.tzinfo else one.replace(tzinfo=UTC) for one in moments), default=None)

@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 
 from gbn import measures
-from gbn.analysis.claims.dates import Starts
+from gbn.analysis.claims.dates import started
 from gbn.analysis.claims.files import applies, load_claims, outlines
 from gbn.analysis.claims.quantities import Measurement, measure
 from gbn.analysis.claims.rules import Outcome, decide, word
@@ -25,6 +25,7 @@ from gbn.analysis.runs.load import NothingFound, Source, load_grid_runs
 from gbn.analysis.runs.plan import GridLike
 from gbn.config.grid import FULL, Outline, load_grid
 from gbn.measures import Measure
+from gbn.store.record import Record
 
 #: (experiment, scale, the (setting, arm) needed) -> grid.
 GridLoader = Callable[[str, str, set[tuple[str, str]]], GridLike]
@@ -121,11 +122,10 @@ def verdicts(
     """
     claims = load_claims(folder, experiments)
     load = grids or partial(_cells, Path(folder))
-    starts = Starts(results_dir, source)
     found: dict[str, list[Verdict]] = {}
     for experiment in dict.fromkeys(claim.experiment for claim in claims):
         mine = [claim for claim in claims if claim.experiment == experiment]
-        found |= _experiment(mine, outlines(folder, experiment), load, results_dir, source, starts)
+        found |= _experiment(mine, outlines(folder, experiment), load, results_dir, source)
     return [verdict for claim in claims for verdict in found[claim.id]]
 
 
@@ -139,7 +139,6 @@ def _experiment(
     load: GridLoader,
     results_dir: str | Path,
     source: Source,
-    starts: Starts,
 ) -> dict[str, list[Verdict]]:
     """Return the verdicts by claim id; all claims belong to one experiment."""
     found: dict[str, list[Verdict]] = {claim.id: [] for claim in claims}
@@ -153,7 +152,7 @@ def _experiment(
             comparison = Comparison(load_grid_runs(cells, results_dir, source))
         except NothingFound:
             continue
-        for claim, verdict in _family(family, comparison, scale, starts).items():
+        for claim, verdict in _family(family, comparison, scale).items():
             if claim in {one.id for one in waiting} and verdict.runs:
                 found[claim].append(verdict)
     planned = {scale: grid.measure for scale, grid in grids.items()}
@@ -171,9 +170,7 @@ def _wanted(family: Sequence[Claim], grid: Outline) -> set[tuple[str, str]]:
     return wanted | {(setting, grid.reference) for setting, _ in wanted}
 
 
-def _family(
-    family: Sequence[Claim], comparison: Comparison, scale: str, starts: Starts
-) -> dict[str, Verdict]:
+def _family(family: Sequence[Claim], comparison: Comparison, scale: str) -> dict[str, Verdict]:
     measured = {
         (claim.id, against): _measured(comparison, claim, against, scale)
         for claim in family
@@ -189,7 +186,6 @@ def _family(
             len(measured),
             comparison,
             scale,
-            starts,
         )
         for claim in family
     }
@@ -207,18 +203,19 @@ def _verdict(
     tests: int,
     comparison: Comparison,
     scale: str,
-    starts: Starts,
 ) -> Verdict:
     rule = claim.verdict
     estimates = {against: one.estimate(levels[against]) for against, one in measured.items()}
     higher = rule.compared(comparison.measured, comparison.figures.final).higher_is_better
     outcome, reason = decide(rule, claim.published, estimates, scale, higher)
     refused = next((one.refused for one in measured.values() if one.refused), "")
-    rows = _rows(comparison, rule.setting, rule.arm, {name: one.seeds for name, one in measured.items()})
-    began = starts.of(rows)
+    records = _records(
+        comparison, rule.setting, rule.arm, {name: one.seeds for name, one in measured.items()}
+    )
+    began = [started(record) for record in records]
     known = [moment for moment in began if moment is not None]
     early = None
-    if claim.fixed is not None and len(known) == len(rows):
+    if claim.fixed is not None and len(known) == len(records):
         early = sum(moment < claim.fixed for moment in known)
     command = f"python scripts/reproduce.py experiments/{claim.experiment}"
     return Verdict(
@@ -236,27 +233,29 @@ def _verdict(
             if control in comparison.runs.arms(rule.setting)
         },
         n=min(estimate.n for estimate in estimates.values()),
-        devices=tuple(sorted({machine for _, machine in rows})),
+        devices=tuple(sorted({record.machine for record in records})),
         dates=(min(known), max(known)) if known else None,
         early=early,
-        runs=len(rows),
+        runs=len(records),
         commands=(command if scale == FULL else f"{command} --scale {scale}",),
         reason=refused or reason,
         power=_power(outcome, rule.pairs or 0, measured, estimates, levels),
     )
 
 
-def _rows(
+def _records(
     comparison: Comparison, setting: str, arm: str, seeds: Mapping[str, Sequence[int]]
-) -> list[tuple[str, str]]:
-    """Return (run id, machine) of every run in a pair."""
-    used: dict[tuple[str, str], None] = {}
-    for against, mine in seeds.items():
-        for name in (arm, against):
-            usable = comparison.runs.usable(setting, name)
-            chosen = usable[usable.seed.isin(mine)]
-            used |= dict.fromkeys(zip(chosen.run_id, chosen.machine, strict=True))
-    return list(used)
+) -> list[Record]:
+    """Return the record of every run in a pair."""
+    rows = comparison.runs.points.rows
+    used = [
+        rows[setting, name, seed].record
+        for against, mine in seeds.items()
+        for name in (arm, against)
+        for seed in comparison.runs.statuses(setting, name)
+        if seed in mine
+    ]
+    return list({(record.run_id, record.machine): record for record in used}.values())
 
 
 def _power(

@@ -17,6 +17,9 @@ from gbn import measures
 from gbn.analysis.comparison.times import Times
 from gbn.measures import Measure
 
+#: The axis of a first stage that is tuned.
+RATE = "optimizer.lr"
+
 #: The value assigned to a diverged run when a rate is chosen: the accuracy of guessing among ten classes. For another
 #: measure it is the worst value (:attr:`gbn.measures.Measure.worst`).
 CHANCE = 0.1
@@ -67,55 +70,51 @@ def rank_by_area(times: Times, setting: str = "", without: tuple[str, ...] = ())
 
 
 @dataclass(frozen=True)
-class BestSetting:
-    """The setting (learning rate) that suits an arm best.
+class BestRate:
+    """The learning rate that suits an arm best.
 
     Attributes:
         group: the second stage's setting that the rates are for; empty if there is only one.
-        values: setting -> mean of the measure given by :func:`selecting`, in the grid's order.
-        at_an_end: whether the best is the first or last setting, so that the true optimum may lie outside the grid.
+        rate: as written in the axis ``optimizer.lr`` of the first stage.
+        values: rate -> mean of the measure given by :func:`selecting`, in the grid's order.
+        at_an_end: whether the best is the first or last rate, so that the true optimum may lie outside the grid.
     """
 
     group: str
     arm: str
-    setting: str
+    rate: str
     values: Mapping[str, float]
     at_an_end: bool
 
 
-def rate_of(setting: str) -> tuple[str, str]:
-    """Split a first stage's setting ``[<setting>_]lr_<rate>`` into the second stage's setting and the rate.
+def best_rates(times: Times) -> list[BestRate]:
+    """Return for each arm the rate with the best mean of :func:`selecting` at the last update.
 
-    >>> rate_of("mnist_batch_1_lr_0.25")
-    ('mnist_batch_1', '0.25')
-    >>> rate_of("lr_0.25")
-    ('', '0.25')
-    """
-    group, _, rate = setting.rpartition("lr_")
-    return group.removesuffix("_"), rate
-
-
-def best_settings(times: Times) -> list[BestSetting]:
-    """Return for each arm the setting with the best mean of :func:`selecting` at the last update.
-
-    If settings are named ``<setting>_lr_<rate>``, there is one best setting for each arm in each second-stage
-    setting. A diverged run counts as :data:`CHANCE`, or as the worst value of another measure. The grid's order of
-    settings is taken as the order of rates. An arm without any finished run in a group is left out if others have
-    theirs (BN at batch 1 is not applicable).
+    Rates are the levels of the axis ``optimizer.lr``. The levels of a setting's other axes name the setting of the
+    second stage, and each arm has a best rate in each of these. A diverged run counts as :data:`CHANCE`, or as the
+    worst value of another measure. The grid's order is taken as the order of rates. An arm without any finished run
+    in a group is left out if others have theirs (BN at batch 1 is not applicable).
 
     Raises:
-        ValueError: an arm lacks runs in a setting, so budgets would be unequal.
+        ValueError: a setting has no rate; or an arm lacks runs in one, so budgets would be unequal.
     """
     plan, found = times.runs.plan, []
-    groups: dict[str, list[str]] = {}
+    groups: dict[str, dict[str, str]] = {}
     for setting in plan.settings:
-        groups.setdefault(rate_of(setting)[0], []).append(setting)
-    for group, settings in groups.items():
-        for arm in dict.fromkeys(name for setting in settings for name in plan.arms(setting)):
-            if group and all(times.runs.usable(setting, arm).empty for setting in settings):
+        levels = dict(plan.levels.get(setting, {}))
+        if RATE not in levels:
+            raise ValueError(
+                f"setting {setting!r} of {plan.name} has no learning rate to choose: name it by an axis, as in "
+                f"axes: {{{RATE}: [0.1, 0.2]}}, settings: {{'lr_{{{RATE}}}': []}}"
+            )
+        rate = levels.pop(RATE)
+        groups.setdefault("_".join(levels.values()), {})[rate] = setting
+    for group, rates in groups.items():
+        for arm in dict.fromkeys(name for setting in rates.values() for name in plan.arms(setting)):
+            if group and all(times.runs.usable(setting, arm).empty for setting in rates.values()):
                 continue
             values = {}
-            for setting in settings:
+            for rate, setting in rates.items():
                 found_values = _last_validation(times, setting, arm)
                 planned = len(plan.seeds(setting, arm))
                 if len(found_values) < planned:
@@ -124,9 +123,9 @@ def best_settings(times: Times) -> list[BestSetting]:
                         "whole budget before rates are chosen: "
                         f"python scripts/reproduce.py {plan.selection.get('experiment')}"
                     )
-                values[setting] = sum(found_values) / len(found_values)
-            best = max(settings, key=lambda name: times.measured.sign * values[name])
-            found.append(BestSetting(group, arm, best, values, best in (settings[0], settings[-1])))
+                values[rate] = sum(found_values) / len(found_values)
+            best = max(values, key=lambda rate: times.measured.sign * values[rate])
+            found.append(BestRate(group, arm, best, values, best in (next(iter(values)), rate)))
     return found
 
 
@@ -170,10 +169,10 @@ def check(selected: Mapping[str, Any], arms: Mapping[tuple[str, str], list[str]]
             f"selected are {', '.join(wanted)}; not among the arms: {', '.join(lacking)}" if lacking else None
         )
     if selected["rule"] == "rate":
-        for best in best_settings(times):
-            rate = f"optimizer.lr={rate_of(best.setting)[1]}"
+        for best in best_rates(times):
+            rate = f"{RATE}={best.rate}"
             for (setting, arm), overrides in arms.items():
-                given = [one for one in overrides if one.startswith("optimizer.lr=")]
+                given = [one for one in overrides if one.startswith(f"{RATE}=")]
                 if arm == best.arm and best.group in ("", setting) and given[-1:] != [rate]:
                     where = f"{arm} in {setting}" if setting else arm
                     return f"{where} should train at {rate}, its overrides are {', '.join(overrides)}"

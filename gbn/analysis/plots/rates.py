@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
 from gbn.analysis.comparison.comparison import Comparison
-from gbn.analysis.comparison.selection import BestSetting, best_settings, rate_of, selecting
+from gbn.analysis.comparison.selection import BestRate, best_rates, selecting
 from gbn.analysis.looks import Look, looks_of_plan
 from gbn.analysis.plots.labels import label_ends
 from gbn.measures import Measure
@@ -20,12 +20,12 @@ _WIDTH, _HEIGHT, _TOP, _BOTTOM, _ACROSS = 3.4, 2.1, 0.45, 0.55, 3
 
 
 def draw(
-    found: Sequence[BestSetting], title: str, looks: Mapping[str, Look], seeds: int, measure: Measure
+    found: Sequence[BestRate], title: str, looks: Mapping[str, Look], seeds: int, measure: Measure
 ) -> Figure:
     """Draw one panel per second-stage setting.
 
     Args:
-        found: of :func:`gbn.analysis.comparison.selection.best_settings`.
+        found: of :func:`gbn.analysis.comparison.selection.best_rates`.
         title: the experiment's.
         looks: of its arms.
         seeds: tuning seeds, for the caption.
@@ -67,7 +67,7 @@ def pictures(comparison: Comparison) -> list[Picture]:
     plan = comparison.runs.plan
     seeds = len({entry.seed for entry in plan.entries})
     figure = draw(
-        best_settings(comparison.times), plan.title, looks_of_plan(plan), seeds, selecting(comparison.times)
+        best_rates(comparison.times), plan.title, looks_of_plan(plan), seeds, selecting(comparison.times)
     )
     return [Picture(f"{plan.name}-rates", figure, source=comparison.selection | {"kind": "rates"})]
 
@@ -84,15 +84,15 @@ def _diverged(measure: Measure) -> str:
     return "the worst value" if math.isfinite(measure.worst) else "infinite, so its mean is not drawn"
 
 
-def _panel(axes: Axes, arms: Sequence[BestSetting], looks: Mapping[str, Look], measure: Measure) -> None:
+def _panel(axes: Axes, arms: Sequence[BestRate], looks: Mapping[str, Look], measure: Measure) -> None:
     for best in arms:
         look = looks[best.arm]
         color = look.light
-        rates = [float(rate_of(setting)[1]) for setting in best.values]
+        rates = [float(rate) for rate in best.values]
         values = [measure.shown(value) for value in best.values.values()]
         axes.plot(rates, values, **look.line, linewidth=1.1, label=best.arm)
         axes.plot(rates, values, "o", color=color, markersize=2.8, markerfacecolor="white", label="_")
-        place = list(best.values).index(best.setting)
+        place = list(best.values).index(best.rate)
         axes.plot(rates[place], values[place], "o", color=color, markersize=5, label="_")
     axes.set_xscale("log")
     axes.set_xticks(rates, [f"{rate:g}" for rate in rates], fontsize=6.5)

@@ -13,7 +13,7 @@ from gbn.methods import METHODS, own_options
 from gbn.store.record import Record
 
 #: Keys that differ without changing a number, or that the page shows elsewhere.
-_NOT_SHOWN = ("seed.", "experiment.", "results_dir.", "launcher.", "tracker.", "norm.name.", "norm.revision.")
+_NOT_SHOWN = ("seed", "experiment", "results_dir", "launcher", "tracker", "norm.name", "norm.revision")
 
 _DEFAULTS = {f"norm.{key}": one.default for row in METHODS.values() for key, one in row.options.items()}
 
@@ -84,9 +84,12 @@ def differences(config: Mapping[str, Any], reference: Mapping[str, Any]) -> list
     return [
         (key, _text(ours.get(key)), _text(theirs.get(key)))
         for key in sorted(ours.keys() | theirs.keys())
-        if ours.get(key, _DEFAULTS.get(key)) != theirs.get(key, _DEFAULTS.get(key))
-        and not f"{key}.".startswith(_NOT_SHOWN)
+        if ours.get(key, _DEFAULTS.get(key)) != theirs.get(key, _DEFAULTS.get(key)) and not _hidden(key)
     ]
+
+
+def _hidden(key: str) -> bool:
+    return any(key == hidden or key.startswith(f"{hidden}.") for hidden in _NOT_SHOWN)
 
 
 def _text(value: Any) -> str:

@@ -95,7 +95,7 @@ def render(sources: Sources) -> str:
 def command(comparison: Comparison) -> str:
     """Return the command that regenerates the report in a repository with the same runs."""
     options, selection = comparison.options, comparison.runs.plan.selection
-    words = ["python", "scripts/report.py"]
+    words = ["gbn", "report"]
     words += ["--runs", *selection["runs"]] if "runs" in selection else [str(selection.get("experiment"))]
     named = {**{key: selection.get(key) for key in ("scale", "reference")}, "measure": options.measure}
     words += [word for key, value in named.items() if value for word in (f"--{key}", value)]

@@ -34,29 +34,18 @@ class Failure:
 
 
 def records_of(runs: Runs, results_dir: str | Path) -> dict[str, Record]:
-    """Return, by id, the record of every run of the plan that left anything in the source that was searched.
-
-    The archive holds only finished runs; if it has a run twice, the record of the machine that the tables use is
-    taken.
+    """Return, by id, the record of every run of the plan that left anything in the source that was searched: of runs
+    that the tables use, the one that they use.
     """
-    machines = {
-        run_id: machine
-        for run_id, machine in zip(runs.runs.run_id, runs.runs.machine, strict=True)
-        if isinstance(machine, str)
-    }
-    wanted = set(runs.runs.run_id)
-    found: dict[str, Record] = {}
-    if runs.source != "store":
-        for record in Archive(results_dir):
-            if record.run_id in wanted and machines.get(record.run_id, record.machine) == record.machine:
-                found.setdefault(record.run_id, record)
+    found = {row.record.run_id: row.record for row in runs.points.rows.values()}
+    others = {*runs.runs.run_id} - {*found}
     if runs.source != "archive":
         store = RunStore(results_dir)
-        for run_id in sorted(wanted):
-            if run_id in store:
-                record = store.load(run_id)
-                if record.summary is None or machines.get(run_id, record.machine) == record.machine:
-                    found[run_id] = record
+        found |= {run_id: store.load(run_id) for run_id in sorted(others) if run_id in store}
+    if runs.source != "store" and others:
+        for record in Archive(results_dir):
+            if record.run_id in others:
+                found.setdefault(record.run_id, record)
     return found
 
 

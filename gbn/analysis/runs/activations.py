@@ -13,9 +13,6 @@ import numpy as np
 import pandas as pd
 
 from gbn.analysis.runs.load import USABLE, NothingFound, Runs
-from gbn.store.archive import Archive
-from gbn.store.record import Record
-from gbn.store.records import RunStore
 
 #: The columns of :func:`layer_frame`.
 COLUMNS = [
@@ -95,19 +92,12 @@ def layer_frame(runs: Runs) -> pd.DataFrame:
     is empty.
 
     Raises:
-        ValueError: the runs were built in memory, so the location of their recordings is unknown.
         StoreError: a file is damaged.
     """
-    if runs.results_dir is None:
-        raise ValueError(
-            "these runs don't know their results directory: load them with gbn.analysis.runs.load"
-        )
-    usable = runs.runs[runs.runs.status.isin(USABLE)]
-    found = _records(runs, usable)
     rows: list[tuple[Any, ...]] = []
-    for entry in usable.itertuples(index=False):
-        record = found.get((str(entry.run_id), str(entry.source), str(entry.machine)))
-        for recording in record.layers if record else []:
+    for entry in runs.runs[runs.runs.status.isin(USABLE)].itertuples(index=False):
+        record = runs.points.rows[entry.setting, entry.arm, entry.seed].record
+        for recording in record.layers:
             head = (entry.setting, entry.arm, int(entry.seed), entry.run_id, recording["update"])
             for depth, (layer, quantities) in enumerate(recording["layers"].items()):
                 for quantity, value in quantities.items():
@@ -115,17 +105,6 @@ def layer_frame(runs: Runs) -> pd.DataFrame:
                     rows.append((*head, depth, layer, quantity, *three))
     frame = pd.DataFrame(rows, columns=COLUMNS)
     return frame.astype({"low": float, "median": float, "high": float})
-
-
-def _records(runs: Runs, usable: pd.DataFrame) -> dict[tuple[str, str, str], Record]:
-    """Return the records of these runs by id, source and machine."""
-    assert runs.results_dir is not None
-    store = RunStore(runs.results_dir)
-    wanted = {source: set(group.run_id) for source, group in usable.groupby("source")}
-    records = [store.load(run_id) for run_id in sorted(wanted.get("store", ()))]
-    if "archive" in wanted:
-        records += [record for record in Archive(runs.results_dir) if record.run_id in wanted["archive"]]
-    return {(record.run_id, record.source, record.machine): record for record in records}
 
 
 def require(frame: pd.DataFrame, runs: Runs) -> None:

@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from gbn import measures
-from gbn.analysis.runs.columns import Row
 from gbn.analysis.runs.plan import Entry, Plan
+from gbn.analysis.runs.rows import Row
 from gbn.methods import CONTROLLED, CONTROLS, METHODS, matched_method
-from gbn.store.identity import OF_THE_ARM, canonical, norm_label
+from gbn.store.identity import OF_THE_ARM, arm_of, canonical, norm_label
 
 _NOT_OF_THE_PAIR = ("name", "method", "matched_to", "revision")
 
@@ -42,19 +42,13 @@ def derive_plan(
         ValueError: there is no finished run, the reference is not among the arms, or a target is outside the
             measure's range.
     """
-    identified = {row.run_id: row for row in rows if row.norm is not None}
-    if not identified:
+    norms, rests, seeds = _identities(rows)
+    if not norms:
         raise ValueError("none of these runs is finished: there is nothing to compare yet")
-    norms = _parsed({run_id: row.norm for run_id, row in identified.items()})
-    rests = _parsed({run_id: row.rest for run_id, row in identified.items()})
-    norms, rests = _with_preconditioners(norms, rests)
     arms, settings = _labels(norms, norm_label), _labels(rests, lambda _: "")
     entries = tuple(
         sorted(
-            (
-                Entry(settings[run_id], arms[run_id], int(row.seed or 0), run_id)
-                for run_id, row in identified.items()
-            ),
+            (Entry(settings[run_id], arms[run_id], seed, run_id) for run_id, seed in seeds.items()),
             key=lambda entry: (entry.setting, entry.arm, entry.seed),
         )
     )
@@ -100,26 +94,28 @@ def _revisions(norms: Iterable[Mapping[str, Any]], rests: Iterable[Mapping[str, 
     return notes
 
 
-def _parsed(texts: Mapping[str, str | None]) -> dict[str, dict[str, Any]]:
-    """Parse JSON objects by run; runs with the same text share one object."""
-    objects = {text: json.loads(text or "{}") for text in set(texts.values())}
-    return {run_id: objects[text] for run_id, text in texts.items()}
+Parts = dict[str, dict[str, Any]]
 
 
-def _with_preconditioners(
-    norms: dict[str, dict[str, Any]], rests: dict[str, dict[str, Any]]
-) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, Any]]]:
-    """Return both mappings with the preconditioner's keys moved from the optimizer section to the norm section."""
-    own = {
-        run_id: {key: rest["optimizer"][key] for key in OF_THE_ARM if key in rest.get("optimizer", {})}
-        for run_id, rest in rests.items()
-    }
-    for run_id, keys in own.items():
-        if keys:
-            kept = {key: value for key, value in rests[run_id]["optimizer"].items() if key not in keys}
-            norms[run_id] = {**norms[run_id], **keys}
-            rests[run_id] = {**rests[run_id], "optimizer": kept}
-    return norms, rests
+def _identities(rows: Iterable[Row]) -> tuple[Parts, Parts, dict[str, int]]:
+    """Return for each run that has an identity: what makes its arm, what makes its setting, and its seed.
+
+    Equal parts are one object, so that thousands of runs cost no more than their distinct arms and settings.
+    """
+    norms, rests, seeds = {}, {}, {}
+    shared: dict[str, dict[str, Any]] = {}
+    for row in rows:
+        if row.identity is None:
+            continue
+        rest = {key: part for key, part in row.identity.items() if key not in ("norm", "seed")}
+        optimizer = rest.get("optimizer", {})
+        if any(key in optimizer for key in OF_THE_ARM):
+            rest["optimizer"] = {key: part for key, part in optimizer.items() if key not in OF_THE_ARM}
+        run_id, arm = row.record.run_id, arm_of(row.identity)
+        norms[run_id] = shared.setdefault(json.dumps(arm), arm)
+        rests[run_id] = shared.setdefault(json.dumps(rest), rest)
+        seeds[run_id] = int(row.identity["seed"])
+    return norms, rests, seeds
 
 
 def _labels(

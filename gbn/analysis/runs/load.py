@@ -16,14 +16,11 @@ import numpy as np
 import pandas as pd
 
 from gbn import measures
-from gbn.analysis.runs.cache import Cache
-from gbn.analysis.runs.columns import Curves, Row
-from gbn.analysis.runs.defaults import measure_of, round_targets
+from gbn.analysis.runs.columns import Curves
 from gbn.analysis.runs.derive import derive_plan
-from gbn.analysis.runs.ingest import list_runs
-from gbn.analysis.runs.notes import absences, mixtures, stand_ins
+from gbn.analysis.runs.notes import absences, data_notes, mixtures, stand_ins
 from gbn.analysis.runs.plan import Entry, GridLike, Plan, plan_of_grid
-from gbn.analysis.runs.same_data import data_notes
+from gbn.analysis.runs.rows import Reader, Row
 from gbn.store.records import DONE
 
 Source = Literal["store", "archive", "both"]
@@ -34,6 +31,10 @@ RUN_COLUMNS = [
     *("setting", "arm", "seed", "run_id", "status", "source", "machine", "threads", "clock"),
     *("updates", "seconds", "parameters", "last", "best_val", "best_test"),
 ]
+
+#: Targets to choose from where none were fixed, easiest first: of accuracies and other shares, and of the rest.
+ROUND_SHARES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995)
+ROUND_AMOUNTS = tuple(float(f"{step}e{power}") for power in range(3, -6, -1) for step in (7, 5, 3, 2, 1.5, 1))
 
 #: The statuses of runs that enter a comparison; a diverged run is a result.
 USABLE = ("finished", "diverged")
@@ -51,7 +52,7 @@ class Runs:
         plan: the runs that should exist.
         runs: one row per entry of the plan, with columns :data:`RUN_COLUMNS`. `last`, `best_val` (best by validation)
             and `best_test` are test accuracies; NaN if there is none.
-        points: the curves of the finished runs, each key read on first use.
+        points: the curves of the finished runs.
         source: where records were looked up.
         notes: one sentence for each thing that is missing, mixed or left out.
         results_dir: the directory that was searched; None for runs built in memory.
@@ -89,24 +90,24 @@ class Runs:
             for seed in seeds
         )
 
-    def curve(self, setting: str, arm: str, seed: int) -> pd.DataFrame:
-        """Return the points of one run in order of update: setting, arm, seed and the curve's keys."""
-        key = (setting, arm, seed)
-        return self.points.frame([key] if key in self.points else [])
-
     def columns(self, setting: str, arm: str, seed: int, names: Sequence[str]) -> tuple[np.ndarray, ...]:
         """Return some keys of one run's curve in order of update, float64 of shape (points,); NaN if not measured.
 
-        A run that does not exist has no points. Far cheaper than :meth:`curve`.
+        A run that does not exist has no points.
         """
         return self.points.columns((setting, arm, seed), names)
 
     @cached_property
     def curves(self) -> pd.DataFrame:
-        """One row per point of the finished runs: setting, arm, seed and the point's keys. Loads every curve into
-        memory.
-        """
-        return self.points.frame()
+        """One row per point of the finished runs: setting, arm, seed and the curve's keys, in order of update."""
+        keys = self.points.keys
+        frames = {
+            run: pd.DataFrame(dict(zip(keys, self.points.columns(run, keys), strict=True)))
+            for run in self.points.rows
+        }
+        return (
+            pd.concat(frames, names=["setting", "arm", "seed", "point"]).reset_index().drop(columns="point")
+        )
 
     @cached_property
     def _usable(self) -> dict[Any, pd.DataFrame]:
@@ -115,12 +116,9 @@ class Runs:
 
     @cached_property
     def _statuses(self) -> dict[tuple[str, str], dict[int, str]]:
-        usable = self.runs[self.runs.status.isin(USABLE)].sort_values("seed")
-        found: dict[tuple[str, str], dict[int, str]] = defaultdict(dict)
-        columns = (usable[name].tolist() for name in ("setting", "arm", "seed", "status"))
-        for setting, arm, seed, status in zip(*columns, strict=True):
-            found[setting, arm][int(seed)] = status
-        return dict(found)
+        return {
+            key: dict(zip(own.seed.tolist(), own.status, strict=True)) for key, own in self._usable.items()
+        }
 
 
 def load_grid_runs(
@@ -128,7 +126,6 @@ def load_grid_runs(
     results_dir: str | Path = "results",
     source: Source = "store",
     targets: Sequence[float] = (),
-    cache: bool = True,
     measure: str | None = None,
 ) -> Runs:
     """Load the runs of an experiment.
@@ -139,8 +136,6 @@ def load_grid_runs(
         source: "store", "archive" or "both" (if both have a run, the store's record is used).
         targets: values of the measure (accuracies are fractions) to use instead of the grid's own; a note then says
             so.
-        cache: keep a columnar copy in ``<results_dir>/cache/`` (:mod:`gbn.analysis.runs.cache`) and read unchanged
-            runs from it.
         measure: the measure that `targets` are values of; None means the grid's own.
 
     Raises:
@@ -152,7 +147,7 @@ def load_grid_runs(
     if targets:
         said = "Targets were given by hand, in the place of the experiment's own."
         plan = plan.with_targets(targets, said, measure)
-    return load_plan(plan, results_dir, source, cache)
+    return _load(plan, Reader(results_dir), source)
 
 
 def load_any(
@@ -162,7 +157,6 @@ def load_any(
     reference: str | None = None,
     targets: Sequence[float] = (),
     name: str = "runs",
-    cache: bool = True,
     measure: str | None = None,
 ) -> Runs:
     """Load any set of runs, given by id, by shell pattern on ids, or by the path of a run's folder.
@@ -178,106 +172,128 @@ def load_any(
             unknown, or a target is outside its range.
     """
     wanted = [Path(pattern).name for pattern in patterns]
-    look = Cache(results_dir, cache)
-    rows = _fitting(wanted, look, source)
+    reader = Reader(results_dir)
+    rows = _fitting(wanted, reader, source)
     selection = {"runs": sorted(wanted), "reference": reference, "targets": list(targets), "name": name}
-    measure = measures.measure(measure or measure_of(rows)).key
+    measure = measures.measure(measure or _measure_of(rows)).key
     plan = derive_plan(
         rows, name=name, reference=reference, targets=targets, selection=selection, measure=measure
     )
-    runs = _load(plan, look, source)
+    runs = _load(plan, reader, source)
     if targets:
         return runs
     hardest = "highest" if measures.measure(measure).higher_is_better else "lowest"
     note = f"Targets were chosen from these runs (the {hardest} that every run of the reference reached)."
     return replace(
         runs,
-        plan=replace(plan, targets=round_targets(runs), notes=(*plan.notes, note)),
+        plan=replace(plan, targets=_round_targets(runs), notes=(*plan.notes, note)),
         notes=[*runs.notes, note],
     )
 
 
-def _fitting(wanted: Sequence[str], cache: Cache, source: Source) -> list[Row]:
+def _fitting(wanted: Sequence[str], reader: Reader, source: Source) -> list[Row]:
     """Return the finished runs whose ids match any of these patterns."""
-    ids = list_runs(cache.store) if source != "archive" else []
+    ids = reader.store.run_ids() if source != "archive" else []
+    kept = dict.fromkeys(record.run_id for record in reader.archive) if source != "store" else {}
     chosen: dict[str, None] = {}
-    archived = cache.archived() if source != "store" else []
-    kept = dict.fromkeys(row.run_id for row in archived)
     for pattern in wanted:
         here, there = fitting(ids, pattern), fitting(kept, pattern)
-        begun = (run_id for run_id in here if cache.store.status(run_id) != "missing")
-        if not there and next(begun, None) is None:
-            raise NothingFound(f"no run fits {pattern!r} in the {_place(cache, source)}")
+        if not there and not any(run_id in reader.store for run_id in here):
+            raise NothingFound(f"no run fits {pattern!r} in the {_place(reader, source)}")
         chosen |= dict.fromkeys([*here, *there])
-    stored = cache.stored(chosen) if source != "archive" else {}
-    return [*stored.values(), *(row for row in archived if row.run_id in chosen)]
+    stored = reader.stored(chosen).values() if source != "archive" else ()
+    return [*stored, *(reader.archived(chosen) if source != "store" else ())]
 
 
-def load_plan(
-    plan: Plan, results_dir: str | Path = "results", source: Source = "store", cache: bool = True
-) -> Runs:
-    """Load the runs of a plan; see :func:`load_grid_runs`."""
+def _measure_of(rows: Sequence[Row]) -> str:
+    """Return the key that these runs are compared by: the first of :func:`gbn.measures.ranked` that some run has."""
+    return next(
+        iter(measures.ranked(dict.fromkeys(k for row in rows for k in row.columns))), measures.DEFAULT
+    )
+
+
+def _round_targets(runs: Runs) -> dict[str, tuple[float, ...]]:
+    """Return for each setting the three hardest round values that all runs of the reference reached."""
+    measure, reference = measures.measure(runs.plan.measure), runs.plan.reference
+    offered = ROUND_SHARES if measure.share else ROUND_AMOUNTS
+    chosen = {}
+    for setting in runs.plan.settings:
+        curves = [
+            runs.columns(setting, reference, s, [measure.key])[0] for s in runs.statuses(setting, reference)
+        ]
+        peaks = [max(measure.sign * curve[np.isfinite(curve)], default=-np.inf) for curve in curves]
+        worst = min(peaks, default=-np.inf)
+        chosen[setting] = tuple(t for t in offered if measure.sign * t <= worst)[-3:]
+    return chosen
+
+
+def _load(plan: Plan, reader: Reader, source: Source) -> Runs:
     if source not in SOURCES:
         raise ValueError(f"source={source!r}: allowed are {', '.join(SOURCES)}")
-    return _load(plan, Cache(results_dir, cache), source)
-
-
-def _load(plan: Plan, cache: Cache, source: Source) -> Runs:
-    statuses, candidates = _find(plan, cache, source)
+    statuses, candidates = _find(plan, reader, source)
     notes = list(plan.notes)
     chosen = _choose(plan, candidates, notes)
     if not chosen:
-        raise NothingFound(_nothing(plan, cache, source, statuses))
-    rows = [_row(entry, chosen.get(entry), statuses.get(entry.run_id, "missing")) for entry in plan.entries]
+        raise NothingFound(_nothing(plan, reader, source, statuses))
+    rows = []
+    for entry in plan.entries:
+        status = statuses.get(entry.run_id, "missing")
+        known = (
+            chosen[entry].fields()
+            if entry in chosen
+            else {"status": "left out" if status in DONE else status}
+        )
+        rows.append(
+            {"setting": entry.setting, "arm": entry.arm, "seed": entry.seed, "run_id": entry.run_id} | known
+        )
     runs = pd.DataFrame(rows, columns=RUN_COLUMNS)
     notes += absences(runs) + mixtures(plan, runs) + data_notes(plan, chosen)
     points = Curves({(entry.setting, entry.arm, entry.seed): row for entry, row in chosen.items()})
     notes += stand_ins(plan, points)
-    return Runs(plan, runs, points, source, notes, cache.store.results_dir)
+    return Runs(plan, runs, points, source, notes, reader.store.results_dir)
 
 
-def _find(plan: Plan, cache: Cache, source: Source) -> tuple[dict[str, str], dict[str, list[Row]]]:
+def _find(plan: Plan, reader: Reader, source: Source) -> tuple[dict[str, str], dict[str, list[Row]]]:
     """Return the status and the finished records of every run id of the plan, the store's record first."""
     wanted = dict.fromkeys(entry.run_id for entry in plan.entries)
     statuses: dict[str, str] = {}
     candidates: dict[str, list[Row]] = defaultdict(list)
     if source != "archive":
-        stored = cache.stored(wanted)
+        stored = reader.stored(wanted)
         for run_id in wanted:
             row = stored.get(run_id)
-            statuses[run_id] = row.status if row else cache.store.status(run_id)
+            statuses[run_id] = row.record.status if row else reader.store.status(run_id)
             if row:
                 candidates[run_id].append(row)
     if source != "store":
-        for row in cache.archived():
-            if row.run_id in wanted:
-                candidates[row.run_id].append(row)
-                statuses[row.run_id] = row.status
+        for row in reader.archived(wanted):
+            candidates[row.record.run_id].append(row)
+            statuses[row.record.run_id] = row.record.status
     return statuses, candidates
 
 
 def _choose(plan: Plan, candidates: Mapping[str, list[Row]], notes: list[str]) -> dict[Entry, Row]:
     """Choose one record per entry: each setting and seed uses the one machine that holds most of its arms."""
-    overall = Counter(r.machine for entry in plan.entries for r in candidates.get(entry.run_id, ()))
+    overall = Counter(r.record.machine for entry in plan.entries for r in candidates.get(entry.run_id, ()))
     groups: dict[tuple[str, int], list[Entry]] = defaultdict(list)
     for entry in plan.entries:
         groups[(entry.setting, entry.seed)].append(entry)
     chosen, elsewhere, copies = {}, [], 0
     for entries in groups.values():
         held = Counter(
-            machine for e in entries for machine in {r.machine for r in candidates.get(e.run_id, ())}
+            machine for e in entries for machine in {r.record.machine for r in candidates.get(e.run_id, ())}
         )
         if not held:
             continue
         best = min(held, key=lambda machine: (-held[machine], -overall[machine], machine))
         for entry in entries:
-            records = candidates.get(entry.run_id, [])
-            here = [record for record in records if record.machine == best]
+            rows = candidates.get(entry.run_id, [])
+            here = [row for row in rows if row.record.machine == best]
             if here:
                 chosen[entry] = here[0]
-                copies += len({record.machine for record in records}) - 1
-            elif records:
-                elsewhere.append(f"{entry.arm} seed {entry.seed} ({records[0].machine})")
+                copies += len({row.record.machine for row in rows}) - 1
+            elif rows:
+                elsewhere.append(f"{entry.arm} seed {entry.seed} ({rows[0].record.machine})")
     if elsewhere:
         notes.append(
             "Mixed devices: left out, because the rest of their seed ran on another device or version and a "
@@ -290,28 +306,20 @@ def _choose(plan: Plan, candidates: Mapping[str, list[Row]], notes: list[str]) -
     return chosen
 
 
-def _row(entry: Entry, found: Row | None, status: str) -> dict[str, Any]:
-    row: dict[str, Any] = dict.fromkeys(RUN_COLUMNS)
-    row |= {"setting": entry.setting, "arm": entry.arm, "seed": entry.seed, "run_id": entry.run_id}
-    if found is None:
-        return row | {"status": "left out" if status in DONE else status}
-    return row | {name: getattr(found, name) for name in RUN_COLUMNS[RUN_COLUMNS.index("status") :]}
-
-
-def _place(cache: Cache, source: Source) -> str:
+def _place(reader: Reader, source: Source) -> str:
     names = {"store": "run store", "archive": "archive", "both": "run store or archive"}
-    return f"{names[source]} of {cache.store.results_dir}/"
+    return f"{names[source]} of {reader.store.results_dir}/"
 
 
-def _nothing(plan: Plan, cache: Cache, source: Source, statuses: Mapping[str, str]) -> str:
-    text = f"nothing found: not one finished run of {plan.name} in the {_place(cache, source)}"
+def _nothing(plan: Plan, reader: Reader, source: Source, statuses: Mapping[str, str]) -> str:
+    text = f"nothing found: not one finished run of {plan.name} in the {_place(reader, source)}"
     begun = Counter(status for status in statuses.values() if status != "missing")
     if begun:
         text += f" ({', '.join(f'{count} {status}' for status, count in sorted(begun.items()))})"
     if source != "both":
         other: Source = "archive" if source == "store" else "store"
-        count = sum(map(len, _find(plan, cache, other)[1].values()))
+        count = sum(map(len, _find(plan, reader, other)[1].values()))
         if count:
             return f"{text}; the {other} holds {count}: add --source {other}"
     experiment = plan.selection.get("experiment")
-    return f"{text}; train them: python scripts/reproduce.py {experiment}" if experiment else text
+    return f"{text}; train them: gbn reproduce {experiment}" if experiment else text

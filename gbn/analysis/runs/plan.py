@@ -68,6 +68,10 @@ class GridLike(Protocol):
     def measure(self) -> str:
         """The curve key that targets refer to."""
 
+    @property
+    def levels(self) -> Mapping[str, Mapping[str, str]]:
+        """For each setting named by axes, its level on each axis."""
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -94,6 +98,7 @@ class Plan:
         notes: what a reader must know about how the plan was made.
         measure: the curve key that targets refer to, unless another is asked for.
         methods: the ``norm.method`` of each arm, if known.
+        levels: for each setting named by axes, its level on each axis, such as {"optimizer.lr": "0.1"}.
         changed_data_allowed: whether its runs may have been trained on different data (``dataset.allow_changed``).
     """
 
@@ -107,6 +112,7 @@ class Plan:
     notes: tuple[str, ...] = ()
     measure: str = measures.DEFAULT
     methods: Mapping[str, str] = field(default_factory=dict)
+    levels: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     changed_data_allowed: bool = False
 
     @cached_property
@@ -199,5 +205,6 @@ def plan_of_grid(grid: GridLike) -> Plan:
         selection={"experiment": f"experiments/{grid.name}", "scale": grid.scale},
         measure=grid.measure,
         methods={cell.label: cell.config["norm"]["method"] for cell in grid.cells},
+        levels=grid.levels,
         changed_data_allowed=any(cell.config["dataset"].get("allow_changed") for cell in grid.cells),
     )

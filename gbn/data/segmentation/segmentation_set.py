@@ -2,14 +2,15 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from gbn.data.image_set import DataError
+from gbn.data.loader import InMemory
 from gbn.data.segmentation.warp import Warp, warp
 
 Structures = Literal["cavity", "epicardium", "both"]
@@ -192,35 +193,19 @@ def check_split(name: str, split: Mapping[Part, Sequence[str]]) -> None:
             seen[patient] = part
 
 
-class SliceSet:
+class SliceSet(InMemory):
     """A part on the training device, served as batches of images and masks: a DeviceSet with masks.
 
     Args:
-        slices: the part; images and masks are moved to ``device``.
-        device: device of the part and of the batches.
-        dtype: of the images of a batch; masks are always float32.
-        channels_last: memory format of the images of a batch.
+        slices: the part; images and masks are moved to the device.
         augmentation: the warp that ``batch`` applies to image and mask when it is given a seed; None for no warp.
+        **options: of :class:`gbn.data.InMemory`; masks are always float32.
     """
 
-    def __init__(
-        self,
-        slices: Slices,
-        *,
-        device: torch.device | str = "cpu",
-        dtype: torch.dtype = torch.float32,
-        channels_last: bool = False,
-        augmentation: Warp | None = None,
-    ) -> None:
-        self.images = slices.images.to(device)
-        self.masks = slices.masks.to(device)
-        self.patients = slices.patients
-        self.dtype = dtype
-        self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
+    def __init__(self, slices: Slices, *, augmentation: Warp | None = None, **options: Any) -> None:
+        super().__init__(slices.images, **options)
+        self.masks = slices.masks.to(self.images.device)
         self.augmentation = augmentation
-
-    def __len__(self) -> int:
-        return len(self.images)
 
     def batch(self, indices: Tensor, augment_seed: int | None = None) -> tuple[Tensor, Tensor]:
         """Return images (B, 1, S, S) and masks (B, K, S, S), float32 0 or 1, at ``indices``; with a seed, warped."""
@@ -229,8 +214,3 @@ class SliceSet:
         if augment_seed is not None and self.augmentation is not None:
             images, masks = warp(images, masks, self.augmentation, augment_seed)
         return images.to(self.dtype).contiguous(memory_format=self.memory_format), masks
-
-    def batches(self, indices: Tensor, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield all of ``indices`` in order, not warped, for evaluation; the last batch may be smaller."""
-        for part in indices.split(batch_size):
-            yield self.batch(part)

@@ -28,6 +28,7 @@ from torch import Tensor, nn
 
 from gbn.data import DeviceSet, subset
 from gbn.engine.recording.activations import describe_input, describe_output, norm_of
+from gbn.tasks.evaluation import restored_modes
 
 #: Incremented when the definition of a quantity changes: recordings of different revisions are not compared.
 REVISION = 1
@@ -213,17 +214,12 @@ class LayerRecorder:
         """Run a forward pass that leaves buffers, modes and random streams unchanged."""
         images, _ = self.data.batch(indices)
         buffers = {name: buffer.clone() for name, buffer in self.model.named_buffers()}
-        modes = {module: module.training for module in self.model.modules()}
         devices = [images.device] if images.device.type == "cuda" else []
-        try:
+        with restored_modes(self.model), torch.random.fork_rng(devices), self.autocast():
             self.model.eval()
             for layer in self.layers.values():
                 layer.train(training)
-            with torch.random.fork_rng(devices), self.autocast():
-                torch.func.functional_call(self.model, buffers, (images,))
-        finally:
-            for module, mode in modes.items():
-                module.training = mode
+            torch.func.functional_call(self.model, buffers, (images,))
 
 
 def _summaries(channels: dict[str, Tensor]) -> dict[str, Any]:

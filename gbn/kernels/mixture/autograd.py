@@ -69,12 +69,12 @@ def serves_fit(samples: Tensor, components: int) -> bool:
     """Return whether compiled steps of expectation-maximization serve a joint mixture; see :func:`serves`."""
     if samples.dtype != torch.float32 or not _takes(samples, components, False):
         return False
-    return traced(samples) or working(_fitting().entries(components))
+    return traced(samples) or working(_kernels().fit_entries(components))
 
 
-def _fitting() -> Any:
+def _kernels() -> Any:
     # imported only when first needed: a machine without numba runs the eager ones
-    return import_module("gbn.kernels.mixture.numba.launch_em")
+    return import_module("gbn.kernels.mixture.numba.launch")
 
 
 def fit(
@@ -97,12 +97,8 @@ def fit(
 
 
 def _run_fit(samples: Tensor, start: Mixture, *rest: Any) -> Mixture:
-    found: Mixture = _fitting().run_fit(samples, start, *rest)
+    found: Mixture = _kernels().run_fit(samples, start, *rest)
     return found
-
-
-def _kernels() -> Any:
-    return import_module("gbn.kernels.mixture.numba.launch")
 
 
 def normalize(

@@ -8,8 +8,13 @@ scratch. Distances from S, and the scale, are in the channel's unit (:func:`.cal
 With instance enhancement (:mod:`.gate`) each plane has its own gain. Arguments that are None without it leave no
 trace in the compiled code.
 
-All functions work on pointers to float32; starts, strides, ``planes`` and ``length`` are int64 (in values); ``s``,
-``unit``, ``scale`` and ``bias`` are float32; ``relu`` and ``past`` are bool.
+Arguments of all functions:
+
+    view        (x, start, planes, stride, length): ``planes`` runs of ``length`` values (:mod:`.search`)
+    other       (g, start, stride): the cotangent of the same values, likewise
+    out         (target, start, stride, past): where the result goes, and whether past the caches
+    line        (S, unit, scale, bias) of the channel, float32, of :func:`.call.affine`
+    relu        bool
 """
 
 from __future__ import annotations
@@ -39,16 +44,14 @@ def _put(target, place, value, past):
 
 
 @compiled
-def normalize(
-    source, start, stride, target, begin, step, planes, length, s, unit, scale, bias, relu, past, gains=None
-):
+def normalize(view, out, line, relu, gains=None):
     """Write ``(x - S) scale + bias``, then the ReLU; x - S first, so that S maps exactly to the bias.
 
-    source, start, stride       float32 view of x: ``planes`` runs of ``length`` values, ``stride`` apart
-    target, begin, step         float32 view of y, likewise
-    gains                       None, or (planes + 1,) float32 that replaces the scale per plane; the last one is read
-                                but not used
+    gains       None, or (planes + 1,) float32 that replaces the scale per plane; the last one is read but not used
     """
+    source, start, planes, stride, length = view
+    target, begin, step, past = out
+    s, unit, scale, bias = line
     k, shift, factor, offset, zero = splat(unit), splat(-s * unit), splat(scale), splat(bias), splat(_ZERO)
     if gains is not None:
         factor = splat(gains[0])
@@ -115,14 +118,15 @@ def reduce_together(x, start, g, begin, planes, length, k, shift, offset, relu, 
 
 
 @compiled
-def reduce(x, start, stride, g, begin, step, planes, length, s, unit, scale, bias, relu, rows=None):
+def reduce(view, other, line, relu, rows=None):
     """Return the sums of g and of g (x - S) over the values that the ReLU, if any, lets through, as float64.
 
-    x, start, stride        float32 view of x
-    g, begin, step          float32 view of the cotangent
-    rows                    None, or (gains, sums, products), (planes,) float32 each, and (2, 16, 16) float32 scratch:
-                            the sums then go there, per plane, and the result is 0
+    rows        None, or (gains, sums, products), (planes,) float32 each, and (2, 16, 16) float32 scratch: the sums
+                then go there, per plane, and the result is 0
     """
+    x, start, planes, stride, length = view
+    g, begin, step = other
+    s, unit, scale, bias = line
     k, shift, factor, offset, zero = splat(unit), splat(-s * unit), splat(scale), splat(bias), splat(_ZERO)
     nothing = splat(s)
     sums, products = zeros64(), zeros64()
@@ -219,41 +223,24 @@ def _gradient(v, k, u, passed, factor, base, slope, slots, merged, points, bends
 
 
 @compiled
-def differentiate(
-    x,
-    start,
-    stride,
-    g,
-    begin,
-    step,
-    target,
-    write,
-    jump,
-    planes,
-    length,
-    s,
-    unit,
-    scale,
-    bias,
-    relu,
-    merged,
-    points,
-    bends,
-    past,
-    rows=None,
-):
+def differentiate(view, other, out, line, relu, derivatives, rows=None):
     """Write dx = scale g + (the merged derivatives)(x).
 
-    x, start, stride        float32 view of x g, begin, step          float32 view of the cotangent target, write,
-    jump     float32 view of dx merged                  (HEAD + POINT * points,) float32, of :func:`.record.merge`
-    points, bends           int64 rows                    None, or (gains, pulls), (planes + 1,) float32 each: gains
-    replace the scale, pulls are added
+    derivatives     (merged, points, bends): the record (HEAD + POINT * points,) float32 of :func:`.record.merge`, and
+                    how many of its breakpoints there are, and may bend
+    rows            None, or (gains, pulls), (planes + 1,) float32 each: gains replace the scale, pulls are added
     """
+    x, start, planes, stride, length = view
+    g, begin, step = other
+    target, write, jump, past = out
+    s, unit, scale, bias = line
+    merged, points, bends = derivatives
     k, shift, gain, offset, zero = splat(unit), splat(-s * unit), splat(scale), splat(bias), splat(_ZERO)
     base, slope, nothing = splat(merged[0]), splat(merged[1]), splat(s)
     if rows is not None:
         gain, base = splat(rows[0][0]), splat(merged[0] + rows[1][0])
-    # three slots hold, for example, the window of S and the tail of D: most pairs stay in registers
+    # dx = scale g + base + slope (x - S) + the breakpoints' steps and bends (gbn.kernels.plan).
+    # Three slots hold, for example, the window of S and the tail of D: most pairs stay in registers
     slots = (_slot(merged, points, 0), _slot(merged, points, 1), _slot(merged, points, 2))
     floor = zero if relu else splat(-_INF)
     # without a ReLU fma(u, 0, 0) <= -inf is never true: one loop serves both cases

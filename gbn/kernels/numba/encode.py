@@ -1,35 +1,92 @@
-"""A plan as the two flat arrays that compiled code reads, and their layout."""
+"""A plan (:mod:`gbn.kernels.plan`) as the tables that compiled code reads."""
 
 from __future__ import annotations
 
+import ctypes
 from functools import lru_cache
+from typing import Any
 
-import numpy as np
+from gbn.kernels import plan as p
 
-from gbn.kernels.plan import Plan
+from .memory import int64s, reader
 
-__all__ = ["INTEGERS", "REALS", "encoded"]
+__all__ = ["TERM", "Encoded", "Part", "Term", "encoded", "part_at", "plan_at", "term_at"]
 
-# integers: [ranks, points, then kind, mode, terms of S, of D], the ranks in ascending order, then TERM numbers per
-# term: index of its rank, of the lowest and of the highest rank of its window (-1: none), these two ranks, mirrored.
-RANK_COUNT, POINTS, S_KIND, S_MODE, S_TERMS, D_KIND, D_MODE, D_TERMS, INTEGERS = range(9)
-TERM = 6
 
-# reals: [two numbers of S, two of D], then weight and alpha per term.
-REALS = 4
+class Term(ctypes.Structure):
+    """A :class:`gbn.kernels.plan.Term`; an order statistic is given by its index among the plan's ranks."""
+
+    _fields_ = (
+        *int64s(
+            "place",  # index of its order statistic, or -1
+            "low_place",  # index of the first order statistic of its window, or -1
+            "high_place",  # of the last one
+            "low",  # the ranks of these two
+            "high",
+            "mirrored",
+        ),
+        ("weight", ctypes.c_double),
+        ("alpha", ctypes.c_double),
+    )
+
+
+class Part(ctypes.Structure):
+    """A :class:`gbn.kernels.plan.Part`: S or D."""
+
+    _fields_ = (
+        *int64s(
+            "kind",
+            "mode",
+            "count",  # of its terms
+            "terms",  # the first of them, a Term
+            "points",  # breakpoints of its derivative
+        ),
+        (
+            "number",
+            ctypes.c_double,
+        ),  # the first of the part's two numbers: a weight, a side, tau or a threshold
+        ("scaled", ctypes.c_double),  # the second one
+    )
+
+
+class Encoded(ctypes.Structure):
+    """A :class:`gbn.kernels.plan.Plan`."""
+
+    _fields_ = int64s(
+        "ranks",  # how many
+        "points",
+        "wanted",  # int64 (ranks,), ascending
+        "statistic",  # a Part
+        "deviation",
+    )
+
+
+plan_at, part_at, term_at = reader(Encoded), reader(Part), reader(Term)
+
+#: Bytes from one term to the next.
+TERM = ctypes.sizeof(Term)
 
 
 @lru_cache(maxsize=1024)
-def encoded(plan: Plan) -> tuple[np.ndarray, np.ndarray]:
-    """Return (integers, reals) of a plan, int64 and float64; see the module docstring."""
-    s, d = plan.statistic, plan.deviation
+def encoded(plan: p.Plan) -> Encoded:
+    """Return a plan as tables, which live as long as the result."""
     place = {k: i for i, k in enumerate(plan.ranks)} | {0: -1}
-    integers = [len(plan.ranks), plan.points]
-    for part in (s, d):
-        integers += [part.kind, part.mode, len(part.terms)]
-    integers += plan.ranks
-    reals = [*s.numbers, *d.numbers]
-    for term in (*s.terms, *d.terms):
-        integers += [place[term.rank], place[term.low], place[term.high], term.low, term.high, term.mirrored]
-        reals += [term.weight, term.alpha]
-    return np.array(integers, dtype=np.int64), np.array(reals, dtype=np.float64)
+    ranks = (ctypes.c_int64 * len(plan.ranks))(*plan.ranks)
+    parts: list[Part] = []
+    kept: list[Any] = [ranks]
+    for part in (plan.statistic, plan.deviation):
+        terms = (Term * len(part.terms))(
+            *(
+                Term(
+                    *(place[k] for k in (t.rank, t.low, t.high)), t.low, t.high, t.mirrored, t.weight, t.alpha
+                )
+                for t in part.terms
+            )
+        )
+        parts.append(
+            Part(part.kind, part.mode, len(terms), ctypes.addressof(terms), part.points, *part.numbers)
+        )
+        kept.append(terms)
+    found = Encoded(len(ranks), plan.points, ctypes.addressof(ranks), *map(ctypes.addressof, parts))
+    found.kept = (*kept, *parts)
+    return found

@@ -14,29 +14,13 @@ and the derivatives of S and D are weighted with sums of gain r0 and gain r1. Wh
 (:func:`.call.affine`), gain, scale, D' and r1 are in that unit. Rows are processed 16 at a time: images of one
 channel (PLANES, where per-row numbers are stored as (C, N)) or channels of one image (LAST, as (N, C)).
 
-``a`` is the table (:class:`.call.Call`), int64; ``c``, ``many`` and other counts are int64; ``by`` is float64.
+``a`` is the table of the call (:class:`.call.Call`); ``c``, ``many`` and other counts are int64; ``by`` is float64.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from .call import (
-    CHANNELS,
-    DBIAS,
-    DGATE_BIAS,
-    DGATE_WEIGHT,
-    DWEIGHT,
-    GAINS,
-    GATE_BIAS,
-    GATE_WEIGHT,
-    IMAGES,
-    LENGTH,
-    MEANS,
-    PIECES,
-    PRODUCTS,
-    SUMS,
-)
 from .compiling import compiled, inlined
 from .convert import exp, row_totals
 from .memory import ahead, floats, load, load_first, store, store_doubles, store_first
@@ -73,14 +57,15 @@ def open_gate(m, slope, offset):
 
 
 @compiled
-def row_means(x, start, planes, stride, length, s, unit, means, step, square):
+def row_means(view, s, unit, means, step, square):
     """Write the mean of each plane, ``step`` apart; differences from s are averaged, so that an offset stays exact.
 
-    x, start, stride    float32 view of x: ``planes`` runs of ``length`` values, ``stride`` apart
-    s, unit             float32
-    means               float32, written at 0, step, 2 step, ...
-    square              (16, 16) float32 scratch
+    view        the channel's planes, see :mod:`.search`
+    s, unit     float32
+    means       float32, written at 0, step, 2 step, ...
+    square      (16, 16) float32 scratch
     """
+    x, start, planes, stride, length = view
     k, shift, nothing = splat(unit), splat(-s * unit), splat(s)
     each = 1.0 / (length * np.float64(unit))
     together = 0
@@ -115,19 +100,19 @@ def row_means(x, start, planes, stride, length, s, unit, means, step, square):
 @compiled
 def channel_rows(a, c):
     """Return pointers to the means, gains, sums and products of channel c's rows (PLANES), (N,) float32 each."""
-    first = c * a[IMAGES]
-    means, gains = ahead(floats(a[MEANS]), first), ahead(floats(a[GAINS]), first)
-    return means, gains, ahead(floats(a[SUMS]), first), ahead(floats(a[PRODUCTS]), first)
+    first = c * a.images
+    means, gains = ahead(floats(a.means), first), ahead(floats(a.gains), first)
+    return means, gains, ahead(floats(a.sums), first), ahead(floats(a.products), first)
 
 
 @compiled
 def channel_gains(a, c, scale):
     """Write the gains of channel c's rows (PLANES); ``scale`` is float32."""
     means, gains, _, _ = channel_rows(a, c)
-    slope, offset = splat(floats(a[GATE_WEIGHT])[c]), splat(floats(a[GATE_BIAS])[c])
+    slope, offset = splat(floats(a.gate_weight)[c]), splat(floats(a.gate_bias)[c])
     factor, zero = splat(scale), splat(_ZERO)
-    for n in range(0, a[IMAGES], LANES):
-        many = a[IMAGES] - n
+    for n in range(0, a.images, LANES):
+        many = a.images - n
         store_first(gains, n, many, factor * open_gate(load_first(means, n, many, zero), slope, offset))
 
 
@@ -142,12 +127,12 @@ def settle_channel(a, c, by, scale):
         Sums of delta r0 and delta r1, float64.
     """
     means, _, sums, products = channel_rows(a, c)
-    gate_weight = floats(a[GATE_WEIGHT])[c]
-    slope, offset = splat(gate_weight), splat(floats(a[GATE_BIAS])[c])
-    factor, pull, zero, one = splat(scale), splat(gate_weight / a[LENGTH]), splat(_ZERO), splat(_ONE)
+    gate_weight = floats(a.gate_weight)[c]
+    slope, offset = splat(gate_weight), splat(floats(a.gate_bias)[c])
+    factor, pull, zero, one = splat(scale), splat(gate_weight / a.length), splat(_ZERO), splat(_ONE)
     sum_g, sum_gd, sum_gu, sum_a, sum_am = zeros64(), zeros64(), zeros64(), zeros64(), zeros64()
-    for n in range(0, a[IMAGES], LANES):
-        many = a[IMAGES] - n
+    for n in range(0, a.images, LANES):
+        many = a.images - n
         m = load_first(means, n, many, zero)
         r0, r1 = load_first(sums, n, many, zero), load_first(products, n, many, zero)
         delta = open_gate(m, slope, offset)
@@ -158,8 +143,8 @@ def settle_channel(a, c, by, scale):
         # the same for every value of the row, since each enters the mean with 1 / L
         store_first(sums, n, many, da * pull)
     moved = total(sum_gu)
-    floats(a[DBIAS])[c], floats(a[DWEIGHT])[c] = total(sum_g), moved / by
-    floats(a[DGATE_BIAS])[c], floats(a[DGATE_WEIGHT])[c] = total(sum_a), total(sum_am)
+    floats(a.dbias)[c], floats(a.dweight)[c] = total(sum_g), moved / by
+    floats(a.dgate_bias)[c], floats(a.dgate_weight)[c] = total(sum_a), total(sum_am)
     return total(sum_gd), moved
 
 
@@ -182,12 +167,12 @@ def lanes_gains(a, c, many, table):
 
     ``table`` is (4, 16) float32 of :func:`.call.affine` and provides the scale.
     """
-    slope, offset = lanes_of(a[GATE_WEIGHT], c, many), lanes_of(a[GATE_BIAS], c, many)
+    slope, offset = lanes_of(a.gate_weight, c, many), lanes_of(a.gate_bias, c, many)
     factor = load(table, LANES)
-    for n in range(a[IMAGES]):
-        place = n * a[CHANNELS] + c
-        delta = open_gate(lanes_of(a[MEANS], place, many), slope, offset)
-        store_first(floats(a[GAINS]), place, many, factor * delta)
+    for n in range(a.images):
+        place = n * a.channels + c
+        delta = open_gate(lanes_of(a.means, place, many), slope, offset)
+        store_first(floats(a.gains), place, many, factor * delta)
 
 
 @compiled
@@ -199,13 +184,13 @@ def settle_lanes(a, c, many, table, totals):
     table       (4, 16) float32, of :func:`.call.affine`
     totals      (5, 16) float64, written: sums of delta r0, delta r1, r0, da and da m
     """
-    pieces, channels = a[PIECES], a[CHANNELS]
-    sums, products, zero, one = floats(a[SUMS]), floats(a[PRODUCTS]), splat(_ZERO), splat(_ONE)
-    slope, offset = lanes_of(a[GATE_WEIGHT], c, many), lanes_of(a[GATE_BIAS], c, many)
-    factor, pull = load(table, LANES), slope / splat(np.float32(a[LENGTH]))
+    pieces, channels = a.pieces, a.channels
+    sums, products, zero, one = floats(a.sums), floats(a.products), splat(_ZERO), splat(_ONE)
+    slope, offset = lanes_of(a.gate_weight, c, many), lanes_of(a.gate_bias, c, many)
+    factor, pull = load(table, LANES), slope / splat(np.float32(a.length))
     sum_g, sum_gd, sum_gu, sum_a, sum_am = zeros64(), zeros64(), zeros64(), zeros64(), zeros64()
-    for n in range(a[IMAGES]):
-        m = lanes_of(a[MEANS], n * channels + c, many)
+    for n in range(a.images):
+        m = lanes_of(a.means, n * channels + c, many)
         first = n * pieces * channels + c
         r0, r1 = load_first(sums, first, many, zero), load_first(products, first, many, zero)
         # pieces in order, whoever summed them: the result does not depend on threads

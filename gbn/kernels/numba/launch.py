@@ -10,10 +10,11 @@ from __future__ import annotations
 import ctypes
 import functools
 import os
+import struct
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -23,25 +24,15 @@ from gbn.kernels.plan import Plan
 
 from . import objects
 from .call import Call
-from .encode import encoded
+from .encode import Encoded, encoded
+from .gate import TOTALS
+from .layout import LAST, PLANES, layout_of, like
 from .passes import scratch_size
 from .passes_last import pieces_of, scratch_size_last, spans_of
-from .rows import BFLOAT16, FLOAT16, FLOAT32, LAST, PLANES
+from .rows import BFLOAT16, FLOAT16, FLOAT32
 from .simd import LANES
 
-__all__ = [
-    "address",
-    "entries",
-    "layout",
-    "layout_of",
-    "like",
-    "plain",
-    "room",
-    "run_backward",
-    "run_entry",
-    "run_forward",
-    "start",
-]
+__all__ = ["address", "backward", "entries", "forward", "plain", "room", "run_entry"]
 
 _KINDS = {torch.float32: FLOAT32, torch.bfloat16: BFLOAT16, torch.float16: FLOAT16}
 
@@ -55,6 +46,9 @@ _PAST = 2 << 20
 
 #: Short runs of several channels are copied together, so that this many values are read contiguously.
 _TOGETHER = 512
+
+#: Bytes of the addresses of tensors, at the end of the table.
+_PLACES = ctypes.sizeof(Call) - Call.x.offset
 
 _scratch = threading.local()
 
@@ -79,11 +73,6 @@ def entries(layout: int, gated: bool, common: bool) -> tuple[str, ...]:
     if gated and layout == LAST:
         functions.append("settle_blocks")
     return _measure(common), *(_name(f"{one}_gated" if gated else one) for one in functions)
-
-
-@functools.cache
-def _entry(function: str) -> objects.Entry:
-    return objects.entry(_name(function))
 
 
 _MAPS = Path("/proc/self/maps")
@@ -120,10 +109,6 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_pool.cache_clear)  # a forked child has none of its parent's threads
 
 
-def _run(name: str, table: int, threads: int) -> None:
-    run_entry(_entry(name), table, threads)
-
-
 def run_entry(entry: Any, table: int, threads: int) -> None:
     """Call an entry point from ``threads`` threads and wait."""
     parallel = _parallel() if threads > 1 else None
@@ -133,28 +118,6 @@ def run_entry(entry: Any, table: int, threads: int) -> None:
         entry.ctypes(table)
     else:
         list(_pool(threads).map(entry.ctypes, [table] * threads))
-
-
-def layout(x: Tensor) -> int:
-    """Return the layout in which kernels read x; a tensor in neither layout is copied to planes."""
-    if x.numel() == x.shape[0] * x.shape[1]:  # one value per image and channel: both layouts are the same
-        return LAST
-    return LAST if not x.is_contiguous() and x.movedim(1, -1).is_contiguous() else PLANES
-
-
-def layout_of(x: Tensor) -> tuple[Tensor, int]:
-    """Return x, copied if it is in neither layout, and its layout."""
-    found = layout(x)
-    if found == PLANES:
-        return x.contiguous(), PLANES
-    return x.movedim(1, -1).contiguous().movedim(-1, 1), LAST
-
-
-def like(g: Tensor, x: Tensor, layout: int) -> Tensor:
-    """Return the cotangent in x's layout and dtype."""
-    if g.dtype != x.dtype:
-        g = g.to(x.dtype)
-    return g.contiguous() if layout == PLANES else g.movedim(1, -1).contiguous().movedim(-1, 1)
 
 
 def plain(values: Tensor | None) -> Tensor | None:
@@ -187,9 +150,14 @@ def room(size: int) -> int:
     return address + -address % 64  # the next multiple of a cache line
 
 
-_Table = ctypes.c_int64 * len(Call)
-_FIRST = int(Call.X)
-_SIZE, _BLOCK, _SCRATCH, _SPANS = (int(place) for place in (Call.SIZE, Call.BLOCK, Call.SCRATCH, Call.SPANS))
+class _Template(NamedTuple):
+    """What is the same in all calls of an entry point with arguments of one kind."""
+
+    entry: objects.Entry
+    head: bytes  # the table up to the tensors
+    threads: int
+    room: int  # bytes of scratch
+    plan: Encoded  # its address is in the table
 
 
 @functools.lru_cache(maxsize=4096)
@@ -203,103 +171,128 @@ def _template(
     relu: bool,
     eps: float,
     wanted: bool,
-    threads: int,
     gated: bool,
-) -> tuple[bytes, Any]:
-    """Return the part of the table that is constant across calls, and the arrays whose addresses are in it."""
-    table = _Table()
+    threads: int,
+) -> _Template:
     terms = len(plan.statistic.terms) + len(plan.deviation.terms)
     direct = layout == PLANES and dtype == torch.float32
     # LAST reads up to 16 channels at a time, but fewer if a thread would otherwise get none
     together = -(-channels // threads) if layout == LAST else -(-_TOGETHER // length)
     block = min(LANES, together, channels)
-    rows = 1 if name == "forward" else 2
-    channel_rows = LANES if layout == LAST else block
-    size = scratch_size(plan.n, channel_rows, len(plan.ranks), terms, plan.points, rows)
-    if name.endswith(("_spans", "_blocks")):
-        size = scratch_size_last(channels, plan.points)
     images, spans = plan.n // length, spans_of(plan.n * channels)
     pieces = pieces_of(images, channels, length)
-    integers, reals = encoded(plan)
-    for place, value in {
-        Call.LAYOUT: layout,
-        Call.KIND: _KINDS[dtype],
-        Call.IMAGES: images,
-        Call.CHANNELS: channels,
-        Call.LENGTH: length,
-        Call.BLOCK: block,
-        Call.READ: direct and length >= (_LONG_RUN if name == "forward" else _LONG_RUN_BACK),
-        Call.DIRECT: direct,
-        Call.PAST: direct and length % LANES == 0 and 4 * plan.n * channels >= _PAST,
-        Call.RELU: relu,
-        Call.WANTED: wanted,
-        Call.ROOT: plan.root,
-        Call.POINTS: plan.points,
-        Call.S_POINTS: plan.statistic.points,
-        Call.BENDS: plan.bends,
-        Call.RANKS: len(plan.ranks),
-        Call.TERMS: terms,
-        Call.SIZE: size + -size % 64,
-        Call.SPANS: min(spans, images * pieces) if gated else spans,
-        Call.PIECES: pieces,
-        Call.EPS: ctypes.c_int64.from_buffer(ctypes.c_double(eps)).value,
-        Call.INTEGERS: integers.ctypes.data,
-        Call.REALS: reals.ctypes.data,
-        Call.MEASURE: objects.entry(_measure(plan.common)).address if name == "forward" else 0,
-    }.items():
-        table[place] = int(value)
-    return bytes(table), (integers, reals)
+    spans = min(spans, images * pieces) if gated else spans
+    if name.endswith(("_spans", "_blocks")):
+        size = scratch_size_last(channels, plan.points)
+        shares = spans if name.endswith("_spans") else -(-channels // LANES)
+    else:
+        rows = 1 if name == "forward" else 2
+        channel_rows = LANES if layout == LAST else block
+        size = scratch_size(plan.n, channel_rows, len(plan.ranks), terms, plan.points, rows)
+        shares = -(-channels // block)
+    size += -size % 64
+    tables = encoded(plan)
+    table = Call(
+        layout=layout,
+        kind=_KINDS[dtype],
+        images=images,
+        channels=channels,
+        length=length,
+        block=block,
+        read=direct and length >= (_LONG_RUN if name == "forward" else _LONG_RUN_BACK),
+        direct=direct,
+        past=direct and length % LANES == 0 and 4 * plan.n * channels >= _PAST,
+        relu=relu,
+        root=plan.root,
+        wanted=wanted,
+        points=plan.points,
+        s_points=plan.statistic.points,
+        bends=plan.bends,
+        ranks=len(plan.ranks),
+        terms=terms,
+        size=size,
+        spans=spans,
+        pieces=pieces,
+        plan=ctypes.addressof(tables),
+        measure=objects.entry(_measure(plan.common)).address if name == "forward" else 0,
+        eps=eps,
+    )
+    entry = objects.entry(_name(f"{name}_gated" if gated else name))
+    threads = min(threads, shares)
+    return _Template(entry, bytes(table)[: Call.x.offset], threads, size * threads + 64, tables)
 
 
-def start(name: str, x: Tensor, layout: int, of: Arguments, wanted: bool, addresses: list[int]) -> None:
-    """Run an entry point on tensors at ``addresses``: those of the table's slots from X on, up to PARTIAL or all.
+def _start(
+    names: tuple[str, ...], x: Tensor, layout: int, of: Arguments, wanted: bool, *tensors: Any
+) -> None:
+    """Run entry points in turn on the tensors of :class:`.call.Call` from x on; those left out are None.
 
     ``x`` is that of the arguments, in the layout that :func:`layout_of` gives it.
     """
     channels, plan, gated = x.shape[1], of.plan, of.gate is not None
     length = plan.n if layout == LAST and not gated else x.numel() // (x.shape[0] * channels)
-    most = torch.get_num_threads()
-    template, _kept = _template(
-        name, plan, channels, length, layout, x.dtype, of.relu, of.eps, wanted, most, gated
-    )
-    table = _Table.from_buffer_copy(template)
-    table[_FIRST : _FIRST + len(addresses)] = addresses  # type: ignore[assignment] # typeshed: as indexing gives
-    if name.endswith("_spans"):
-        shares = table[_SPANS]
-    else:
-        shares = -(-channels // (LANES if name.endswith("_blocks") else table[_BLOCK]))
-    threads = min(most, shares)
-    table[_SCRATCH] = room(table[_SIZE] * threads + 64)
-    _run(name + "_gated" if gated else name, ctypes.addressof(table), threads)
+    addresses = [0 if one is None else one.data_ptr() or address(one) for one in tensors]
+    places = struct.pack(f"{len(addresses)}q", *addresses).ljust(_PLACES, b"\0")
+    threads = torch.get_num_threads()
+    for name in names:
+        template = _template(
+            name, plan, channels, length, layout, x.dtype, of.relu, of.eps, wanted, gated, threads
+        )
+        table = Call.from_buffer_copy(template.head + places)
+        table.scratch = room(template.room)
+        run_entry(template.entry, ctypes.addressof(table), template.threads)
 
 
-def run_forward(of: Arguments) -> tuple[Tensor, Kept]:
-    """See :class:`gbn.kernels.backend.Backend`; this is the pass without a gate."""
+def _row_numbers(x: Tensor, pieces: int = 1) -> Tensor:
+    """Return room for one number per row, or per piece of a row, and a vector more: loops over rows read ahead."""
+    return x.new_empty(x.shape[0] * x.shape[1] * pieces + LANES, dtype=torch.float32)
+
+
+def forward(of: Arguments) -> tuple[Tensor, Kept]:
+    """See :class:`gbn.kernels.backend.Backend`."""
     x, layout = layout_of(of.x)
+    images, channels = x.shape[:2]
     y = torch.empty_like(x)
-    channels = x.shape[1]
     s, d = (x.new_empty(channels, dtype=torch.float32) for _ in range(2))
     record = x.new_empty((channels, of.plan.record), dtype=torch.float32)
-    tensors = (x, y, None, s, d, record, plain(of.weight), plain(of.bias), None, None, None)
-    addresses = [address(one) for one in tensors]
-    for name in ("forward",) if layout == PLANES else ("forward", "normalize_spans"):
-        start(name, x, layout, of, False, addresses)
-    return y, Kept(s, d, record)
+    tensors = [x, y, None, s, d, record, plain(of.weight), plain(of.bias)]
+    means = None
+    if of.gate is not None:
+        means = x.new_empty(
+            (channels, images) if layout == PLANES else (images, channels), dtype=torch.float32
+        )
+        tensors += [None, None, None, *map(plain, of.gate), None, None, means, _row_numbers(x)]
+    # LAST: y needs all channels of a position, hence a pass of its own
+    names = ("forward",) if layout == PLANES else ("forward", "normalize_spans")
+    _start(names, x, layout, of, False, *tensors)
+    return y, Kept(s, d, record, means if means is None or layout == LAST else means.t())
 
 
-def run_backward(g: Tensor, of: Arguments, kept: Kept, wanted: bool) -> Gradients:
-    """See :class:`gbn.kernels.backend.Backend`; this is the pass without a gate."""
+def backward(g: Tensor, of: Arguments, kept: Kept, wanted: bool) -> Gradients:
+    """See :class:`gbn.kernels.backend.Backend`."""
     x, layout = layout_of(of.x)
     g = like(g, x, layout)
+    images, channels = x.shape[:2]
     dx = torch.empty_like(x) if wanted else None
-    dweight, dbias = torch.empty_like(kept.s), torch.empty_like(kept.s)
-    partial = None
-    if layout == LAST:
-        blocks = -(-x.shape[1] // LANES)
-        partial = x.new_empty((spans_of(x.numel()), blocks, 2, LANES), dtype=torch.float64)
+    gradients = [torch.empty_like(kept.s) for _ in range(2 if of.gate is None else 4)]
+    partial, blocks = None, -(-channels // LANES)
     parameters = plain(of.weight), plain(of.bias)
-    tensors = (x, dx, g, kept.s, kept.d, kept.record, *parameters, dweight, dbias, partial)
-    addresses = [address(one) for one in tensors]
-    for name in ("backward",) if layout == PLANES else ("reduce_spans", "differentiate_spans"):
-        start(name, x, layout, of, wanted, addresses)
-    return Gradients(dx, dweight, dbias)
+    tensors = [x, dx, g, kept.s, kept.d, kept.record, *parameters, *gradients[:2]]
+    names: tuple[str, ...] = ("backward",)
+    if of.gate is None:
+        if layout == LAST:
+            names = _LAST[1:]
+            partial = x.new_empty((spans_of(x.numel()), blocks, 2, LANES), dtype=torch.float64)
+        tensors.append(partial)
+    else:
+        assert kept.means is not None
+        pieces = 1
+        if layout == LAST:
+            names = ("reduce_spans", "settle_blocks", "differentiate_spans")
+            partial = x.new_empty((blocks, TOTALS, LANES), dtype=torch.float64)
+            pieces = pieces_of(images, channels, x.numel() // (images * channels))
+        means = (kept.means.t() if layout == PLANES else kept.means).contiguous()
+        rows = (means, _row_numbers(x), _row_numbers(x, pieces), _row_numbers(x, pieces))
+        tensors += [partial, *map(plain, of.gate), *gradients[2:], *rows]
+    _start(names, x, layout, of, wanted, *tensors)
+    return Gradients(dx, *gradients)

@@ -14,16 +14,12 @@ from gbn.kernels.checks import in_memory
 
 from . import objects
 from .launch import run_entry
-from .precondition import Record, Step, Sums
+from .precondition import Layer, Step, Sums
 
 __all__ = ["ENTRIES", "CompiledStep", "CompiledSums", "Shape"]
 
 #: Values that are worth a thread, and values that a thread rewrites per claim.
 _EACH, _BLOCK = 1 << 15, 1 << 13
-
-_HEAD, _RECORD = len(Step), len(Record)
-_SumsTable = ctypes.c_int64 * len(Sums)
-
 
 #: The entry points of a step.
 ENTRIES = tuple(
@@ -56,10 +52,9 @@ class CompiledSums:
         stride = columns + -columns % 32
         buffer = torch.zeros(4, stride, dtype=torch.float64, device="cpu")
         self.sums = buffer[:2, :columns]
-        self._table = table = _SumsTable()
-        table[Sums.COLUMNS], table[Sums.STRIDE] = columns, stride
-        table[Sums.SUMS], table[Sums.FRESH] = buffer.data_ptr(), buffer[2:].data_ptr()
-        self._address = ctypes.addressof(table)
+        sums, fresh = buffer.data_ptr(), buffer[2:].data_ptr()
+        self._table = Sums(columns=columns, stride=stride, sums=sums, fresh=fresh)
+        self._address = ctypes.addressof(self._table)
         self._entry = _entry("column_sums" if dimensions == 2 else "plane_sums")
 
     def add(self, x: Tensor, more: bool) -> int:
@@ -76,8 +71,9 @@ class CompiledSums:
             return 0
         values = x.numel()
         rows, images = values // columns, shape[0]
-        # NEXT, IMAGES, COLUMNS, LENGTH, MORE, X
-        self._table[:6] = [0, images, columns, rows // (images or 1), int(more), x.data_ptr()]
+        table = self._table
+        table.next, table.images, table.length = 0, images, rows // (images or 1)
+        table.more, table.x = more, x.data_ptr()
         _run(self._entry, self._address, values)
         return rows
 
@@ -117,22 +113,30 @@ class CompiledStep:
         total, spread = sum(one.columns for one in shapes), sum(one.columns * one.taps for one in shapes)
         self.factors = torch.zeros(2, total, dtype=torch.float64, device="cpu")
         self._narrow = torch.zeros(2, spread, dtype=torch.float32, device="cpu")
-        self._reals = (ctypes.c_double * 3)(weight, eps, eps_relative)
-        self._table = table = (ctypes.c_int64 * (_HEAD + _RECORD * len(shapes)))()
-        self._address = ctypes.addressof(table)
-        table[Step.LAYERS], table[Step.COLUMNS], table[Step.SPREAD] = len(shapes), total, spread
-        table[Step.FACTORS], table[Step.NARROW] = self.factors.data_ptr(), self._narrow.data_ptr()
-        table[Step.REALS] = ctypes.addressof(self._reals)
-        self._columns = [one.columns for one in shapes]
+        self._layers = (Layer * len(shapes))()
+        self._table = Step(
+            number=len(shapes),
+            layers=ctypes.addressof(self._layers),
+            columns=total,
+            spread=spread,
+            factors=self.factors.data_ptr(),
+            narrow=self._narrow.data_ptr(),
+            weight=weight,
+            eps=eps,
+            eps_relative=eps_relative,
+        )
+        self._address = ctypes.addressof(self._table)
         self._sizes = [(one.rows * one.width, one.rows) for one in shapes]
         first = place = 0
-        for index, one in enumerate(shapes):
-            at = _HEAD + index * _RECORD
-            table[at + Record.FAN_IN], table[at + Record.FIRST] = one.fan_in, first
-            table[at + Record.COLUMNS], table[at + Record.TAPS] = one.columns, one.taps
-            table[at + Record.PLACE], table[at + Record.GROUPS] = place, one.groups
-            table[at + Record.OUT], table[at + Record.WIDTH] = one.rows, one.width
-            table[at + Record.BLOCK] = max(1, _BLOCK // max(1, one.width))
+        for layer, one in zip(self._layers, shapes, strict=True):
+            layer.fan_in, layer.columns, layer.taps, layer.groups = (
+                one.fan_in,
+                one.columns,
+                one.taps,
+                one.groups,
+            )
+            layer.out, layer.width, layer.block = one.rows, one.width, max(1, _BLOCK // max(1, one.width))
+            layer.first, layer.place = first, place
             first, place = first + one.columns, place + one.columns * one.taps
         self._absorb, self._rewrite = _entry("absorb"), _entry("rewrite")
 
@@ -147,29 +151,32 @@ class CompiledStep:
         Raises:
             RuntimeError: sums or running moments have another shape, or are not in this process's memory.
         """
-        table, at, kept = self._table, _HEAD, []
+        kept = []
         shape = (3, self.factors.shape[1])
         if running.shape != shape or not (running.dtype is torch.float64 and _readable(running)):
             raise RuntimeError(
                 f"running moments should be {shape}, contiguous float64 on the CPU, got {tuple(running.shape)}, "
                 f"{running.dtype} on {running.device}"
             )
-        for (sums, rows, terms), columns in zip(taken, self._columns, strict=True):
+        for (sums, rows, terms), layer in zip(taken, self._layers, strict=True):
             if sums is None:
-                table[at] = 0
+                layer.sums = 0
             else:
                 if sums.dtype is not torch.float64 or sums.stride(1) != 1:
                     sums = sums.double().contiguous()
                     kept.append(sums)
-                if sums.shape != (2, columns) or not (sums.is_cpu and in_memory(sums)):
+                if sums.shape != (2, layer.columns) or not (sums.is_cpu and in_memory(sums)):
                     raise RuntimeError(
-                        f"sums of a layer's inputs should be (2, {columns}) on the CPU, got {tuple(sums.shape)} on "
-                        f"{sums.device}"
+                        f"sums of a layer's inputs should be (2, {layer.columns}) on the CPU, got "
+                        f"{tuple(sums.shape)} on {sums.device}"
                     )
-                # SUMS, STRIDE, ROWS, TERMS
-                table[at : at + 4] = [sums.data_ptr(), sums.stride(0), rows, terms]
-            at += _RECORD
-        table[Step.RUNNING] = running.data_ptr()
+                layer.sums, layer.stride, layer.rows, layer.terms = (
+                    sums.data_ptr(),
+                    sums.stride(0),
+                    rows,
+                    terms,
+                )
+        self._table.running = running.data_ptr()
         self._absorb.ctypes(self._address)
 
     def rewrite(self, gradients: Sequence[tuple[Tensor, Tensor] | None]) -> list[int]:
@@ -179,22 +186,21 @@ class CompiledStep:
             The layers that are left to do: kernels take contiguous float32 on the CPU, outside a graph, of the sizes
             that the layers had.
         """
-        table, at, left, values = self._table, _HEAD + Record.WEIGHT, [], 0
-        for index, pair in enumerate(gradients):
-            table[at] = 0
+        left, values = [], 0
+        for index, (pair, layer) in enumerate(zip(gradients, self._layers, strict=True)):
+            layer.weight = 0
             if pair is not None:
                 served = all(
                     _taken(one) and not one.requires_grad and one.numel() == size
                     for one, size in zip(pair, self._sizes[index], strict=True)
                 )
                 if served:
-                    table[at], table[at + 1] = pair[0].data_ptr(), pair[1].data_ptr()
+                    layer.weight, layer.bias = pair[0].data_ptr(), pair[1].data_ptr()
                     values += self._sizes[index][0]
                 else:
                     left.append(index)
-            at += _RECORD
         if values:
-            table[Step.NEXT] = 0
+            self._table.next = 0
             _run(self._rewrite, self._address, values)
         return left
 

@@ -2,7 +2,8 @@
 # Compiled by numba: a language of its own that only looks like Python.
 """Expectile and Huber location of one channel: the solvers of :mod:`gbn.risk`, one pass per step.
 
-``view`` is (x, start, planes, stride, length), see :mod:`.search`; tau, b, mean and variance are float64.
+``view`` is (x, start, planes, stride, length), see :mod:`.search`; ``part`` is Huber's, an :class:`.encode.Part` with
+the threshold and whether it is scaled; tau, mean and variance are float64.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from . import sums
 from .compiling import compiled
 from .memory import load_first
 from .record import put_point
-from .search import extent, key_of, of_key
+from .search import extent, key_of, of_key, samples
 from .simd import LANES, highest, lowest, maximum, minimum, splat, where
 
 __all__ = ["expectile", "huber", "huber_statistic"]
@@ -33,16 +34,15 @@ def expectile(view, tau, mean):
 
     It converges monotonically and is exact as soon as the set above stays the same.
     """
-    x, start, planes, stride, length = view
     e = mean
     before = -1
     for _ in range(_NEWTON_STEPS):
         level = np.float32(e)
-        s, excess, _, _ = sums.sides(x, start, planes, stride, length, level)
-        over, _ = sums.above(x, start, planes, stride, length, level)
+        s, excess, _, _ = sums.sides(view, level)
+        over, _ = sums.above(view, level)
         # the sums were taken about the float32 level, so the step starts there, not at e
         force = (2.0 * tau - 1.0) * excess + (1.0 - tau) * s
-        e = np.float64(level) + force / ((2.0 * tau - 1.0) * over + (1.0 - tau) * planes * length)
+        e = np.float64(level) + force / ((2.0 * tau - 1.0) * over + (1.0 - tau) * samples(view))
         # as many samples above as before: the equation is linear there, and solved; NaN would loop on
         if over == before or e != e:
             break
@@ -66,23 +66,22 @@ def _neighbors(view, place):
 
 
 @compiled
-def _solve(view, b, scaled, mean, variance, solved):
+def _solve(view, part, mean, variance, solved):
     """Return location, reach and threshold, as in :mod:`gbn.risk.huber`.
 
     solved      (4,) float64: location, reach, threshold, and 1 if set; keeps the result for the pair's other part
     """
-    x, start, planes, stride, length = view
-    n = planes * length
-    threshold = np.float32(b * math.sqrt(variance) if scaled != 0.0 else b)
+    n = samples(view)
+    threshold = np.float32(part.number * math.sqrt(variance) if part.scaled != 0.0 else part.number)
     # statistic and deviation with the same threshold have the same solution
     if solved[3] == 1.0 and np.float32(solved[2]) == threshold:
         return np.float32(solved[0]), solved[1], threshold
-    least, greatest, _ = extent(x, start, planes, stride, length)
+    least, greatest, _ = extent(view)
     low, high = of_key(key_of(least) - 1), of_key(key_of(greatest) + 1)
     location = np.float32(mean)
     # safeguarded Newton: a step that leaves the bracket is replaced by a bisection
     for _ in range(_SAFE_STEPS):
-        force, _, _, inside = sums.clipped(x, start, planes, stride, length, location, threshold)
+        force, _, _, inside = sums.clipped(view, location, threshold)
         if force >= 0.0:
             low = location
         if force <= 0.0:
@@ -110,7 +109,7 @@ def _solve(view, b, scaled, mean, variance, solved):
 
 
 @compiled
-def huber_statistic(view, b, scaled, mean, variance, solved, record):
+def huber_statistic(view, part, mean, variance, solved, record):
     """Return Huber's location and write its part of the record.
 
     The derivative is uniform over the samples within the reach, minus what the threshold moves.
@@ -118,15 +117,14 @@ def huber_statistic(view, b, scaled, mean, variance, solved, record):
     record      (HEAD + POINT * points,) float32; breakpoints 0 to 2 are written
     solved      (4,) float64, of :func:`_solve`
     """
-    x, start, planes, stride, length = view
-    n = planes * length
-    s, reach, threshold = _solve(view, b, scaled, mean, variance, solved)
+    n = samples(view)
+    s, reach, threshold = _solve(view, part, mean, variance, solved)
     left, right = np.float32(s - reach), np.float32(s + reach)
     if reach == 0.0:
         left, right = -_INF, _INF  # a constant channel: all samples have the same share
-    over_left, _ = sums.above(x, start, planes, stride, length, left)
-    over_place, at_place = sums.above(x, start, planes, stride, length, s)
-    over_right, at_right = sums.above(x, start, planes, stride, length, right)
+    over_left, _ = sums.above(view, left)
+    over_place, at_place = sums.above(view, s)
+    over_right, at_right = sums.above(view, right)
     inside = over_left - over_right - at_right
     n_above, n_below = over_place - over_right - at_right, over_left - over_place - at_place
     level, slope = 1.0 / max(inside, 1), 0.0
@@ -138,8 +136,8 @@ def huber_statistic(view, b, scaled, mean, variance, solved, record):
     put_point(record, 0, left, 0.0, level - slope, 0.0, 0.0)
     put_point(record, 1, s, slope, 2.0 * slope, 0.0, 0.0)
     put_point(record, 2, right, -(level + slope), -(level + slope), 0.0, 0.0)
-    if scaled != 0.0 and not flat and variance > 0.0:
-        force, _, _, _ = sums.clipped(x, start, planes, stride, length, s, threshold)
+    if part.scaled != 0.0 and not flat and variance > 0.0:
+        force, _, _, _ = sums.clipped(view, s, threshold)
         within = force if reach > 0.0 else n * (mean - s)
         if reach > 0.0:  # the sum of the samples within the reach: leave out those that are cut
             within -= threshold * (over_right + at_right - (n - over_left))
@@ -150,21 +148,20 @@ def huber_statistic(view, b, scaled, mean, variance, solved, record):
 
 
 @compiled
-def huber(view, b, scaled, s, mean, variance, solved, record, point):
+def huber(view, part, s, mean, variance, solved, record, point):
     """Return the mean Huber loss about Huber's location, as a deviation, and write its record from ``point`` on.
 
     record, solved as in :func:`huber_statistic`; ``s`` is float32.
     """
-    x, start, planes, stride, length = view
-    n = planes * length
-    location, _, threshold = _solve(view, b, scaled, mean, variance, solved)
+    n = samples(view)
+    location, _, threshold = _solve(view, part, mean, variance, solved)
     if threshold == 0.0:
         return 0.0
-    _, spread, loss, _ = sums.clipped(x, start, planes, stride, length, location, threshold)
+    _, spread, loss, _ = sums.clipped(view, location, threshold)
     each = 1.0 / (n * np.float64(threshold))
     record[2] = -1.0 / n
     put_point(record, point, location - threshold, 0.0, 0.0, each, 2.0 * threshold)
-    if scaled != 0.0 and variance > 0.0:
+    if part.scaled != 0.0 and variance > 0.0:
         # per unit of b the loss falls by (min(abs(z), b) / b)^2 / 2; per unit of s, b changes by b / s
         fall = 0.5 * spread / n / (threshold * variance * n)
         record[2] -= (np.float64(s) - mean) * fall

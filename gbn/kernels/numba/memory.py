@@ -1,15 +1,18 @@
 # mypy: ignore-errors
 # Compiled by numba: a language of its own that only looks like Python.
-"""Memory in compiled code: pointers, vector loads and stores, prefetching, and counters shared by threads.
+"""Memory in compiled code: pointers, tables, vector loads and stores, prefetching, and counters shared by threads.
 
 Functions take a pointer and an offset in values (not bytes); nothing checks bounds.
 """
 
 from __future__ import annotations
 
+import ctypes
 from typing import Any
 
+import numpy as np
 from llvmlite import ir
+from numba import from_dtype
 from numba.core import types
 from numba.core.extending import intrinsic
 
@@ -17,6 +20,8 @@ from .simd import _I32, _I64, _VD, _VF, _VI, LANES, _call, _splat, f32x16, f64x1
 from .target import Target, current
 
 __all__ = [
+    "NEXT",
+    "THREADS",
     "address_of",
     "ahead",
     "call",
@@ -27,10 +32,12 @@ __all__ = [
     "first",
     "floats",
     "halves",
+    "int64s",
     "integers",
     "load",
     "load_first",
     "prefetch",
+    "reader",
     "store",
     "store_doubles",
     "store_first",
@@ -53,41 +60,26 @@ def load(typing_context, array, offset):
     return f32x16(array, types.intp), emit
 
 
-@intrinsic
-def store(typing_context, array, offset, value):
-    """Write 16 values from ``offset`` on."""
+def _stores(vector: Any, kind: Any, align: int, past: bool = False) -> Any:
+    """Return an intrinsic ``(pointer, offset, value)`` that writes the 16 lanes of a vector."""
 
-    def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        pointer = _address(builder, arguments[0], arguments[1])
-        builder.store(arguments[2], builder.bitcast(pointer, _VF.as_pointer()), align=4)
-        return context.get_dummy_value()
+    def typed(typing_context: Any, array: Any, offset: Any, value: Any) -> Any:
+        def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            place = builder.bitcast(_address(builder, arguments[0], arguments[1]), vector.as_pointer())
+            written = builder.store(arguments[2], place, align=align)
+            if past:
+                written.set_metadata("nontemporal", builder.module.add_metadata([ir.Constant(_I32, 1)]))
+            return context.get_dummy_value()
 
-    return types.none(array, types.intp, f32x16), emit
+        return types.none(array, types.intp, kind), emit
 
-
-@intrinsic
-def store_doubles(typing_context, array, offset, value):
-    """Write 16 float64 from ``offset`` on."""
-
-    def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        pointer = _address(builder, arguments[0], arguments[1])
-        builder.store(arguments[2], builder.bitcast(pointer, _VD.as_pointer()), align=8)
-        return context.get_dummy_value()
-
-    return types.none(array, types.intp, f64x16), emit
+    return intrinsic(typed)
 
 
-@intrinsic
-def stream(typing_context, array, offset, value):
-    """Write 16 values from ``offset`` on, aligned to 64 bytes, past the caches: the lines are not read first."""
-
-    def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        pointer = _address(builder, arguments[0], arguments[1])
-        written = builder.store(arguments[2], builder.bitcast(pointer, _VF.as_pointer()), align=4 * LANES)
-        written.set_metadata("nontemporal", builder.module.add_metadata([ir.Constant(_I32, 1)]))
-        return context.get_dummy_value()
-
-    return types.none(array, types.intp, f32x16), emit
+#: Write 16 float32, or 16 float64, from an offset on.
+store, store_doubles = _stores(_VF, f32x16, 4), _stores(_VD, f64x16, 8)
+#: Write 16 float32 from an offset on, aligned to 64 bytes, past the caches: their lines are not read first.
+stream = _stores(_VF, f32x16, 4 * LANES, past=True)
 
 
 @intrinsic
@@ -307,13 +299,36 @@ def ahead(typing_context, pointer, offset):
     return pointer(pointer, types.int64), emit
 
 
+def int64s(*names: str) -> tuple[tuple[str, Any], ...]:
+    """Return fields of a ``ctypes.Structure``, int64 each: the tables that Python fills in and kernels read."""
+    return tuple((name, ctypes.c_int64) for name in names)
+
+
+def reader(structure: type[ctypes.Structure]) -> Any:
+    """Return an intrinsic that takes a table's address (int64) and returns the table, whose fields are attributes."""
+    table = from_dtype(np.dtype(structure))
+
+    @intrinsic
+    def read(typing_context, address):
+        def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            return builder.inttoptr(arguments[0], context.get_value_type(table))
+
+        return table(types.int64), emit
+
+    return read
+
+
+#: The first slots of the tables of calls: the next share of the work, and the threads that have started.
+NEXT, THREADS = 0, 1
+
+
 @intrinsic
-def claim(typing_context, array, offset):
-    """Add 1 to an int64 atomically and return its old value: this is how threads share work."""
+def claim(typing_context, table, slot):
+    """Add 1 to an int64 slot of a table atomically and return its old value: this is how threads share work."""
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        place = _address(builder, arguments[0], arguments[1])
+        place = _address(builder, builder.bitcast(arguments[0], _I64.as_pointer()), arguments[1])
         # only the count itself is shared, so no ordering of other memory is needed
         return builder.atomic_rmw("add", place, ir.Constant(_I64, 1), "monotonic")
 
-    return types.int64(array, types.intp), emit
+    return types.int64(table, types.intp), emit

@@ -14,84 +14,90 @@ No result depends on the number of threads.
 
 from __future__ import annotations
 
-from enum import IntEnum
+import ctypes
 
 import numpy as np
 
 from .compiling import compiled, entry_point
 from .memory import (
+    NEXT,
     ahead,
     claim,
     doubles,
     floats,
-    integers,
+    int64s,
     load,
     load_first,
+    reader,
     store,
     store_doubles,
     store_first,
 )
 from .simd import LANES, fma, splat, total, total_narrow, widen, zeros64
 
-__all__ = ["Record", "Step", "Sums", "absorb", "column_sums", "plane_sums", "rewrite"]
+__all__ = ["Layer", "Step", "Sums", "absorb", "column_sums", "plane_sums", "rewrite"]
 
 
-class Sums(IntEnum):
-    """Slots of the table of a summation, int64 each."""
+class Sums(ctypes.Structure):
+    """The table of a summation."""
 
-    NEXT = 0  # the next block to claim
-    IMAGES = 1  # N; or rows of a matrix
-    COLUMNS = 2  # C; or columns of a matrix
-    LENGTH = 3  # L, values per channel and image
-    MORE = 4  # whether to add to what is there
-    X = 5  # float32 (N, C, L), or (rows, columns)
-    SUMS = 6  # float64 (2, stride): sums, sums of squares
-    FRESH = 7  # float64 (2, stride): scratch for the sums before they are added
-    STRIDE = 8  # at least the number of columns, a multiple of 32
-
-
-class Step(IntEnum):
-    """Head of the table of a step, int64 each; the layers follow."""
-
-    NEXT = 0
-    LAYERS = 1
-    COLUMNS = 2  # of all layers
-    SPREAD = 3  # factors of all layers, one per column of a gradient
-    RUNNING = 4  # float64 (3, columns): mean, second moment, weight
-    FACTORS = 5  # float64 (2, columns): mean, inverse
-    NARROW = 6  # float32 (2, spread): the factors, one per column of a gradient
-    REALS = 7  # float64 (3,): weight of the new moments, eps, eps_relative
+    _fields_ = int64s(
+        "next",  # the next block to claim
+        "images",  # N; or rows of a matrix
+        "columns",  # C; or columns of a matrix
+        "length",  # L, values per channel and image
+        "more",  # whether to add to what is there
+        "x",  # float32 (N, C, L), or (rows, columns)
+        "sums",  # float64 (2, stride): sums, sums of squares
+        "fresh",  # float64 (2, stride): scratch for the sums before they are added
+        "stride",  # at least the number of columns, a multiple of 32
+    )
 
 
-class Record(IntEnum):
-    """Slots of a layer in the table of a step, int64 each."""
+class Step(ctypes.Structure):
+    """The table of a step."""
 
-    SUMS = 0  # float64 (2, stride); 0: the layer was not called
-    STRIDE = 1
-    ROWS = 2  # terms per sum
-    TERMS = 3  # N of max(m / N, 1)
-    WEIGHT = 4  # gradient, float32 (out, width); 0: not rewritten in this call
-    BIAS = 5  # gradient, float32 (out,)
-    FAN_IN = 6  # m of max(m / N, 1)
-    FIRST = 7  # index of its first column among all columns
-    COLUMNS = 8
-    TAPS = 9  # columns of the gradient that share a factor
-    PLACE = 10  # index of its first factor among the spread factors
-    GROUPS = 11
-    OUT = 12  # rows of the gradient
-    WIDTH = 13  # columns of the gradient, those of one group
-    BLOCK = 14  # rows that a thread claims at a time
+    _fields_ = (
+        *int64s(
+            "next",
+            "number",  # of layers
+            "layers",  # a Layer each
+            "columns",  # of all layers
+            "spread",  # factors of all layers, one per column of a gradient
+            "running",  # float64 (3, columns): mean, second moment, weight
+            "factors",  # float64 (2, columns): mean, inverse
+            "narrow",  # float32 (2, spread): the factors, one per column of a gradient
+        ),
+        ("weight", ctypes.c_double),  # of the new moments
+        ("eps", ctypes.c_double),
+        ("eps_relative", ctypes.c_double),
+    )
 
 
-# numba treats plain integers at module level as constants.
-_NEXT = int(Step.NEXT)
-_IMAGES, _COLUMNS, _LENGTH, _MORE, _X, _SUMS, _FRESH, _STRIDE = (int(place) for place in list(Sums)[1:])
-_LAYERS, _ALL, _SPREAD, _RUNNING, _FACTORS, _NARROW, _REALS = (int(place) for place in list(Step)[1:])
-(
-    L_SUMS, L_STRIDE, L_ROWS, L_TERMS, L_WEIGHT, L_BIAS, L_FAN_IN, L_FIRST, L_COLUMNS, L_TAPS, L_PLACE, L_GROUPS,
-    L_OUT, L_WIDTH, L_BLOCK,
-) = (int(place) for place in Record)  # fmt: skip
-_HEAD, _RECORD = len(Step), len(Record)
+class Layer(ctypes.Structure):
+    """A layer in a step."""
+
+    _fields_ = int64s(
+        "sums",  # float64 (2, stride); 0: the layer was not called
+        "stride",
+        "rows",  # terms per sum
+        "terms",  # N of max(m / N, 1)
+        "weight",  # gradient, float32 (out, width); 0: not rewritten in this call
+        "bias",  # gradient, float32 (out,)
+        "fan_in",  # m of max(m / N, 1)
+        "first",  # index of its first column among all columns
+        "columns",
+        "taps",  # columns of the gradient that share a factor
+        "place",  # index of its first factor among the spread factors
+        "groups",
+        "out",  # rows of the gradient
+        "width",  # columns of the gradient, those of one group
+        "block",  # rows that a thread claims at a time
+    )
+
+
+_sums_at, _step_at, _layer_at = reader(Sums), reader(Step), reader(Layer)
+_LAYER = ctypes.sizeof(Layer)
 
 #: Columns that are summed together.
 _TOGETHER = 2 * LANES
@@ -103,12 +109,12 @@ _ZERO = np.float32(0.0)
 @entry_point
 def column_sums(table_address):
     """Sum the columns of a matrix (images, columns), columns adjacent."""
-    a = integers(table_address)
-    x, columns, rows, stride = floats(a[_X]), a[_COLUMNS], a[_IMAGES], a[_STRIDE]
-    target = doubles(a[_FRESH] if a[_MORE] != 0 else a[_SUMS])
+    a = _sums_at(table_address)
+    x, columns, rows, stride = floats(a.x), a.columns, a.images, a.stride
+    target = doubles(a.fresh if a.more != 0 else a.sums)
     # blocks of 32 columns: two cache lines per row, and four independent accumulators
     while True:
-        c = claim(a, _NEXT) * _TOGETHER
+        c = claim(a, NEXT) * _TOGETHER
         if c >= columns:
             break
         if c + _TOGETHER <= columns:
@@ -117,8 +123,8 @@ def column_sums(table_address):
             _sum_last_columns(x, rows, columns, c, stride, target)
             if c + LANES < columns:
                 _sum_last_columns(x, rows, columns, c + LANES, stride, target)
-        if a[_MORE] != 0:
-            sums = doubles(a[_SUMS])
+        if a.more != 0:
+            sums = doubles(a.sums)
             for i in range(c, min(c + _TOGETHER, columns)):
                 sums[i] += target[i]
                 sums[stride + i] += target[stride + i]
@@ -153,15 +159,15 @@ def _sum_last_columns(x, rows, columns, c, stride, target):
 @entry_point
 def plane_sums(table_address):
     """Sum maps (images, channels, length) per channel."""
-    a = integers(table_address)
-    x, channels, length, stride = floats(a[_X]), a[_COLUMNS], a[_LENGTH], a[_STRIDE]
-    sums = doubles(a[_SUMS])
+    a = _sums_at(table_address)
+    x, channels, length, stride = floats(a.x), a.columns, a.length, a.stride
+    sums = doubles(a.sums)
     while True:
-        c = claim(a, _NEXT)
+        c = claim(a, NEXT)
         if c >= channels:
             break
         values, squares = zeros64(), zeros64()
-        for image in range(a[_IMAGES]):
+        for image in range(a.images):
             start = (image * channels + c) * length
             end = start + length
             whole = end - length % LANES
@@ -171,7 +177,7 @@ def plane_sums(table_address):
             if whole < end:
                 v = widen(load_first(x, whole, end - whole, splat(_ZERO)))
                 values, squares = values + v, squares + v * v
-        more = a[_MORE] != 0
+        more = a.more != 0
         sums[c] = total(values) + (sums[c] if more else 0.0)
         sums[stride + c] = total(squares) + (sums[stride + c] if more else 0.0)
 
@@ -179,27 +185,26 @@ def plane_sums(table_address):
 @entry_point
 def absorb(table_address):
     """Update the running moments and factors of the layers that were called."""
-    a = integers(table_address)
-    for index in range(a[_LAYERS]):
-        layer = ahead(a, _HEAD + index * _RECORD)
-        if layer[L_SUMS] == 0:
+    a = _step_at(table_address)
+    for index in range(a.number):
+        layer = _layer_at(a.layers + index * _LAYER)
+        if layer.sums == 0:
             continue
-        running = ahead(doubles(a[_RUNNING]), layer[L_FIRST])
-        mean = ahead(doubles(a[_FACTORS]), layer[L_FIRST])
-        inverse = ahead(mean, a[_ALL])
-        reals = doubles(a[_REALS])
-        sums, columns = doubles(layer[L_SUMS]), layer[L_COLUMNS]
-        _move(running, a[_ALL], sums, layer[L_STRIDE], columns, 1.0 / layer[L_ROWS], reals[0])
-        _factors(running, a[_ALL], columns, mean, inverse, reals[1], reals[2], _shrink(layer))
-        narrow = ahead(floats(a[_NARROW]), layer[L_PLACE])
-        _spread(mean, narrow, columns, layer[L_TAPS])
-        _spread(inverse, ahead(narrow, a[_SPREAD]), columns, layer[L_TAPS])
+        running = ahead(doubles(a.running), layer.first)
+        mean = ahead(doubles(a.factors), layer.first)
+        inverse = ahead(mean, a.columns)
+        sums, columns = doubles(layer.sums), layer.columns
+        _move(running, a.columns, sums, layer.stride, columns, 1.0 / layer.rows, a.weight)
+        _factors(running, a.columns, columns, mean, inverse, a.eps, a.eps_relative, _shrink(layer))
+        narrow = ahead(floats(a.narrow), layer.place)
+        _spread(mean, narrow, columns, layer.taps)
+        _spread(inverse, ahead(narrow, a.spread), columns, layer.taps)
 
 
 @compiled
 def _shrink(layer):
     """Return 1 / max(m / N, 1)."""
-    return min(1.0, layer[L_TERMS] / layer[L_FAN_IN])
+    return min(1.0, layer.terms / layer.fan_in)
 
 
 @compiled
@@ -262,32 +267,32 @@ def _spread(values, narrow, columns, taps):
 @entry_point
 def rewrite(table_address):
     """Rewrite the gradients of weights and biases in place."""
-    a = integers(table_address)
+    a = _step_at(table_address)
     # passed: blocks of the layers before this one; claims only grow, so there is no way back
     index, passed = 0, 0
-    block = claim(a, _NEXT)
-    while index < a[_LAYERS]:
+    block = claim(a, NEXT)
+    while index < a.number:
         # all layers share one counter: find the layer that the claimed block belongs to
-        layer = ahead(a, _HEAD + index * _RECORD)
-        rows = layer[L_BLOCK]
-        blocks = (layer[L_OUT] + rows - 1) // rows if layer[L_WEIGHT] != 0 else 0
+        layer = _layer_at(a.layers + index * _LAYER)
+        rows = layer.block
+        blocks = (layer.out + rows - 1) // rows if layer.weight != 0 else 0
         if block >= passed + blocks:
             passed += blocks
             index += 1
             continue
         begin = (block - passed) * rows
-        _rewrite_rows(a, layer, begin, min(begin + rows, layer[L_OUT]))
-        block = claim(a, _NEXT)
+        _rewrite_rows(a, layer, begin, min(begin + rows, layer.out))
+        block = claim(a, NEXT)
 
 
 @compiled
 def _rewrite_rows(a, layer, begin, end):
     """Rewrite rows ``begin`` to ``end`` of one layer's gradients."""
-    weight, bias, width = floats(layer[L_WEIGHT]), floats(layer[L_BIAS]), layer[L_WIDTH]
-    each, shrink = layer[L_OUT] // layer[L_GROUPS], np.float32(_shrink(layer))
+    weight, bias, width = floats(layer.weight), floats(layer.bias), layer.width
+    each, shrink = layer.out // layer.groups, np.float32(_shrink(layer))
     for row in range(begin, end):
-        mean = ahead(floats(a[_NARROW]), layer[L_PLACE] + row // each * width)
-        change = _rewrite_row(ahead(weight, row * width), width, bias[row], mean, ahead(mean, a[_SPREAD]))
+        mean = ahead(floats(a.narrow), layer.place + row // each * width)
+        change = _rewrite_row(ahead(weight, row * width), width, bias[row], mean, ahead(mean, a.spread))
         bias[row] = bias[row] * shrink - change
 
 

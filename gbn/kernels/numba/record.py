@@ -42,6 +42,7 @@ def merge(record, points, s_points, s_factor, d_factor, unit, merged):
     s_factor, d_factor  float64
     unit                float32, a power of two
     """
+    # A weighted sum of piecewise linear functions is one as well: bases and slopes add up, all breakpoints stay.
     # A distance of 1 in x is a distance of ``unit`` in the channel's unit: slopes shrink by it, spans grow.
     size = 1.0 / np.float64(unit)
     merged[0] = record[0] * s_factor + record[2] * d_factor

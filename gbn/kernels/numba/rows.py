@@ -1,10 +1,9 @@
 # mypy: ignore-errors
 # Compiled by numba: a language of its own that only looks like Python.
-"""Copy channels from a tensor's layout to rows of float32 and back, for what the passes cannot read in place.
+"""Copy channels from a tensor to rows of float32 and back, for what the passes cannot read in place.
 
-Layouts: PLANES, (N, C, L), where channel c of each image is a run of L values; LAST, (N, L, C), where channels are
-adjacent and are moved 16 at a time through transposed squares. Half precision is widened on the way in and rounded on
-the way out.
+Channels that are adjacent in memory (:mod:`.layout`) move 16 at a time through transposed squares. Half precision is
+widened on the way in and rounded on the way out.
 """
 
 from __future__ import annotations
@@ -13,6 +12,7 @@ import numpy as np
 
 from .compiling import compiled, inlined
 from .convert import load_bfloat16, load_float16, store_bfloat16, store_float16, transpose
+from .layout import PLANES
 from .memory import load, load_first, prefetch, store, store_first
 from .simd import LANES, splat
 
@@ -20,15 +20,12 @@ __all__ = [
     "BFLOAT16",
     "FLOAT16",
     "FLOAT32",
-    "LAST",
-    "PLANES",
     "fetch",
     "load_part",
     "put_back",
     "store_part",
 ]
 
-PLANES, LAST = range(2)
 FLOAT32, BFLOAT16, FLOAT16 = range(3)
 
 _ZERO = np.float32(0.0)

@@ -2,15 +2,15 @@
 # Compiled by numba: a language of its own that only looks like Python.
 """Find one order statistic of a view by counting: exact, and fast where the values are few or nearly bracketed.
 
-A *view* describes where a channel is in a flat float32 array: ``planes`` runs of ``length`` values each, the first at
-``start``, ``stride`` apart. NaN is never counted, because no comparison with it holds.
+A *view* ``(x, start, planes, stride, length)`` says where a channel's values are: ``planes`` runs of ``length``
+values each, the first at ``start`` of ``x``, ``stride`` apart. A channel of an (N, C, L) tensor is N runs of L; a row
+of scratch is one run (:func:`row`). NaN is never counted, because no comparison with it holds.
 
 Arguments of all functions:
 
-    x                               pointer to float32
-    start, planes, stride, length   int64
-    level, low, high                float32
-    tiny                            (3 * 16,) float32 scratch
+    view                (pointer to float32, four int64)
+    level, low, high    float32
+    tiny                (3 * 16,) float32 scratch
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from .simd import (
     zeros32,
 )
 
-__all__ = ["count_about", "count_upto", "extent", "key_of", "of_key", "search"]
+__all__ = ["count_about", "count_upto", "extent", "key_of", "of_key", "row", "samples", "search"]
 
 _NAN = np.float32(math.nan)
 _INF = np.float32(math.inf)
@@ -47,6 +47,19 @@ _ZERO = np.float32(0.0)
 
 #: Values that are sorted by comparing each with each in registers: two vectors.
 _LEFT = 2 * LANES
+
+
+@inlined
+def row(x, n):
+    """Return the view of ``n`` adjacent values from a pointer on."""
+    return x, 0, 1, 0, n
+
+
+@inlined
+def samples(view):
+    """Return how many values a view has."""
+    _, _, planes, _, length = view
+    return planes * length
 
 
 @inlined
@@ -65,8 +78,9 @@ def of_key(key):
 
 
 @compiled
-def count_upto(x, start, planes, stride, length, level):
+def count_upto(view, level):
     """Return how many values do not exceed a level."""
+    x, start, planes, stride, length = view
     limit = splat(level)
     nothing = splat(_NAN)
     found = zeros32()
@@ -88,8 +102,9 @@ def _about_step(values, limit, below, at):
 
 
 @compiled
-def count_about(x, start, planes, stride, length, level):
+def count_about(view, level):
     """Return how many values lie below a level, and how many at it."""
+    x, start, planes, stride, length = view
     limit = splat(level)
     nothing = splat(_NAN)
     below = zeros32()
@@ -112,8 +127,9 @@ def _extent_step(values, zero, low, high, spoilt):
 
 
 @compiled
-def extent(x, start, planes, stride, length):
+def extent(view):
     """Return minimum and maximum, ignoring NaN, and whether all values are finite."""
+    x, start, planes, stride, length = view
     low, high, zero = splat(_INF), splat(-_INF), splat(_ZERO)
     spoilt = zero
     for plane in range(planes):
@@ -134,8 +150,9 @@ def _few_step(v, lower, upper, tiny, found):
 
 
 @compiled
-def _few(x, start, planes, stride, length, low, high, k, tiny):
+def _few(view, low, high, k, tiny):
     """Return the k-th smallest of at most _LEFT values, those above low (NaN: all) and up to high."""
+    x, start, planes, stride, length = view
     lower, upper, nothing = splat(low), splat(high), splat(_NAN)
     found = 0
     for plane in range(planes):
@@ -160,7 +177,7 @@ def _few(x, start, planes, stride, length, low, high, k, tiny):
 
 
 @compiled
-def search(x, start, planes, stride, length, k, low, high, tiny):
+def search(view, k, low, high, tiny):
     """Return the k-th smallest of a view's values, all between low and high, by counting.
 
     It is the least float that k values do not exceed. Interpolation, alternately from above and from below, closes in
@@ -173,7 +190,7 @@ def search(x, start, planes, stride, length, k, low, high, tiny):
     a = key_of(low) - 1  # invariant: fewer than k values are at or below a, at least k at or below b
     b = key_of(high)
     below = 0
-    upto = planes * length
+    upto = samples(view)
     turn = 0
     goal = upto
     zero, half, one = np.float32(0.0), np.float32(0.5), np.float32(1.0)
@@ -197,8 +214,8 @@ def search(x, start, planes, stride, length, k, low, high, tiny):
         else:
             turn, goal = 0, inside
             continue
-        # a full pass over the view
-        found = count_upto(x, start, planes, stride, length, of_key(middle))
+        # the one expensive thing: a full pass over the view
+        found = count_upto(view, of_key(middle))
         if found >= k:
             b = middle
             upto = found
@@ -207,4 +224,4 @@ def search(x, start, planes, stride, length, k, low, high, tiny):
             below = found
     if b - a == 1:
         return of_key(b)
-    return _few(x, start, planes, stride, length, of_key(a), of_key(b), k - below, tiny)
+    return _few(view, of_key(a), of_key(b), k - below, tiny)

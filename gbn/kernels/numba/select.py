@@ -7,7 +7,8 @@ brackets of neighboring ranks and collects what is inside; a search by counting 
 Where a bracket misses (one in eighty, or adversarial data), the same search runs over the whole channel. So the time
 depends on luck, the result never does.
 
-Views are those of :mod:`.search`.
+The idea is that of Floyd and Rivest (Expected time bounds for selection, CACM 1975): a sample of n^(2/3) values says
+where to look, and only few values have to be looked at again. Views are those of :mod:`.search`.
 """
 
 from __future__ import annotations
@@ -18,20 +19,8 @@ import numpy as np
 
 from .compiling import compiled, inlined
 from .memory import ahead, compress, load, load_first, prefetch, store
-from .search import count_about, extent, search
-from .simd import (
-    LANES,
-    as_float,
-    fma,
-    highest,
-    maximum,
-    splat,
-    tallied,
-    tally,
-    total_narrow,
-    where,
-    zeros32,
-)
+from .search import count_about, extent, row, samples, search
+from .simd import LANES, as_float, fma, highest, maximum, splat, tallied, tally, total_narrow, where, zeros32
 
 __all__ = ["SLACK", "room_to_select", "select"]
 
@@ -62,12 +51,13 @@ def room_to_select(n: int) -> int:
 
 
 @compiled
-def _take_sample(x, start, planes, stride, length, sample):
+def _take_sample(view, sample):
     """Copy evenly spaced values of a view to ``sample``; return how many, a multiple of 16.
 
     n^(2/3) of them, or few: the work on the sample and the work inside the brackets then grow alike.
     """
-    n = planes * length
+    x, start, planes, stride, length = view
+    n = samples(view)
     m = LANES * math.ceil(n ** (2.0 / 3.0) / LANES) if n > _LONG else _FEW
     step = max(n // m, 1)
     step -= 1 - (step & 1)  # odd: an even step could hit the same columns of every image
@@ -141,9 +131,9 @@ def _bracket(sample, m, share, ends, place, smaller, extremes, tiny):
             ends[place + 1] = _of_rank(sample, smaller, m, end)
     else:
         if begin >= 1:
-            ends[place] = search(sample, 0, 1, 0, m, begin, low, high, tiny)
+            ends[place] = search(row(sample, m), begin, low, high, tiny)
         if end <= m:
-            ends[place + 1] = search(sample, 0, 1, 0, m, end, low, high, tiny)
+            ends[place + 1] = search(row(sample, m), end, low, high, tiny)
 
 
 @inlined
@@ -152,12 +142,13 @@ def _collect_step(v, lower, upper, below, inside, found):
 
 
 @compiled
-def _collect(x, start, planes, stride, length, low, high, inside):
+def _collect(view, low, high, inside):
     """Copy the values from low to high to ``inside``; return their number, that below, and if all are finite.
 
     low, high       float32, both inclusive
     inside          (n + SLACK,) float32
     """
+    x, start, planes, stride, length = view
     lower, upper, nothing, zero = splat(low), splat(high), splat(_NAN), splat(_ZERO)
     below, spoilt = zeros32(), zero  # spoilt: 0 times a non-finite number is NaN
     found = 0
@@ -182,12 +173,12 @@ def _collect(x, start, planes, stride, length, low, high, inside):
 def _search_in(buffer, n, k, low, high, tiny):
     """Return the k-th smallest of n collected values; an open bracket first gets their actual extent."""
     if not (low > -_INF and high < _INF):
-        low, high, _ = extent(buffer, 0, 1, 0, n)
-    return search(buffer, 0, 1, 0, n, k, low, high, tiny)
+        low, high, _ = extent(row(buffer, n))
+    return search(row(buffer, n), k, low, high, tiny)
 
 
 @compiled
-def select(x, start, planes, stride, length, ranks, places, values, below, at, room):
+def select(view, ranks, places, values, below, at, room):
     """Find the order statistics of ``places`` ranks, how many values are below each, and how many are equal to it.
 
     ranks           (places,) int64, ascending, from 1 to the number of values
@@ -197,7 +188,7 @@ def select(x, start, planes, stride, length, ranks, places, values, below, at, r
 
     Returns False, and selects nothing, if any value is not finite.
     """
-    n = planes * length
+    n = samples(view)
     m = 0
     # room: 4 x 16 ends, up to 64 values of a search's last step, ranks of the sample, sample, collected, picked
     ends, tiny = room, ahead(room, SLACK)
@@ -207,15 +198,15 @@ def select(x, start, planes, stride, length, ranks, places, values, below, at, r
     picked = ahead(inside, n + SLACK)
     extremes = (_INF, -_INF)  # of the sample, or without a sample of all values
     if n * places > _SHORT:
-        m = _take_sample(x, start, planes, stride, length, sample)
+        m = _take_sample(view, sample)
         if m <= _FEW:
             _count_smaller(sample, m, smaller)
         else:
-            low, high, _ = extent(sample, 0, 1, 0, m)
+            low, high, _ = extent(row(sample, m))
             extremes = (low, high)
     if m == 0:
         # with a sample, the pass that collects also checks that all values are finite
-        low, high, whole = extent(x, start, planes, stride, length)
+        low, high, whole = extent(view)
         if not whole:
             return False
         extremes = (low, high)
@@ -231,7 +222,7 @@ def select(x, start, planes, stride, length, ranks, places, values, below, at, r
             for j in range(first, last):
                 _bracket(sample, m, ranks[j] / n, ends, 2 * (j - first), smaller, extremes, tiny)
                 low, high = min(low, ends[2 * (j - first)]), max(high, ends[2 * (j - first) + 1])
-            found, less, whole = _collect(x, start, planes, stride, length, low, high, inside)
+            found, less, whole = _collect(view, low, high, inside)
             if not whole:
                 return False
         for j in range(first, last):
@@ -242,19 +233,19 @@ def select(x, start, planes, stride, length, ranks, places, values, below, at, r
                 bracketed, within, under = inside, found, 0
                 if last - first > 1:
                     bracketed = picked
-                    within, under, _ = _collect(inside, 0, 1, 0, found, low, high, picked)
+                    within, under, _ = _collect(row(inside, found), low, high, picked)
                 # a hit: the rank is inside the bracket
                 if less + under < k <= less + under + within:
                     values[j] = _search_in(bracketed, within, k - less - under, low, high, tiny)
-                    lower, equal = count_about(bracketed, 0, 1, 0, within, values[j])
+                    lower, equal = count_about(row(bracketed, within), values[j])
                     below[j] = less + under + lower
                     at[j] = equal
                     continue
             # a miss, or no sample: search the whole channel
             low, high = extremes
             if m > 0:
-                low, high, _ = extent(x, start, planes, stride, length)
-            values[j] = search(x, start, planes, stride, length, k, low, high, tiny)
-            below[j], at[j] = count_about(x, start, planes, stride, length, values[j])
+                low, high, _ = extent(view)
+            values[j] = search(view, k, low, high, tiny)
+            below[j], at[j] = count_about(view, values[j])
         first = last
     return True

@@ -1,8 +1,17 @@
 """Fused kernels for CUDA tensors, in Triton: a :class:`gbn.kernels.backend.Backend`.
 
-Forward: exact order statistics in one pass over x (:mod:`.bracket`, :mod:`.scan`, :mod:`.settle`), then a pass that
-writes y. Backward: one pass of sums over x and g, then one that writes dx (:mod:`.gradient`). Nothing waits for the
-device, and all sums have a fixed order. Triton is imported when a kernel is first needed, never with this package.
+Forward: exact order statistics in one pass over x, then a pass that writes y. Backward: one pass of sums over x and
+g, then one that writes dx. Nothing waits for the device, and all sums have a fixed order. Triton is imported when a
+kernel is first needed, never with this package.
+
+The road of one pair, S = quantile and D = cvar, through a training step:
+
+* :mod:`.launch_forward` cuts x into tiles (:mod:`.geometry`); :mod:`.schedule` says what to measure in which pass;
+* ``draw`` and ``edges`` (:mod:`.bracket`) bracket each wanted rank by a sample of the channel; ``scan`` counts and
+  sums about the brackets and collects what is inside; ``settle`` selects from that, and writes S, D and the record of
+  their derivatives (:mod:`.finish`); ``apply`` writes y. Channels of up to 16,384 samples go to ``settle`` at once;
+* :mod:`.launch_backward` runs the three kernels of :mod:`.gradient`: ``reduce`` sums g and g (x - S), ``merge`` makes
+  one function f of the record and these sums, ``gradient`` writes ``dx = scale (g - f(x))``.
 
 Instance enhancement is not fused here: these kernels normalize, and torch operations compute and apply the gate,
 which reads and writes the tensor several more times and keeps x_hat besides x. In half precision x_hat is rounded

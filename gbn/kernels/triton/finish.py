@@ -75,13 +75,17 @@ def measures(
 ):
     """Write S, D, the record's head and the breakpoints of exact order statistics and of tails.
 
-    row                     (WIDTH,) float32, the channel's record s_out, d_out            () float32 numbers
-    (terms, 4) float64 nan                     scalar bool: a sample is not finite n                       scalar int
-    r, q, below, at, over   (RP,): index of a rank; its order statistic, the samples below, at it, and the sum of x -
-    q
-                            above it, float64
-    w, mean_of_window       (WP,): index of a window; its mean, float64
-    pivot, moment, second   scalar float64: the pivot, and the means of x - pivot and of its square
+    row                     (WIDTH,) float32, the channel's record
+    s_out, d_out            () float32
+    numbers                 (terms, 4) float64, of :func:`.schedule.numbers_on`
+    nan                     bool: a sample is not finite
+    n                       int: samples of the channel
+    r                       (RP,) int32, index of a rank
+    q, below, at, over      (RP,) float64: its order statistic, the samples below and at it, the sum of x - q above it
+    w                       (WP,) int32, index of a window
+    mean_of_window          (WP,) float64
+    pivot, moment, second   float64: the pivot, and the means of x - pivot and of its square
+    S_KIND ... POINTS       of :class:`.schedule.Stage` and of the plan
     D_MEAN, D_TERM          the mean's weight in D, and the index of D's first term
     """
     mean = pivot + moment
@@ -100,6 +104,7 @@ def measures(
     slope_d = each * 0.0
     d = each * 0.0
     if D_KIND == _STD:
+        # D^2 = mean x^2 - (mean x)^2 about the pivot; d/dx_k = (x_k - mean) / (n D), written about S
         variance = second - moment * moment
         d = tl.sqrt(tl.where(variance < 0.0, 0.0, variance))
         slope_d = tl.where(d == 0.0, 0.0, each / d)
@@ -122,6 +127,7 @@ def measures(
             n_below = pick(below, r, POINTS[i][1])
             above = each / (1.0 - alpha)
             rise = weight * above
+            # superquantile - mean = mean [x - q]_+ / (1 - alpha) - mean (x - q) (Rockafellar, Uryasev 2000)
             excess = pick(over, r, POINTS[i][1])
             centered = (pivot - level) + moment
             if POINTS[i][4] == 1:

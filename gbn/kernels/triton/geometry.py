@@ -57,6 +57,16 @@ class View:
         """Tiles per program."""
         return -(-self.tiles // self.chunks)
 
+    @property
+    def addresses(self) -> tuple[int, ...]:
+        """The arguments n, stride, step, channels, strips of the kernels."""
+        return self.n, self.stride, self.step, self.channels, self.strips
+
+    @property
+    def tile(self) -> dict[str, int]:
+        """The constants LENGTH, SAMPLES, LANES of the kernels."""
+        return {"LENGTH": self.length, "SAMPLES": self.samples, "LANES": self.lanes}
+
 
 def next_power(count: int) -> int:
     """Return the smallest power of 2 that is at least count."""

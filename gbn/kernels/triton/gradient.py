@@ -114,9 +114,11 @@ def merge(
 ):
     """Write dweight, dbias and the merged record of one channel per program.
 
-    partial         (2, C, chunks) float32, of :func:`reduce` d               (C,) float32 record          (C, WIDTH)
-    float32 merged          (MERGED + 5 points, C) float32, written: a row per number, so that a column tile reads
-    them coalesced dweight, dbias  (C,) float32, written
+    partial         (2, C, chunks) float32, of :func:`reduce`
+    d               (C,) float32
+    record          (C, WIDTH) float32
+    merged          (MERGED + 5 points, C) float32, written: a row per number, so that a column tile reads whole lines
+    dweight, dbias  (C,) float32, written
     """
     channel = tl.program_id(0)
     c = tl.arange(0, CHUNKS)
@@ -130,6 +132,7 @@ def merge(
     moment = moment / divisor.to(tl.float64)
     tl.store(dweight + channel, moment.to(tl.float32))
     tl.store(dbias + channel, total.to(tl.float32))
+    # dweight is sum g' x_hat; D enters through D', whose derivative is D / D' where D' is a root
     of_d = moment
     if ROOT:
         of_d = moment * (value / divisor).to(tl.float64)

@@ -10,18 +10,16 @@ from gbn.kernels.plan import POINT
 
 from .geometry import cut, native, next_power
 from .gradient import MERGED, gradient, merge, reduce
-from .launch_forward import OPTIONS, as_given, on_device, transformed
+from .launch_forward import OPTIONS, affine_of, as_given, on_device
 
 __all__ = ["backward"]
 
 
 def backward(g: Tensor, of: Arguments, kept: Kept, wanted: bool) -> Gradients:
     """See :class:`gbn.kernels.backend.Backend`."""
-    x, plan, eps, relu = of.x, of.plan, of.eps, of.relu
+    x, plan, affine = of.x, of.plan, affine_of(of)
     s, d, record, _ = kept
-    weight, bias = (None if t is None else t.detach().contiguous() for t in (of.weight, of.bias))
-    laid = native(x.detach())
-    g = g.detach()
+    laid, g = native(x.detach()), g.detach()
     if g.stride() != laid.stride():
         g = torch.empty_like(laid, dtype=g.dtype).copy_(g)
     view = cut(laid)
@@ -29,19 +27,17 @@ def backward(g: Tensor, of: Arguments, kept: Kept, wanted: bool) -> Gradients:
     partial = torch.empty(2, channels, view.chunks, dtype=torch.float32, device=x.device)
     merged = torch.empty(MERGED + POINT * plan.points, channels, dtype=torch.float32, device=x.device)
     dweight, dbias = torch.empty_like(s), torch.empty_like(s)
-    affine = transformed(s, d, weight, bias, eps)
-    flags = {"RELU": relu, "ROOT": plan.root, "WEIGHT": weight is not None, "BIAS": bias is not None}
-    lies = {"LENGTH": view.length, "SAMPLES": view.samples, "LANES": view.lanes}
-    where = (view.n, view.stride, view.step, channels, view.strips)
+    numbers = affine.numbers(s, d)
     with on_device(x):
+        # sums over the chunks of each strip, then one program per channel adds them up and merges the record ...
         reduce[(view.strips * view.chunks,)](
-            *(g, laid, *affine[:4], partial, eps, *where, view.tiles, view.chunks, view.per_chunk),
-            **lies,
-            **flags,
+            *(g, laid, *numbers, partial, of.eps, *view.addresses, view.tiles, view.chunks, view.per_chunk),
+            **view.tile,
+            **affine.flags,
             **OPTIONS,
         )
         merge[(channels,)](
-            *(partial, d, record, merged, dweight, dbias, eps, channels, view.chunks),
+            *(partial, d, record, merged, dweight, dbias, of.eps, channels, view.chunks),
             CHUNKS=next_power(view.chunks),
             WIDTH=plan.record,
             S_POINTS=plan.statistic.points,
@@ -51,13 +47,14 @@ def backward(g: Tensor, of: Arguments, kept: Kept, wanted: bool) -> Gradients:
         )
         if not wanted:
             return Gradients(None, dweight, dbias)
+        # ... with which dx is an elementwise function of x and g
         dx = torch.empty_like(laid)
         gradient[(view.strips * view.tiles,)](
-            *(g, laid, dx, *affine[:4], merged, eps, *where),
+            *(g, laid, dx, *numbers, merged, of.eps, *view.addresses),
             POINTS=plan.points,
             BENDS=plan.bends,
-            **lies,
-            **flags,
+            **view.tile,
+            **affine.flags,
             **OPTIONS,
         )
     return Gradients(as_given(dx, x), dweight, dbias)

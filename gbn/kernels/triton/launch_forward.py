@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,7 +18,7 @@ from .scan import scan
 from .schedule import Stage, has_kernels, numbers_on, ranks_on, schedule
 from .settle import settle
 
-__all__ = ["OPTIONS", "as_given", "forward", "on_device", "transformed"]
+__all__ = ["OPTIONS", "Affine", "affine_of", "as_given", "forward", "on_device"]
 
 #: Options of every kernel: a product and a sum may be fused. Triton 3.9 warns if this is not given, since its default
 #: is changing.
@@ -40,11 +40,30 @@ def on_device(x: Tensor) -> contextlib.AbstractContextManager[Any]:
     return torch.cuda.device(x.device) if x.is_cuda else contextlib.nullcontext()
 
 
-def transformed(
-    s: Tensor, d: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
-) -> tuple[Tensor, Tensor, Tensor, Tensor, float]:
-    """Return the arguments of the kernels' affine map; placeholders for what is missing are never read."""
-    return s, d, s if weight is None else weight, s if bias is None else bias, eps
+class Affine(NamedTuple):
+    """The map from x to y, as kernels take it.
+
+    Attributes:
+        weight, bias: ``(C,)``, contiguous, or None.
+        eps: where it goes, ``flags["ROOT"]`` says.
+        flags: the constants RELU, ROOT, WEIGHT and BIAS.
+    """
+
+    weight: Tensor | None
+    bias: Tensor | None
+    eps: float
+    flags: dict[str, bool]
+
+    def numbers(self, s: Tensor, d: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return S, D, weight and bias; in the place of what is missing stands S, which is then not read."""
+        return s, d, s if self.weight is None else self.weight, s if self.bias is None else self.bias
+
+
+def affine_of(of: Arguments) -> Affine:
+    """Return the map of a call."""
+    weight, bias = (None if t is None else t.detach().contiguous() for t in (of.weight, of.bias))
+    flags = {"RELU": of.relu, "ROOT": of.plan.root, "WEIGHT": weight is not None, "BIAS": bias is not None}
+    return Affine(weight, bias, of.eps, flags)
 
 
 def forward(of: Arguments) -> tuple[Tensor, Kept]:
@@ -53,35 +72,27 @@ def forward(of: Arguments) -> tuple[Tensor, Kept]:
     Raises:
         RuntimeError: there are no kernels for the pair.
     """
-    x, plan, eps, relu = of.x, of.plan, of.eps, of.relu
+    x, plan = of.x, of.plan
     if not has_kernels(plan):
         raise RuntimeError(
             "gbn's GPU kernels serve the mean, std, superquantiles and a few order statistics, but this graph asks "
             "for another pair: compile under GBN_KERNELS=reference"
         )
-    weight, bias = (None if t is None else t.detach().contiguous() for t in (of.weight, of.bias))
-    laid = native(x.detach())
+    affine, laid = affine_of(of), native(x.detach())
     y, view = torch.empty_like(laid), cut(laid)
     with on_device(x):
         if view.n <= _SMALL:
             kept = _directly(laid, view, plan)
         else:
             stages = _stages(laid, plan)
-            kept = _scanning(laid, y, view, plan, stages, weight, bias, eps, relu)
+            kept = _scanning(laid, y, view, plan, stages, affine)
             if len(stages) == 2:
-                return as_given(y, x), kept
+                return as_given(y, x), kept  # the second pass over x has written y
+        numbers = affine.numbers(kept.s, kept.d)
         apply[(view.strips * view.tiles,)](
-            laid,
-            y,
-            *transformed(kept.s, kept.d, weight, bias, eps),
-            *(view.n, view.stride, view.step, view.channels, view.strips),
-            LENGTH=view.length,
-            SAMPLES=view.samples,
-            LANES=view.lanes,
-            RELU=relu,
-            ROOT=plan.root,
-            WEIGHT=weight is not None,
-            BIAS=bias is not None,
+            *(laid, y, *numbers, affine.eps, *view.addresses),
+            **view.tile,
+            **affine.flags,
             **OPTIONS,
         )
     return as_given(y, x), kept
@@ -134,7 +145,7 @@ class _Narrowed:
         sample = _new(x, view.channels, self.m, dtype=x.dtype)
         drawn = min(self.m, max(16, 1024 // view.lanes))
         draw[(view.strips * (self.m // drawn),)](
-            *(x, sample, view.n, view.stride, view.step, view.channels, view.strips),
+            *(x, sample, *view.addresses),
             LENGTH=view.length,
             LANES=view.lanes,
             M=self.m,
@@ -172,17 +183,7 @@ class _Scan:
         self.pivots = _new(x, view.channels)
 
 
-def _scanning(
-    x: Tensor,
-    y: Tensor,
-    view: View,
-    plan: Plan,
-    stages: list[Stage],
-    weight: Tensor | None,
-    bias: Tensor | None,
-    eps: float,
-    relu: bool,
-) -> Kept:
+def _scanning(x: Tensor, y: Tensor, view: View, plan: Plan, stages: list[Stage], affine: Affine) -> Kept:
     """Bracket ranks by a sample, then run one pass per stage; the second one also writes y."""
     narrowed = _Narrowed(x, view, stages)
     results = _results(view, x, plan)
@@ -193,22 +194,16 @@ def _scanning(
         first += len(stage.ranks)
         scan[(view.strips * view.chunks,)](
             *(x, left.brackets, left.buffer, left.kept, left.counts, left.sums, left.pivots, y),
-            *transformed(results.s, results.d, weight, bias, eps),
-            *(view.n, view.stride, view.step, view.channels, view.strips),
+            *(*affine.numbers(results.s, results.d), affine.eps, *view.addresses),
             *(view.tiles, view.chunks, view.per_chunk, left.capacity, 0),
-            LENGTH=view.length,
-            SAMPLES=view.samples,
-            LANES=view.lanes,
+            **view.tile,
             R=len(stage.ranks),
             WINDOWS=stage.windows,
             SQUARES=stage.squares,
             TAILS=stage.tails,
             TOTAL=stage.total,
             WRITE=number == 1,
-            RELU=relu,
-            ROOT=plan.root,
-            WEIGHT=weight is not None,
-            BIAS=bias is not None,
+            **affine.flags,
             **OPTIONS,
         )
         _settle(x, left.buffer, left, found, view, plan, stage, results, direct=False)

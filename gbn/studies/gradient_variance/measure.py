@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from gbn.config.schema import Config, LabeledConfig
+from gbn.config.schema import Config
 
 __all__ = ["Study", "rows_of_seed"]
 
@@ -50,7 +50,7 @@ def rows_of_seed(study: Study, seed: int, jobs: int = 1) -> tuple[list[dict[str,
         ValueError: see :mod:`gbn.studies.gradient_variance.states` and :mod:`gbn.studies.gradient_variance.moments`.
     """
     from gbn import kernels
-    from gbn.engine.build import load_data
+    from gbn.engine.build import task_of
     from gbn.engine.provenance import provenance
     from gbn.engine.run import choose_device, set_threads
     from gbn.studies.gradient_variance.moments import readings
@@ -61,11 +61,11 @@ def rows_of_seed(study: Study, seed: int, jobs: int = 1) -> tuple[list[dict[str,
     config = configs[study.trajectory]
     device = choose_device(config.trainer.device)
     set_threads(config.trainer.threads, jobs)
-    if not isinstance(config.dataset, LabeledConfig):
+    if config.dataset.has_masks:
         raise ValueError(
             f"gradient noise needs images with labels; dataset={config.dataset.name} has masks: use another data set"
         )
-    images = load_data(config)
+    images = task_of(config).load(config)
     rows: list[dict[str, Any]] = []
     for state in trajectory(config, images, study.at, device):
         arms = at_weights(state.model, configs, images)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from gbn.seeding import derive
 from gbn.studies.gradient_variance.moments import GROUPS, GradientSums
+from gbn.tasks.evaluation import restored_modes
 
 __all__ = ["measure", "weights_of"]
 
@@ -56,8 +57,7 @@ def measure(
     weights = {arm: list(weights_of(model).values()) for arm, model in models.items()}
     first = weights_of(next(iter(models.values())))
     sums: GradientSums | None = None
-    modes = {module: module.training for model in models.values() for module in model.modules()}
-    try:
+    with restored_modes(*models.values()):
         for model in models.values():
             model.train()
         for index, (images, labels) in enumerate(batches):
@@ -79,9 +79,6 @@ def measure(
                 for arm, model in models.items()
             ]
             sums.add(torch.stack(rows), torch.cat([weight.flatten() for weight in first.values()]))
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
     if sums is None:
         raise ValueError("no batch was given: a variance needs at least two")
     return sums

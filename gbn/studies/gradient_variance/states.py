@@ -9,18 +9,17 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from gbn.config.schema import Config
 from gbn.data import TrainLoader
-from gbn.engine.build import build_data, build_model
+from gbn.engine.build import build_model, task_of
 from gbn.engine.trainer import Trainer
 from gbn.seeding import derive
 from gbn.store.records import RunStore
-from gbn.tasks.classification.task import Classification
 from gbn.tracking.live import Tracker
 
 if TYPE_CHECKING:
@@ -43,7 +42,7 @@ class State:
     update: int
     model: nn.Module
     loader: TrainLoader
-    task: Classification
+    task: Any
 
 
 def trajectory(
@@ -61,10 +60,8 @@ def trajectory(
     evaluation = config.trainer.evaluation.model_copy(update=few)
     options = config.trainer.model_copy(update={"evaluation": evaluation})
     config = config.model_copy(update={"trainer": options})
-    model = build_model(config, images).to(device)
-    if config.trainer.channels_last:
-        model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    loader, evaluator, task = build_data(config, images, device)
+    model = build_model(config, images, device)
+    loader, evaluator, task = task_of(config).build(config, images, device)
     with tempfile.TemporaryDirectory() as folder, RunStore(folder).writer("trajectory") as writer:
         tracker = Tracker({"mode": "disabled"}, writer.run_id, {}, writer.folder)
         trainer = Trainer(config, model, loader, evaluator, task, writer, tracker, device)
@@ -91,9 +88,7 @@ def at_weights(model: nn.Module, configs: Mapping[str, Config], images: ImageSet
     device = next(iter(source.values())).device
     made = {}
     for arm, config in configs.items():
-        other = build_model(config, images).to(device)
-        if config.trainer.channels_last:
-            other = other.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        other = build_model(config, images, device)
         target = dict(other.named_parameters())
         shapes = {name: value.shape for name, value in source.items()}
         if {name: value.shape for name, value in target.items()} != shapes:

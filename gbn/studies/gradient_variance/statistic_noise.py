@@ -22,6 +22,7 @@ from gbn.models.interface import ConvNorm, LinearNorm
 from gbn.nn import GeneralizedBatchNorm1d, GeneralizedBatchNorm2d, GeneralizedBatchNorm3d
 from gbn.risk.base import Statistic
 from gbn.studies.gradient_variance.moments import GROUPS, GradientSums, Reading, readings
+from gbn.tasks.evaluation import restored_modes
 
 __all__ = ["measure_statistic", "normalized_layers", "statistics_at"]
 
@@ -91,16 +92,12 @@ def measure_statistic(
     weight: nn.Parameter = (block.conv if isinstance(block, ConvNorm) else block.linear).weight  # type: ignore
     sizes = {layer: weight.numel()}
     sums = [GradientSums(list(statistics), sizes, groups=groups) for _ in range(2)]
-    modes = {module: module.training for module in model.modules()}
-    try:
+    with restored_modes(model):
         model.train()
         for images, labels in batches:
             derivatives, factor = _at_batch(model, block, weight, statistics, images, labels, loss)
             sums[0].add(derivatives.flatten(1))
             sums[1].add((derivatives * factor[:, None]).flatten(1))
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
     names = ("statistic_variance", "through_variance")
     return [
         Reading(row.arm, layer, name, "", row.value, row.error)

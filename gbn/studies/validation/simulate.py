@@ -17,19 +17,11 @@ from typing import Any
 
 from gbn import measures
 from gbn.measures import Measure
-from gbn.store.files import line_of, provenance_text
+from gbn.store.files import config_text, line_of, provenance_text
+from gbn.store.finished import CONFIG, LAYERS, METRICS, PROVENANCE, SUMMARY, summary_text
 from gbn.store.identity import run_id_of
 from gbn.store.record import Record
-from gbn.store.records import (
-    CONFIG,
-    LAYERS,
-    METRICS,
-    PROVENANCE,
-    SUMMARY,
-    RunStore,
-    config_text,
-    summary_text,
-)
+from gbn.store.records import RunStore
 
 
 @dataclass(frozen=True)
@@ -97,6 +89,7 @@ class SimulatedGrid:
     points: int = 40
     measure: str = measures.DEFAULT
     start: float = 1.0
+    levels: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
     @property
     def targets(self) -> dict[str, list[float]]:

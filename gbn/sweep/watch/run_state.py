@@ -1,88 +1,20 @@
 """The state on disk of a run that may still be growing, cheap to read again.
 
-Reading an unchanged run takes one or two calls of ``stat``; only the new lines of a curve are read. Files may appear
-and vanish between reads, and a last line may be incomplete.
+Reading an unchanged run takes one or two calls of ``stat``. Files may appear and vanish between reads, and a last
+line may be incomplete.
 """
 
 import math
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from gbn import measures
-from gbn.store.files import StoreError, parse_config, point_of
-from gbn.store.finished import read, read_summary
+from gbn.store.files import StoreError, content_of, lines_of, parse_config
 from gbn.store.locks import is_locked
 from gbn.store.record import Status
-from gbn.store.records import CHECKPOINT, CONFIG, DONE, ERROR, METRICS, PROVENANCE, SUMMARY
-
-
-@dataclass
-class GrowingCurve:
-    """One measure of a curve that another process appends to.
-
-    Attributes:
-        path: the run's metrics file.
-        measure: the key to keep.
-        values: update -> value, where the measure was recorded.
-        update: the last update with a point; None before the first.
-        epoch: that point in epochs.
-        seconds: that point in seconds of training. (File dates would depend on the system clock.)
-        diverged: whether the loss is no longer finite.
-        damaged: number of lines that are not points; they are left out.
-    """
-
-    path: Path
-    measure: str
-    values: dict[int, float] = field(default_factory=dict)
-    update: int | None = None
-    epoch: float | None = None
-    seconds: float | None = None
-    diverged: bool = False
-    damaged: int = 0
-    _read: int = 0  # bytes, up to the end of the last complete line
-    _last: bytes = b""  # that line
-
-    def refresh(self) -> None:
-        """Read what was added since the last time, or everything if the file was truncated or replaced."""
-        try:
-            size = self.path.stat().st_size
-            if size == self._read:
-                return
-            with open(self.path, "rb") as file:
-                file.seek(self._read - len(self._last))
-                added = file.read()
-                # A resumed run drops its points after the checkpoint and rewrites the file.
-                if size < self._read or not added.startswith(self._last):
-                    self._forget()
-                    file.seek(0)
-                    added = file.read()
-        except OSError:  # not there yet, or no longer
-            self._forget()
-            return
-        lines = added[len(self._last) : added.rfind(b"\n") + 1].splitlines(keepends=True)
-        for line in lines:
-            self._take(line)
-            self._read += len(line)
-            self._last = line
-
-    def _take(self, line: bytes) -> None:
-        try:
-            point, _ = point_of(line)
-            update, epoch, seconds = int(point["update"]), point.get("epoch"), point.get("seconds")
-        except (ValueError, TypeError, KeyError, AttributeError):
-            self.damaged += 1
-            return
-        self.update, self.epoch, self.seconds = update, epoch, seconds
-        self.diverged = self.diverged or bool(point.get("diverged"))
-        value = point.get(self.measure)
-        if isinstance(value, int | float):
-            self.values[update] = float(value)
-
-    def _forget(self) -> None:
-        self.values, self.update, self.epoch, self.seconds = {}, None, None, None
-        self.diverged, self.damaged = False, 0
-        self._read, self._last = 0, b""
+from gbn.store.records import CONFIG, DONE, ERROR, METRICS, SUMMARY, RunStore, idle_status
 
 
 @dataclass(frozen=True)
@@ -94,16 +26,18 @@ class RunState:
         values: update -> value of the measure.
         update: the last update with a point; None before the first.
         total: updates of the whole run; None if not yet known.
+        epoch: the last point in epochs.
         diverged: whether its loss became non-finite.
         error: what went wrong, one line.
         took: wall seconds of a finished run (seconds of training if no others were recorded).
-        pace: seconds of training per update of a running run.
+        pace: seconds of training per update of a running run. (File dates would depend on the system clock.)
     """
 
     status: Status
     values: dict[int, float] = field(default_factory=dict)
     update: int | None = None
     total: int | None = None
+    epoch: float | None = None
     diverged: bool = False
     error: str | None = None
     took: float | None = None
@@ -117,6 +51,9 @@ class RunState:
         return min(1.0, self.update / self.total) if self.update and self.total else 0.0
 
 
+_Stamp = tuple[int, int, int]
+
+
 class WatchedRun:
     """Reads one run repeatedly.
 
@@ -127,72 +64,55 @@ class WatchedRun:
 
     def __init__(self, folder: Path, measure: str) -> None:
         self.folder = folder
-        self.curve = GrowingCurve(folder / METRICS, measure)
-        self._done: tuple[tuple[int, int], RunState] | None = None
+        self.measure = measure
+        self._seen: tuple[str, _Stamp | None] = ("", None)  # the file that was read last, and its state then
+        self._state = RunState("missing")  # what it said
         self._epochs: float | None = None
 
     def look(self) -> RunState:
         """Return the run's current state. Never raises: a read error is reported in the state's `error`."""
-        try:
-            stat = (self.folder / SUMMARY).stat()
-        except OSError:
-            self._done = None
-            return self._unfinished()
-        stamp = (stat.st_mtime_ns, stat.st_size)
-        if self._done is None or self._done[0] != stamp:
-            self._done = (stamp, self._finished())
-        return self._done[1]
+        stamp = _stamp(self.folder / SUMMARY)
+        name, read = (METRICS, self._growing) if stamp is None else (SUMMARY, self._finished)
+        seen = name, stamp or _stamp(self.folder / METRICS)
+        if seen != self._seen:
+            self._seen, self._state = seen, read()
+        return self._state if name == SUMMARY else self._unfinished(self._state)
 
     def _finished(self) -> RunState:
-        self.curve.refresh()
         try:
-            summary, digests = read_summary(self.folder)
-            read(self.folder / METRICS, digests)
+            record = RunStore(self.folder.parents[1]).load(self.folder.name)
         except (StoreError, OSError) as error:
             return RunState("failed", error=str(error).splitlines()[0])
-        status, updates = summary["status"], summary.get("updates")
-        return RunState(
-            status,
-            dict(self.curve.values),
-            update=updates,
-            total=updates,
-            diverged=status == "diverged",
-            error=self._damage(),
+        summary = record.summary or {}
+        return replace(
+            _followed(record.curve, self.measure),
+            status=record.status,
+            update=summary.get("updates"),
+            total=summary.get("updates"),
+            diverged=record.status == "diverged",
             took=summary.get("wall_seconds") or summary.get("seconds"),
         )
 
-    def _unfinished(self) -> RunState:
-        status = self._status()
+    def _growing(self) -> RunState:
+        try:
+            return _followed(lines_of(content_of(self.folder / METRICS) or b""), self.measure)
+        except StoreError as error:
+            return RunState("interrupted", error=str(error))
+
+    def _unfinished(self, state: RunState) -> RunState:
+        """Return the state of a curve as that of a run, whose status may change without it."""
+        try:
+            status: Status = "running" if is_locked(self.folder) else idle_status(self.folder)
+        except OSError:  # the folder was removed meanwhile, or belongs to another user
+            status = idle_status(self.folder)
         if status == "missing":
             return RunState("missing")
-        self.curve.refresh()
-        update, epoch = self.curve.update, self.curve.epoch
+        if status == "failed":
+            state = replace(state, error=_error_line(self.folder / ERROR))
         epochs = self._planned_epochs()
-        known = update and epoch and epochs
-        return RunState(
-            status,
-            dict(self.curve.values),
-            update=update,
-            total=max(1, round(epochs * update / epoch)) if known else None,  # type: ignore[operator]
-            diverged=self.curve.diverged,
-            error=_error_line(self.folder / ERROR) if status == "failed" else self._damage(),
-            pace=self.curve.seconds / update
-            if status == "running" and update and self.curve.seconds
-            else None,
-        )
-
-    def _status(self) -> Status:
-        if not self.folder.is_dir():
-            return "missing"
-        try:
-            if is_locked(self.folder):
-                return "running"
-        except OSError:  # the folder was removed meanwhile, or belongs to another user
-            pass
-        if (self.folder / ERROR).exists():
-            return "failed"
-        begun = any((self.folder / name).exists() for name in (CONFIG, METRICS, CHECKPOINT, PROVENANCE))
-        return "interrupted" if begun else "missing"
+        if epochs and state.update and state.epoch:
+            state = replace(state, total=max(1, round(epochs * state.update / state.epoch)))
+        return replace(state, status=status, pace=state.pace if status == "running" else None)
 
     def _planned_epochs(self) -> float | None:
         if self._epochs is None:
@@ -202,19 +122,44 @@ class WatchedRun:
                 return None
         return self._epochs
 
-    def _damage(self) -> str | None:
-        count = self.curve.damaged
-        return f"{METRICS}: {count} damaged line{'s' * (count > 1)} left out" if count else None
+
+def _stamp(path: Path) -> _Stamp | None:
+    """Return what changes when a file does; None if there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size, found.st_ino
+
+
+def _followed(points: Iterable[Mapping[str, Any] | ValueError], measure: str) -> RunState:
+    """Return what the points of a curve say about a run; damaged ones are counted and left out."""
+    values: dict[int, float] = {}
+    update, epoch, seconds, diverged, damaged = None, None, None, False, 0
+    for point in points:
+        if isinstance(point, ValueError) or not isinstance(point.get("update"), int):
+            damaged += 1
+            continue
+        update, epoch, seconds = point["update"], point.get("epoch"), point.get("seconds")
+        diverged = diverged or bool(point.get("diverged"))
+        value = point.get(measure)
+        if isinstance(value, int | float):
+            values[update] = float(value)
+    said = f"{METRICS}: {damaged} damaged line{'s' * (damaged > 1)} left out" if damaged else None
+    pace = seconds / update if seconds and update else None
+    return RunState("interrupted", values, update, epoch=epoch, diverged=diverged, error=said, pace=pace)
 
 
 def read_config(folder: Path) -> dict[str, Any]:
     """Return a run's resolved configuration.
 
     Raises:
-        OSError: it is not there (yet).
-        StoreError: it is damaged.
+        StoreError: it is not there (yet), or it is damaged.
     """
-    return parse_config(folder / CONFIG, (folder / CONFIG).read_bytes())
+    content = content_of(folder / CONFIG)
+    if content is None:
+        raise StoreError(f"{folder / CONFIG} is missing")
+    return parse_config(folder / CONFIG, content)
 
 
 def _error_line(path: Path) -> str:

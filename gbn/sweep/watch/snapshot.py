@@ -16,8 +16,7 @@ from gbn import measures
 from gbn.analysis.runs.plan import Entry, Plan
 from gbn.store.files import StoreError
 from gbn.store.finished import read_summary
-from gbn.store.groups import group_of
-from gbn.store.identity import identity
+from gbn.store.identity import group_of, identity
 from gbn.store.records import DONE, SUMMARY, RunStore
 from gbn.sweep.watch.run_state import RunState, WatchedRun, bad_value, read_config
 from gbn.sweep.watch.time_left import TimeLeft, time_left

@@ -1,28 +1,26 @@
-"""The points of a generator's curve: FID and KID of images from fixed latents, and what one looks at.
+"""Evaluation of a generator: FID and KID of images from fixed latents, and pictures of them.
 
-Each point generates from the same latents, those of the run's seed, in evaluation mode: with running statistics, and
-(``_exact``) with statistics recomputed over fixed batches of other latents, since running ones lag behind the
-weights. The features of the real images are computed once a process for each network and set.
+Each point generates from the same latents, those of the run's seed, in evaluation mode. The features of the real
+images are computed once per process for each network and set.
 """
 
-import contextlib
 import io
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
-from typing import Any
+from collections.abc import Iterable
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
+from gbn.config.schema import Config
 from gbn.data import subset
-from gbn.nn import precise_statistics, tracking_layers
 from gbn.seeding import derive
-from gbn.tasks.classification.evaluation import calibration_parts
+from gbn.tasks.evaluation import Evaluator, Scores, calibration_parts, inference
 from gbn.tasks.generation.features import FeatureNetwork
 from gbn.tasks.generation.quality import frechet_distance, kernel_distance
-from gbn.tasks.generation.task import Generation, to_uint8
 
-BATCH = 500  # images a forward pass in evaluation: results don't depend on it, memory does
+if TYPE_CHECKING:
+    from gbn.tasks.generation.task import Generation
 
 #: Rows and columns of the grid of samples, and of the interpolation.
 GRID = 8
@@ -31,76 +29,64 @@ _real: dict[tuple[Any, ...], Tensor] = {}  # features of real images; for the li
 
 
 def real_features(network: FeatureNetwork, images: Tensor, labels: Tensor, count: int, digest: str) -> Tensor:
-    """Features (n, d) of `count` of the images (all, if they are fewer), in the classes' proportions; on the CPU.
+    """Return features (n, d) of `count` of the images in the classes' proportions, or of all; on the CPU.
 
     Args:
-        network: gives them.
+        network: computes them.
         images: uint8 (N, C, H, W), on the network's device.
         labels: (N,).
-        count: how many images, at most.
-        digest: of the data set: the cache's key together with the network's name, the part and the number.
+        count: number of images, at most.
+        digest: of the data set: the cache's key, together with the network's name, the part and the number.
     """
     key = (network.suffix, network.reference, digest, count)
     if key not in _real:
         indices = torch.arange(len(labels)) if count >= len(labels) else subset(labels.cpu(), count)
         chosen = images[indices.to(images.device)]
-        _real[key] = torch.cat([network(part).cpu() for part in chosen.split(BATCH)])
+        _real[key] = torch.cat([network(part).cpu() for part in chosen.split(Evaluator.batch)])
     return _real[key]
 
 
-class GenerationEvaluator:
-    """Measures one run's generator, and shows what it makes.
+class GenerationEvaluator(Evaluator):
+    """Measures the generator of a run, and shows its images.
+
+    There is no whole set to evaluate: the images of a point are already compared with held-out ones.
 
     Args:
-        task: gives latents.
-        network: gives features.
-        real: features of real images (n, d).
-        seed: the run's.
-        images: how many are generated at each point.
-        calibration: latents that exact statistics are computed from.
-        exact: whether to evaluate with exact statistics beside the running ones.
-        autocast: makes the precision context of the generator's forward pass; features are always float32.
+        config: the run's.
         device: of the model.
+        task: gives latents.
+        network: computes features, always in float32.
+        real: features of real images (n, d).
     """
 
-    has_test = (
-        False  # nothing but the points of the grid: their images are compared with held-out ones already
-    )
-
     def __init__(
-        self,
-        task: Generation,
-        network: FeatureNetwork,
-        real: Tensor,
-        *,
-        seed: int,
-        images: int,
-        calibration: int,
-        exact: bool,
-        autocast: Callable[[], AbstractContextManager[object]],
-        device: torch.device,
+        self, config: Config, device: torch.device, task: "Generation", network: FeatureNetwork, real: Tensor
     ) -> None:
+        super().__init__(config, device)
         self.task, self.network, self.real, self.device = task, network, real, device
-        self.seed, self.images, self.calibration, self.exact = seed, images, calibration, exact
-        self.autocast = autocast
+        self.seed, self.options = config.seed, config.trainer.evaluation
 
-    def point(self, model: nn.Module) -> dict[str, float | None]:
-        """KID and FID with running and (if asked for and there are any) exact statistics."""
-        generator = model.get_submodule("generator")
-        latents = self._latents(generator, "evaluation", self.images)
-        point = self._quality(generator, latents)
-        if self.exact and tracking_layers(generator):
-            with self._exactly(generator):
-                measured = self._quality(generator, latents)
-            point |= {f"{key}_exact": value for key, value in measured.items()}
-        return point
+    def evaluated(self, model: nn.Module) -> nn.Module:
+        """Return the generator."""
+        return model.get_submodule("generator")
 
-    def whole(self, model: nn.Module) -> dict[str, float | None]:
-        """Nothing: there is no larger set than the points'."""
-        return {}
+    def calibration_batches(self, model: nn.Module) -> Iterable[Tensor]:
+        """Return fixed latents, other than those of the points."""
+        latents = self._latents(model, "calibration", self.options.calibration_images)
+        return calibration_parts(latents, self.batch)
+
+    def measure(self, model: nn.Module) -> Scores:
+        """Return KID and FID."""
+        images = self._generate(model, self._latents(model, "evaluation", self.options.images))
+        features = torch.cat([self.network(part).cpu() for part in images.split(self.batch)])
+        suffix = self.network.suffix
+        return {
+            f"kid_{suffix}": kernel_distance(self.real, features),
+            f"fid_{suffix}": frechet_distance(self.real, features),
+        }
 
     def best(self, curve: list[dict[str, Any]]) -> dict[str, Any]:
-        """Under ``best``: for each measure its lowest value and the update of it, the first among equals."""
+        """Return under ``best``, for each measure, its lowest value and the first update that has it."""
         keys = dict.fromkeys(key for point in curve for key in point if key.startswith(("kid_", "fid_")))
         found = {}
         for key in keys:
@@ -110,62 +96,35 @@ class GenerationEvaluator:
                 found[key] = {"update": lowest["update"], "value": lowest[key]}
         return {"best": found}
 
-    def final(self, model: nn.Module) -> dict[str, Any]:
-        """Nothing that the curve's last point does not hold."""
-        return {}
-
     def pictures(self, model: nn.Module, *, last: bool) -> dict[str, bytes]:
-        """PNG files: ``samples``, images of fixed latents; at the end also ``interpolation``, each row between two.
+        """Return ``samples``, images of fixed latents; at the end also ``interpolation``, each row between two.
 
-        Generated with exact statistics where they are evaluated too: with running ones the first pictures are gray.
+        Exact statistics are used if they are evaluated, too: with running ones the first pictures are gray.
         """
-        generator = model.get_submodule("generator")
-        latents = self._latents(generator, "pictures", GRID * GRID)
+        latents = self._latents(model, "pictures", GRID * GRID)
         rows = self.task.between(latents[:GRID], latents[GRID : 2 * GRID], GRID).flatten(0, 1)
         shown = {"samples": latents} | ({"interpolation": rows} if last else {})
-        with self._exactly(generator) if self.exact else contextlib.nullcontext():
-            return {name: _png(self._generate(generator, each)) for name, each in shown.items()}
+        with self.exact_statistics(model) if self.exact else nullcontext():
+            return {name: _png(self._generate(model, each)) for name, each in shown.items()}
 
-    @contextlib.contextmanager
-    def _exactly(self, generator: nn.Module) -> Iterator[None]:
-        """With statistics recomputed over fixed latents, other than those that are measured; none: as it is."""
-
-        def forward(latents: Tensor) -> Tensor:
-            with self.autocast():
-                images: Tensor = generator(latents)
-                return images
-
-        batches = calibration_parts(self._latents(generator, "calibration", self.calibration))
-        with precise_statistics(generator, batches if tracking_layers(generator) else (), forward):
-            yield
-
-    def _latents(self, generator: nn.Module, purpose: str, count: int) -> Tensor:
-        size: Any = generator.latent
+    def _latents(self, model: nn.Module, purpose: str, count: int) -> Tensor:
+        size: Any = self.evaluated(model).latent
         return self.task.latents(derive(self.seed, "latent", purpose), count, size).to(self.device)
 
-    def _quality(self, generator: nn.Module, latents: Tensor) -> dict[str, float | None]:
-        images = self._generate(generator, latents)
-        features = torch.cat([self.network(part).cpu() for part in images.split(BATCH)])
-        suffix = self.network.suffix
-        return {
-            f"kid_{suffix}": kernel_distance(self.real, features),
-            f"fid_{suffix}": frechet_distance(self.real, features),
-        }
+    def _generate(self, model: nn.Module, latents: Tensor) -> Tensor:
+        """Return images uint8 (N, C, H, W), generated in evaluation mode."""
+        generator = self.evaluated(model)
+        with inference(generator, self.autocast()):
+            return torch.cat([to_uint8(generator(part)) for part in latents.split(self.batch)])
 
-    @torch.no_grad()
-    def _generate(self, generator: nn.Module, latents: Tensor) -> Tensor:
-        """Images uint8 (N, C, H, W), in evaluation mode; the generator's mode is put back afterwards."""
-        training = generator.training
-        generator.eval()
-        try:
-            with self.autocast():
-                return torch.cat([to_uint8(generator(part)) for part in latents.split(BATCH)])
-        finally:
-            generator.train(training)
+
+def to_uint8(images: Tensor) -> Tensor:
+    """Convert images in [-1, 1] to uint8, as in an image file; quality is measured on these."""
+    return (images.float() * 127.5 + 127.5).round_().clamp_(0, 255).to(torch.uint8)
 
 
 def _png(images: Tensor) -> bytes:
-    """Images uint8 (GRID^2, 3, H, W) as one picture, row by row, without space between them."""
+    """Return images uint8 (GRID^2, 3, H, W) as one picture, row by row, without space between them."""
     from PIL import Image
 
     _, channels, height, width = images.shape

@@ -35,7 +35,7 @@ class FeatureNetwork(Protocol):
 
 
 class OwnFeatures:
-    """The input of the last linear layer of a CIFAR-10 classifier, trained by ``scripts/train_features.py``.
+    """The input of the last linear layer of a CIFAR-10 classifier, trained by ``gbn study features``.
 
     Args:
         device: where it computes, in float32.
@@ -132,7 +132,7 @@ def _verified(file: Path, sha256: str) -> Path:
     if found != sha256:
         raise FeatureError(
             f"{file} has the digest {found[:8]}, but the file next to it says {sha256[:8]}, so measures would get a "
-            "wrong name: take both from the checkout, or train a network with scripts/train_features.py --replace"
+            "wrong name: take both from the checkout, or train a network with `gbn study features --replace`"
         )
     return file
 

@@ -5,11 +5,20 @@ cross-entropy of real (1) and generated (0) images; the generator minimizes -log
 whose gradient vanishes while the discriminator wins.
 """
 
-from typing import Literal
+from typing import Literal, Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from gbn.config.datasets import LabeledConfig
+from gbn.config.schema import Config
+from gbn.config.tasks import GenerationConfig
+from gbn.data import DeviceSet, ImageSet, TrainLoader
+from gbn.tasks.base import Task, training_part
+from gbn.tasks.generation.evaluation import GenerationEvaluator, real_features
+from gbn.tasks.generation.features import feature_network
+from gbn.tasks.generation.updates import Adversarial
 
 Noise = Literal["uniform", "normal"]
 
@@ -17,15 +26,44 @@ Noise = Literal["uniform", "normal"]
 MEAN = STD = 0.5
 
 
-class Generation:
+class Generation(Task):
     """Losses of both players and the latents.
 
     Args:
         noise: distribution of each coordinate of a latent vector: uniform on [-1, 1], or standard normal.
     """
 
+    updates = Adversarial
+
     def __init__(self, noise: Noise = "uniform") -> None:
         self.noise = noise
+
+    @classmethod
+    def build(
+        cls, config: Config, data: ImageSet, device: torch.device
+    ) -> tuple[TrainLoader, GenerationEvaluator, Self]:
+        """Return (loader, evaluator, task): real images in [-1, 1] to train on, and others to compare with."""
+        options = config.task
+        assert isinstance(options, GenerationConfig)
+        assert isinstance(config.dataset, LabeledConfig)
+        train = DeviceSet(
+            data.train_images,
+            data.train_labels,
+            [MEAN] * data.in_channels,
+            [STD] * data.in_channels,
+            augmentation=config.dataset.augment,
+            device=device,
+            channels_last=config.trainer.channels_last,
+        )
+        training, _ = training_part(config.dataset, data.train_labels, config.seed)
+        task = cls(options.noise)
+        network = feature_network(options.features, device)
+        real, labels = data.test_images, data.test_labels
+        if network.reference == "train":
+            real, labels = data.train_images, data.train_labels
+        features = real_features(network, real.to(device), labels, options.real_images, data.digest)
+        evaluator = GenerationEvaluator(config, device, task, network, features)
+        return TrainLoader(train, training, config.trainer.batch_size, config.seed), evaluator, task
 
     @staticmethod
     def discriminator_loss(real: Tensor, fake: Tensor) -> Tensor:
@@ -57,8 +95,3 @@ class Generation:
         cosine = F.cosine_similarity(a, b, dim=-1).clamp(-1, 1)[..., None]
         angle = cosine.acos().clamp_min(1e-6)  # for equal vectors: linear
         return (((1 - share) * angle).sin() * a + (share * angle).sin() * b) / angle.sin()
-
-
-def to_uint8(images: Tensor) -> Tensor:
-    """Convert images in [-1, 1] to uint8, as in an image file; quality is measured on these."""
-    return (images.float() * 127.5 + 127.5).round_().clamp_(0, 255).to(torch.uint8)

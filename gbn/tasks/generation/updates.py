@@ -1,9 +1,9 @@
-"""The update of a generator against a discriminator, in turn (Goodfellow et al. 2014, algorithm 1 with k = 1).
+"""The updates of a generator against a discriminator (Goodfellow et al. 2014, algorithm 1 with k = 1).
 
-One update: the discriminator makes a step on a batch of real images and a batch of generated ones (two forward
-passes: each batch has its own statistics, as in Radford et al. 2016), then the generator makes one, against the
-discriminator as it is then, with the same latents. So updates of the generator, of the discriminator and of the run
-are the same number, and a run's images are the real ones.
+In one update, the discriminator makes a step on a batch of real images and a batch of generated ones (in two forward
+passes: each batch has its own statistics, as in Radford et al. 2016); then the generator makes a step against the
+updated discriminator, with the same latents. So generator, discriminator and run have the same number of updates, and
+the images that a run counts are the real ones.
 """
 
 from collections.abc import Iterator
@@ -22,9 +22,9 @@ _SUMS = ("generator_loss", "discriminator_loss", "real", "fake")
 
 
 class Adversarial(Updates):
-    """Two networks, an optimizer of the same kind for each, the non-saturating losses of the task.
+    """Two networks, each with an optimizer of the same kind, and the non-saturating losses of the task.
 
-    Latents have their own stream, (seed, "latent", update): arms of a seed get the same ones.
+    Latents have their own stream, (seed, "latent", update), so that all arms of a seed get the same ones.
     """
 
     def __init__(self, *args: Any) -> None:
@@ -37,18 +37,17 @@ class Adversarial(Updates):
         self.judge = self._compiled(self.networks["discriminator"])
 
     def reset(self) -> None:
-        """Sums of losses, of right verdicts and of images to zero."""
+        """Set the sums of losses and of correct decisions to zero."""
         self.sums = {name: torch.zeros((), dtype=torch.float64, device=self.device) for name in _SUMS}
         self.count = 0
 
     def make(self, step: int) -> None:
-        """The discriminator's step, then the generator's."""
+        """Make the discriminator's step, then the generator's."""
         images, _ = self.loader.batch(step)
-        seed = self.config.seed
-        torch.manual_seed(derive(seed, "dropout", step))
-        self.rate = self._rate(step)
+        self._begin(step, *self.optimizers.values())
         size = self.networks["generator"].latent
-        latents = self.task.latents(derive(seed, "latent", step), len(images), size).to(self.device)
+        latents = self.task.latents(derive(self.config.seed, "latent", step), len(images), size)
+        latents = latents.to(self.device)
         with self.autocast():
             fakes = self.generate(latents)
             real, fake = self.judge(images), self.judge(fakes.detach())
@@ -70,8 +69,6 @@ class Adversarial(Updates):
 
     def _step(self, part: str, loss: Tensor) -> None:
         optimizer = self.optimizers[part]
-        for group in optimizer.param_groups:
-            group["lr"] = self.rate
         optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(loss).backward()
         if self.config.trainer.clip_norm is not None:
@@ -80,11 +77,11 @@ class Adversarial(Updates):
         self.scaler.step(optimizer)
 
     def loss_so_far(self) -> float | None:
-        """The generator's mean loss."""
+        """Return the generator's mean loss."""
         return float(self.sums["generator_loss"]) / self.count if self.count else None
 
     def measured(self) -> dict[str, float | None]:
-        """Both mean losses since the last point, and the share of real and of generated images judged right."""
+        """Return both mean losses since the last point, and the shares of real and generated images recognized."""
         found = {name: float(value) / self.count if self.count else None for name, value in self.sums.items()}
         return {
             "generator_loss": found["generator_loss"],
@@ -94,30 +91,21 @@ class Adversarial(Updates):
         }
 
     def state_dict(self) -> dict[str, Any]:
-        """Both networks, both optimizers, scaler, sums."""
-        return {
-            "model": self.model.state_dict(),
-            "optimizers": {part: optimizer.state_dict() for part, optimizer in self.optimizers.items()},
-            "scaler": self.scaler.state_dict(),
-            "sums": self.sums,
-            "count": self.count,
-        }
+        """Return the states of networks, optimizers and scaler, and the sums."""
+        optimizers = {part: optimizer.state_dict() for part, optimizer in self.optimizers.items()}
+        return super().state_dict() | {"optimizers": optimizers, "sums": self.sums}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take up :meth:`state_dict`."""
-        self.model.load_state_dict(state["model"])
+        """Restore a :meth:`state_dict`."""
+        super().load_state_dict(state)
         for part, optimizer in self.optimizers.items():
             optimizer.load_state_dict(state["optimizers"][part])
-        self.scaler.load_state_dict(state["scaler"])
-        self.sums, self.count = state["sums"], state["count"]
-
-    def close(self) -> None:
-        """Nothing: the networks carry no hooks."""
+        self.sums = state["sums"]
 
 
 @contextmanager
 def _frozen(network: nn.Module) -> Iterator[None]:
-    """Without gradients of the network's own parameters, which the generator's step has no use for."""
+    """Compute no gradients of the network's own parameters, which the generator's step does not need."""
     trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
     try:
         for parameter in trained:

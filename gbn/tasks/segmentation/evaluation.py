@@ -1,175 +1,143 @@
-"""The points of a segmentation's curve: agreement with drawn masks, and what one looks at.
+"""Evaluation of a segmentation: agreement with drawn masks, and pictures of it.
 
-Each point scores a fixed slice of the validation part, every few epochs and at the end the whole validation and test
-parts are scored as well. With running statistics, and (``_exact``) with statistics recomputed over fixed training
-slices that are not warped.
+Each point scores a fixed slice of the validation part; every few epochs and at the end the whole validation and test
+parts are scored as well. Exact statistics are computed over fixed training slices that are not warped.
 """
 
 import io
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Mapping
 from dataclasses import asdict
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+from gbn.config.schema import Config
 from gbn.data import subset
 from gbn.data.segmentation.segmentation_set import SegmentationSet, Slices, SliceSet
-from gbn.nn import precise_statistics, tracking_layers
-from gbn.tasks.classification.evaluation import calibration_parts
-from gbn.tasks.segmentation.task import Segmentation
+from gbn.tasks.evaluation import Scores, SupervisedEvaluator
+from gbn.tasks.segmentation.contours import PatientScores, score_patients, score_slices, summary
 
-BATCH = 64  # slices a forward pass in evaluation: results don't depend on it, memory does
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from gbn.tasks.segmentation.task import Segmentation
 
 
-class SegmentationEvaluator:
-    """Scores one run's network, and shows what it draws.
+class SegmentationEvaluator(SupervisedEvaluator):
+    """Scores the network of a run, and draws its contours.
 
     Args:
+        config: the run's; every patient contributes its share to the validation slices of a point, and to the
+            training slices of exact statistics.
         task: loss and scores.
         data: the three parts.
         train: the training part on the device.
-        calibration: how many of its slices exact statistics are computed from, at most.
-        slices: how many validation slices a point scores, at most; every patient gives its share.
-        exact: whether to evaluate with exact statistics beside the running ones.
-        autocast: makes the precision context of a forward pass.
-        channels_last: memory format of the images of a batch.
     """
 
-    has_test = True
+    batch = 64
+    quality = "dice"
 
-    def __init__(
-        self,
-        task: Segmentation,
-        data: SegmentationSet,
-        train: SliceSet,
-        *,
-        calibration: int,
-        slices: int,
-        exact: bool,
-        autocast: Callable[[], AbstractContextManager[object]],
-        channels_last: bool,
-    ) -> None:
-        self.task, self.data, self.train, self.exact, self.autocast = task, data, train, exact, autocast
-        device = train.images.device
+    def __init__(self, config: Config, task: "Segmentation", data: SegmentationSet, train: SliceSet) -> None:
+        options, device = config.trainer.evaluation, train.images.device
+        calibration = _share(data.train, options.calibration_images)
+        super().__init__(config, device, train, calibration, _share(data.val, options.images))
+        self.task, self.data = task, data
         self.val, self.test = (
-            SliceSet(part, device=device, channels_last=channels_last) for part in (data.val, data.test)
+            SliceSet(part, device=device, channels_last=config.trainer.channels_last)
+            for part in (data.val, data.test)
         )
-        self.calibration = _share(data.train, calibration)
-        self.slice = _share(data.val, slices)
 
-    def point(self, model: nn.Module) -> dict[str, float | None]:
-        """Loss and scores on the slice, with running and (if asked for and there are any) exact statistics."""
-        point = self._on(model, "val", self.val, self.data.val, self.slice)
-        if self.exact and tracking_layers(model):
-            batches = map(self.train.batch, calibration_parts(self.calibration, BATCH))
-            with self.autocast(), precise_statistics(model, batches):
-                measured = self._on(model, "val", self.val, self.data.val, self.slice)
-            point |= {f"{key}_exact": value for key, value in measured.items()}
-        return point
+    def scores(self, model: nn.Module, part: Literal["val", "test"], indices: Tensor | None = None) -> Scores:
+        """Return ``loss`` and the scores over patients."""
+        images, slices = {"val": (self.val, self.data.val), "test": (self.test, self.data.test)}[part]
+        indices = torch.arange(len(slices)) if indices is None else indices
+        predicted, drawn, loss = self.task.predict(
+            model, images.batches(indices, self.batch), self.autocast()
+        )
+        rows = self._patients(predicted, drawn, slices, indices)
+        return _finite({"loss": loss, **summary(rows, self.data.unit)})
 
-    def whole(self, model: nn.Module) -> dict[str, float | None]:
-        """Loss and scores of all test and of all validation slices."""
-        test = self._on(model, "test", self.test, self.data.test)
-        validation = self._on(model, "val_full", self.val, self.data.val)
-        del validation["val_full_loss"]
-        return test | validation
-
-    def best(self, curve: list[dict[str, Any]]) -> dict[str, Any]:
-        """The selections of a curve by Dice, among points that saw the whole validation and test parts."""
-        seen = [point for point in curve if point.get("test_dice") is not None]
-        if not seen:
-            return {"best_by_validation": None, "best_on_test": None}
-        by_validation = max(seen, key=lambda point: point["val_full_dice"])  # the first among equals
-        on_test = max(seen, key=lambda point: point["test_dice"])
-        return {
-            "best_by_validation": {
-                "update": by_validation["update"],
-                "val_dice": by_validation["val_full_dice"],
-                "test_dice": by_validation["test_dice"],
-            },
-            "best_on_test": {"update": on_test["update"], "test_dice": on_test["test_dice"]},
-        }
+    def _patients(
+        self, predicted: Tensor, drawn: Tensor, part: Slices, indices: Tensor
+    ) -> list[PatientScores]:
+        """Return the scores per patient and over all patients, of masks at ``indices`` of a part."""
+        scores = score_slices(predicted, drawn, part.pixel_size[indices])
+        return score_patients(scores, part.patients[indices], self.data.patients, self.data.structures)
 
     def final(self, model: nn.Module) -> dict[str, Any]:
-        """Under ``patients``: a row of scores a structure and test patient, and one of all."""
+        """Return under ``patients`` one row of scores per structure and test patient, and one of all patients."""
         predicted, drawn = self.masks(model, "test")
-        part = self.data.test
-        rows = self.task.patients(predicted, drawn, part.patients, part.pixel_size, self.data.patients)
+        rows = self._patients(predicted, drawn, self.data.test, torch.arange(len(drawn)))
         return {"patients": [_finite(asdict(row)) for row in rows]}
 
     def pictures(self, model: nn.Module, *, last: bool) -> dict[str, bytes]:
-        """PNG files: ``overlay``, of the best, median and worst validation patient; at the end also ``areas``.
+        """Return ``overlay``, of the best, median and worst validation patient; at the end also ``areas``.
 
         ``areas`` is the Bland-Altman plot of the first structure's areas on the test part, if that has the two
-        patients that limits of agreement need. With running statistics.
+        patients that limits of agreement need. Running statistics are used.
         """
-        found = {"overlay": self._overlay(model)}
-        if last and len(self.data.test.patients.unique()) > 1:
-            found["areas"] = self._areas(model)
-        return found
-
-    def _overlay(self, model: nn.Module) -> bytes:
-        from gbn.tasks.segmentation.figures import Overlay, overlay_figure, representatives
-
         predicted, drawn = self.masks(model, "val")
-        part = self.data.val
-        dice = self.task.scores(predicted, drawn, part.pixel_size).dice.nanmean(1).tolist()
-        names = [self.data.patients[index] for index in part.patients.tolist()]
-        cases = [
-            Overlay(
-                f"{which}: patient {names[index]}, Dice {dice[index]:.2f}",
-                part.images[index, 0].numpy(),
-                drawn[index].numpy(),
-                predicted[index].numpy(),
-            )
-            for which, index in representatives(dice, names).items()
-        ]
-        return _png(overlay_figure(cases, self.data.structures))
-
-    def _areas(self, model: nn.Module) -> bytes:
-        from gbn.tasks.segmentation.figures import bland_altman_figure
-
-        predicted, drawn = self.masks(model, "test")
-        part, structure = self.data.test, self.data.structures[0]
-        areas = [areas_of(masks, part).tolist() for masks in (predicted, drawn)]
-        names = [self.data.patients[index] for index in part.patients.tolist()]
-        name = f"test part, {len(names)} slices"
-        return _png(bland_altman_figure({name: (areas[0], areas[1])}, names, f"{self.data.unit}²", structure))
-
-    def _on(
-        self, model: nn.Module, name: str, part: SliceSet, slices: Slices, indices: Tensor | None = None
-    ) -> dict[str, float | None]:
-        indices = torch.arange(len(part)) if indices is None else indices
-        scores = self.task.evaluate(
-            model,
-            part.batches(indices, BATCH),
-            self.autocast(),
-            patients=slices.patients[indices],
-            pixel_size=slices.pixel_size[indices],
-        )
-        return _finite({f"{name}_{key}": value for key, value in scores.items()})
+        found = {"overlay": overlays(self.data, self.data.val, drawn, {"predicted": predicted})}
+        if last and len(self.data.test.patients.unique()) > 1:
+            predicted, drawn = self.masks(model, "test")
+            name = f"test part, {len(drawn)} slices"
+            found["areas"] = areas(self.data, self.data.test, drawn, {name: predicted})
+        return {name: _png(figure) for name, figure in found.items()}
 
     def masks(self, model: nn.Module, name: Literal["val", "test"]) -> tuple[Tensor, Tensor]:
-        """Predicted and drawn masks of a part, bool (N, K, H, W) on the CPU; with running statistics."""
+        """Return predicted and drawn masks of a part, bool (N, K, H, W) on the CPU; with running statistics."""
         part = {"val": self.val, "test": self.test}[name]
-        found = self.task.predict(model, part.batches(torch.arange(len(part)), BATCH), self.autocast())
+        found = self.task.predict(model, part.batches(torch.arange(len(part)), self.batch), self.autocast())
         return found[:2]
 
 
-def areas_of(masks: Tensor, part: Slices) -> Tensor:
-    """Area of the first structure on each slice, float64 (N,), in the square of the set's unit."""
-    return masks[:, 0].sum((1, 2)) * part.pixel_size.double().prod(1)
+def overlays(data: SegmentationSet, part: Slices, drawn: Tensor, predicted: Mapping[str, Tensor]) -> "Figure":
+    """Draw contours on the slices that represent the best, median and worst patient of the first arm.
+
+    Args:
+        data: the set.
+        part: one of its parts.
+        drawn: bool (N, K, H, W), the masks of the part.
+        predicted: arm -> bool (N, K, H, W).
+    """
+    from gbn.tasks.segmentation.figures import Overlay, overlay_figure, representatives
+
+    names = [data.patients[index] for index in part.patients.tolist()]
+    dice = {arm: score_slices(own, drawn, part.pixel_size).dice.nanmean(1) for arm, own in predicted.items()}
+    cases = {}
+    for which, index in representatives(next(iter(dice.values())).tolist(), names).items():
+        cases[f"{which}: patient {names[index]}"] = {
+            arm: Overlay(
+                f"Dice {dice[arm][index]:.2f}",
+                part.images[index, 0].numpy(),
+                drawn[index].numpy(),
+                own[index].numpy(),
+            )
+            for arm, own in predicted.items()
+        }
+    return overlay_figure(cases, data.structures)
+
+
+def areas(data: SegmentationSet, part: Slices, drawn: Tensor, predicted: Mapping[str, Tensor]) -> "Figure":
+    """Draw a Bland-Altman plot of the first structure's areas, one panel per arm; see :func:`overlays`."""
+    from gbn.tasks.segmentation.figures import bland_altman_figure
+
+    def of(masks: Tensor) -> list[float]:
+        return (masks[:, 0].sum((1, 2)) * part.pixel_size.double().prod(1)).tolist()
+
+    names = [data.patients[index] for index in part.patients.tolist()]
+    pairs = {arm: (of(own), of(drawn)) for arm, own in predicted.items()}
+    return bland_altman_figure(pairs, names, f"{data.unit}²", data.structures[0])
 
 
 def _share(part: Slices, count: int) -> Tensor:
-    """Indices of at most `count` slices, each patient giving its share; the same for every seed."""
+    """Return indices of at most `count` slices, each patient contributing its share; the same for every seed."""
     return torch.arange(len(part)) if count >= len(part) else subset(part.patients, count)
 
 
 def _finite(scores: dict[str, Any]) -> dict[str, Any]:
-    """Scores with None for what is not defined, such as the distance of contours of which none was found."""
+    """Replace undefined scores, such as the distance of contours of which none was found, with None."""
     return {key: None if value != value else value for key, value in scores.items()}
 
 

@@ -1,7 +1,7 @@
-"""What one looks at in segmentation: predicted against drawn contours, and the areas that they enclose.
+"""Figures of a segmentation: predicted and drawn contours, and the areas that they enclose.
 
-Pure functions from arrays to figures. Colors are Okabe and Ito's; drawn contours are solid, predicted ones dashed,
-so that both are told apart in gray print too.
+Pure functions from arrays to figures. Drawn contours are solid and predicted ones dashed, so that they differ in gray
+print, too.
 """
 
 import math
@@ -27,7 +27,7 @@ class Overlay:
     """One slice with its contours.
 
     Attributes:
-        title: what stands above it.
+        title: text in its lower left corner.
         image: float (H, W).
         drawn: bool (K, H, W).
         predicted: bool (K, H, W).
@@ -40,20 +40,20 @@ class Overlay:
 
 
 def representatives(dice: Sequence[float], patients: Sequence[str]) -> dict[str, int]:
-    """The slice that stands for the best, the median and the worst patient, by mean Dice.
+    """Return the slices that represent the best, the median and the worst patient by mean Dice.
 
-    Of a patient, the slice counts whose Dice is nearest to the patient's mean (the first of several): neither the
-    best nor the worst that the patient has. Of an even number of patients, the lower of the two in the middle.
+    A patient is represented by the slice whose Dice is nearest to the patient's mean (the first of several), neither
+    the best nor the worst one. The median of an even number of patients is the lower of the two in the middle.
 
     Args:
         dice: of each slice, NaN where nothing is drawn.
-        patients: whose each slice is.
+        patients: the patient of each slice.
 
     Returns:
         {"best": index, "median": index, "worst": index}.
 
     Raises:
-        ValueError: lengths that differ, or no slice with a Dice.
+        ValueError: lengths differ, or no slice has a Dice.
     """
     if len(dice) != len(patients):
         raise ValueError(
@@ -76,55 +76,15 @@ def representatives(dice: Sequence[float], patients: Sequence[str]) -> dict[str,
     }
 
 
-def overlay_figure(cases: Sequence[Overlay], structures: Sequence[str], caption: str = "") -> Figure:
-    """Slices in a row: the images above, with drawn and predicted contours of every structure below.
+def overlay_figure(cases: Mapping[str, Mapping[str, Overlay]], structures: Sequence[str]) -> Figure:
+    """Draw one row per slice: the image alone, then one column per arm with drawn and predicted contours.
 
     Args:
-        cases: in order from left to right.
-        structures: names of the masks' channels, for the legend.
-        caption: below the figure.
-
-    Raises:
-        ValueError: no case, or masks that do not match their image.
-    """
-    if not cases:
-        raise ValueError("no case to draw")
-    for case in cases:
-        expected = (len(structures), *case.image.shape)
-        if case.drawn.shape != expected or case.predicted.shape != expected:
-            raise ValueError(
-                f"{case.title}: masks {case.drawn.shape} and {case.predicted.shape}, needed are {expected} "
-                f"for {', '.join(structures)} on an image {case.image.shape}"
-            )
-    with mpl.rc_context(_RC):
-        side = WIDTH / max(len(cases), 3)
-        figure = Figure(figsize=(side * len(cases), 2 * side + 0.7), dpi=DPI)
-        panels = figure.subplots(2, len(cases), squeeze=False)
-        for column, case in enumerate(cases):
-            for row in range(2):
-                _gray(panels[row, column], case.image)
-            panels[0, column].set_title(case.title)
-            _contours(panels[1, column], case)
-        height = figure.get_figheight()
-        anchor = (0.5, (0.2 if caption else 0.0) / height)
-        figure.legend(
-            handles=_handles(structures), ncols=2, frameon=False, loc="lower center", bbox_to_anchor=anchor
-        )
-        if caption:
-            figure.text(0.5, 0.06 / height, caption, ha="center", va="bottom", fontsize=7)
-        figure.subplots_adjust(0.01, 0.5 / height, 0.99, 1 - 0.22 / height, 0.03, 0.03)
-        return figure
-
-
-def comparison_figure(cases: Mapping[str, Mapping[str, Overlay]], structures: Sequence[str]) -> Figure:
-    """The same slices as several arms see them: a row a slice, the image alone first, then a column an arm.
-
-    Args:
-        cases: what a slice is -> arm -> its contours; the same arms and the same image in a row.
+        cases: name of a slice -> arm -> its contours; the same arms in every row, the same image within a row.
         structures: names of the masks' channels, for the legend.
 
     Raises:
-        ValueError: no case, or rows with different arms.
+        ValueError: there is no case, rows have different arms, or masks do not match their image.
     """
     if not cases or not all(cases.values()):
         raise ValueError("no case to draw")
@@ -132,6 +92,13 @@ def comparison_figure(cases: Mapping[str, Mapping[str, Overlay]], structures: Se
     for name, row in cases.items():
         if list(row) != arms:
             raise ValueError(f"{name}: arms {', '.join(row)}, in the first row {', '.join(arms)}")
+        for arm, one in row.items():
+            expected = (len(structures), *one.image.shape)
+            if one.drawn.shape != expected or one.predicted.shape != expected:
+                raise ValueError(
+                    f"{name}, {arm}: masks {one.drawn.shape} and {one.predicted.shape}, needed are {expected} for "
+                    f"{', '.join(structures)} on an image {one.image.shape}"
+                )
     with mpl.rc_context(_RC):
         side, left = min(1.9, (WIDTH - 0.25) / (len(arms) + 1)), 0.25
         columns = 2 if len(arms) > 1 else 1
@@ -170,7 +137,7 @@ def _handles(structures: Sequence[str]) -> list[Line2D]:
 
 
 def _gray(axes: Axes, image: NDArray[np.floating[Any]]) -> None:
-    # The brightest per cent (vessels, fat) would leave the heart dark.
+    # Scaled to the brightest percent (vessels, fat), the heart would be dark.
     low, high = np.quantile(image, (0.005, 0.99))
     axes.imshow(image, cmap="gray", vmin=low, vmax=max(high, low + 1e-6), interpolation="nearest")
     axes.set_axis_off()
@@ -196,7 +163,7 @@ class Agreement:
         low: bias - 1.96 deviation.
         high: bias + 1.96 deviation.
         slices: number of differences.
-        patients: whose they are.
+        patients: number of patients.
     """
 
     bias: float
@@ -216,14 +183,14 @@ class Agreement:
 
 
 def agreement(differences: Sequence[float], patients: Sequence[str]) -> Agreement:
-    """Limits of agreement where patients have several slices each.
+    """Return the limits of agreement for patients with several slices each.
 
     A patient's slices resemble each other, so the variance is the sum of that between patients and that within
     them, from the analysis of variance with unequal numbers (Bland and Altman, J. Biopharm. Stat. 17, 2007, 571-582);
-    the bias is the mean over patients of their means.
+    the bias is the mean of the patients' means.
 
     Raises:
-        ValueError: lengths that differ, or fewer than two patients.
+        ValueError: lengths differ, or there are fewer than two patients.
     """
     values = np.asarray(differences, float)
     if len(values) != len(patients):
@@ -248,18 +215,18 @@ def bland_altman_figure(
     unit: str,
     structure: str = "cavity",
 ) -> Figure:
-    """Difference of predicted and drawn areas against their mean, a panel an arm, a point a slice.
+    """Draw the difference of predicted and drawn areas against their mean: a panel per arm, a point per slice.
 
-    Lines are the bias and the limits of agreement, in numbers above each panel.
+    Lines are the bias and the limits of agreement, with their numbers above each panel.
 
     Args:
         areas: arm -> (predicted, drawn) areas of each slice; a missed contour has area 0.
-        patients: whose each slice is, the same for every arm.
+        patients: the patient of each slice, the same for every arm.
         unit: of the areas, such as "mm²" or "px²".
-        structure: what the areas are of.
+        structure: the structure that has these areas.
 
     Raises:
-        ValueError: no arm, lengths that differ, fewer than two patients.
+        ValueError: there is no arm, lengths differ, or there are fewer than two patients.
     """
     if not areas:
         raise ValueError("no arm to draw")

@@ -1,24 +1,27 @@
 """Segmentation of structures that may be nested: soft Dice and cross-entropy, one logit per structure."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from contextlib import AbstractContextManager
-from typing import Literal
+from typing import Literal, Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gbn.tasks.segmentation.contours import (
-    PatientScores,
-    SliceScores,
-    import_monai,
-    score_patients,
-    score_slices,
-    summary,
-)
+from gbn.config.datasets import CardiacConfig, SlicesConfig
+from gbn.config.schema import Config
+from gbn.config.tasks import SegmentationConfig
+from gbn.data import TrainLoader, data_root
+from gbn.data.segmentation.framing import Framing
+from gbn.data.segmentation.segmentation_set import SegmentationSet, SliceSet
+from gbn.data.segmentation.warp import Warp
+from gbn.tasks.base import Task
+from gbn.tasks.evaluation import inference
+from gbn.tasks.segmentation.contours import import_monai
+from gbn.tasks.segmentation.evaluation import SegmentationEvaluator
 
 
-class Segmentation:
+class Segmentation(Task):
     """Soft Dice loss + binary cross-entropy; Dice, APD and good contours of the masks where logits are positive.
 
     Soft Dice is MONAI's ``DiceLoss(sigmoid=True)``: 1 - (2 sum p t + e) / (sum p + sum t + e) with e = 1e-5, averaged
@@ -26,13 +29,11 @@ class Segmentation:
     special case.
 
     Args:
-        structures: names of the logits' channels.
-        unit: unit of the pixel sizes, for the measures' names.
         cross_entropy: weight of the mean cross-entropy relative to the Dice loss.
         dice_over: whether sums of the Dice loss run over each slice or over the batch.
 
     Raises:
-        ValueError: no structure, a negative weight, or an unknown ``dice_over``.
+        ValueError: a negative weight, or an unknown ``dice_over``.
         DataError: MONAI is not installed.
     """
 
@@ -40,23 +41,58 @@ class Segmentation:
 
     def __init__(
         self,
-        structures: Sequence[str] = ("cavity", "epicardium"),
-        unit: Literal["mm", "px"] = "px",
         cross_entropy: float = 1.0,
         dice_over: Literal["batch", "slice"] = "batch",
     ) -> None:
-        if not structures:
-            raise ValueError("segmentation needs at least one structure, none was given")
         if not cross_entropy >= 0:
             raise ValueError(
                 f"cross_entropy must be 0 or more, {cross_entropy} was given: 1.0 weights both losses equally"
             )
         if dice_over not in ("batch", "slice"):
             raise ValueError(f"dice_over must be 'batch' or 'slice', {dice_over!r} was given")
-        self.structures = tuple(structures)
-        self.unit = unit
         self.cross_entropy = cross_entropy
         self._dice = import_monai("losses").DiceLoss(sigmoid=True, batch=dice_over == "batch")
+
+    @staticmethod
+    def load(config: Config) -> SegmentationSet:
+        """Return the slices of a configuration with their masks.
+
+        Raises:
+            DataError: the set is missing or broken; the message is one line that names the file.
+        """
+        options = config.dataset
+        assert isinstance(options, SlicesConfig)
+        framing = Framing(options.side, options.window, options.normalise, options.empty_slices)
+        root = data_root(options.root)
+        if isinstance(options, CardiacConfig):
+            from gbn.data.segmentation.acdc import Patients, cardiac
+
+            patients = Patients(
+                options.patients, options.frames, options.split, options.test_fold, options.validation_fold
+            )
+            return cardiac(root, options.structures, patients, framing)
+        from gbn.data.segmentation.sunnybrook import sunnybrook
+
+        return sunnybrook(root, options.structures, framing=framing)
+
+    @classmethod
+    def build(
+        cls, config: Config, data: SegmentationSet, device: torch.device
+    ) -> tuple[TrainLoader, SegmentationEvaluator, Self]:
+        """Return (loader, evaluator, task): the training part is warped, and the others are for evaluation."""
+        options = config.task
+        assert isinstance(options, SegmentationConfig)
+        assert isinstance(config.dataset, SlicesConfig)
+        train = SliceSet(
+            data.train,
+            augmentation=_warp(config.dataset),
+            device=device,
+            channels_last=config.trainer.channels_last,
+        )
+        task = cls(options.cross_entropy, options.dice_over)
+        evaluator = SegmentationEvaluator(config, task, data, train)
+        indices = torch.arange(len(train))
+        return TrainLoader(train, indices, config.trainer.batch_size, config.seed), evaluator, task
 
     def loss(self, logits: Tensor, masks: Tensor) -> Tensor:
         """Return the training loss of logits and masks (0 or 1), each (B, K, H, W), a float32 scalar."""
@@ -96,55 +132,24 @@ class Segmentation:
         Raises:
             ValueError: ``batches`` holds no slice.
         """
-        training = model.training
-        model.eval()
         found, truth = [], []
-        try:
-            with torch.no_grad(), autocast:
-                for images, masks in batches:
-                    found.append(model(images).float().cpu())
-                    truth.append(masks.float().cpu())
-        finally:
-            model.train(training)
+        with inference(model, autocast):
+            for images, masks in batches:
+                found.append(model(images).float().cpu())
+                truth.append(masks.float().cpu())
         if not found:
             raise ValueError("nothing to evaluate on: no slice in the given batches")
         logits, masks = torch.cat(found), torch.cat(truth)
         return self.predicted(logits), masks.bool(), self.loss(logits, masks).item()
 
-    def evaluate(
-        self,
-        model: nn.Module,
-        batches: Iterable[tuple[Tensor, Tensor]],
-        autocast: AbstractContextManager[object],
-        *,
-        patients: Tensor,
-        pixel_size: Tensor,
-    ) -> dict[str, float]:
-        """Return ``loss`` and the measures of :func:`gbn.tasks.segmentation.contours.summary`, means over patients.
 
-        Args:
-            model: returns logits (B, K, H, W).
-            batches: batches of images and masks.
-            autocast: context of the forward passes.
-            patients: int64 (N,), the patient of each slice, in the order of the batches.
-            pixel_size: (N, 2), of each slice.
-
-        Raises:
-            ValueError: there is no slice, or a structure is drawn nowhere.
-        """
-        predicted, drawn, loss = self.predict(model, batches, autocast)
-        names = [str(patient) for patient in range(int(patients.max()) + 1)]
-        rows = self.patients(predicted, drawn, patients, pixel_size, names)
-        return {"loss": loss, **summary(rows, self.unit)}
-
-    @staticmethod
-    def scores(predicted: Tensor, drawn: Tensor, pixel_size: Tensor) -> SliceScores:
-        """Return the scores of each slice, for masks as returned by :meth:`predict`."""
-        return score_slices(predicted, drawn, pixel_size)
-
-    def patients(
-        self, predicted: Tensor, drawn: Tensor, patients: Tensor, pixel_size: Tensor, names: Sequence[str]
-    ) -> list[PatientScores]:
-        """Return the scores per patient and over all patients, for masks as returned by :meth:`predict`."""
-        scores = self.scores(predicted, drawn, pixel_size)
-        return score_patients(scores, patients.cpu(), names, self.structures)
+def _warp(options: SlicesConfig) -> Warp | None:
+    """Return the configured warps."""
+    if options.augment == "none":
+        return None
+    ranges = options.warp.model_dump()
+    if options.augment == "affine":
+        ranges["alpha"] = 0.0
+    elif options.augment == "elastic":
+        ranges |= dict.fromkeys(("rotation", "shift", "shear", "zoom"), 0.0)
+    return Warp(**ranges)

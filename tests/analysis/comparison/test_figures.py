@@ -16,7 +16,7 @@ ARMS = {"bn": Arm(final=0.02), "gbn": Arm(speed=1.5, final=0.018), "bad": Arm(fi
 
 def compared(grid, folder, records=None, options=None):
     write_files(grid.records() if records is None else records, folder)
-    return Comparison(load_grid_runs(grid, folder, cache=False), options or Options())
+    return Comparison(load_grid_runs(grid, folder), options or Options())
 
 
 @pytest.fixture

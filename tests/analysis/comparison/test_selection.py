@@ -5,12 +5,14 @@ from pathlib import Path
 import pytest
 
 from gbn.analysis.comparison.comparison import Comparison
-from gbn.analysis.comparison.selection import best_settings, check, rank_by_area, selecting
+from gbn.analysis.comparison.selection import best_rates, check, rank_by_area, selecting
 from gbn.analysis.runs.load import NothingFound, load_grid_runs
 from gbn.config.grid import FULL, load_grid, outline, scales
 from gbn.studies.validation.simulate import Arm, SimulatedGrid, write_runs
 
 ROOT = Path(__file__).resolve().parents[3]
+LEVELS = {f"lr_{rate}": {"optimizer.lr": rate} for rate in ("0.1", "0.2", "0.4")}
+RATES = {"settings": tuple(LEVELS), "levels": LEVELS}
 
 
 def compared(grid, folder, drop=()):
@@ -43,17 +45,17 @@ def with_validation(grid, accuracy):
 
 
 def test_each_arm_gets_its_own_best_rate_and_an_end_is_said(tmp_path):
-    settings = ("lr_0.1", "lr_0.2", "lr_0.4")
-    grid = SimulatedGrid({"bn": Arm(), "gbn": Arm()}, seeds=range(2), settings=settings)
+    grid = SimulatedGrid({"bn": Arm(), "gbn": Arm()}, seeds=range(2), **RATES)
+    settings = grid.settings
     accuracy = {
         "bn": dict(zip(settings, (0.5, 0.7, 0.6), strict=True)),
         "gbn": dict(zip(settings, (0.5, 0.6, 0.8), strict=True)),
     }
     write_runs(list(with_validation(grid, accuracy)), tmp_path)
     times = Comparison(load_grid_runs(grid, tmp_path)).times
-    bn, gbn = best_settings(times)
-    assert (bn.setting, bn.at_an_end) == ("lr_0.2", False)
-    assert (gbn.setting, gbn.at_an_end) == ("lr_0.4", True)
+    bn, gbn = best_rates(times)
+    assert (bn.rate, bn.at_an_end) == ("0.2", False)
+    assert (gbn.rate, gbn.at_an_end) == ("0.4", True)
     chosen = {("", "bn"): ["norm=bn", "optimizer.lr=0.2"], ("", "gbn"): ["norm=gbn_mad", "optimizer.lr=0.4"]}
     assert check({"rule": "rate"}, chosen, times) is None
     assert "gbn should train at optimizer.lr=0.4" in check(
@@ -62,8 +64,13 @@ def test_each_arm_gets_its_own_best_rate_and_an_end_is_said(tmp_path):
 
 
 def test_an_arm_has_a_rate_in_each_setting_of_the_second_stage(tmp_path):
-    settings = ("one_lr_0.1", "one_lr_0.2", "one_lr_0.4", "two_lr_0.1", "two_lr_0.2", "two_lr_0.4")
-    grid = SimulatedGrid({"bn": Arm(), "gbn": Arm()}, seeds=range(2), settings=settings)
+    levels = {
+        f"{group}_at_{rate}": {"group": group, "optimizer.lr": rate}
+        for group in ("one", "two")
+        for rate in ("0.1", "0.2", "0.4")
+    }
+    settings = tuple(levels)
+    grid = SimulatedGrid({"bn": Arm(), "gbn": Arm()}, seeds=range(2), settings=settings, levels=levels)
     accuracy = {
         "bn": dict(zip(settings, (0.5, 0.7, 0.6, 0.8, 0.7, 0.6), strict=True)),
         "gbn": dict(zip(settings, (0.5, 0.7, 0.6, 0.6, 0.7, 0.65), strict=True)),
@@ -76,10 +83,10 @@ def test_an_arm_has_a_rate_in_each_setting_of_the_second_stage(tmp_path):
     ]
     write_runs(kept, tmp_path)
     times = Comparison(load_grid_runs(grid, tmp_path)).times
-    assert [(best.group, best.arm, best.setting, best.at_an_end) for best in best_settings(times)] == [
-        ("one", "gbn", "one_lr_0.2", False),
-        ("two", "bn", "two_lr_0.1", True),
-        ("two", "gbn", "two_lr_0.2", False),
+    assert [(best.group, best.arm, best.rate, best.at_an_end) for best in best_rates(times)] == [
+        ("one", "gbn", "0.2", False),
+        ("two", "bn", "0.1", True),
+        ("two", "gbn", "0.2", False),
     ]
     rate = {("one", "gbn"): "0.2", ("two", "bn"): "0.1", ("two", "gbn"): "0.2"}
     chosen = {cell: ["optimizer.lr=9", f"optimizer.lr={value}"] for cell, value in rate.items()}
@@ -89,13 +96,16 @@ def test_an_arm_has_a_rate_in_each_setting_of_the_second_stage(tmp_path):
 
 
 def test_a_diverged_run_counts_as_chance_and_unequal_budgets_are_refused(tmp_path):
-    settings = ("lr_0.1", "lr_0.2", "lr_0.4")
-    grid = SimulatedGrid({"bn": Arm(diverges_at=50)}, seeds=range(2), settings=settings)
-    best = best_settings(compared(grid, tmp_path))[0]
+    grid = SimulatedGrid({"bn": Arm(diverges_at=50)}, seeds=range(2), **RATES)
+    best = best_rates(compared(grid, tmp_path))[0]
     assert set(best.values.values()) == {0.1}
     lost = grid.cells[0].run_ids[1]
     with pytest.raises(ValueError, match="1 of 2 runs are there"):
-        best_settings(compared(grid, tmp_path / "holed", drop={lost}))
+        best_rates(compared(grid, tmp_path / "holed", drop={lost}))
+    with pytest.raises(
+        ValueError, match="setting '' of simulated has no learning rate to choose: name it by an axis"
+    ):
+        best_rates(compared(SimulatedGrid({"bn": Arm()}, seeds=range(2)), tmp_path / "plain"))
 
 
 def test_a_selection_by_area_names_what_is_lacking(tmp_path):
@@ -128,9 +138,8 @@ def test_committed_second_stages_are_what_the_archive_selects(folder):
 
 
 def test_where_lower_is_better_the_smallest_area_and_value_win(tmp_path):
-    settings = ("lr_0.1", "lr_0.2", "lr_0.4")
     arms = {"bn": Arm(final=0.02), "fast": Arm(speed=3, final=0.02), "wild": Arm(final=0.02)}
-    grid = SimulatedGrid(arms, range(2), settings, measure="kid_own_1a2b3c4d", start=0.4)
+    grid = SimulatedGrid(arms, range(2), **RATES, measure="kid_own_1a2b3c4d", start=0.4)
     records = []
     for record in grid.records():
         setting, arm = record.config["model"]["name"], record.config["norm"]["name"]
@@ -142,10 +151,6 @@ def test_where_lower_is_better_the_smallest_area_and_value_win(tmp_path):
     times = Comparison(load_grid_runs(grid, tmp_path)).times
     assert [one.arm for one in rank_by_area(times, "lr_0.1")] == ["fast", "wild"]
     assert selecting(times).key == "kid_own_1a2b3c4d"
-    best = {one.arm: one for one in best_settings(times)}
-    assert {arm: one.setting for arm, one in best.items()} == {
-        "bn": "lr_0.2",
-        "fast": "lr_0.2",
-        "wild": "lr_0.1",
-    }
-    assert best["wild"].values["lr_0.2"] == float("inf")
+    best = {one.arm: one for one in best_rates(times)}
+    assert {arm: one.rate for arm, one in best.items()} == {"bn": "0.2", "fast": "0.2", "wild": "0.1"}
+    assert best["wild"].values["0.2"] == float("inf")

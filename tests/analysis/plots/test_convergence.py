@@ -145,9 +145,9 @@ def test_arms_of_a_row_differ_in_color_and_style(make_grid, tmp_path):
 
 def test_the_band_is_the_t_interval_over_seeds(comparison):
     line = mean_line(comparison.runs, "", "gbn_fast", "val_accuracy", "updates")
-    curves = [comparison.runs.curve("", "gbn_fast", seed) for seed in range(8)]
-    values = np.array([curve.val_accuracy for curve in curves])
-    assert np.array_equal(line.x, curves[0]["update"])
+    curves = [comparison.runs.columns("", "gbn_fast", s, ["update", "val_accuracy"]) for s in range(8)]
+    values = np.array([accuracy for _, accuracy in curves])
+    assert np.array_equal(line.x, curves[0][0])
     assert np.allclose(line.mean, values.mean(axis=0))
     half = t_quantile(0.975, 7) * values.std(axis=0, ddof=1) / math.sqrt(8)
     assert np.allclose(line.high - line.mean, half)
@@ -158,9 +158,8 @@ def test_the_difference_is_paired(comparison):
     line = difference_line(comparison.runs, "", "gbn_fast", "bn", "val_accuracy", "updates")
     alone = mean_line(comparison.runs, "", "gbn_fast", "val_accuracy", "updates")
     pairs = [
-        comparison.runs.curve("", "gbn_fast", seed).val_accuracy.to_numpy()
-        - comparison.runs.curve("", "bn", seed).val_accuracy.to_numpy()
-        for seed in range(8)
+        np.subtract(*(comparison.runs.columns("", arm, s, ["val_accuracy"])[0] for arm in ("gbn_fast", "bn")))
+        for s in range(8)
     ]
     assert np.allclose(line.mean, np.mean(pairs, axis=0))
     assert np.mean(line.high - line.low) < 0.5 * np.mean(alone.high - alone.low)

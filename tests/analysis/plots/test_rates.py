@@ -2,7 +2,7 @@
 
 import pytest
 
-from gbn.analysis.comparison.selection import BestSetting
+from gbn.analysis.comparison.selection import BestRate
 from gbn.analysis.looks import REFERENCE, looks_of
 from gbn.analysis.plots import rates as rates_plot
 from gbn.measures import measure
@@ -13,10 +13,9 @@ RATES = ("0.01", "0.1", "1.0")
 
 
 def best(group, arm, values):
-    settings = [f"{group}_lr_{rate}" if group else f"lr_{rate}" for rate in RATES]
-    found = dict(zip(settings, values, strict=True))
+    found = dict(zip(RATES, values, strict=True))
     chosen = max(found, key=found.get)
-    return BestSetting(group, arm, chosen, found, chosen in (settings[0], settings[-1]))
+    return BestRate(group, arm, chosen, found, chosen in (RATES[0], RATES[-1]))
 
 
 @pytest.mark.parametrize("groups", [("",), ("batch_1", "batch_2", "batch_6", "batch_60")])

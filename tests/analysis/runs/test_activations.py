@@ -1,6 +1,5 @@
 """Recordings as a frame: every number where it belongs, from the store and from the archive."""
 
-import dataclasses
 import math
 
 import numpy as np
@@ -45,8 +44,6 @@ def test_without_recordings_it_says_how_to_get_some(grid, results):
     assert list(frame.columns) == COLUMNS
     with pytest.raises(NothingFound, match=r"none of the 32 finished runs .*trainer\.record\.layers=true"):
         require(frame, runs)
-    with pytest.raises(ValueError, match="results directory"):
-        layer_frame(dataclasses.replace(runs, results_dir=None))
 
 
 def test_first_middle_and_last_layer_with_a_relu(grid, recorded):

@@ -96,6 +96,30 @@ def test_a_damaged_run_is_refused_by_name_every_time(grid, results, damage, earl
             assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ('"val_accuracy": 7.0', r"val_accuracy at update 5 is 7\.0, expected a number from 0 to 1"),
+        ('"val_accuracy": -0.1', "val_accuracy at update 5 is -0.1"),
+        ('"val_accuracy": "0.5"', "val_accuracy at update 5 is '0.5'"),
+        ('"val_accuracy": true', "val_accuracy at update 5 is True"),
+        ('"val_loss": NaN', "val_loss at update 5 is nan"),
+        ('"val_loss": 1e999', "val_loss at update 5 is inf"),
+        ('"val_loss": "low"', "val_loss at update 5 is 'low'"),
+        ('"seconds": "1.5"', "seconds at update 5 is '1.5'"),
+        ('"update": 2.5', "update at update 2.5 is 2.5, expected a whole number"),
+        ('"update": "2"', "update at update 2 is '2'"),
+    ],
+)
+def test_a_value_that_cannot_be_is_refused_by_name(grid, results, value, message):
+    as_earlier_versions(results)
+    run_id = grid.cells[0].run_ids[0]
+    path = results / "runs" / run_id / "metrics.jsonl"
+    path.write_text(path.read_text().replace("}", f", {value}}}", 1))
+    with pytest.raises(StoreError, match=rf"{run_id} contradicts itself: metrics\.jsonl: {message}"):
+        load_grid_runs(grid, results)
+
+
 def test_an_earlier_version_s_runs_are_read(grid, results):
     sealed = load_grid_runs(grid, results)
     curves = sealed.curves

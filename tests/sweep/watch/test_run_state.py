@@ -5,7 +5,9 @@ import os
 
 import pytest
 
+from gbn.store.files import content_of
 from gbn.store.records import RunStore
+from gbn.sweep.watch import run_state
 from gbn.sweep.watch.run_state import WatchedRun
 
 RUN = "digits-mlp-bn-s0-0123456789"
@@ -61,18 +63,18 @@ def test_a_torn_line_is_read_when_it_is_whole(store, watched):
     assert watched.look().values == {5: 0.2, 10: 0.5}
 
 
-def test_only_new_lines_are_read(store, watched, monkeypatch):
+def test_a_curve_that_did_not_change_is_not_read_again(store, watched, monkeypatch):
     with store.writer(RUN) as writer:
-        for update in range(1, 50):
-            writer.append(point(update, 0.5))
-        watched.look()
-        taken = []
-        monkeypatch.setattr(watched.curve, "_take", taken.append)
-        watched.look()
-        assert taken == []
-        writer.append(point(50, 0.5))
-        watched.look()
-        assert [json.loads(line)["update"] for line in taken] == [50]
+        writer.write_config({"trainer": {"epochs": 3.0}})
+        writer.append(point(5, 0.2))
+        first = watched.look()
+        read = []
+        monkeypatch.setattr(run_state, "content_of", lambda path: read.append(path.name) or content_of(path))
+        assert watched.look() == first
+        assert read == []
+        writer.append(point(6, 0.3))
+        assert watched.look().values == {5: 0.2, 6: 0.3}
+        assert read == ["metrics.jsonl"]
 
 
 @pytest.mark.parametrize("kept", [0, 1, 2])

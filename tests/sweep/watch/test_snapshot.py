@@ -162,8 +162,8 @@ def test_what_is_done_is_read_once(tmp_path, make_grid, monkeypatch):
     watch = Watch(tmp_path, plan_of_grid(grid))
     first = watch.look()
     assert (first.total, first.done) == (1000, 50)
-    monkeypatch.setattr(run_state, "read_summary", read_again)
-    monkeypatch.setattr(run_state.GrowingCurve, "refresh", read_again)
+    monkeypatch.setattr(run_state.RunStore, "load", read_again)
+    monkeypatch.setattr(run_state, "content_of", read_again)
     assert watch.look() == first
 
 

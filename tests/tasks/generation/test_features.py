@@ -65,7 +65,7 @@ def test_weights_that_are_not_those_described_are_refused(copied):
     file = copied / description("own")["file"]
     content = file.read_bytes()
     file.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
-    with pytest.raises(FeatureError, match=r"has the digest [0-9a-f]{8}.*wrong name.*train_features"):
+    with pytest.raises(FeatureError, match=r"has the digest [0-9a-f]{8}.*wrong name.*gbn study features"):
         OwnFeatures(CPU, copied)
     file.unlink()
     with pytest.raises(FeatureError, match="is missing"):
@@ -80,9 +80,7 @@ def test_a_description_that_is_missing_or_damaged_is_one_line(copied):
     with pytest.raises(ConfigError, match=r"lacks 'sha256'"):
         description("own", copied)
     (copied / "own.json").unlink()
-    with pytest.raises(
-        ConfigError, match=r"task.features=own has no network.*scripts/train_features.py"
-    ) as error:
+    with pytest.raises(ConfigError, match=r"task.features=own has no network.*gbn study features") as error:
         description("own", copied)
     assert "\n" not in str(error.value)
 

@@ -5,7 +5,8 @@ import torch
 import torch.nn.functional as F
 
 from gbn.seeding import derive
-from gbn.tasks.generation.task import Generation, to_uint8
+from gbn.tasks.generation.evaluation import to_uint8
+from gbn.tasks.generation.task import Generation
 
 
 def logits(count, seed):

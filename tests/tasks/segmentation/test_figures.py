@@ -15,7 +15,6 @@ from gbn.tasks.segmentation.figures import (
     Overlay,
     agreement,
     bland_altman_figure,
-    comparison_figure,
     overlay_figure,
     representatives,
 )
@@ -57,14 +56,15 @@ def outlines(axes, color):
 
 
 def test_overlays_hold_image_and_both_contours():
-    cases = [case("best", 8), case("median", 8, 2), case("worst", 8, 5)]
-    figure = overlay_figure(cases, ["cavity", "epicardium"], "a caption")
-    above, below = figure.axes[:3], figure.axes[3:]
-    assert [axes.get_title() for axes in above] == ["best", "median", "worst"]
-    for axes, one in zip(above, cases, strict=True):
-        assert np.array_equal(axes.images[0].get_array(), one.image)
-        assert not axes.collections
-    for axes, shift in zip(below, (0, 2, 5), strict=True):
+    shifts = {"best": 0, "median": 2, "worst": 5}
+    cases = {name: {"bn": case(f"Dice {shift}", 8, shift)} for name, shift in shifts.items()}
+    figure = overlay_figure(cases, ["cavity", "epicardium"])
+    for (name, shift), plain, axes in zip(shifts.items(), figure.axes[::2], figure.axes[1::2], strict=True):
+        assert plain.texts[0].get_text() == name
+        assert not plain.collections
+        for one in (plain, axes):
+            assert np.array_equal(one.images[0].get_array(), cases[name]["bn"].image)
+        assert axes.texts[0].get_text() == f"Dice {shift}"
         for color, move in ((DRAWN, 0), (PREDICTED, shift)):
             cavity, epicardium = outlines(axes, color)
             np.testing.assert_allclose(cavity.mean(0), (20 + move, 20), atol=0.3)
@@ -72,9 +72,9 @@ def test_overlays_hold_image_and_both_contours():
             assert np.abs(np.hypot(*(epicardium - (20 + move, 20)).T) - 12).max() < 1
         assert axes.get_xlim() == (-0.5, 39.5)
         assert axes.get_ylim() == (39.5, -0.5)
+    assert figure.axes[1].get_title() == "bn"
     labels = [text.get_text() for text in figure.legends[0].get_texts()]
     assert labels == ["drawn contours of cavity and epicardium", "predicted"]
-    assert [text.get_text() for text in figure.texts] == ["a caption"]
 
 
 def test_a_missed_contour_and_one_at_the_edge():
@@ -82,7 +82,7 @@ def test_a_missed_contour_and_one_at_the_edge():
     missed.predicted[:] = False
     edge = case("edge", 8)
     edge.predicted[:] = True
-    axes = overlay_figure([missed, edge], ["cavity", "epicardium"]).axes[2:]
+    axes = overlay_figure({"slice": {"missed": missed, "edge": edge}}, ["cavity", "epicardium"]).axes[1:]
     assert len(outlines(axes[0], DRAWN)) == 2
     assert outlines(axes[0], PREDICTED) == []
     closed = outlines(axes[1], PREDICTED)[0]
@@ -92,18 +92,17 @@ def test_a_missed_contour_and_one_at_the_edge():
 
 def test_an_image_without_contrast_is_drawn():
     flat = case("flat", 8)
-    overlay_figure(
-        [Overlay("flat", np.zeros((40, 40)), flat.drawn, flat.predicted)], ["cavity", "epicardium"]
-    )
+    gray = Overlay("flat", np.zeros((40, 40)), flat.drawn, flat.predicted)
+    overlay_figure({"slice": {"bn": gray}}, ["cavity", "epicardium"])
 
 
 def test_wrong_overlays():
     with pytest.raises(ValueError, match="no case"):
-        overlay_figure([], ["cavity"])
+        overlay_figure({}, ["cavity"])
     with pytest.raises(
-        ValueError, match=r"best: masks \(2, 40, 40\) and \(2, 40, 40\), needed are \(1, 40, 40\)"
+        ValueError, match=r"best, bn: masks \(2, 40, 40\) and \(2, 40, 40\), needed are \(1, 40, 40\)"
     ):
-        overlay_figure([case("best", 8)], ["cavity"])
+        overlay_figure({"best": {"bn": case("", 8)}}, ["cavity"])
 
 
 def test_one_slice_a_patient_is_the_classical_plot():
@@ -193,7 +192,7 @@ def test_arms_side_by_side_a_row_a_slice():
         "worst: patient 2": {"bn": 3, "bn_matched[gbn]": 12},
     }
     cases = {name: {arm: overlay(shift) for arm, shift in arms.items()} for name, arms in shifts.items()}
-    figure = comparison_figure(cases, ["cavity"])
+    figure = overlay_figure(cases, ["cavity"])
     panels = np.array(figure.axes).reshape(2, 3)
     assert [axes.get_title() for axes in panels[0]] == ["", "bn", "bn_matched\n[gbn]"]
     assert [axes.texts[0].get_text() for axes in panels[:, 0]] == list(cases)
@@ -201,9 +200,9 @@ def test_arms_side_by_side_a_row_a_slice():
     outlines = [[c for c in axes.collections if isinstance(c, QuadContourSet)] for axes in panels.flat]
     assert [len(found) for found in outlines] == [0, 2, 2, 0, 2, 2]
     with pytest.raises(ValueError, match="no case"):
-        comparison_figure({}, ["cavity"])
+        overlay_figure({}, ["cavity"])
     cases["worst: patient 2"].pop("bn")
     with pytest.raises(
         ValueError, match=r"worst: patient 2: arms bn_matched\[gbn\], in the first row bn, bn_m"
     ):
-        comparison_figure(cases, ["cavity"])
+        overlay_figure(cases, ["cavity"])

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from gbn.tasks.segmentation.contours import score_patients, score_slices, summary
 from gbn.tasks.segmentation.task import Segmentation
 
 
@@ -84,16 +85,15 @@ def test_evaluation_gives_all_measures_and_keeps_the_mode():
     images = 8 * (2 * masks[:, :1] - 1)
     task, model = Segmentation(), Wrong()
     patients, size = torch.tensor([0, 0, 0, 1, 1]), torch.ones(5, 2)
-    results = [
-        task.evaluate(
-            model.train(),
-            loader(images, masks, batch),
-            contextlib.nullcontext(),
-            patients=patients,
-            pixel_size=size,
+    results = []
+    for batch in (2, 5):
+        predicted, drawn, loss = task.predict(
+            model.train(), loader(images, masks, batch), contextlib.nullcontext()
         )
-        for batch in (2, 5)
-    ]
+        rows = score_patients(
+            score_slices(predicted, drawn, size), patients, ["a", "b"], ["cavity", "epicardium"]
+        )
+        results.append({"loss": loss, **summary(rows, "px")})
     assert model.training
     assert results[0] == pytest.approx(results[1])  # not a matter of how slices are cut into batches
     numbers = results[0]
@@ -110,19 +110,11 @@ def test_predictions_come_in_order():
     masks = torch.zeros(3, 1, 4, 4)
     masks[1] = 1
     images = 2 * masks - 1
-    predicted, drawn, _ = Segmentation(["cavity"]).predict(
+    predicted, drawn, _ = Segmentation().predict(
         nn.Identity(), loader(images, masks, 2), contextlib.nullcontext()
     )
     assert torch.equal(predicted, masks.bool())
     assert torch.equal(drawn, masks.bool())
-
-
-def test_rows_name_patients():
-    masks = torch.ones(2, 1, 4, 4, dtype=torch.bool)
-    rows = Segmentation(["cavity"]).patients(
-        masks, masks, torch.tensor([1, 0]), torch.ones(2, 2), ["007", "012"]
-    )
-    assert [row.patient for row in rows] == ["007", "012", "all"]
 
 
 def test_nothing_to_evaluate():
@@ -133,7 +125,6 @@ def test_nothing_to_evaluate():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"structures": ()}, "at least one structure"),
         ({"cross_entropy": -1.0}, "0 or more, -1.0 was given"),
         ({"dice_over": "image"}, "'batch' or 'slice', 'image' was given"),
     ],

@@ -133,52 +133,35 @@ def zeros(typing_context, like):
     return result(like), emit
 
 
-@intrinsic
-def splats(typing_context, pointer, place, like):
-    """Return K consecutive float32 from ``place`` on, each in all lanes of its vector."""
-    result = _bundle(like)
+def _reads(step: int, whole: bool) -> Any:
+    """Return an intrinsic ``(pointer, place, like)`` that reads K vectors or numbers ``step`` apart."""
 
-    def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        vectors = []
-        for k in range(len(like)):
-            offset = builder.add(arguments[1], ir.Constant(arguments[1].type, k))
-            number = builder.load(_address(builder, arguments[0], offset), align=4)
-            vectors.append(_splat(builder, number, _VF))
-        return context.make_tuple(builder, result, vectors)
+    def typed(typing_context: Any, pointer: Any, place: Any, like: Any) -> Any:
+        result = _bundle(like)
 
-    return result(pointer, types.intp, like), emit
+        def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            vectors = []
+            for k in range(len(like)):
+                where = _address(
+                    builder, arguments[0], builder.add(arguments[1], ir.Constant(arguments[1].type, step * k))
+                )
+                if whole:
+                    vectors.append(builder.load(builder.bitcast(where, _VF.as_pointer()), align=4))
+                else:
+                    vectors.append(_splat(builder, builder.load(where, align=4), _VF))
+            return context.make_tuple(builder, result, vectors)
 
+        return result(pointer, types.intp, like), emit
 
-@intrinsic
-def spread(typing_context, pointer, place, like):
-    """Return K float32, 16 apart, from ``place`` on, each in all lanes of its vector: one sample's posteriors."""
-    result = _bundle(like)
-
-    def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        vectors = []
-        for k in range(len(like)):
-            offset = builder.add(arguments[1], ir.Constant(arguments[1].type, LANES * k))
-            number = builder.load(_address(builder, arguments[0], offset), align=4)
-            vectors.append(_splat(builder, number, _VF))
-        return context.make_tuple(builder, result, vectors)
-
-    return result(pointer, types.intp, like), emit
+    return intrinsic(typed)
 
 
-@intrinsic
-def loads(typing_context, pointer, place, like):
-    """Return K consecutive vectors from ``place`` on."""
-    result = _bundle(like)
-
-    def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        vectors = []
-        for k in range(len(like)):
-            offset = builder.add(arguments[1], ir.Constant(arguments[1].type, LANES * k))
-            where = builder.bitcast(_address(builder, arguments[0], offset), _VF.as_pointer())
-            vectors.append(builder.load(where, align=4))
-        return context.make_tuple(builder, result, vectors)
-
-    return result(pointer, types.intp, like), emit
+#: K adjacent float32 from a place on, each in all lanes of its vector.
+splats = _reads(1, whole=False)
+#: K float32, 16 apart, each in all lanes of its vector: one sample's posteriors.
+spread = _reads(LANES, whole=False)
+#: K adjacent vectors from a place on.
+loads = _reads(LANES, whole=True)
 
 
 @intrinsic

@@ -17,25 +17,7 @@ import numpy as np
 from gbn.kernels.numba.compiling import compiled
 from gbn.kernels.numba.memory import ahead, doubles, floats
 
-from .call import (
-    CENTER,
-    CHANNELS,
-    DRAWS,
-    FLOOR,
-    LENGTH,
-    LOGITS,
-    MIXTURE_MEAN,
-    MIXTURE_VAR,
-    MIXTURE_WEIGHT,
-    PARTIAL,
-    SCRATCH,
-    STEPS,
-    VAR,
-    X,
-    clear,
-    count_tile,
-    tiles_of,
-)
+from .call import clear, count_tile, tiles_of
 from .joint_last import find_posteriors, sum_tile
 from .settle import TINY, logits_of
 
@@ -47,13 +29,13 @@ _FEW = 1e-6  # samples; a component that has fewer stays where it is
 @compiled
 def _maximized(a, c, k, origin, total, first, second):
     """Write a component's new mean and variance in channel c, from its sums about an origin, all float64."""
-    place = k * a[CHANNELS] + c
+    place = k * a.channels + c
     if total < _FEW:
         return
     divisor = max(total, TINY)
     offset = first / divisor
-    floats(a[MIXTURE_MEAN])[place] = np.float64(origin) + offset
-    floats(a[MIXTURE_VAR])[place] = max(second / divisor - offset * offset, np.float64(floats(a[FLOOR])[c]))
+    floats(a.mixture_mean)[place] = np.float64(origin) + offset
+    floats(a.mixture_var)[place] = max(second / divisor - offset * offset, np.float64(floats(a.floor)[c]))
 
 
 @compiled
@@ -72,7 +54,7 @@ def _distances(a, totals, nearest, number):
 
     ``nearest`` is (S,) float64; a component with less than one sample does not count.
     """
-    x, channels, samples = floats(a[X]), a[CHANNELS], a[LENGTH]
+    x, channels, samples = floats(a.x), a.channels, a.length
     for i in range(samples):
         nearest[i] = np.inf
     for k in range(number):
@@ -81,9 +63,9 @@ def _distances(a, totals, nearest, number):
         for i in range(samples):
             distance = np.float32(0.0)
             for c in range(channels):
-                var = max(floats(a[VAR])[c], floats(a[FLOOR])[c])
+                var = max(floats(a.var)[c], floats(a.floor)[c])
                 scale = np.float32(1.0 / math.sqrt(max(var, TINY))) if var > 0 else np.float32(0.0)
-                mean = floats(a[MIXTURE_MEAN])[k * channels + c]
+                mean = floats(a.mixture_mean)[k * channels + c]
                 apart = (x[i * channels + c] - mean) * scale
                 distance += apart * apart
             nearest[i] = min(nearest[i], distance)
@@ -116,7 +98,7 @@ def _revive(a, weights, totals, draws, nearest, number):
         empty = empty or totals[k] < 1.0
     if not empty:
         return False
-    channels, samples = a[CHANNELS], a[LENGTH]
+    channels, samples = a.channels, a.length
     _distances(a, totals, nearest, number)
     whole = 0.0
     for k in range(number):
@@ -125,8 +107,8 @@ def _revive(a, weights, totals, draws, nearest, number):
             weights[k] = 1.0 / number
             for c in range(channels):
                 place = k * channels + c
-                floats(a[MIXTURE_MEAN])[place] = floats(a[X])[i * channels + c]
-                floats(a[MIXTURE_VAR])[place] = max(floats(a[VAR])[c], floats(a[FLOOR])[c])
+                floats(a.mixture_mean)[place] = floats(a.x)[i * channels + c]
+                floats(a.mixture_var)[place] = max(floats(a.var)[c], floats(a.floor)[c])
         whole += weights[k]
     for k in range(number):
         weights[k] /= whole
@@ -135,31 +117,31 @@ def _revive(a, weights, totals, draws, nearest, number):
 
 @compiled
 def _expect_joint(a, square, sums, like):
-    size = 2 * len(like) * (a[CHANNELS] + 1)
+    size = 2 * len(like) * (a.channels + 1)
     logits_of(a)
     clear(sums, size)
     tiles, _ = tiles_of(a)
     for tile in range(tiles):
         find_posteriors(a, tile, square, like)
-        count_tile(a, tile, ahead(sums, size - 2 * len(like)), like)
-        sum_tile(a, tile, floats(a[LOGITS]), square, sums, None, like)
+        count_tile(a, tile, sums, like)
+        sum_tile(a, tile, floats(a.logits), square, sums, None, like)
 
 
 @compiled
 def fit_joint(a, like):
     """Replace the table's mixture by the one after some steps."""
-    number, channels, samples = len(like), a[CHANNELS], np.float64(a[LENGTH])
-    square, sums = floats(a[SCRATCH]), doubles(a[PARTIAL])
-    totals, weights = ahead(sums, 2 * number * channels), floats(a[MIXTURE_WEIGHT])
+    number, channels, samples = len(like), a.channels, np.float64(a.length)
+    square, sums = floats(a.scratch), doubles(a.partial)
+    totals, weights = ahead(sums, 2 * number * channels), floats(a.mixture_weight)
     # after the sums there is room for one number per sample
     nearest = ahead(sums, 2 * number * (channels + 1))
-    for step in range(a[STEPS]):
+    for step in range(a.steps):
         _expect_joint(a, square, sums, like)
         # posteriors of restarted components have to be found again; only the first step restarts any
-        if step == 0 and a[DRAWS] != 0 and _revive(a, weights, totals, floats(a[DRAWS]), nearest, number):
+        if step == 0 and a.draws != 0 and _revive(a, weights, totals, floats(a.draws), nearest, number):
             _expect_joint(a, square, sums, like)
         for c in range(channels):
             for k in range(number):
                 place = 2 * number * c + k
-                _maximized(a, c, k, floats(a[CENTER])[c], totals[k], sums[place], sums[place + number])
+                _maximized(a, c, k, floats(a.center)[c], totals[k], sums[place], sums[place + number])
         _weigh(weights, totals, number, samples)

@@ -7,7 +7,7 @@ of 16 samples before the exponentials are taken. All positions count as one imag
 
 ``like`` is any tuple of length K (:mod:`.bundles`). Arguments of all functions:
 
-    a                   (len(Call),) int64, which lists shapes and dtypes of all tensors
+    a                   a :class:`.call.Call`, which lists shapes and dtypes of all tensors
     x, y, g, dx         float32 (L, C); the passes get g as (pointer, relu)
     t                   float32 (blocks of 16 samples, K, 16)
     table               float32 (ceil(C / 16), rows, 16)
@@ -24,19 +24,7 @@ import numpy as np
 
 from gbn.kernels.numba.compiling import compiled, inlined
 from gbn.kernels.numba.convert import row_totals
-from gbn.kernels.numba.memory import (
-    ahead,
-    claim,
-    doubles,
-    fence,
-    floats,
-    halves,
-    load,
-    load_first,
-    store,
-    store_first,
-    stream,
-)
+from gbn.kernels.numba.memory import floats, halves, load, load_first, store, store_first, stream
 from gbn.kernels.numba.simd import LANES, fma, maximum, splat, where
 
 from .bundles import (
@@ -53,28 +41,7 @@ from .bundles import (
     stores,
     zeros,
 )
-from .call import (
-    CHANNELS,
-    CONSTANTS,
-    LOGITS,
-    MASK,
-    PARTIAL,
-    PAST,
-    POSTERIORS,
-    RELU,
-    SCRATCH,
-    SIZE,
-    SPANS,
-    TABLE,
-    THREADS,
-    G,
-    X,
-    Y,
-    clear,
-    count_tile,
-    span_of,
-    tile_of,
-)
+from .call import count_tile, over_sums, over_tiles, tile_of
 
 __all__ = [
     "differentiate_last",
@@ -149,8 +116,8 @@ def _square(x, place, channels, table, square, lane, like):
 @compiled
 def find_posteriors(a, tile, square, like):
     """Compute and store the posteriors of a tile."""
-    x, t, table, channels = floats(a[X]), floats(a[POSTERIORS]), floats(a[LOGITS]), a[CHANNELS]
-    constants, number = splats(floats(a[CONSTANTS]), 0, like), len(like)
+    x, t, table, channels = floats(a.x), floats(a.posteriors), floats(a.logits), a.channels
+    constants, number = splats(floats(a.constants), 0, like), len(like)
     _, _, begin, end = tile_of(a, tile)
     for i in range(begin, end, LANES):
         many = min(LANES, end - i)
@@ -179,8 +146,8 @@ def _values(x, g, mask, place, place_of_mask, many, m):
 @compiled
 def sum_tile(a, tile, table, lanes, sums, g, like):
     """Add a tile's sums, weighted by the posteriors, to those of its span: 2 K numbers per channel."""
-    x, t, mask = floats(a[X]), floats(a[POSTERIORS]), halves(a[MASK])
-    channels, number = a[CHANNELS], len(like)
+    x, t, mask = floats(a.x), floats(a.posteriors), halves(a.mask)
+    channels, number = a.channels, len(like)
     vectors, width = (channels + LANES - 1) // LANES, 2 * number + 1
     _, _, begin, end = tile_of(a, tile)
     for vector in range(vectors):
@@ -201,40 +168,20 @@ def sum_tile(a, tile, table, lanes, sums, g, like):
 
 
 @compiled
-def moments_last(a, like):
-    """Compute the posteriors, and the sums that the moments are made of."""
-    square = floats(a[SCRATCH] + claim(a, THREADS) * a[SIZE])
-    size = 2 * len(like) * (a[CHANNELS] + 1)
-    for i in range(LANES * LANES * len(like)):
-        square[i] = _ZERO  # rows beyond the last sample are read too, and their results dropped
-    while True:
-        k, first, last = span_of(a)
-        if k >= a[SPANS]:
-            break
-        sums = ahead(doubles(a[PARTIAL]), k * size)
-        clear(sums, size)
-        for tile in range(first, last):
-            find_posteriors(a, tile, square, like)
-            count_tile(a, tile, ahead(sums, size - 2 * len(like)), like)
-            sum_tile(a, tile, floats(a[LOGITS]), square, sums, None, like)
-    fence()
+def _moments_tile(a, tile, square, sums, like):
+    find_posteriors(a, tile, square, like)
+    count_tile(a, tile, sums, like)
+    sum_tile(a, tile, floats(a.logits), square, sums, None, like)
 
 
 @compiled
-def reduce_last(a, like):
-    """Sum the cotangent, and the cotangent times the sample from the center, weighted by the posteriors."""
-    size = 2 * len(like) * (a[CHANNELS] + 1)
-    g = floats(a[G]), a[RELU] != 0
-    lanes = floats(a[SCRATCH] + claim(a, THREADS) * a[SIZE])
-    while True:
-        k, first, last = span_of(a)
-        if k >= a[SPANS]:
-            break
-        sums = ahead(doubles(a[PARTIAL]), k * size)
-        clear(sums, size)
-        for tile in range(first, last):
-            sum_tile(a, tile, floats(a[LOGITS]), lanes, sums, g, like)
-    fence()
+def _reduce_tile(a, tile, lanes, sums, like):
+    sum_tile(a, tile, floats(a.logits), lanes, sums, (floats(a.g), a.relu != 0), like)
+
+
+#: The passes of :mod:`.joint_planes`.
+moments_last = over_sums(_moments_tile)
+reduce_last = over_sums(_reduce_tile)
 
 
 @inlined
@@ -249,10 +196,10 @@ def _put(target, place, many, value, past):
 
 @compiled
 def _normalize_tile(a, tile, mask, like):
-    x, y, t, table = floats(a[X]), floats(a[Y]), floats(a[POSTERIORS]), floats(a[TABLE])
-    channels, number, zero, past = a[CHANNELS], len(like), splat(_ZERO), a[PAST] != 0
+    x, y, t, table = floats(a.x), floats(a.y), floats(a.posteriors), floats(a.table)
+    channels, number, zero, past = a.channels, len(like), splat(_ZERO), a.past != 0
     vectors, width = (channels + LANES - 1) // LANES, 2 * number + 1
-    floor = zero if a[RELU] != 0 else splat(-np.float32(np.inf))
+    floor = zero if a.relu != 0 else splat(-np.float32(np.inf))
     _, _, begin, end = tile_of(a, tile)
     for vector in range(vectors):
         c, at = vector * LANES, vector * width * LANES
@@ -269,32 +216,28 @@ def _normalize_tile(a, tile, mask, like):
 
 
 @compiled
-def normalize_last(a, like):
-    """Compute y from gains and shifts, and the mask of the ReLU if that is needed."""
-    while True:
-        k, first, last = span_of(a)
-        if k >= a[SPANS]:
-            break
-        for tile in range(first, last):
-            if a[MASK] != 0:
-                _normalize_tile(a, tile, halves(a[MASK]), like)
-            else:
-                _normalize_tile(a, tile, None, like)
-    fence()
+def _normalize_any(a, tile, like):
+    if a.mask != 0:
+        _normalize_tile(a, tile, halves(a.mask), like)
+    else:
+        _normalize_tile(a, tile, None, like)
+
+
+normalize_last = over_tiles(_normalize_any)
 
 
 @compiled
 def _differentiate_tile(a, tile, like):
     x, dx, t, table, mask = (
-        floats(a[X]),
-        floats(a[Y]),
-        floats(a[POSTERIORS]),
-        floats(a[TABLE]),
-        halves(a[MASK]),
+        floats(a.x),
+        floats(a.y),
+        floats(a.posteriors),
+        floats(a.table),
+        halves(a.mask),
     )
-    channels, number, zero, past = a[CHANNELS], len(like), splat(_ZERO), a[PAST] != 0
+    channels, number, zero, past = a.channels, len(like), splat(_ZERO), a.past != 0
     vectors, width = (channels + LANES - 1) // LANES, 3 * number + 1
-    g = floats(a[G]), a[RELU] != 0
+    g = floats(a.g), a.relu != 0
     _, _, begin, end = tile_of(a, tile)
     for vector in range(vectors):
         c, at = vector * LANES, vector * width * LANES
@@ -310,13 +253,4 @@ def _differentiate_tile(a, tile, like):
             _put(dx, i * channels + c, many, value, past)
 
 
-@compiled
-def differentiate_last(a, like):
-    """Compute dx from gains, slopes and offsets."""
-    while True:
-        k, first, last = span_of(a)
-        if k >= a[SPANS]:
-            break
-        for tile in range(first, last):
-            _differentiate_tile(a, tile, like)
-    fence()
+differentiate_last = over_tiles(_differentiate_tile)

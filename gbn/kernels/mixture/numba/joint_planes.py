@@ -8,7 +8,7 @@ pairs, which halves the loads of posteriors.
 
 ``like`` is any tuple of length K (:mod:`.bundles`). Arguments of all functions:
 
-    a                   (len(Call),) int64, which lists shapes and dtypes of all tensors
+    a                   a :class:`.call.Call`, which lists shapes and dtypes of all tensors
     x, y, g, dx         float32 (N, C, L); the passes get g as (pointer, relu)
     t                   float32 (blocks of 16 samples, K, 16)
     table               float32 (C, rows)
@@ -25,8 +25,6 @@ import numpy as np
 from gbn.kernels.numba.compiling import compiled, inlined
 from gbn.kernels.numba.memory import (
     ahead,
-    doubles,
-    fence,
     floats,
     halves,
     load,
@@ -51,28 +49,7 @@ from .bundles import (
     stores,
     zeros,
 )
-from .call import (
-    CHANNELS,
-    CONSTANTS,
-    IMAGES,
-    LENGTH,
-    LOGITS,
-    MASK,
-    PARTIAL,
-    PAST,
-    POSTERIORS,
-    RELU,
-    SPANS,
-    TABLE,
-    G,
-    X,
-    Y,
-    blocks_of,
-    clear,
-    count_tile,
-    span_of,
-    tile_of,
-)
+from .call import blocks_of, count_tile, over_sums, over_tiles, tile_of
 
 __all__ = ["differentiate", "moments", "normalize", "reduce"]
 
@@ -115,8 +92,8 @@ def _posteriors_of_one(x, place, many, length, channels, table, constants, t, li
 
 @compiled
 def _find_posteriors(a, tile, like):
-    x, t, table, constants = floats(a[X]), floats(a[POSTERIORS]), floats(a[LOGITS]), floats(a[CONSTANTS])
-    channels, length, step = a[CHANNELS], a[LENGTH], LANES * len(like)
+    x, t, table, constants = floats(a.x), floats(a.posteriors), floats(a.logits), floats(a.constants)
+    channels, length, step = a.channels, a.length, LANES * len(like)
     first, last, begin, end = tile_of(a, tile)
     for image in range(first, last):
         start = image * channels * length
@@ -152,10 +129,10 @@ def _values(x, g, mask, place, place_of_mask, many, m):
 @compiled
 def _sum_tile(a, tile, table, width, sums, g, like):
     """Add a tile's sums, weighted by the posteriors, to those of its span: 2 K numbers per channel."""
-    x, t, mask = floats(a[X]), floats(a[POSTERIORS]), halves(a[MASK])
-    channels, length, blocks, number = a[CHANNELS], a[LENGTH], blocks_of(a), len(like)
+    x, t, mask = floats(a.x), floats(a.posteriors), halves(a.mask)
+    channels, length, blocks, number = a.channels, a.length, blocks_of(a), len(like)
     first, last, begin, end = tile_of(a, tile)
-    every = blocks * a[IMAGES]
+    every = blocks * a.images
     for c in range(0, channels, 2):
         d = min(c + 1, channels - 1)  # an odd last channel is paired with itself, and counted once
         m, n = splat(table[c * width]), splat(table[d * width])
@@ -186,37 +163,22 @@ def _sum_tile(a, tile, table, width, sums, g, like):
 
 
 @compiled
-def moments(a, like):
-    """Compute the posteriors, and the sums that the moments are made of."""
-    size = 2 * len(like) * (a[CHANNELS] + 1)
-    while True:
-        k, first, last = span_of(a)
-        if k >= a[SPANS]:
-            break
-        sums = ahead(doubles(a[PARTIAL]), k * size)
-        clear(sums, size)
-        # all three while the tile is in the cache
-        for tile in range(first, last):
-            _find_posteriors(a, tile, like)
-            count_tile(a, tile, ahead(sums, size - 2 * len(like)), like)
-            _sum_tile(a, tile, floats(a[LOGITS]), 2 * len(like) + 1, sums, None, like)
-    fence()
+def _moments_tile(a, tile, _, sums, like):
+    # all three while the tile is in the cache
+    _find_posteriors(a, tile, like)
+    count_tile(a, tile, sums, like)
+    _sum_tile(a, tile, floats(a.logits), 2 * len(like) + 1, sums, None, like)
 
 
 @compiled
-def reduce(a, like):
-    """Sum the cotangent, and the cotangent times the sample from the center, weighted by the posteriors."""
-    size = 2 * len(like) * (a[CHANNELS] + 1)
-    g = floats(a[G]), a[RELU] != 0
-    while True:
-        k, first, last = span_of(a)
-        if k >= a[SPANS]:
-            break
-        sums = ahead(doubles(a[PARTIAL]), k * size)
-        clear(sums, size)
-        for tile in range(first, last):
-            _sum_tile(a, tile, floats(a[LOGITS]), 2 * len(like) + 1, sums, g, like)
-    fence()
+def _reduce_tile(a, tile, _, sums, like):
+    _sum_tile(a, tile, floats(a.logits), 2 * len(like) + 1, sums, (floats(a.g), a.relu != 0), like)
+
+
+#: Compute the posteriors, and the sums that the moments are made of.
+moments = over_sums(_moments_tile)
+#: Sum the cotangent, and the cotangent times the sample from the center, weighted by the posteriors.
+reduce = over_sums(_reduce_tile)
 
 
 @inlined
@@ -245,11 +207,11 @@ def _normalized(x, y, mask, place, place_of_mask, many, m, p, gain, shift, floor
 
 @compiled
 def _normalize_tile(a, tile, mask, like):
-    x, y, t, table = floats(a[X]), floats(a[Y]), floats(a[POSTERIORS]), floats(a[TABLE])
-    channels, length, blocks, number, past = a[CHANNELS], a[LENGTH], blocks_of(a), len(like), a[PAST] != 0
+    x, y, t, table = floats(a.x), floats(a.y), floats(a.posteriors), floats(a.table)
+    channels, length, blocks, number, past = a.channels, a.length, blocks_of(a), len(like), a.past != 0
     first, last, begin, end = tile_of(a, tile)
     whole = begin + (end - begin) // LANES * LANES
-    floor = splat(_ZERO) if a[RELU] != 0 else splat(-np.float32(np.inf))
+    floor = splat(_ZERO) if a.relu != 0 else splat(-np.float32(np.inf))
     at_table = 0
     for c in range(channels):
         m, gain = splat(table[at_table]), splats(table, at_table + 1, like)
@@ -258,7 +220,7 @@ def _normalize_tile(a, tile, mask, like):
         for image in range(first, last):
             start = (image * channels + c) * length
             at = image * blocks + begin // LANES
-            bits = c * blocks * a[IMAGES]
+            bits = c * blocks * a.images
             for i in range(begin, whole, LANES):
                 prefetch(x, start + i + length)
                 p = loads(t, at * number * LANES, like)
@@ -270,18 +232,15 @@ def _normalize_tile(a, tile, mask, like):
 
 
 @compiled
-def normalize(a, like):
-    """Compute y from gains and shifts, and the mask of the ReLU if that is needed."""
-    while True:
-        k, first, last = span_of(a)
-        if k >= a[SPANS]:
-            break
-        for tile in range(first, last):
-            if a[MASK] != 0:
-                _normalize_tile(a, tile, halves(a[MASK]), like)
-            else:
-                _normalize_tile(a, tile, None, like)
-    fence()
+def _normalize_any(a, tile, like):
+    if a.mask != 0:
+        _normalize_tile(a, tile, halves(a.mask), like)
+    else:
+        _normalize_tile(a, tile, None, like)
+
+
+#: Compute y from gains and shifts, and the mask of the ReLU if that is needed.
+normalize = over_tiles(_normalize_any)
 
 
 @inlined
@@ -297,16 +256,16 @@ def _differentiated(x, dx, g, mask, place, place_of_mask, many, m, p, rows, past
 @compiled
 def _differentiate_tile(a, tile, like):
     x, dx, t, table, mask = (
-        floats(a[X]),
-        floats(a[Y]),
-        floats(a[POSTERIORS]),
-        floats(a[TABLE]),
-        halves(a[MASK]),
+        floats(a.x),
+        floats(a.y),
+        floats(a.posteriors),
+        floats(a.table),
+        halves(a.mask),
     )
-    channels, length, blocks, number, past = a[CHANNELS], a[LENGTH], blocks_of(a), len(like), a[PAST] != 0
+    channels, length, blocks, number, past = a.channels, a.length, blocks_of(a), len(like), a.past != 0
     first, last, begin, end = tile_of(a, tile)
     whole = begin + (end - begin) // LANES * LANES
-    g = floats(a[G]), a[RELU] != 0
+    g = floats(a.g), a.relu != 0
     width = 3 * number + 1
     for c in range(channels):
         at_table = c * width
@@ -317,7 +276,7 @@ def _differentiate_tile(a, tile, like):
         for image in range(first, last):
             start = (image * channels + c) * length
             at = image * blocks + begin // LANES
-            bits = c * blocks * a[IMAGES]
+            bits = c * blocks * a.images
             for i in range(begin, whole, LANES):
                 prefetch(x, start + i + length)
                 prefetch(g[0], start + i + length)
@@ -329,13 +288,5 @@ def _differentiate_tile(a, tile, like):
                 _differentiated(x, dx, g, mask, start + whole, bits + at, end - whole, m, p, rows, past)
 
 
-@compiled
-def differentiate(a, like):
-    """Compute dx from gains, slopes and offsets."""
-    while True:
-        k, first, last = span_of(a)
-        if k >= a[SPANS]:
-            break
-        for tile in range(first, last):
-            _differentiate_tile(a, tile, like)
-    fence()
+#: Compute dx from gains, slopes and offsets.
+differentiate = over_tiles(_differentiate_tile)

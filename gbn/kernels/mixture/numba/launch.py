@@ -1,4 +1,4 @@
-"""From torch tensors to the compiled passes of one mixture for the whole vector of channels."""
+"""From torch tensors to the compiled passes and the compiled fit of one mixture for the whole vector of channels."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from torch import Tensor
 
 from gbn.kernels.checks import kept_numbers
 from gbn.kernels.mixture.gaussians import Mixture
-from gbn.kernels.numba.launch import address, layout, layout_of, like, plain, room, run_entry
-from gbn.kernels.numba.rows import LAST
+from gbn.kernels.numba.launch import address, plain, room, run_entry
+from gbn.kernels.numba.layout import LAST, layout, layout_of, like
 from gbn.kernels.numba.simd import LANES
 
 from .call import Call
@@ -25,12 +25,11 @@ __all__ = [
     "Kept",
     "Shape",
     "entries",
+    "fit_entries",
     "kept_sizes",
-    "past",
-    "run",
     "run_backward",
+    "run_fit",
     "run_forward",
-    "table_of",
 ]
 
 #: Values per tile: those of x stay in a core's level-2 cache.
@@ -44,8 +43,6 @@ _MOST_SPANS = 32
 _PAST = 2 << 20
 #: Planes shorter than this leave most lanes of a vector empty: channels are then moved last.
 SHORT = 12
-
-_Table = ctypes.c_int64 * len(Call)
 
 
 class Shape(NamedTuple):
@@ -116,35 +113,38 @@ def _entries(last: bool, components: int) -> tuple[str, ...]:
     return tuple(name_of(name, components) for name in (*passes, "logits", "measured", "differentiated"))
 
 
-def table_of(shape: Shape, components: int, eps: float, **places: int | Tensor | None) -> Any:
-    """Return the table of an entry point; slots are named as in :class:`.call.Call`, in lower case.
+@functools.cache
+def fit_entries(components: int) -> tuple[str, ...]:
+    """Return the entry points of a fit by expectation-maximization."""
+    return (name_of("fit_joint", components),)
+
+
+def table_of(shape: Shape, components: int, eps: float, **places: int | Tensor | None) -> Call:
+    """Return the table of an entry point; ``places`` are fields of :class:`.call.Call`.
 
     The caller keeps the tensors alive while the table is used.
     """
-    table = _Table()
-    values: dict[str, int | Tensor | None] = {
-        "lanes_": shape.lanes,
-        "images": shape.images,
-        "channels": shape.channels,
-        "length": shape.length,
-        "components": components,
-        "together": shape.together,
-        "piece": shape.piece,
-        "spans": shape.spans,
-        "size": 4 * LANES * (LANES + 1) * components,
-        "eps": ctypes.c_int64.from_buffer(ctypes.c_double(eps)).value,
-        **places,
-    }
-    for name, value in values.items():
-        table[Call[name.upper()]] = value if isinstance(value, int) else address(value)
-    return table
+    numbers = {name: value if isinstance(value, int) else address(value) for name, value in places.items()}
+    return Call(
+        lanes=shape.lanes,
+        images=shape.images,
+        channels=shape.channels,
+        length=shape.length,
+        components=components,
+        together=shape.together,
+        piece=shape.piece,
+        spans=shape.spans,
+        size=4 * LANES * (LANES + 1) * components,
+        eps=eps,
+        **numbers,
+    )
 
 
-def run(name: str, table: Any, components: int, shares: int = 1) -> None:
+def run(name: str, table: Call, components: int, shares: int = 1) -> None:
     """Call an entry point from as many threads as there are, at most one per share of the work."""
     threads = min(torch.get_num_threads(), shares)
-    table[Call.NEXT] = table[Call.THREADS] = 0
-    table[Call.SCRATCH] = room(table[Call.SIZE] * threads + 64)
+    table.next = table.threads = 0
+    table.scratch = room(table.size * threads + 64)
     run_entry(entry(name, components), ctypes.addressof(table), threads)
 
 
@@ -247,3 +247,34 @@ def past(x: Tensor, shape: Shape) -> bool:
     """Return whether results are written past the caches: only whole vectors at multiples of 64 bytes can be."""
     run = shape.channels if shape.last else shape.length
     return run % LANES == 0 and 4 * x.numel() >= _PAST
+
+
+def run_fit(
+    samples: Tensor,
+    start: Mixture,
+    steps: int,
+    floor: Tensor,
+    draws: Tensor | None,
+    mean: Tensor,
+    var: Tensor,
+) -> Mixture:
+    """See :func:`gbn.kernels.mixture.fitted`; ``mean`` and ``var``, (C,) each, are the samples'; all float32."""
+    count, channels = samples.shape
+    number = start.mean.shape[0]
+    parts = [part.to(torch.float32).contiguous() for part in start]
+    given = [plain(one) for one in (floor, draws, mean, var)]
+    mixture = Mixture(parts[0].clone(), parts[1].clone(), torch.maximum(parts[2], floor.to(torch.float32)))
+    x = samples.contiguous()
+    shape = Shape(True, 1, channels, count, 1, _MOST_POSITIONS_LAST)
+    blocks = -(-count // LANES)
+    sums = 2 * number * (channels + 1)
+    posteriors = samples.new_empty((blocks, number, LANES))
+    logits, constants = samples.new_zeros(shape.width(2 * number + 1) + 3 * number), samples.new_empty(number)
+    partial = samples.new_empty(sums + count, dtype=torch.float64)
+    call = table_of(
+        shape, number, 0.0, steps=steps, x=x, posteriors=posteriors, logits=logits, constants=constants,
+        partial=partial, center=given[2], var=given[3], floor=given[0], draws=given[1],
+        mixture_weight=mixture.weight, mixture_mean=mixture.mean, mixture_var=mixture.var,
+    )  # fmt: skip
+    run("fit_joint", call, number)
+    return mixture

@@ -17,31 +17,7 @@ import numpy as np
 from gbn.kernels.numba.compiling import compiled
 from gbn.kernels.numba.memory import doubles, floats
 
-from .call import (
-    BIAS,
-    CENTER,
-    CHANNELS,
-    COMPONENTS,
-    CONCENTRATION,
-    CONSTANTS,
-    DBIAS,
-    DWEIGHT,
-    IMAGES,
-    KEPT,
-    LENGTH,
-    LOGITS,
-    MEAN,
-    MIXTURE_MEAN,
-    MIXTURE_VAR,
-    MIXTURE_WEIGHT,
-    PARTIAL,
-    SHARES,
-    SPANS,
-    TABLE,
-    VAR,
-    WEIGHT,
-    place_of,
-)
+from .call import place_of
 
 __all__ = ["LOG2E", "TINY", "differentiated", "log2", "logits_of", "measured", "variance"]
 
@@ -61,10 +37,10 @@ def log2(value):
 @compiled
 def logits_of(a):
     """Write the table of logits, ``-a/2 (x - center)^2 + b (x - center)``, and the constant of each component."""
-    channels, number = a[CHANNELS], a[COMPONENTS]
-    table, constants, center = floats(a[LOGITS]), floats(a[CONSTANTS]), floats(a[CENTER])
-    weights, means, variances = floats(a[MIXTURE_WEIGHT]), floats(a[MIXTURE_MEAN]), floats(a[MIXTURE_VAR])
-    width, kept = 2 * number + 1, doubles(a[PARTIAL])
+    channels, number = a.channels, a.components
+    table, constants, center = floats(a.logits), floats(a.constants), floats(a.center)
+    weights, means, variances = floats(a.mixture_weight), floats(a.mixture_mean), floats(a.mixture_var)
+    width, kept = 2 * number + 1, doubles(a.partial)
     for k in range(number):
         product, constant = 1.0, 0.0
         for c in range(channels):
@@ -92,15 +68,15 @@ def logits_of(a):
 @compiled
 def _summed(a, place):
     """Return one of the spans' sums, added up in order."""
-    sums, size, found = doubles(a[PARTIAL]), 2 * a[COMPONENTS] * (a[CHANNELS] + 1), 0.0
-    for span in range(a[SPANS]):
+    sums, size, found = doubles(a.partial), 2 * a.components * (a.channels + 1), 0.0
+    for span in range(a.spans):
         found += sums[span * size + place]
     return found
 
 
 @compiled
 def _gain_of(a, c):
-    return np.float64(floats(a[WEIGHT])[c]) if a[WEIGHT] != 0 else 1.0
+    return np.float64(floats(a.weight)[c]) if a.weight != 0 else 1.0
 
 
 @compiled
@@ -115,37 +91,37 @@ def variance(square, mean):
 
 
 @compiled
-def measured(a, eps):
+def measured(a):
     """From the sums, write the moments, what the backward pass needs of them, and the table for y."""
-    channels, number = a[CHANNELS], a[COMPONENTS]
-    count = np.float64(a[IMAGES] * a[LENGTH])
-    table, center, kept = floats(a[TABLE]), floats(a[CENTER]), doubles(a[KEPT])
+    channels, number = a.channels, a.components
+    count = np.float64(a.images * a.length)
+    table, center, kept = floats(a.table), floats(a.center), doubles(a.kept)
     size, width = number * channels, 2 * number + 1
     for k in range(number):
         total = _summed(a, 2 * number * channels + k)
         squares = _summed(a, 2 * number * channels + number + k)
         divisor = max(total, TINY)
-        floats(a[SHARES])[k], floats(a[CONCENTRATION])[k] = total / count, squares / divisor / divisor
+        floats(a.shares)[k], floats(a.concentration)[k] = total / count, squares / divisor / divisor
         for c in range(channels):
             mean = _summed(a, 2 * number * c + k) / divisor
             var = variance(_summed(a, 2 * number * c + number + k) / divisor, mean)
-            factor = 1.0 / math.sqrt(divisor / count * (var + eps))
+            factor = 1.0 / math.sqrt(divisor / count * (var + a.eps))
             place = k * channels + c
-            floats(a[MEAN])[place], floats(a[VAR])[place] = mean + np.float64(center[c]), var
+            floats(a.mean)[place], floats(a.var)[place] = mean + np.float64(center[c]), var
             kept[place], kept[size + place] = divisor, mean
             kept[2 * size + place], kept[3 * size + place] = var, factor
             gain = factor * _gain_of(a, c)
             table[place_of(a, 0, width, c)] = center[c]
             table[place_of(a, 1 + k, width, c)] = gain
-            offset = np.float64(floats(a[BIAS])[c]) if a[BIAS] != 0 else 0.0
+            offset = np.float64(floats(a.bias)[c]) if a.bias != 0 else 0.0
             table[place_of(a, 1 + number + k, width, c)] = offset - gain * mean
 
 
 @compiled
-def differentiated(a, eps):
+def differentiated(a):
     """From the sums of the cotangent, write the gradients of gain and bias, and the table for dx."""
-    channels, number = a[CHANNELS], a[COMPONENTS]
-    table, center, kept = floats(a[TABLE]), floats(a[CENTER]), doubles(a[KEPT])
+    channels, number = a.channels, a.components
+    table, center, kept = floats(a.table), floats(a.center), doubles(a.kept)
     size, width = number * channels, 3 * number + 1
     for c in range(channels):
         to_weight, to_bias, weight = 0.0, 0.0, _gain_of(a, c)
@@ -160,8 +136,8 @@ def differentiated(a, eps):
             to_bias += total
             gain = factor * weight
             # A clamped sum of weights or variance passes no gradient: a component without samples has none.
-            slope = -along * weight * factor / (var + eps) / divisor
+            slope = -along * weight * factor / (var + a.eps) / divisor
             table[place_of(a, 1 + k, width, c)] = gain
             table[place_of(a, 1 + number + k, width, c)] = slope
             table[place_of(a, 1 + 2 * number + k, width, c)] = -gain * total / divisor - slope * mean
-        floats(a[DWEIGHT])[c], floats(a[DBIAS])[c] = to_weight, to_bias
+        floats(a.dweight)[c], floats(a.dbias)[c] = to_weight, to_bias
