@@ -338,10 +338,9 @@ def _build(
 ) -> nn.Module:
     """Return the new layer, with the old one's options where the method has them and none were given."""
     method = METHODS[factory.method]
-    names = accepted(method)
     options = {
         **factory.options,
-        **{key: value for key, value in norm.options.items() if key in names},
+        **{key: value for key, value in norm.options.items() if key in accepted(method)},
         **explicit,
     }
     tensor = next(itertools.chain(old.parameters(), old.buffers()), None)

@@ -293,7 +293,7 @@ def test_a_checkpoint_of_batchnorm_gives_gain_and_bias() -> None:
         ({"components": 0}, "components=0: a mixture has at least 1"),
         (
             {"mixture": "joined"},
-            r"mixture='joined' \(did you mean 'joint'\?\): allowed are joint, per_channel",
+            r"unknown mixture 'joined' \(did you mean 'joint'\?\): allowed are joint, per_channel",
         ),
         ({"em_steps": -1}, "em_steps=-1: it must be at least 0"),
         ({"components": 5, "subset": 4}, "subset=4: components=5 need at least as many samples"),

@@ -51,7 +51,7 @@ def test_a_split_measure_is_told_by_the_test_set_as_far_as_runs_have_it(tmp_path
     comparison = compared(grid, tmp_path / "tested")
     assert comparison.figures.final.key == "test_dice"
     values = comparison.figures.of_runs["", "gbn"]
-    assert list(values) == [*TESTED, "area"]
+    assert list(values) == [*TESTED, "area", "training_loss"]
     tested = [point for point in grid.record("", "gbn", 1).curve if "test_dice" in point]
     assert values["last"][1] == tested[-1]["test_dice"]
     assert values["best_val"][1] == max(tested, key=lambda point: point["val_dice"])["test_dice"]

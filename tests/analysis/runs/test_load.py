@@ -33,7 +33,7 @@ def test_a_complete_grid_has_no_notes(grid, results):
 
 def test_nothing_found_says_where_and_what_to_do(grid, tmp_path):
     with pytest.raises(
-        NothingFound, match=r"not one finished run of simulated in the run store of .*reproduce\.py"
+        NothingFound, match=r"not one finished run of simulated in the run store of .*gbn reproduce"
     ):
         load_grid_runs(grid, tmp_path)
     with RunStore(tmp_path).writer(grid.cells[0].run_ids[0]) as writer:
