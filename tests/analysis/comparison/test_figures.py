@@ -64,7 +64,7 @@ def test_a_split_measure_is_told_by_the_test_set_as_far_as_runs_have_it(tmp_path
     ]
     comparison = compared(grid, tmp_path / "untested", untested)
     assert comparison.figures.final.key == "val_dice"
-    assert list(comparison.figures.of_runs["", "bn"]) == [*UNSPLIT, "area"]
+    assert list(comparison.figures.of_runs["", "bn"]) == [*UNSPLIT, "area", "training_loss"]
 
 
 def numbers(comparison):
