@@ -175,8 +175,9 @@ def leave_with(act: Callable[[], int]) -> NoReturn:
         print("stopped", file=sys.stderr)
         status = STOPPED
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is still in its buffer
-        status = UNREAD
+        # Nobody reads on: leave at once. What is still in the buffer has nowhere to go, and on a busy machine an
+        # orderly exit right after pyarrow started its threads can end in its abort ("terminate called ...").
+        os._exit(UNREAD)
     except Exception as error:
         stopped = _stopped(error)
         if not stopped and not _mendable(error):
