@@ -26,6 +26,7 @@ from gbn.nn.placement import Placement, Site, mark
 from gbn.nn.statistics import call, on_device_of
 from gbn.surgery.affine import Affine, NotAffine, evaluation_affine
 from gbn.surgery.found import Norm, is_norm, name_of, read, why_not
+from gbn.surgery.freeze import keep_frozen
 
 __all__ = ["Change", "Conversion", "Where", "convert", "revert"]
 
@@ -59,7 +60,7 @@ class Conversion:
     """What :func:`convert` or :func:`revert` did; ``print`` shows it.
 
     Attributes:
-        model: the network. It is the object that was given, unless that was a copy's original or itself a norm.
+        model: the network: the object that was given, unless that is itself a norm, or ``inplace`` was False.
         swapped: the norms that were swapped, in the order of the network.
         kept: (path, reason) of the norms that were not.
     """
@@ -167,6 +168,13 @@ def convert(
     if not inplace:
         model = copy.deepcopy(model)
     chosen, kept = _choose(model, where)
+    if match is not None and (
+        shared := next((p[0] for p, one in chosen if shares_parameters(model, one)), None)
+    ):
+        raise ValueError(
+            f"match='function' sets gain and bias, and norm {shared!r} shares them with another module: leave it out "
+            "by `where`, or convert without match"
+        )
     swaps: list[_Swap] = []
     try:
         for paths, old in chosen:
@@ -261,7 +269,9 @@ def revert(model: nn.Module, *, inplace: bool = True) -> Conversion:
                 _set_affine(old, origin.before)
             else:
                 _set_function(old, evaluation_affine(layer), paths[0])
+        vars(old).pop("train", None)
         old.train(layer.training)
+        keep_frozen(layer, old)
         model = _put_back(model, paths, origin)
         changes.append(Change(paths[0], type(layer).__name__, type(old).__name__))
     return Conversion(model, tuple(changes), ())
@@ -368,6 +378,7 @@ def _take_over(old: nn.Module, new: nn.Module) -> bool:
     for hooks in _HOOKS:
         setattr(new, hooks, getattr(old, hooks))
     new.train(old.training)
+    keep_frozen(old, new)
     ours, theirs = (dict(layer.named_buffers(recurse=False)) for layer in (new, old))
     averages = [name for name in theirs if name.startswith("running_")]
     if not all(name in ours and ours[name].shape == theirs[name].shape for name in averages):
@@ -582,6 +593,13 @@ def _following(model: nn.Module, path: str) -> str:
     parent, _, name = path.rpartition(".")
     names = [key for key, _ in model.get_submodule(parent).named_children()]
     return ".".join(filter(None, (parent, names[names.index(name) + 1])))
+
+
+def shares_parameters(model: nn.Module, layer: nn.Module) -> bool:
+    """Return whether a parameter of a layer is also a parameter of another module."""
+    own = {id(parameter) for parameter in layer.parameters(recurse=False)}
+    others = (module for module in model.modules() if module is not layer)
+    return any(id(parameter) in own for other in others for parameter in other.parameters(recurse=False))
 
 
 def _put(model: nn.Module, path: str, layer: nn.Module) -> nn.Module:

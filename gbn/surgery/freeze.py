@@ -6,7 +6,7 @@ from torch import nn
 
 from gbn.nn.base import BatchStatisticsNorm
 
-__all__ = ["freeze", "unfreeze"]
+__all__ = ["freeze", "keep_frozen", "unfreeze"]
 
 
 def freeze(model: nn.Module, *, parameters: bool = True) -> list[str]:
@@ -21,43 +21,51 @@ def freeze(model: nn.Module, *, parameters: bool = True) -> list[str]:
     Returns:
         the paths of the norms; empty if there are none.
     """
-    return _set(model, frozen=True, parameters=parameters)
-
-
-def unfreeze(model: nn.Module, *, parameters: bool = True) -> list[str]:
-    """Undo :func:`freeze`: norms follow the mode of ``model`` again, and their parameters are trained.
-
-    Returns:
-        the paths of the norms that had been frozen.
-    """
-    return _set(model, frozen=False, parameters=parameters)
-
-
-def _set(model: nn.Module, frozen: bool, parameters: bool) -> list[str]:
     paths = []
     for path, layer in model.named_modules():
         if not isinstance(layer, BatchStatisticsNorm | nn.modules.batchnorm._BatchNorm):
             continue
-        if not frozen and "train" not in vars(layer):
+        paths.append(path)
+        still = vars(layer).get("train") or _Still(layer)
+        layer.eval()
+        object.__setattr__(layer, "train", still)
+        for name, parameter in layer.named_parameters(recurse=False):
+            if parameters and parameter.requires_grad:
+                parameter.requires_grad_(False)
+                still.stopped.append(name)
+    return paths
+
+
+def unfreeze(model: nn.Module) -> list[str]:
+    """Undo :func:`freeze`: norms follow the mode of ``model`` again, and what it stopped is trained again.
+
+    Returns:
+        the paths of the norms that had been frozen.
+    """
+    paths = []
+    for path, layer in model.named_modules():
+        still = vars(layer).pop("train", None)
+        if not isinstance(still, _Still):
             continue
         paths.append(path)
-        if frozen:
-            layer.eval()
-            object.__setattr__(layer, "train", _Still(layer))
-        else:
-            object.__delattr__(layer, "train")
-            layer.train(model.training)
-        if parameters:
-            for parameter in layer.parameters(recurse=False):
-                parameter.requires_grad_(not frozen)
+        layer.train(model.training)
+        for name in still.stopped:
+            getattr(layer, name).requires_grad_(True)
     return paths
+
+
+def keep_frozen(old: nn.Module, new: nn.Module) -> None:
+    """Freeze ``new``, which takes the place and the parameters of ``old``, if that is frozen."""
+    if isinstance(still := vars(old).get("train"), _Still):
+        object.__setattr__(new, "train", _Still(new, list(still.stopped)))
 
 
 class _Still:
     """``layer.train`` of a frozen layer: changes nothing. A class, so that the layer can be copied and pickled."""
 
-    def __init__(self, layer: nn.Module) -> None:
+    def __init__(self, layer: nn.Module, stopped: list[str] | None = None) -> None:
         self.layer = layer
+        self.stopped = stopped or []  # parameters that were trained before
 
     def __call__(self, mode: bool = True) -> nn.Module:
         return self.layer

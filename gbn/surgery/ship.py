@@ -19,7 +19,7 @@ from gbn.nn.base import BatchStatisticsNorm
 from gbn.nn.custom import NormThenActivation
 from gbn.nn.simple import Activation
 from gbn.surgery.affine import Affine, NotAffine, evaluation_affine
-from gbn.surgery.convert import _HOOKS, Change, _modules, _put
+from gbn.surgery.convert import _HOOKS, Change, _modules, _put, shares_parameters
 from gbn.surgery.found import ACTIVATION_MODULES, is_norm, read, why_not
 
 __all__ = ["Folding", "fold", "to_batchnorm"]
@@ -135,6 +135,10 @@ def fold(model: nn.Module) -> Folding:
         path = paths_of[key][0]
         try:
             neighbor, after = _neighbor(layer, calls, links, failed.get(key))
+            if shares_parameters(model, neighbor):
+                raise NotAffine(
+                    f"the {type(neighbor).__name__} next to it shares its weight with another module"
+                )
             function = evaluation_affine(layer)
         except NotAffine as error:
             kept.append((path, str(error)))

@@ -469,3 +469,12 @@ def test_timm(monkeypatch: pytest.MonkeyPatch) -> None:
         torch.testing.assert_close(model(x), expected, rtol=1e-4, atol=1e-5)
         gbn.revert(model)
         assert torch.equal(model(x), expected)
+
+
+def test_a_gain_that_two_norms_share_is_not_matched() -> None:
+    model = randomize(nn.Sequential(nn.BatchNorm2d(3), nn.BatchNorm2d(3)))
+    model[1].weight = model[0].weight
+    before = state(model)
+    with pytest.raises(ValueError, match=r"norm '0' shares them with another module"):
+        gbn.convert(model, "gbn_cvar", match="function")
+    assert_same_state(state(model), before)

@@ -55,3 +55,25 @@ def test_copies_are_frozen_too(copied) -> None:  # type: ignore[no-untyped-def]
 
 def test_nothing_to_unfreeze() -> None:
     assert gbn.unfreeze(network()) == []
+
+
+def test_what_was_not_trained_before_is_not_trained_after() -> None:
+    model = network()
+    model[0][1].bias.requires_grad_(False)
+    gbn.freeze(model)
+    gbn.freeze(model)
+    gbn.unfreeze(model)
+    assert model[0][1].weight.requires_grad
+    assert not model[0][1].bias.requires_grad
+
+
+def test_converting_and_reverting_keep_norms_frozen() -> None:
+    model = network()
+    gbn.freeze(model)
+    gbn.convert(model, "gbn_cvar", match="function")
+    assert not model.train()[0][1].training
+    gbn.revert(model)
+    assert not model.train()[0][1].training
+    assert len(gbn.unfreeze(model)) == 5
+    assert model[0][1].training
+    assert model[0][1].weight.requires_grad

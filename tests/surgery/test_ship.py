@@ -208,7 +208,13 @@ def _parametrized() -> nn.Module:
     return nn.Sequential(parametrizations.weight_norm(nn.Conv2d(3, 3, 1)), trained(3))
 
 
-@pytest.mark.parametrize("build", [_shared, _hooked, _parametrized])
+def _tied() -> nn.Module:
+    model = nn.Sequential(nn.Conv2d(3, 3, 1), trained(3), nn.ReLU(), nn.Conv2d(3, 3, 1))
+    model[3].weight = model[0].weight
+    return model
+
+
+@pytest.mark.parametrize("build", [_shared, _hooked, _parametrized, _tied])
 def test_shared_watched_and_parametrized_layers_are_left(build: Callable[[], nn.Module]) -> None:
     torch.manual_seed(0)
     model = build().eval()
