@@ -42,6 +42,6 @@ def _file() -> Path:
     spec = importlib.util.find_spec("sklearn")
     if spec is None or not spec.submodule_search_locations:
         raise DataError(
-            'digits: scikit-learn, which contains them, is not installed: pip install "gbn[lab]" brings it'
+            "digits: scikit-learn, which contains them, is not installed: pip install scikit-learn"
         )
     return Path(spec.submodule_search_locations[0]) / "datasets" / "data" / "digits.csv.gz"

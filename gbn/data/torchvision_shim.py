@@ -35,7 +35,7 @@ def import_torchvision() -> ModuleType:
         return sys.modules["torchvision"]
     spec = importlib.util.find_spec("torchvision")
     if spec is None or not spec.submodule_search_locations:
-        raise ImportError('torchvision is not installed: pip install "gbn[lab]" brings it')
+        raise ImportError("torchvision is not installed: pip install torchvision")
     if not _library_loads(Path(spec.submodule_search_locations[0])):
         _declare_schemas()
     with _compiler_put_off():

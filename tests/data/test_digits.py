@@ -50,5 +50,5 @@ def test_the_split_is_fixed_for_ever():
 
 def test_without_scikit_learn(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(DataError, match=r"digits: scikit-learn.*pip install \"gbn\[lab\]\""):
+    with pytest.raises(DataError, match=r"digits: scikit-learn.*pip install scikit-learn"):
         load("digits")

@@ -49,7 +49,7 @@ def test_a_library_that_does_not_load_or_is_absent(tmp_path):
 def test_without_torchvision(monkeypatch):
     monkeypatch.delitem(sys.modules, "torchvision", raising=False)
     monkeypatch.setattr(torchvision_shim.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(ImportError, match=r"torchvision is not installed: pip install \"gbn\[lab\]\""):
+    with pytest.raises(ImportError, match=r"torchvision is not installed: pip install torchvision"):
         torchvision_shim.import_torchvision()
 
 

@@ -56,7 +56,5 @@ def _import_pydicom() -> Any:
     try:
         import pydicom
     except ImportError as error:
-        raise DataError(
-            'DICOM files need pydicom, which is not installed: pip install "gbn[cardiac]" brings it'
-        ) from error
+        raise DataError("DICOM files need pydicom, which is not installed: pip install pydicom") from error
     return pydicom

@@ -121,7 +121,7 @@ def fidelity(module: str) -> Any:
         return importlib.import_module(f"torch_fidelity.{module}")
     except ModuleNotFoundError as error:
         raise FeatureError(
-            'task=generation measures with torch-fidelity, which is not installed: pip install "gbn[generation]"'
+            "task=generation measures with torch-fidelity, which is not installed: pip install torch-fidelity"
         ) from error
 
 

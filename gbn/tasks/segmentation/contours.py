@@ -200,6 +200,4 @@ def import_monai(module: Literal["metrics", "losses"]) -> Any:
             warnings.simplefilter("ignore")  # from optional libraries that MONAI tries to import
             return importlib.import_module(f"monai.{module}")
     except ImportError as error:
-        raise DataError(
-            'task=segmentation needs MONAI, which is not installed: pip install "gbn[segmentation]" brings it'
-        ) from error
+        raise DataError("task=segmentation needs MONAI, which is not installed: pip install monai") from error

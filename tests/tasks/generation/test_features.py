@@ -132,5 +132,5 @@ def test_inception_gives_the_features_of_its_pool(monkeypatch, tmp_path):
 
 def test_a_missing_library_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "torch_fidelity.metric_kid", None)
-    with pytest.raises(FeatureError, match=r'pip install "gbn\[generation\]"'):
+    with pytest.raises(FeatureError, match=r"pip install torch-fidelity"):
         features.fidelity("metric_kid")

@@ -168,5 +168,5 @@ def test_wrong_shapes_and_types():
 
 def test_without_monai(monkeypatch):
     monkeypatch.setitem(sys.modules, "monai.metrics", None)
-    with pytest.raises(DataError, match=r'needs MONAI.*pip install "gbn\[segmentation\]"'):
+    with pytest.raises(DataError, match=r"needs MONAI.*pip install monai"):
         score_slices(masks(30), masks(30), torch.ones(1, 2))
